@@ -1,0 +1,145 @@
+"""The rewrite kit: children, bottom-up maps, substitution and free indices of cascade expressions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Compare,
+    Expr,
+    Index,
+    Local,
+    Logic,
+    Position,
+    Read,
+    Reduce,
+    Select,
+    Solve,
+    Unary,
+)
+
+
+def children(e: Expr) -> tuple[Expr, ...]:
+    """The direct subexpressions, in source order."""
+    match e:
+        case Read():
+            return e.subs
+        case Unary():
+            return (e.arg,)
+        case Binary() | Compare():
+            return (e.left, e.right)
+        case Logic() | Call():
+            return e.args
+        case Select():
+            return (e.cond, e.then, e.other)
+        case Reduce():
+            return (e.body,) if e.where is None else (e.body, e.where)
+        case Solve():
+            return (e.lo, e.hi, e.equation)
+        case _:
+            return ()
+
+
+def with_children(e: Expr, new: tuple[Expr, ...]) -> Expr:
+    """The same node over other subexpressions."""
+    match e:
+        case Read():
+            return dataclasses.replace(e, subs=new)
+        case Unary():
+            return dataclasses.replace(e, arg=new[0])
+        case Binary() | Compare():
+            return dataclasses.replace(e, left=new[0], right=new[1])
+        case Logic() | Call():
+            return dataclasses.replace(e, args=new)
+        case Select():
+            return dataclasses.replace(e, cond=new[0], then=new[1], other=new[2])
+        case Reduce():
+            return dataclasses.replace(e, body=new[0], where=new[1] if len(new) > 1 else None)
+        case Solve():
+            equation = new[2]
+            assert isinstance(equation, Compare)
+            return dataclasses.replace(e, lo=new[0], hi=new[1], equation=equation)
+        case _:
+            return e
+
+
+def rewrite(e: Expr, rule: Callable[[Expr], Expr | None]) -> Expr:
+    """Apply `rule` bottom-up; None keeps the node."""
+    old = children(e)
+    new = tuple(rewrite(c, rule) for c in old)
+    if any(a is not b for a, b in zip(old, new, strict=True)):
+        e = with_children(e, new)
+    out = rule(e)
+    return e if out is None else out
+
+
+def walk(e: Expr) -> Iterator[Expr]:
+    """Every node, parents first."""
+    yield e
+    for c in children(e):
+        yield from walk(c)
+
+
+def reads(e: Expr) -> frozenset[str]:
+    """Names of all tensors read."""
+    return frozenset(n.tensor for n in walk(e) if isinstance(n, Read))
+
+
+def bound(e: Expr) -> frozenset[str]:
+    """Indices that a reduction inside binds."""
+    return frozenset(i for n in walk(e) if isinstance(n, Reduce) for i in n.indices)
+
+
+def free(e: Expr) -> frozenset[str]:
+    """Indices that occur, as a subscript or as a number, and are not bound inside."""
+    match e:
+        case Index() | Position():
+            return frozenset({e.name})
+        case Reduce():
+            inside = free(e.body) | (free(e.where) if e.where is not None else frozenset())
+            return inside - frozenset(e.indices)
+        case _:
+            out: frozenset[str] = frozenset()
+            for c in children(e):
+                out |= free(c)
+            return out
+
+
+def substitute(e: Expr, subs: Mapping[str, Expr], local: Mapping[str, Expr] | None = None) -> Expr:
+    """Replace indices by expressions.
+
+    `subs[i]` stands for `i` as a number; `local[i]`, if given, for `i` as a lone subscript. Where `local` is left out,
+    a lone subscript becomes `Index(j)` if `subs[i]` is `Position(j)`, else `subs[i]` itself.
+    """
+
+    def rule(n: Expr) -> Expr | None:
+        match n:
+            case Position() if n.name in subs:
+                return subs[n.name]
+            case Index() if local is not None and n.name in local:
+                return local[n.name]
+            case Index() if n.name in subs:
+                to = subs[n.name]
+                return Index(to.name, span=n.span) if isinstance(to, Position) else to
+            case _:
+                return None
+
+    return rewrite(e, rule)
+
+
+def rename(e: Expr, names: Mapping[str, str]) -> Expr:
+    """Rename indices, bound ones included."""
+
+    def rule(n: Expr) -> Expr | None:
+        match n:
+            case Index() | Position() | Local() if n.name in names:
+                return dataclasses.replace(n, name=names[n.name])
+            case Reduce() if any(i in names for i in n.indices):
+                return dataclasses.replace(n, indices=tuple(names.get(i, i) for i in n.indices))
+            case _:
+                return None
+
+    return rewrite(e, rule)

@@ -1,0 +1,320 @@
+"""The tile IR: one kernel as straight lists of typed tile statements. The seam between schedules and templates.
+
+    Plan      ::= buffers step*                            a whole pass (forward or backward), in launch order
+    step      ::= TileProgram | HostSum
+    TileProgram ::= axes prologue* Loop* sweep? epilogue*
+    Sweep     ::= axis Range*                               a Range has bounds and its own body: masked or unmasked
+    Stmt      ::= Compute v = Expr | Load v = tensor[Expr*] | Dot v = a . b | Fold v = op(a, axis)
+                | Declare v = Expr | Assign v = Expr | AccDot v = v * scale + a . b
+                | For axis Stmt* | Store tensor[Expr*] = v | Scatter tensor[Expr*] += v
+
+Values are named and assigned once, except those made by `Declare` (the state and other accumulators), which `Assign`,
+`AccDot` and a `For` update in place. A value has `dims`, the tile axes it spans, always in the order of
+`TileProgram.axes`; a value without dims is a scalar of the program (of one grid point). Pointwise expressions are
+cascade expressions over `Val`, `Const`, `Param`, `Extent`, `Position(axis)`, `Block` and `Origin`: no `Read`, `Reduce`, `Index` or `Solve` is
+left. Expressions broadcast by axis name; the dims of an expression are the union of its operands'.
+
+Everything is decided here: what is carried and how it is corrected, which products are matrix products, what is
+hoisted, where masks and bounds checks stand. A template only places it, a dialect only spells it.
+
+Numbers: arithmetic is float32 (float64 where the inputs are); a loaded value keeps its storage type and is widened
+when an expression uses it; the operands of a product are cast to the storage type of `like`, and it accumulates in
+float32. `//` and `%` floor; in `a / b` with `safe=True` on the Compute the quotient 0/0 is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from attndsl.cascade.nodes import DType, Expr, Node, Reduction
+
+
+class Role(StrEnum):
+    """How a kernel walks an axis."""
+
+    GRID = "grid"  # one program for each point: a batch index; its position is a scalar
+    TILE = "tile"  # BLOCK points to a program; the launch grid covers the rank
+    STREAM = "stream"  # BLOCK points to an iteration of the sweep
+    LOOP = "loop"  # a scalar loop around the sweep (heads of a group, a summed batch index)
+    FULL = "full"  # the whole rank inside one tile, padded to a power of two (head dims)
+    POINT = "point"  # a scalar loop of a `For` over the points of a FULL rank
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """`name` is the index in expressions, `rank` the rank whose extent it has."""
+
+    name: str
+    rank: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Val(Node):
+    """A value of the tile program, as a leaf of a pointwise expression."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block(Node):
+    """The number of points of a TILE or STREAM axis that one tile holds; known when the kernel is compiled."""
+
+    axis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin(Node):
+    """The position of the first point of the current tile of a TILE or STREAM axis; a scalar integer."""
+
+    axis: str
+
+
+# --- statements ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Compute(Node):
+    """`name[dims] = expr`, pointwise."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: DType
+    expr: Expr
+    safe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Node):
+    """`name[dims] = tensor[subs]`.
+
+    `subs` are pointwise integer expressions, one per axis of the buffer. `bounds` names the axes whose position must be
+    checked against its extent (0 is read outside); `guard` is a boolean value that must hold besides. A load whose
+    subscripts are all lone positions is a block of memory; any other is a gather.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: DType
+    tensor: str
+    subs: tuple[Expr, ...]
+    bounds: tuple[str, ...] = ()
+    guard: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dot(Node):
+    """`name[dims] = sum[over](left * right)` on the matrix units; operands are cast to the storage type of `like`.
+
+    `left` spans (dims[0], over), `right` spans (dims[1], over), each in the order of the axes: the dialect transposes.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    left: str
+    right: str
+    over: str
+    like: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fold(Node):
+    """`name[dims] = op[over](src)`, a reduction along one axis of a tile."""
+
+    name: str
+    dims: tuple[str, ...]
+    op: Reduction
+    src: str
+    over: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declare(Node):
+    """A value that is updated in place, with its first value."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: DType
+    expr: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Assign(Node):
+    """`name = expr`, for a declared value."""
+
+    name: str
+    expr: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class AccDot(Node):
+    """`name = name * scale + sum[over](left * right)`, for a declared value; no `scale` means 1."""
+
+    name: str
+    left: str
+    right: str
+    over: str
+    like: str
+    scale: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class For(Node):
+    """Repeat `body` for every point of a FULL rank; `axis` (role POINT) is a scalar inside."""
+
+    axis: str
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Store(Node):
+    """`tensor[subs] = value` where every axis in `bounds` is inside its extent."""
+
+    tensor: str
+    subs: tuple[Expr, ...]
+    value: str
+    bounds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter(Node):
+    """`tensor[subs] += value` from many places, in an order that does not matter.
+
+    The buffer holds 64-bit integers: the value is multiplied by a power of two (`scale`, a scalar value) and rounded,
+    so that the sum is the same in whatever order it is taken.
+    """
+
+    tensor: str
+    subs: tuple[Expr, ...]
+    value: str
+    scale: str
+    bounds: tuple[str, ...]
+    guard: str | None = None
+
+
+Stmt: TypeAlias = Compute | Load | Dot | Fold | Declare | Assign | AccDot | For | Store | Scatter
+
+
+# --- programs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Range(Node):
+    """Stream tiles that start in `[lo, hi)`, in steps of the block from `lo`, which is a multiple of the block.
+
+    `lo` and `hi` are names of scalar integer values computed before the sweep. The body of an unmasked range has no mask
+    code; its tiles lie inside the rank and inside every domain.
+    """
+
+    lo: str
+    hi: str
+    masked: bool
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep(Node):
+    """One walk over the stream axis."""
+
+    axis: str
+    ranges: tuple[Range, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop(Node):
+    """A scalar loop around the sweep: `axis` from the scalar value `lo` to `hi`; `prologue` runs at each turn.
+
+    Loops nest in their order. Whatever a sweep carries is declared before the outermost.
+    """
+
+    axis: str
+    lo: str
+    hi: str
+    prologue: tuple[Stmt, ...]
+
+
+class BufferKind(StrEnum):
+    INPUT = "input"
+    OUTPUT = "output"
+    RESIDUAL = "residual"  # kept by the forward pass for the backward pass
+    TEMP = "temp"  # between the kernels of one pass
+    FIXED = "fixed"  # int64 accumulator of a Scatter
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer(Node):
+    """A tensor in memory. `ranks` gives its extents, in memory order.
+
+    `dtype` FLOAT with `like` set has the storage type of that input; without, float32 (or wider, for float64 inputs).
+    User tensors come with strides of their own; the compiler's are contiguous.
+    """
+
+    name: str
+    ranks: tuple[str, ...]
+    kind: BufferKind
+    dtype: DType = DType.FLOAT
+    like: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TileProgram(Node):
+    """One kernel.
+
+    `prologue` runs once, then the loops and the sweep, then `epilogue`. `reads` and `writes` are the buffers, in the order
+    of the kernel's arguments; `params` the scalar parameters and `extents` the ranks whose extents are passed.
+    `order` says in which order tiles are launched: "reverse" starts with the last (the longest, under a causal domain).
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    params: tuple[str, ...]
+    prologue: tuple[Stmt, ...]
+    loops: tuple[Loop, ...]
+    sweep: Sweep | None
+    epilogue: tuple[Stmt, ...]
+    order: str = "forward"
+
+    def axis(self, name: str) -> Axis:
+        return next(a for a in self.axes if a.name == name)
+
+    def of(self, role: Role) -> tuple[Axis, ...]:
+        """The axes of one role, in order."""
+        return tuple(a for a in self.axes if a.role is role)
+
+
+@dataclass(frozen=True, slots=True)
+class HostSum(Node):
+    """`out[ranks] = sum of src over its axes that out lacks`, by the framework, in a fixed order.
+
+    `groups` maps an axis of `out` to the axis of `src` of which it is the quotient by the extents' ratio (GQA).
+    A FIXED `src` is converted back by its scale, the tensor `scale`.
+    """
+
+    out: str
+    src: str
+    axes: tuple[int, ...]
+    scale: str | None = None
+
+
+Step: TypeAlias = TileProgram | HostSum
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Node):
+    """One pass over the program: its buffers and its steps in launch order.
+
+    `types` gives the dtype kind of each scalar parameter. `notes` say why the schedule is what it is, for `explain`.
+    """
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    params: tuple[tuple[str, DType], ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def buffer(self, name: str) -> Buffer:
+        return next(b for b in self.buffers if b.name == name)
