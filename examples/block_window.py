@@ -1,0 +1,15 @@
+"""Block-diagonal windows: a query reads the block of w positions it stands in."""
+
+from __future__ import annotations
+
+from _run import compare, load, normal
+
+
+def main() -> None:
+    op = load(__file__)
+    q, k, v = (normal(2, 4, 100, 64) for _ in range(3))
+    compare(op, Q=q, K=k, V=v, w=32)
+
+
+if __name__ == "__main__":
+    main()
