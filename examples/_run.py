@@ -77,5 +77,5 @@ def _error(got: Tensor | None, want: Tensor | None) -> float:
     finite = torch.isfinite(want)
     if not torch.equal(got[~finite].double(), want[~finite]):
         return float("inf")
-    a, b = got[finite].double(), want[finite]
+    a, b = got.detach()[finite].double(), want.detach()[finite]
     return float((a - b).norm() / b.norm().clamp_min(1e-30))
