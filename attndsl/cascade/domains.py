@@ -1,0 +1,412 @@
+"""Where tensors are defined, and where their positions stand: the two implicit parts of a cascade made explicit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from attndsl.callerrors import CallError
+from attndsl.cascade.bind import Binding, eval_int
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Cascade,
+    Compare,
+    Const,
+    Define,
+    DType,
+    Expr,
+    Extent,
+    Index,
+    Local,
+    Logic,
+    Param,
+    Position,
+    Read,
+    Reduce,
+    ScalarParam,
+    Select,
+    Solve,
+    Unary,
+)
+from attndsl.cascade.types import offset, time_axis
+from attndsl.cascade.walk import children, free, substitute, walk, with_children
+
+START = "start"
+"""The parameter that `apply_start` adds."""
+
+_NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
+
+
+# --- conditions ------------------------------------------------------------------------------------------------------
+
+
+def conjuncts(e: Expr | None) -> tuple[Expr, ...]:
+    """The parts of a conjunction; none for None."""
+    match e:
+        case None | Const(value=True):
+            return ()
+        case Logic(op="and"):
+            return tuple(c for a in e.args for c in conjuncts(a))
+        case _:
+            return (e,)
+
+
+def conjunction(parts: Iterable[Expr | None]) -> Expr | None:
+    """All of the conditions, each once; None if there are none."""
+    out: list[Expr] = []
+    for part in parts:
+        for c in conjuncts(part):
+            if c not in out:
+                out.append(c)
+    if not out:
+        return None
+    return out[0] if len(out) == 1 else Logic("and", tuple(out))
+
+
+def negation(e: Expr) -> Expr:
+    """`not e`, pushed inwards."""
+    match e:
+        case Compare():
+            return Compare(_NEGATED[e.op], e.left, e.right, span=e.span)
+        case Logic():
+            op = "or" if e.op == "and" else "and"
+            return Logic(op, tuple(negation(a) for a in e.args), span=e.span)
+        case Unary(op="not"):
+            return e.arg
+        case Const():
+            return Const(not e.value, span=e.span)
+        case _:
+            return Unary("not", e, span=e.span)
+
+
+def _disjunction(a: Expr | None, b: Expr | None) -> Expr | None:
+    if a is None or b is None or a == negation(b):
+        return None
+    return a if a == b else Logic("or", (a, b))
+
+
+# --- domains ---------------------------------------------------------------------------------------------------------
+
+
+def explicit_domains(cascade: Cascade) -> Cascade:
+    """Complete every domain.
+
+    rewrite:  S[i,j] = … where j <= i;  P[i,j] = exp(S[i,j] - M[i])   ->   P[i,j] = exp(…)  where j <= i
+              O[i,f] = sum[j](P[i,j] * V[j,f])                        ->   O[i,f] = sum[j : j <= i](…)
+    A `where` that is None afterwards means everywhere. Reductions are defined everywhere (over no points they are their
+    identity), so a domain never goes through one.
+    """
+    domains: dict[str, tuple[tuple[str, ...], Expr | None]] = {}
+    body = []
+    for d in cascade.body:
+        itself = time_axis(d)
+        if itself is not None and d.where is not None and itself[0] in free(d.where):
+            # what follows an undefined step is undefined: no closed form
+            raise NotImplementedError(f"the domain of the recurrence `{d.tensor}` names `{itself[0]}`")
+        if d.init is not None:
+            domains[d.tensor] = (d.indices, d.where)
+        expr = _complete(d.expr, domains)
+        where = None if d.where is None else _complete(d.where, domains)
+        init = None if d.init is None else _complete(d.init, domains)
+        domain = conjunction((where, _domain(d.where, domains), _domain(d.expr, domains)))
+        domains[d.tensor] = (d.indices, domain)
+        body.append(dataclasses.replace(d, expr=expr, where=domain, init=init))
+    return dataclasses.replace(cascade, body=tuple(body))
+
+
+def _complete(e: Expr, domains: Mapping[str, tuple[tuple[str, ...], Expr | None]]) -> Expr:
+    """Every reduction inside with its complete `where`."""
+    old = children(e)
+    new = tuple(_complete(c, domains) for c in old)
+    out = e if all(a is b for a, b in zip(old, new, strict=True)) else with_children(e, new)
+    if isinstance(e, Reduce):
+        assert isinstance(out, Reduce)
+        where = conjunction((out.where, _domain(e.where, domains), _domain(e.body, domains)))
+        out = dataclasses.replace(out, where=where)
+    return out
+
+
+def _domain(e: Expr | None, domains: Mapping[str, tuple[tuple[str, ...], Expr | None]]) -> Expr | None:
+    """The condition under which an expression is defined; None if always."""
+
+    def of(x: Expr) -> Expr | None:
+        return _domain(x, domains)
+
+    match e:
+        case None | Const() | Param() | Extent() | Index() | Position() | Local() | Reduce():
+            return None
+        case Read():
+            return conjunction((*(of(s) for s in e.subs), _read_domain(e, domains)))
+        case Unary() | Binary() | Compare() | Call() | Solve():
+            return conjunction(of(c) for c in children(e))
+        case Logic():
+            # looked at from left to right, and only as far as needed
+            out = of(e.args[0])
+            for k, arg in enumerate(e.args[1:], 1):
+                needed = of(arg)
+                if needed is not None:
+                    before = e.args[0] if k == 1 else Logic(e.op, e.args[:k])
+                    decided = negation(before) if e.op == "and" else before
+                    out = conjunction((out, _disjunction(decided, needed)))
+            return out
+        case Select():
+            then, other = of(e.then), of(e.other)
+            if then == other:
+                return conjunction((of(e.cond), then))
+            no = negation(e.cond)
+            if then is None:
+                chosen = _disjunction(e.cond, other)
+            elif other is None:
+                chosen = _disjunction(no, then)
+            else:
+                chosen = _disjunction(conjunction((e.cond, then)), conjunction((no, other)))
+            return conjunction((of(e.cond), chosen))
+        case _:
+            assert_never(e)
+
+
+def _read_domain(e: Read, domains: Mapping[str, tuple[tuple[str, ...], Expr | None]]) -> Expr | None:
+    indices, domain = domains.get(e.tensor, ((), None))
+    if domain is None:
+        return None
+    as_number: dict[str, Expr] = {}
+    for i, sub in zip(indices, e.subs, strict=True):
+        as_number[i] = Position(sub.name, span=sub.span) if isinstance(sub, Index) else sub
+    return substitute(domain, as_number, dict(zip(indices, e.subs, strict=True)))
+
+
+# --- positions -------------------------------------------------------------------------------------------------------
+
+
+def apply_start(cascade: Cascade) -> Cascade:
+    """Make the shift of positions explicit.
+
+    rewrite:  S[i,j] = …  where j <= i   ->   S[i,j] = …  where j <= i + start          (new parameter start: int = 0)
+    for every `i` of `shifted_indices`; a subscript that is just `i` stays. A step of a recurrence (`H[t-1]`) stays too.
+    """
+    shifted = {i for i, _ in shifted_indices(cascade)}
+    if not shifted or any(p.name == START for p in cascade.params):
+        return cascade
+    recurrent = {d.tensor for d in cascade.body if d.init is not None}
+
+    def shift(e: Expr) -> Expr:
+        if isinstance(e, Position) and e.name in shifted:
+            return Binary("+", e, Param(START, span=e.span), span=e.span)
+        if isinstance(e, Read) and e.tensor in recurrent:
+            return dataclasses.replace(
+                e, subs=tuple(s if offset(s) is not None else shift(s) for s in e.subs)
+            )
+        old = children(e)
+        new = tuple(shift(c) for c in old)
+        return e if all(a is b for a, b in zip(old, new, strict=True)) else with_children(e, new)
+
+    def maybe(e: Expr | None) -> Expr | None:
+        return None if e is None else shift(e)
+
+    body = tuple(
+        Define(d.tensor, d.indices, shift(d.expr), maybe(d.where), maybe(d.init), span=d.span)
+        for d in cascade.body
+    )
+    return dataclasses.replace(
+        cascade,
+        body=body,
+        params=(*cascade.params, ScalarParam(START, DType.INT, 0)),
+        assumes=tuple(shift(a) for a in cascade.assumes),
+    )
+
+
+def shifted_indices(cascade: Cascade) -> tuple[tuple[str, str], ...]:
+    """Pairs (kept `i`, reduced `j`) that stand on one axis: where their extents differ, a call must give `start`.
+
+    They are joined by an affine comparison or difference (`j <= i`, `i - j`), or by an equal `//` of both. A bound index
+    stands for the rank that it iterates.
+    """
+    return tuple((a.kept, t.index) for a in _alignments(cascade) for t in a.group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """`sign * factor * index // divisor`, one term of an affine form."""
+
+    sign: int
+    index: str
+    factor: Expr
+    divisor: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class _Alignment:
+    """`own` is the kept index's term; `group` are the terms of reduced indices that it is compared with."""
+
+    own: _Term
+    group: tuple[_Term, ...]
+
+    @property
+    def kept(self) -> str:
+        return self.own.index
+
+
+_ONE = Const(1)
+
+
+def _alignments(cascade: Cascade) -> list[_Alignment]:
+    base = {r.name: r.iterates for r in cascade.ranks if r.iterates is not None}
+
+    def rank(i: str) -> str:
+        while i in base:
+            i = base[i]
+        return i
+
+    below: dict[str, set[str]] = {}
+    for d in cascade.body:
+        bound = {rank(j) for n in walk(d.expr) if isinstance(n, Reduce) for j in n.indices}
+        for i in map(rank, d.indices):
+            # where two ranks are each reduced over the other, the first to be kept is the query's
+            below.setdefault(i, set()).update(j for j in bound if j != i and i not in below.get(j, ()))
+
+    out: list[_Alignment] = []
+    for d in cascade.body:
+        for root in (d.expr, d.where, d.init):
+            for terms in _forms(root) if root is not None else ():
+                named = [dataclasses.replace(t, index=rank(t.index)) for t in terms]
+                for own in named:
+                    group = tuple(
+                        t for t in named if t.sign == -own.sign and t.index in below.get(own.index, ())
+                    )
+                    found = _Alignment(dataclasses.replace(own, sign=1), tuple(
+                        dataclasses.replace(t, sign=1) for t in group
+                    ))
+                    if group and found not in out:
+                        out.append(found)
+    return out
+
+
+def _forms(e: Expr) -> Iterable[list[_Term]]:
+    """The affine forms of all comparisons and of all largest sums and differences inside."""
+    match e:
+        case Compare():
+            yield _terms(Binary("-", e.left, e.right), 1)
+            for side in (e.left, e.right):
+                yield from _inside(side)
+        case Binary(op="+" | "-"):
+            yield _terms(e, 1)
+            yield from _inside(e)
+        case _:
+            for c in children(e):
+                yield from _forms(c)
+
+
+def _inside(e: Expr) -> Iterable[list[_Term]]:
+    """Forms below the sums at the top of `e`."""
+    if isinstance(e, Binary) and e.op in "+-":
+        yield from _inside(e.left)
+        yield from _inside(e.right)
+    else:
+        for c in children(e):
+            yield from _forms(c)
+
+
+def _terms(e: Expr, sign: int) -> list[_Term]:
+    """The terms that are a multiple of one position, or of its `//`; other terms say nothing."""
+    match e:
+        case Position():
+            return [_Term(sign, e.name, _ONE, _ONE)]
+        case Unary(op="-"):
+            return _terms(e.arg, -sign)
+        case Binary(op="+" | "-"):
+            return _terms(e.left, sign) + _terms(e.right, sign if e.op == "+" else -sign)
+        case Binary(op="*"):
+            for a, b in ((e.left, e.right), (e.right, e.left)):
+                if _is_number(b):
+                    return [_scaled(t, b) for t in _terms(a, sign)]
+            return []
+        case Binary(op="//") if _is_number(e.right):
+            inner = _terms(e.left, sign)
+            return [dataclasses.replace(t, divisor=_times(t.divisor, e.right)) for t in inner]
+        case _:
+            return []
+
+
+def _is_number(e: Expr) -> bool:
+    return not free(e) and not any(isinstance(n, Read | Reduce | Local) for n in walk(e))
+
+
+def _scaled(t: _Term, by: Expr) -> _Term:
+    if isinstance(by, Const) and by.value < 0:
+        return dataclasses.replace(t, sign=-t.sign, factor=_times(t.factor, Const(-by.value)))
+    return dataclasses.replace(t, factor=_times(t.factor, by))
+
+
+def _times(a: Expr, b: Expr) -> Expr:
+    return b if a == _ONE else a if b == _ONE else Binary("*", a, b)
+
+
+def resolve_start(cascade: Cascade, binding: Binding, start: Any) -> dict[str, Any]:
+    """For every kept index that stands on a reduced index's axis: the position of its first point (nothing if 0).
+
+    `start` is None, a number, "end", or an int tensor of one number a batch. Raises `CallError` A0505 where it is needed
+    and missing, or given and of no use.
+    """
+    env = {**binding.params, **{f"|{r}|": n for r, n in binding.extents.items()}}
+    found = _alignments(cascade)
+    if start is not None and not found:
+        raise CallError(
+            "A0505",
+            f"{cascade.name}: `start` was given, and no query index is compared with a key index",
+            help="leave `start` out",
+        )
+    out: dict[str, Any] = {}
+    for a in found:
+        try:
+            ends, length, slack = _lengths(a, binding, env)
+        except (KeyError, ValueError, TypeError):
+            continue
+        differ = not 0 <= ends - length < slack
+        if start is None:
+            if differ:
+                raise _needs_start(cascade, a, binding)
+        elif isinstance(start, str):
+            if start != "end":
+                raise CallError("A0505", f'{cascade.name}: `start` is {start!r}, and should be "end" or a number')
+            at = max(ends - length, 0) if differ else 0
+            if ends < length and differ:
+                raise CallError(
+                    "A0505",
+                    f'{cascade.name}: start="end" with |{a.kept}| = {length} past the {ends} positions of '
+                    + ", ".join(f"`{t.index}`" for t in a.group),
+                )
+            if out.setdefault(a.kept, at) != at:
+                raise CallError("A0505", f'{cascade.name}: start="end" is two different positions of `{a.kept}`')
+        else:
+            out[a.kept] = start
+    return {i: s for i, s in out.items() if not (isinstance(s, int) and s == 0)}
+
+
+def _lengths(a: _Alignment, binding: Binding, env: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Positions on the reduced side, on the kept side, and by how much the first may be larger, all in equal units."""
+    own_factor, own_divisor = eval_int(a.own.factor, env), eval_int(a.own.divisor, env)
+    divisors = [eval_int(t.divisor, env) for t in a.group]
+    factors = [eval_int(t.factor, env) for t in a.group]
+    unit = own_divisor
+    for d in divisors:
+        unit *= d
+    sizes = [abs(f) * unit // d for f, d in zip(factors, divisors, strict=True)]
+    own = abs(own_factor) * unit // own_divisor
+    step = max(own, 1)
+    spans = [(binding.extents[t.index] - 1) * s for t, s in zip(a.group, sizes, strict=True)]
+    ends = (sum(spans) + min(sizes)) // step
+    return ends, binding.extents[a.kept], max(min(sizes) // step, 1)
+
+
+def _needs_start(cascade: Cascade, a: _Alignment, binding: Binding) -> CallError:
+    kept = a.kept
+    others = ", ".join(f"|{t.index}| = {binding.extents[t.index]}" for t in a.group)
+    return CallError(
+        "A0505",
+        f"{cascade.name}: |{kept}| = {binding.extents[kept]} and {others} stand on one axis, and the call does not say"
+        f" where the first `{kept}` stands",
+        help=f'pass `start="end"` if the `{kept}` are the last positions (a key-value cache), or `start=n`',
+    )
