@@ -44,7 +44,7 @@ def progress(title: str, stream: TextIO | None = None) -> Iterator[Progress]:
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(file=stream, highlight=False)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None)
         running: list[tuple[str, float]] = []
@@ -53,7 +53,7 @@ def progress(title: str, stream: TextIO | None = None) -> Iterator[Progress]:
             if running:
                 step, since = running.pop()
                 seconds = f"{time.monotonic() - since:6.2f} s"
-                console.print(f"[green]✓[/green] {seconds}  {step}", markup=True)
+                console.print("✓", f"{seconds}  {step}", markup=False)
 
         def report(step: str) -> None:
             close()

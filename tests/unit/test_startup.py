@@ -1,0 +1,73 @@
+"""`import attndsl`, `attndsl --help` and `attndsl check` load nothing heavy, and are quick."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "triton", "sympy", "jinja2", "numpy"}
+ALIBI = str(ROOT / "examples" / "alibi.attn")
+
+# Prints the top-level modules that are loaded when the statements have run, as the last line.
+_LOADED = "\nimport sys, json; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+
+
+def _loaded(statements: str) -> set[str]:
+    run = subprocess.run(
+        [sys.executable, "-c", statements + _LOADED],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+def _main(*args: str) -> str:
+    return f"from attndsl.cli import main; assert main({list(args)!r}) == 0"
+
+
+def test_the_package_loads_nothing_heavy() -> None:
+    assert not _loaded("import attndsl") & (HEAVY | {"rich", "click", "lark"})
+
+
+def test_every_public_name_exists() -> None:
+    # Exports are lazy, so a name that points nowhere would go unnoticed until a user asks for it.
+    import attndsl
+
+    for name in attndsl.__all__:
+        assert getattr(attndsl, name) is not None
+    assert set(attndsl.__all__) <= set(dir(attndsl))
+
+
+@pytest.mark.parametrize("args", [("--help",), ("compile", "--help"), ("--version",)])
+def test_help_loads_no_compiler(args: tuple[str, ...]) -> None:
+    assert not _loaded(_main(*args)) & (HEAVY | {"rich", "lark"})
+
+
+def test_check_loads_neither_torch_nor_sympy() -> None:
+    assert not _loaded(_main("check", ALIBI)) & (HEAVY | {"rich"})
+
+
+def _seconds(*command: str) -> float:
+    """The quickest of several cold runs: other processes can only make a run slower."""
+    best = float("inf")
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=ROOT)
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def test_import_is_quick() -> None:
+    assert _seconds("-c", "import attndsl") - _seconds("-c", "pass") < 0.3
+
+
+def test_check_is_quick() -> None:
+    assert _seconds("-m", "attndsl", "check", ALIBI) < 0.4
