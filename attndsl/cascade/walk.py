@@ -139,6 +139,8 @@ def rename(e: Expr, names: Mapping[str, str]) -> Expr:
                 return dataclasses.replace(n, name=names[n.name])
             case Reduce() if any(i in names for i in n.indices):
                 return dataclasses.replace(n, indices=tuple(names.get(i, i) for i in n.indices))
+            case Solve() if n.var in names:
+                return dataclasses.replace(n, var=names[n.var])
             case _:
                 return None
 

@@ -1,0 +1,94 @@
+"""Text to cascade: parse, check, lower.
+
+    cascades = load_cascades(Source("alibi.attn", text))
+
+`load_cascades` raises `DiagnosticError` when a program is refused; `check` returns findings (warnings too) instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attndsl.cascade.nodes import Cascade
+from attndsl.diagnostics import Diagnostic, DiagnosticError, Severity
+from attndsl.frontend import ast
+from attndsl.frontend.expand import collect_defs
+from attndsl.frontend.lower import lower_attention
+from attndsl.frontend.parser import parse
+from attndsl.frontend.printer import print_ast
+from attndsl.frontend.report import Report
+from attndsl.source import Source, Span
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The cascades of a program, and all findings; no cascades if one of the findings is an error."""
+
+    cascades: tuple[Cascade, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not any(d.severity is Severity.ERROR for d in self.diagnostics)
+
+
+def check(source: Source) -> CheckResult:
+    """Parse and check a whole program, without raising on a mistake in it."""
+    try:
+        return check_file(parse(source))
+    except DiagnosticError as error:
+        return CheckResult((), tuple(error.diagnostics))
+    except RecursionError:
+        return CheckResult((), (_too_deep(source),))
+
+
+def check_file(file: ast.File) -> CheckResult:
+    """Check and lower a syntax tree."""
+    report = Report()
+    defs = collect_defs(file, report)
+    cascades: list[Cascade] = []
+    seen: set[str] = set()
+    for item in file.items:
+        if not isinstance(item, ast.Attention):
+            continue
+        name = item.name.name
+        if name in seen:
+            report.error(
+                "A0202", f"attention `{name}` is written twice", item.name.span, "the second one"
+            )
+        seen.add(name)
+        cascade = lower_attention(item, defs, report)
+        if cascade is not None:
+            cascades.append(cascade)
+    return CheckResult(() if report.failed else tuple(cascades), tuple(report.sorted()))
+
+
+def load_cascades(source: Source) -> tuple[Cascade, ...]:
+    """The cascades of a program, in order.
+
+    Raises: DiagnosticError if the program is refused.
+    """
+    result = check(source)
+    if not result.ok:
+        raise DiagnosticError(result.diagnostics)
+    return result.cascades
+
+
+def _too_deep(source: Source) -> Diagnostic:
+    return Diagnostic(
+        "A0107",
+        "the program is nested too deeply",
+        Span(source, 0, 1),
+        "somewhere in this text",
+        "give parts of expressions names of their own (`T[i,j] = …`)",
+    )
+
+
+__all__ = [
+    "CheckResult",
+    "check",
+    "check_file",
+    "load_cascades",
+    "parse",
+    "print_ast",
+]

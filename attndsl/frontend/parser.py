@@ -1,0 +1,228 @@
+"""Text to syntax tree.
+
+Lark's tree is turned into ours bottom-up with a loop, never by recursion, so that no nesting overflows the stack; a
+depth limit then protects every later stage, which may recurse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import lark
+from lark import Token, Tree
+
+from attndsl.diagnostics import Diagnostic, DiagnosticError
+from attndsl.frontend import ast
+from attndsl.frontend.syntax_errors import explain
+from attndsl.frontend.table import parser
+from attndsl.source import Source, Span
+
+MAX_DEPTH = 100
+T = TypeVar("T")
+
+
+def parse(source: Source) -> ast.File:
+    """The syntax tree of a whole program.
+
+        parse(Source("a.attn", "def twice(x) = 2 * x"))
+
+    Raises: DiagnosticError with A01xx codes.
+    """
+    if not source.text.strip():
+        raise DiagnosticError(
+            Diagnostic(
+                "A0102",
+                f"`{source.name}` is empty",
+                Span(source, 0, 0),
+                "expected `attention NAME(inputs) -> outputs { statements }`",
+            )
+        )
+    return cast(ast.File, _run(source, "start", 0, len(source.text)))
+
+
+def parse_expr(source: Source, start: int, end: int) -> ast.Expr:
+    """The expression written in `source.text[start:end]`, with spans into the whole source."""
+    return cast(ast.Expr, _run(source, "expr", start, end))
+
+
+def parse_subscripts(source: Source, start: int, end: int) -> tuple[ast.Sub, ...]:
+    """The subscripts, brackets included, written in `source.text[start:end]`."""
+    return cast(tuple[ast.Sub, ...], _run(source, "subscripts", start, end))
+
+
+def parse_declaration(source: Source, start: int, end: int) -> ast.Decl:
+    """The declaration (`Q[b,h,i,e]: int`) written in `source.text[start:end]`."""
+    return cast(ast.Decl, _run(source, "declaration", start, end))
+
+
+def _run(source: Source, rule: str, start: int, end: int) -> object:
+    text = source.text[start:end]
+    try:
+        tree = parser().parse(text, start=rule)
+    except lark.exceptions.UnexpectedInput as error:
+        raise DiagnosticError(explain(error, source, start, end)) from None
+    return _Builder(source, start).build(tree)
+
+
+class _Builder:
+    """Turns Lark's tree into ours; `offset` is where the parsed text begins in the source."""
+
+    def __init__(self, source: Source, offset: int) -> None:
+        self.source = source
+        self.offset = offset
+
+    def build(self, tree: Tree[Token]) -> object:
+        made: dict[int, object] = {}
+        depth: dict[int, int] = {}
+        for node in _bottom_up(tree):
+            kids: list[Any] = [
+                made[id(k)] if isinstance(k, Tree) else k for k in node.children
+            ]
+            deepest = max((depth.get(id(k), 0) for k in node.children), default=0) + 1
+            depth[id(node)] = deepest
+            span = self.span(node)
+            if deepest > MAX_DEPTH:
+                raise DiagnosticError(
+                    Diagnostic(
+                        "A0107",
+                        f"an expression is nested more than {MAX_DEPTH} levels deep",
+                        Span(self.source, span.start, span.start + 1),
+                        "starts here",
+                        "give parts of it names of their own (`T[i,j] = …`)",
+                    )
+                )
+            made[id(node)] = _MAKE[node.data](self, kids, span)
+        return made[id(tree)]
+
+    def span(self, node: Tree[Token]) -> Span:
+        if node.meta.empty:
+            return Span(self.source, self.offset, self.offset)
+        return Span(
+            self.source, node.meta.start_pos + self.offset, node.meta.end_pos + self.offset
+        )
+
+    def ident(self, token: Token) -> ast.Ident:
+        assert token.start_pos is not None and token.end_pos is not None
+        start, end = token.start_pos + self.offset, token.end_pos + self.offset
+        return ast.Ident(str(token), span=Span(self.source, start, end))
+
+
+def _bottom_up(tree: Tree[Token]) -> list[Tree[Token]]:
+    """Every subtree, children before their parents."""
+    order: list[Tree[Token]] = []
+    stack = [tree]
+    while stack:
+        top = stack.pop()
+        order.append(top)
+        stack.extend(k for k in top.children if isinstance(k, Tree))
+    return order[::-1]
+
+
+def _of(kids: list[Any], kind: type[T]) -> tuple[T, ...]:
+    return tuple(k for k in kids if isinstance(k, kind))
+
+
+def _present(kids: list[Any]) -> tuple[Any, ...]:
+    return tuple(k for k in kids if k is not None)
+
+
+def _attention(b: _Builder, kids: list[Any], span: Span) -> ast.Attention:
+    # The arrow is filtered out of the tree, but the two lists lie on its two sides in the text.
+    name, *decls, block = _present(kids)
+    ident = b.ident(name)
+    arrow = _arrow(b.source.text, ident.span.end if ident.span else 0)
+    inputs = tuple(d for d in decls if d.span.start < arrow)
+    outputs = tuple(d for d in decls if d.span.start >= arrow)
+    return ast.Attention(ident, inputs, outputs, block, span=span)
+
+
+def _arrow(text: str, start: int) -> int:
+    """The offset of the header's `->`, comments skipped. A header that parsed has exactly one."""
+    at = start
+    while not text.startswith("->", at):
+        at = text.find("\n", at) if text[at] == "#" else at + 1
+    return at
+
+
+def _args(kids: tuple[Any, ...]) -> tuple[tuple[ast.Expr, ...], tuple[ast.Keyword, ...]]:
+    flat = [x for group in kids if group is not None for x in group]
+    plain = tuple(x for x in flat if not isinstance(x, ast.Keyword))
+    return plain, _of(flat, ast.Keyword)
+
+
+def _function(b: _Builder, kids: list[Any], span: Span) -> ast.Function:
+    name, *params, body = _present(kids)
+    return ast.Function(b.ident(name), tuple(b.ident(p) for p in params), body, span=span)
+
+
+class _Dims(tuple[ast.Expr, ...]):
+    """A declaration's brackets, told apart from a default value."""
+
+
+def _declaration(b: _Builder, kids: list[Any], span: Span) -> ast.Decl:
+    name, dims, kind, default = kids
+    return ast.Decl(
+        b.ident(name),
+        tuple(dims) if dims is not None else None,
+        b.ident(kind) if kind is not None else None,
+        default,
+        span=span,
+    )
+
+
+def _assign(b: _Builder, kids: list[Any], span: Span) -> ast.Assign:
+    name, subs, expr, where, init = kids
+    return ast.Assign(b.ident(name), subs or (), expr, where or (), init, span=span)
+
+
+def _compare(_: _Builder, kids: list[Any], span: Span) -> ast.Compare:
+    return ast.Compare(tuple(kids[::2]), tuple(str(op) for op in kids[1::2]), span=span)
+
+
+def _big(_: _Builder, kids: list[Any], span: Span) -> ast.Big:
+    name, subs, arguments = kids
+    args, keywords = _args((arguments,))
+    return ast.Big(str(name), subs, args, keywords, span=span)
+
+
+def _call(_: _Builder, kids: list[Any], span: Span) -> ast.Call:
+    args, keywords = _args((kids[1],))
+    return ast.Call(str(kids[0]), args, keywords, span=span)
+
+
+_MAKE: dict[str, Callable[[_Builder, list[Any], Span], object]] = {
+    "start": lambda b, k, s: ast.File(tuple(k), span=s),
+    "function": _function,
+    "attention": _attention,
+    "block": lambda b, k, s: tuple(k),
+    "declaration": _declaration,
+    "dims": lambda b, k, s: _Dims(_present(k)),
+    "assign": _assign,
+    "where": lambda b, k, s: tuple(k),
+    "init": lambda b, k, s: k[0],
+    "batch": lambda b, k, s: ast.Batch(tuple(b.ident(t) for t in k), span=s),
+    "rank": lambda b, k, s: ast.RankDecl(tuple(k), span=s),
+    "binding": lambda b, k, s: ast.Binding(b.ident(k[0]), k[1], span=s),
+    "assume": lambda b, k, s: ast.Assume(tuple(k), span=s),
+    "ifexp": lambda b, k, s: ast.IfExp(k[0], k[1], k[2], span=s),
+    "or_": lambda b, k, s: ast.BoolOp("or", k[0], k[1], span=s),
+    "and_": lambda b, k, s: ast.BoolOp("and", k[0], k[1], span=s),
+    "not_": lambda b, k, s: ast.Unary("not", k[0], span=s),
+    "compare": _compare,
+    "binary": lambda b, k, s: ast.Binary(str(k[1]), k[0], k[2], span=s),
+    "sign": lambda b, k, s: ast.Unary(str(k[0]), k[1], span=s),
+    "number": lambda b, k, s: ast.Num(str(k[0]), span=s),
+    "true": lambda b, k, s: ast.Bool(True, span=s),
+    "false": lambda b, k, s: ast.Bool(False, span=s),
+    "name": lambda b, k, s: ast.Name(str(k[0]), span=s),
+    "extent": lambda b, k, s: ast.ExtentOf(str(k[0]), span=s),
+    "ref": lambda b, k, s: ast.Ref(str(k[0]), k[1], span=s),
+    "big": _big,
+    "call": _call,
+    "paren": lambda b, k, s: ast.Paren(k[0], span=s),
+    "subscripts": lambda b, k, s: _present(k),
+    "subscript": lambda b, k, s: ast.Sub(k[0], k[1], span=s),
+    "arguments": lambda b, k, s: _present(k),
+    "keyword": lambda b, k, s: ast.Keyword(str(k[0]), k[1], span=s),
+}
