@@ -45,7 +45,6 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import free, reads, substitute
 
-
 _NOTHING = Polynomial()
 
 

@@ -1,0 +1,334 @@
+"""Reverse-mode differentiation of cascades: the gradient of a cascade is a cascade.
+
+    g = differentiate(load("alibi.attn"))
+    g.backward        # inputs Q, K, V, slope, O, L and the cotangents dO, dLSE; outputs dQ, dK, dV, dslope
+
+It runs through the definitions from the last to the first. Each tensor's gradient is a sum of terms, one for every
+place at which it was read; a term is a product summed over indices (`attndsl.cascade.terms`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from attndsl.cascade.definedness import Conditions, conjunction, defined, domains, unique
+from attndsl.cascade.derivatives import differentiable, leaves
+from attndsl.cascade.hoist import hoist
+from attndsl.cascade.invariance import unseen
+from attndsl.cascade.monomials import Monomial, monomial
+from attndsl.cascade.nodes import (
+    Cascade,
+    Define,
+    DType,
+    Expr,
+    Index,
+    Output,
+    Rank,
+    Read,
+    Reduce,
+    TensorDecl,
+)
+from attndsl.cascade.residuals import is_kept, sequences
+from attndsl.cascade.terms import Term, Writer, gather
+from attndsl.cascade.types import Types
+from attndsl.cascade.walk import free, reads, rewrite, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """A forward program that keeps what its backward program needs, and that backward program."""
+
+    forward: Cascade
+    backward: Cascade
+    residuals: tuple[str, ...]
+    """Forward tensors that `backward` takes as inputs."""
+    cotangents: dict[str, str]
+    """By output: the input of `backward` that holds its gradient."""
+    gradients: dict[str, str]
+    """By input: the output of `backward` that is its gradient."""
+
+
+def differentiate(cascade: Cascade, wrt: Sequence[str] | None = None) -> Gradient:
+    """The gradients of all outputs with respect to the float inputs `wrt` (all of them by default).
+
+        g = differentiate(cascade)
+        saved = interpret(g.forward, inputs)
+        grads = interpret(g.backward, {**inputs, **saved, "dO": …})
+
+    Raises `DiagnosticError` for programs whose gradient is not derived.
+    """
+    return _Backward(cascade, wrt).run()
+
+
+class Names:
+    """Fresh names of tensors and indices."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.tensors = {t.name for t in cascade.inputs} | cascade.defined
+        self.tensors |= {p.name for p in cascade.params}
+        self.ranks = {r.name: r for r in cascade.ranks}
+        for t in cascade.inputs:
+            self.ranks |= {r: Rank(r) for r in t.ranks if r not in self.ranks}
+
+    def tensor(self, stem: str) -> str:
+        """`stem`, or `stem_2`, … where it is taken."""
+        name, n = stem, 1
+        while name in self.tensors or name in self.ranks:
+            n += 1
+            name = f"{stem}_{n}"
+        self.tensors.add(name)
+        return name
+
+    def index(self, like: str) -> str:
+        """A new index over the rank of `like`."""
+        root = self.root(like)
+        n = 1
+        while f"{root}{n}" in self.ranks or f"{root}{n}" in self.tensors:
+            n += 1
+        self.ranks[f"{root}{n}"] = Rank(f"{root}{n}", iterates=root)
+        return f"{root}{n}"
+
+    def root(self, index: str) -> str:
+        """The declared rank that an index runs over."""
+        above = self.ranks[index].iterates
+        return index if above is None else self.root(above)
+
+
+class _Backward:
+    def __init__(self, cascade: Cascade, wrt: Sequence[str] | None) -> None:
+        self.original = cascade
+        self.names = Names(cascade)
+        self.wrt = tuple(
+            wrt if wrt is not None else (t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
+        )
+        self.active: frozenset[str] = frozenset(self.wrt)
+        self.active = self._reach(cascade, frozenset())
+        self.forward, self.inlined = hoist(cascade, self._constant, self._part)
+        self.types = Types(self.forward)
+        self.active = self._reach(self.forward, unseen(self.forward))
+        self.domains = domains(self.forward)
+        self.sequence = sequences(self.forward)
+        self.summed = _with_reduction(self.forward)
+        self.writer = Writer(lambda e: bool(reads(e) & self.summed))
+        self.indices = {t.name: t.ranks for t in cascade.inputs}
+        self.indices |= {d.tensor: d.indices for d in self.forward.body}
+        self.terms: dict[str, list[Term]] = {n: [] for n in self.indices}
+        self.made: list[Define] = []
+        self.extra: list[Define] = []
+        self.own = {
+            d.tensor: self.domains[d.tensor]
+            for d in self.forward.body
+            if not is_kept(d, self.sequence)
+        }
+
+    def _reach(self, cascade: Cascade, hidden: frozenset[str]) -> frozenset[str]:
+        """The tensors through which a gradient flows to the inputs asked for."""
+        active = frozenset(self.wrt)
+        for d in cascade.body:
+            seen = {r.tensor for r in differentiable(d.expr) if isinstance(r, Read)}
+            if d.tensor not in hidden and (seen & active):
+                active |= {d.tensor}
+        return active
+
+    def _constant(self, e: Expr) -> bool:
+        return not any(isinstance(r, Read) and r.tensor in self.active for r in differentiable(e))
+
+    def _part(self, tensor: str) -> str:
+        return self.names.tensor(f"{tensor}_part")
+
+    # --- the sweep ---
+
+    def run(self) -> Gradient:
+        cotangents: dict[str, str] = {}
+        decls: list[TensorDecl] = []
+        for o in self.original.outputs:
+            if self.types.tensors[o.name] is DType.FLOAT:
+                name = cotangents[o.name] = self.names.tensor(f"d{o.name}")
+                axes = tuple(Index(i) for i in o.indices)
+                decls.append(TensorDecl(name, axes, o.indices))
+                self.terms[o.name].append(Term(monomial(Read(name, axes))))
+        gradients = {n: self.names.tensor(f"d{n}") for n in self.wrt}
+        for d in reversed(self.forward.body):
+            if d.tensor in self.active and self.terms[d.tensor]:
+                self.step(d)
+        for name, out in gradients.items():
+            parts = [self.write(t, ()) for t in self.simplified(self.terms[name])]
+            self.define(out, self.indices[name], self.writer.total(parts), ())
+        return self.package(cotangents, gradients, decls)
+
+    def step(self, d: Define) -> None:
+        """From the gradient of one tensor to those of what it reads."""
+        found = leaves(d, self.active, self.domains, self.names.index)
+        if not found:
+            return
+        g = self.adjoint(d, len(found) > 1 or any(leaf.indices for leaf in found))
+        here = self.domains[d.tensor][1]
+        for leaf in found:
+            assert isinstance(leaf.read, Read)
+            factor = (g * leaf.factor).map(self.named_reductions)
+            term = Term(factor, (), unique((*here, *leaf.where)))
+            scope = d.indices + leaf.indices
+            target = self.indices[leaf.read.tensor]
+            moved = gather(target, leaf.read.subs, scope, term, self.names.index)
+            self.terms[leaf.read.tensor].append(moved)
+
+    def named_reductions(self, e: Expr) -> Expr:
+        """A factor that contains a reduction is a tensor of its own."""
+        for n in walk(e):
+            if isinstance(n, Reduce):
+                indices = tuple(sorted(free(n)))
+                name = self.names.tensor("ties" if n == e else "factor")
+                self.define(name, indices, n, ())
+                self.summed |= {name}
+                return self.named_reductions(
+                    _replace(e, n, Read(name, tuple(Index(i) for i in indices)))
+                )
+        return e
+
+    # --- the gradient of one tensor ---
+
+    def adjoint(self, d: Define, shared: bool) -> Monomial:
+        """The gradient of a tensor as a product; sums get a name, and so does what is used twice."""
+        domain = self.domains[d.tensor][1]
+        parts = [self.write(t, domain) for t in self.simplified(self.terms[d.tensor])]
+        if len(parts) == 1 and not (shared and self.costly(parts[0])):
+            content, core = self.outside(parts[0])
+            if not any(isinstance(n, Reduce) for b, _ in core.powers for n in walk(b)):
+                return parts[0]
+            parts = [core]
+        elif shared and sum(i in self.sequence for i in d.indices) > 1:
+            content = Monomial()
+        else:
+            content = self.common(parts)
+            parts = [p / content for p in parts]
+        sums = [p for p in parts if _sums(p)]
+        if not shared and sums:
+            inner = self.named(d, sums, domain)
+            rest = [p for p in parts if not _sums(p)]
+            return content * monomial(self.writer.total([monomial(inner), *rest]))
+        if not shared:
+            return content * monomial(self.writer.total(parts))
+        return content * monomial(self.named(d, parts, domain))
+
+    def named(self, d: Define, parts: list[Monomial], domain: Conditions) -> Expr:
+        name = self.names.tensor(f"d{d.tensor}")
+        self.define(name, d.indices, self.writer.total(parts), domain)
+        return Read(name, tuple(Index(i) for i in d.indices))
+
+    def costly(self, m: Monomial) -> bool:
+        return sum(isinstance(n, Read) for b, p in m.powers if p > 0 for n in walk(b)) > 1
+
+    def outside(self, m: Monomial) -> tuple[Monomial, Monomial]:
+        """A product with one sum in it: the factors before the sum, and the sum."""
+        inner = [(b, p) for b, p in m.powers if any(isinstance(n, Reduce) for n in walk(b))]
+        outer = [(b, p) for b, p in m.powers if (b, p) not in inner]
+        return Monomial.of(m.coeff, outer), Monomial.of(Fraction(1), inner)
+
+    def common(self, parts: list[Monomial]) -> Monomial:
+        """Divisors that all parts share, and the sign of the first."""
+        shared = [
+            (b, max(m.power(b) for m in parts))
+            for b, p in parts[0].powers
+            if p < 0 and all(m.power(b) < 0 for m in parts)
+        ]
+        first = max(parts, key=lambda m: bool(_sums(m)))
+        return Monomial.of(Fraction(-1 if first.coeff < 0 else 1), shared)
+
+    def simplified(self, terms: Iterable[Term]) -> list[Term]:
+        """Equal products collected, zeros dropped."""
+        total: dict[tuple[object, ...], Term] = {}
+        for t in terms:
+            key = (t.factor.powers, t.indices, frozenset(t.where))
+            coeff = t.factor.coeff + (total[key].factor.coeff if key in total else 0)
+            total[key] = Term(Monomial(coeff, t.factor.powers), t.indices, t.where)
+        return [t for t in total.values() if t.factor.coeff != 0]
+
+    # --- writing ---
+
+    def write(self, t: Term, ambient: Conditions) -> Monomial:
+        """A term at points where `ambient` holds, without the conditions that follow from it."""
+        body = self.writer.product(t.factor)
+        implied = (
+            frozenset((*ambient, *defined(body, self.own))) if t.indices else frozenset(ambient)
+        )
+        where = tuple(c for c in t.where if c not in implied)
+        return self.writer.term(Term(t.factor, t.indices, where))
+
+    def define(self, tensor: str, indices: tuple[str, ...], expr: Expr, domain: Conditions) -> None:
+        implied = defined(expr, self.own)
+        where = tuple(c for c in domain if c not in implied)
+        self.own[tensor] = (indices, unique((*domain, *implied)))
+        self.made.append(Define(tensor, indices, expr, conjunction(where)))
+
+    # --- what is kept, what is computed again ---
+
+    def package(
+        self, cotangents: dict[str, str], gradients: dict[str, str], decls: list[TensorDecl]
+    ) -> Gradient:
+        kept, again = self.cut()
+        forward = self.with_outputs(kept)
+        order = {o.name: o.indices for o in forward.outputs}
+        body = [*again, *self.made]
+        used = {n for d in body for e in (d.expr, d.where) if e is not None for n in reads(e)}
+        inputs = [t for t in self.original.inputs if t.name in used or t.name in self.unsized(used)]
+        for n in kept:
+            axes = tuple(Index(i) for i in order[n])
+            inputs.append(TensorDecl(n, axes, order[n], self.types.tensors[n]))
+        inputs += decls
+        backward = Cascade(
+            name=f"{self.original.name}_backward",
+            inputs=tuple(inputs),
+            params=self.original.params,
+            outputs=tuple(Output(o, self.indices[n]) for n, o in gradients.items()),
+            batch=self.original.batch,
+            ranks=tuple(self.names.ranks.values()),
+            body=tuple(body),
+            assumes=(),
+        )
+        return Gradient(forward, backward, tuple(kept), cotangents, gradients)
+
+    def unsized(self, used: set[str]) -> set[str]:
+        """Inputs that no gradient needs, kept because they alone give the extent of an axis."""
+        return {t.name for t in self.original.inputs} - used
+
+    def cut(self) -> tuple[list[str], list[Define]]:
+        """Forward tensors that backward takes as inputs, and definitions that it repeats."""
+        wanted = {
+            n for d in self.made for e in (d.expr, d.where) if e is not None for n in reads(e)
+        }
+        kept: list[str] = []
+        again: list[Define] = []
+        for d in reversed(self.forward.body):
+            if d.tensor not in wanted:
+                continue
+            if is_kept(d, self.sequence):
+                kept.append(d.tensor)
+                continue
+            again.append(d)
+            wanted |= {n for e in (d.expr, d.where) if e is not None for n in reads(e)}
+        return kept[::-1], again[::-1]
+
+    def with_outputs(self, kept: list[str]) -> Cascade:
+        have = {o.name for o in self.original.outputs}
+        extra = tuple(Output(n, self.indices[n]) for n in kept if n not in have)
+        return dataclasses.replace(self.forward, outputs=self.original.outputs + extra)
+
+
+def _sums(m: Monomial) -> bool:
+    return any(isinstance(n, Reduce) for b, _ in m.powers for n in walk(b))
+
+
+def _replace(e: Expr, old: Expr, new: Expr) -> Expr:
+    return rewrite(e, lambda n: new if n == old else None)
+
+
+def _with_reduction(cascade: Cascade) -> frozenset[str]:
+    """Body tensors whose value depends on a reduction."""
+    out: frozenset[str] = frozenset()
+    for d in cascade.body:
+        if (reads(d.expr) & out) or any(isinstance(n, Reduce) for n in walk(d.expr)):
+            out |= {d.tensor}
+    return out
