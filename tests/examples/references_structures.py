@@ -27,7 +27,8 @@ STRUCTURES = Registry()
 @STRUCTURES.case("entropy", only_qkv)
 def entropy(x: Inputs, p: Params) -> Outputs:
     weights = softmax(dots(x), causal(x))
-    return {"O": weights @ x["V"], "H": torch.special.entr(weights).sum(-1)}
+    logs = torch.where(causal(x), weights, 1.0).log()  # entr's gradient at 0 would be infinite
+    return {"O": weights @ x["V"], "H": -(weights * logs).sum(-1)}
 
 
 def draw_differential(d: Draw, s: Sizes) -> tuple[Inputs, Params]:

@@ -75,7 +75,7 @@ def check(case: Case, inputs: Inputs, params: Params, start: Any = None) -> None
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_interpreter_equals_reference(name: str) -> None:
     case = CASES[name]
-    check(case, *case.make())
+    check(case, *case.make(), start="end" if case.on_axis and case.sizes.i < case.sizes.j else None)
 
 
 @pytest.mark.parametrize("name", DECODED)
@@ -93,9 +93,7 @@ def test_start_of_each_sequence(name: str) -> None:
     check(case, inputs, params, start=start)
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"two_sweeps", "running_softmax"}))
 def test_one_position(name: str) -> None:
     case = CASES[name]
-    if case.example in ("two_sweeps", "running_softmax"):
-        pytest.skip("one key is no whole block")
     check(case, *case.make(seed=3, i=1, j=1))
