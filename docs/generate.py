@@ -1,6 +1,7 @@
 """Write the generated parts of the reference: the error index, and the grammar in language.md.
 
-Run `python docs/generate.py` after a change of `attndsl/errors.py` or `grammar/attn.lark`; a test fails until then.
+Run `python docs/generate.py` after a change of `attndsl/errors.py` or `grammar/attn.lark`; a test
+fails until then.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ def errors_page() -> str:
     lines = [
         "# Error codes",
         "",
-        "Generated from `attndsl/errors.py` by `docs/generate.py`. `attndsl explain CODE` prints the same text.",
-        "",
-        "A message names what is wrong in its title, why here beside the carets, and how to fix it after `help:`.",
+        "Generated from `attndsl/errors.py` by `docs/generate.py`; `attndsl explain CODE` prints",
+        "the same text. A message says what is wrong in its title, why here beside the carets,",
+        "and how to fix it after `help:`.",
     ]
     family = ""
     for code, entry in sorted(CODES.items()):

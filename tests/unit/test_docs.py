@@ -1,0 +1,95 @@
+"""What a program can tell of the documentation: programs check, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from attndsl import driver
+from attndsl.errors import CODES
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
+PROGRAMS = [
+    pytest.param(match[1], id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, match in enumerate(
+        re.finditer(r"^```attn\n(.*?)^```$", page.read_text(), re.M | re.S), 1
+    )
+]
+
+
+def _names(pages: list[Path]) -> list[str]:
+    return [str(page.relative_to(ROOT)) for page in pages]
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_are_programs_to_check() -> None:
+    assert len(PROGRAMS) > 5
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_every_program_checks(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "block.attn"
+    path.write_text(text)
+    result = driver.check_file(path)
+    assert not result.diagnostics, "\n".join(map(str, result.diagnostics))
+    assert result.cascades
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    text = re.sub(r"`[^`\n]*`", "", text)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        goal = (page.parent / name).resolve() if name else page
+        assert goal.exists(), f"{target} in {page}"
+        if anchor and goal.suffix == ".md":
+            assert anchor in _anchors(goal), f"{target} in {page}"
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    plain = (re.sub(r"[^\w\s-]", "", heading.lower()) for heading in headings)
+    return {re.sub(r"\s+", "-", heading.strip()) for heading in plain}
+
+
+def test_the_error_index_is_current(generate: ModuleType) -> None:
+    page = ROOT / "docs" / "reference" / "errors.md"
+    assert page.read_text() == generate.errors_page(), "run python docs/generate.py"
+
+
+def test_the_grammar_is_current(generate: ModuleType) -> None:
+    page = (ROOT / "docs" / "reference" / "language.md").read_text()
+    assert page == generate.with_grammar(page), "run python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
+def test_codes_in_prose_exist(page: Path) -> None:
+    for code in re.findall(r"\bA0[1-9]\d\d\b", page.read_text()):
+        assert code in CODES, f"{code} in {page}"
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    unfinished = [
+        str(page.relative_to(ROOT))
+        for page in PAGES
+        if re.search(r"<!-- (TO FILL|OUTPUT|STEPS)", page.read_text())
+    ]
+    assert not unfinished
