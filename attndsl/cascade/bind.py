@@ -12,14 +12,18 @@ from typing import TypeAlias
 from attndsl.callerrors import CallError
 from attndsl.cascade.nodes import (
     Binary,
+    Call,
     Cascade,
+    Compare,
     Const,
     DType,
     Expr,
     Extent,
     Index,
+    Logic,
     Param,
     Position,
+    Read,
     Select,
     TensorDecl,
     Unary,
@@ -69,17 +73,15 @@ def eval_int(e: Expr, env: Mapping[str, Number]) -> int:
                     return int(a**b)
         case Select():
             return eval_int(e.then if _eval_cond(e.cond, env) else e.other, env)
-        case _ if getattr(e, "fn", "") in ("min", "max", "abs"):
-            values = [eval_int(a, env) for a in e.args]  # type: ignore[union-attr]
-            return {"min": min, "max": max, "abs": lambda v: abs(v[0])}[e.fn](values)  # type: ignore[union-attr,operator,no-any-return]
+        case Call(fn="min" | "max" | "abs"):
+            values = [eval_int(a, env) for a in e.args]
+            return min(values) if e.fn == "min" else max(values) if e.fn == "max" else abs(values[0])
         case _:
             pass
     raise ValueError(f"`{print_expr(e)}` is not an integer expression of parameters and extents")
 
 
 def _eval_cond(e: Expr, env: Mapping[str, Number]) -> bool:
-    from attndsl.cascade.nodes import Compare, Logic
-
     match e:
         case Compare():
             a, b = eval_int(e.left, env), eval_int(e.right, env)
@@ -122,6 +124,7 @@ class _Binder:
         self._computed_axes()
         self._missing_params()
         self._ranks()
+        self._reads()
         return Binding(self.extents, self.params)
 
     # --- names and parameters ---
@@ -283,6 +286,26 @@ class _Binder:
             if r.name not in self.extents:
                 raise self._error("A0503", f"|{r.name}| is not known from any shape")
 
+    def _reads(self) -> None:
+        """A tensor read at a lone index has that index's extent (`C[i,e]` where `C` is defined over `j`)."""
+        axes = {t.name: _axis_ranks(t) for t in self.cascade.inputs}
+        axes |= {d.tensor: d.indices for d in self.cascade.body}
+        for d in self.cascade.body:
+            for root in (d.expr, d.where, d.init):
+                for n in walk(root) if root is not None else ():
+                    if isinstance(n, Read):
+                        self._read(n, axes[n.tensor])
+
+    def _read(self, n: Read, axes: tuple[str, ...]) -> None:
+        for axis, (rank, sub) in enumerate(zip(axes, n.subs, strict=True)):
+            if isinstance(sub, Index) and self.extents[sub.name] != self.extents[rank]:
+                raise self._error(
+                    "A0503",
+                    f"`{print_expr(n)}` needs |{sub.name}| = |{rank}|, and these are {self.extents[sub.name]} and"
+                    f" {self.extents[rank]}",
+                    help=f"axis {axis} of `{n.tensor}` is read at `{sub.name}`",
+                )
+
     def _split(self, name: str, extent: Expr) -> None:
         try:
             n = eval_int(extent, self._env())
@@ -297,6 +320,13 @@ class _Binder:
             raise self._error(
                 "A0503", f"|{name}| is {known} by {self.came_from[name]}, and {print_expr(extent)} is {n}"
             )
+
+
+def _axis_ranks(t: TensorDecl) -> tuple[str, ...]:
+    """The rank of every axis of an input."""
+    return tuple(
+        d.name if isinstance(d, Index) else r for d, r in zip(t.dims, t.ranks, strict=True)
+    )
 
 
 def declaration(t: TensorDecl) -> str:

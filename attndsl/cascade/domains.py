@@ -33,6 +33,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.types import offset, time_axis
 from attndsl.cascade.walk import children, free, substitute, walk, with_children
+from attndsl.internal import InternalError
 
 START = "start"
 """The parameter that `apply_start` adds."""
@@ -105,7 +106,7 @@ def explicit_domains(cascade: Cascade) -> Cascade:
         itself = time_axis(d)
         if itself is not None and d.where is not None and itself[0] in free(d.where):
             # what follows an undefined step is undefined: no closed form
-            raise NotImplementedError(f"the domain of the recurrence `{d.tensor}` names `{itself[0]}`")
+            raise InternalError(f"the domain of the recurrence `{d.tensor}` names `{itself[0]}`")
         if d.init is not None:
             domains[d.tensor] = (d.indices, d.where)
         expr = _complete(d.expr, domains)

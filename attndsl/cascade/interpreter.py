@@ -455,8 +455,7 @@ class _Run:
             case "floor" | "ceil":
                 if not args[0].data.data.is_floating_point():
                     return args[0]
-                fn1 = torch.floor if e.fn == "floor" else torch.ceil
-                return self._guarded(lambda x: fn1(x.detach()).to(torch.int64), args, (0,), active)
+                return self._map(torch.floor if e.fn == "floor" else torch.ceil, args)
             case _:
                 safe = dense.SAFE.get(e.fn, 0.0)
                 return self._guarded(dense.FUNCTIONS[e.fn], [self._float(args[0])], (safe,), active)

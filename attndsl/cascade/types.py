@@ -29,8 +29,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import reads, walk
 
-_OF_ARGUMENTS = frozenset({"abs", "sign", "min", "max"})
-_TO_INTEGER = frozenset({"floor", "ceil"})
+_OF_ARGUMENTS = frozenset({"abs", "sign", "min", "max", "floor", "ceil"})
 
 
 class Types:
@@ -55,7 +54,10 @@ class Types:
 
 
 def dtype_of(e: Expr, tensors: Mapping[str, DType], params: Mapping[str, DType]) -> DType:
-    """The kind of an expression's value: `/` gives a float, `//` of integers an integer, `floor` and `ceil` an integer."""
+    """The kind of an expression's value: `/` gives a float, `//` of integers an integer.
+
+    A power is an integer if its base is one and its exponent a constant of at least 0. `floor` keeps the kind.
+    """
 
     def of(x: Expr) -> DType:
         return dtype_of(x, tensors, params)
@@ -77,7 +79,8 @@ def dtype_of(e: Expr, tensors: Mapping[str, DType], params: Mapping[str, DType])
             return DType.FLOAT
         case Binary(op="**"):
             joined = _number(_join(of(e.left), of(e.right)))
-            return joined if joined is DType.FLOAT or never_negative(e.right) else DType.FLOAT
+            whole = isinstance(e.right, Const) and e.right.value >= 0
+            return joined if whole else DType.FLOAT
         case Binary():
             return _number(_join(of(e.left), of(e.right)))
         case Compare() | Logic():
@@ -85,8 +88,6 @@ def dtype_of(e: Expr, tensors: Mapping[str, DType], params: Mapping[str, DType])
         case Select():
             return _join(of(e.then), of(e.other))
         case Call():
-            if e.fn in _TO_INTEGER:
-                return DType.INT
             if e.fn in _OF_ARGUMENTS:
                 return _number(_join(*(of(a) for a in e.args)))
             return DType.FLOAT
@@ -114,25 +115,6 @@ def _join(*kinds: DType) -> DType:
 def _number(kind: DType) -> DType:
     """A truth value in arithmetic counts as 0 or 1."""
     return DType.INT if kind is DType.BOOL else kind
-
-
-def never_negative(e: Expr) -> bool:
-    """Is the integer expression known to be at least 0? (`2**h` is an integer, `2**-h` is not.)"""
-    match e:
-        case Const():
-            return e.value >= 0
-        case Extent() | Index() | Position():
-            return True
-        case Binary(op="+" | "*" | "//"):
-            return never_negative(e.left) and never_negative(e.right)
-        case Binary(op="%"):
-            return never_negative(e.right)
-        case Call(fn="max"):
-            return any(never_negative(a) for a in e.args)
-        case Call(fn="abs"):
-            return True
-        case _:
-            return False
 
 
 def offset(e: Expr) -> tuple[str, int] | None:
