@@ -1,7 +1,7 @@
 """The tile IR: one kernel as straight lists of typed tile statements. The seam between schedules and templates.
 
     Plan      ::= buffers step*                            a whole pass (forward or backward), in launch order
-    step      ::= TileProgram | HostSum
+    step      ::= TileProgram | HostSum | HostScale
     TileProgram ::= axes prologue* Loop* sweep? epilogue*
     Sweep     ::= axis Range*                               a Range has bounds and its own body: masked or unmasked
     Stmt      ::= Compute v = Expr | Load v = tensor[Expr*] | Dot v = a . b | Fold v = op(a, axis)
@@ -300,7 +300,19 @@ class HostSum(Node):
     scale: str | None = None
 
 
-Step: TypeAlias = TileProgram | HostSum
+@dataclass(frozen=True, slots=True)
+class HostScale(Node):
+    """`out[] = 2**k`, the largest scale at which a fixed-point sum of `count` values up to max(`src`) stays below 2**62.
+
+    `count` names ranks: the sum has at most the product of their extents of terms. `out` holds one float32.
+    """
+
+    out: str
+    src: str
+    count: tuple[str, ...]
+
+
+Step: TypeAlias = TileProgram | HostSum | HostScale
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,229 @@
+"""Which stretch of a streamed rank a domain leaves open, in closed form.
+
+Example: for `j <= i, i - w < j`, streaming `j` against a tile of rows `i` in [a, b]:
+
+    reach   a - w + 1 <= j < b + 1          some row of the tile sees the key
+    full    b - w + 1 <= j < a + 1          every row does, no mask is needed
+
+`stretches` brings a condition into disjunctive form, isolates the streamed index in each comparison that is monotone in
+it (sums, differences, multiples, `//`), and takes the extremes over the tile by interval arithmetic. A comparison it
+cannot solve (an id tensor, a remainder) leaves the reach as it is and makes the stretch partial: always sound, since the
+mask is the whole condition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attndsl.cascade.nodes import Binary, Call, Compare, Const, Expr, Extent, Logic, Param, Position, Unary
+from attndsl.cascade.walk import free, walk
+
+_FLIP = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+_NOT = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
+MAX_DISJUNCTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Integer bounds, low inclusive and high exclusive; None is no bound. `partial`: no tile is known to be full."""
+
+    low: tuple[Expr, ...] = ()
+    high: tuple[Expr, ...] = ()
+    full_low: tuple[Expr, ...] = ()
+    full_high: tuple[Expr, ...] = ()
+    partial: bool = False
+
+
+def stretches(cond: Expr | None, stream: str, tile: str | None, first: Expr, last: Expr) -> tuple[Stretch, ...]:
+    """The stretches of `stream` that `cond` leaves open to a tile of `tile` positions `first … last`.
+
+    Bounds are maxima of `low` and minima of `high`. With more than two alternatives, one unbounded partial stretch.
+    """
+    if cond is None:
+        return (Stretch(),)
+    disjuncts = _dnf(cond)
+    if len(disjuncts) > MAX_DISJUNCTS:
+        return (Stretch(partial=True),)
+    out = []
+    for atoms in disjuncts:
+        s = Stretch()
+        for a in atoms:
+            s = _meet(s, _atom(a, stream, tile, first, last))
+        out.append(s)
+    if any(s == Stretch() for s in out):
+        return (Stretch(),)
+    return tuple(out)
+
+
+def _dnf(cond: Expr, negate: bool = False) -> list[tuple[Expr, ...]]:
+    match cond:
+        case Unary("not", arg):
+            return _dnf(arg, not negate)
+        case Logic(op, args):
+            conjunction = (op == "and") != negate
+            parts = [_dnf(a, negate) for a in args]
+            if not conjunction:
+                return [atoms for p in parts for atoms in p]
+            out: list[tuple[Expr, ...]] = [()]
+            for p in parts:
+                out = [a + b for a in out for b in p]
+            return out
+        case Compare(op, left, right) if negate:
+            return [(Compare(_NOT[op], left, right),)]
+        case _:
+            return [(Unary("not", cond) if negate else cond,)]
+
+
+def _meet(a: Stretch, b: Stretch) -> Stretch:
+    return Stretch(
+        a.low + b.low,
+        a.high + b.high,
+        a.full_low + b.full_low,
+        a.full_high + b.full_high,
+        a.partial or b.partial,
+    )
+
+
+_PARTIAL = Stretch(partial=True)
+
+
+def _atom(cond: Expr, stream: str, tile: str | None, first: Expr, last: Expr) -> Stretch:
+    if not isinstance(cond, Compare) or cond.op == "!=" or not _integral(cond):
+        return _PARTIAL
+    left, op, right = cond.left, cond.op, cond.right
+    if stream in free(right):
+        if stream in free(left):
+            return _PARTIAL
+        left, right, op = right, left, _FLIP[op]
+    if stream not in free(left):
+        return _PARTIAL
+    out = Stretch()
+    for side in ("<=", ">=") if op == "==" else (op,):
+        bound = _isolate(left, side, right, stream)
+        if bound is None:
+            return _PARTIAL
+        upper, value = bound
+        span = _span(value, tile, first, last)
+        if span is None:
+            return _PARTIAL
+        low, high = span
+        if upper:
+            out = _meet(out, Stretch(high=(_plus(high, 1),), full_high=(_plus(low, 1),)))
+        else:
+            out = _meet(out, Stretch(low=(low,), full_low=(high,)))
+    return out
+
+
+def _integral(cond: Expr) -> bool:
+    return all(
+        not (isinstance(n, Const) and isinstance(n.value, float))
+        and not (isinstance(n, Binary) and n.op in ("/", "**"))
+        and not (isinstance(n, Call) and n.fn not in ("min", "max"))
+        for n in walk(cond)
+    )
+
+
+def _isolate(e: Expr, op: str, other: Expr, stream: str) -> tuple[bool, Expr] | None:
+    """`e op other` as (True, c): stream <= c, or (False, c): stream >= c."""
+    if op == "<":
+        op, other = "<=", _plus(other, -1)
+    elif op == ">":
+        op, other = ">=", _plus(other, 1)
+    match e:
+        case Position(name) if name == stream:
+            return op == "<=", other
+        case Unary("-", arg):
+            return _isolate(arg, _FLIP[op], Unary("-", other), stream)
+        case Binary("+", a, b) if stream not in free(b):
+            return _isolate(a, op, Binary("-", other, b), stream)
+        case Binary("+", a, b) if stream not in free(a):
+            return _isolate(b, op, Binary("-", other, a), stream)
+        case Binary("-", a, b) if stream not in free(b):
+            return _isolate(a, op, Binary("+", other, b), stream)
+        case Binary("-", a, b) if stream not in free(a):
+            return _isolate(b, _FLIP[op], Binary("-", a, other), stream)
+        case Binary("//", a, b) if stream not in free(b) and _positive(b):
+            if op == "<=":  # floor(a / b) <= c  <=>  a <= c*b + b - 1
+                top = _plus(Binary("+", Binary("*", other, b), b), -1)
+                return _isolate(a, "<=", top, stream)
+            return _isolate(a, ">=", Binary("*", other, b), stream)
+        case Binary("*", a, Const(int() as k)) if k > 0:
+            return _scaled(a, k, op, other, stream)
+        case Binary("*", Const(int() as k), a) if k > 0:
+            return _scaled(a, k, op, other, stream)
+        case _:
+            return None
+
+
+def _scaled(a: Expr, k: int, op: str, other: Expr, stream: str) -> tuple[bool, Expr] | None:
+    if op == ">=":  # a*k >= c  <=>  a >= ceil(c / k)
+        other = _plus(other, k - 1)
+    return _isolate(a, op, Binary("//", other, Const(k)), stream)
+
+
+def _positive(e: Expr) -> bool:
+    """Divisors of positions: constants, extents, and integer parameters (a block or window width)."""
+    match e:
+        case Const(int() as v):
+            return v > 0
+        case Extent() | Param():
+            return True
+        case Binary("*" | "//" | "+", a, b):
+            return _positive(a) and _positive(b)
+        case _:
+            return False
+
+
+def _span(e: Expr, tile: str | None, first: Expr, last: Expr) -> tuple[Expr, Expr] | None:
+    """Least and greatest value of `e` over the tile; None where it is not a known function of the position."""
+    if tile is None or tile not in free(e):
+        return e, e
+    match e:
+        case Position():
+            return first, last
+        case Unary("-", arg):
+            s = _span(arg, tile, first, last)
+            return None if s is None else (Unary("-", s[1]), Unary("-", s[0]))
+        case Binary(op, a, b):
+            left, right = _span(a, tile, first, last), _span(b, tile, first, last)
+            if left is None or right is None:
+                return None
+            if op == "+":
+                return Binary("+", left[0], right[0]), Binary("+", left[1], right[1])
+            if op == "-":
+                return Binary("-", left[0], right[1]), Binary("-", left[1], right[0])
+            if op == "*" and tile not in free(b) and _positive(b):
+                return Binary("*", left[0], b), Binary("*", left[1], b)
+            if op == "*" and tile not in free(a) and _positive(a):
+                return Binary("*", a, right[0]), Binary("*", a, right[1])
+            if op == "//" and tile not in free(b) and _positive(b):
+                return Binary("//", left[0], b), Binary("//", left[1], b)
+            return None
+        case Call("min" | "max" as fn, args):
+            spans = [_span(a, tile, first, last) for a in args]
+            if any(s is None for s in spans):
+                return None
+            return (
+                Call(fn, tuple(s[0] for s in spans if s is not None)),
+                Call(fn, tuple(s[1] for s in spans if s is not None)),
+            )
+        case _:
+            return None
+
+
+def _plus(e: Expr, k: int) -> Expr:
+    match e:
+        case Const(int() as v):
+            return Const(v + k)
+        case Binary("+", a, Const(int() as v)):
+            return _plus_const(a, v + k)
+        case Binary("-", a, Const(int() as v)):
+            return _plus_const(a, k - v)
+        case _:
+            return _plus_const(e, k)
+
+
+def _plus_const(e: Expr, k: int) -> Expr:
+    if k == 0:
+        return e
+    return Binary("+", e, Const(k)) if k > 0 else Binary("-", e, Const(-k))

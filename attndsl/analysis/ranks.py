@@ -1,0 +1,151 @@
+"""What each rank of a cascade is for: batch, sequence or feature.
+
+A *sequence* rank is tiled or streamed (queries, keys); a *feature* rank lives whole inside one tile (head dims, low-rank
+factors); a *batch* rank is a point of the launch grid. The cascade does not say; the evidence, strongest first:
+
+1. batch: declared so, or an axis indexed by batch indices alone (`h // G`);
+2. sequence: it is compared in a domain, or reduced by `max`, `min`, `prod`, `any`, `all`;
+3. where it stands in the inputs: features stand last;
+4. at a tie: a rank reduced over a nonlinear function of an inner reduction is a sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Cascade,
+    Compare,
+    Expr,
+    Index,
+    Position,
+    Read,
+    Reduce,
+    Reduction,
+)
+from attndsl.cascade.walk import free, walk
+
+
+class Kind(StrEnum):
+    BATCH = "batch"
+    SEQUENCE = "sequence"
+    FEATURE = "feature"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """`kinds` of declared ranks; `of` maps every index, bound ones included, to its declared rank."""
+
+    kinds: dict[str, Kind]
+    of: dict[str, str] = field(default_factory=dict)
+
+    def kind(self, index: str) -> Kind:
+        return self.kinds[self.of.get(index, index)]
+
+    def sequence(self, indices: tuple[str, ...] | frozenset[str]) -> tuple[str, ...]:
+        """Those of `indices` that are sequence ranks, in order."""
+        return tuple(i for i in indices if self.kind(i) is Kind.SEQUENCE)
+
+
+def declared_rank(cascade: Cascade) -> dict[str, str]:
+    """Index -> the declared rank it walks over."""
+    iterates = {r.name: r.iterates for r in cascade.ranks}
+
+    def root(name: str) -> str:
+        up = iterates.get(name)
+        return name if up is None else root(up)
+
+    names = set(iterates)
+    for t in cascade.inputs:
+        names.update(t.ranks)
+    return {n: root(n) for n in names}
+
+
+def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
+    """The kind of every rank; `known` settles some beforehand (those of the forward pass, for the backward)."""
+    of = declared_rank(cascade)
+    kinds: dict[str, Kind] = dict.fromkeys(cascade.batch, Kind.BATCH)
+    kinds.update(known or {})
+    _derived_batch(cascade, kinds)
+    compared = {of.get(i, i) for i in _compared(cascade)}
+    last: dict[str, int] = {}
+    for t in cascade.inputs:
+        data = [
+            r
+            for d, r in zip(t.dims, t.ranks, strict=True)
+            if not (isinstance(d, Index) and d.name in cascade.batch) and kinds.get(r) is not Kind.BATCH
+        ]
+        for k, r in enumerate(data):
+            lone = k == len(data) - 1 and len(data) > 1
+            last[r] = last.get(r, 0) + (1 if lone else -1)
+    nonlinear = {of.get(i, i) for i in _nonlinear(cascade)}
+    for rank in sorted(set(of.values())):
+        if rank in kinds:
+            continue
+        if rank in compared:
+            kinds[rank] = Kind.SEQUENCE
+        elif (votes := last.get(rank, 0)) != 0:
+            kinds[rank] = Kind.FEATURE if votes > 0 else Kind.SEQUENCE
+        else:
+            kinds[rank] = Kind.SEQUENCE if rank in nonlinear or rank not in last else Kind.FEATURE
+    return Ranks(kinds, of)
+
+
+def _derived_batch(cascade: Cascade, kinds: dict[str, Kind]) -> None:
+    for t in cascade.inputs:
+        for d, r in zip(t.dims, t.ranks, strict=True):
+            if not isinstance(d, Index) and free(d) <= set(cascade.batch):
+                kinds.setdefault(r, Kind.BATCH)
+
+
+def _expressions(cascade: Cascade) -> list[Expr]:
+    return [e for d in cascade.body for e in (d.expr, d.where) if e is not None]
+
+
+def _compared(cascade: Cascade) -> set[str]:
+    """Indices in the conditions of domains and filters, and those reduced by something other than a sum."""
+    out: set[str] = set()
+    for d in cascade.body:
+        if d.where is not None:
+            out |= free(d.where)
+        for n in walk(d.expr):
+            if isinstance(n, Reduce):
+                if n.op is not Reduction.SUM:
+                    out |= set(n.indices)
+                if n.where is not None:
+                    out |= {i for i in free(n.where) if not _scatter_only(n.where, i)}
+    return out
+
+
+def _scatter_only(where: Expr, index: str) -> bool:
+    """`index` occurs only as the lone right side of an equality: the target of a gathered read's gradient."""
+    lone = sum(
+        1
+        for n in walk(where)
+        if isinstance(n, Compare) and n.op == "==" and n.right == Position(index)
+    )
+    return lone == sum(1 for n in walk(where) if n in (Position(index), Index(index)))
+
+
+_LINEAR = frozenset({"+", "-", "*", "/"})
+
+
+def _nonlinear(cascade: Cascade) -> set[str]:
+    """Free indices of a nonlinear function's argument that contains a reduction, defined tensors included."""
+    carries: set[str] = set()
+    out: set[str] = set()
+    for d in cascade.body:
+        for n in walk(d.expr):
+            if isinstance(n, Call) or (isinstance(n, Binary) and n.op not in _LINEAR):
+                inner = any(
+                    isinstance(m, Reduce) or (isinstance(m, Read) and m.tensor in carries)
+                    for m in walk(n)
+                )
+                if inner:
+                    out |= free(n)
+        if any(isinstance(m, Reduce) or (isinstance(m, Read) and m.tensor in carries) for m in walk(d.expr)):
+            carries.add(d.tensor)
+    return out

@@ -1,0 +1,442 @@
+"""From a cascade to kernels: which tensors are written to memory, by which kernel, in which order.
+
+Every output is a *target*. Targets that keep the same ranks share a kernel; a kernel streams at most one sequence rank.
+Building a kernel may find that a tensor must be known before (a pivot that does not separate, a row statistic read
+from the other side): that tensor becomes a target of an earlier kernel, and planning starts again. This is all there is
+to sweeps: a program that fuses to one sweep ends with one kernel, a two-sweep program with two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from attndsl.analysis.ranks import Kind, Ranks, classify
+from attndsl.cascade.domains import explicit_domains
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Cascade,
+    Compare,
+    Const,
+    Define,
+    DType,
+    Expr,
+    Index,
+    Position,
+    Read,
+    Reduce,
+    Reduction,
+    Select,
+)
+from attndsl.cascade.walk import reads
+from attndsl.schedule import tile as t
+from attndsl.schedule.builder import Builder, Needs, Refused, X, is_large
+from attndsl.schedule.normal import conjuncts, inline_where, is_scatter, normalize
+from attndsl.schedule.ranges import build_sweep
+from attndsl.schedule.scatter import Scattered, build_scatter, split_scatters
+from attndsl.schedule.tile import Axis, Buffer, BufferKind, HostScale, HostSum, Plan, Role
+
+Key = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+LIMIT = 40
+
+
+@dataclass(slots=True)
+class Planning:
+    """What planning has learned so far."""
+
+    targets: dict[str, None]
+    after: set[tuple[str, str]] = field(default_factory=set)  # (t, p): t loads p from memory
+    notes: list[str] = field(default_factory=list)
+
+
+def plan(
+    cascade: Cascade,
+    name: str,
+    *,
+    residuals: tuple[str, ...] = (),
+    like: dict[str, str] | None = None,
+    known: dict[str, Kind] | None = None,
+    row_order: tuple[str, ...] = (),
+) -> Plan:
+    """The kernels of one pass.
+
+    `cascade` has `start` applied. `residuals` names the outputs kept for the backward pass; `like` gives the outputs whose
+    storage type is an input's; `known` the kinds of ranks settled by another pass; `row_order` the sequence ranks in the
+    order in which sums over everything are cut into rows.
+
+    Raises: Refused, with the reason.
+    """
+    ranks = classify(cascade, known)
+    c = normalize(explicit_domains(cascade), ranks)
+    order = row_order or tuple(
+        dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
+    )
+    c, host = _rows_first(c, ranks, order)
+    c, scattered = split_scatters(c, ranks, order)
+    outputs = [o.name for o in c.outputs]
+    host_out = {h.out for h in host}
+    first = dict.fromkeys(
+        [o for o in outputs if o not in host_out and o not in scattered]
+        + [h.src for h in host]
+        + [x for s in scattered.values() for x in s.needs]
+    )
+    state = Planning(first)
+    for _ in range(LIMIT):
+        steps = _attempt(c, ranks, state, name, scattered)
+        if steps is not None:
+            break
+    else:
+        raise Refused("the kernels of this program depend on each other in a circle")
+    return _finish(c, ranks, state, steps, host, scattered, name, residuals, like or {})
+
+
+# --- sums over everything ------------------------------------------------------------------------------------------
+
+
+def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Cascade, list[HostSum]]:
+    """Cut sums that keep no sequence rank into rows: a kernel makes one number a row, the framework adds them.
+
+    rewrite:  g[h] = sum[b,i,j](x)   ->   g.rows[b,h,i] = sum[j](x);  g[h] = sum[b,i](g.rows[b,h,i])
+    """
+    body: list[Define] = []
+    host: list[HostSum] = []
+    for d in c.body:
+        e = d.expr
+        if not is_large(e, ranks) or is_scatter(e, ranks):  # type: ignore[arg-type]
+            body.append(d)
+            continue
+        assert isinstance(e, Reduce)
+        seq = ranks.sequence(e.indices)
+        keeps = ranks.sequence(d.indices)
+        features = [i for i in d.indices if ranks.kind(i) is Kind.FEATURE]
+        if keeps or (len(seq) == 1 and features) or e.op is not Reduction.SUM:
+            body.append(d)
+            continue
+        key = {r: k for k, r in enumerate(order)}
+        rows = sorted(seq, key=lambda i: key.get(ranks.of.get(i, i), len(key)))[:1]
+        batch = tuple(i for i in e.indices if ranks.kind(i) is Kind.BATCH)
+        kept = (*batch, *d.indices, *rows)
+        kept = tuple(i for i in kept if ranks.kind(i) is not Kind.FEATURE) + tuple(features)
+        rest = tuple(i for i in seq if i not in rows)
+        part = f"{d.tensor}.rows"
+        expr: Expr = Reduce(e.op, rest, e.body, e.where) if rest else e.body
+        domain = None if rest else e.where
+        if domain is not None:
+            expr = Select(domain, expr, Const(0.0))
+        body.append(Define(part, kept, expr, span=d.span))
+        axes = tuple(k for k, i in enumerate(kept) if i not in d.indices)
+        host.append(HostSum(d.tensor, part, axes))
+        summed = Reduce(e.op, tuple(i for i in kept if i not in d.indices), Read(part, tuple(Index(i) for i in kept)))
+        body.append(dataclasses.replace(d, expr=summed))
+    return dataclasses.replace(c, body=tuple(body)), host
+
+
+# --- kernels --------------------------------------------------------------------------------------------------------
+
+
+def _key(d: Define, ranks: Ranks, grid_order: tuple[str, ...]) -> Key:
+    of = ranks.of
+    grid = tuple(
+        sorted(
+            (of.get(i, i) for i in d.indices if ranks.kind(i) is Kind.BATCH),
+            key=lambda r: (grid_order.index(r) if r in grid_order else len(grid_order), r),
+        )
+    )
+    tiles = tuple(of.get(i, i) for i in ranks.sequence(d.indices))
+    loops: tuple[str, ...] = ()
+    if is_large(d.expr, ranks):
+        assert isinstance(d.expr, Reduce)
+        loops = tuple(of.get(i, i) for i in d.expr.indices if ranks.kind(i) is Kind.BATCH)
+    return tiles, grid, loops
+
+
+def _attempt(
+    c: Cascade, ranks: Ranks, state: Planning, name: str, scattered: dict[str, Scattered]
+) -> list[t.TileProgram | HostScale] | None:
+    """Build every kernel; None if something was learned and planning must start again."""
+    defs = {d.tensor: d for d in c.body}
+    order = [d.tensor for d in c.body]
+    keys = {x: _key(defs[x], ranks, c.batch) for x in state.targets}
+    level: dict[str, int] = {}
+    cones = {x: _cone(defs, x) for x in state.targets}
+    for x in sorted(state.targets, key=order.index):
+        below = [
+            level[p] + (0 if keys[p] == keys[x] and (x, p) not in state.after else 1)
+            for p in cones[x]
+            if p in level and p != x
+        ]
+        level[x] = max(below, default=0)
+    groups: dict[tuple[int, Key], list[str]] = {}
+    for x in sorted(state.targets, key=order.index):
+        groups.setdefault((level[x], keys[x]), []).append(x)
+    rows = frozenset(r for k in keys.values() if len(k[0]) == 1 for r in k[0][:1])
+    available: set[str] = set()
+    steps: list[t.TileProgram | HostScale] = []
+    for (lvl, key), members in sorted(groups.items(), key=lambda g: (g[0][0], order.index(g[1][0]))):
+        done = frozenset(x for x in state.targets if level[x] < lvl)
+        try:
+            label = f"{name}_{'_'.join(members[:3])}" if len(groups) > 1 else name
+            steps.append(_kernel(c, ranks, key, members, done, rows - _row_self(key), label))
+        except Needs as need:
+            _learn(state, defs, need, members)
+            return None
+        available |= set(members)
+    for x, s in scattered.items():
+        steps.extend(build_scatter(c, ranks, x, s, frozenset(available), rows, f"{name}_{x}"))
+    return steps
+
+
+def _row_self(key: Key) -> frozenset[str]:
+    return frozenset(key[0])
+
+
+def _learn(state: Planning, defs: dict[str, Define], need: Needs, members: list[str]) -> None:
+    tensor = need.tensor
+    if tensor not in state.targets:
+        state.targets[tensor] = None
+    before = set(state.after)
+    for m in members:
+        if m != tensor and tensor in _cone(defs, m):
+            state.after.add((m, tensor))
+    if need.why not in state.notes:
+        state.notes.append(need.why)
+    if state.after == before and members == [tensor]:
+        raise Refused(need.why, defs[tensor].span)
+
+
+def _cone(defs: dict[str, Define], tensor: str) -> set[str]:
+    out: set[str] = set()
+    todo = [tensor]
+    while todo:
+        d = defs[todo.pop()]
+        for e in (d.expr, d.where):
+            if e is None:
+                continue
+            for r in reads(e):
+                if r in defs and r not in out:
+                    out.add(r)
+                    todo.append(r)
+    return out - {tensor}
+
+
+def _stream(c: Cascade, ranks: Ranks, key: Key, members: list[str], done: frozenset[str]) -> str | None:
+    """The rank to stream: that of the first large reduction that the members reach in place."""
+    defs = {d.tensor: d for d in c.body}
+    seen: set[str] = set()
+
+    def visit(x: str) -> str | None:
+        if x in seen or x in done or x not in defs:
+            return None
+        seen.add(x)
+        d = defs[x]
+        if is_large(d.expr, ranks):
+            assert isinstance(d.expr, Reduce)
+            seq = ranks.sequence(d.expr.indices)
+            kept = {ranks.of.get(i, i) for i in ranks.sequence(d.indices)}
+            if seq and kept == set(key[0]):
+                return ranks.of.get(seq[0], seq[0])
+        for e in (d.expr, d.where):
+            if e is None:
+                continue
+            for r in sorted(reads(e)):
+                found = visit(r)
+                if found is not None:
+                    return found
+        return None
+
+    for m in members:
+        found = visit(m)
+        if found is not None:
+            return found
+    return None
+
+
+def _kernel(
+    c: Cascade,
+    ranks: Ranks,
+    key: Key,
+    members: list[str],
+    done: frozenset[str],
+    rows: frozenset[str],
+    name: str,
+) -> t.TileProgram:
+    tiles, grid, loops = key
+    if len(tiles) > 2:
+        raise Refused(f"a result that keeps {len(tiles)} sequence ranks has no kernel form")
+    axes = [Axis(r, r, Role.GRID) for r in grid] + [Axis(r, r, Role.LOOP) for r in loops]
+    tile_names: list[str] = []
+    for r in tiles:
+        axis = r if r not in tile_names else r + "_2"
+        tile_names.append(axis)
+        axes.append(Axis(axis, r, Role.TILE))
+    stream = _stream(c, ranks, key, members, done)
+    if stream is not None:
+        axes.append(Axis(stream if stream not in tile_names else stream + "_s", stream, Role.STREAM))
+    b = Builder(c, ranks, axes, done, rows)
+    stores: list[t.Stmt] = []
+    for m in members:
+        stores.append(store_target(b, b.defs[m], tile_names))
+    return finish_kernel(b, name, stores, tuple(members), loops, causal_order(b))
+
+
+def store_target(b: Builder, d: Define, tile_names: list[str]) -> t.Store:
+    """Evaluate a target and store it."""
+    subs: list[Expr] = []
+    free_tiles = list(tile_names)
+    for i in d.indices:
+        kind = b.ranks.kind(i)
+        rank = b.ranks.of.get(i, i)
+        if kind is Kind.SEQUENCE:
+            subs.append(Position(free_tiles.pop(0)))
+        elif kind is Kind.FEATURE:
+            subs.append(Position(b.full_axis(rank, frozenset())))
+        else:
+            subs.append(Position(rank))
+    x = b.read(Read(d.tensor, tuple(subs)), final=True)
+    cond = inline_where(d, tuple(subs))
+    name = d.tensor
+    if cond is not None:
+        keep = b.eval(cond, True, "inside")
+        zero = Const(False) if x.dtype is DType.BOOL else Const(0.0)
+        x = b.combine(Select(Const(0), Const(0), Const(0)), [keep, x, X(zero)], x.dtype, name)
+    spans = frozenset().union(*(b.dims_of(s) for s in subs))
+    for a in b.order(spans - x.dims):
+        spread = Compare(">=", Position(a), Const(0))
+        parts = [X(spread, frozenset({a}), dtype=DType.BOOL), x, X(Const(0.0))]
+        x = b.combine(Select(Const(0), Const(0), Const(0)), parts, x.dtype, name)
+    value = b.value(x, name)
+    exprs = tuple(b.position(s.name).expr for s in subs if isinstance(s, Position))
+    return t.Store(d.tensor, exprs, value, b.order(spans), span=d.span)
+
+
+def finish_kernel(
+    b: Builder,
+    name: str,
+    stores: list[t.Stmt],
+    writes: tuple[str, ...],
+    loops: tuple[str, ...],
+    order: str,
+) -> t.TileProgram:
+    """Put the pieces of a built kernel together."""
+    sweep = build_sweep(b) if b.stream is not None else None
+    made: list[t.Loop] = []
+    for r in loops:
+        lo, hi = loop_bounds(b, r)
+        made.append(t.Loop(r, lo, hi, tuple(b.loop_body[r])))
+    axes = tuple(b.axes[a] for a in b.sorted_axes())
+    return t.TileProgram(
+        name,
+        axes,
+        tuple(b.read_buffers),
+        writes,
+        tuple(b.params),
+        tuple(b.prologue),
+        tuple(made),
+        sweep,
+        (*b.epilogue, *stores),
+        order,
+    )
+
+
+def loop_bounds(b: Builder, rank: str) -> tuple[str, str]:
+    """`[0, |h|)`, or the group `[g*G, (g+1)*G)` where the reduction's condition says `h // G == g`."""
+    from attndsl.cascade.nodes import Extent
+
+    for d in b.cascade.body:
+        if not is_large(d.expr, b.ranks):
+            continue
+        assert isinstance(d.expr, Reduce)
+        for cond in conjuncts(d.expr.where):
+            match cond:
+                case Compare("==", Binary("//", Position(h), size), Position(g)) if (
+                    b.ranks.of.get(h, h) == rank and g in b.axes and b.axes[g].role is Role.GRID
+                ):
+                    lo = Binary("*", Position(g), size)
+                    hi = Binary("+", lo, size)
+                    return (
+                        b.value(b.eval(lo, False, "lo_" + rank), "lo_" + rank),
+                        b.value(b.eval(hi, False, "hi_" + rank), "hi_" + rank),
+                    )
+    zero, top = X(Const(0), dtype=DType.INT), b.eval(Extent(rank))
+    return b.value(zero, "lo_" + rank), b.value(top, "hi_" + rank)
+
+
+def causal_order(b: Builder) -> str:
+    """Longest tiles first: the last ones, where the reach grows with the position."""
+    from attndsl.analysis.intervals import stretches
+
+    tiles = [a.name for a in b.axes.values() if a.role is Role.TILE]
+    if b.stream is None or len(tiles) != 1 or not b.domains or b.domains[0] is None:
+        return "forward"
+    found = stretches(b.domains[0], b.stream, tiles[0], t.Origin(tiles[0]), t.Origin(tiles[0]))
+    grows = any(s.high and not s.low for s in found)
+    return "reverse" if grows else "forward"
+
+
+# --- buffers --------------------------------------------------------------------------------------------------------
+
+
+def _finish(
+    c: Cascade,
+    ranks: Ranks,
+    state: Planning,
+    steps: list[t.TileProgram | HostScale],
+    host: list[HostSum],
+    scattered: dict[str, Scattered],
+    name: str,
+    residuals: tuple[str, ...],
+    like: dict[str, str],
+) -> Plan:
+    defs = {d.tensor: d for d in c.body}
+    buffers: dict[str, Buffer] = {}
+    outputs = {o.name: o for o in c.outputs}
+    for i in c.inputs:
+        buffers[i.name] = Buffer(i.name, i.ranks, BufferKind.INPUT, i.dtype)
+    made = [w for s in steps if isinstance(s, t.TileProgram) for w in s.writes]
+    scales = [s.out for s in steps if isinstance(s, HostScale)]
+    for x in dict.fromkeys([*made, *(h.out for h in host), *scattered]):
+        if x in scattered_fixed(scattered):
+            continue
+        d = defs[x]
+        of = tuple(ranks.of.get(i, i) for i in d.indices)
+        kind = BufferKind.TEMP
+        if x in residuals:
+            kind = BufferKind.RESIDUAL
+        elif x in outputs:
+            kind = BufferKind.OUTPUT
+        dtype = _dtype(d)
+        buffers[x] = Buffer(x, of, kind, dtype, like.get(x))
+    for x, s in scattered.items():
+        of = tuple(ranks.of.get(i, i) for i in defs[x].indices)
+        buffers[s.fixed] = Buffer(s.fixed, of, BufferKind.FIXED)
+    for x in scales:
+        buffers[x] = Buffer(x, (), BufferKind.TEMP)
+    out: list[t.Step] = []
+    pending = list(host)
+    for s in steps:
+        if isinstance(s, HostScale):
+            out.append(s)
+            continue
+        out.append(s)
+        for h in list(pending):
+            if h.src in s.writes:
+                out.append(h)
+                pending.remove(h)
+        for x, sc in scattered.items():
+            if sc.fixed in s.writes:
+                out.append(HostSum(x, sc.fixed, (), sc.scale))
+    params = tuple((p.name, p.dtype) for p in c.params)
+    return Plan(name, tuple(buffers.values()), tuple(out), params, tuple(state.notes))
+
+
+def scattered_fixed(scattered: dict[str, Scattered]) -> frozenset[str]:
+    """The names of the fixed-point accumulators."""
+    return frozenset(s.fixed for s in scattered.values())
+
+
+def _dtype(d: Define) -> DType:
+    return DType.FLOAT
+
+
+_UNUSED = Call

@@ -1,0 +1,125 @@
+"""The ranges of a sweep: which stream tiles are visited, and which of them need the mask."""
+
+from __future__ import annotations
+
+from attndsl.analysis.intervals import Stretch, stretches
+from attndsl.cascade.nodes import Binary, Call, Const, Expr, Extent, Logic, Position
+from attndsl.schedule import tile as t
+from attndsl.schedule.builder import Builder, X
+from attndsl.schedule.specialise import masked_body, unmasked_body
+from attndsl.schedule.tile import Block, Origin, Role
+
+
+def build_sweep(b: Builder) -> t.Sweep:
+    """The sweep of a kernel whose statements are complete."""
+    assert b.stream is not None
+    tiles = [a.name for a in b.axes.values() if a.role is Role.TILE]
+    tile = tiles[0] if len(tiles) == 1 else None
+    first: Expr = Origin(tile) if tile else Const(0)
+    last: Expr = Binary("-", Binary("+", Origin(tile), Block(tile)), Const(1)) if tile else Const(0)
+    found = tuple(
+        _known(b, s)
+        for s in stretches(_domain(b.domains), b.stream, tile, first, last)
+    )
+    body = [*b.sweep, *b.commits]
+    masked = masked_body(body, b.stream)
+    plain = unmasked_body(body, b.stream)
+    ranges: list[t.Range] = []
+    for low, high, s in _disjoint(b, found):
+        for lo, hi, partial in _split(b, low, high, s):
+            ranges.append(t.Range(lo, hi, partial, masked if partial else plain))
+    return t.Sweep(b.stream, tuple(ranges))
+
+
+def _domain(domains: list[Expr | None]) -> Expr | None:
+    """One condition that holds wherever a state takes part; equal conditions stay as they are."""
+    distinct = list(dict.fromkeys(domains))
+    if None in distinct or not distinct:
+        return None if len(distinct) <= 1 else Logic("or", (Const(True), Const(True)))
+    parts = tuple(d for d in distinct if d is not None)
+    return parts[0] if len(parts) == 1 else Logic("or", (Const(True), *parts))
+
+
+def _known(b: Builder, s: Stretch) -> Stretch:
+    """Without the bounds that are no scalars of the program (a width per row)."""
+
+    def scalar(e: Expr) -> bool:
+        return not b.dims_of(e) and not (b.stream in {n for n in _positions(e)})
+
+    low, high = tuple(filter(scalar, s.low)), tuple(filter(scalar, s.high))
+    full_low, full_high = tuple(filter(scalar, s.full_low)), tuple(filter(scalar, s.full_high))
+    partial = s.partial or (len(full_low), len(full_high)) != (len(s.full_low), len(s.full_high))
+    return Stretch(low, high, full_low, full_high, partial)
+
+
+def _positions(e: Expr) -> set[str]:
+    from attndsl.cascade.walk import walk
+
+    return {n.name for n in walk(e) if isinstance(n, Position)}
+
+
+def _scalar(b: Builder, e: Expr, name: str) -> Expr:
+    return b.bind(b.eval(e, False, name), name).expr
+
+
+def _most(fn: str, parts: tuple[Expr, ...]) -> Expr:
+    parts = tuple(dict.fromkeys(parts))
+    return parts[0] if len(parts) == 1 else Call(fn, parts)
+
+
+def _floor(e: Expr, block: Expr) -> Expr:
+    return e if e == Const(0) else Binary("*", Binary("//", e, block), block)
+
+
+def _ceil(e: Expr, block: Expr) -> Expr:
+    up = Binary("-", Binary("+", e, block), Const(1))
+    return Binary("*", Binary("//", up, block), block)
+
+
+def _disjoint(b: Builder, found: tuple[Stretch, ...]) -> list[tuple[Expr, Expr, Stretch]]:
+    """Tile-aligned pieces `[low, high)` that cover every stretch and overlap nowhere."""
+    assert b.stream is not None
+    block = Block(b.stream)
+    end = Extent(b.axes[b.stream].rank)
+    aligned: list[tuple[Expr, Expr]] = []
+    for k, s in enumerate(found):
+        tag = "" if len(found) == 1 else f"{k}"
+        low: Expr = Const(0) if not s.low else _scalar(b, _most("max", (Const(0), *s.low)), "low" + tag)
+        high: Expr = end if not s.high else _scalar(b, _most("min", (end, *s.high)), "high" + tag)
+        lo = Const(0) if low == Const(0) else _scalar(b, _floor(low, block), "first" + tag)
+        hi = _scalar(b, Call("max", (lo, _ceil(high, block))), "stop" + tag)
+        aligned.append((lo, hi))
+    if len(found) == 1:
+        return [(*aligned[0], found[0])]
+    (lo0, hi0), (lo1, hi1) = aligned
+    before = _scalar(b, Call("max", (lo1, Call("min", (hi1, lo0)))), "stop_before")
+    after = _scalar(b, Call("max", (lo1, hi0)), "first_after")
+    out = [(lo0, hi0, found[0]), (after, _scalar(b, Call("max", (after, hi1)), "stop_after"), found[1])]
+    if lo0 != Const(0):
+        out.insert(1, (lo1, before, found[1]))
+    return out
+
+
+def _split(b: Builder, low: Expr, high: Expr, s: Stretch) -> list[tuple[str, str, bool]]:
+    """Partial, full and partial again."""
+    assert b.stream is not None
+    block = Block(b.stream)
+    end = Extent(b.axes[b.stream].rank)
+
+    def name(e: Expr, base: str) -> str:
+        return b.value(X(e, dtype=t.DType.INT), base) if not isinstance(e, t.Val) else e.name
+
+    lo, hi = name(low, "lo"), name(high, "hi")
+    if s.partial:
+        return [(lo, hi, True)]
+    full_hi = _most("min", (end, *s.full_high))
+    start: Expr = t.Val(lo)
+    out = []
+    if s.full_low:
+        up = _ceil(Call("max", (Const(0), *s.full_low)), block)
+        start = _scalar(b, Call("min", (t.Val(hi), Call("max", (t.Val(lo), up)))), "full")
+        out.append((lo, name(start, "full"), True))
+    down = _floor(Call("max", (Const(0), full_hi)), block)
+    stop = _scalar(b, Call("max", (start, Call("min", (t.Val(hi), down)))), "full_end")
+    out += [(name(start, "full"), name(stop, "full_end"), False), (name(stop, "full_end"), hi, True)]
+    return out
