@@ -10,12 +10,13 @@ place at which it was read; a term is a product summed over indices (`attndsl.ca
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from attndsl.cascade.definedness import Conditions, conjunction, defined, domains, unique
+from attndsl.cascade.definedness import Conditions, at, conjunction, defined, domains, unique
 from attndsl.cascade.derivatives import differentiable, leaves
+from attndsl.cascade.fold import Folding
 from attndsl.cascade.hoist import hoist
 from attndsl.cascade.invariance import unseen
 from attndsl.cascade.monomials import Monomial, monomial
@@ -32,6 +33,7 @@ from attndsl.cascade.nodes import (
     TensorDecl,
 )
 from attndsl.cascade.residuals import is_kept, sequences
+from attndsl.cascade.swap import Contractions, swapped
 from attndsl.cascade.terms import Term, Writer, gather
 from attndsl.cascade.types import Types
 from attndsl.cascade.walk import free, reads, rewrite, walk
@@ -108,20 +110,25 @@ class _Backward:
         self.active = self._reach(cascade, frozenset())
         self.forward, self.inlined = hoist(cascade, self._constant, self._part)
         self.types = Types(self.forward)
-        self.active = self._reach(self.forward, unseen(self.forward))
+        hidden = unseen(self.forward)
+        self.active = self._reach(self.forward, hidden)
         self.domains = domains(self.forward)
         self.sequence = sequences(self.forward)
         self.summed = _with_reduction(self.forward)
+        self.logs: set[str] = set()
         self.writer = Writer(lambda e: bool(reads(e) & self.summed))
         self.indices = {t.name: t.ranks for t in cascade.inputs}
         self.indices |= {d.tensor: d.indices for d in self.forward.body}
         self.terms: dict[str, list[Term]] = {n: [] for n in self.indices}
         self.made: list[Define] = []
         self.extra: list[Define] = []
+        self.contractions = Contractions(self.forward, self.domains)
+        self.folding = Folding(self.forward, hidden, self.keep, self.repeat)
+        self.gradients: dict[str, list[Term]] = {}
         self.own = {
             d.tensor: self.domains[d.tensor]
             for d in self.forward.body
-            if not is_kept(d, self.sequence)
+            if not self.is_kept(d)
         }
 
     def _reach(self, cascade: Cascade, hidden: frozenset[str]) -> frozenset[str]:
@@ -155,7 +162,7 @@ class _Backward:
             if d.tensor in self.active and self.terms[d.tensor]:
                 self.step(d)
         for name, out in gradients.items():
-            parts = [self.write(t, ()) for t in self.simplified(self.terms[name])]
+            parts = [self.write(self.folded(t), ()) for t in self.simplified(self.terms[name])]
             self.define(out, self.indices[name], self.writer.total(parts), ())
         return self.package(cotangents, gradients, decls)
 
@@ -193,7 +200,8 @@ class _Backward:
     def adjoint(self, d: Define, shared: bool) -> Monomial:
         """The gradient of a tensor as a product; sums get a name, and so does what is used twice."""
         domain = self.domains[d.tensor][1]
-        parts = [self.write(t, domain) for t in self.simplified(self.terms[d.tensor])]
+        terms = self.simplified(self.terms[d.tensor])
+        parts = [self.write(self.folded(t), domain) for t in terms]
         if len(parts) == 1 and not (shared and self.costly(parts[0])):
             content, core = self.outside(parts[0])
             if not any(isinstance(n, Reduce) for b, _ in core.powers for n in walk(b)):
@@ -207,13 +215,24 @@ class _Backward:
         sums = [p for p in parts if _sums(p)]
         if not shared and sums:
             inner = self.named(d, sums, domain)
+            self.remember(inner, [t for t in terms if t.indices], content)
             rest = [p for p in parts if not _sums(p)]
             return content * monomial(self.writer.total([monomial(inner), *rest]))
         if not shared:
             return content * monomial(self.writer.total(parts))
-        return content * monomial(self.named(d, parts, domain))
+        out = self.named(d, parts, domain)
+        self.remember(out, terms, content)
+        return content * monomial(out)
 
-    def named(self, d: Define, parts: list[Monomial], domain: Conditions) -> Expr:
+    def remember(self, gradient: Read, terms: list[Term], content: Monomial) -> None:
+        """What a named gradient is the sum of, for the sum swap."""
+        inverse = content.inverse()
+        self.gradients[gradient.tensor] = [t.times(inverse) for t in terms]
+
+    def folded(self, t: Term) -> Term:
+        return Term(self.folding.fold(t.factor), t.indices, t.where)
+
+    def named(self, d: Define, parts: list[Monomial], domain: Conditions) -> Read:
         name = self.names.tensor(f"d{d.tensor}")
         self.define(name, d.indices, self.writer.total(parts), domain)
         return Read(name, tuple(Index(i) for i in d.indices))
@@ -240,11 +259,48 @@ class _Backward:
     def simplified(self, terms: Iterable[Term]) -> list[Term]:
         """Equal products collected, zeros dropped."""
         total: dict[tuple[object, ...], Term] = {}
-        for t in terms:
+        short = [s for t in terms for s in swapped(t, self.contractions, self.expansions)]
+        for t in short:
             key = (t.factor.powers, t.indices, frozenset(t.where))
             coeff = t.factor.coeff + (total[key].factor.coeff if key in total else 0)
             total[key] = Term(Monomial(coeff, t.factor.powers), t.indices, t.where)
         return [t for t in total.values() if t.factor.coeff != 0]
+
+    def expansions(self, t: Term) -> Iterator[list[Term]]:
+        """The term with one gradient in it written out as the sums that it is."""
+        for base, power in t.factor.powers:
+            if power != 1 or not isinstance(base, Read) or base.tensor not in self.gradients:
+                continue
+            rest = Monomial.of(t.factor.coeff, [x for x in t.factor.powers if x[0] != base])
+            parts: list[Term] = []
+            for g in self.gradients[base.tensor]:
+                own = self.own[base.tensor][0]
+                fresh = {i: self.names.index(i) for i in g.indices}
+                g = g.rename(fresh)
+                factor = g.factor.map(lambda b, own=own, base=base: at(b, own, base.subs))
+                where = tuple(at(c, own, base.subs) for c in g.where)
+                parts.append(
+                    Term(rest * factor, t.indices + g.indices, unique((*t.where, *where)))
+                )
+            yield parts
+
+    # --- what folding makes ---
+
+    def keep(self, indices: tuple[str, ...], value: Expr) -> str:
+        """A log-sum-exp that the forward program has to return."""
+        name = self.names.tensor("L")
+        d = Define(name, indices, value)
+        self.forward = dataclasses.replace(self.forward, body=(*self.forward.body, d))
+        self.indices[name] = indices
+        self.types.tensors[name] = DType.FLOAT
+        self.logs.add(name)
+        return name
+
+    def repeat(self, like: Define, value: Expr) -> str:
+        """Weights that the backward program computes from kept log-sum-exps."""
+        name = self.names.tensor(like.tensor)
+        self.define(name, like.indices, value, self.domains[like.tensor][1])
+        return name
 
     # --- writing ---
 
@@ -304,12 +360,19 @@ class _Backward:
         for d in reversed(self.forward.body):
             if d.tensor not in wanted:
                 continue
-            if is_kept(d, self.sequence):
+            if self.is_kept(d):
                 kept.append(d.tensor)
                 continue
             again.append(d)
             wanted |= {n for e in (d.expr, d.where) if e is not None for n in reads(e)}
         return kept[::-1], again[::-1]
+
+    def is_kept(self, d: Define) -> bool:
+        """Results over a sequence, and what is there anyway."""
+        if is_kept(d, self.sequence) or d.tensor in self.logs:
+            return True
+        outputs = {o.name for o in self.original.outputs}
+        return d.tensor in outputs and sum(i in self.sequence for i in d.indices) < 2
 
     def with_outputs(self, kept: list[str]) -> Cascade:
         have = {o.name for o in self.original.outputs}

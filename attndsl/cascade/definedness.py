@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from attndsl.cascade.domains import conjunction, conjuncts, negation
 from attndsl.cascade.nodes import (
     Cascade,
     Expr,
@@ -30,37 +31,6 @@ from attndsl.cascade.walk import children, substitute
 Conditions: TypeAlias = tuple[Expr, ...]
 Domains: TypeAlias = Mapping[str, tuple[tuple[str, ...], Conditions]]
 """By tensor: its indices, and its domain over them."""
-
-
-def conjuncts(where: Expr | None) -> Conditions:
-    """The conditions of a conjunction, one by one."""
-    match where:
-        case None:
-            return ()
-        case Logic("and", args):
-            return unique(c for a in args for c in conjuncts(a))
-        case _:
-            return (where,)
-
-
-def conjunction(conditions: Conditions) -> Expr | None:
-    """One condition of many; None for no condition."""
-    match conditions:
-        case ():
-            return None
-        case (one,):
-            return one
-        case _:
-            return Logic("and", conditions)
-
-
-def negation(condition: Expr) -> Expr:
-    """`not c`, without a double negation."""
-    match condition:
-        case Unary("not", arg):
-            return arg
-        case _:
-            return Unary("not", condition)
 
 
 def unique(conditions: Iterable[Expr]) -> Conditions:
@@ -104,3 +74,16 @@ def at(e: Expr, indices: tuple[str, ...], subs: tuple[Expr, ...]) -> Expr:
     local = dict(zip(indices, subs, strict=True))
     number = {i: Position(s.name) if isinstance(s, Index) else s for i, s in local.items()}
     return substitute(e, number, local)
+
+
+__all__ = [
+    "Conditions",
+    "Domains",
+    "at",
+    "conjunction",
+    "conjuncts",
+    "defined",
+    "domains",
+    "negation",
+    "unique",
+]
