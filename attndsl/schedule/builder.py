@@ -361,7 +361,7 @@ class Builder:
         d = self.defs[e.tensor]
         if d.init is not None:
             raise Refused(f"`{e.tensor}` is a recurrence", d.span)
-        subs = tuple(e.subs)
+        subs = tuple(Position(s.name) if isinstance(s, Index) else s for s in e.subs)
         if is_large(d.expr, self.ranks):
             return self.state(d, subs, final)
         if self.stream is not None and self.computed_elsewhere(d, subs):
@@ -387,7 +387,8 @@ class Builder:
         return self.carries_stream(subs) and any(isinstance(n, Reduce) for n in walk(d.expr))
 
     def load(self, e: Read) -> X:
-        key = ("load", e.tensor, e.subs)
+        plain = tuple(Position(s.name) if isinstance(s, Index) else s for s in e.subs)
+        key = ("load", e.tensor, plain)
         if key in self.memo:
             return self.memo[key]
         decl = self.inputs.get(e.tensor)
@@ -656,6 +657,9 @@ class Builder:
             raise Refused(
                 f"`{d.tensor}` reduces {', '.join(f'`{s}`' for s in seq)} at once: schedules stream one rank", d.span
             )
+        loops = {self.ranks.of.get(i, i) for i in e.indices if self.ranks.kind(i) is Kind.BATCH}
+        if not loops <= set(self.loop_body):
+            raise Needs(d.tensor, f"`{d.tensor}` sums over {', '.join(f'`{r}`' for r in sorted(loops))}")
         if seq and (self.stream is None or self.stream_of(seq[0], subs) != self.stream):
             raise Needs(d.tensor, f"`{d.tensor}` streams `{seq[0]}`, this kernel does not")
         key = ("state", d.tensor, subs)

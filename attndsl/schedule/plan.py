@@ -74,6 +74,8 @@ def plan(
     )
     c, host = _rows_first(c, ranks, order)
     c, scattered = split_scatters(c, ranks, order)
+    if scattered:
+        c = normalize(c, ranks)
     outputs = [o.name for o in c.outputs]
     host_out = {h.out for h in host}
     first = dict.fromkeys(
@@ -83,7 +85,7 @@ def plan(
     )
     state = Planning(first)
     for _ in range(LIMIT):
-        steps = _attempt(c, ranks, state, name, scattered)
+        steps = _attempt(c, ranks, state, name, scattered, host)
         if steps is not None:
             break
     else:
@@ -135,7 +137,9 @@ def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Casca
 # --- kernels --------------------------------------------------------------------------------------------------------
 
 
-def _key(d: Define, ranks: Ranks, grid_order: tuple[str, ...]) -> Key:
+def _key(defs: dict[str, Define], x: str, ranks: Ranks, grid_order: tuple[str, ...], stop: set[str]) -> Key:
+    """The tiles, the grid and the loops of the kernel that computes a target."""
+    d = defs[x]
     of = ranks.of
     grid = tuple(
         sorted(
@@ -145,50 +149,94 @@ def _key(d: Define, ranks: Ranks, grid_order: tuple[str, ...]) -> Key:
     )
     tiles = tuple(of.get(i, i) for i in ranks.sequence(d.indices))
     loops: tuple[str, ...] = ()
-    if is_large(d.expr, ranks):
-        assert isinstance(d.expr, Reduce)
-        loops = tuple(of.get(i, i) for i in d.expr.indices if ranks.kind(i) is Kind.BATCH)
+    for e in _reductions(defs, x, ranks, stop):
+        loops = tuple(of.get(i, i) for i in e.indices if ranks.kind(i) is Kind.BATCH)
+        break
     return tiles, grid, loops
 
 
+def _reductions(defs: dict[str, Define], x: str, ranks: Ranks, stop: set[str]) -> list[Reduce]:
+    """The large reductions that a target reaches without another reduction between."""
+    out: list[Reduce] = []
+    seen: set[str] = set()
+    tiles = {ranks.of.get(i, i) for i in ranks.sequence(defs[x].indices)}
+
+    def visit(name: str) -> None:
+        if name in seen or name not in defs or (name in stop and name != x):
+            return
+        seen.add(name)
+        d = defs[name]
+        if is_large(d.expr, ranks):
+            assert isinstance(d.expr, Reduce)
+            if {ranks.of.get(i, i) for i in ranks.sequence(d.indices)} == tiles:
+                out.append(d.expr)
+            return
+        for e in (d.expr, d.where):
+            for r in sorted(reads(e)) if e is not None else ():
+                visit(r)
+
+    visit(x)
+    return out
+
+
 def _attempt(
-    c: Cascade, ranks: Ranks, state: Planning, name: str, scattered: dict[str, Scattered]
+    c: Cascade,
+    ranks: Ranks,
+    state: Planning,
+    name: str,
+    scattered: dict[str, Scattered],
+    host: list[HostSum],
 ) -> list[t.TileProgram | HostScale] | None:
     """Build every kernel; None if something was learned and planning must start again."""
     defs = {d.tensor: d for d in c.body}
     order = [d.tensor for d in c.body]
-    keys = {x: _key(defs[x], ranks, c.batch) for x in state.targets}
-    level: dict[str, int] = {}
-    cones = {x: _cone(defs, x) for x in state.targets}
-    for x in sorted(state.targets, key=order.index):
-        below = [
-            level[p] + (0 if keys[p] == keys[x] and (x, p) not in state.after else 1)
-            for p in cones[x]
-            if p in level and p != x
-        ]
-        level[x] = max(below, default=0)
+    summed = {h.out: h.src for h in host}
+    nodes = sorted([*state.targets, *summed], key=order.index)
+    keys = {x: _key(defs, x, ranks, c.batch, set(state.targets)) for x in state.targets}
+    cones = {x: _cone(defs, x) for x in nodes}
+    level = _levels(state, nodes, keys, cones, summed)
     groups: dict[tuple[int, Key], list[str]] = {}
     for x in sorted(state.targets, key=order.index):
         groups.setdefault((level[x], keys[x]), []).append(x)
     rows = frozenset(r for k in keys.values() if len(k[0]) == 1 for r in k[0][:1])
-    available: set[str] = set()
     steps: list[t.TileProgram | HostScale] = []
     for (lvl, key), members in sorted(groups.items(), key=lambda g: (g[0][0], order.index(g[1][0]))):
-        done = frozenset(x for x in state.targets if level[x] < lvl)
+        done = frozenset(x for x in nodes if level[x] < lvl)
         try:
             label = f"{name}_{'_'.join(members[:3])}" if len(groups) > 1 else name
-            steps.append(_kernel(c, ranks, key, members, done, rows - _row_self(key), label))
+            steps.append(_kernel(c, ranks, key, members, done, rows - frozenset(key[0]), label))
         except Needs as need:
             _learn(state, defs, need, members)
             return None
-        available |= set(members)
     for x, s in scattered.items():
-        steps.extend(build_scatter(c, ranks, x, s, frozenset(available), rows, f"{name}_{x}"))
+        steps.extend(build_scatter(c, ranks, x, s, frozenset(nodes), rows, f"{name}_{x}"))
     return steps
 
 
-def _row_self(key: Key) -> frozenset[str]:
-    return frozenset(key[0])
+def _levels(
+    state: Planning,
+    nodes: list[str],
+    keys: dict[str, Key],
+    cones: dict[str, set[str]],
+    summed: dict[str, str],
+) -> dict[str, int]:
+    """In which round each target is computed: after what it loads, and as late as others of its kind."""
+    level: dict[str, int] = {}
+
+    def gap(x: str, p: str) -> int:
+        if x in summed:
+            return 1 if p == summed[x] else 0
+        return 0 if p not in summed and keys[p] == keys[x] and (x, p) not in state.after else 1
+
+    for x in nodes:
+        level[x] = max((level[p] + gap(x, p) for p in cones[x] if p in level), default=0)
+    for x in reversed(nodes):
+        if x in summed:
+            continue
+        latest = max(level[y] for y in state.targets if keys[y] == keys[x])
+        users = [level[y] - gap(y, x) for y in nodes if x in cones[y] and y != x]
+        level[x] = max(level[x], min([latest, *users]))
+    return level
 
 
 def _learn(state: Planning, defs: dict[str, Define], need: Needs, members: list[str]) -> None:
@@ -220,35 +268,13 @@ def _cone(defs: dict[str, Define], tensor: str) -> set[str]:
     return out - {tensor}
 
 
-def _stream(c: Cascade, ranks: Ranks, key: Key, members: list[str], done: frozenset[str]) -> str | None:
+def _stream(defs: dict[str, Define], ranks: Ranks, members: list[str], done: frozenset[str]) -> str | None:
     """The rank to stream: that of the first large reduction that the members reach in place."""
-    defs = {d.tensor: d for d in c.body}
-    seen: set[str] = set()
-
-    def visit(x: str) -> str | None:
-        if x in seen or x in done or x not in defs:
-            return None
-        seen.add(x)
-        d = defs[x]
-        if is_large(d.expr, ranks):
-            assert isinstance(d.expr, Reduce)
-            seq = ranks.sequence(d.expr.indices)
-            kept = {ranks.of.get(i, i) for i in ranks.sequence(d.indices)}
-            if seq and kept == set(key[0]):
-                return ranks.of.get(seq[0], seq[0])
-        for e in (d.expr, d.where):
-            if e is None:
-                continue
-            for r in sorted(reads(e)):
-                found = visit(r)
-                if found is not None:
-                    return found
-        return None
-
     for m in members:
-        found = visit(m)
-        if found is not None:
-            return found
+        for e in _reductions(defs, m, ranks, set(done)):
+            seq = ranks.sequence(e.indices)
+            if seq:
+                return ranks.of.get(seq[0], seq[0])
     return None
 
 
@@ -270,7 +296,7 @@ def _kernel(
         axis = r if r not in tile_names else r + "_2"
         tile_names.append(axis)
         axes.append(Axis(axis, r, Role.TILE))
-    stream = _stream(c, ranks, key, members, done)
+    stream = _stream({d.tensor: d for d in c.body}, ranks, members, done)
     if stream is not None:
         axes.append(Axis(stream if stream not in tile_names else stream + "_s", stream, Role.STREAM))
     b = Builder(c, ranks, axes, done, rows)
