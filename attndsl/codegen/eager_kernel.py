@@ -339,8 +339,7 @@ class _Printer:
         if text.host and not dims:
             return text
         if text.host:
-            want = self.dtype(dtype)
-            shape, want = self.shape(dims), self.dtype(s.dtype)
+            shape, want = self.shape(dims), self.dtype(dtype)
             code = f"torch.full({shape}, {text.code}, dtype={want}, device=device)"
             return Text(code, dtype, dims, False)
         text = self.cast(text, dtype)
