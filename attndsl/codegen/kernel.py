@@ -1,0 +1,709 @@
+"""One tile program as the body of a Triton kernel: arguments, and lines of code, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from attndsl.cascade.nodes import Const, DType, Expr, Extent, Param, Position, Reduction
+from attndsl.cascade.walk import walk
+from attndsl.codegen.exprs import ATOM, ExpressionPrinter, Text, broadcast
+from attndsl.codegen.names import Namespace
+from attndsl.schedule.tile import (
+    AccDot,
+    Assign,
+    Axis,
+    Block,
+    Buffer,
+    BufferKind,
+    Compute,
+    Declare,
+    Dot,
+    Fold,
+    For,
+    Load,
+    Origin,
+    Plan,
+    Role,
+    Scatter,
+    Stmt,
+    Store,
+    TileProgram,
+    Val,
+)
+
+TILED = (Role.TILE, Role.STREAM)
+BLOCKED = (Role.TILE, Role.STREAM, Role.FULL)
+STRIDED = BufferKind.INPUT  # user tensors come with strides of their own
+
+
+def statements(program: TileProgram) -> Iterable[Stmt]:
+    """Every statement of a program, those inside loops included."""
+
+    def inside(body: Iterable[Stmt]) -> Iterable[Stmt]:
+        for s in body:
+            yield s
+            if isinstance(s, For):
+                yield from inside(s.body)
+
+    yield from inside(program.prologue)
+    for loop in program.loops:
+        yield from inside(loop.prologue)
+    for r in program.sweep.ranges if program.sweep else ():
+        yield from inside(r.body)
+    yield from inside(program.epilogue)
+
+
+def expressions(s: Stmt) -> tuple[Expr, ...]:
+    """The expressions of one statement, those of an inner loop left out."""
+    match s:
+        case Compute() | Declare() | Assign():
+            return (s.expr,)
+        case Load() | Store() | Scatter():
+            return s.subs
+    return ()
+
+
+def lone(sub: Expr, program: TileProgram) -> Axis | None:
+    """The axis whose block a subscript is, if it is nothing else."""
+    if isinstance(sub, Position):
+        axis = program.axis(sub.name)
+        return axis if axis.role in BLOCKED else None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Stride:
+    """A stride argument: of `axis` of `tensor`; `wide` ones only ever multiply scalars."""
+
+    name: str
+    tensor: str
+    axis: int
+    wide: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """How the extent of one rank is known in a kernel."""
+
+    rank: str
+    name: str
+    pad: (
+        str | None
+    )  # the name of the padded extent, if the rank is known when the kernel is compiled
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Lines of a kernel under one heading."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Value:
+    text: Text
+    zero: frozenset[str] = frozenset()  # FULL axes in whose padding the value is 0
+    tensor: str | None = None  # the tensor from which it was loaded
+
+
+@dataclass(slots=True)
+class KernelPrinter:
+    """Prints the statements of one program. `sections` and the argument lists are complete after `run`."""
+
+    plan: Plan
+    program: TileProgram
+    names: Namespace
+    helpers: set[str]
+    sections: list[Section] = field(default_factory=list)
+    pointers: dict[str, str] = field(default_factory=dict)
+    strides: dict[tuple[str, int], Stride] = field(default_factory=dict)
+    extents: dict[str, Extents] = field(default_factory=dict)
+    blocks: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    _axes: dict[str, str] = field(default_factory=dict)
+    _offsets: dict[str, str] = field(default_factory=dict)
+    _origins: dict[str, str] = field(default_factory=dict)
+    _values: dict[str, _Value] = field(default_factory=dict)
+    _top: list[str] = field(default_factory=list)
+    _shared: dict[tuple[object, ...], str] = field(default_factory=dict)
+    _masks: list[dict[str, str]] = field(default_factory=lambda: [{}])
+    _lines: list[str] = field(default_factory=list)
+    _indent: int = 0
+    _line: tuple[str, int] | None = None
+
+    # --- what the kernel takes -----------------------------------------------------------------------------------
+
+    def __post_init__(self) -> None:
+        program, fresh = self.program, self.names.fresh
+        for name in dict.fromkeys((*program.reads, *program.writes)):
+            self.pointers[name] = fresh(f"{name}_ptr")
+        narrow: set[tuple[str, int]] = set()
+        for s in statements(program):
+            if isinstance(s, Load | Store | Scatter):
+                for k, sub in enumerate(s.subs):
+                    if self._free(sub) & self._blocked():
+                        narrow.add((s.tensor, k))
+        for name in self.pointers:
+            buffer = self.plan.buffer(name)
+            if buffer.kind is STRIDED:
+                for k, rank in enumerate(buffer.ranks):
+                    stride = fresh(f"stride_{name}_{rank}")
+                    self.strides[name, k] = Stride(stride, name, k, wide=(name, k) not in narrow)
+        full = {a.rank for a in program.axes if a.role in (Role.FULL, Role.POINT)}
+        ranks = [a.rank for a in program.axes]
+        ranks += [
+            n.rank
+            for s in statements(program)
+            for e in expressions(s)
+            for n in walk(e)
+            if isinstance(n, Extent)
+        ]
+        for name in self.pointers:
+            buffer = self.plan.buffer(name)
+            ranks += buffer.ranks[1:] if buffer.kind is not STRIDED else ()
+        for rank in dict.fromkeys(ranks):
+            if rank in full:
+                upper = fresh(rank.upper())
+                self.extents[rank] = Extents(rank, upper, fresh(f"{upper}_PAD"))
+            else:
+                self.extents[rank] = Extents(rank, fresh(f"len_{rank}"), None)
+        for param in program.params:
+            self.params[param] = fresh(param)
+        for axis in program.axes:
+            self._axes[axis.name] = fresh(axis.name)
+            if axis.role in TILED:
+                self.blocks[axis.name] = fresh(f"BLOCK_{axis.name.upper()}")
+                self._origins[axis.name] = fresh(f"{axis.name}0")
+                self._offsets[axis.name] = fresh(f"offs_{axis.name}")
+            elif axis.role is Role.FULL:
+                self._offsets[axis.name] = self._axes[axis.name]
+
+    def _blocked(self) -> frozenset[str]:
+        return frozenset(a.name for a in self.program.axes if a.role in BLOCKED)
+
+    def _free(self, e: Expr) -> frozenset[str]:
+        """The axes that an expression spans, as far as its positions say; a value spans whatever it spans."""
+        out: set[str] = set()
+        for n in walk(e):
+            if isinstance(n, Position):
+                out.add(n.name)
+            elif isinstance(n, Val):
+                out |= set(self._declared(n.name))
+        return frozenset(out)
+
+    def _declared(self, name: str) -> tuple[str, ...]:
+        for s in statements(self.program):
+            if isinstance(s, Compute | Load | Dot | Fold | Declare) and s.name == name:
+                return s.dims
+        return ()
+
+    # --- Symbols: what expressions ask for -----------------------------------------------------------------------
+
+    def leaf(self, e: Val | Param | Extent | Position | Block | Origin) -> Text:
+        match e:
+            case Val():
+                return self._values[e.name].text
+            case Param():
+                kind = dict(self.plan.params).get(e.name, DType.INT)
+                return Text(self.params[e.name], (), kind)
+            case Extent():
+                known = self.extents[e.rank]
+                return Text(known.name, (), DType.INT, static=known.pad is not None, natural=True)
+            case Position():
+                axis = self.program.axis(e.name)
+                dims = (axis.name,) if axis.role in BLOCKED else ()
+                return Text(self._axes[axis.name], dims, DType.INT, natural=True)
+            case Block():
+                return Text(self.blocks[e.axis], (), DType.INT, static=True, natural=True)
+            case Origin():
+                return Text(self._origins[e.axis], (), DType.INT, natural=True)
+
+    def order(self, dims: frozenset[str]) -> tuple[str, ...]:
+        return tuple(a.name for a in self.program.axes if a.name in dims)
+
+    def part(self, text: Text, name: str = "t") -> Text:
+        name = self.names.fresh(name)
+        self._emit(f"{name} = {text.code}")
+        return replace(text, code=name, level=ATOM)
+
+    def use(self, helper: str) -> str:
+        self.helpers.add(helper)
+        return helper
+
+    # --- lines ---------------------------------------------------------------------------------------------------
+
+    def _emit(self, line: str) -> None:
+        self._lines.append("    " * self._indent + line)
+
+    def _section(self, title: str) -> None:
+        self.sections.append(Section(title, tuple(self._lines)))
+        self._lines = []
+        self._line = None
+
+    def _source(self, s: Stmt) -> None:
+        """A comment with the line of the program that a statement comes from, where it changes."""
+        if s.span is None or isinstance(s, For):
+            return
+        where = (s.span.source.name, s.span.line)
+        if where == self._line:
+            return
+        self._line = where
+        name = where[0].rsplit("/", 1)[-1]
+        text = s.span.source.line(where[1]).strip()
+        comment = f"# {name}:{where[1]}  {text}".rstrip()
+        self._emit(comment if len(comment) <= 84 else comment[:81] + "...")
+
+    def run(self) -> None:
+        """Print the whole program."""
+        self._prologue()
+        self._body(self.program.prologue)
+        prologue = self._lines
+        self._lines = []
+        self._sweep()
+        sweep = self._lines
+        self._lines = []
+        self._body(self.program.epilogue)
+        epilogue = self._lines
+        self._lines = self._program_id()
+        self._section("program")
+        self._lines = self._top
+        self._section("pointers")
+        for title, lines in (
+            ("prologue", prologue),
+            (f"sweep over {self.program.sweep.axis}" if self.program.sweep else "sweep", sweep),
+            ("epilogue", epilogue),
+        ):
+            self._lines = lines
+            self._section(title)
+        self.sections = [s for s in self.sections if s.lines]
+
+    def _program_id(self) -> list[str]:
+        """Which point of the grid this program is: tiles fastest, then the batch indices from last to first."""
+        program = self.program
+        tiles, points = program.of(Role.TILE), program.of(Role.GRID)
+        out: list[str] = []
+        order = [*reversed(tiles), *reversed(points)]
+        out.append("pid = tl.program_id(0)")
+        for k, axis in enumerate(order):
+            last = k == len(order) - 1
+            extent = self.extents[axis.rank].name
+            if axis.role is Role.TILE:
+                count = self.names.fresh(f"tiles_{axis.name}")
+                block, origin = self.blocks[axis.name], self._origins[axis.name]
+                out.append(f"{count} = tl.cdiv({extent}, {block})")
+                mine = "pid" if last else f"pid % {count}"
+                if program.order == "reverse":
+                    mine = f"{count} - 1 - {mine}"
+                out.append(f"{origin} = {mine if mine == 'pid' else f'({mine})'} * {block}")
+                extent = count
+            else:
+                out.append(f"{self._axes[axis.name]} = {'pid' if last else f'pid % {extent}'}")
+            if not last:
+                out.append(f"pid = pid // {extent}")
+        if not order:
+            out.clear()
+        for axis in program.axes:
+            name = self._axes[axis.name]
+            if axis.role in TILED:
+                offs = self._offsets[axis.name]
+                out.append(f"{offs} = tl.arange(0, {self.blocks[axis.name]})")
+                if axis.role is Role.TILE:
+                    out.append(f"{name} = {self._origins[axis.name]} + {offs}")
+            elif axis.role is Role.FULL:
+                out.append(f"{name} = tl.arange(0, {self.extents[axis.rank].pad})")
+        return out
+
+    def _prologue(self) -> None:
+        for param, name in self.params.items():
+            if dict(self.plan.params).get(param) is DType.FLOAT:
+                self._top.append(f"{name} = tl.cast({name}, ACC)")
+
+    def _sweep(self) -> None:
+        sweep = self.program.sweep
+        for loop in self.program.loops:
+            axis, lo, hi = self._axes[loop.axis], self._scalar(loop.lo), self._scalar(loop.hi)
+            self._emit(f"for {axis} in range({lo}, {hi}):")
+            self._indent += 1
+            self._masks.append({})
+            self._line = None
+            self._body(loop.prologue)
+        if sweep is not None:
+            axis, origin = self._axes[sweep.axis], self._origins[sweep.axis]
+            block = self.blocks[sweep.axis]
+            for r in sweep.ranges:
+                self._emit(
+                    f"# {'Tiles that the mask or the end cuts.' if r.masked else 'Tiles without a mask.'}"
+                )
+                lo, hi = self._scalar(r.lo), self._scalar(r.hi)
+                self._emit(f"for {origin} in tl.range({lo}, {hi}, {block}, num_stages=NUM_STAGES):")
+                self._indent += 1
+                self._masks.append({})
+                self._line = None
+                self._emit(f"{origin} = tl.multiple_of({origin}, {block})")
+                self._emit(f"{axis} = {origin} + {self._offsets[sweep.axis]}")
+                self._body(r.body)
+                self._masks.pop()
+                self._indent -= 1
+        for _ in self.program.loops:
+            self._masks.pop()
+            self._indent -= 1
+
+    def _scalar(self, name: str) -> str:
+        return f"{self.use('bound')}({self._values[name].text.code})"
+
+    def _body(self, body: Sequence[Stmt]) -> None:
+        for s in body:
+            self._source(s)
+            self._statement(s)
+
+    # --- statements ----------------------------------------------------------------------------------------------
+
+    @property
+    def _printer(self) -> ExpressionPrinter:
+        return ExpressionPrinter(self)
+
+    def _statement(self, s: Stmt) -> None:
+        match s:
+            case Compute():
+                text = self._printer.cast(self._printer.print(s.expr, s.safe), s.dtype)
+                zero = frozenset(d for d in s.dims if self._vanishes(s.expr, d))
+                self._define(s.name, text, zero)
+            case Load():
+                self._load(s)
+            case Dot():
+                code = self._dot(s.left, s.right, s.over, s.dims, s.like, "None")
+                zero = frozenset(
+                    d
+                    for d, v in zip(s.dims, (s.left, s.right), strict=True)
+                    if d in self._values[v].zero
+                )
+                self._define(s.name, Text(code, s.dims, DType.FLOAT), zero)
+            case Fold():
+                self._fold(s)
+            case Declare():
+                text = self._printer.cast(self._printer.print(s.expr), s.dtype)
+                self._define(s.name, self._filled(text, s.dims, s.dtype), frozenset())
+                self._values[s.name].text = Text(self._values[s.name].text.code, s.dims, s.dtype)
+            case Assign():
+                old = self._values[s.name].text
+                text = self._printer.cast(self._printer.print(s.expr), old.kind)
+                if text.dims != old.dims:
+                    text = self._filled(text, old.dims, old.kind)
+                self._emit(f"{old.code} = {self._printer.value(text).code}")
+            case AccDot():
+                old = self._values[s.name].text
+                acc = old.code
+                if s.scale is not None:
+                    scale = self._printer.number(self._values[s.scale].text)
+                    acc = f"{acc} * {broadcast(scale, old.dims)}"
+                code = self._dot(s.left, s.right, s.over, old.dims, s.like, acc)
+                self._emit(f"{old.code} = {code}")
+            case For():
+                axis = self.program.axis(s.axis)
+                self._emit(f"for {self._axes[s.axis]} in range({self.extents[axis.rank].name}):")
+                self._indent += 1
+                self._masks.append({})
+                self._body(s.body)
+                self._masks.pop()
+                self._indent -= 1
+            case Store():
+                self._store(s)
+            case Scatter():
+                self._scatter(s)
+
+    def _define(
+        self, name: str, text: Text, zero: frozenset[str] = frozenset(), tensor: str | None = None
+    ) -> None:
+        code = self.names.fresh(name) if name not in self._values else self._values[name].text.code
+        self._emit(f"{code} = {text.code}")
+        self._values[name] = _Value(replace(text, code=code, level=ATOM), zero, tensor)
+
+    def _shape(self, dims: tuple[str, ...]) -> str:
+        sizes = []
+        for d in dims:
+            axis = self.program.axis(d)
+            sizes.append(self.blocks[d] if d in self.blocks else str(self.extents[axis.rank].pad))
+        return f"[{', '.join(sizes)}]"
+
+    def _filled(self, text: Text, dims: tuple[str, ...], kind: DType) -> Text:
+        """The value at exactly `dims`."""
+        if text.dims == dims:
+            return self._printer.value(text) if not dims else text
+        if not text.dims:
+            dtype = {DType.FLOAT: "ACC", DType.INT: "tl.int32", DType.BOOL: "tl.int1"}[kind]
+            return Text(f"tl.full({self._shape(dims)}, {text.code}, {dtype})", dims, kind)
+        return Text(f"tl.broadcast_to({broadcast(text, dims)}, {self._shape(dims)})", dims, kind)
+
+    def _vanishes(self, e: Expr | Val | Block | Origin, axis: str) -> bool:
+        """Whether an expression is surely 0 in the padding of a FULL axis."""
+        from attndsl.cascade.nodes import Binary, Unary
+
+        match e:
+            case Val():
+                return axis in self._values[e.name].zero
+            case Const():
+                return e.value == 0
+            case Unary(op="-"):
+                return self._vanishes(e.arg, axis)
+            case Binary(op="*"):
+                a, b = self._vanishes(e.left, axis), self._vanishes(e.right, axis)
+                # 0 times something unknown may be 0 times inf.
+                return (a and (b or axis not in self._spans(e.right))) or (
+                    b and axis not in self._spans(e.left)
+                )
+            case Binary(op="+" | "-"):
+                return self._vanishes(e.left, axis) and self._vanishes(e.right, axis)
+            case Binary(op="/"):
+                return self._vanishes(e.left, axis) and axis not in self._spans(e.right)
+        return False
+
+    def _spans(self, e: Expr) -> frozenset[str]:
+        out: set[str] = set()
+        for n in walk(e):
+            if isinstance(n, Position):
+                out.add(n.name)
+            elif isinstance(n, Val):
+                out |= set(self._values[n.name].text.dims)
+        return frozenset(out)
+
+    # --- products and reductions ---------------------------------------------------------------------------------
+
+    def _dot(
+        self, left: str, right: str, over: str, dims: tuple[str, ...], like: str, acc: str
+    ) -> str:
+        a = self._operand(left, dims[0], over, like, first=True)
+        b = self._operand(right, dims[1], over, like, first=False)
+        dot = self.use("dot")
+        code = f"{dot}({a}, {b}, {acc}, ACC)"
+        if len(code) > 84:
+            a = self.part(Text(a, (), DType.FLOAT)).code if not a.isidentifier() else a
+            b = self.part(Text(b, (), DType.FLOAT)).code if not b.isidentifier() else b
+            code = f"{dot}({a}, {b}, {acc}, ACC)"
+        return code
+
+    def _operand(self, name: str, kept: str, over: str, like: str, first: bool) -> str:
+        """A value as the left ([kept, over]) or right ([over, kept]) operand of a product."""
+        value = self._values[name]
+        dims = self.order(frozenset({kept, over}))
+        text = value.text
+        code = text.code
+        if self.program.axis(over).role is Role.FULL and over not in value.zero:
+            code = f"tl.where({self._mask((over,), dims)}, {broadcast(self._printer.number(text), dims)}, 0.0)"
+            text = Text(code, dims, DType.FLOAT)
+        if text.dims != dims:
+            code = self._filled(self._printer.number(text), dims, DType.FLOAT).code
+            text = Text(code, dims, DType.FLOAT)
+        if value.tensor != like or not text.stored:
+            code = f"{text.at(ATOM)}.to({self.pointers.get(like, like)}.dtype.element_ty)"
+        if dims != ((kept, over) if first else (over, kept)):
+            code = f"tl.trans({code})"
+        return code
+
+    def _fold(self, s: Fold) -> None:
+        value = self._values[s.src]
+        dims = self.order(frozenset({*s.dims, s.over}))
+        text = value.text
+        if s.op in (Reduction.ANY, Reduction.ALL):
+            text = self._printer.cast(text, DType.BOOL)
+            text = Text(f"{self._printer.value(text).at(ATOM)}.to(tl.int32)", text.dims, DType.INT)
+        elif text.kind is not DType.INT:
+            text = self._printer.number(text)
+        if text.dims != dims:
+            text = self._filled(text, dims, text.kind)
+        padded = self.program.axis(s.over).role is Role.FULL
+        if padded and not (s.op is Reduction.SUM and s.over in value.zero):
+            identity = {"any": "0", "all": "1"}.get(s.op.value) or self._identity(s.op, text.kind)
+            text = Text(
+                f"tl.where({self._mask((s.over,), dims)}, {text.code}, {identity})", dims, text.kind
+            )
+        k = dims.index(s.over)
+        match s.op:
+            case Reduction.SUM | Reduction.MAX | Reduction.MIN:
+                out = Text(f"tl.{s.op.value}({text.code}, {k})", s.dims, text.kind)
+            case Reduction.ANY:
+                out = Text(f"tl.max({text.code}, {k}) > 0", s.dims, DType.BOOL, level=0)
+            case Reduction.ALL:
+                out = Text(f"tl.min({text.code}, {k}) > 0", s.dims, DType.BOOL, level=0)
+            case Reduction.PROD:
+                out = Text(
+                    f"tl.reduce({text.code}, {k}, {self.use('multiply')})", s.dims, text.kind
+                )
+        self._define(
+            s.name, out, frozenset(d for d in s.dims if d in value.zero and s.op is Reduction.SUM)
+        )
+
+    def _identity(self, op: Reduction, kind: DType) -> str:
+        if kind is DType.INT:
+            return {"sum": "0", "prod": "1", "max": "-2147483648", "min": "2147483647"}[op.value]
+        value = op.identity
+        return f'float("{value}")' if value in (float("inf"), float("-inf")) else repr(value)
+
+    # --- memory --------------------------------------------------------------------------------------------------
+
+    def _mask(
+        self, bounds: Iterable[str], dims: tuple[str, ...], guard: str | None = None
+    ) -> str | None:
+        """The condition under which an access is made, spread over `dims`; None where it always is."""
+        terms = []
+        for axis in self.order(frozenset(bounds)):
+            if self.program.axis(axis).role in BLOCKED:
+                inside = Text(self._inside(axis), (axis,), DType.BOOL)
+                terms.append(broadcast(inside, dims) if len(dims) > 1 else inside.code)
+        if guard is not None:
+            value = self._printer.value(self._values[guard].text)
+            terms.append(broadcast(value, dims) if len(dims) > 1 else value.code)
+        return " & ".join(terms) or None
+
+    def _inside(self, axis: str) -> str:
+        """The name of `position < extent`, computed where the axis is first bounded."""
+        a = self.program.axis(axis)
+        top = a.role in (Role.TILE, Role.FULL)
+        for known in self._masks:
+            if axis in known:
+                return known[axis]
+        name = self._shared.setdefault(("inside", axis), self.names.fresh(f"in_{axis}"))
+        line = f"{name} = {self._axes[axis]} < {self.extents[a.rank].name}"
+        if top:
+            self._masks[0][axis] = name
+            self._top.append(line)
+        else:
+            self._masks[-1][axis] = name
+            self._emit(line)
+        return name
+
+    def _address(self, tensor: str, subs: tuple[Expr, ...]) -> Text:
+        """Pointers to `tensor[subs]`: a 64-bit base, and 32-bit offsets inside the tile."""
+        buffer = self.plan.buffer(tensor)
+        bases: list[
+            tuple[int, str, bool]
+        ] = []  # axis, scalar position, whether it is known at the top
+        moving: list[tuple[int, str]] = []  # axis, origin of the stream tile
+        blocks: list[tuple[int, Text]] = []
+        for k, sub in enumerate(subs):
+            axis = lone(sub, self.program)
+            if axis is not None:
+                blocks.append((k, Text(self._offsets[axis.name], (axis.name,), DType.INT)))
+                if axis.role is Role.TILE:
+                    bases.append((k, self._origins[axis.name], True))
+                elif axis.role is Role.STREAM:
+                    moving.append((k, self._origins[axis.name]))
+                continue
+            text = self._printer.cast(self._printer.print(sub), DType.INT)
+            if text.dims:
+                blocks.append((k, text))
+            elif text.code != "0":
+                known = not any(
+                    isinstance(n, Val)
+                    or (isinstance(n, Position) and self.program.axis(n.name).role is not Role.GRID)
+                    or (isinstance(n, Origin) and self.program.axis(n.axis).role is not Role.TILE)
+                    for n in walk(sub)
+                )
+                bases.append((k, text.at(ATOM), known))
+        top = [self._far(code, self._stride(buffer, k)) for k, code, known in bases if known]
+        base = self._hoist(tensor, "base", " + ".join([self.pointers[tensor], *top]), 100)
+        late = [self._far(code, self._stride(buffer, k)) for k, code, known in bases if not known]
+        late += [self._far(code, self._stride(buffer, k)) for k, code in moving]
+        pointer = Text(" + ".join([base, *late]), (), DType.INT, level=3)
+        if not blocks:
+            return pointer
+        terms = []
+        for k, text in blocks:
+            stride = self._stride(buffer, k)
+            code = text.code if stride == "1" else f"{text.at(4)} * {stride}"
+            terms.append(Text(code, text.dims, DType.INT, level=3 if stride == "1" else 4))
+        dims = self.order(frozenset(d for t in terms for d in t.dims))
+        spread = []
+        for (k, text), term in zip(blocks, terms, strict=True):
+            stride = self._stride(buffer, k)
+            one = broadcast(text, dims) if len(dims) > 1 else text.at(4)
+            spread.append(one if stride == "1" else f"{one} * {stride}")
+        offsets = " + ".join(spread)
+        plain = all(
+            lone(sub, self.program) is not None or not self._spans_blocks(sub) for sub in subs
+        )
+        if plain and len(dims) > 1:
+            offsets = self._hoist(tensor, "offs", offsets, 100)
+        code = f"{pointer.code} + {offsets}"
+        return Text(code, dims, DType.INT, level=3)
+
+    def _far(self, code: str, stride: str) -> str:
+        wide = f"tl.cast({code}, tl.int64)"
+        return wide if stride == "1" else f"{wide} * {stride}"
+
+    def _spans_blocks(self, sub: Expr) -> bool:
+        return bool(self._spans(sub) & self._blocked())
+
+    def _hoist(self, tensor: str, what: str, code: str, width: int) -> str:
+        """Name an address at the top of the kernel; once for each different one."""
+        if code.isidentifier():
+            return code
+        key = (what, code)
+        if key not in self._shared:
+            name = self._shared[key] = self.names.fresh(f"{tensor}_{what}")
+            parts = code.split(" + ")
+            line = f"{name} = {parts[0]}"
+            for part in parts[1:]:
+                if len(line) + len(part) + 7 > width:
+                    self._top.append(line)
+                    line = f"{name} += {part}"
+                else:
+                    line = f"{line} + {part}"
+            self._top.append(line)
+        return self._shared[key]
+
+    def _stride(self, buffer: Buffer, axis: int) -> str:
+        """The stride of an axis as text; compiler's own buffers are contiguous."""
+        if buffer.kind is STRIDED:
+            return self.strides[buffer.name, axis].name
+        behind = [self.extents[r].name for r in buffer.ranks[axis + 1 :]]
+        return " * ".join(behind) or "1"
+
+    def _pointers(self, tensor: str, subs: tuple[Expr, ...], room: int) -> Text:
+        text = self._address(tensor, subs)
+        if len(text.code) > room:
+            text = self.part(text, f"{tensor}_ptrs")
+        return text
+
+    def _access(self, s: Load | Store | Scatter) -> tuple[Text, str | None]:
+        pointers = self._pointers(s.tensor, s.subs, 48)
+        bounds = set(s.bounds)
+        bounds |= {d for d in pointers.dims if self.program.axis(d).role is Role.FULL}
+        dims = pointers.dims
+        if isinstance(s, Load | Scatter) and s.guard is not None:
+            dims = self.order(frozenset({*dims, *self._values[s.guard].text.dims}))
+        bounds &= set(dims)
+        return pointers, self._mask(
+            bounds, dims, s.guard if isinstance(s, Load | Scatter) else None
+        )
+
+    def _load(self, s: Load) -> None:
+        pointers, mask = self._access(s)
+        other = "0.0" if s.dtype is DType.FLOAT else "0"
+        code = (
+            f"tl.load({pointers.code})"
+            if mask is None
+            else f"tl.load({pointers.code}, mask={mask}, other={other})"
+        )
+        full = frozenset(d for d in pointers.dims if self.program.axis(d).role is Role.FULL)
+        text = Text(code, pointers.dims, s.dtype, stored=s.dtype is DType.FLOAT)
+        self._define(s.name, text, full, s.tensor)
+
+    def _store(self, s: Store) -> None:
+        pointers, mask = self._access(s)
+        value = self._printer.value(self._values[s.value].text)
+        code = broadcast(value, pointers.dims) if len(pointers.dims) > 1 else value.code
+        self._emit(f"tl.store({pointers.code}, {code}{'' if mask is None else f', mask={mask}'})")
+
+    def _scatter(self, s: Scatter) -> None:
+        pointers, mask = self._access(s)
+        value = self._printer.number(self._values[s.value].text)
+        dims = self.order(frozenset({*pointers.dims, *value.dims}))
+        scale = self._printer.number(self._values[s.scale].text)
+        fixed = self.use("fixed_point")
+        code = f"{fixed}({broadcast(value, dims)}, {broadcast(scale, dims)})"
+        target = broadcast(pointers, dims) if len(dims) > 1 else pointers.code
+        tail = "" if mask is None else f", mask={mask}"
+        amount = self.part(Text(code, dims, DType.INT)).code
+        self._emit(f'tl.atomic_add({target}, {amount}{tail}, sem="relaxed")')

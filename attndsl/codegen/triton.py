@@ -1,0 +1,390 @@
+"""Portable Triton: a forward and a backward plan as one standalone module.
+
+    render_module("alibi", forward, backward, header) -> str
+
+The module needs torch and Triton only. It holds the helper functions that its kernels call, the kernels, a table that
+describes them (`KERNELS`: arguments and what tile sizes depend on), and two launchers:
+
+    forward(inputs, extents, params, config=None) -> outputs and residuals, by buffer name
+    backward(inputs, extents, params, config=None) -> gradients, by buffer name
+
+Everything is decided before a template is filled: `kernel.KernelPrinter` prints statements, this module assembles the
+arguments, and the templates place both.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+
+from attndsl.cascade.nodes import DType
+from attndsl.codegen import configs, helpers
+from attndsl.codegen.kernel import KernelPrinter, Section, statements
+from attndsl.codegen.literals import literal
+from attndsl.codegen.names import RESERVED, Namespace
+from attndsl.codegen.render import render
+from attndsl.schedule.tile import (
+    Buffer,
+    BufferKind,
+    Compute,
+    Declare,
+    Dot,
+    HostSum,
+    Load,
+    Plan,
+    Role,
+    TileProgram,
+)
+
+PARAM_TYPES = {DType.FLOAT: "tl.float64", DType.INT: "tl.int32", DType.BOOL: "tl.int1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One kernel argument: how it is declared, and what a launcher passes."""
+
+    name: str
+    declared: str
+    passed: str
+    kind: str  # for ahead-of-time compiling; see aot.py
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelContext:
+    """What the kernel template is filled with."""
+
+    name: str
+    summary: str
+    glossary: tuple[str, ...]
+    fixed: tuple[str, ...]  # arguments on whose value no compiled code may depend
+    arguments: tuple[Argument, ...]
+    sections: tuple[Section, ...]
+    facts: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """One step of a launcher: lines before the launch, the grid, and the kernel with its arguments; or a host sum."""
+
+    comment: str
+    lines: tuple[str, ...]
+    kernel: str = ""
+    grid: str = ""
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherContext:
+    """What a launcher is filled with."""
+
+    name: str
+    summary: str
+    setup: tuple[str, ...]
+    steps: tuple[StepContext, ...]
+    results: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleContext:
+    """What the module template is filled with."""
+
+    name: str
+    header: tuple[str, ...]
+    helpers: tuple[str, ...]
+    configuration: tuple[str, ...]
+    kernels: tuple[KernelContext, ...]
+    table: str
+    launchers: tuple[LauncherContext, ...]
+    sums: bool  # whether a launcher sums
+
+
+@dataclass(slots=True)
+class _Module:
+    """Names of the module level, shared by both passes."""
+
+    names: Namespace
+    helpers: set[str] = field(default_factory=set)
+    kernels: list[KernelContext] = field(default_factory=list)
+
+
+def render_module(name: str, forward: Plan, backward: Plan | None, header: str) -> str:
+    """The text of a module with the kernels and launchers of both passes."""
+    return render("triton/module.py.jinja", module=module_context(name, forward, backward, header))
+
+
+def module_context(name: str, forward: Plan, backward: Plan | None, header: str) -> ModuleContext:
+    """Everything that the module template places."""
+    own = {"configure", "launch_stride", "accumulator", "sum_into", "choose", "shared_bytes", "Any"}
+    module = _Module(Namespace(RESERVED | helpers.names() | own))
+    launchers = [_launcher("forward", forward, module)]
+    if backward is not None:
+        launchers.append(_launcher("backward", backward, module))
+    table = {
+        k.name: {"facts": k.facts, "arguments": [(a.name, a.kind, a.of) for a in k.arguments]}
+        for k in module.kernels
+    }
+    return ModuleContext(
+        name=name,
+        header=tuple(line.rstrip() for line in header.strip().splitlines()),
+        helpers=tuple(helpers.sources(module.helpers)),
+        configuration=tuple(
+            inspect.getsource(f).rstrip() for f in (configs.shared_bytes, configs.choose)
+        ),
+        kernels=tuple(module.kernels),
+        table=literal(table),
+        launchers=tuple(launchers),
+        sums=any(
+            isinstance(s, HostSum) for p in (forward, backward) if p is not None for s in p.steps
+        ),
+    )
+
+
+# --- kernels -------------------------------------------------------------------------------------------------------
+
+
+def _kernel(
+    plan: Plan, program: TileProgram, module: _Module
+) -> tuple[KernelContext, KernelPrinter]:
+    printer = KernelPrinter(plan, program, Namespace(RESERVED | helpers.names()), module.helpers)
+    printer.run()
+    arguments = _arguments(plan, program, printer)
+    fixed = tuple(
+        a.name for a in arguments if a.kind in ("wide", "extent") or a.kind.startswith("param")
+    )
+    context = KernelContext(
+        name=module.names.fresh(program.name),
+        summary=_summary(program),
+        glossary=_glossary(plan, printer),
+        fixed=fixed,
+        arguments=arguments,
+        sections=tuple(printer.sections),
+        facts=kernel_facts(plan, program),
+    )
+    module.kernels.append(context)
+    return context, printer
+
+
+def _arguments(plan: Plan, program: TileProgram, printer: KernelPrinter) -> tuple[Argument, ...]:
+    """Arguments in order; `passed` is in terms of the launcher's names, filled in by `_launch`."""
+    out: list[Argument] = []
+    for tensor, pointer in printer.pointers.items():
+        out.append(Argument(pointer, pointer, f"tensor:{tensor}", *_element(plan.buffer(tensor))))
+    for s in printer.strides.values():
+        last = s.axis == len(plan.buffer(s.tensor).ranks) - 1
+        kind = "wide" if s.wide else ("stride_last" if last else "stride")
+        declared = f"{s.name}: tl.int64" if s.wide else s.name
+        out.append(Argument(s.name, declared, f"stride:{s.tensor}:{s.axis}", kind))
+    for e in printer.extents.values():
+        if e.pad is None:
+            out.append(
+                Argument(e.name, f"{e.name}: tl.int32", f"extent:{e.rank}", "extent", e.rank)
+            )
+    types = dict(plan.params)
+    for param, name in printer.params.items():
+        kind = types.get(param, DType.INT)
+        out.append(
+            Argument(
+                name, f"{name}: {PARAM_TYPES[kind]}", f"param:{param}", f"param_{kind.value}", param
+            )
+        )
+    for e in printer.extents.values():
+        if e.pad is not None:
+            out.append(
+                Argument(e.name, f"{e.name}: tl.constexpr", f"extent:{e.rank}", "full", e.rank)
+            )
+            out.append(Argument(e.pad, f"{e.pad}: tl.constexpr", f"pad:{e.rank}", "pad", e.rank))
+    for axis, block in printer.blocks.items():
+        out.append(Argument(block, f"{block}: tl.constexpr", f"block:{axis}", "block", axis))
+    out.append(Argument("ACC", "ACC: tl.constexpr", "acc", "acc"))
+    out.append(Argument("NUM_STAGES", "NUM_STAGES: tl.constexpr", "stages", "stages"))
+    return tuple(out)
+
+
+def _element(buffer: Buffer) -> tuple[str, str]:
+    """The kind of a pointer argument: what its elements are, and like which input."""
+    if buffer.kind is BufferKind.FIXED:
+        return "pointer_fixed", ""
+    if buffer.dtype is not DType.FLOAT:
+        return f"pointer_{buffer.dtype.value}", ""
+    if buffer.kind is BufferKind.INPUT:
+        return "pointer_like", buffer.like or buffer.name
+    return ("pointer_like", buffer.like) if buffer.like else ("pointer_acc", "")
+
+
+def _summary(program: TileProgram) -> str:
+    grid = [a.name for a in (*program.of(Role.GRID), *program.of(Role.TILE))]
+    tiles = ", ".join(f"tile of {a.name}" for a in program.of(Role.TILE))
+    points = ", ".join(a.name for a in program.of(Role.GRID))
+    where = " and ".join(x for x in (points, tiles) if x)
+    sweep = f"; sweeps {program.sweep.axis}" if program.sweep else ""
+    return f"One program for each {where}{sweep}." if grid else f"One program{sweep}."
+
+
+def _glossary(plan: Plan, printer: KernelPrinter) -> tuple[str, ...]:
+    out = []
+    for tensor, pointer in printer.pointers.items():
+        buffer = plan.buffer(tensor)
+        out.append(f"{pointer}  {tensor}[{', '.join(buffer.ranks)}], {buffer.kind.value}")
+    for axis, block in printer.blocks.items():
+        out.append(f"{block}  points of {axis} in a tile")
+    for e in printer.extents.values():
+        if e.pad is not None:
+            out.append(f"{e.name}, {e.pad}  |{e.rank}|, and padded to a power of two")
+    out.append("ACC  type of arithmetic and of accumulators")
+    return tuple(out)
+
+
+def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
+    """What the choice of tile sizes depends on (configs.py)."""
+    full = {a.name: a.rank for a in program.axes if a.role is Role.FULL}
+    tiles = tuple(a.name for a in program.of(Role.TILE))
+    stream = program.sweep.axis if program.sweep else None
+    blocked = {*full, *tiles, stream}
+    inside = {id(s) for r in (program.sweep.ranges[-1:] if program.sweep else ()) for s in r.body}
+    streamed: list[tuple[str, ...]] = []
+    resident: list[tuple[str, ...]] = []
+    carried: list[tuple[str, ...]] = []
+    pairs = 0
+    for s in statements(program):
+        dims = tuple(d for d in getattr(s, "dims", ()) if d in blocked)
+        match s:
+            case Load() if len(dims) > 1 and stream in dims and any(d in full for d in dims):
+                if id(s) in inside:
+                    streamed.append(dims)
+            case Load() if len(dims) > 1 and any(d in full for d in dims):
+                resident.append(dims)
+            case Declare() if dims:
+                carried.append(dims)
+            case Dot() | Compute() if stream in dims and len(dims) > 1 and id(s) in inside:
+                pairs += isinstance(s, Dot)
+    return {
+        "tiles": tiles,
+        "stream": stream,
+        "pads": full,
+        "resident": tuple(resident),
+        "streamed": tuple(streamed),
+        "carried": tuple(carried),
+        "pairs": max(1, pairs) if stream else 0,
+    }
+
+
+# --- launchers -----------------------------------------------------------------------------------------------------
+
+
+def _launcher(name: str, plan: Plan, module: _Module) -> LauncherContext:
+    names = Namespace(
+        RESERVED | {"configure", "launch_stride", "accumulator", "sum_into", "device", "table"}
+    )
+    written: set[str] = set()
+    ranks: dict[str, None] = {}
+    for step in plan.steps:
+        written |= {step.out} if isinstance(step, HostSum) else set(step.writes)
+    tensors = {b.name: names.fresh(b.name) for b in plan.buffers}
+    contexts: list[tuple[TileProgram | HostSum, KernelContext | None]] = []
+    for step in plan.steps:
+        if isinstance(step, HostSum):
+            contexts.append((step, None))
+            continue
+        context, printer = _kernel(plan, step, module)
+        contexts.append((step, context))
+        ranks.update(dict.fromkeys(printer.extents))
+    for b in plan.buffers:
+        if b.name in written:
+            ranks.update(dict.fromkeys(b.ranks))
+    lengths = {r: names.fresh(f"len_{r}") for r in ranks}
+    taken = [b for b in plan.buffers if b.name not in written]
+    made = [b for b in plan.buffers if b.name in written]
+    setup = [f'{tensors[b.name]} = inputs["{b.name}"]' for b in taken]
+    setup += [f'{v} = extents["{r}"]' for r, v in lengths.items()]
+    setup.append("acc, ACC = accumulator(inputs)")
+    setup.append("device = next(iter(inputs.values())).device")
+    sums = {s.out for s in plan.steps if isinstance(s, HostSum)}
+    setup += [_allocation(b, tensors, lengths) for b in made if b.name not in sums]
+    steps = [
+        _host_sum(step, plan, tensors, lengths)
+        if context is None
+        else _launch(step, context, tensors, lengths)
+        for step, context in contexts
+        if isinstance(step, HostSum) == (context is None)
+    ]
+    kept = [b.name for b in made if b.kind in (BufferKind.OUTPUT, BufferKind.RESIDUAL)]
+    return LauncherContext(
+        name=name,
+        summary="Outputs and residuals, by name." if name == "forward" else "Gradients, by name.",
+        setup=tuple(setup),
+        steps=tuple(steps),
+        results=tuple((n, tensors[n]) for n in kept),
+    )
+
+
+def _dtype(buffer: Buffer) -> str:
+    if buffer.kind is BufferKind.FIXED or buffer.dtype is DType.INT:
+        return "torch.int64"
+    if buffer.dtype is DType.BOOL:
+        return "torch.bool"
+    return f'inputs["{buffer.like}"].dtype' if buffer.like else "acc"
+
+
+def _shape(buffer: Buffer, lengths: dict[str, str]) -> str:
+    sizes = [lengths[r] for r in buffer.ranks]
+    return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
+
+
+def _allocation(buffer: Buffer, tensors: dict[str, str], lengths: dict[str, str]) -> str:
+    make = "torch.zeros" if buffer.kind is BufferKind.FIXED else "torch.empty"
+    call = f"{make}({_shape(buffer, lengths)}, dtype={_dtype(buffer)}, device=device)"
+    return f"{tensors[buffer.name]} = {call}"
+
+
+def _host_sum(
+    step: HostSum, plan: Plan, tensors: dict[str, str], lengths: dict[str, str]
+) -> StepContext:
+    out = plan.buffer(step.out)
+    axes = f"({', '.join(map(str, step.axes))}{',' if len(step.axes) == 1 else ''})"
+    scale = tensors[step.scale] if step.scale else "None"
+    call = f"sum_into({_shape(out, lengths)}, {tensors[step.src]}, {axes}, {_dtype(out)}, {scale})"
+    return StepContext(
+        comment=f"{step.out}: the rest of its sum, in a fixed order",
+        lines=(f"{tensors[step.out]} = {call}",),
+    )
+
+
+def _launch(
+    step: TileProgram | HostSum,
+    context: KernelContext,
+    tensors: dict[str, str],
+    lengths: dict[str, str],
+) -> StepContext:
+    assert isinstance(step, TileProgram)
+    passed = []
+    for a in context.arguments:
+        what, _, rest = a.passed.partition(":")
+        match what:
+            case "tensor":
+                passed.append(tensors[rest])
+            case "stride":
+                tensor, axis = rest.rsplit(":", 1)
+                passed.append(
+                    f"{tensors[tensor]}.stride({axis})"
+                    if a.kind == "wide"
+                    else f"launch_stride({tensors[tensor]}, {axis})"
+                )
+            case "extent":
+                passed.append(f"{a.name}={lengths[rest]}" if a.kind == "full" else lengths[rest])
+            case "param":
+                passed.append(f'params["{rest}"]')
+            case "pad":
+                passed.append(f"{a.name}=max(16, triton.next_power_of_2({lengths[rest]}))")
+            case "acc":
+                passed.append("ACC=ACC")
+    grid = [lengths[a.rank] for a in step.of(Role.GRID)]
+    blocks = {a.of: a.name for a in context.arguments if a.kind == "block"}
+    grid += [f'triton.cdiv({lengths[a.rank]}, cfg["{blocks[a.name]}"])' for a in step.of(Role.TILE)]
+    return StepContext(
+        comment=context.summary,
+        lines=(f'cfg = configure("{context.name}", extents, inputs, config)',),
+        kernel=context.name,
+        grid=" * ".join(grid) or "1",
+        arguments=(*passed, "**cfg"),
+    )

@@ -1,0 +1,191 @@
+"""Functions that generated kernels call. Each is copied into a module that uses it, after those that it calls itself."""
+
+import os
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@triton.jit
+def dot(a, b, acc, OUT: tl.constexpr):
+    """`acc + a @ b`, accumulated in OUT; `acc` may be None."""
+    if INTERPRETED:
+        # Triton's interpreter multiplies the raw bits of bfloat16.
+        return tl.dot(a.to(OUT), b.to(OUT), acc, input_precision="ieee", out_dtype=OUT)
+    else:
+        return tl.dot(a, b, acc, input_precision="ieee", out_dtype=OUT)
+
+
+@triton.jit
+def safe_div(a, b):
+    """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
+    empty = (a == 0.0) & (b == 0.0)
+    return tl.where(empty, 0.0, a / tl.where(empty, 1.0, b))
+
+
+@triton.jit
+def floor_div(a, b):
+    """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
+    q = a // b
+    r = a - q * b
+    return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def floor_mod(a, b):
+    """Integer remainder with the sign of `b`; `%` of Triton has the sign of `a`."""
+    r = a % b
+    return r + tl.where((r != 0) & ((r < 0) != (b < 0)), b, 0)
+
+
+@triton.jit
+def floor_div_float(a, b):
+    """Quotient, rounded down."""
+    return tl.floor(a / b)
+
+
+@triton.jit
+def floor_mod_float(a, b):
+    """Remainder with the sign of `b`."""
+    return a - tl.floor(a / b) * b
+
+
+@triton.jit
+def square(x):
+    """`x ** 2`."""
+    return x * x
+
+
+@triton.jit
+def power_static(x, N: tl.constexpr):
+    """`x ** N` for an exponent that is written in the program."""
+    out = x
+    for _ in tl.static_range(N - 1):
+        out = out * x
+    return out
+
+
+@triton.jit
+def power_integer(x, n):
+    """`x ** n` of integers, exact as long as it fits; `n` is not negative."""
+    out = x * 0 + n * 0 + 1
+    base = x + n * 0
+    rest = n + x * 0
+    for _ in tl.static_range(31):
+        out = tl.where(rest % 2 == 1, out * base, out)
+        base = base * base
+        rest = rest // 2
+    return out
+
+
+@triton.jit
+def power(x, y):
+    """`x ** y`; a negative `x` takes a whole `y`."""
+    size = tl.exp2(y * tl.log2(tl.abs(x)))
+    half = y * 0.5
+    odd = (y == tl.floor(y)) & (half != tl.floor(half))
+    signed = tl.where(x < 0, tl.where(odd, -size, size), size)
+    return tl.where(y == 0, 1.0, tl.where((x < 0) & (y != tl.floor(y)), float("nan"), signed))
+
+
+@triton.jit
+def sign(x):
+    """-1, 0 or 1."""
+    return tl.where(x > 0, 1, tl.where(x < 0, -1, 0)).to(x.dtype)
+
+
+@triton.jit
+def tanh(x):
+    """Hyperbolic tangent by one exponential; near 0, where that form cancels, by its series."""
+    t = 1.0 - 2.0 / (1.0 + tl.exp2(x * 2.8853900817779268))
+    if x.dtype == tl.float32:
+        s = x * x
+        near = x * (1.0 + s * (-0.33333333333 + s * (0.13333333333 - s * 0.05396825397)))
+        t = tl.where(tl.abs(x) < 0.2, near, t)
+    return t
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x) for x >= 0, without the loss of 1 + x near 0 (Kahan)."""
+    u = 1.0 + x
+    return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)) without overflow."""
+    return tl.maximum(x, 0.0) + log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def logsigmoid(x):
+    """log(sigmoid(x)) without overflow."""
+    return tl.minimum(x, 0.0) - log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def expm1(x):
+    """exp(x) - 1 for x <= 0, without the loss near 0 (Kahan)."""
+    u = tl.exp(x)
+    near = tl.where(u == 1.0, 1.0, tl.log(tl.maximum(u, 1e-30)))
+    return tl.where(u == 1.0, x, tl.where(u < 0.5, u - 1.0, (u - 1.0) * x / near))
+
+
+@triton.jit
+def elu(x):
+    """x for x > 0, exp(x) - 1 below."""
+    return tl.where(x > 0, x, expm1(tl.minimum(x, 0.0)))
+
+
+@triton.jit
+def silu(x):
+    """x * sigmoid(x)."""
+    return x * tl.sigmoid(x)
+
+
+@triton.jit
+def gelu(x):
+    """x times the normal distribution function of x."""
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def acos(x):
+    """Inverse cosine: Abramowitz and Stegun 4.4.46, and two Newton steps where the sine is not small."""
+    a = tl.abs(x)
+    p = 0.0066700901 - 0.0012624911 * a
+    p = -0.0170881256 + a * p
+    p = 0.0308918810 + a * p
+    p = -0.0501743046 + a * p
+    p = 0.0889789874 + a * p
+    p = -0.2145988016 + a * p
+    p = 1.5707963050 + a * p
+    y = p * tl.sqrt(tl.maximum(1.0 - a, 0.0))
+    for _ in tl.static_range(2):
+        s = tl.sin(y)
+        y = tl.where(s > 0.01, y + (tl.cos(y) - a) / tl.where(s > 0.01, s, 1.0), y)
+    return tl.where(a > 1, float("nan"), tl.where(x < 0, 3.141592653589793 - y, y))
+
+
+@triton.jit
+def multiply(a, b):
+    """The combination of a product reduction."""
+    return a * b
+
+
+@triton.jit
+def fixed_point(x, scale):
+    """`x * scale` to the nearest whole number: sums of such numbers do not depend on their order."""
+    return tl.floor(x * scale + 0.5).to(tl.int64)
+
+
+@triton.jit
+def bound(x):
+    """A loop bound. Numpy 2.4 makes no number of the one-element arrays that the interpreter keeps scalars in."""
+    if INTERPRETED:
+        return tl.cast(x, tl.int32).handle.data.item()
+    else:
+        return x
