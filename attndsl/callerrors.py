@@ -1,7 +1,7 @@
 """Errors of a call: what came does not fit what the program declares.
 
-A `CallError` names the variant, the declared pattern, what came, and the cause, in this order. It is a `TypeError` and a
-`ValueError` at once, so that callers may catch either.
+A `CallError` names the variant, the declared pattern, what came, and the cause, in this order. It is a `TypeError` and
+a `ValueError` at once, so that callers may catch either.
 """
 
 from __future__ import annotations

@@ -260,7 +260,8 @@ class _Binder:
         if min(values) < 0 or max(values) >= n:
             raise self._error(
                 "A0503",
-                f"`{print_expr(dim)}` runs from {min(values)} to {max(values)}, and axis {axis} of `{t.name}` has {n} points",
+                f"`{print_expr(dim)}` runs from {min(values)} to {max(values)}, and axis {axis} of `{t.name}` has {n}"
+                " points",
                 t,
             )
 

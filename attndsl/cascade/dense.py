@@ -158,7 +158,7 @@ def divide(a: Tensor, b: Tensor, empty_is_zero: bool) -> Tensor:
 
 
 def subtract(a: Tensor, b: Tensor) -> Tensor:
-    """`a - b`, which is -inf wherever `a` is: a score of -inf is a point of weight 0, also against a maximum of -inf."""
+    """`a - b`, which is -inf wherever `a` is: a score of -inf has weight 0, also against a maximum of -inf."""
     if not a.is_floating_point():
         return a - b
     low = a == -torch.inf

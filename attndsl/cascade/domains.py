@@ -222,8 +222,8 @@ def apply_start(cascade: Cascade) -> Cascade:
 def shifted_indices(cascade: Cascade) -> tuple[tuple[str, str], ...]:
     """Pairs (kept `i`, reduced `j`) that stand on one axis: where their extents differ, a call must give `start`.
 
-    They are joined by an affine comparison or difference (`j <= i`, `i - j`), or by an equal `//` of both. A bound index
-    stands for the rank that it iterates.
+    They are joined by an affine comparison or difference (`j <= i`, `i - j`), or by an equal `//` of both. A bound
+    index stands for the rank that it iterates.
     """
     return tuple((a.kept, t.index) for a in _alignments(cascade) for t in a.group)
 
@@ -262,10 +262,12 @@ def _alignments(cascade: Cascade) -> list[_Alignment]:
         return i
 
     below: dict[str, set[str]] = {}
-    for d in cascade.body:
+    outputs = [o.name for o in cascade.outputs]
+    inner = [d for d in reversed(cascade.body) if d.tensor not in outputs]
+    for d in [*(cascade.define(o) for o in outputs), *inner]:
         bound = {rank(j) for n in walk(d.expr) if isinstance(n, Reduce) for j in n.indices}
         for i in map(rank, d.indices):
-            # where two ranks are each reduced over the other, the first to be kept is the query's
+            # where two ranks are each reduced over the other, the query's is the one that the first output keeps
             below.setdefault(i, set()).update(j for j in bound if j != i and i not in below.get(j, ()))
 
     out: list[_Alignment] = []
@@ -348,12 +350,15 @@ def _times(a: Expr, b: Expr) -> Expr:
 def resolve_start(cascade: Cascade, binding: Binding, start: Any) -> dict[str, Any]:
     """For every kept index that stands on a reduced index's axis: the position of its first point (nothing if 0).
 
-    `start` is None, a number, "end", or an int tensor of one number a batch. Raises `CallError` A0505 where it is needed
-    and missing, or given and of no use.
+    `start` is None, a number, "end", or an int tensor of one number a batch. Raises `CallError` A0505 where it is
+    needed and missing, or given and of no use.
     """
+    if isinstance(start, int) and start == 0:
+        return {}  # positions as they are written: nothing to resolve, as for a derived backward program
     env = {**binding.params, **{f"|{r}|": n for r, n in binding.extents.items()}}
     found = _alignments(cascade)
-    if start is not None and not found:
+    start = _checked_start(cascade, binding, start)
+    if start is not None and not found and _uses_positions(cascade):
         raise CallError(
             "A0505",
             f"{cascade.name}: `start` was given, and no query index is compared with a key index",
@@ -370,8 +375,6 @@ def resolve_start(cascade: Cascade, binding: Binding, start: Any) -> dict[str, A
             if differ:
                 raise _needs_start(cascade, a, binding)
         elif isinstance(start, str):
-            if start != "end":
-                raise CallError("A0505", f'{cascade.name}: `start` is {start!r}, and should be "end" or a number')
             at = max(ends - length, 0) if differ else 0
             if ends < length and differ:
                 raise CallError(
@@ -384,6 +387,45 @@ def resolve_start(cascade: Cascade, binding: Binding, start: Any) -> dict[str, A
         else:
             out[a.kept] = start
     return {i: s for i, s in out.items() if not (isinstance(s, int) and s == 0)}
+
+
+def _checked_start(cascade: Cascade, binding: Binding, start: Any) -> Any:
+    """`start` as None, an int, "end" or a tensor of the right shape."""
+    shape = getattr(start, "shape", None)
+    if start is None or (isinstance(start, str) and start == "end"):
+        return start
+    if shape is not None and len(shape) == 1 and not start.is_floating_point():
+        batch = cascade.batch[0] if cascade.batch else None
+        if batch is not None and binding.extents[batch] == shape[0]:
+            return start
+        came = f"a tensor of shape {tuple(shape)}"
+    elif not isinstance(start, bool) and hasattr(start, "__index__") and not shape:
+        if int(start.__index__()) >= 0:
+            return int(start.__index__())
+        came = f"{int(start.__index__())}"
+    else:
+        came = f"{start!r}" if shape is None else f"a tensor of shape {tuple(shape)}"
+    raise CallError(
+        "A0505",
+        f"{cascade.name}: `start` is {came}",
+        help='pass "end", a number of at least 0, or an int tensor with one position a batch',
+    )
+
+
+def _uses_positions(cascade: Cascade) -> bool:
+    """Does a position of a kept index matter anywhere but in a subscript that is just that index?"""
+    return any(
+        isinstance(n, Position)
+        for d in cascade.body
+        for root in (d.expr, d.where, d.init)
+        if root is not None
+        for n in _numbers(root, frozenset(cascade.batch))
+    )
+
+
+def _numbers(e: Expr, batch: frozenset[str]) -> Iterable[Expr]:
+    """All subexpressions; positions of batch indices, which nothing shifts, left out."""
+    return (n for n in walk(e) if not (isinstance(n, Position) and n.name in batch))
 
 
 def _lengths(a: _Alignment, binding: Binding, env: Mapping[str, Any]) -> tuple[int, int, int]:

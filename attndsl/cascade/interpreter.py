@@ -68,7 +68,8 @@ def interpret(
     binding = bind(cascade, {n: tuple(t.shape) for n, t in inputs.items()}, _plain(params))
     applied = any(p.name == START for p in cascade.params)
     if applied and start is None:
-        start = (params or {}).get(START)
+        given = (params or {}).get(START)
+        start = None if given is None else int(given)
     shifts = resolve_start(cascade, binding, start)
     at = next(iter(shifts.values()), 0)
     names = list(want) if want is not None else [o.name for o in cascade.outputs]

@@ -34,8 +34,8 @@ from attndsl.internal import InternalError
 
 _ARITY = {"min": (2, None), "max": (2, None)}
 _FUNCTIONS = frozenset(
-    "exp exp2 log log2 sqrt rsqrt tanh sigmoid logsigmoid softplus relu elu silu gelu erf sin cos acos abs sign floor"
-    " ceil min max".split()
+    {"exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "logsigmoid", "softplus", "relu", "elu", "silu"}
+    | {"gelu", "erf", "sin", "cos", "acos", "abs", "sign", "floor", "ceil", "min", "max"}
 )
 _BINARY = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 _COMPARE = frozenset({"<", "<=", ">", ">=", "==", "!="})
@@ -69,11 +69,10 @@ class _Checker:
         for d in self.cascade.body:
             yield from self._definition(d)
         for o in self.cascade.outputs:
-            d = next((d for d in self.cascade.body if d.tensor == o.name), None)
-            if d is None:
+            if o.name not in self.cascade.defined:
                 yield f"output `{o.name}` is not defined"
-            elif sorted(d.indices) != sorted(o.indices):
-                yield f"output `{o.name}` has indices {o.indices}, and its definition {d.indices}"
+            elif sorted(found := self.cascade.define(o.name).indices) != sorted(o.indices):
+                yield f"output `{o.name}` has indices {o.indices}, and its definition {found}"
         for fact in self.cascade.assumes:
             yield from self._closed(fact, "an `assume`", set(free(fact)) & self.ranks, set())
 
