@@ -27,16 +27,16 @@ from attndsl.cascade.nodes import (
     Expr,
     Index,
     Output,
-    Rank,
     Read,
     Reduce,
     TensorDecl,
 )
+from attndsl.cascade.names import Names, needed_inputs, params_of, ranks_of
 from attndsl.cascade.residuals import is_kept, sequences
 from attndsl.cascade.swap import Contractions, swapped
 from attndsl.cascade.terms import Term, Writer, gather
 from attndsl.cascade.types import Types
-from attndsl.cascade.walk import free, reads, rewrite, walk
+from attndsl.cascade.walk import free, reads, rename, rewrite, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,40 +65,6 @@ def differentiate(cascade: Cascade, wrt: Sequence[str] | None = None) -> Gradien
     return _Backward(cascade, wrt).run()
 
 
-class Names:
-    """Fresh names of tensors and indices."""
-
-    def __init__(self, cascade: Cascade) -> None:
-        self.tensors = {t.name for t in cascade.inputs} | cascade.defined
-        self.tensors |= {p.name for p in cascade.params}
-        self.ranks = {r.name: r for r in cascade.ranks}
-        for t in cascade.inputs:
-            self.ranks |= {r: Rank(r) for r in t.ranks if r not in self.ranks}
-
-    def tensor(self, stem: str) -> str:
-        """`stem`, or `stem_2`, … where it is taken."""
-        name, n = stem, 1
-        while name in self.tensors or name in self.ranks:
-            n += 1
-            name = f"{stem}_{n}"
-        self.tensors.add(name)
-        return name
-
-    def index(self, like: str) -> str:
-        """A new index over the rank of `like`."""
-        root = self.root(like)
-        n = 1
-        while f"{root}{n}" in self.ranks or f"{root}{n}" in self.tensors:
-            n += 1
-        self.ranks[f"{root}{n}"] = Rank(f"{root}{n}", iterates=root)
-        return f"{root}{n}"
-
-    def root(self, index: str) -> str:
-        """The declared rank that an index runs over."""
-        above = self.ranks[index].iterates
-        return index if above is None else self.root(above)
-
-
 class _Backward:
     def __init__(self, cascade: Cascade, wrt: Sequence[str] | None) -> None:
         self.original = cascade
@@ -121,14 +87,13 @@ class _Backward:
         self.indices |= {d.tensor: d.indices for d in self.forward.body}
         self.terms: dict[str, list[Term]] = {n: [] for n in self.indices}
         self.made: list[Define] = []
-        self.extra: list[Define] = []
+        self.renamed: dict[str, str] = {}
+        self.seen = {i for d in self.forward.body for i in d.indices}
         self.contractions = Contractions(self.forward, self.domains)
         self.folding = Folding(self.forward, hidden, self.keep, self.repeat)
         self.gradients: dict[str, list[Term]] = {}
         self.own = {
-            d.tensor: self.domains[d.tensor]
-            for d in self.forward.body
-            if not self.is_kept(d)
+            d.tensor: self.domains[d.tensor] for d in self.forward.body if not self.is_kept(d)
         }
 
     def _reach(self, cascade: Cascade, hidden: frozenset[str]) -> frozenset[str]:
@@ -220,7 +185,8 @@ class _Backward:
             return content * monomial(self.writer.total([monomial(inner), *rest]))
         if not shared:
             return content * monomial(self.writer.total(parts))
-        out = self.named(d, parts, domain)
+        row = any(p < 0 for _, p in content.powers)
+        out = self.named(d, parts, domain, "D" if row else "")
         self.remember(out, terms, content)
         return content * monomial(out)
 
@@ -232,8 +198,8 @@ class _Backward:
     def folded(self, t: Term) -> Term:
         return Term(self.folding.fold(t.factor), t.indices, t.where)
 
-    def named(self, d: Define, parts: list[Monomial], domain: Conditions) -> Read:
-        name = self.names.tensor(f"d{d.tensor}")
+    def named(self, d: Define, parts: list[Monomial], domain: Conditions, stem: str = "") -> Read:
+        name = self.names.tensor(stem or f"d{d.tensor}")
         self.define(name, d.indices, self.writer.total(parts), domain)
         return Read(name, tuple(Index(i) for i in d.indices))
 
@@ -279,9 +245,7 @@ class _Backward:
                 g = g.rename(fresh)
                 factor = g.factor.map(lambda b, own=own, base=base: at(b, own, base.subs))
                 where = tuple(at(c, own, base.subs) for c in g.where)
-                parts.append(
-                    Term(rest * factor, t.indices + g.indices, unique((*t.where, *where)))
-                )
+                parts.append(Term(rest * factor, t.indices + g.indices, unique((*t.where, *where))))
             yield parts
 
     # --- what folding makes ---
@@ -300,6 +264,7 @@ class _Backward:
         """Weights that the backward program computes from kept log-sum-exps."""
         name = self.names.tensor(like.tensor)
         self.define(name, like.indices, value, self.domains[like.tensor][1])
+        self.renamed[name] = like.tensor
         return name
 
     # --- writing ---
@@ -327,28 +292,53 @@ class _Backward:
         kept, again = self.cut()
         forward = self.with_outputs(kept)
         order = {o.name: o.indices for o in forward.outputs}
-        body = [*again, *self.made]
-        used = {n for d in body for e in (d.expr, d.where) if e is not None for n in reads(e)}
-        inputs = [t for t in self.original.inputs if t.name in used or t.name in self.unsized(used)]
-        for n in kept:
-            axes = tuple(Index(i) for i in order[n])
-            inputs.append(TensorDecl(n, axes, order[n], self.types.tensors[n]))
-        inputs += decls
+        body = self.legible((*again, *self.made))
+        body = tuple(self.apart(d) for d in body)
+        saved = [
+            TensorDecl(n, tuple(Index(i) for i in order[n]), order[n], self.types.tensors[n])
+            for n in kept
+        ]
+        outputs = tuple(Output(o, self.indices[n]) for n, o in gradients.items())
+        inputs = needed_inputs(self.original, body, outputs, self.names, [*saved, *decls])
+        ranks = ranks_of(inputs, body, outputs, self.names)
         backward = Cascade(
             name=f"{self.original.name}_backward",
-            inputs=tuple(inputs),
-            params=self.original.params,
-            outputs=tuple(Output(o, self.indices[n]) for n, o in gradients.items()),
+            inputs=inputs,
+            params=params_of(self.original, inputs, body, ranks),
+            outputs=outputs,
             batch=self.original.batch,
-            ranks=tuple(self.names.ranks.values()),
-            body=tuple(body),
-            assumes=(),
+            ranks=ranks,
+            body=body,
         )
         return Gradient(forward, backward, tuple(kept), cotangents, gradients)
 
-    def unsized(self, used: set[str]) -> set[str]:
-        """Inputs that no gradient needs, kept because they alone give the extent of an axis."""
-        return {t.name for t in self.original.inputs} - used
+    def legible(self, body: Sequence[Define]) -> tuple[Define, ...]:
+        """Weights take the name of the tensor they stand for, where that is not computed as well."""
+        taken = {d.tensor for d in body} | {n for d in body for n in reads(d.expr)}
+        names = {new: old for new, old in self.renamed.items() if old not in taken}
+
+        def rule(n: Expr) -> Expr | None:
+            if isinstance(n, Read) and n.tensor in names:
+                return dataclasses.replace(n, tensor=names[n.tensor])
+            return None
+
+        return tuple(
+            dataclasses.replace(d, tensor=names.get(d.tensor, d.tensor), expr=rewrite(d.expr, rule))
+            for d in body
+        )
+
+    def apart(self, d: Define) -> Define:
+        """Every reduction gets indices that occur nowhere else."""
+
+        def rule(n: Expr) -> Expr | None:
+            if not isinstance(n, Reduce):
+                return None
+            names = {i: self.names.index(i) for i in n.indices if i in self.seen}
+            self.seen |= {names.get(i, i) for i in n.indices}
+            return rename(n, names) if names else None
+
+        self.seen |= set(d.indices)
+        return dataclasses.replace(d, expr=rewrite(d.expr, rule))
 
     def cut(self) -> tuple[list[str], list[Define]]:
         """Forward tensors that backward takes as inputs, and definitions that it repeats."""
@@ -364,7 +354,7 @@ class _Backward:
                 kept.append(d.tensor)
                 continue
             again.append(d)
-            wanted |= {n for e in (d.expr, d.where) if e is not None for n in reads(e)}
+            wanted |= _used(d)
         return kept[::-1], again[::-1]
 
     def is_kept(self, d: Define) -> bool:
@@ -378,6 +368,11 @@ class _Backward:
         have = {o.name for o in self.original.outputs}
         extra = tuple(Output(n, self.indices[n]) for n in kept if n not in have)
         return dataclasses.replace(self.forward, outputs=self.original.outputs + extra)
+
+
+def _used(d: Define) -> frozenset[str]:
+    parts = (d.expr, d.where, d.init)
+    return frozenset(n for e in parts if e is not None for n in reads(e))
 
 
 def _sums(m: Monomial) -> bool:
