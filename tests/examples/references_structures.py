@@ -118,7 +118,7 @@ def draw_simplicial(d: Draw, s: Sizes) -> tuple[Inputs, Params]:
     return {n: d.normal(s.b, s.h, s.i, size) for n, size in shapes.items()}, {"w1": 6, "w2": 3}
 
 
-@STRUCTURES.case("simplicial2", draw_simplicial, b=1, i=17)
+@STRUCTURES.case("simplicial2", draw_simplicial, b=1, i=17, j=17)
 def simplicial2(x: Inputs, p: Params) -> Outputs:
     n, e = x["Q"].shape[2:]
     i, j = grid({"Q": x["Q"], "K": x["K"]})

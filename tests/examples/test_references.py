@@ -97,3 +97,11 @@ def test_start_of_each_sequence(name: str) -> None:
 def test_one_position(name: str) -> None:
     case = CASES[name]
     check(case, *case.make(seed=3, i=1, j=1))
+
+
+@pytest.mark.parametrize("name", sorted(n for n in SOFTMAX_CASES if "Q" in CASES[n].gradients))
+def test_scores_in_the_hundreds(name: str) -> None:
+    case = CASES[name]
+    inputs, params = case.make(seed=4, i=9, j=9)
+    inputs["Q"] = inputs["Q"] * 200
+    check(case, inputs, params)
