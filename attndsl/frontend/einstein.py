@@ -15,32 +15,37 @@ Source: language reference, section 10.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from enum import Enum
 
 from attndsl.frontend import ast
-from attndsl.frontend.printer import print_expr
 from attndsl.frontend.vocabulary import BINDERS, NORMALIZERS
-from attndsl.source import Span
+
+
+class Why(Enum):
+    """Why an index cannot be summed."""
+
+    LONE = "a lone sum"
+    DIVISOR = "a sum inside a divisor"
+    UNCLEAR = "no one place to sum"
 
 
 @dataclass(frozen=True, slots=True)
-class Lone:
-    """Why an index cannot be summed: the code, the place, and what to write."""
+class Refusal:
+    """An index that the rule refuses to sum, and the expression where it stopped."""
 
-    code: str
+    why: Why
     index: str
-    title: str
-    span: Span | None
-    label: str
-    help: str
+    at: ast.Expr
 
 
-class LoneSum(Exception):
-    def __init__(self, reason: Lone) -> None:
-        super().__init__(reason.title)
-        self.reason = reason
+class CannotSum(Exception):
+    """Carries a refusal for every index that cannot be summed."""
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        super().__init__(", ".join(f"{r.why.value} over {r.index}" for r in refusals))
+        self.refusals = tuple(refusals)
 
 
 def write_sums(e: ast.Expr, left: Set[str], others: Set[str]) -> ast.Expr:
@@ -48,13 +53,20 @@ def write_sums(e: ast.Expr, left: Set[str], others: Set[str]) -> ast.Expr:
 
     `left` are the indices of the left side; `others` the names that are no index (tensors, parameters, unknowns).
 
-    Raises: LoneSum where the rule refuses.
+    Raises: CannotSum where the rule refuses.
     """
-    summed = [x for x in occurring(e, others) if x not in left]
     landings: dict[int, list[str]] = {}
-    for x in summed:
-        for node in _Landing(x, others).find(e):
-            landings.setdefault(id(node), []).append(x)
+    refused: list[Refusal] = []
+    for x in occurring(e, others):
+        if x in left:
+            continue
+        try:
+            for node in _Landing(x, others).find(e):
+                landings.setdefault(id(node), []).append(x)
+        except CannotSum as error:
+            refused += error.refusals
+    if refused:
+        raise CannotSum(refused)
     return _rebuild(e, landings) if landings else e
 
 
@@ -72,9 +84,7 @@ def binds(e: ast.Big) -> frozenset[str]:
     return frozenset(s.expr.name for s in e.subs if isinstance(s.expr, ast.Name))
 
 
-def _collect(
-    e: ast.Expr, others: Set[str], bound: frozenset[str], found: dict[str, None]
-) -> None:
+def _collect(e: ast.Expr, others: Set[str], bound: frozenset[str], found: dict[str, None]) -> None:
     match e:
         case ast.Name():
             if e.name not in others and e.name not in bound:
@@ -108,46 +118,30 @@ class _Landing:
                 return self.chain(e)
             case ast.IfExp():
                 if self.occurs(e.cond):
-                    raise self.ambiguous(e, "a condition decides")
+                    raise self.refuse(Why.UNCLEAR, e)
                 return [n for c in (e.then, e.other) if self.occurs(c) for n in self.find(c)]
             case ast.Ref() | ast.Name():
-                raise self.lone(e)
+                raise self.refuse(Why.LONE, e)
             case ast.Big() if e.op in NORMALIZERS and self.index in _named(e):
-                raise self.lone(e)
+                raise self.refuse(Why.LONE, e)
             case _:
                 return self.argument(e)
 
     def chain(self, e: ast.Binary) -> list[ast.Expr]:
         factors = [(f, divides) for f, divides in chain_of(e) if self.occurs(f)]
         if all(divides for _, divides in factors):
-            raise self.divisor(factors[0][0])
+            raise self.refuse(Why.DIVISOR, factors[0][0])
         return [e] if len(factors) > 1 else self.find(factors[0][0])
 
     def argument(self, e: ast.Expr) -> list[ast.Expr]:
         """Inside the one argument where the index occurs."""
         inside = [c for c in ast.children(e) if self.occurs(c)]
         if len(inside) > 1:
-            raise self.ambiguous(e, f"{len(inside)} arguments of {_what(e)} carry")
+            raise self.refuse(Why.UNCLEAR, e)
         return self.find(inside[0])
 
-    def lone(self, e: ast.Expr) -> LoneSum:
-        x, text = self.index, print_expr(e)
-        what = "position" if isinstance(e, ast.Name) else "normalizer" if isinstance(e, ast.Big) else "read"
-        title = f"index `{x}` occurs in a single {what} and not on the left side"
-        help = f"write `sum[{x}]({text})` if a sum over it alone is meant"
-        return LoneSum(Lone("A0203", x, title, e.span, "this would be a lone sum", help))
-
-    def divisor(self, e: ast.Expr) -> LoneSum:
-        x = self.index
-        title = f"the sum over index `{x}` would land inside a divisor"
-        help = f"write the sum: `sum[{x}]({print_expr(ast.strip(e))})`"
-        return LoneSum(Lone("A0221", x, title, e.span, f"`{x}` occurs in this divisor only", help))
-
-    def ambiguous(self, e: ast.Expr, why: str) -> LoneSum:
-        x = self.index
-        title = f"the place of the sum over index `{x}` is not determined"
-        help = f"write the sum: `sum[{x}](…)` around the part that is meant"
-        return LoneSum(Lone("A0222", x, title, e.span, f"{why} `{x}`", help))
+    def refuse(self, why: Why, at: ast.Expr) -> CannotSum:
+        return CannotSum([Refusal(why, self.index, at)])
 
 
 def chain_of(e: ast.Expr) -> list[tuple[ast.Expr, bool]]:
@@ -163,24 +157,10 @@ def _named(e: ast.Big) -> frozenset[str]:
     return frozenset(s.expr.name for s in e.subs if isinstance(s.expr, ast.Name))
 
 
-def _what(e: ast.Expr) -> str:
-    match e:
-        case ast.Call():
-            return f"`{e.fn}`"
-        case ast.Big():
-            return f"`{e.op}`"
-        case ast.Binary() | ast.BoolOp() | ast.Unary():
-            return f"`{e.op}`"
-        case ast.Compare():
-            return f"`{e.ops[0]}`"
-        case _:
-            return "this"
-
-
 def _rebuild(e: ast.Expr, landings: dict[int, list[str]]) -> ast.Expr:
     summed = landings.get(id(e))
     made = ast.map_children(e, lambda c: _rebuild(c, landings))
     if summed is None:
         return made
     subs = tuple(ast.Sub(ast.Name(x, span=e.span), span=e.span) for x in summed)
-    return ast.Big("sum", subs, (dataclasses.replace(made),), span=e.span)
+    return ast.Big("sum", subs, (made,), span=e.span)

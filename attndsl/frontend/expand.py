@@ -110,9 +110,7 @@ class Expander:
         body = self._substitute(f.body, bound, span)
         return ast.Paren(self._expand(body, (*inside, e.fn), span, depth + 1), span=span)
 
-    def _substitute(
-        self, e: ast.Expr, args: Mapping[str, ast.Expr], site: Span | None
-    ) -> ast.Expr:
+    def _substitute(self, e: ast.Expr, args: Mapping[str, ast.Expr], site: Span | None) -> ast.Expr:
         """The body with arguments for parameters; its own nodes point at the place of use."""
         self.left -= 1
         if self.left < 0:
@@ -176,5 +174,8 @@ def unknown_function(e: ast.Call, defs: Defs, tensors: frozenset[str], report: R
             f"read it with brackets: `{e.fn}[…]`",
         )
     else:
-        help = did_you_mean(e.fn, FUNCTIONS | set(defs)) or "functions are listed in section 17 of the language reference"
+        help = (
+            did_you_mean(e.fn, FUNCTIONS | set(defs))
+            or "functions are listed in section 17 of the language reference"
+        )
         report.error("A0204", f"unknown function `{e.fn}`", e.span, "not defined", help)

@@ -94,9 +94,7 @@ class Expressions:
                 kind = types.join(then.dtype, other.dtype, e.span, "`if … else`")
                 return Typed(ir.Select(cond.expr, then.expr, other.expr, span=e.span), kind)
             case ast.Call():
-                args = tuple(
-                    types.number(self.lower(a, env), a.span, f"`{e.fn}`") for a in e.args
-                )
+                args = tuple(types.number(self.lower(a, env), a.span, f"`{e.fn}`") for a in e.args)
                 return types.call(e.fn, args, e.span)
             case ast.Big() if e.op in NORMALIZERS or e.op == "logsumexp":
                 return self.normalizers.lower(e, env, self)
@@ -117,14 +115,20 @@ class Expressions:
         if e.name in self.scope.tensors:
             return self.read(e.name, (), env, e.span)
         raise self.report.error(
-            "A0212", f"index `{e.name}` has no meaning here", e.span, "neither kept on the left nor bound"
+            "A0212",
+            f"index `{e.name}` has no meaning here",
+            e.span,
+            "neither kept on the left nor bound",
         )
 
     def extent(self, e: ast.ExtentOf, env: Env) -> str:
         index = env.indices.get(e.name, e.name)
         if index not in self.ranks:
             raise self.report.error(
-                "A0218", f"the extent of `{e.name}` is not known", e.span, "no declared tensor has this index"
+                "A0218",
+                f"the extent of `{e.name}` is not known",
+                e.span,
+                "no declared tensor has this index",
             )
         return self.ranks.declared(index)
 
@@ -194,7 +198,10 @@ class Expressions:
             bools = (a.dtype is DType.BOOL) + (b.dtype is DType.BOOL)
             if bools == 1 or (bools == 2 and op not in ("==", "!=")):
                 raise self.report.error(
-                    "A0250", f"`{op}` compares a `bool`", e.span, f"`{a.dtype}` {op} `{b.dtype}`",
+                    "A0250",
+                    f"`{op}` compares a `bool`",
+                    e.span,
+                    f"`{a.dtype}` {op} `{b.dtype}`",
                     "use a condition as it is, or with `and`, `or`, `not`",
                 )
             parts.append(ir.Compare(op, a.expr, b.expr, span=e.span))
@@ -275,20 +282,22 @@ class Expressions:
             )
         if not any(isinstance(n, ast.Name) and n.name == unknown for n in ast.walk(equation)):
             raise self.report.error(
-                "A0240", f"the equation does not name its unknown `{unknown}`", equation.span, f"no `{unknown}` in it"
+                "A0240",
+                f"the equation does not name its unknown `{unknown}`",
+                equation.span,
+                f"no `{unknown}` in it",
             )
         local = self.names.fresh(unknown)
         inner = env.unknown(unknown, local)
         low = self.types.number(self.lower(lo, env), lo.span, "a bound")
         high = self.types.number(self.lower(hi, env), hi.span, "a bound")
         sides = [
-            self.types.number(self.lower(s, inner), s.span, "an equation") for s in equation.operands
+            self.types.number(self.lower(s, inner), s.span, "an equation")
+            for s in equation.operands
         ]
         root = ir.Compare("==", sides[0].expr, sides[1].expr, span=equation.span)
         iters = self.iters(e)
-        return Typed(
-            ir.Solve(local, low.expr, high.expr, root, iters, span=e.span), DType.FLOAT
-        )
+        return Typed(ir.Solve(local, low.expr, high.expr, root, iters, span=e.span), DType.FLOAT)
 
     def bracket(self, e: ast.Big) -> tuple[str, ast.Expr, ast.Expr]:
         """The unknown of a solve and its two bounds."""
@@ -316,7 +325,10 @@ class Expressions:
                 )
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= 1000:
                 raise self.report.error(
-                    "A0240", "`iters` is no count of steps", k.value.span, "expected an integer from 1 to 1000"
+                    "A0240",
+                    "`iters` is no count of steps",
+                    k.value.span,
+                    "expected an integer from 1 to 1000",
                 )
             iters = value
         return iters

@@ -11,30 +11,34 @@ from attndsl.cascade import walk
 from attndsl.cascade.nodes import DType
 from attndsl.diagnostics import did_you_mean
 from attndsl.frontend import ast
-from attndsl.frontend.einstein import LoneSum, occurring, write_sums
+from attndsl.frontend.domains import Domains
+from attndsl.frontend.einstein import CannotSum, occurring, write_sums
 from attndsl.frontend.expand import Defs, Expander
 from attndsl.frontend.expressions import Env, Expressions, conjoin
 from attndsl.frontend.names import Namespace, RankTable
 from attndsl.frontend.normalizers import Normalizers
 from attndsl.frontend.recurrence import Recurrence, find_recurrence
+from attndsl.frontend.refusals import refuse_sums
 from attndsl.frontend.report import Refused, Report
 from attndsl.frontend.resolve import Resolver
 from attndsl.frontend.scope import BodyTensor, Scope, build_scope, listed
 from attndsl.frontend.typing import Typed
+from attndsl.frontend.usage import check_usage
 
 
 def lower_attention(attention: ast.Attention, defs: Defs, report: Report) -> ir.Cascade | None:
     """The cascade of one attention; None if anything was refused (the reasons are in the report)."""
     before = report.errors
     scope = build_scope(attention, defs, report)
-    cascade = _Lowering(scope, report).run()
+    cascade = _Lowering(scope, report, before).run()
     return cascade if report.errors == before else None
 
 
 class _Lowering:
-    def __init__(self, scope: Scope, report: Report) -> None:
+    def __init__(self, scope: Scope, report: Report, errors_before: int) -> None:
         self.scope = scope
         self.report = report
+        self.errors_before = errors_before
         self.body: list[ir.Define] = []
         self.names = Namespace(
             {*scope.inputs, *scope.params, *scope.outputs, *scope.body, *scope.indices, *scope.defs}
@@ -46,6 +50,8 @@ class _Lowering:
         self.expander = Expander(defs=scope.defs, report=report)
         self.resolver = Resolver(scope, report)
         self.exprs = Expressions(scope, report, self.names, self.ranks, self.normalizers)
+
+        self.domains = Domains({p.name: p.dtype for p in scope.params.values()}, report)
 
     def run(self) -> ir.Cascade:
         scope = self.scope
@@ -66,6 +72,8 @@ class _Lowering:
                 case _:
                     pass
         outputs = self.outputs()
+        if self.report.errors == self.errors_before:  # a mistyped read is no unused tensor
+            check_usage(scope, self.report)
         used = frozenset(
             i
             for d in self.body
@@ -112,7 +120,11 @@ class _Lowering:
         if not self.resolver.check(value):
             raise Refused
         loose = [n for n in ast.walk(value) if isinstance(n, ast.Ref | ast.Big)]
-        loose += [n for n in ast.walk(value) if isinstance(n, ast.Name) and n.name not in self.scope.params]
+        loose += [
+            n
+            for n in ast.walk(value)
+            if isinstance(n, ast.Name) and n.name not in self.scope.params
+        ]
         if loose:
             raise self.report.error(
                 "A0231",
@@ -142,9 +154,16 @@ class _Lowering:
         for n in ast.walk(e):
             if isinstance(n, ast.Ref | ast.Big | ast.Call):
                 raise self.report.error(
-                    "A0207", "an axis is declared by more than index arithmetic", n.span, "not allowed here"
+                    "A0207",
+                    "an axis is declared by more than index arithmetic",
+                    n.span,
+                    "not allowed here",
                 )
-            if isinstance(n, ast.Name) and n.name not in self.scope.params and n.name not in self.scope.indices:
+            if (
+                isinstance(n, ast.Name)
+                and n.name not in self.scope.params
+                and n.name not in self.scope.indices
+            ):
                 known = {*self.scope.params, *self.scope.indices}
                 raise self.report.error(
                     "A0212",
@@ -165,7 +184,11 @@ class _Lowering:
             tensor.poisoned = True
             del self.body[made:]
             self.normalizers.groups = groups
+            tensor.lowered = True
+            return
         tensor.lowered = True
+        for made_here in self.body[made:]:
+            self.domains.define(made_here)
 
     def assign(self, tensor: BodyTensor) -> None:
         stmt, scope = tensor.stmt, self.scope
@@ -197,9 +220,7 @@ class _Lowering:
             )
         )
 
-    def value(
-        self, tensor: BodyTensor, expr: ast.Expr, env: Env, start: Typed | None
-    ) -> Typed:
+    def value(self, tensor: BodyTensor, expr: ast.Expr, env: Env, start: Typed | None) -> Typed:
         """The right side. A recurrence that starts from an integer is tried as one of integers first."""
         if start is None or start.dtype is not DType.INT:
             tensor.dtype = DType.FLOAT
@@ -220,12 +241,8 @@ class _Lowering:
     def sums(self, expr: ast.Expr, left: frozenset[str]) -> ast.Expr:
         try:
             return write_sums(expr, left, self.scope.not_indices)
-        except LoneSum as lone:
-            raise self.lone(lone) from None
-
-    def lone(self, error: LoneSum) -> Refused:
-        r = error.reason
-        return self.report.error(r.code, r.title, r.span, r.label, r.help)
+        except CannotSum as error:
+            raise refuse_sums(error, left, self.scope, self.report) from None
 
     def carried(self, tensor: BodyTensor, exprs: tuple[ast.Expr, ...]) -> tuple[str, ...]:
         """The batch indices of everything that the right side reads, and those that an output declares."""
@@ -246,7 +263,9 @@ class _Lowering:
         env = Env()
         for i in tensor.indices:
             if i not in self.ranks:
-                self.ranks.iterate(i, self.exprs.runs_over(i, (expr,), env, tensor.stmt.span), tensor.stmt.span)
+                self.ranks.iterate(
+                    i, self.exprs.runs_over(i, (expr,), env, tensor.stmt.span), tensor.stmt.span
+                )
 
     def domain(self, tensor: BodyTensor, where: tuple[ast.Expr, ...], env: Env) -> ir.Expr | None:
         parts: list[ir.Expr] = []
@@ -257,7 +276,9 @@ class _Lowering:
                         "A0230",
                         f"the condition on `{tensor.name}` names `{x}`, which is not its index",
                         c.span,
-                        f"`{tensor.name}` has the indices {listed(tensor.indices)}" if tensor.indices else "it has no index",
+                        f"`{tensor.name}` has the indices {listed(tensor.indices)}"
+                        if tensor.indices
+                        else "it has no index",
                         "put the condition on the tensor that is summed, or in a filter: "
                         f"`sum[{x} : …](…)`",
                     )

@@ -66,9 +66,7 @@ class Normalizers:
 
     def lower(self, e: ast.Big, env: Env, lowerer: Expressions) -> Typed:
         """The value of a normalizer (or of `logsumexp`) over reads of its tensors."""
-        indices = tuple(
-            x.name for s in e.subs if isinstance(x := ast.strip(s.expr), ast.Name)
-        )
+        indices = tuple(x.name for s in e.subs if isinstance(x := ast.strip(s.expr), ast.Name))
         if e.op == "logsumexp":
             env, over = lowerer.bind(e, env)
         else:
@@ -114,7 +112,13 @@ class Normalizers:
                     e.args[0].span,
                     f"no `{index}` in it",
                 )
-        loose = [n.name for x in (arg, where) if x is not None for n in walk.walk(x) if isinstance(n, ir.Local)]
+        loose = [
+            n.name
+            for x in (arg, where)
+            if x is not None
+            for n in walk.walk(x)
+            if isinstance(n, ir.Local)
+        ]
         inner = {n.var for n in walk.walk(arg) if isinstance(n, ir.Solve)}
         if any(name not in inner for name in loose):
             raise self.report.error(

@@ -6,6 +6,8 @@ depth limit then protects every later stage, which may recurse.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -15,10 +17,11 @@ from lark import Token, Tree
 from attndsl.diagnostics import Diagnostic, DiagnosticError
 from attndsl.frontend import ast
 from attndsl.frontend.syntax_errors import explain
-from attndsl.frontend.table import parser
 from attndsl.source import Source, Span
 
 MAX_DEPTH = 100
+MAX_DIGITS = 100
+MAX_SYNTAX_ERRORS = 10
 T = TypeVar("T")
 
 
@@ -38,7 +41,31 @@ def parse(source: Source) -> ast.File:
                 "expected `attention NAME(inputs) -> outputs { statements }`",
             )
         )
-    return cast(ast.File, _run(source, "start", 0, len(source.text)))
+    try:
+        return cast(ast.File, _run(source, "start", 0, len(source.text)))
+    except DiagnosticError as first:
+        raise DiagnosticError([*first.diagnostics, *_later(source, first)]) from None
+
+
+_ITEM = re.compile(r"^(attention|def)\b", re.MULTILINE)
+
+
+def _later(source: Source, first: DiagnosticError) -> list[Diagnostic]:
+    """The syntax errors of the items after the one that failed."""
+    span = first.diagnostics[-1].span
+    found: list[Diagnostic] = []
+    while span is not None and len(found) < MAX_SYNTAX_ERRORS:
+        item = _ITEM.search(source.text, span.end)
+        if item is None:
+            break
+        try:
+            _run(source, "start", item.start(), len(source.text))
+            break
+        except DiagnosticError as error:
+            found += error.diagnostics
+            moved = error.diagnostics[-1].span
+            span = moved if moved is not None and moved.end > item.start() else None
+    return found
 
 
 def parse_expr(source: Source, start: int, end: int) -> ast.Expr:
@@ -57,6 +84,8 @@ def parse_declaration(source: Source, start: int, end: int) -> ast.Decl:
 
 
 def _run(source: Source, rule: str, start: int, end: int) -> object:
+    from attndsl.frontend.table import parser  # here, so that `python -m` can run that module
+
     text = source.text[start:end]
     try:
         tree = parser().parse(text, start=rule)
@@ -76,9 +105,7 @@ class _Builder:
         made: dict[int, object] = {}
         depth: dict[int, int] = {}
         for node in _bottom_up(tree):
-            kids: list[Any] = [
-                made[id(k)] if isinstance(k, Tree) else k for k in node.children
-            ]
+            kids: list[Any] = [made[id(k)] if isinstance(k, Tree) else k for k in node.children]
             deepest = max((depth.get(id(k), 0) for k in node.children), default=0) + 1
             depth[id(node)] = deepest
             span = self.span(node)
@@ -98,9 +125,7 @@ class _Builder:
     def span(self, node: Tree[Token]) -> Span:
         if node.meta.empty:
             return Span(self.source, self.offset, self.offset)
-        return Span(
-            self.source, node.meta.start_pos + self.offset, node.meta.end_pos + self.offset
-        )
+        return Span(self.source, node.meta.start_pos + self.offset, node.meta.end_pos + self.offset)
 
     def ident(self, token: Token) -> ast.Ident:
         assert token.start_pos is not None and token.end_pos is not None
@@ -128,21 +153,11 @@ def _present(kids: list[Any]) -> tuple[Any, ...]:
 
 
 def _attention(b: _Builder, kids: list[Any], span: Span) -> ast.Attention:
-    # The arrow is filtered out of the tree, but the two lists lie on its two sides in the text.
-    name, *decls, block = _present(kids)
-    ident = b.ident(name)
-    arrow = _arrow(b.source.text, ident.span.end if ident.span else 0)
-    inputs = tuple(d for d in decls if d.span.start < arrow)
-    outputs = tuple(d for d in decls if d.span.start >= arrow)
-    return ast.Attention(ident, inputs, outputs, block, span=span)
-
-
-def _arrow(text: str, start: int) -> int:
-    """The offset of the header's `->`, comments skipped. A header that parsed has exactly one."""
-    at = start
-    while not text.startswith("->", at):
-        at = text.find("\n", at) if text[at] == "#" else at + 1
-    return at
+    name, *parts, block = _present(kids)
+    arrow = next(k for k, x in enumerate(parts) if isinstance(x, Token))
+    return ast.Attention(
+        b.ident(name), tuple(parts[:arrow]), tuple(parts[arrow + 1 :]), block, span=span
+    )
 
 
 def _args(kids: tuple[Any, ...]) -> tuple[tuple[ast.Expr, ...], tuple[ast.Keyword, ...]]:
@@ -191,6 +206,19 @@ def _call(_: _Builder, kids: list[Any], span: Span) -> ast.Call:
     return ast.Call(str(kids[0]), args, keywords, span=span)
 
 
+def _number(_: _Builder, kids: list[Any], span: Span) -> ast.Num:
+    number = ast.Num(str(kids[0]), span=span)
+    if len(number.text) > MAX_DIGITS:
+        raise DiagnosticError(
+            Diagnostic("A0111", f"a number has more than {MAX_DIGITS} digits", span, "too long")
+        )
+    if not math.isfinite(number.value):
+        raise DiagnosticError(
+            Diagnostic("A0111", "a number is too large", span, "overflows a double")
+        )
+    return number
+
+
 _MAKE: dict[str, Callable[[_Builder, list[Any], Span], object]] = {
     "start": lambda b, k, s: ast.File(tuple(k), span=s),
     "function": _function,
@@ -212,7 +240,7 @@ _MAKE: dict[str, Callable[[_Builder, list[Any], Span], object]] = {
     "compare": _compare,
     "binary": lambda b, k, s: ast.Binary(str(k[1]), k[0], k[2], span=s),
     "sign": lambda b, k, s: ast.Unary(str(k[0]), k[1], span=s),
-    "number": lambda b, k, s: ast.Num(str(k[0]), span=s),
+    "number": _number,
     "true": lambda b, k, s: ast.Bool(True, span=s),
     "false": lambda b, k, s: ast.Bool(False, span=s),
     "name": lambda b, k, s: ast.Name(str(k[0]), span=s),

@@ -126,4 +126,6 @@ def _subs(subs: tuple[ast.Sub, ...], *, filtered: bool = False) -> str:
 
 
 def _args(args: tuple[ast.Expr, ...], keywords: tuple[ast.Keyword, ...]) -> str:
-    return ", ".join([*map(print_expr, args), *(f"{k.name}={print_expr(k.value)}" for k in keywords)])
+    return ", ".join(
+        [*map(print_expr, args), *(f"{k.name}={print_expr(k.value)}" for k in keywords)]
+    )

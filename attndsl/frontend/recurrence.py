@@ -81,7 +81,9 @@ def _step(tensor: BodyTensor, own: ast.Ref | ast.Name, report: Report) -> Recurr
             "A0213",
             f"`{tensor.name}` is read before it is assigned",
             own.span,
-            "it reads itself at the same point" if not steps else "it steps along two indices at once",
+            "it reads itself at the same point"
+            if not steps
+            else "it steps along two indices at once",
             "a recurrence reads its own past: `t-1` in place of `t`, in one index",
         )
     return steps[0]

@@ -64,7 +64,11 @@ class Resolver:
         scope = self.scope
         if name in OPERATORS or name in FUNCTIONS or name in scope.defs:
             self.report.error(
-                "A0204", f"`{name}` is not called", span, "a function without its arguments", f"write `{name}(…)`"
+                "A0204",
+                f"`{name}` is not called",
+                span,
+                "a function without its arguments",
+                f"write `{name}(…)`",
             )
             return
         names = {*scope.tensors, *scope.params, *known}
@@ -74,7 +78,11 @@ class Resolver:
         elif name in ("inf", "infinity", "nan"):
             help = "restrict the domain instead: `where`, or a filter in a reduction"
         self.report.error(
-            "A0212", f"unknown name `{name}`", span, "no tensor, parameter or index has this name", help
+            "A0212",
+            f"unknown name `{name}`",
+            span,
+            "no tensor, parameter or index has this name",
+            help,
         )
 
     def _extent(self, e: ast.ExtentOf, known: frozenset[str]) -> None:
@@ -112,10 +120,15 @@ class Resolver:
             )
         elif e.name in scope.params:
             self.report.error(
-                "A0205", f"parameter `{e.name}` is read with brackets", e.span, "a parameter is one number"
+                "A0205",
+                f"parameter `{e.name}` is read with brackets",
+                e.span,
+                "a parameter is one number",
             )
         elif e.name in scope.indices:
-            self.report.error("A0204", f"index `{e.name}` is read as a tensor", e.span, "an index has no elements")
+            self.report.error(
+                "A0204", f"index `{e.name}` is read as a tensor", e.span, "an index has no elements"
+            )
         else:
             self.report.error(
                 "A0212",
@@ -140,7 +153,11 @@ class Resolver:
         )
         form = f"{tensor}[{','.join(want)}]" if want else tensor
         batch = scope.inputs[tensor].batch if tensor in scope.inputs else frozenset()
-        note = f"; `batch` leaves out {', '.join(f'`{b}`' for b in scope.batch if b in batch)}" if batch else ""
+        note = (
+            f"; `batch` leaves out {', '.join(f'`{b}`' for b in scope.batch if b in batch)}"
+            if batch
+            else ""
+        )
         plural = "index" if len(want) == 1 else "indices"
         self.report.error(
             "A0205",
@@ -164,13 +181,22 @@ class Resolver:
             self._not_operator(e)
             return
         if not e.subs:
-            self.report.error("A0205", f"`{e.op}` names no index", e.span, "empty brackets", f"write `{e.op}[j](…)`")
+            self.report.error(
+                "A0205",
+                f"`{e.op}` names no index",
+                e.span,
+                "empty brackets",
+                f"write `{e.op}[j](…)`",
+            )
         names: set[str] = set()
         for s in e.subs:
             self._bound(e, s, names)
         if e.op != "solve" and e.keywords:
             self.report.error(
-                "A0205", f"`{e.op}` takes no keyword arguments", e.keywords[0].span, "written by keyword"
+                "A0205",
+                f"`{e.op}` takes no keyword arguments",
+                e.keywords[0].span,
+                "written by keyword",
             )
         if len(e.args) != 1:
             self.report.error(
@@ -185,16 +211,24 @@ class Resolver:
         x = ast.strip(s.expr)
         if not isinstance(x, ast.Name):
             self.report.error(
-                "A0207", f"`{e.op}` needs a lone index in its brackets", s.expr.span, "expected one index"
+                "A0207",
+                f"`{e.op}` needs a lone index in its brackets",
+                s.expr.span,
+                "expected one index",
             )
             return
         if x.name in self.scope.not_indices:
             what = "parameter" if x.name in self.scope.params else "tensor"
             self.report.error(
-                "A0211", f"`{e.op}` binds `{x.name}`, which is a {what}", x.span, "expected the name of an index"
+                "A0211",
+                f"`{e.op}` binds `{x.name}`, which is a {what}",
+                x.span,
+                "expected the name of an index",
             )
         if x.name in names:
-            self.report.error("A0207", f"`{e.op}` names index `{x.name}` twice", x.span, "again here")
+            self.report.error(
+                "A0207", f"`{e.op}` names index `{x.name}` twice", x.span, "again here"
+            )
         names.add(x.name)
 
     def _not_operator(self, e: ast.Big) -> None:
@@ -217,7 +251,8 @@ class Resolver:
                 f"unknown reduction `{e.op}`",
                 e.span,
                 "not an operator of the language",
-                did_you_mean(e.op, OPERATORS) or f"there are {', '.join(f'`{o}`' for o in sorted(OPERATORS))}",
+                did_you_mean(e.op, OPERATORS)
+                or f"there are {', '.join(f'`{o}`' for o in sorted(OPERATORS))}",
             )
 
     def _call(self, e: ast.Call) -> None:
@@ -226,7 +261,10 @@ class Resolver:
             return
         if e.keywords:
             self.report.error(
-                "A0205", f"`{e.fn}` takes no keyword arguments", e.keywords[0].span, "written by keyword"
+                "A0205",
+                f"`{e.fn}` takes no keyword arguments",
+                e.keywords[0].span,
+                "written by keyword",
             )
         several = e.fn in ("min", "max")
         if several and len(e.args) < 2:

@@ -5,7 +5,6 @@ Source: language reference, sections 2-7.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -65,7 +64,6 @@ class BodyTensor:
     dtype: DType | None = None
     lowered: bool = False
     poisoned: bool = False
-    used: bool = False
 
     @property
     def name(self) -> str:
@@ -116,14 +114,18 @@ class _Builder:
     # --- batch -----------------------------------------------------------------------------------------------------
 
     def batch(self) -> None:
-        declared = {x for d in self.scope.attention.inputs for e in d.dims or () for x in names_in(e)}
+        declared = {
+            x for d in self.scope.attention.inputs for e in d.dims or () for x in names_in(e)
+        }
         batch: list[str] = []
         for stmt in self.scope.attention.body:
             if not isinstance(stmt, ast.Batch):
                 continue
             for n in stmt.names:
                 if n.name in batch:
-                    self.report.error("A0202", f"batch index `{n.name}` is written twice", n.span, "again here")
+                    self.report.error(
+                        "A0202", f"batch index `{n.name}` is written twice", n.span, "again here"
+                    )
                 elif n.name not in declared:
                     self.report.error(
                         "A0212",
@@ -144,7 +146,9 @@ class _Builder:
             name = d.name.name
             self.allowed(d.name, "an input")
             if name in seen:
-                report.error("A0202", f"`{name}` is declared twice", d.name.span, "declared again here")
+                report.error(
+                    "A0202", f"`{name}` is declared twice", d.name.span, "declared again here"
+                )
                 continue
             seen.add(name)
             dtype = self.dtype(d)
@@ -213,7 +217,10 @@ class _Builder:
             return DType.FLOAT
         if d.type.name not in TYPES:
             self.report.error(
-                "A0209", f"unknown type `{d.type.name}`", d.type.span, "expected `float`, `int` or `bool`"
+                "A0209",
+                f"unknown type `{d.type.name}`",
+                d.type.span,
+                "expected `float`, `int` or `bool`",
             )
             return DType.FLOAT
         return DType(d.type.name)
@@ -233,7 +240,9 @@ class _Builder:
                 "A0206",
                 f"the default of `{d.name.name}` {what}",
                 d.default.span,
-                f"expected a `{dtype}` written as a number" if dtype is not DType.BOOL else "expected `True` or `False`",
+                f"expected a `{dtype}` written as a number"
+                if dtype is not DType.BOOL
+                else "expected `True` or `False`",
             )
             return None
         return float(value) if dtype is DType.FLOAT and value is not None else value
@@ -245,19 +254,27 @@ class _Builder:
             name = d.name.name
             self.allowed(d.name, "an output")
             if name in self.scope.outputs or name in self.scope.inputs or name in self.scope.params:
-                self.report.error("A0202", f"`{name}` is declared twice", d.name.span, "declared again here")
+                self.report.error(
+                    "A0202", f"`{name}` is declared twice", d.name.span, "declared again here"
+                )
                 continue
             indices: list[str] = []
             for e in d.dims or ():
                 e = ast.strip(e)
                 if not isinstance(e, ast.Name) or e.name in self.scope.params:
                     self.report.error(
-                        "A0207", f"an axis of output `{name}` is no lone index", e.span, "expected one index"
+                        "A0207",
+                        f"an axis of output `{name}` is no lone index",
+                        e.span,
+                        "expected one index",
                     )
                     continue
                 if e.name in indices:
                     self.report.error(
-                        "A0207", f"index `{e.name}` is written twice in `{name}`", e.span, "again here"
+                        "A0207",
+                        f"index `{e.name}` is written twice in `{name}`",
+                        e.span,
+                        "again here",
                     )
                     continue
                 self.declare(e.name, e.span)
@@ -282,7 +299,10 @@ class _Builder:
                         self.allowed(b.name, "an index")
                         if b.name.name in self.scope.ranks:
                             self.report.error(
-                                "A0202", f"rank `{b.name.name}` is written twice", b.name.span, "again here"
+                                "A0202",
+                                f"rank `{b.name.name}` is written twice",
+                                b.name.span,
+                                "again here",
                             )
                             continue
                         self.declare(b.name.name, b.name.span)
@@ -335,7 +355,9 @@ class _Builder:
                 self.batch_index(e.name, e.span)
                 continue
             if e.name in indices:
-                report.error("A0207", f"index `{e.name}` is written twice in `{name}`", e.span, "again here")
+                report.error(
+                    "A0207", f"index `{e.name}` is written twice in `{name}`", e.span, "again here"
+                )
                 continue
             self.declare(e.name, e.span)
             indices.append(e.name)
@@ -360,7 +382,9 @@ class _Builder:
     def allowed(self, name: ast.Ident, what: str) -> None:
         reason = why_taken(name.name)
         if reason is not None:
-            self.report.error("A0201", f"`{name.name}` cannot name {what}", name.span, f"it {reason}")
+            self.report.error(
+                "A0201", f"`{name.name}` cannot name {what}", name.span, f"it {reason}"
+            )
         elif name.name in self.scope.defs:
             self.report.error(
                 "A0201", f"`{name.name}` cannot name {what}", name.span, "it is the name of a def"
@@ -368,7 +392,10 @@ class _Builder:
 
     def clashes(self) -> None:
         scope = self.scope
-        others = {**{n: "a tensor" for n in (*scope.inputs, *scope.body)}, **{n: "a parameter" for n in scope.params}}
+        others = {
+            **{n: "a tensor" for n in (*scope.inputs, *scope.body)},
+            **{n: "a parameter" for n in scope.params},
+        }
         for index, span in scope.indices.items():
             if index in others:
                 self.report.error(
@@ -443,7 +470,6 @@ __all__ = [
     "Scope",
     "build_scope",
     "constant",
-    "dataclasses",
     "listed",
     "names_in",
 ]

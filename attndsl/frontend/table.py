@@ -78,7 +78,11 @@ def _read(path: Path) -> bytes | None:
 
 def main(argv: list[str]) -> int:
     if "--check" in argv:
-        print("current" if is_current() else f"{TABLE.name} is stale: run {sys.executable} -m {__spec__.name}")
+        print(
+            "current"
+            if is_current()
+            else f"{TABLE.name} is stale: run {sys.executable} -m {__spec__.name}"
+        )
         return 0 if is_current() else 1
     write()
     print(f"wrote {TABLE}")

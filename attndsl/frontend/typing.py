@@ -41,7 +41,11 @@ class Types:
     def bool(self, t: Typed, span: Span | None, what: str) -> Typed:
         if t.dtype is not DType.BOOL:
             raise self.report.error(
-                "A0250", f"{what} needs a condition", span, f"this is of type `{t.dtype}`", "compare it: `… != 0`"
+                "A0250",
+                f"{what} needs a condition",
+                span,
+                f"this is of type `{t.dtype}`",
+                "compare it: `… != 0`",
             )
         return t
 
