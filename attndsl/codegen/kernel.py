@@ -74,12 +74,17 @@ def lone(sub: Expr, program: TileProgram) -> Axis | None:
 
 @dataclass(frozen=True, slots=True)
 class Stride:
-    """A stride argument: of `axis` of `tensor`; `wide` ones only ever multiply scalars."""
+    """A stride argument: of `axis` of `tensor`.
+
+    `wide` ones only ever multiply scalars, and are 64-bit. `free` ones may have any value without a new compilation: those
+    of tensors that are not read in rows of memory, where the alignment of a row decides how wide the loads are.
+    """
 
     name: str
     tensor: str
     axis: int
     wide: bool
+    free: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +145,24 @@ class KernelPrinter:
         for name in dict.fromkeys((*program.reads, *program.writes)):
             self.pointers[name] = fresh(f"{name}_ptr")
         narrow: set[tuple[str, int]] = set()
+        in_rows: set[str] = set()
         for s in statements(program):
             if isinstance(s, Load | Store | Scatter):
                 for k, sub in enumerate(s.subs):
                     if self._free(sub) & self._blocked():
                         narrow.add((s.tensor, k))
+                    axis = lone(sub, program)
+                    if axis is not None and axis.role is Role.FULL:
+                        in_rows.add(s.tensor)
         for name in self.pointers:
             buffer = self.plan.buffer(name)
             if buffer.kind is STRIDED:
                 for k, rank in enumerate(buffer.ranks):
                     stride = fresh(f"stride_{name}_{rank}")
-                    self.strides[name, k] = Stride(stride, name, k, wide=(name, k) not in narrow)
+                    wide = (name, k) not in narrow
+                    self.strides[name, k] = Stride(
+                        stride, name, k, wide, wide and name not in in_rows
+                    )
         full = {a.rank for a in program.axes if a.role in (Role.FULL, Role.POINT)}
         ranks = [a.rank for a in program.axes]
         ranks += [

@@ -29,10 +29,12 @@ from attndsl.schedule.tile import (
     Compute,
     Declare,
     Dot,
+    HostScale,
     HostSum,
     Load,
     Plan,
     Role,
+    Step,
     TileProgram,
 )
 
@@ -115,7 +117,16 @@ def render_module(name: str, forward: Plan, backward: Plan | None, header: str) 
 
 def module_context(name: str, forward: Plan, backward: Plan | None, header: str) -> ModuleContext:
     """Everything that the module template places."""
-    own = {"configure", "launch_stride", "accumulator", "sum_into", "choose", "shared_bytes", "Any"}
+    own = {
+        "configure",
+        "launch_stride",
+        "accumulator",
+        "sum_into",
+        "fixed_scale",
+        "choose",
+        "shared_bytes",
+        "Any",
+    }
     module = _Module(Namespace(RESERVED | helpers.names() | own))
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
@@ -172,7 +183,9 @@ def _arguments(plan: Plan, program: TileProgram, printer: KernelPrinter) -> tupl
         out.append(Argument(pointer, pointer, f"tensor:{tensor}", *_element(plan.buffer(tensor))))
     for s in printer.strides.values():
         last = s.axis == len(plan.buffer(s.tensor).ranks) - 1
-        kind = "wide" if s.wide else ("stride_last" if last else "stride")
+        kind = (
+            "wide" if s.free else ("stride_last" if last else "stride_wide" if s.wide else "stride")
+        )
         declared = f"{s.name}: tl.int64" if s.wide else s.name
         out.append(Argument(s.name, declared, f"stride:{s.tensor}:{s.axis}", kind))
     for e in printer.extents.values():
@@ -274,16 +287,27 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
 
 def _launcher(name: str, plan: Plan, module: _Module) -> LauncherContext:
     names = Namespace(
-        RESERVED | {"configure", "launch_stride", "accumulator", "sum_into", "device", "table"}
+        RESERVED
+        | {
+            "configure",
+            "launch_stride",
+            "accumulator",
+            "sum_into",
+            "fixed_scale",
+            "device",
+            "table",
+        }
     )
     written: set[str] = set()
     ranks: dict[str, None] = {}
     for step in plan.steps:
-        written |= {step.out} if isinstance(step, HostSum) else set(step.writes)
+        written |= set(step.writes) if isinstance(step, TileProgram) else {step.out}
+        if isinstance(step, HostScale):
+            ranks.update(dict.fromkeys(step.count))
     tensors = {b.name: names.fresh(b.name) for b in plan.buffers}
-    contexts: list[tuple[TileProgram | HostSum, KernelContext | None]] = []
+    contexts: list[tuple[Step, KernelContext | None]] = []
     for step in plan.steps:
-        if isinstance(step, HostSum):
+        if not isinstance(step, TileProgram):
             contexts.append((step, None))
             continue
         context, printer = _kernel(plan, step, module)
@@ -299,14 +323,13 @@ def _launcher(name: str, plan: Plan, module: _Module) -> LauncherContext:
     setup += [f'{v} = extents["{r}"]' for r, v in lengths.items()]
     setup.append("acc, ACC = accumulator(inputs)")
     setup.append("device = next(iter(inputs.values())).device")
-    sums = {s.out for s in plan.steps if isinstance(s, HostSum)}
+    sums = {s.out for s in plan.steps if not isinstance(s, TileProgram)}
     setup += [_allocation(b, tensors, lengths) for b in made if b.name not in sums]
     steps = [
-        _host_sum(step, plan, tensors, lengths)
+        _host_step(step, plan, tensors, lengths)
         if context is None
         else _launch(step, context, tensors, lengths)
         for step, context in contexts
-        if isinstance(step, HostSum) == (context is None)
     ]
     kept = [b.name for b in made if b.kind in (BufferKind.OUTPUT, BufferKind.RESIDUAL)]
     return LauncherContext(
@@ -337,6 +360,19 @@ def _allocation(buffer: Buffer, tensors: dict[str, str], lengths: dict[str, str]
     return f"{tensors[buffer.name]} = {call}"
 
 
+def _host_step(
+    step: Step, plan: Plan, tensors: dict[str, str], lengths: dict[str, str]
+) -> StepContext:
+    if isinstance(step, HostScale):
+        count = " * ".join(lengths[r] for r in step.count) or "1"
+        return StepContext(
+            comment=f"{step.out}: the scale of a fixed-point sum, from its largest term",
+            lines=(f"{tensors[step.out]} = fixed_scale({tensors[step.src]}, {count})",),
+        )
+    assert isinstance(step, HostSum)
+    return _host_sum(step, plan, tensors, lengths)
+
+
 def _host_sum(
     step: HostSum, plan: Plan, tensors: dict[str, str], lengths: dict[str, str]
 ) -> StepContext:
@@ -351,7 +387,7 @@ def _host_sum(
 
 
 def _launch(
-    step: TileProgram | HostSum,
+    step: Step,
     context: KernelContext,
     tensors: dict[str, str],
     lengths: dict[str, str],

@@ -1,0 +1,214 @@
+"""Ahead-of-time compilation of a generated Triton module, on any Linux machine, with or without a GPU.
+
+    kernels = compile_kernels(Path("alibi.py"), extents={"e": 128, "f": 128})
+    [(k.name, k.target, k.registers, k.spills) for k in kernels]
+
+Each kernel and target is compiled in a process of its own. The layout class compiled for is the usual one: the last axis
+of a tensor is contiguous, other strides and all addresses are multiples of 16.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from attndsl.codegen.configs import choose
+from attndsl.codegen.sass import SassStats, disassemble, sass_stats
+
+# Shared memory that one block may ask for, in bytes.
+SHARED_MEMORY = {
+    "sm_80": 163 * 1024,
+    "sm_86": 99 * 1024,
+    "sm_89": 99 * 1024,
+    "sm_90": 227 * 1024,
+    "sm_100": 227 * 1024,
+    "sm_120": 99 * 1024,
+}
+ITEM_SIZE = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
+
+
+class CompileError(Exception):
+    """Triton or its assembler refused a kernel."""
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """One kernel for one target. `registers` are per thread, `spills` bytes of stack per thread, `shared` bytes."""
+
+    name: str
+    target: str
+    ptx: str
+    cubin: bytes
+    registers: int
+    spills: int
+    shared: int
+    config: Mapping[str, int]
+
+    @cached_property
+    def sass(self) -> str:
+        """The machine code as text."""
+        return disassemble(self.cubin)
+
+    @cached_property
+    def sass_stats(self) -> SassStats:
+        """Instruction counts, in all and inside loops."""
+        return sass_stats(self.sass)
+
+
+def kernel_table(source: str) -> dict[str, Any]:
+    """The table `KERNELS` of a generated module, read without importing it."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            if node.target.id == "KERNELS" and node.value is not None:
+                table: dict[str, Any] = ast.literal_eval(node.value)
+                return table
+    raise ValueError("the module has no table `KERNELS`")
+
+
+def full_ranks(source: str) -> frozenset[str]:
+    """The ranks whose extents must be known to compile the kernels of a module."""
+    table = kernel_table(source)
+    return frozenset(
+        of for k in table.values() for _, kind, of in k["arguments"] if kind in ("full", "pad")
+    )
+
+
+def compile_kernels(
+    module: Path,
+    *,
+    targets: Sequence[str] = ("sm_80", "sm_90"),
+    dtype: str = "bf16",
+    extents: Mapping[str, int],
+    dtypes: Mapping[str, str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+) -> list[CompiledKernel]:
+    """Compile every kernel of a generated module for every target, in parallel.
+
+    `extents` gives the FULL ranks (head dims), `dtype` the type of the inputs (`bf16`, `fp16`, `fp32`, `fp64`), `dtypes`
+    that of inputs which differ, `config` block sizes that override the defaults.
+
+    Raises: CompileError with the compiler's words; ValueError (A0502) where no tile fits the target.
+    """
+    table = kernel_table(module.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="attndsl-aot-") as folder:
+        jobs: list[tuple[str, str, dict[str, int], Path]] = []
+        for name, kernel in table.items():
+            for target in targets:
+                chosen = _config(name, kernel, target, dtype, extents, config)
+                job = _job(kernel, dtype, extents, dtypes or {}, chosen)
+                job.update(
+                    module=str(module.resolve()),
+                    kernel=name,
+                    capability=int(target.removeprefix("sm_")),
+                )
+                path = Path(folder) / f"{name}-{target}.json"
+                path.write_text(json.dumps(job), encoding="utf-8")
+                jobs.append((name, target, chosen, path))
+        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            return list(pool.map(lambda j: _compile(*j), jobs))
+
+
+def _config(
+    name: str,
+    kernel: Mapping[str, Any],
+    target: str,
+    dtype: str,
+    extents: Mapping[str, int],
+    config: Mapping[str, Any] | None,
+) -> dict[str, int]:
+    smem = SHARED_MEMORY.get(target, 99 * 1024)
+    chosen = choose(kernel["facts"], dict(extents), ITEM_SIZE[dtype], smem)
+    own = (config or {}).get(name, config or {})
+    chosen.update((k, int(v)) for k, v in own.items() if k in chosen)
+    return chosen
+
+
+def _job(
+    kernel: Mapping[str, Any],
+    dtype: str,
+    extents: Mapping[str, int],
+    dtypes: Mapping[str, str],
+    config: Mapping[str, int],
+) -> dict[str, Any]:
+    """Signature, constants and alignment of one kernel, from its table of arguments."""
+    wide = "fp64" if dtype == "fp64" else "fp32"
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    aligned: list[str] = []
+    for name, kind, of in kernel["arguments"]:
+        signature[name] = "constexpr"
+        match kind:
+            case "pointer_like":
+                signature[name] = f"*{dtypes.get(of, dtype)}"
+                aligned.append(name)
+            case "pointer_acc" | "pointer_int" | "pointer_bool" | "pointer_fixed":
+                signature[name] = {"pointer_acc": f"*{wide}", "pointer_bool": "*i1"}.get(
+                    kind, "*i64"
+                )
+                aligned.append(name)
+            case "wide":
+                signature[name] = "i64"
+            case "stride" | "stride_wide":
+                signature[name] = "i32" if kind == "stride" else "i64"
+                aligned.append(name)
+            case "stride_last":
+                constants[name] = 1
+            case "extent" | "param_int":
+                signature[name] = "i32"
+            case "param_float":
+                signature[name] = "fp64"
+            case "param_bool":
+                signature[name] = "u1"
+            case "full":
+                constants[name] = int(extents[of])
+            case "pad":
+                constants[name] = max(16, 1 << (int(extents[of]) - 1).bit_length())
+            case "block":
+                constants[name] = config[name]
+            case "acc":
+                constants[name] = "float64" if dtype == "fp64" else "float32"
+            case "stages":
+                constants[name] = config["num_stages"]
+            case _:
+                raise AssertionError(kind)
+    options = {k: config[k] for k in ("num_warps", "num_stages")}
+    return {"signature": signature, "constants": constants, "aligned": aligned, "options": options}
+
+
+def _compile(name: str, target: str, config: dict[str, int], path: Path) -> CompiledKernel:
+    # -P: the folder of the worker, where a triton.py lies too, must not shadow Triton.
+    worker = Path(__file__).with_name("aot_worker.py")
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-P", str(worker), str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+    )
+    if done.returncode != 0:
+        raise CompileError(f"{name} for {target} with {config}:\n{done.stderr[-6000:]}")
+    result = json.loads(path.with_suffix(".out").read_text(encoding="utf-8"))
+    usage = {k: int(v) for k, v in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", result["usage"])}
+    return CompiledKernel(
+        name=name,
+        target=target,
+        ptx=path.with_suffix(".ptx").read_text(encoding="utf-8"),
+        cubin=path.with_suffix(".cubin").read_bytes(),
+        registers=usage["REG"],
+        spills=usage.get("STACK", 0) + usage.get("LOCAL", 0),
+        shared=result["shared"],
+        config=config,
+    )
