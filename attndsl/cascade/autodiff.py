@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from attndsl.cascade.definedness import Conditions, at, conjunction, defined, domains, unique
-from attndsl.cascade.derivatives import differentiable, leaves
+from attndsl.cascade.derivatives import differentiable, leaves, singular
 from attndsl.cascade.fold import Folding
 from attndsl.cascade.hoist import hoist
 from attndsl.cascade.invariance import unseen
 from attndsl.cascade.monomials import Monomial, monomial
 from attndsl.cascade.nodes import (
+    Binary,
     Cascade,
     Define,
     DType,
@@ -29,10 +30,13 @@ from attndsl.cascade.nodes import (
     Output,
     Read,
     Reduce,
+    Reduction,
     TensorDecl,
+    Unary,
 )
 from attndsl.cascade.names import Names, needed_inputs, params_of, ranks_of
 from attndsl.cascade.residuals import is_kept, sequences
+from attndsl.cascade.signs import Sign, sign_of, signs
 from attndsl.cascade.swap import Contractions, swapped
 from attndsl.cascade.terms import Term, Writer, gather
 from attndsl.cascade.types import Types
@@ -82,15 +86,23 @@ class _Backward:
         self.sequence = sequences(self.forward)
         self.summed = _with_reduction(self.forward)
         self.logs: set[str] = set()
-        self.writer = Writer(lambda e: bool(reads(e) & self.summed))
+        self.signs = signs(self.forward)
+        self.singular = frozenset(n for d in self.forward.body for n in singular(d.expr))
+        self.writer = Writer(self.may_vanish, self.finite)
+        self.plain = {
+            d.tensor for d in self.forward.body if d.tensor in {o.name for o in cascade.outputs}
+        }
         self.indices = {t.name: t.ranks for t in cascade.inputs}
         self.indices |= {d.tensor: d.indices for d in self.forward.body}
         self.terms: dict[str, list[Term]] = {n: [] for n in self.indices}
         self.made: list[Define] = []
+        self.values: dict[Expr, str] = {}
         self.renamed: dict[str, str] = {}
         self.seen = {i for d in self.forward.body for i in d.indices}
         self.contractions = Contractions(self.forward, self.domains)
-        self.folding = Folding(self.forward, hidden, self.keep, self.repeat)
+        self.folding = Folding(
+            self.forward, hidden, self.keep, self.repeat, self.contractions.expand
+        )
         self.gradients: dict[str, list[Term]] = {}
         self.own = {
             d.tensor: self.domains[d.tensor] for d in self.forward.body if not self.is_kept(d)
@@ -111,6 +123,18 @@ class _Backward:
     def _part(self, tensor: str) -> str:
         return self.names.tensor(f"{tensor}_part")
 
+    def may_vanish(self, divisor: Expr) -> bool:
+        """A divisor that can be 0 together with its dividend: one that contains a reduction, or a singular point."""
+        if not reads(divisor) & (self.summed | self.singular):
+            return False
+        return sign_of(divisor, self.signs) is not Sign.POSITIVE
+
+    def finite(self, factor: Expr) -> bool:
+        """Constants, inputs, gradients: anything but a tensor that may be infinite, or a function of one."""
+        if isinstance(factor, Read):
+            return factor.tensor not in self.forward.defined or factor.tensor in self.plain
+        return not reads(factor)
+
     # --- the sweep ---
 
     def run(self) -> Gradient:
@@ -127,7 +151,7 @@ class _Backward:
             if d.tensor in self.active and self.terms[d.tensor]:
                 self.step(d)
         for name, out in gradients.items():
-            parts = [self.write(self.folded(t), ()) for t in self.simplified(self.terms[name])]
+            parts = [self.write(self.folded(t, "G"), ()) for t in self.simplified(self.terms[name])]
             self.define(out, self.indices[name], self.writer.total(parts), ())
         return self.package(cotangents, gradients, decls)
 
@@ -151,14 +175,25 @@ class _Backward:
         """A factor that contains a reduction is a tensor of its own."""
         for n in walk(e):
             if isinstance(n, Reduce):
-                indices = tuple(sorted(free(n)))
-                name = self.names.tensor("ties" if n == e else "factor")
-                self.define(name, indices, n, ())
-                self.summed |= {name}
-                return self.named_reductions(
-                    _replace(e, n, Read(name, tuple(Index(i) for i in indices)))
-                )
+                stem = "slope" if isinstance(n.body, Binary | Unary) else "ties"
+                return self.named_reductions(_replace(e, n, self.shared(n, stem, ())))
         return e
+
+    def shared(self, e: Reduce, stem: str, domain: Conditions) -> Read:
+        """The tensor of this value, made once."""
+        indices = self.ordered(free(e))
+        key = canonical(e)
+        if key not in self.values:
+            name = self.names.tensor(stem)
+            self.define(name, indices, e, domain)
+            self.summed |= {name}
+            self.values[key] = name
+        return Read(self.values[key], tuple(Index(i) for i in indices))
+
+    def ordered(self, names: frozenset[str]) -> tuple[str, ...]:
+        """Indices in the order of the program's ranks: batch first."""
+        order = [*self.original.batch, *self.names.ranks]
+        return tuple(sorted(names, key=order.index))
 
     # --- the gradient of one tensor ---
 
@@ -166,7 +201,7 @@ class _Backward:
         """The gradient of a tensor as a product; sums get a name, and so does what is used twice."""
         domain = self.domains[d.tensor][1]
         terms = self.simplified(self.terms[d.tensor])
-        parts = [self.write(self.folded(t), domain) for t in terms]
+        parts = [self.write(self.folded(t, f"d{d.tensor}"), domain) for t in terms]
         if len(parts) == 1 and not (shared and self.costly(parts[0])):
             content, core = self.outside(parts[0])
             if not any(isinstance(n, Reduce) for b, _ in core.powers for n in walk(b)):
@@ -195,8 +230,53 @@ class _Backward:
         inverse = content.inverse()
         self.gradients[gradient.tensor] = [t.times(inverse) for t in terms]
 
-    def folded(self, t: Term) -> Term:
-        return Term(self.folding.fold(t.factor), t.indices, t.where)
+    def folded(self, t: Term, stem: str) -> Term:
+        return self.contracted(Term(self.folding.fold(t.factor), t.indices, t.where), stem)
+
+    def contracted(self, t: Term, stem: str) -> Term:
+        """A sum over features inside becomes a tensor of its own: `dP[i,j] = sum[f](V[j,f] * dO[i,f])`.
+
+        Only where it is over a pair of sequences, which is a matrix product; it is made once for all its uses.
+        """
+        held = frozenset(i for c in t.where for i in free(c))
+        inner = frozenset(
+            i
+            for i in t.indices
+            if i not in held and self.names.root(i) not in (*self.sequence, *self.original.batch)
+        )
+        chosen = [(b, p) for b, p in t.factor.powers if free(b) & inner]
+        if not chosen:
+            return t
+        around = frozenset(i for b, _ in chosen for i in free(b)) - inner
+        if sum(self.names.root(i) in self.sequence for i in around) < 2:
+            return t
+        rest = Monomial.of(t.factor.coeff, [x for x in t.factor.powers if x not in chosen])
+        order = tuple(i for i in t.indices if i in inner)
+        whole = Term(Monomial.of(Fraction(1), chosen), order)
+        weights = [b.tensor for b, p in rest.powers if isinstance(b, Read) and self.is_pair(b)]
+        g = self.pair(
+            whole, around, f"d{self.renamed.get(weights[0], weights[0])}" if weights else stem
+        )
+        return Term(rest * monomial(g), tuple(i for i in t.indices if i not in inner), t.where)
+
+    def is_pair(self, e: Read) -> bool:
+        return (
+            sum(isinstance(s, Index) and self.names.root(s.name) in self.sequence for s in e.subs)
+            > 1
+        )
+
+    def pair(self, t: Term, around: frozenset[str], stem: str) -> Read:
+        """The tensor of a sum over features, with the program's own names for its indices."""
+        names: dict[str, str] = {}
+        for i in self.ordered(around):
+            root = self.names.root(i)
+            names[i] = i if root in names.values() or root in t.indices else root
+        own = t.rename(names)
+        value = Reduce(Reduction.SUM, own.indices, self.writer.product(own.factor))
+        made = self.shared(value, stem, ())
+        self.gradients[made.tensor] = [own]
+        back = {own: i for i, own in names.items()}
+        return dataclasses.replace(made, subs=tuple(rename(s, back) for s in made.subs))
 
     def named(self, d: Define, parts: list[Monomial], domain: Conditions, stem: str = "") -> Read:
         name = self.names.tensor(stem or f"d{d.tensor}")
@@ -250,9 +330,9 @@ class _Backward:
 
     # --- what folding makes ---
 
-    def keep(self, indices: tuple[str, ...], value: Expr) -> str:
+    def keep(self, stem: str, indices: tuple[str, ...], value: Expr) -> str:
         """A log-sum-exp that the forward program has to return."""
-        name = self.names.tensor("L")
+        name = self.names.tensor(stem)
         d = Define(name, indices, value)
         self.forward = dataclasses.replace(self.forward, body=(*self.forward.body, d))
         self.indices[name] = indices
@@ -373,6 +453,16 @@ class _Backward:
 def _used(d: Define) -> frozenset[str]:
     parts = (d.expr, d.where, d.init)
     return frozenset(n for e in parts if e is not None for n in reads(e))
+
+
+def canonical(e: Expr) -> Expr:
+    """With bound indices named by their place, so that equal sums are equal."""
+    bound: dict[str, str] = {}
+    for n in walk(e):
+        if isinstance(n, Reduce):
+            for i in n.indices:
+                bound.setdefault(i, f"#{len(bound)}")
+    return rename(e, bound)
 
 
 def _sums(m: Monomial) -> bool:

@@ -41,7 +41,7 @@ from attndsl.cascade.nodes import (
     Solve,
     Unary,
 )
-from attndsl.cascade.walk import children, rename, rewrite
+from attndsl.cascade.walk import children, reads, rename, rewrite, walk
 
 ONE, ZERO = Const(1), Const(0)
 
@@ -63,6 +63,20 @@ def leaves(
 ) -> list[Leaf]:
     """The leaves of a definition that read a tensor in `active`; `fresh` renames an index."""
     return list(_Walk(d, active, None, domains, fresh).go(d.expr, Leaf(_NOWHERE, Monomial())))
+
+
+def singular(e: Expr) -> frozenset[str]:
+    """Tensors at whose zeros a derivative in `e` would be infinite: below roots, logarithms, small powers."""
+    out: frozenset[str] = frozenset()
+    for n in walk(e):
+        match n:
+            case Call("log" | "log2" | "sqrt" | "rsqrt", (x,)):
+                out |= reads(x)
+            case Binary("**", x, Const(value=v)) if v < 1:
+                out |= reads(x)
+            case _:
+                pass
+    return out
 
 
 def differentiable(e: Expr) -> Iterator[Read | Local]:
@@ -233,10 +247,12 @@ class _Walk:
             less = raised(monomial(a), n - 1)
             yield from self.times(a, so_far, Monomial(n) * less)
             return
-        less = monomial(_b("**", a, _b("-", b, ONE)))
+        # at a = 0 both derivatives may be infinite, and count as 0
+        zero = Compare("==", a, ZERO)
+        less = monomial(Select(zero, ZERO, _b("**", a, _b("-", b, ONE))))
         yield from self.times(a, so_far, monomial(b) * less)
         grown = _b("*", self.value(e), Call("log", (a,)))
-        yield from self.times(b, so_far, monomial(Select(Compare("==", a, ZERO), ZERO, grown)))
+        yield from self.times(b, so_far, monomial(Select(zero, ZERO, grown)))
 
     def reduce(self, e: Reduce, so_far: Leaf) -> Iterator[Leaf]:
         where = (*so_far.where, *conjuncts(e.where), *defined(e.body, self.domains))

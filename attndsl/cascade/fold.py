@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from attndsl.cascade.definedness import at
 from attndsl.cascade.invariance import Kind, scaling, scaling_of
-from attndsl.cascade.monomials import Monomial, Polynomial, monomial, polynomial, total
+from attndsl.cascade.monomials import Monomial, Polynomial, expression, monomial, polynomial, total
 from attndsl.cascade.nodes import (
     Binary,
     Call,
@@ -26,7 +26,7 @@ from attndsl.cascade.nodes import (
     Reduce,
     Reduction,
 )
-from attndsl.cascade.walk import free, reads, rename, walk
+from attndsl.cascade.walk import children, free, reads, rename, walk, with_children
 
 
 class Folding:
@@ -40,20 +40,42 @@ class Folding:
         self,
         cascade: Cascade,
         hidden: frozenset[str],
-        keep: Callable[[tuple[str, ...], Expr], str],
+        keep: Callable[[str, tuple[str, ...], Expr], str],
         repeat: Callable[[Define, Expr], str],
+        expand: Callable[[Monomial], Monomial],
     ) -> None:
         self.body = {d.tensor: d for d in cascade.body}
         self.outputs = {o.name for o in cascade.outputs}
-        self.scalings = {
-            m: scaling(cascade, m, hidden - {m}) for m in hidden if m in self.body
-        }
+        self.scalings = {m: scaling(cascade, m, hidden - {m}) for m in hidden if m in self.body}
         self.keep = keep
         self.repeat = repeat
+        self.expand = expand
         self.sums: dict[Expr, str] = {}
         self.weights: dict[tuple[str, Polynomial], str] = {}
 
     def fold(self, m: Monomial) -> Monomial:
+        """Every quotient in a product folded, also those inside of its factors."""
+        written_out = self.expand(m)
+        folded = self.quotients(written_out)
+        out = m if folded == written_out else folded
+        return out.map(self.inside)
+
+    def inside(self, e: Expr) -> Expr:
+        """An expression with the quotients in it folded."""
+        match e:
+            case Read() | Binary("*" | "/", _, _):
+                m = monomial(e)
+                written_out = self.expand(m)
+                folded = self.quotients(written_out)
+                if folded != written_out:
+                    return expression(folded.map(self.inside))
+        if isinstance(e, Read):
+            return e
+        old = children(e)
+        new = tuple(self.inside(c) for c in old)
+        return e if all(a is b for a, b in zip(old, new, strict=True)) else with_children(e, new)
+
+    def quotients(self, m: Monomial) -> Monomial:
         """Every exponential that stands over a sum it belongs to, taken under one exponent."""
         for base, power in m.powers:
             if power < 0 and power.denominator == 1 and self.positive(base):
@@ -63,7 +85,7 @@ class Folding:
                     over = Monomial.of(
                         Fraction(1), [*((b, Fraction(1)) for b in chosen), (base, Fraction(-1))]
                     )
-                    return self.fold(m / over * new)
+                    return self.quotients(m / over * new)
         return m
 
     # --- which sums, which exponentials ---
@@ -151,7 +173,9 @@ class Folding:
         if source is None:
             return monomial(Call("exp", (total(exponent),)))
         d = self.body[source.tensor]
-        names = {s.name: i for s, i in zip(source.subs, d.indices, strict=True) if isinstance(s, Index)}
+        names = {
+            s.name: i for s, i in zip(source.subs, d.indices, strict=True) if isinstance(s, Index)
+        }
         if len(names) != len(d.indices):
             return None
         own = exponent.map(lambda b: rename(b, names))
@@ -181,7 +205,8 @@ class Folding:
         still = polynomial(Call("log", (divisor,))) - moved
         name = self.existing(still, indices) or self.sums.get(total(still))
         if name is None:
-            name = self.keep(indices, total(still))
+            stem = divisor.tensor if isinstance(divisor, Read) else ""
+            name = self.keep(f"L{stem[1:]}" if stem.startswith("Z") else "L", indices, total(still))
             self.sums[total(still)] = name
         own = self.body[name].indices if name in self.body else indices
         value = Read(name, tuple(Index(i) for i in own))

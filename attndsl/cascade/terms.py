@@ -22,12 +22,11 @@ from attndsl.cascade.nodes import (
     Expr,
     Index,
     Position,
-    Read,
     Reduce,
     Reduction,
     Select,
 )
-from attndsl.cascade.walk import free, rename, walk
+from attndsl.cascade.walk import free, rename
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +74,12 @@ def gather(
     return Term(moved.factor, moved.indices, unique((*moved.where, *scatter)))
 
 
-def split(term: Term) -> tuple[Monomial, Monomial]:
-    """What may stand before the sum, and what stays inside.
-
-    Only factors that are finite everywhere, or guarded, may leave: a row without points sums to 0, which must not
-    meet `exp(-M)` of an empty maximum.
-    """
-    summed = frozenset(term.indices)
-
-    def leaves(base: Expr, power: Fraction) -> bool:
-        if free(base) & summed:
-            return False
-        return power < 0 or not any(isinstance(n, Read | Reduce) for n in walk(base))
-
-    outside = [(b, p) for b, p in term.factor.powers if leaves(b, p)]
-    inside = [(b, p) for b, p in term.factor.powers if not leaves(b, p)]
-    return Monomial.of(term.factor.coeff, outside), Monomial.of(Fraction(1), inside)
-
-
 class Writer:
     """Writes monomials as expressions; `guarded` tells the divisors that may be zero where the dividend is."""
 
-    def __init__(self, guarded: Callable[[Expr], bool]) -> None:
+    def __init__(self, guarded: Callable[[Expr], bool], finite: Callable[[Expr], bool]) -> None:
         self.guarded = guarded
+        self.finite = finite
 
     def product(self, m: Monomial) -> Expr:
         """`a * b / c`; 0 where a guarded divisor is 0, as the language defines the gradient there."""
@@ -111,7 +93,7 @@ class Writer:
     def term(self, t: Term) -> Monomial:
         """A coefficient times one atom: the sum, or the product under its conditions."""
         if t.indices:
-            outside, inside = split(t)
+            outside, inside = self.split(t)
             where = conjunction(t.where)
             body = Reduce(Reduction.SUM, t.indices, self.product(inside), where)
             return outside * monomial(body)
@@ -120,6 +102,21 @@ class Writer:
             return t.factor
         sign = Monomial(Fraction(-1 if t.factor.coeff < 0 else 1))
         return sign * monomial(Select(where, self.product(sign * t.factor), Const(0)))
+
+    def split(self, t: Term) -> tuple[Monomial, Monomial]:
+        """What may stand before the sum, and what stays inside.
+
+        Only factors that are finite everywhere, or guarded, may leave: a row without points sums to 0, which must
+        not meet `exp(-M)` of an empty maximum.
+        """
+        summed = frozenset(t.indices)
+        outside = [
+            (b, p)
+            for b, p in t.factor.powers
+            if not (free(b) & summed) and (p < 0 or self.finite(b))
+        ]
+        inside = [x for x in t.factor.powers if x not in outside]
+        return Monomial.of(t.factor.coeff, outside), Monomial.of(Fraction(1), inside)
 
     def total(self, parts: list[Monomial]) -> Expr:
         """`a + b - c`, positive parts first."""

@@ -1,0 +1,80 @@
+"""Which values are positive, by how they are made: a divisor that cannot be zero needs no guard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Cascade,
+    Const,
+    Define,
+    Expr,
+    Extent,
+    Position,
+    Read,
+    Reduce,
+    Reduction,
+    Select,
+)
+
+
+class Sign(IntEnum):
+    """What is known of a value: a larger one says more."""
+
+    ANY = 0
+    NONNEGATIVE = 1
+    POSITIVE = 2
+    """In floating point, too: an exponential may underflow to 0, and is `NONNEGATIVE`."""
+
+
+_NONNEGATIVE = frozenset({"exp", "exp2", "abs", "relu", "sigmoid", "softplus", "sqrt", "rsqrt"})
+
+
+def signs(cascade: Cascade) -> dict[str, Sign]:
+    """The sign of every body tensor."""
+    out: dict[str, Sign] = {}
+    for d in cascade.body:
+        out[d.tensor] = _of_definition(d, out)
+    return out
+
+
+def _of_definition(d: Define, known: Mapping[str, Sign]) -> Sign:
+    return Sign.ANY if d.init is not None else sign_of(d.expr, known)
+
+
+def sign_of(e: Expr, known: Mapping[str, Sign]) -> Sign:
+    """The sign of an expression, given that of the tensors it reads."""
+    match e:
+        case Const(value=v):
+            return Sign.POSITIVE if v > 0 else Sign.NONNEGATIVE if v == 0 else Sign.ANY
+        case Extent():
+            return Sign.POSITIVE
+        case Position():
+            return Sign.NONNEGATIVE
+        case Read():
+            return known.get(e.tensor, Sign.ANY)
+        case Binary("+", a, b):
+            x, y = sign_of(a, known), sign_of(b, known)
+            return max(x, y) if min(x, y) > Sign.ANY else Sign.ANY
+        case Binary("*" | "/", a, b):
+            return min(sign_of(a, known), sign_of(b, known))
+        case Binary("**", a, Const(value=v)):
+            even = isinstance(v, int) and v % 2 == 0
+            return max(sign_of(a, known), Sign.NONNEGATIVE if even else Sign.ANY)
+        case Call("max", args):
+            return max(sign_of(a, known) for a in args)
+        case Call("min", args):
+            return min(sign_of(a, known) for a in args)
+        case Call("sqrt", (a,)):
+            return max(sign_of(a, known), Sign.NONNEGATIVE)
+        case Call(fn, _) if fn in _NONNEGATIVE:
+            return Sign.NONNEGATIVE
+        case Select(_, a, b):
+            return min(sign_of(a, known), sign_of(b, known))
+        case Reduce(Reduction.SUM, _, body, _):
+            return min(sign_of(body, known), Sign.NONNEGATIVE)
+        case _:
+            return Sign.ANY
