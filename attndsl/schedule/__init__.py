@@ -26,7 +26,8 @@ def plan_forward(cascade: Cascade, residuals: tuple[str, ...] = ()) -> Plan:
 def plan_backward(forward: Cascade, backward: Cascade, gradients: dict[str, str]) -> Plan:
     """The kernels of the backward pass; `gradients` maps an input to its gradient, an output of `backward`."""
     ranks = classify(forward)
-    like = {g: x for x, g in gradients.items()}
+    have = {i.name for i in backward.inputs}
+    like = {g: x for x, g in gradients.items() if x in have}
     order = tuple(
         dict.fromkeys(
             ranks.of.get(i, i)

@@ -44,6 +44,7 @@ from attndsl.schedule.normal import conjunction, conjuncts, inline
 from attndsl.schedule.tile import Axis, Role, Val
 
 LOG2E = 1.4426950408889634
+TIE = 2.0**-18  # relative distance below which a recomputed score counts as the maximum it was
 NEG_INF = Const(float("-inf"))
 STREAMED, RUNNING, FINAL = "%stream", "%running", "%final"
 
@@ -206,7 +207,7 @@ class Builder:
             isinstance(x.expr, Position) and not x.safe
         ):
             return x
-        key = ("bind", x.expr)
+        key = ("bind", x.expr, FINAL in x.on)
         if key in self.memo:
             return self.memo[key]
         v = self.names.fresh(name)
@@ -221,7 +222,7 @@ class Builder:
         b = self.bind(x, name)
         if isinstance(b.expr, Val):
             return b.expr.name
-        key = ("value", x.expr)
+        key = ("value", x.expr, FINAL in x.on)
         if key not in self.memo:
             v = self.names.fresh(name)
             self.place(x.on).append(t.Compute(v, self.order(x.dims), x.dtype, x.expr))
@@ -272,8 +273,11 @@ class Builder:
                 return self.combine(e, [x], DType.BOOL if op == "not" else x.dtype, name)
             case Binary(op, a, b):
                 return self.binary(e, op, a, b, final, name)
-            case Compare(_, a, b):
-                return self.combine(e, [self.eval(a, final, name), self.eval(b, final, name)], DType.BOOL, name)
+            case Compare(op, a, b):
+                x, y = self.eval(a, final, name), self.eval(b, final, name)
+                if op == "==" and DType.FLOAT in (x.dtype, y.dtype):
+                    return self.same(x, y, name)
+                return self.combine(e, [x, y], DType.BOOL, name)
             case Logic(_, args):
                 return self.combine(e, [self.eval(a, final, name) for a in args], DType.BOOL, name)
             case Select():
@@ -300,6 +304,16 @@ class Builder:
             y = self.finite(y, name)
         safe = op == "/" and self.is_sum(b)
         return self.combine(e, [x, y], kind, name, safe)
+
+    def same(self, x: X, y: X, name: str) -> X:
+        """Equality of two computed numbers: a score is summed in another order here than where its maximum was found."""
+        y = self.finite(y, name) if y.dims < x.dims else y
+        diff = self.combine(Binary("-", Const(0), Const(0)), [x, y], DType.FLOAT, name)
+        size = self.combine(Call("abs", (Const(0),)), [diff], DType.FLOAT, name)
+        scale = self.combine(Call("abs", (Const(0),)), [y], DType.FLOAT, name)
+        one = self.combine(Binary("+", Const(0), Const(0)), [scale, X(Const(1.0))], DType.FLOAT, name)
+        bound = self.combine(Binary("*", Const(0), Const(0)), [one, X(Const(TIE))], DType.FLOAT, name)
+        return self.combine(Compare("<=", Const(0), Const(0)), [size, bound], DType.BOOL, name)
 
     def exp_difference(self, a: Expr, b: Expr, final: bool, name: str) -> X:
         """`exp(a - b)` with `b` constant along a tile axis, as `exp2(a * log2e - (b * log2e))`: one fused operation."""
@@ -424,7 +438,7 @@ class Builder:
 
     def clamp(self, x: X, rank: str, s: Expr) -> X:
         """A computed subscript, kept inside the axis: points outside the domain are loaded too, and not used."""
-        if all(self.ranks.kind(i) is Kind.BATCH for i in free(s)) and not any(
+        if all(self.kind(i) is Kind.BATCH for i in free(s)) and not any(
             isinstance(n, Read) for n in walk(s)
         ):
             return self.bind(x, "at")
@@ -501,6 +515,10 @@ class Builder:
                 return self.factors(inline(self.defs[name], subs), over)
             case _:
                 return [body]
+
+    def kind(self, axis: str) -> Kind:
+        """The kind of an axis or an index."""
+        return self.ranks.kind(self.axes[axis].rank if axis in self.axes else axis)
 
     def dims_of(self, e: Expr) -> frozenset[str]:
         """The tile axes an expression would span."""

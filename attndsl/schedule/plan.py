@@ -37,7 +37,7 @@ from attndsl.schedule.ranges import build_sweep
 from attndsl.schedule.scatter import Scattered, build_scatter, split_scatters
 from attndsl.schedule.tile import Axis, Buffer, BufferKind, HostScale, HostSum, Plan, Role
 
-Key = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+Key = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str | None]
 LIMIT = 40
 
 
@@ -149,10 +149,23 @@ def _key(defs: dict[str, Define], x: str, ranks: Ranks, grid_order: tuple[str, .
     )
     tiles = tuple(of.get(i, i) for i in ranks.sequence(d.indices))
     loops: tuple[str, ...] = ()
+    stream: str | None = None
     for e in _reductions(defs, x, ranks, stop):
         loops = tuple(of.get(i, i) for i in e.indices if ranks.kind(i) is Kind.BATCH)
+        stream = next((of.get(i, i) for i in ranks.sequence(e.indices)), None)
         break
-    return tiles, grid, loops
+    return tiles, grid, loops, stream
+
+
+def _join(keys: dict[str, Key]) -> dict[str, Key]:
+    """Row maps that stream nothing go with a kernel that keeps the same rows."""
+    out = dict(keys)
+    for x, (tiles, grid, loops, stream) in keys.items():
+        if stream is None and not loops and len(tiles) == 1:
+            same = [k for k in keys.values() if k[:2] == (tiles, grid) and k[3] and not k[2]]
+            if same:
+                out[x] = same[0]
+    return out
 
 
 def _reductions(defs: dict[str, Define], x: str, ranks: Ranks, stop: set[str]) -> list[Reduce]:
@@ -190,26 +203,33 @@ def _attempt(
     """Build every kernel; None if something was learned and planning must start again."""
     defs = {d.tensor: d for d in c.body}
     order = [d.tensor for d in c.body]
-    summed = {h.out: h.src for h in host}
-    nodes = sorted([*state.targets, *summed], key=order.index)
-    keys = {x: _key(defs, x, ranks, c.batch, set(state.targets)) for x in state.targets}
-    cones = {x: _cone(defs, x) for x in nodes}
-    level = _levels(state, nodes, keys, cones, summed)
+    after = {h.out: (h.src,) for h in host} | {x: s.needs for x, s in scattered.items()}
+    nodes = sorted([*state.targets, *after], key=order.index)
+    stop = set(nodes)
+    keys = _join({x: _key(defs, x, ranks, c.batch, stop) for x in state.targets})
+    cones = {x: _cone(defs, x, set(after)) for x in nodes}
+    level = _levels(state, nodes, keys, cones, after)
     groups: dict[tuple[int, Key], list[str]] = {}
     for x in sorted(state.targets, key=order.index):
         groups.setdefault((level[x], keys[x]), []).append(x)
     rows = frozenset(r for k in keys.values() if len(k[0]) == 1 for r in k[0][:1])
+    work: list[tuple[int, int, Key | None, list[str]]] = [
+        (lvl, order.index(members[0]), key, members) for (lvl, key), members in groups.items()
+    ]
+    work += [(level[x], order.index(x), None, [x]) for x in scattered]
     steps: list[t.TileProgram | HostScale] = []
-    for (lvl, key), members in sorted(groups.items(), key=lambda g: (g[0][0], order.index(g[1][0]))):
+    for lvl, _, key, members in sorted(work, key=lambda w: w[:2]):
         done = frozenset(x for x in nodes if level[x] < lvl)
+        label = f"{name}_{'_'.join(members[:3])}" if len(work) > 1 else name
         try:
-            label = f"{name}_{'_'.join(members[:3])}" if len(groups) > 1 else name
-            steps.append(_kernel(c, ranks, key, members, done, rows - frozenset(key[0]), label))
+            if key is None:
+                (x,) = members
+                steps.extend(build_scatter(c, ranks, x, scattered[x], done, rows, label))
+            else:
+                steps.append(_kernel(c, ranks, key, members, done, rows - frozenset(key[0]), label))
         except Needs as need:
             _learn(state, defs, need, members)
             return None
-    for x, s in scattered.items():
-        steps.extend(build_scatter(c, ranks, x, s, frozenset(nodes), rows, f"{name}_{x}"))
     return steps
 
 
@@ -218,30 +238,39 @@ def _levels(
     nodes: list[str],
     keys: dict[str, Key],
     cones: dict[str, set[str]],
-    summed: dict[str, str],
+    after: dict[str, tuple[str, ...]],
 ) -> dict[str, int]:
-    """In which round each target is computed: after what it loads, and as late as others of its kind."""
+    """In which round each target is computed: after what it loads, and as late as others of its kind.
+
+    `after` gives the tensors that a sum of the framework or a scatter follows; they have no kernel of their own kind.
+    """
     level: dict[str, int] = {}
 
     def gap(x: str, p: str) -> int:
-        if x in summed:
-            return 1 if p == summed[x] else 0
-        return 0 if p not in summed and keys[p] == keys[x] and (x, p) not in state.after else 1
+        if x in after or p in after:
+            return 1
+        return 0 if keys[p] == keys[x] and (x, p) not in state.after else 1
 
     for x in nodes:
-        level[x] = max((level[p] + gap(x, p) for p in cones[x] if p in level), default=0)
+        below = {*cones[x], *after.get(x, ())}
+        level[x] = max((level[p] + gap(x, p) for p in below if p in level), default=0)
     for x in reversed(nodes):
-        if x in summed:
+        if x in after:
             continue
         latest = max(level[y] for y in state.targets if keys[y] == keys[x])
-        users = [level[y] - gap(y, x) for y in nodes if x in cones[y] and y != x]
+        users = [
+            level[y] - gap(y, x)
+            for y in nodes
+            if y != x and (x in cones[y] or x in after.get(y, ()))
+        ]
         level[x] = max(level[x], min([latest, *users]))
     return level
 
 
 def _learn(state: Planning, defs: dict[str, Define], need: Needs, members: list[str]) -> None:
     tensor = need.tensor
-    if tensor not in state.targets:
+    known = tensor in state.targets
+    if not known:
         state.targets[tensor] = None
     before = set(state.after)
     for m in members:
@@ -249,11 +278,12 @@ def _learn(state: Planning, defs: dict[str, Define], need: Needs, members: list[
             state.after.add((m, tensor))
     if need.why not in state.notes:
         state.notes.append(need.why)
-    if state.after == before and members == [tensor]:
+    if state.after == before and known:
         raise Refused(need.why, defs[tensor].span)
 
 
-def _cone(defs: dict[str, Define], tensor: str) -> set[str]:
+def _cone(defs: dict[str, Define], tensor: str, stop: set[str] | frozenset[str] = frozenset()) -> set[str]:
+    """All body tensors that a tensor is computed from; not through those in `stop`."""
     out: set[str] = set()
     todo = [tensor]
     while todo:
@@ -264,18 +294,9 @@ def _cone(defs: dict[str, Define], tensor: str) -> set[str]:
             for r in reads(e):
                 if r in defs and r not in out:
                     out.add(r)
-                    todo.append(r)
+                    if r not in stop:
+                        todo.append(r)
     return out - {tensor}
-
-
-def _stream(defs: dict[str, Define], ranks: Ranks, members: list[str], done: frozenset[str]) -> str | None:
-    """The rank to stream: that of the first large reduction that the members reach in place."""
-    for m in members:
-        for e in _reductions(defs, m, ranks, set(done)):
-            seq = ranks.sequence(e.indices)
-            if seq:
-                return ranks.of.get(seq[0], seq[0])
-    return None
 
 
 def _kernel(
@@ -287,7 +308,7 @@ def _kernel(
     rows: frozenset[str],
     name: str,
 ) -> t.TileProgram:
-    tiles, grid, loops = key
+    tiles, grid, loops, stream = key
     if len(tiles) > 2:
         raise Refused(f"a result that keeps {len(tiles)} sequence ranks has no kernel form")
     axes = [Axis(r, r, Role.GRID) for r in grid] + [Axis(r, r, Role.LOOP) for r in loops]
@@ -296,7 +317,6 @@ def _kernel(
         axis = r if r not in tile_names else r + "_2"
         tile_names.append(axis)
         axes.append(Axis(axis, r, Role.TILE))
-    stream = _stream({d.tensor: d for d in c.body}, ranks, members, done)
     if stream is not None:
         axes.append(Axis(stream if stream not in tile_names else stream + "_s", stream, Role.STREAM))
     b = Builder(c, ranks, axes, done, rows)
