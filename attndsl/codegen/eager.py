@@ -21,7 +21,7 @@ import jinja2
 from attndsl.cascade.nodes import DType
 from attndsl.codegen.eager_kernel import EagerKernel, Names, render_kernel
 from attndsl.resources import resource_dir
-from attndsl.schedule.tile import Buffer, BufferKind, HostSum, Plan, Role, TileProgram
+from attndsl.schedule.tile import Buffer, BufferKind, HostScale, HostSum, Plan, Role, TileProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def render_module(name: str, forward: Plan, backward: Plan | None = None, header
     return _environment().get_template("module.py.jinja").render(module=module)
 
 
-HELPERS = ("math", "stored", "safe_divide", "softplus", "to_fixed", "from_fixed", "block_size")
+HELPERS = ("math", "stored", "safe_divide", "softplus", "to_fixed", "from_fixed", "fixed_scale", "block_size")
 
 
 def _launcher(stage: str, plan: Plan, kernels: list[EagerKernel]) -> Launcher:
@@ -106,6 +106,9 @@ def _launcher(stage: str, plan: Plan, kernels: list[EagerKernel]) -> Launcher:
     for step in plan.steps:
         if isinstance(step, HostSum):
             lines.append(f"{local[step.out]} = {_host_sum(step, plan, local)}")
+        elif isinstance(step, HostScale):
+            count = " * ".join(extent[r] for r in step.count) or "1"
+            lines.append(f"{local[step.out]} = fixed_scale({local[step.src]}, {count})")
         else:
             lines += _call(next(calls), names, local, extent, params)
     lines.append("return {")

@@ -43,7 +43,7 @@ FOLDS = {
     Reduction.ALL: "all",
 }
 # Names that the module itself uses; nothing of the program may shadow them.
-OWN = RESERVED | {"stored", "to_fixed", "from_fixed", "safe_divide", "softplus", "block_size"}
+OWN = RESERVED | {"stored", "to_fixed", "from_fixed", "fixed_scale", "safe_divide", "softplus", "block_size"}
 OWN |= {"Tensor", "dtypes", "pow", "dict", "slice"}
 
 
@@ -630,7 +630,7 @@ class _Printer:
         at = self.names.new(f"{s.value}_to")
         self.emit(f"{at} = (")
         for t in index:
-            self.emit(f"    {align(t, dims).code},")
+            self.emit(f"    {align(t, dims).code}.expand{self.shape(dims)},")
         self.emit(")")
         self.emit(f"{tensor}.index_put_({at}, {amount}, accumulate=True)")
 
