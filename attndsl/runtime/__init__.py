@@ -1,0 +1,1 @@
+"""Compiled programs as PyTorch operators: binding, checks, stages, registration."""

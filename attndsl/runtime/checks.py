@@ -1,0 +1,121 @@
+"""What a call's tensors must be, besides their shapes: kinds, float types, one device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attndsl.callerrors import CallError
+from attndsl.cascade.bind import declaration
+from attndsl.cascade.nodes import Binary, Cascade, DType, Expr, Read, Reduce, Reduction, TensorDecl
+from attndsl.cascade.walk import free, walk
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+
+
+def products(cascade: Cascade) -> tuple[frozenset[str], ...]:
+    """The float inputs of each sum of products, `sum[e](Q[i,e] * K[j,e])` -> {Q, K}.
+
+    A factor counts if it carries the summed index; so `V` in `sum[j](P[i,j] * V[j,f])` is a product
+    of one input, and a slope beside the sum is none.
+    """
+    floats = {t.name for t in cascade.inputs if t.dtype is DType.FLOAT}
+    found: list[frozenset[str]] = []
+    for d in cascade.body:
+        for n in walk(d.expr):
+            if isinstance(n, Reduce) and n.op is Reduction.SUM:
+                factors = [x for x in _factors(n.body) if free(x) & set(n.indices)]
+                if len(factors) > 1:
+                    inside = {
+                        r.tensor
+                        for x in factors
+                        if not any(isinstance(y, Reduce) for y in walk(x))
+                        for r in walk(x)
+                        if isinstance(r, Read) and r.tensor in floats and len(r.subs) > 1
+                    }
+                    if inside and frozenset(inside) not in found:
+                        found.append(frozenset(inside))
+    return tuple(found)
+
+
+def _factors(e: Expr) -> list[Expr]:
+    match e:
+        case Binary(op="*"):
+            return [*_factors(e.left), *_factors(e.right)]
+        case Binary(op="/"):
+            return _factors(e.left)
+        case _:
+            return [e]
+
+
+class TensorCheck:
+    """The checks of one program, prepared."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.cascade = cascade
+        self.products = products(cascade)
+
+    def __call__(self, tensors: Sequence[Tensor]) -> None:
+        """Raise `CallError` A0501 if a tensor is not what is declared."""
+        decls = self.cascade.inputs
+        for t, x in zip(decls, tensors, strict=True):
+            if not isinstance(x, Tensor):
+                raise self.error(t, f"`{t.name}` is no tensor", type(x).__name__)
+            if x.layout is not torch.strided:
+                raise self.error(t, f"`{t.name}` is sparse", str(x.layout), "pass a dense tensor")
+            allowed = {DType.FLOAT: FLOATS, DType.INT: INTS, DType.BOOL: (torch.bool,)}[t.dtype]
+            if x.dtype not in allowed:
+                names = ", ".join(str(a).removeprefix("torch.") for a in allowed)
+                raise self.error(
+                    t,
+                    f"`{t.name}` is declared `{t.dtype.value}`, and {x.dtype} came",
+                    str(x.dtype),
+                    f"one of {names}",
+                )
+        by_name = {t.name: x for t, x in zip(decls, tensors, strict=True)}
+        self.devices(by_name)
+        self.floats(by_name)
+
+    def devices(self, tensors: dict[str, Tensor]) -> None:
+        seen: dict[torch.device, str] = {}
+        for name, x in tensors.items():
+            seen.setdefault(x.device, name)
+        if len(seen) > 1:
+            where = ", ".join(f"`{n}` on {d}" for d, n in seen.items())
+            raise CallError(
+                "A0501",
+                f"{self.cascade.name}: the tensors are on different devices: {where}",
+                help="move them to one device",
+            )
+
+    def floats(self, tensors: dict[str, Tensor]) -> None:
+        for names in self.products:
+            kinds = {tensors[n].dtype for n in names}
+            if len(kinds) > 1:
+                came = ", ".join(f"{n}: {tensors[n].dtype}" for n in sorted(names))
+                raise CallError(
+                    "A0501",
+                    f"{self.cascade.name}: inputs of one product have different types",
+                    notes=(f"came:     {came}",),
+                    help="cast them to one type",
+                )
+        wide = [t for t in self.cascade.inputs if tensors[t.name].dtype is torch.float64]
+        for t in self.cascade.inputs if wide else ():
+            if t.dtype is DType.FLOAT and tensors[t.name].dtype is not torch.float64:
+                raise CallError(
+                    "A0501",
+                    f"{self.cascade.name}: `{wide[0].name}` is torch.float64, and `{t.name}` is"
+                    f" {tensors[t.name].dtype}",
+                    help="float64 is for all float inputs or none",
+                )
+
+    def error(self, t: TensorDecl, title: str, came: str, help: str = "") -> CallError:
+        return CallError(
+            "A0501",
+            f"{self.cascade.name}: {title}",
+            notes=(f"declared: {declaration(t)}", f"came:     {came}"),
+            help=help,
+        )

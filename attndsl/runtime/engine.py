@@ -1,0 +1,234 @@
+"""From the arguments of a call to the generated function that serves it.
+
+Everything that can be found out from shapes and types alone is found out once and kept: checks,
+extents, the choice of the stage. A call of a known kind is one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attndsl.callerrors import CallError
+from attndsl.cascade.bind import Binding, Number, bind
+from attndsl.cascade.domains import START, resolve_start
+from attndsl.cascade.nodes import Cascade
+from attndsl.runtime.checks import INTS, TensorCheck
+from attndsl.runtime.ranges import RangeCheck
+from attndsl.runtime.stages import Planner, Stage
+from attndsl.runtime.starts import StartKind, with_start
+
+# Calls that are remembered; programs with ever new shapes must not fill the memory.
+MOST_CALLS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call of known shapes and types."""
+
+    stage: Stage
+    names: tuple[str, ...]
+    extents: dict[str, int]
+    params: dict[str, Number]
+    binding: Binding
+
+    def tensors(self, given: Sequence[Tensor], start_at: Tensor | None) -> dict[str, Tensor]:
+        """The tensors of the call by name."""
+        out = dict(zip(self.names, given, strict=True))
+        if start_at is not None:
+            out[START] = start_at
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The `start` of a call: `how` is "" (not given), "end", "int" or "tensor"."""
+
+    how: str = ""
+    value: int | None = None
+    at: Tensor | None = None
+
+
+class Engine:
+    """A program, its stages and its calls so far."""
+
+    def __init__(
+        self, cascade: Cascade, backend: str | None, planner: Planner, header: str
+    ) -> None:
+        self.cascade = cascade
+        self.backend = backend
+        self.planner = planner
+        self.header = header
+        self.names = tuple(t.name for t in cascade.inputs)
+        self.check = TensorCheck(cascade)
+        self.ranges = RangeCheck(cascade)
+        self.calls: dict[Any, Prepared] = {}
+        self.stages: dict[tuple[StartKind, tuple[str, ...], str], Stage] = {}
+        self.lock = threading.RLock()
+
+    # --- stages ---
+
+    def backend_of(self, device: torch.device) -> str:
+        """Triton on CUDA (and on CPU in Triton's interpreter), else eager; unless one was asked for."""
+        if self.backend is not None:
+            return self.backend
+        if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+            return "triton"
+        return "eager"
+
+    def stage(self, kind: StartKind, wrt: tuple[str, ...], backend: str) -> Stage:
+        """The generated functions of one way of calling; made when first asked for."""
+        key = (kind, wrt, backend)
+        with self.lock:
+            if key not in self.stages:
+                cascade = with_start(self.cascade, kind)
+                passes = self.planner(cascade, wrt)
+                self.stages[key] = Stage(cascade, passes, backend, self.header)
+            return self.stages[key]
+
+    # --- calls ---
+
+    def prepare(
+        self, given: Sequence[Tensor], start: Start, params: Sequence[Number | None], wrt: str
+    ) -> Prepared:
+        """What is known about a call before its values are looked at."""
+        key: Any = (
+            *((x.shape, x.dtype) for x in given),
+            given[0].device,
+            start.how,
+            *params,
+            wrt,
+        )
+        try:
+            found = self.calls.get(key)
+        except TypeError:  # symbolic shapes, while PyTorch traces
+            key = None
+            found = None
+        if found is None:
+            found = self.bound(given, start, params, wrt)
+            if key is not None:
+                if len(self.calls) >= MOST_CALLS:
+                    self.calls.clear()
+                self.calls[key] = found
+        if self.ranges.gathers and start.how != "tensor":
+            at = found.params.get(START, 0) if start.how != "int" else start.value
+            self.ranges(found.binding, int(at or 0))
+        return found
+
+    def bound(
+        self, given: Sequence[Tensor], start: Start, params: Sequence[Number | None], wrt: str
+    ) -> Prepared:
+        shapes = {n: tuple(int(k) for k in x.shape) for n, x in zip(self.names, given, strict=True)}
+        values = {
+            p.name: v for p, v in zip(self.cascade.params, params, strict=True) if v is not None
+        }
+        self.check(given)
+        binding = bind(self.cascade, shapes, values)
+        kind: StartKind = "none"
+        numbers = dict(binding.params)
+        if start.how == "tensor":
+            self.check_start(start, given, binding)
+            kind = "tensor"
+            resolve_start(self.cascade, binding, start.at)
+        else:
+            at = {"": None, "end": "end", "int": 1}[start.how]
+            shifts = resolve_start(self.cascade, binding, at)
+            if shifts:
+                kind = "int"
+                numbers[START] = next(iter(shifts.values()))
+        backend = self.backend_of(given[0].device)
+        stage = self.stage(kind, tuple(wrt.split(",")) if wrt else (), backend)
+        return Prepared(
+            stage, self.names, stage.extents(binding.extents, numbers), numbers, binding
+        )
+
+    def check_start(self, start: Start, given: Sequence[Tensor], binding: Binding) -> None:
+        assert start.at is not None
+        name = self.cascade.name
+        if start.at.dtype not in INTS:
+            raise CallError(
+                "A0505", f"{name}: `start` is a tensor of {start.at.dtype}, not of integers"
+            )
+        if start.at.device != given[0].device:
+            raise CallError(
+                "A0501", f"{name}: `start` is on {start.at.device}, the inputs on {given[0].device}"
+            )
+        if self.cascade.batch:
+            b = self.cascade.batch[0]
+            want = (binding.extents[b],)
+            if tuple(start.at.shape) != want:
+                raise CallError(
+                    "A0505",
+                    f"{name}: `start` has shape {tuple(start.at.shape)}, and |{b}| is {want[0]}",
+                    help=f"one number for each `{b}`",
+                )
+
+    # --- running ---
+
+    def run(
+        self, given: Sequence[Tensor], start: Start, params: Sequence[Number | None], wrt: str = ""
+    ) -> list[Tensor]:
+        """The outputs; with `wrt`, then the residuals for the gradients of these inputs."""
+        call = self.prepare(given, start, params, wrt)
+        return call.stage.forward(
+            call.tensors(given, start.at), call.extents, self.numbers(call, start)
+        )
+
+    def run_backward(
+        self,
+        given: Sequence[Tensor],
+        start: Start,
+        params: Sequence[Number | None],
+        wrt: str,
+        kept: Sequence[Tensor],
+        cotangents: Sequence[Tensor | None],
+    ) -> list[Tensor]:
+        """The gradients of the inputs `wrt`; `kept` are the stage's `passes.residuals`."""
+        call = self.prepare(given, start, params, wrt)
+        stage = call.stage
+        tensors = call.tensors(given, start.at)
+        missing = [
+            o
+            for o, g in zip(stage.outputs, cotangents, strict=True)
+            if g is None and o in stage.passes.cotangents
+        ]
+        zeros = {}
+        for o, x in zip(missing, stage.empty(tuple(missing), tensors, call.extents), strict=True):
+            # An output that nothing was computed from; a zero of extent 1 stands for all.
+            zeros[o] = x.new_zeros(()).expand(x.shape)
+        grads = {
+            o: zeros[o] if g is None else g
+            for o, g in zip(stage.outputs, cotangents, strict=True)
+            if o in stage.passes.cotangents
+        }
+        tensors |= dict(zip(stage.passes.residuals, kept, strict=True))
+        return stage.backward(tensors, grads, call.extents, self.numbers(call, start))
+
+    def numbers(self, call: Prepared, start: Start) -> dict[str, Number]:
+        if start.how == "int" and START in call.params:
+            return {**call.params, START: int(start.value or 0)}
+        return call.params
+
+    # --- without values ---
+
+    def fake(
+        self, given: Sequence[Tensor], start: Start, params: Sequence[Number | None], wrt: str = ""
+    ) -> list[Tensor]:
+        """What `run` returns, as far as shapes and types go."""
+        call = self.prepare(given, start, params, wrt)
+        stage = call.stage
+        names = (*stage.outputs, *stage.residuals)
+        return stage.empty(names, call.tensors(given, start.at), call.extents)
+
+    def fake_backward(self, given: Sequence[Tensor], wrt: str) -> list[Tensor]:
+        by_name = dict(zip(self.names, given, strict=True))
+        return [
+            torch.empty_like(by_name[n], memory_format=torch.contiguous_format)
+            for n in wrt.split(",")
+        ]

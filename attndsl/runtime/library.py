@@ -1,0 +1,233 @@
+"""A program as PyTorch operators, so that `torch.compile` sees one opaque call.
+
+    attndsl::causal(Tensor Q, Tensor K, Tensor V, Tensor? start_at, SymInt? start, str how) -> Tensor
+    attndsl::causal_saving(…, str wrt) -> Tensor[]                 outputs and residuals
+    attndsl::causal_backward(…, str wrt, Tensor[] kept, Tensor?[] cotangents) -> Tensor[]
+
+The first is the operator of the program. Where a gradient is wanted, its autograd kernel calls the
+second, and the third in the backward pass; under `torch.compile` these two are what is traced.
+`Library.impl` with a `torch.autograd.Function` costs a quarter of `torch.library.custom_op`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attndsl.cascade.nodes import DType
+from attndsl.runtime.engine import Engine, Start
+
+NAMESPACE = "attndsl"
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+_taken: set[str] = set()
+
+
+class Operators:
+    """The three registered operators of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        cascade = engine.cascade
+        self.engine = engine
+        self.inputs = len(cascade.inputs)
+        self.outputs = len(cascade.outputs)
+        self.floats = tuple(k for k, t in enumerate(cascade.inputs) if t.dtype is DType.FLOAT)
+        self.integral = _integral(engine)
+        self.cast = frozenset(
+            k
+            for k, t in enumerate(cascade.inputs)
+            if any(t.name in p for p in engine.check.products)
+        )
+        name = _fresh(cascade.name)
+        types = {DType.INT: "int?", DType.FLOAT: "float?", DType.BOOL: "bool?"}
+        arguments = ", ".join(
+            [
+                *(f"Tensor {t.name}" for t in cascade.inputs),
+                "Tensor? start_at",
+                "SymInt? start",
+                "str how",
+                *(f"{types[p.dtype]} {p.name}" for p in cascade.params),
+            ]
+        )
+        returns = "Tensor" if self.outputs == 1 else f"({', '.join(['Tensor'] * self.outputs)})"
+        tags = (torch.Tag.pt2_compliant_tag,)
+        _library.define(f"{name}({arguments}) -> {returns}", tags=tags)
+        _library.define(f"{name}_saving({arguments}, str wrt) -> Tensor[]", tags=tags)
+        _library.define(
+            f"{name}_backward({arguments}, str wrt, Tensor[] kept, Tensor?[] cotangents) -> Tensor[]",
+            tags=tags,
+        )
+        packet = getattr(torch.ops, NAMESPACE)
+        self.op = getattr(packet, name).default
+        self.saving = getattr(packet, f"{name}_saving").default
+        self.backward = getattr(packet, f"{name}_backward").default
+        for key in ("CPU", "CUDA"):
+            _library.impl(name, self._run, key)
+            _library.impl(f"{name}_saving", self._run_saving, key)
+            _library.impl(f"{name}_backward", self._run_backward, key)
+            _library.impl(name, self._autocast(key.lower()), f"Autocast{key}")
+        _library.impl(name, self._autograd, "Autograd")
+        _library.impl(f"{name}_backward", self._autograd_twice, "Autograd")
+        fake = torch.library.register_fake
+        fake(f"{NAMESPACE}::{name}", self._fake, lib=_library)
+        fake(f"{NAMESPACE}::{name}_saving", self._fake_saving, lib=_library)
+        fake(f"{NAMESPACE}::{name}_backward", self._fake_backward, lib=_library)
+
+    # --- kernels ---
+
+    def _split(self, args: tuple[Any, ...]) -> tuple[Sequence[Tensor], Start, Sequence[Any]]:
+        n = self.inputs
+        start_at, start, how = args[n : n + 3]
+        return args[:n], Start(how, start, start_at), args[n + 3 :]
+
+    def _returned(self, out: list[Tensor]) -> Any:
+        return out[0] if self.outputs == 1 else tuple(out)
+
+    def _run(self, *args: Any) -> Any:
+        given, start, params = self._split(args)
+        with _device(given[0]):
+            return self._returned(self.engine.run(given, start, params))
+
+    def _run_saving(self, *args: Any) -> list[Tensor]:
+        given, start, params = self._split(args[:-1])
+        with _device(given[0]):
+            return self.engine.run(given, start, params, args[-1])
+
+    def _run_backward(self, *args: Any) -> list[Tensor]:
+        given, start, params = self._split(args[:-3])
+        with _device(given[0]):
+            return self.engine.run_backward(given, start, params, *args[-3:])
+
+    def _fake(self, *args: Any) -> Any:
+        return self._returned(self.engine.fake(*self._split(args)))
+
+    def _fake_saving(self, *args: Any) -> list[Tensor]:
+        return self.engine.fake(*self._split(args[:-1]), args[-1])
+
+    def _fake_backward(self, *args: Any) -> list[Tensor]:
+        return self.engine.fake_backward(args[: self.inputs], args[-3])
+
+    # --- gradients and casts ---
+
+    def _autograd(self, *args: Any) -> Any:
+        if torch.is_grad_enabled():
+            names = self.engine.names
+            wrt = ",".join(names[k] for k in self.floats if args[k].requires_grad)
+            if wrt:
+                return _Function.apply(self, wrt, *args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.op(*args)
+
+    def _autograd_twice(self, *args: Any) -> Any:
+        if torch.is_grad_enabled():
+            return list(
+                _Twice.apply(self, len(args), *args[:-2], *args[-2], *args[-1], len(args[-2]))
+            )
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.backward(*args)
+
+    def _autocast(self, device: str) -> Any:
+        key = getattr(torch._C.DispatchKey, f"Autocast{device.upper()}")
+        excluded = torch._C.DispatchKeySet(key)
+
+        def cast(*args: Any) -> Any:
+            dtype = torch.get_autocast_dtype(device)
+            with torch._C._ExcludeDispatchKeyGuard(excluded):
+                # float64 stays: autocast never narrows it
+                low = (
+                    x.to(dtype) if k in self.cast and x.dtype is not torch.float64 else x
+                    for k, x in enumerate(args[: self.inputs])
+                )
+                return self.op(*low, *args[self.inputs :])
+
+        return cast
+
+
+class _Function(torch.autograd.Function):
+    """The operator with residuals kept for its backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, ops: Operators, wrt: str, *args: Any) -> Any:
+        given, start, params = ops._split(args)
+        with torch._C._AutoDispatchBelowAutograd():
+            made = ops.saving(*args, wrt)
+        stage = ops.engine.prepare(given, start, params, wrt).stage
+        by_name = dict(zip((*stage.outputs, *stage.residuals), made, strict=True))
+        kept = [by_name[r] for r in stage.passes.residuals]
+        ctx.save_for_backward(*given, *kept, *(() if start.at is None else (start.at,)))
+        ctx.ops, ctx.wrt, ctx.kept = ops, wrt, len(kept)
+        ctx.start, ctx.params = (start.how, start.value), params
+        outputs = made[: ops.outputs]
+        ctx.mark_non_differentiable(*(outputs[k] for k in ops.integral))
+        ctx.set_materialize_grads(False)
+        return ops._returned(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        ops: Operators = ctx.ops
+        saved = ctx.saved_tensors
+        given = saved[: ops.inputs]
+        kept = list(saved[ops.inputs : ops.inputs + ctx.kept])
+        how, value = ctx.start
+        at = saved[-1] if how == "tensor" else None
+        made = ops.backward(*given, at, value, how, *ctx.params, ctx.wrt, kept, list(grads))
+        by_name = dict(zip(ctx.wrt.split(","), made, strict=True))
+        out = [by_name.get(n) for n in ops.engine.names]
+        return (None, None, *out, *([None] * (3 + len(ctx.params))))
+
+
+class _Twice(torch.autograd.Function):
+    """The backward operator where a graph of it is asked for: it runs, and has no gradient itself."""
+
+    @staticmethod
+    def forward(ctx: Any, ops: Operators, count: int, *flat: Any) -> Any:
+        kept = flat[-1]
+        head, rest = flat[: count - 2], flat[count - 2 : -1]
+        ctx.name = ops.engine.cascade.name
+        with torch._C._AutoDispatchBelowAutograd():
+            return tuple(ops.backward(*head, list(rest[:kept]), list(rest[kept:])))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        raise RuntimeError(
+            f"attndsl: `{ctx.name}` has no second derivative: its backward pass is a kernel;"
+            " use `op.reference(...)`, which is differentiable any number of times"
+        )
+
+
+def _device(x: Tensor) -> Any:
+    """Kernels are launched on the current device, so it must be the tensors'."""
+    if x.device.type == "cuda" and x.device.index != torch.cuda.current_device():
+        return torch.cuda.device(x.device)
+    return _NOTHING
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+_NOTHING = _Nothing()
+
+
+def _integral(engine: Engine) -> tuple[int, ...]:
+    from attndsl.cascade.types import Types
+
+    kinds = Types(engine.cascade).tensors
+    return tuple(
+        k for k, o in enumerate(engine.cascade.outputs) if kinds[o.name] is not DType.FLOAT
+    )
+
+
+def _fresh(name: str) -> str:
+    base = re.sub(r"\W", "_", name)
+    out, k = base, 1
+    while {out, f"{out}_saving", f"{out}_backward"} & _taken:
+        k += 1
+        out = f"{base}_{k}"
+    _taken.update({out, f"{out}_saving", f"{out}_backward"})
+    return out

@@ -1,0 +1,230 @@
+"""`CompiledAttention`: a program that is called like a function of PyTorch tensors."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attndsl.callerrors import CallError
+from attndsl.cascade.bind import Number, declaration
+from attndsl.cascade.interpreter import check_assumes, interpret
+from attndsl.cascade.nodes import Cascade, DType
+from attndsl.cascade.printer import print_cascade
+from attndsl.diagnostics import did_you_mean
+from attndsl.runtime.checks import FLOATS, TensorCheck
+from attndsl.runtime.engine import Engine
+from attndsl.runtime.library import Operators
+from attndsl.runtime.stages import Planner, plan_passes
+
+BACKENDS = ("triton", "eager")
+
+
+class CompiledAttention:
+    """A compiled program.
+
+        op = attndsl.load("examples/alibi.attn")
+        o, lse = op(q, k, v, slope)                      # in declared order, or by name
+        o, lse = op(Q=q, K=k, V=v, slope=slope)
+        o, lse = op(q, k[:, :, :n], v[:, :, :n], slope, start="end")
+
+    Tensors may have any strides. Every float input that requires a gradient gets one. Outputs have
+    the first float input's type; row statistics (without a feature axis) are float32 or wider. One
+    output comes as a tensor, several as a tuple.
+
+    Raises: CallError if a call does not fit the program, DiagnosticError if no schedule is legal.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        *,
+        backend: str | None = None,
+        planner: Planner = plan_passes,
+        header: str = "",
+    ) -> None:
+        if backend is not None and backend not in BACKENDS:
+            raise ValueError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
+        self.cascade = cascade
+        self._engine = Engine(cascade, backend, planner, header)
+        self._operators = Operators(self._engine)
+        self._op = self._operators.op
+        self._inputs = tuple(t.name for t in cascade.inputs)
+        self._params = tuple(p.name for p in cascade.params)
+        self._kinds = {p.name: p.dtype for p in cascade.params}
+        self._defaults = (None,) * len(cascade.params)
+        self.__name__ = cascade.name
+        self.__doc__ = print_cascade(cascade)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(declaration(t) for t in self.cascade.inputs)
+        outputs = ", ".join(f"{o.name}[{','.join(o.indices)}]" for o in self.cascade.outputs)
+        return f"<attndsl {self.cascade.name}({inputs}) -> {outputs}>"
+
+    @property
+    def name(self) -> str:
+        """The name of the program."""
+        return self.cascade.name
+
+    # --- calling ---
+
+    def __call__(
+        self,
+        *tensors: Tensor,
+        start: int | str | Tensor | None = None,
+        debug: bool = False,
+        **named: Any,
+    ) -> Any:
+        """Run the program: its outputs in declared order.
+
+        `start` is the position of the first query where queries and keys are on one axis and differ
+        in number: "end", a number, or an int tensor with one number for each batch entry. With
+        `debug`, `assume`s and every subscript are checked against the values (slow, dense).
+        """
+        given, params = self._arguments(tensors, named)
+        if debug:
+            self._check_values(given, params, start)
+        if start is None:
+            return self._op(*given, None, None, "", *params)
+        if isinstance(start, Tensor):
+            return self._op(*given, start, None, "tensor", *params)
+        if isinstance(start, str):
+            if start != "end":
+                raise CallError(
+                    "A0505", f'{self.name}: `start` is {start!r}, and should be "end" or a number'
+                )
+            return self._op(*given, None, None, "end", *params)
+        if isinstance(start, bool) or not hasattr(start, "__index__"):
+            raise CallError(
+                "A0505", f'{self.name}: `start` is {start!r}, and should be "end" or a number'
+            )
+        return self._op(*given, None, start, "int", *params)
+
+    def reference(
+        self,
+        *tensors: Tensor,
+        start: int | str | Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        **named: Any,
+    ) -> Any:
+        """The same program evaluated densely with PyTorch operations: the oracle.
+
+        It computes in the widest type of the float inputs, or in a wider `dtype`; it holds N×N
+        intermediates, and is differentiable any number of times.
+        """
+        given, params = self._arguments(tensors, named)
+        TensorCheck(self.cascade)(given)
+        own = [x.dtype for x in given if x.dtype in FLOATS]
+        wide = own[0] if own else torch.float32
+        for d in own:
+            wide = torch.promote_types(wide, d)
+        if dtype is not None and torch.promote_types(wide, dtype) != dtype:
+            raise CallError(
+                "A0501", f"{self.name}: the reference in {dtype} would be narrower than {wide}"
+            )
+        made = interpret(
+            self.cascade,
+            dict(zip(self._inputs, given, strict=True)),
+            self._given(params),
+            start=start,
+            dtype=dtype or wide,
+        )
+        out = tuple(made[o.name] for o in self.cascade.outputs)
+        return out[0] if len(out) == 1 else out
+
+    def explain(self, backward: bool = False) -> str:
+        """The program as a cascade, and how it is scheduled; with its backward pass if asked for."""
+        wrt = (
+            tuple(t.name for t in self.cascade.inputs if t.dtype is DType.FLOAT) if backward else ()
+        )
+        passes = self._engine.planner(self.cascade, wrt)
+        parts = [print_cascade(self.cascade), *(f"# {n}" for n in passes.forward.notes)]
+        if passes.backward is not None:
+            if passes.backward_cascade is not None:
+                parts.append(print_cascade(passes.backward_cascade))
+            parts += [f"# {n}" for n in passes.backward.notes]
+        return "\n".join(p.rstrip() for p in parts) + "\n"
+
+    def source(self, backend: str = "eager", backward: bool = True) -> str:
+        """The text of the generated module."""
+        wrt = (
+            tuple(t.name for t in self.cascade.inputs if t.dtype is DType.FLOAT) if backward else ()
+        )
+        return self._engine.stage("none", wrt, backend).text
+
+    # --- arguments ---
+
+    def _arguments(
+        self, tensors: tuple[Tensor, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Tensor, ...], tuple[Number | None, ...]]:
+        """Tensors in declared order, and parameters, None where not given."""
+        if not named and len(tensors) == len(self._inputs):
+            given, params = tensors, self._defaults
+        else:
+            given, params = self._named(tensors, named)
+        for x, name in zip(given, self._inputs, strict=True):
+            if not isinstance(x, Tensor):
+                raise CallError(
+                    "A0501",
+                    f"{self.name}: `{name}` should be a tensor, and a {type(x).__name__} came",
+                )
+        return given, params
+
+    def _named(
+        self, tensors: tuple[Tensor, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Tensor, ...], tuple[Number | None, ...]]:
+        if len(tensors) > len(self._inputs):
+            raise self._error(f"{len(self._inputs)} tensors are declared, and {len(tensors)} came")
+        given = list(tensors)
+        for name in self._inputs[: len(tensors)]:
+            if name in named:
+                raise self._error(f"`{name}` came twice, by place and by name")
+        for name in named:
+            if name not in self._inputs and name not in self._kinds:
+                known = (*self._inputs, *self._params, "start", "debug")
+                raise self._error(f"there is no argument `{name}`", did_you_mean(name, known) or "")
+        for name in self._inputs[len(tensors) :]:
+            if name not in named:
+                raise self._error(f"input `{name}` is missing")
+            given.append(named[name])
+        params = tuple(
+            self._number(p, named[p]) if named.get(p) is not None else None for p in self._params
+        )
+        return tuple(given), params
+
+    def _number(self, name: str, value: Any) -> Number:
+        match self._kinds[name]:
+            case DType.BOOL if isinstance(value, bool):
+                return value
+            case DType.INT if not isinstance(value, bool | Tensor) and hasattr(value, "__index__"):
+                return operator.index(value)
+            case DType.FLOAT if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+            case kind:
+                raise CallError(
+                    "A0504",
+                    f"{self.name}: parameter `{name}` is declared `{kind.value}`, and {value!r} came",
+                )
+
+    def _error(self, title: str, help: str = "") -> CallError:
+        inputs = ", ".join(declaration(t) for t in self.cascade.inputs)
+        params = ", ".join(f"{p.name}: {p.dtype.value}" for p in self.cascade.params)
+        notes = (f"declared: {', '.join(x for x in (inputs, params) if x)}",)
+        return CallError("A0501", f"{self.name}: {title}", notes=notes, help=help)
+
+    def _given(self, params: tuple[Number | None, ...]) -> dict[str, Number]:
+        return {p: v for p, v in zip(self._params, params, strict=True) if v is not None}
+
+    # --- debug mode ---
+
+    @torch.no_grad()
+    def _check_values(
+        self, given: tuple[Tensor, ...], params: tuple[Number | None, ...], start: Any
+    ) -> None:
+        self._engine.check(given)
+        inputs = dict(zip(self._inputs, given, strict=True))
+        numbers = self._given(params)
+        check_assumes(self.cascade, inputs, numbers)
+        interpret(self.cascade, inputs, numbers, start=start, debug=True)

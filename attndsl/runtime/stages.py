@@ -1,0 +1,153 @@
+"""From a program to the functions that run it, when they are first needed.
+
+A stage is one way of calling a program: with which form of `start`, with gradients of which inputs,
+by which backend. Each has a generated module of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from attndsl.cascade.bind import Number, eval_int
+from attndsl.cascade.nodes import Cascade, DType
+from attndsl.runtime.cache import load_module
+from attndsl.schedule.tile import Buffer, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """The scheduled passes of a stage, and how their tensors are named.
+
+    `forward` computes the outputs and `residuals`. `backward` takes inputs, residuals (which may be
+    outputs of the program too) and, by `cotangents`, the gradients of outputs; `gradients` maps an
+    input to the buffer with its gradient.
+    """
+
+    forward: Plan
+    backward: Plan | None = None
+    residuals: tuple[str, ...] = ()
+    cotangents: Mapping[str, str] = field(default_factory=dict)
+    gradients: Mapping[str, str] = field(default_factory=dict)
+    backward_cascade: Cascade | None = None
+
+
+class Planner(Protocol):
+    """`planner(cascade, wrt)` schedules a program, with gradients of the inputs `wrt`."""
+
+    def __call__(self, cascade: Cascade, wrt: tuple[str, ...]) -> Passes: ...
+
+
+def plan_passes(cascade: Cascade, wrt: tuple[str, ...]) -> Passes:
+    """Differentiate and schedule.
+
+    Raises: DiagnosticError where no schedule is legal.
+    """
+    from attndsl.cascade.autodiff import differentiate
+    from attndsl.schedule import plan_backward, plan_forward
+
+    if not wrt:
+        return Passes(plan_forward(cascade))
+    gradient = differentiate(cascade, wrt)
+    return Passes(
+        plan_forward(gradient.forward, gradient.residuals),
+        plan_backward(gradient.forward, gradient.backward, gradient.gradients),
+        gradient.residuals,
+        gradient.cotangents,
+        gradient.gradients,
+        gradient.backward,
+    )
+
+
+def render(backend: str, name: str, passes: Passes, header: str) -> str:
+    """The text of the module of one stage."""
+    if backend == "triton":
+        from attndsl.codegen.triton import render_module
+    else:
+        from attndsl.codegen.eager import render_module
+    text: str = render_module(name, passes.forward, passes.backward, header)
+    return text
+
+
+class Stage:
+    """One generated module with its names."""
+
+    def __init__(self, cascade: Cascade, passes: Passes, backend: str, header: str) -> None:
+        self.cascade = cascade
+        self.passes = passes
+        self.backend = backend
+        self.text = render(backend, cascade.name, passes, header)
+        self.outputs = tuple(o.name for o in cascade.outputs)
+        # Residuals that are outputs of the program are not returned a second time.
+        self.residuals = tuple(r for r in passes.residuals if r not in self.outputs)
+        self._module: ModuleType | None = None
+
+    @property
+    def module(self) -> ModuleType:
+        if self._module is None:
+            self._module = load_module(self.text, f"{self.cascade.name}_{self.backend}")
+        return self._module
+
+    def forward(
+        self, inputs: dict[str, Tensor], extents: dict[str, int], params: dict[str, Number]
+    ) -> list[Tensor]:
+        """The outputs, then the residuals."""
+        made = self.module.forward(inputs, extents, params)
+        return [made[n] for n in (*self.outputs, *self.residuals)]
+
+    def backward(
+        self,
+        tensors: dict[str, Tensor],
+        cotangents: dict[str, Tensor],
+        extents: dict[str, int],
+        params: dict[str, Number],
+    ) -> list[Tensor]:
+        """Gradients in the order of `passes.gradients`, from inputs and residuals by their names.
+
+        `cotangents` are the gradients of the outputs, by output.
+        """
+        given = {self.passes.cotangents[o]: x for o, x in cotangents.items()}
+        made = self.module.backward({**tensors, **given}, extents, params)
+        return [made[g] for g in self.passes.gradients.values()]
+
+    def extents(self, known: dict[str, int], params: dict[str, Number]) -> dict[str, int]:
+        """Extents of the backward program's own indices too."""
+        out = dict(known)
+        backward = self.passes.backward_cascade
+        for r in backward.ranks if backward is not None else ():
+            if r.name not in out:
+                if r.iterates is not None and r.iterates in out:
+                    out[r.name] = out[r.iterates]
+                elif r.extent is not None:
+                    env = {**params, **{f"|{k}|": n for k, n in out.items()}}
+                    out[r.name] = eval_int(r.extent, env)
+        return out
+
+    def empty(
+        self, names: tuple[str, ...], like: dict[str, Tensor], extents: dict[str, int]
+    ) -> list[Tensor]:
+        """Tensors as `forward` would return them, without values."""
+        device = next(iter(like.values())).device
+        wide = any(x.dtype is torch.float64 for x in like.values())
+        out = []
+        for n in names:
+            b = self.passes.forward.buffer(n)
+            shape = [extents[r] for r in b.ranks]
+            out.append(torch.empty(shape, dtype=storage(b, like, wide), device=device))
+        return out
+
+
+def storage(b: Buffer, inputs: Mapping[str, Tensor], wide: bool) -> torch.dtype:
+    """The type of a buffer of the compiler's."""
+    if b.like is not None:
+        return inputs[b.like].dtype
+    return {
+        DType.FLOAT: torch.float64 if wide else torch.float32,
+        DType.INT: torch.int64,
+        DType.BOOL: torch.bool,
+    }[b.dtype]
