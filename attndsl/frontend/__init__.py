@@ -13,9 +13,11 @@ from attndsl.cascade.nodes import Cascade
 from attndsl.diagnostics import Diagnostic, DiagnosticError, Severity
 from attndsl.frontend import ast
 from attndsl.frontend.expand import collect_defs
+from attndsl.frontend.formatter import format_source
 from attndsl.frontend.lower import lower_attention
 from attndsl.frontend.parser import parse
 from attndsl.frontend.printer import print_ast
+from attndsl.frontend.reading import decode, read_source
 from attndsl.frontend.report import Report
 from attndsl.source import Source, Span
 
@@ -60,6 +62,14 @@ def check_file(file: ast.File) -> CheckResult:
         cascade = lower_attention(item, defs, report)
         if cascade is not None:
             cascades.append(cascade)
+    if not seen:
+        report.error(
+            "A0265",
+            "the program holds no attention",
+            file.span,
+            "defs alone",
+            "write `attention NAME(inputs) -> outputs { statements }`",
+        )
     return CheckResult(() if report.failed else tuple(cascades), tuple(report.sorted()))
 
 
@@ -88,7 +98,10 @@ __all__ = [
     "CheckResult",
     "check",
     "check_file",
+    "decode",
+    "format_source",
     "load_cascades",
     "parse",
     "print_ast",
+    "read_source",
 ]

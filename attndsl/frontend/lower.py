@@ -119,7 +119,7 @@ class _Lowering:
         value = self.expander.expand(value)
         if not self.resolver.check(value):
             raise Refused
-        loose = [n for n in ast.walk(value) if isinstance(n, ast.Ref | ast.Big)]
+        loose: list[ast.Expr] = [n for n in ast.walk(value) if isinstance(n, ast.Ref | ast.Big)]
         loose += [
             n
             for n in ast.walk(value)

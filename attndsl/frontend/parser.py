@@ -32,19 +32,21 @@ def parse(source: Source) -> ast.File:
 
     Raises: DiagnosticError with A01xx codes.
     """
-    if not source.text.strip():
+    try:
+        file = cast(ast.File, _run(source, "start", 0, len(source.text)))
+    except DiagnosticError as first:
+        raise DiagnosticError([*first.diagnostics, *_later(source, first)]) from None
+    if not file.items:
         raise DiagnosticError(
             Diagnostic(
                 "A0102",
-                f"`{source.name}` is empty",
+                f"`{source.name}` holds no program",
                 Span(source, 0, 0),
-                "expected `attention NAME(inputs) -> outputs { statements }`",
+                "only blank space and comments" if source.text.strip() else "the file is empty",
+                "write `attention NAME(inputs) -> outputs { statements }`",
             )
         )
-    try:
-        return cast(ast.File, _run(source, "start", 0, len(source.text)))
-    except DiagnosticError as first:
-        raise DiagnosticError([*first.diagnostics, *_later(source, first)]) from None
+    return file
 
 
 _ITEM = re.compile(r"^(attention|def)\b", re.MULTILINE)
@@ -78,9 +80,9 @@ def parse_subscripts(source: Source, start: int, end: int) -> tuple[ast.Sub, ...
     return cast(tuple[ast.Sub, ...], _run(source, "subscripts", start, end))
 
 
-def parse_declaration(source: Source, start: int, end: int) -> ast.Decl:
-    """The declaration (`Q[b,h,i,e]: int`) written in `source.text[start:end]`."""
-    return cast(ast.Decl, _run(source, "declaration", start, end))
+def parse_axes(source: Source, start: int, end: int) -> tuple[ast.Expr, ...]:
+    """The axes (`b, h//G, j, e`) written in `source.text[start:end]`."""
+    return cast(tuple[ast.Expr, ...], _run(source, "axes", start, end))
 
 
 def _run(source: Source, rule: str, start: int, end: int) -> object:
@@ -171,15 +173,11 @@ def _function(b: _Builder, kids: list[Any], span: Span) -> ast.Function:
     return ast.Function(b.ident(name), tuple(b.ident(p) for p in params), body, span=span)
 
 
-class _Dims(tuple[ast.Expr, ...]):
-    """A declaration's brackets, told apart from a default value."""
-
-
 def _declaration(b: _Builder, kids: list[Any], span: Span) -> ast.Decl:
     name, dims, kind, default = kids
     return ast.Decl(
         b.ident(name),
-        tuple(dims) if dims is not None else None,
+        dims,
         b.ident(kind) if kind is not None else None,
         default,
         span=span,
@@ -225,7 +223,8 @@ _MAKE: dict[str, Callable[[_Builder, list[Any], Span], object]] = {
     "attention": _attention,
     "block": lambda b, k, s: tuple(k),
     "declaration": _declaration,
-    "dims": lambda b, k, s: _Dims(_present(k)),
+    "dims": lambda b, k, s: _present(k),
+    "axes": lambda b, k, s: tuple(k),
     "assign": _assign,
     "where": lambda b, k, s: tuple(k),
     "init": lambda b, k, s: k[0],

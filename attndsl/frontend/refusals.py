@@ -45,7 +45,8 @@ def refuse_sums(error: CannotSum, left: Set[str], scope: Scope, report: Report) 
 
 def _lone(r: Refusal, left: Set[str], scope: Scope, report: Report) -> Refused:
     x, text = r.index, print_expr(r.at)
-    help = f"write `sum[{x}]({text})` if a sum over it alone is meant"
+    meant = f"`sum[{x}]({text})` if a sum over it alone is meant"
+    help = f"write {meant}"
     match r.at:
         case ast.Ref():
             span = next(
@@ -53,7 +54,7 @@ def _lone(r: Refusal, left: Set[str], scope: Scope, report: Report) -> Refused:
             )
             near = _meant(r, scope)
             if near is not None:
-                help = f"{near}, or {help}"
+                help = f"{near}, or {meant}"
             return report.error(
                 "A0203",
                 f"index `{x}` of `{r.at.name}` is read once and never kept",

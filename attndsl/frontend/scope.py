@@ -174,8 +174,8 @@ class _Builder:
         batch = set(self.scope.batch)
         for k, e in enumerate(d.dims or ()):
             e = ast.strip(e)
-            index = e.name if isinstance(e, ast.Name) and e.name not in self.scope.params else None
-            used = {x for x in names_in(e) if x not in self.scope.params}
+            index = e.name if isinstance(e, ast.Name) else None
+            used = {x for x in names_in(e) if x == index or x not in self.scope.params}
             if index is not None:
                 self.declare(index, e.span)
                 if index in lone:
@@ -261,7 +261,7 @@ class _Builder:
             indices: list[str] = []
             for e in d.dims or ():
                 e = ast.strip(e)
-                if not isinstance(e, ast.Name) or e.name in self.scope.params:
+                if not isinstance(e, ast.Name):
                     self.report.error(
                         "A0207",
                         f"an axis of output `{name}` is no lone index",
@@ -342,7 +342,7 @@ class _Builder:
         indices: list[str] = []
         for s in stmt.subs:
             e = ast.strip(s.expr)
-            if not isinstance(e, ast.Name) or e.name in scope.params:
+            if not isinstance(e, ast.Name):
                 report.error(
                     "A0207",
                     f"the left side of `{name}` holds more than lone indices",
@@ -391,6 +391,7 @@ class _Builder:
             )
 
     def clashes(self) -> None:
+        """Indices and other names are apart; bound ones are checked where they are bound."""
         scope = self.scope
         others = {
             **{n: "a tensor" for n in (*scope.inputs, *scope.body)},

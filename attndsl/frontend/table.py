@@ -22,7 +22,7 @@ import lark
 from attndsl.resources import resource_dir
 
 TABLE = Path(__file__).with_name("attn_table.bin")
-STARTS = ["start", "expr", "subscripts", "declaration"]
+STARTS = ["start", "expr", "subscripts", "axes"]
 
 
 def grammar_text() -> str:

@@ -33,16 +33,16 @@ def check_usage(scope: Scope, report: Report) -> None:
                 "read by no other statement, and no output",
                 "remove it, or declare it as an output",
             )
-    for what, declared in (("input", scope.inputs), ("parameter", scope.params)):
-        for name, d in declared.items():
-            if name not in read:
-                report.warning(
-                    "A0264",
-                    f"{what} `{name}` is never used",
-                    d.decl.name.span,
-                    "declared here",
-                    "remove it",
-                )
+    for d in scope.attention.inputs:
+        if d.name.name not in read:
+            what = "input" if d.name.name in scope.inputs else "parameter"
+            report.warning(
+                "A0264",
+                f"{what} `{d.name.name}` is never used",
+                d.name.span,
+                "declared here",
+                "remove it",
+            )
 
 
 def _expressions(stmt: ast.Stmt) -> Iterator[ast.Expr]:
