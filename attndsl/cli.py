@@ -10,6 +10,7 @@ rich's, wait until a command runs, so that `attndsl --help` and `attndsl check` 
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import os
 import re
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name or a text that stdout's encoding lacks is shown escaped, as stderr does.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args, prog_name="attndsl", standalone_mode=False)
     except click.ClickException as error:

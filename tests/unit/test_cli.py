@@ -398,6 +398,15 @@ def test_a_closed_pipe_is_quiet(causal: Path) -> None:
     assert run.stderr == b""
 
 
+def test_a_name_that_stdout_cannot_spell_is_escaped(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "caus") + b"\xff.attn"
+    Path(os.fsdecode(path)).write_text(CAUSAL)
+    command = [os.fsencode(sys.executable), b"-m", b"attndsl", b"check", path]
+    run = subprocess.run(command, capture_output=True, cwd=ROOT)
+    assert run.returncode == OK, run.stderr
+    assert b"caus\\udcff.attn: causal" in run.stdout
+
+
 def test_every_option_is_documented() -> None:
     page = (ROOT / "docs" / "reference" / "cli.md").read_text()
     for name, command in cli.cli.commands.items():
