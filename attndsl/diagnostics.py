@@ -1,12 +1,12 @@
 """What a user sees when a program is wrong: a code, the place, the reason, and a way out.
 
-    error[A0203]: index `d` of `K` is read once and never kept
-     --> windowed.attn:3:23
-      |
-    3 |   S[i,j] = Q[i,e] * K[j,d]
-      |                         ^ `K` is declared as `K[b,h,j,e]`
-      |
-      = help: write `e` to contract with `Q`, or `sum[d](K[j,d])` if a sum over `K` alone is meant
+error[A0203]: index `d` of `K` is read once and never kept
+ --> windowed.attn:3:23
+  |
+3 |   S[i,j] = Q[i,e] * K[j,d]
+  |                         ^ `K` is declared as `K[b,h,j,e]`
+  |
+  = help: write `e` to contract with `Q`, or `sum[d](K[j,d])` if a sum over `K` alone is meant
 """
 
 from __future__ import annotations

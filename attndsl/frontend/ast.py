@@ -4,7 +4,8 @@
     Function  ::= def name(name*) = Expr
     Attention ::= attention name(Decl*) -> Decl* { Stmt* }
     Decl      ::= name [Expr*]? (: type)? (= Expr)?
-    Stmt      ::= Assign name [Sub*] Expr (where Expr*)? (init Expr)? | Batch name* | RankDecl (name = Expr)* | Assume Expr*
+    Stmt      ::= Assign name [Sub*] Expr (where Expr*)? (init Expr)?
+                | Batch name* | RankDecl (name = Expr)* | Assume Expr*
     Expr      ::= Num | Bool | Name | ExtentOf | Ref name [Sub*] | Big op [Sub*] (arg*) | Call fn (arg*)
                 | Unary | Binary | Compare | BoolOp | IfExp | Paren
     Sub       ::= Expr (: Expr)?

@@ -8,8 +8,9 @@ NAMES = [
     ErrorInfo(
         "A0201",
         "a name that is taken",
-        "No tensor, index, parameter or def may be called like a keyword, a function, a reduction, a type, a keyword of "
-        "Python, or an argument that every compiled operator has (`start state return_state cu_seqlens out debug`).",
+        "No tensor, index, parameter or def may be called like a keyword, a function, a reduction, a type, a "
+        "keyword of Python, or an argument that every compiled operator has (`start state return_state "
+        "cu_seqlens out debug`).",
         "exp[i,j] = Q[i,e] * K[j,e]",
         "E[i,j] = Q[i,e] * K[j,e]",
     ),
@@ -23,49 +24,52 @@ NAMES = [
     ErrorInfo(
         "A0203",
         "a lone sum",
-        "An index that occurs on the right and not on the left is summed (the Einstein rule), where two or more factors of "
-        "a product carry it. If a single read, position or normalizer carries it, it is refused: this is a mistyped index "
-        "more often than a wish. A sum that is meant is written `sum[x](…)`.",
+        "An index that occurs on the right and not on the left is summed (the Einstein rule), where two or "
+        "more factors of a product carry it. If a single read, position or normalizer carries it, it is "
+        "refused: this is a mistyped index more often than a wish. A sum that is meant is written "
+        "`sum[x](…)`.",
         "S[i,j] = Q[i,e] * K[j,d]",
         "S[i,j] = Q[i,e] * K[j,e]",
     ),
     ErrorInfo(
         "A0204",
         "not a function here",
-        "What stands before parentheses must be a function, a def, or with brackets a reduction or a normalizer; and a "
-        "tensor is read with brackets. Reductions name their index: `max[j](…)`, while `max(a, b)` is the function.",
+        "What stands before parentheses must be a function, a def, or with brackets a reduction or a "
+        "normalizer; and a tensor is read with brackets. Reductions name their index: `max[j](…)`, while "
+        "`max(a, b)` is the function.",
         "W[i,j] = softmx[j](S[i,j])",
         "W[i,j] = softmax[j](S[i,j])",
     ),
     ErrorInfo(
         "A0205",
         "the wrong number of indices or arguments",
-        "A tensor is read with as many indices as it was declared with, the ones that `batch` names left out. A function "
-        "takes the arguments it is defined with, by position.",
+        "A tensor is read with as many indices as it was declared with, the ones that `batch` names left out. "
+        "A function takes the arguments it is defined with, by position.",
         "S[i,j] = Q[b,h,i,e] * K[j,e]",
         "S[i,j] = Q[i,e] * K[j,e]",
     ),
     ErrorInfo(
         "A0206",
         "a type or a default in the wrong place",
-        "Scalar parameters may have a default, a number or `True`/`False` of their type. Tensors and outputs have none; "
-        "an output takes the type of its value. An input without brackets is a scalar, and says so by its type.",
+        "Scalar parameters may have a default, a number or `True`/`False` of their type. Tensors and outputs "
+        "have none; an output takes the type of its value. An input without brackets is a scalar, and says so "
+        "by its type.",
         "attention f(X[i], w: int = 0.5) -> O[i] { O[i] = X[i] * w }",
         "attention f(X[i], w: float = 0.5) -> O[i] { O[i] = X[i] * w }",
     ),
     ErrorInfo(
         "A0207",
         "not a lone index",
-        "Left sides, outputs and the brackets of a reduction hold lone indices, each once. The axes of an input are lone "
-        "indices too, or arithmetic over indices of other axes such as `h//G`.",
+        "Left sides, outputs and the brackets of a reduction hold lone indices, each once. The axes of an "
+        "input are lone indices too, or arithmetic over indices of other axes such as `h//G`.",
         "attention f(X[i,i]) -> O[i] { O[i] = X[i,i] }",
         "attention f(X[i,k]) -> O[i] { O[i] = X[i,i] }",
     ),
     ErrorInfo(
         "A0208",
         "an axis mixes batch indices with others",
-        "`batch b, h` leaves an axis out of every read if its expression is over batch indices alone (`h//G`). An axis over "
-        "both kinds could neither be left out nor be written.",
+        "`batch b, h` leaves an axis out of every read if its expression is over batch indices alone "
+        "(`h//G`). An axis over both kinds could neither be left out nor be written.",
         "attention f(X[b,i], Y[b + i]) -> O[b,i] { batch b; O[i] = X[i] * Y }",
         "attention f(X[b,i], Y[b,i]) -> O[b,i] { batch b; O[i] = X[i] * Y[i] }",
     ),
@@ -79,8 +83,8 @@ NAMES = [
     ErrorInfo(
         "A0210",
         "assigned twice",
-        "Every body tensor is assigned once, and inputs keep their values: a program is a list of equations, and its order "
-        "only says what is known before what. A value that grows step by step is a recurrence.",
+        "Every body tensor is assigned once, and inputs keep their values: a program is a list of equations, "
+        "and its order only says what is known before what. A value that grows step by step is a recurrence.",
         "S[i,j] = Q[i,e] * K[j,e]; S[i,j] = S[i,j] / 2",
         "R[i,j] = Q[i,e] * K[j,e]; S[i,j] = R[i,j] / 2",
     ),
@@ -101,30 +105,37 @@ NAMES = [
     ErrorInfo(
         "A0213",
         "read before it is assigned",
-        "Statements stand in the order in which they are computed. A tensor that needs its own earlier values is a "
-        "recurrence and reads them one step back: `H[t-1]`.",
+        "Statements stand in the order in which they are computed. A tensor that needs its own earlier values "
+        "is a recurrence and reads them one step back: `H[t-1]`.",
         "M[i] = max[j](S[i,j]); S[i,j] = Q[i,e] * K[j,e]",
         "S[i,j] = Q[i,e] * K[j,e]; M[i] = max[j](S[i,j])",
     ),
     ErrorInfo(
         "A0214",
         "a def that uses itself",
-        "A def is a name for an expression, and is replaced by it. One that uses itself would be replaced for ever.",
-        "def f(x) = f(x) + 1\nattention a(X[i]) -> O[i] { O[i] = f(X[i]) }",
-        "def f(x) = x + 1\nattention a(X[i]) -> O[i] { O[i] = f(X[i]) }",
+        "A def is a name for an expression, and is replaced by it. One that uses itself would be replaced for "
+        "ever.",
+        """def f(x) = f(x) + 1
+attention a(X[i]) -> O[i] { O[i] = f(X[i]) }""",
+        """def f(x) = x + 1
+attention a(X[i]) -> O[i] { O[i] = f(X[i]) }""",
     ),
     ErrorInfo(
         "A0215",
         "an expression where a def needs a name",
-        "A def that reads its parameter with brackets (`x[l]`), or takes an extent of it (`|x|`), must be given a name.",
-        "def total(x) = sum[l](x[l])\nattention a(X[i]) -> O[i] { O[i] = X[i] / total(2 * X[i]) }",
-        "def total(x) = sum[l](x[l])\nattention a(X[i]) -> O[i] { O[i] = X[i] / total(X) }",
+        "A def that reads its parameter with brackets (`x[l]`), or takes an extent of it (`|x|`), must be "
+        "given a name.",
+        """def total(x) = sum[l](x[l])
+attention a(X[i]) -> O[i] { O[i] = X[i] / total(2 * X[i]) }""",
+        """def total(x) = sum[l](x[l])
+attention a(X[i]) -> O[i] { O[i] = X[i] / total(X) }""",
     ),
     ErrorInfo(
         "A0216",
         "a batch index in the body",
-        "`batch b, h` leaves these indices out of the whole body: every tensor is read at the same `b` and `h`. A program "
-        "that mixes heads, or uses a head's number, leaves `h` out of `batch` and writes it everywhere.",
+        "`batch b, h` leaves these indices out of the whole body: every tensor is read at the same `b` and "
+        "`h`. A program that mixes heads, or uses a head's number, leaves `h` out of `batch` and writes it "
+        "everywhere.",
         "S[i,j] = Q[i,e] * K[j,e] / (h + 1)",
         "S[i,j] = Q[i,e] * K[j,e]",
     ),
@@ -138,63 +149,65 @@ NAMES = [
     ErrorInfo(
         "A0218",
         "an extent that is not known",
-        "A new index has the extent of a subscript that it stands in alone. One that stands in no such subscript needs "
-        "`rank l = …`.",
+        "A new index has the extent of a subscript that it stands in alone. One that stands in no such "
+        "subscript needs `rank l = …`.",
         "N[i] = sum[l : l <= i](1)",
         "rank l = |i|; N[i] = sum[l : l <= i](1)",
     ),
     ErrorInfo(
         "A0219",
         "a normalizer over an index that is not there",
-        "`softmax[j](S)` keeps `j`: its argument carries `j`, and so does its value, which is then kept on the left or "
-        "summed in a product.",
+        "`softmax[j](S)` keeps `j`: its argument carries `j`, and so does its value, which is then kept on "
+        "the left or summed in a product.",
         "W[i,j] = softmax[j](Q[i,0])",
         "W[i,j] = softmax[j](Q[i,0] * K[j,0])",
     ),
     ErrorInfo(
         "A0220",
         "a sum inside a divisor",
-        "The Einstein rule sums products. An index that only a divisor carries would be summed inside the divisor, which "
-        "nobody reads that way: write the sum.",
+        "The Einstein rule sums products. An index that only a divisor carries would be summed inside the "
+        "divisor, which nobody reads that way: write the sum.",
         "A[i,f] = Q[i,e] * K[i,e] / V[j,f]",
         "A[i,f] = Q[i,e] * K[i,e] / sum[j](V[j,f])",
     ),
     ErrorInfo(
         "A0221",
         "a sum without a place",
-        "The Einstein rule goes from the outside in, and into one argument of a function. If two arguments carry the index, "
-        "or a condition does, it cannot say where the sum belongs.",
+        "The Einstein rule goes from the outside in, and into one argument of a function. If two arguments "
+        "carry the index, or a condition does, it cannot say where the sum belongs.",
         "A[i] = max(Q[i,e], K[i,e])",
         "A[i] = sum[e](max(Q[i,e], K[i,e]))",
     ),
     ErrorInfo(
         "A0230",
         "a condition on a foreign index",
-        "`where` says where the tensor on the left is defined, so it may name its indices alone. A condition on a summed "
-        "index belongs on the tensor that is summed, or in a filter.",
+        "`where` says where the tensor on the left is defined, so it may name its indices alone. A condition "
+        "on a summed index belongs on the tensor that is summed, or in a filter.",
         "S[i,j] = Q[i,e] * K[j,e]; O[i,f] = S[i,j] * V[j,f] where j <= i",
         "S[i,j] = Q[i,e] * K[j,e] where j <= i; O[i,f] = S[i,j] * V[j,f]",
     ),
     ErrorInfo(
         "A0231",
         "an extent that depends on data",
-        "The extent of a rank is integer arithmetic over extents and parameters, known before anything is computed.",
+        "The extent of a rank is integer arithmetic over extents and parameters, known before anything is "
+        "computed.",
         "rank n = doc[0]; A[n] = sum[m : m <= n](doc[m])",
         "rank n = |t| // 2; A[n] = sum[m : m <= n](doc[m])",
     ),
     ErrorInfo(
         "A0232",
         "an assumption about a body tensor",
-        "`assume` states facts about inputs and parameters, which the compiler cannot know. What follows from them for body "
-        "tensors is derived, and need not be said.",
+        "`assume` states facts about inputs and parameters, which the compiler cannot know. What follows from "
+        "them for body tensors is derived, and need not be said.",
         "assume S[i,j] >= 0; S[i,j] = Q[i,e] * K[j,e]",
         "assume Q >= 0, K >= 0; S[i,j] = Q[i,e] * K[j,e]",
     ),
     ErrorInfo(
         "A0233",
         "a domain that is always empty",
-        "An expression is defined where everything it reads is defined, sums included: `A + B` over a lower and an upper "
-        "triangle is defined nowhere. Choose with `a if c else b`, of which only the chosen branch must be defined.",
+        "An expression is defined where everything it reads is defined, sums included: `A + B` over a lower "
+        "and an upper triangle is defined nowhere. Choose with `a if c else b`, of which only the chosen "
+        "branch must be defined.",
         """A[i,j] = Q[i,e] * K[j,e] where j <= i
 B[i,j] = Q[i,e] * K[j,e] where j > i
 O[i,f] = (A[i,j] + B[i,j]) * V[j,f]""",
@@ -205,15 +218,16 @@ O[i,f] = (A[i,j] if j <= i else B[i,j]) * V[j,f]""",
     ErrorInfo(
         "A0240",
         "a malformed solve",
-        "`solve[x : lo <= x <= hi](left == right, iters=12)`: an unknown with its two bounds, one equation that names it, "
-        "and at most a cap on the kernel's steps.",
+        "`solve[x : lo <= x <= hi](left == right, iters=12)`: an unknown with its two bounds, one equation "
+        "that names it, and at most a cap on the kernel's steps.",
         "X[i] = solve[x](sum[e](relu(Q[i,e] - x)) == 1)",
         "X[i] = solve[x : -9 <= x <= 9](sum[e](relu(Q[i,e] - x)) == 1, iters=12)",
     ),
     ErrorInfo(
         "A0241",
         "a normalizer that depends on an unknown",
-        "A normalizer is written out as tensors of its own, computed once. Inside a `solve` it may not depend on the unknown.",
+        "A normalizer is written out as tensors of its own, computed once. Inside a `solve` it may not depend "
+        "on the unknown.",
         "X[i] = solve[x : 0 <= x <= 1](sum[e](softmax[e](x * Q[i,e]) * K[i,e]) == 1)",
         "W[i,e] = softmax[e](Q[i,e]); X[i] = solve[x : 0 <= x <= 1](sum[e](x * W[i,e] * K[i,e]) == 1)",
     ),
@@ -227,8 +241,8 @@ O[i,f] = (A[i,j] if j <= i else B[i,j]) * V[j,f]""",
     ErrorInfo(
         "A0243",
         "a recurrence that steps otherwise",
-        "A recurrence runs over one index, one way, one step at a time: `t-1` forward or `t+1` backward. A longer memory "
-        "is a wider state: carry what is needed in a tensor of its own.",
+        "A recurrence runs over one index, one way, one step at a time: `t-1` forward or `t+1` backward. A "
+        "longer memory is a wider state: carry what is needed in a tensor of its own.",
         "H[t] = g[t] * H[t-2]   init 0",
         "H[t] = g[t] * H[t-1]   init 0",
     ),
@@ -242,23 +256,24 @@ O[i,f] = (A[i,j] if j <= i else B[i,j]) * V[j,f]""",
     ErrorInfo(
         "A0245",
         "a start that depends on the time",
-        "The start of a recurrence over `t` is one state, before the first point: it may carry every index but `t`.",
+        "The start of a recurrence over `t` is one state, before the first point: it may carry every index "
+        "but `t`.",
         "H[t] = g[t] * H[t-1]   init g[t]",
         "H[t] = g[t] * H[t-1]   init g[0]",
     ),
     ErrorInfo(
         "A0250",
         "a number and a condition confused",
-        "Conditions (`bool`) and numbers do not mix: arithmetic takes numbers, `and or not`, `where`, filters and `if` take "
-        "conditions. `1 if c else 0` makes a number of a condition, a comparison the reverse.",
+        "Conditions (`bool`) and numbers do not mix: arithmetic takes numbers, `and or not`, `where`, filters "
+        "and `if` take conditions. `1 if c else 0` makes a number of a condition, a comparison the reverse.",
         "N[i] = sum[j](j <= i)",
         "N[i] = sum[j](K[j,0] * (1 if j <= i else 0))",
     ),
     ErrorInfo(
         "A0251",
         "an integer is needed",
-        "Subscripts and extents are integers: positions, extents, `: int` inputs and parameters, and `+ - * // %` over them. "
-        "`/` gives a float, `//` divides and rounds down.",
+        "Subscripts and extents are integers: positions, extents, `: int` inputs and parameters, and `+ - * "
+        "// %` over them. `/` gives a float, `//` divides and rounds down.",
         "A[i,e] = K[i / 2, e]",
         "A[i,e] = K[i // 2, e]",
     ),
@@ -272,16 +287,16 @@ O[i,f] = (A[i,j] if j <= i else B[i,j]) * V[j,f]""",
     ErrorInfo(
         "A0261",
         "an output with other indices than declared",
-        "The header gives an output's axes in memory order, batch indices included; the body assigns it with the same "
-        "indices, batch indices left out.",
+        "The header gives an output's axes in memory order, batch indices included; the body assigns it with "
+        "the same indices, batch indices left out.",
         "attention f(X[i,e]) -> O[i] { O[i,e] = 2 * X[i,e] }",
         "attention f(X[i,e]) -> O[i,e] { O[i,e] = 2 * X[i,e] }",
     ),
     ErrorInfo(
         "A0262",
         "an output that lacks a batch index",
-        "A body tensor carries the batch indices of everything it reads. An output must declare them all: nothing is summed "
-        "over a batch silently.",
+        "A body tensor carries the batch indices of everything it reads. An output must declare them all: "
+        "nothing is summed over a batch silently.",
         "attention f(X[b,i]) -> O[i] { batch b; O[i] = X[i] }",
         "attention f(X[b,i]) -> O[b,i] { batch b; O[i] = X[i] }",
     ),
@@ -295,7 +310,8 @@ O[i,f] = (A[i,j] if j <= i else B[i,j]) * V[j,f]""",
     ErrorInfo(
         "A0264",
         "an input that is never used (a warning)",
-        "The input or parameter is declared and never read. The program compiles; the caller must still pass it.",
+        "The input or parameter is declared and never read. The program compiles; the caller must still pass "
+        "it.",
         "attention f(X[i], Y[i]) -> O[i] { O[i] = X[i] }",
         "attention f(X[i]) -> O[i] { O[i] = X[i] }",
     ),
@@ -304,6 +320,7 @@ O[i,f] = (A[i,j] if j <= i else B[i,j]) * V[j,f]""",
         "a program without an attention",
         "A file holds one or more attentions. Defs alone have nothing to be used by.",
         "def twice(x) = 2 * x",
-        "def twice(x) = 2 * x\nattention f(X[i]) -> O[i] { O[i] = twice(X[i]) }",
+        """def twice(x) = 2 * x
+attention f(X[i]) -> O[i] { O[i] = twice(X[i]) }""",
     ),
 ]

@@ -126,7 +126,8 @@ class _Reader:
         return self.offset(node.lineno, node.col_offset)
 
     def end(self, node: py.expr | py.stmt | py.arg) -> int:
-        assert node.end_lineno is not None and node.end_col_offset is not None
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
         return self.offset(node.end_lineno, node.end_col_offset)
 
     def span(self, node: py.expr | py.stmt | py.arg) -> Span:
@@ -250,9 +251,9 @@ class _Reader:
         if node is None:
             return None
         parts = [node]
-        if isinstance(node, py.Subscript) and isinstance(node.value, py.Name):
-            if node.value.id in ("tuple", "Tuple"):
-                parts = node.slice.elts if isinstance(node.slice, py.Tuple) else [node.slice]
+        match node:
+            case py.Subscript(value=py.Name(id="tuple" | "Tuple"), slice=inside):
+                parts = inside.elts if isinstance(inside, py.Tuple) else [inside]
         found: list[tuple[ast.Expr, ...]] = []
         for part in parts:
             dims, kind = self.annotation(part)

@@ -191,7 +191,7 @@ class _Lowering:
             self.domains.define(made_here)
 
     def assign(self, tensor: BodyTensor) -> None:
-        stmt, scope = tensor.stmt, self.scope
+        stmt = tensor.stmt
         expr = self.expander.expand(stmt.expr)
         init = self.expander.expand(stmt.init) if stmt.init is not None else None
         conditions = (*stmt.where, *(s.filter for s in stmt.subs if s.filter is not None))

@@ -130,7 +130,8 @@ class _Builder:
         return Span(self.source, node.meta.start_pos + self.offset, node.meta.end_pos + self.offset)
 
     def ident(self, token: Token) -> ast.Ident:
-        assert token.start_pos is not None and token.end_pos is not None
+        assert token.start_pos is not None
+        assert token.end_pos is not None
         start, end = token.start_pos + self.offset, token.end_pos + self.offset
         return ast.Ident(str(token), span=Span(self.source, start, end))
 

@@ -394,8 +394,8 @@ class _Builder:
         """Indices and other names are apart; bound ones are checked where they are bound."""
         scope = self.scope
         others = {
-            **{n: "a tensor" for n in (*scope.inputs, *scope.body)},
-            **{n: "a parameter" for n in scope.params},
+            **dict.fromkeys((*scope.inputs, *scope.body), "a tensor"),
+            **dict.fromkeys(scope.params, "a parameter"),
         }
         for index, span in scope.indices.items():
             if index in others:

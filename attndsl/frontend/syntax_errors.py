@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import lark
 
@@ -45,7 +46,7 @@ _INSTEAD = {
     "√": "write `sqrt(…)`",
     "∞": "restrict the domain instead: `where`, or a filter in a reduction",
 }
-_LANGUAGE = frozenset("( ) [ ] { } , : ; = + - * / % < > | -> == <= >= != ** //".split())
+_LANGUAGE = frozenset({*"()[]{},:;=+-*/%<>|", "->", "==", "<=", ">=", "!=", "**", "//"})
 _FRIENDLY = {
     "NAME": "a name",
     "NUMBER": "a number",
@@ -153,7 +154,7 @@ def _foreign_character(p: Place) -> Diagnostic | None:
 
 def _number_into_name(p: Place) -> Diagnostic | None:
     tokens = p.before if p.at is None else [*p.before, p.at]
-    for a, b in zip(tokens, tokens[1:], strict=False):
+    for a, b in pairwise(tokens):
         if a.kind != "number" or a.end != b.start:
             continue
         if b.kind == "name":
@@ -320,7 +321,7 @@ def _operator_missing(p: Place) -> Diagnostic | None:
     if k < 1 or p.before[k].kind != "name" or p.before[k].text in KEYWORDS:
         return None
     name, last = p.before[k], p.before[k - 1]
-    if last.kind == "op" and last.text not in ("]", ")", "|") or last.text in KEYWORDS:
+    if (last.kind == "op" and last.text not in ("]", ")", "|")) or last.text in KEYWORDS:
         return None
     return Diagnostic(
         "A0101",

@@ -5,18 +5,57 @@ from __future__ import annotations
 import keyword
 
 KEYWORDS = frozenset(
-    "attention def batch rank assume where init if else and or not True False".split()
+    {
+        "attention",
+        "def",
+        "batch",
+        "rank",
+        "assume",
+        "where",
+        "init",
+        "if",
+        "else",
+        "and",
+        "or",
+        "not",
+        "True",
+        "False",
+    }
 )
-REDUCTIONS = frozenset("sum max min prod any all logsumexp".split())
-NORMALIZERS = frozenset("softmax sparsemax entmax15".split())
+REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all", "logsumexp"})
+NORMALIZERS = frozenset({"softmax", "sparsemax", "entmax15"})
 BINDERS = REDUCTIONS | {"solve"}  # the operators that bind their indices
 OPERATORS = BINDERS | NORMALIZERS
 FUNCTIONS = frozenset(
-    "exp exp2 log log2 sqrt rsqrt tanh sigmoid logsigmoid softplus relu elu silu gelu erf sin cos acos abs sign floor"
-    " ceil min max".split()
+    {
+        "exp",
+        "exp2",
+        "log",
+        "log2",
+        "sqrt",
+        "rsqrt",
+        "tanh",
+        "sigmoid",
+        "logsigmoid",
+        "softplus",
+        "relu",
+        "elu",
+        "silu",
+        "gelu",
+        "erf",
+        "sin",
+        "cos",
+        "acos",
+        "abs",
+        "sign",
+        "floor",
+        "ceil",
+        "min",
+        "max",
+    }
 )
 TYPES = frozenset({"float", "int", "bool"})
-RESERVED = frozenset("start state return_state cu_seqlens out debug".split())
+RESERVED = frozenset({"start", "state", "return_state", "cu_seqlens", "out", "debug"})
 
 
 def why_taken(name: str) -> str | None:
