@@ -64,6 +64,25 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
     return ()
 
 
+def _sum_lines(name: str, code: str, width: int) -> list[str]:
+    """`name = code` for a sum, continued by `name += ...` where it gets wider than `width`."""
+    terms: list[str] = []
+    depth = 0
+    for piece in code.split(" + "):
+        if depth:
+            terms[-1] += f" + {piece}"
+        else:
+            terms.append(piece)
+        depth += piece.count("(") - piece.count(")")
+    out = [f"{name} = {terms[0]}"]
+    for term in terms[1:]:
+        if len(out[-1]) + 3 + len(term) <= width:
+            out[-1] += f" + {term}"
+        else:
+            out.append(f"{name} += {term}")
+    return out
+
+
 def lone(sub: Expr, program: TileProgram) -> Axis | None:
     """The axis whose block a subscript is, if it is nothing else."""
     if isinstance(sub, Position):
@@ -249,6 +268,17 @@ class KernelPrinter:
     def _emit(self, line: str) -> None:
         self._lines.append("    " * self._indent + line)
 
+    def _emit_call(self, before: str, fn: str, arguments: list[str]) -> None:
+        """A call as a statement: on one line, or one argument to a line."""
+        line = f"{before}{fn}({', '.join(arguments)})"
+        if len(line) + 4 * self._indent + 4 <= 100:
+            self._emit(line)
+            return
+        self._emit(f"{before}{fn}(")
+        for argument in arguments:
+            self._emit(f"    {argument},")
+        self._emit(")")
+
     def _section(self, title: str) -> None:
         self.sections.append(Section(title, tuple(self._lines)))
         self._lines = []
@@ -425,10 +455,15 @@ class KernelPrinter:
             case Scatter():
                 self._scatter(s)
 
+    def _name(self, value: str) -> str:
+        """The variable of a value; the ranges of a sweep share theirs."""
+        known = self._values.get(value)
+        return known.text.code if known is not None else self.names.fresh(value)
+
     def _define(
         self, name: str, text: Text, zero: frozenset[str] = frozenset(), tensor: str | None = None
     ) -> None:
-        code = self.names.fresh(name) if name not in self._values else self._values[name].text.code
+        code = self._name(name)
         self._emit(f"{code} = {text.code}")
         self._values[name] = _Value(replace(text, code=code, level=ATOM), zero, tensor)
 
@@ -654,15 +689,7 @@ class KernelPrinter:
         key = (what, code)
         if key not in self._shared:
             name = self._shared[key] = self.names.fresh(f"{tensor}_{what}")
-            parts = code.split(" + ")
-            line = f"{name} = {parts[0]}"
-            for part in parts[1:]:
-                if len(line) + len(part) + 7 > width:
-                    self._top.append(line)
-                    line = f"{name} += {part}"
-                else:
-                    line = f"{line} + {part}"
-            self._top.append(line)
+            self._top += _sum_lines(name, code, width - 4)
         return self._shared[key]
 
     def _stride(self, buffer: Buffer, axis: int) -> str:
@@ -673,49 +700,61 @@ class KernelPrinter:
         return " * ".join(behind) or "1"
 
     def _pointers(self, tensor: str, subs: tuple[Expr, ...], room: int) -> Text:
+        """The address of an access; in a statement of its own, or several, where it is long."""
         text = self._address(tensor, subs)
-        if len(text.code) > room:
-            text = self.part(text, f"{tensor}_ptrs")
-        return text
+        if len(text.code) <= room:
+            return text
+        name = self.names.fresh(f"{tensor}_ptrs")
+        for line in _sum_lines(name, text.code, 100 - 4 - 4 * self._indent):
+            self._emit(line)
+        return replace(text, code=name, level=ATOM)
 
-    def _access(self, s: Load | Store | Scatter) -> tuple[Text, str | None]:
+    def _access(
+        self, s: Load | Store | Scatter, also: tuple[str, ...] = ()
+    ) -> tuple[Text, str | None]:
+        """Address and mask of an access whose values span the axes `also` besides."""
         pointers = self._pointers(s.tensor, s.subs, 48)
-        bounds = set(s.bounds)
-        bounds |= {d for d in pointers.dims if self.program.axis(d).role is Role.FULL}
-        dims = pointers.dims
-        if isinstance(s, Load | Scatter) and s.guard is not None:
-            dims = self.order(frozenset({*dims, *self._values[s.guard].text.dims}))
-        bounds &= set(dims)
-        return pointers, self._mask(
-            bounds, dims, s.guard if isinstance(s, Load | Scatter) else None
-        )
+        guard = s.guard if isinstance(s, Load | Scatter) else None
+        spanned = {*pointers.dims, *also, *(self._values[guard].text.dims if guard else ())}
+        dims = self.order(frozenset(spanned))
+        bounds = {d for d in dims if d in s.bounds or self.program.axis(d).role is Role.FULL}
+        return pointers, self._mask(bounds, dims, guard)
 
     def _load(self, s: Load) -> None:
         pointers, mask = self._access(s)
+        dims = pointers.dims
+        if s.guard is not None:
+            dims = self.order(frozenset({*dims, *self._values[s.guard].text.dims}))
         other = "0.0" if s.dtype is DType.FLOAT else "0"
-        code = (
-            f"tl.load({pointers.code})"
-            if mask is None
-            else f"tl.load({pointers.code}, mask={mask}, other={other})"
-        )
-        full = frozenset(d for d in pointers.dims if self.program.axis(d).role is Role.FULL)
-        text = Text(code, pointers.dims, s.dtype, stored=s.dtype is DType.FLOAT)
-        self._define(s.name, text, full, s.tensor)
+        arguments = [self._spread(pointers, dims)]
+        arguments += [] if mask is None else [f"mask={mask}", f"other={other}"]
+        full = frozenset(d for d in dims if self.program.axis(d).role is Role.FULL)
+        name = self._name(s.name)
+        self._emit_call(f"{name} = ", "tl.load", arguments)
+        text = Text(name, dims, s.dtype, stored=s.dtype is DType.FLOAT)
+        self._values[s.name] = _Value(text, full, s.tensor)
+
+    def _spread(self, pointers: Text, dims: tuple[str, ...]) -> str:
+        """Pointers at `dims`: a mask or values wider than an address do not widen it by themselves."""
+        if pointers.dims == dims:
+            return pointers.code
+        return f"{broadcast(pointers, dims)} + tl.zeros({self._shape(dims)}, tl.int32)"
 
     def _store(self, s: Store) -> None:
         pointers, mask = self._access(s)
         value = self._printer.value(self._values[s.value].text)
         code = broadcast(value, pointers.dims) if len(pointers.dims) > 1 else value.code
-        self._emit(f"tl.store({pointers.code}, {code}{'' if mask is None else f', mask={mask}'})")
+        arguments = [pointers.code, code] + ([] if mask is None else [f"mask={mask}"])
+        self._emit_call("", "tl.store", arguments)
 
     def _scatter(self, s: Scatter) -> None:
-        pointers, mask = self._access(s)
         value = self._printer.number(self._values[s.value].text)
+        pointers, mask = self._access(s, value.dims)
         dims = self.order(frozenset({*pointers.dims, *value.dims}))
         scale = self._printer.number(self._values[s.scale].text)
         fixed = self.use("fixed_point")
         code = f"{fixed}({broadcast(value, dims)}, {broadcast(scale, dims)})"
-        target = broadcast(pointers, dims) if len(dims) > 1 else pointers.code
-        tail = "" if mask is None else f", mask={mask}"
         amount = self.part(Text(code, dims, DType.INT)).code
-        self._emit(f'tl.atomic_add({target}, {amount}{tail}, sem="relaxed")')
+        arguments = [self._spread(pointers, dims), amount]
+        arguments += ([] if mask is None else [f"mask={mask}"]) + ['sem="relaxed"']
+        self._emit_call("", "tl.atomic_add", arguments)

@@ -21,7 +21,7 @@ from attndsl.cascade.nodes import DType
 from attndsl.codegen import configs, helpers
 from attndsl.codegen.kernel import KernelPrinter, Section, statements
 from attndsl.codegen.literals import literal
-from attndsl.codegen.names import RESERVED, Namespace
+from attndsl.codegen.names import RESERVED, Namespace, identifier
 from attndsl.codegen.render import render
 from attndsl.schedule.tile import (
     Buffer,
@@ -34,8 +34,12 @@ from attndsl.schedule.tile import (
     Load,
     Plan,
     Role,
-    Step,
     TileProgram,
+)
+
+# Names that launchers use.
+HOST_NAMES = frozenset(
+    {"configure", "launch_stride", "accumulator", "sum_into", "fixed_scale", "shape"}
 )
 
 PARAM_TYPES = {DType.FLOAT: "tl.float64", DType.INT: "tl.int32", DType.BOOL: "tl.int1"}
@@ -99,6 +103,7 @@ class ModuleContext:
     table: str
     launchers: tuple[LauncherContext, ...]
     sums: bool  # whether a launcher sums
+    scales: bool  # whether a launcher chooses scales of fixed-point sums
 
 
 @dataclass(slots=True)
@@ -131,6 +136,7 @@ def module_context(name: str, forward: Plan, backward: Plan | None, header: str)
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
         launchers.append(_launcher("backward", backward, module))
+    steps = [s for p in (forward, backward) if p is not None for s in p.steps]
     table = {
         k.name: {"facts": k.facts, "arguments": [(a.name, a.kind, a.of) for a in k.arguments]}
         for k in module.kernels
@@ -145,9 +151,8 @@ def module_context(name: str, forward: Plan, backward: Plan | None, header: str)
         kernels=tuple(module.kernels),
         table=literal(table),
         launchers=tuple(launchers),
-        sums=any(
-            isinstance(s, HostSum) for p in (forward, backward) if p is not None for s in p.steps
-        ),
+        sums=any(isinstance(s, HostSum) for s in steps),
+        scales=any(isinstance(s, HostScale) for s in steps),
     )
 
 
@@ -286,51 +291,42 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
 
 
 def _launcher(name: str, plan: Plan, module: _Module) -> LauncherContext:
-    names = Namespace(
-        RESERVED
-        | {
-            "configure",
-            "launch_stride",
-            "accumulator",
-            "sum_into",
-            "fixed_scale",
-            "device",
-            "table",
-        }
-    )
+    names = Namespace(RESERVED | HOST_NAMES)
     written: set[str] = set()
-    ranks: dict[str, None] = {}
     for step in plan.steps:
         written |= set(step.writes) if isinstance(step, TileProgram) else {step.out}
+    tensors = {b.name: names.fresh(b.name) for b in plan.buffers}
+    made = [b for b in plan.buffers if b.name in written]
+    taken = [b for b in plan.buffers if b.name not in written]
+    kernels = {
+        k: _kernel(plan, s, module) for k, s in enumerate(plan.steps) if isinstance(s, TileProgram)
+    }
+    ranks: dict[str, None] = {}
+    for _, printer in kernels.values():
+        ranks.update(dict.fromkeys(printer.extents))
+    for b in made:
+        ranks.update(dict.fromkeys(b.ranks))
+    for step in plan.steps:
         if isinstance(step, HostScale):
             ranks.update(dict.fromkeys(step.count))
-    tensors = {b.name: names.fresh(b.name) for b in plan.buffers}
-    contexts: list[tuple[Step, KernelContext | None]] = []
-    for step in plan.steps:
-        if not isinstance(step, TileProgram):
-            contexts.append((step, None))
-            continue
-        context, printer = _kernel(plan, step, module)
-        contexts.append((step, context))
-        ranks.update(dict.fromkeys(printer.extents))
-    for b in plan.buffers:
-        if b.name in written:
-            ranks.update(dict.fromkeys(b.ranks))
     lengths = {r: names.fresh(f"len_{r}") for r in ranks}
-    taken = [b for b in plan.buffers if b.name not in written]
-    made = [b for b in plan.buffers if b.name in written]
     setup = [f'{tensors[b.name]} = inputs["{b.name}"]' for b in taken]
     setup += [f'{v} = extents["{r}"]' for r, v in lengths.items()]
     setup.append("acc, ACC = accumulator(inputs)")
     setup.append("device = next(iter(inputs.values())).device")
-    sums = {s.out for s in plan.steps if not isinstance(s, TileProgram)}
-    setup += [_allocation(b, tensors, lengths) for b in made if b.name not in sums]
-    steps = [
-        _host_step(step, plan, tensors, lengths)
-        if context is None
-        else _launch(step, context, tensors, lengths)
-        for step, context in contexts
-    ]
+    by_host = {s.out for s in plan.steps if not isinstance(s, TileProgram)}
+    for b in made:
+        if b.name not in by_host:
+            setup += _allocation(b, tensors, lengths)
+    steps = []
+    for k, step in enumerate(plan.steps):
+        match step:
+            case TileProgram():
+                steps.append(_launch(step, kernels[k][0], tensors, lengths))
+            case HostSum():
+                steps.append(_host_sum(step, plan, tensors, lengths))
+            case HostScale():
+                steps.append(_host_scale(step, tensors, lengths))
     kept = [b.name for b in made if b.kind in (BufferKind.OUTPUT, BufferKind.RESIDUAL)]
     return LauncherContext(
         name=name,
@@ -354,23 +350,13 @@ def _shape(buffer: Buffer, lengths: dict[str, str]) -> str:
     return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
 
 
-def _allocation(buffer: Buffer, tensors: dict[str, str], lengths: dict[str, str]) -> str:
+def _allocation(buffer: Buffer, tensors: dict[str, str], lengths: dict[str, str]) -> list[str]:
     make = "torch.zeros" if buffer.kind is BufferKind.FIXED else "torch.empty"
-    call = f"{make}({_shape(buffer, lengths)}, dtype={_dtype(buffer)}, device=device)"
-    return f"{tensors[buffer.name]} = {call}"
-
-
-def _host_step(
-    step: Step, plan: Plan, tensors: dict[str, str], lengths: dict[str, str]
-) -> StepContext:
-    if isinstance(step, HostScale):
-        count = " * ".join(lengths[r] for r in step.count) or "1"
-        return StepContext(
-            comment=f"{step.out}: the scale of a fixed-point sum, from its largest term",
-            lines=(f"{tensors[step.out]} = fixed_scale({tensors[step.src]}, {count})",),
-        )
-    assert isinstance(step, HostSum)
-    return _host_sum(step, plan, tensors, lengths)
+    name, shape = tensors[buffer.name], _shape(buffer, lengths)
+    line = f"{name} = {make}({shape}, dtype={_dtype(buffer)}, device=device)"
+    if len(line) <= 96:
+        return [line]
+    return [f"shape = {shape}", f"{name} = {make}(shape, dtype={_dtype(buffer)}, device=device)"]
 
 
 def _host_sum(
@@ -379,20 +365,24 @@ def _host_sum(
     out = plan.buffer(step.out)
     axes = f"({', '.join(map(str, step.axes))}{',' if len(step.axes) == 1 else ''})"
     scale = tensors[step.scale] if step.scale else "None"
-    call = f"sum_into({_shape(out, lengths)}, {tensors[step.src]}, {axes}, {_dtype(out)}, {scale})"
+    call = f"sum_into(shape, {tensors[step.src]}, {axes}, {_dtype(out)}, {scale})"
     return StepContext(
         comment=f"{step.out}: the rest of its sum, in a fixed order",
-        lines=(f"{tensors[step.out]} = {call}",),
+        lines=(f"shape = {_shape(out, lengths)}", f"{tensors[step.out]} = {call}"),
+    )
+
+
+def _host_scale(step: HostScale, tensors: dict[str, str], lengths: dict[str, str]) -> StepContext:
+    count = " * ".join(lengths[r] for r in step.count) or "1"
+    return StepContext(
+        comment=f"{step.out}: the scale of fixed-point sums",
+        lines=(f"{tensors[step.out]} = fixed_scale({tensors[step.src]}, {count})",),
     )
 
 
 def _launch(
-    step: Step,
-    context: KernelContext,
-    tensors: dict[str, str],
-    lengths: dict[str, str],
+    step: TileProgram, context: KernelContext, tensors: dict[str, str], lengths: dict[str, str]
 ) -> StepContext:
-    assert isinstance(step, TileProgram)
     passed = []
     for a in context.arguments:
         what, _, rest = a.passed.partition(":")
@@ -414,12 +404,17 @@ def _launch(
                 passed.append(f"{a.name}=max(16, triton.next_power_of_2({lengths[rest]}))")
             case "acc":
                 passed.append("ACC=ACC")
-    grid = [lengths[a.rank] for a in step.of(Role.GRID)]
     blocks = {a.of: a.name for a in context.arguments if a.kind == "block"}
-    grid += [f'triton.cdiv({lengths[a.rank]}, cfg["{blocks[a.name]}"])' for a in step.of(Role.TILE)]
+    lines = [f'cfg = configure("{context.name}", extents, inputs, config)']
+    grid = [lengths[a.rank] for a in step.of(Role.GRID)]
+    for a in step.of(Role.TILE):
+        lines.append(
+            f'tiles_{identifier(a.name)} = triton.cdiv({lengths[a.rank]}, cfg["{blocks[a.name]}"])'
+        )
+        grid.append(f"tiles_{identifier(a.name)}")
     return StepContext(
         comment=context.summary,
-        lines=(f'cfg = configure("{context.name}", extents, inputs, config)',),
+        lines=tuple(lines),
         kernel=context.name,
         grid=" * ".join(grid) or "1",
         arguments=(*passed, "**cfg"),
