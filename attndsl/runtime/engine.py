@@ -17,8 +17,8 @@ from torch import Tensor
 
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Binding, Number, bind
-from attndsl.cascade.domains import START, resolve_start
-from attndsl.cascade.nodes import Cascade
+from attndsl.cascade.domains import START, resolve_start, shifted_indices
+from attndsl.cascade.nodes import Cascade, Index
 from attndsl.runtime.checks import INTS, TensorCheck
 from attndsl.runtime.ranges import RangeCheck
 from attndsl.runtime.stages import Planner, Stage
@@ -66,6 +66,7 @@ class Engine:
         self.planner = planner
         self.header = header
         self.names = tuple(t.name for t in cascade.inputs)
+        self.shifted = bool(shifted_indices(cascade))
         self.check = TensorCheck(cascade)
         self.ranges = RangeCheck(cascade)
         self.calls: dict[Any, Prepared] = {}
@@ -130,22 +131,23 @@ class Engine:
         }
         self.check(given)
         binding = bind(self.cascade, shapes, values)
-        kind: StartKind = "none"
         numbers = dict(binding.params)
         if start.how == "tensor":
             self.check_start(start, given, binding)
-            kind = "tensor"
-            resolve_start(self.cascade, binding, start.at)
-        else:
-            at = {"": None, "end": "end", "int": 1}[start.how]
-            shifts = resolve_start(self.cascade, binding, at)
-            if shifts:
-                kind = "int"
-                numbers[START] = next(iter(shifts.values()))
-        backend = self.backend_of(given[0].device)
-        stage = self.stage(kind, tuple(wrt.split(",")) if wrt else (), backend)
-        return Prepared(
-            stage, self.names, stage.extents(binding.extents, numbers), numbers, binding
+        at = {"": None, "end": "end", "int": 1, "tensor": start.at}[start.how]
+        shifts = resolve_start(self.cascade, binding, at)
+        if start.how in ("end", "int"):
+            numbers[START] = next(iter(shifts.values()), 0)
+        stage = self.stage_for(given, start, wrt)
+        extents = stage.extents(binding.extents, numbers)
+        return Prepared(stage, self.names, extents, numbers, binding)
+
+    def stage_for(self, given: Sequence[Tensor], start: Start, wrt: str) -> Stage:
+        """The stage of a call; it does not depend on extents, so it can be found while tracing."""
+        kinds: dict[str, StartKind] = {"": "none", "end": "int", "int": "int", "tensor": "tensor"}
+        kind = kinds[start.how] if self.shifted else "none"
+        return self.stage(
+            kind, tuple(wrt.split(",")) if wrt else (), self.backend_of(given[0].device)
         )
 
     def check_start(self, start: Start, given: Sequence[Tensor], binding: Binding) -> None:
@@ -220,11 +222,19 @@ class Engine:
     def fake(
         self, given: Sequence[Tensor], start: Start, params: Sequence[Number | None], wrt: str = ""
     ) -> list[Tensor]:
-        """What `run` returns, as far as shapes and types go."""
-        call = self.prepare(given, start, params, wrt)
-        stage = call.stage
+        """What `run` returns, as far as shapes and types go; shapes may be symbolic."""
+        self.check(given)
+        stage = self.stage_for(given, start, wrt)
         names = (*stage.outputs, *stage.residuals)
-        return stage.empty(names, call.tensors(given, start.at), call.extents)
+        extents: dict[str, Any] = {}
+        for t, x in zip(self.cascade.inputs, given, strict=True):
+            for dim, rank, n in zip(t.dims, t.ranks, x.shape, strict=True):
+                extents.setdefault(dim.name if isinstance(dim, Index) else rank, n)
+        needed = {r for n in names for r in stage.passes.forward.buffer(n).ranks}
+        if not needed <= extents.keys():  # a computed extent: the numbers are needed
+            extents = dict(self.prepare(given, start, params, wrt).extents)
+        tensors = dict(zip(self.names, given, strict=True))
+        return stage.empty(names, tensors, extents)
 
     def fake_backward(self, given: Sequence[Tensor], wrt: str) -> list[Tensor]:
         by_name = dict(zip(self.names, given, strict=True))

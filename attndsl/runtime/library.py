@@ -154,7 +154,7 @@ class _Function(torch.autograd.Function):
         given, start, params = ops._split(args)
         with torch._C._AutoDispatchBelowAutograd():
             made = ops.saving(*args, wrt)
-        stage = ops.engine.prepare(given, start, params, wrt).stage
+        stage = ops.engine.stage_for(given, start, wrt)
         by_name = dict(zip((*stage.outputs, *stage.residuals), made, strict=True))
         kept = [by_name[r] for r in stage.passes.residuals]
         ctx.save_for_backward(*given, *kept, *(() if start.at is None else (start.at,)))

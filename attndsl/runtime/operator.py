@@ -96,11 +96,18 @@ class CompiledAttention:
                     "A0505", f'{self.name}: `start` is {start!r}, and should be "end" or a number'
                 )
             return self._op(*given, None, None, "end", *params)
+        if not isinstance(start, int) or isinstance(start, bool):
+            start = self._position(
+                start
+            )  # not for a plain number: `torch.compile` makes it symbolic
+        return self._op(*given, None, start, "int", *params)
+
+    def _position(self, start: Any) -> int:
         if isinstance(start, bool) or not hasattr(start, "__index__"):
             raise CallError(
                 "A0505", f'{self.name}: `start` is {start!r}, and should be "end" or a number'
             )
-        return self._op(*given, None, start, "int", *params)
+        return operator.index(start)
 
     def reference(
         self,

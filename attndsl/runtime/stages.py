@@ -16,8 +16,10 @@ from torch import Tensor
 
 from attndsl.cascade.bind import Number, eval_int
 from attndsl.cascade.nodes import Cascade, DType
+from attndsl.diagnostics import Diagnostic, DiagnosticError
 from attndsl.runtime.cache import load_module
 from attndsl.schedule.tile import Buffer, Plan
+from attndsl.source import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +51,30 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...]) -> Passes:
     Raises: DiagnosticError where no schedule is legal.
     """
     from attndsl.cascade.autodiff import differentiate
-    from attndsl.schedule import plan_backward, plan_forward
+    from attndsl.schedule import Refused, plan_backward, plan_forward
 
-    if not wrt:
-        return Passes(plan_forward(cascade))
-    gradient = differentiate(cascade, wrt)
-    return Passes(
-        plan_forward(gradient.forward, gradient.residuals),
-        plan_backward(gradient.forward, gradient.backward, gradient.gradients),
-        gradient.residuals,
-        gradient.cotangents,
-        gradient.gradients,
-        gradient.backward,
-    )
+    try:
+        if not wrt:
+            return Passes(plan_forward(cascade))
+        gradient = differentiate(cascade, wrt)
+        return Passes(
+            plan_forward(gradient.forward, gradient.residuals),
+            plan_backward(gradient.forward, gradient.backward, gradient.gradients),
+            gradient.residuals,
+            gradient.cotangents,
+            gradient.gradients,
+            gradient.backward,
+        )
+    except Refused as refused:
+        raise DiagnosticError(
+            Diagnostic(
+                "A0401",
+                f"no schedule for `{cascade.name}`",
+                span=refused.span if isinstance(refused.span, Span) else None,
+                label=refused.why,
+                help="`op.reference(...)` runs it densely",
+            )
+        ) from None
 
 
 def render(backend: str, name: str, passes: Passes, header: str) -> str:
