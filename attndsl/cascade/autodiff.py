@@ -1,56 +1,65 @@
 """Reverse-mode differentiation of cascades: the gradient of a cascade is a cascade.
 
-    g = differentiate(load("alibi.attn"))
-    g.backward        # inputs Q, K, V, slope, O, L and the cotangents dO, dLSE; outputs dQ, dK, dV, dslope
+    g = differentiate(cascade)      # alibi: O, LSE of Q, K, V, slope
+    g.backward                      # dQ, dK, dV, dslope of Q, K, V, slope, O, LSE, dO, dLSE
 
-It runs through the definitions from the last to the first. Each tensor's gradient is a sum of terms, one for every
-place at which it was read; a term is a product summed over indices (`attndsl.cascade.terms`).
+        S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j <= i
+        D[i]    = O[i,f] * dO[i,f] - dLSE[i]
+        dP[i,j] = V[j,f] * dO[i,f]
+        P[i,j]  = exp(S[i,j] - LSE[i])
+        dS[i,j] = (dP[i,j] - D[i]) * P[i,j]
+        dQ[i,e] = K[j,e] * dS[i,j] / sqrt(|e|)        and so on for dK, dV, dslope
+
+The sweep runs through the definitions from the last to the first. The gradient of a tensor is a sum of terms
+(`terms`), one for every place at which it was read, each a product of local derivatives (`derivatives`). Stabilisers,
+of which the outputs do not depend (`invariance`), receive none. Before a term is written, sums that the forward
+program has computed are read back (`swap`), and softmax denominators go into exponents (`fold`).
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from attndsl.cascade.definedness import Conditions, at, conjunction, defined, domains, unique
-from attndsl.cascade.derivatives import differentiable, leaves, singular
+from attndsl.cascade.definedness import at, domains, unique
+from attndsl.cascade.derivatives import Leaf, differentiable, leaves, singular
+from attndsl.cascade.emit import Emitter
 from attndsl.cascade.fold import Folding
 from attndsl.cascade.hoist import hoist
 from attndsl.cascade.invariance import unseen
 from attndsl.cascade.monomials import Monomial, monomial
+from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
+    Const,
     Define,
     DType,
     Expr,
+    Extent,
     Index,
-    Output,
     Read,
     Reduce,
-    Reduction,
     TensorDecl,
     Unary,
 )
-from attndsl.cascade.names import Names, needed_inputs, params_of, ranks_of
-from attndsl.cascade.residuals import is_kept, sequences
+from attndsl.cascade.residuals import Cut, is_kept, package, sequences
 from attndsl.cascade.signs import Sign, sign_of, signs
 from attndsl.cascade.swap import Contractions, swapped
-from attndsl.cascade.terms import Term, Writer, gather
-from attndsl.cascade.types import Types
-from attndsl.cascade.walk import free, reads, rename, rewrite, walk
+from attndsl.cascade.terms import Term, gather
+from attndsl.cascade.types import Types, offset, time_axis
+from attndsl.cascade.walk import reads, replaced, walk
 
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
-    """A forward program that keeps what its backward program needs, and that backward program."""
+    """A forward program that returns what its backward program needs, and that backward program."""
 
     forward: Cascade
     backward: Cascade
     residuals: tuple[str, ...]
-    """Forward tensors that `backward` takes as inputs."""
+    """Forward outputs that `backward` takes as inputs."""
     cotangents: dict[str, str]
     """By output: the input of `backward` that holds its gradient."""
     gradients: dict[str, str]
@@ -62,78 +71,64 @@ def differentiate(cascade: Cascade, wrt: Sequence[str] | None = None) -> Gradien
 
         g = differentiate(cascade)
         saved = interpret(g.forward, inputs)
-        grads = interpret(g.backward, {**inputs, **saved, "dO": …})
+        grads = interpret(g.backward, {**inputs, **saved, "dO": …}, start=0)
 
-    Raises `DiagnosticError` for programs whose gradient is not derived.
+    `backward` takes the inputs that it reads, `residuals` and `cotangents`. Positions are taken as they are written:
+    where a call may shift them, apply `domains.apply_start` first.
     """
-    return _Backward(cascade, wrt).run()
+    names = wrt if wrt is not None else [t.name for t in cascade.inputs if t.dtype is DType.FLOAT]
+    return _Sweep(cascade, tuple(names)).run()
 
 
-class _Backward:
-    def __init__(self, cascade: Cascade, wrt: Sequence[str] | None) -> None:
+class _Sweep:
+    def __init__(self, cascade: Cascade, wrt: tuple[str, ...]) -> None:
         self.original = cascade
+        self.wrt = wrt
         self.names = Names(cascade)
-        self.wrt = tuple(
-            wrt if wrt is not None else (t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
-        )
-        self.active: frozenset[str] = frozenset(self.wrt)
-        self.active = self._reach(cascade, frozenset())
-        self.forward, self.inlined = hoist(cascade, self._constant, self._part)
+        active = self.reach(cascade, frozenset())
+
+        def constant(e: Expr) -> bool:
+            return not any(isinstance(r, Read) and r.tensor in active for r in differentiable(e))
+
+        self.forward, hoisted = hoist(cascade, constant, lambda n: self.names.tensor(f"{n}_part"))
+        stabilisers = unseen(self.forward)
+        self.active = self.reach(self.forward, stabilisers)
         self.types = Types(self.forward)
-        hidden = unseen(self.forward)
-        self.active = self._reach(self.forward, hidden)
         self.domains = domains(self.forward)
-        self.sequence = sequences(self.forward)
-        self.summed = _with_reduction(self.forward)
-        self.logs: set[str] = set()
         self.signs = signs(self.forward)
+        self.reduced = _with_reduction(self.forward)
         self.singular = frozenset(n for d in self.forward.body for n in singular(d.expr))
-        self.writer = Writer(self.may_vanish, self.finite)
-        self.plain = {
-            d.tensor for d in self.forward.body if d.tensor in {o.name for o in cascade.outputs}
-        }
+        self.outputs = frozenset(o.name for o in cascade.outputs)
         self.indices = {t.name: t.ranks for t in cascade.inputs}
         self.indices |= {d.tensor: d.indices for d in self.forward.body}
         self.terms: dict[str, list[Term]] = {n: [] for n in self.indices}
-        self.made: list[Define] = []
-        self.values: dict[Expr, str] = {}
-        self.renamed: dict[str, str] = {}
-        self.seen = {i for d in self.forward.body for i in d.indices}
+        self.initial: dict[str, list[Term]] = {d.tensor: [] for d in self.forward.body}
+        sequence = sequences(self.forward)
+        again = [d for d in self.forward.body if not is_kept(d, sequence, self.outputs)]
         self.contractions = Contractions(self.forward, self.domains)
         self.folding = Folding(
-            self.forward, hidden, self.keep, self.repeat, self.contractions.expand
+            self.forward, stabilisers, self.keep, self.repeat, self.contractions.expand
         )
-        self.gradients: dict[str, list[Term]] = {}
-        self.own = {
-            d.tensor: self.domains[d.tensor] for d in self.forward.body if not self.is_kept(d)
-        }
+        self.emit = Emitter(
+            self.forward,
+            self.names,
+            sequence,
+            {d.tensor: self.domains[d.tensor] for d in again},
+            self.folding.fold,
+            self.may_vanish,
+            self.finite,
+        )
+        self.cut = Cut(cascade, hoisted, sequence)
 
-    def _reach(self, cascade: Cascade, hidden: frozenset[str]) -> frozenset[str]:
+    def reach(self, cascade: Cascade, hidden: frozenset[str]) -> frozenset[str]:
         """The tensors through which a gradient flows to the inputs asked for."""
         active = frozenset(self.wrt)
         for d in cascade.body:
-            seen = {r.tensor for r in differentiable(d.expr) if isinstance(r, Read)}
+            parts = (d.expr,) if d.init is None else (d.expr, d.init)
+            seen = {r.tensor for e in parts for r in differentiable(e) if isinstance(r, Read)}
             if d.tensor not in hidden and (seen & active):
                 active |= {d.tensor}
         return active
-
-    def _constant(self, e: Expr) -> bool:
-        return not any(isinstance(r, Read) and r.tensor in self.active for r in differentiable(e))
-
-    def _part(self, tensor: str) -> str:
-        return self.names.tensor(f"{tensor}_part")
-
-    def may_vanish(self, divisor: Expr) -> bool:
-        """A divisor that can be 0 together with its dividend: one that contains a reduction, or a singular point."""
-        if not reads(divisor) & (self.summed | self.singular):
-            return False
-        return sign_of(divisor, self.signs) is not Sign.POSITIVE
-
-    def finite(self, factor: Expr) -> bool:
-        """Constants, inputs, gradients: anything but a tensor that may be infinite, or a function of one."""
-        if isinstance(factor, Read):
-            return factor.tensor not in self.forward.defined or factor.tensor in self.plain
-        return not reads(factor)
 
     # --- the sweep ---
 
@@ -148,329 +143,226 @@ class _Backward:
                 self.terms[o.name].append(Term(monomial(Read(name, axes))))
         gradients = {n: self.names.tensor(f"d{n}") for n in self.wrt}
         for d in reversed(self.forward.body):
-            if d.tensor in self.active and self.terms[d.tensor]:
-                self.step(d)
+            if d.tensor not in self.active:
+                continue
+            if d.init is not None:
+                self.recurrence(d)
+            else:
+                self.step(d, self.terms[d.tensor])
         for name, out in gradients.items():
-            parts = [self.write(self.folded(t, "G"), ()) for t in self.simplified(self.terms[name])]
-            self.define(out, self.indices[name], self.writer.total(parts), ())
-        return self.package(cotangents, gradients, decls)
+            parts = self.emit.parts(self.simplified(self.terms[name]), (), out)
+            self.emit.define(out, self.indices[name], self.emit.total(parts))
+        forward, backward, kept = package(
+            self.cut, self.forward, self.emit, self.folding, self.types, gradients, decls
+        )
+        return Gradient(forward, backward, kept, cotangents, gradients)
 
-    def step(self, d: Define) -> None:
+    def step(self, d: Define, terms: list[Term]) -> None:
         """From the gradient of one tensor to those of what it reads."""
         found = leaves(d, self.active, self.domains, self.names.index)
-        if not found:
-            return
-        g = self.adjoint(d, len(found) > 1 or any(leaf.indices for leaf in found))
-        here = self.domains[d.tensor][1]
+        terms = self.simplified(terms)
+        if found and terms:
+            self.spread(d, self.adjoint(d, found, terms), found)
+
+    def spread(self, d: Define, gradient: Monomial, found: list[Leaf]) -> None:
+        """Hand the gradient on to the tensors that were read."""
         for leaf in found:
             assert isinstance(leaf.read, Read)
-            factor = (g * leaf.factor).map(self.named_reductions)
-            term = Term(factor, (), unique((*here, *leaf.where)))
-            scope = d.indices + leaf.indices
+            term, scope = self.reached(d, gradient, leaf)
             target = self.indices[leaf.read.tensor]
-            moved = gather(target, leaf.read.subs, scope, term, self.names.index)
+            moved = gather(target, leaf.read.subs, scope, term, self.names)
             self.terms[leaf.read.tensor].append(moved)
+            self.before_the_first(leaf.read, scope, term)
 
-    def named_reductions(self, e: Expr) -> Expr:
-        """A factor that contains a reduction is a tensor of its own."""
+    def reached(self, d: Define, gradient: Monomial, leaf: Leaf) -> tuple[Term, tuple[str, ...]]:
+        """The contribution of a leaf, and the indices of the points at which it is made."""
+        factor = (gradient * leaf.factor).map(self.without_sums)
+        domain = self.domains[d.tensor][1] if d.tensor in self.domains else ()
+        return Term(factor, (), unique((*domain, *leaf.where))), d.indices + leaf.indices
+
+    def without_sums(self, e: Expr) -> Expr:
+        """A factor that contains a reduction is a tensor of its own (numbers of ties, slopes of equations)."""
         for n in walk(e):
             if isinstance(n, Reduce):
                 stem = "slope" if isinstance(n.body, Binary | Unary) else "ties"
-                return self.named_reductions(_replace(e, n, self.shared(n, stem, ())))
+                named = self.emit.value(n, stem)
+                self.reduced |= {named.tensor}
+                return self.without_sums(replaced(e, n, named))
         return e
 
-    def shared(self, e: Reduce, stem: str, domain: Conditions) -> Read:
-        """The tensor of this value, made once."""
-        indices = self.ordered(free(e))
-        key = canonical(e)
-        if key not in self.values:
-            name = self.names.tensor(stem)
-            self.define(name, indices, e, domain)
-            self.summed |= {name}
-            self.values[key] = name
-        return Read(self.values[key], tuple(Index(i) for i in indices))
+    # --- recurrences ---
 
-    def ordered(self, names: frozenset[str]) -> tuple[str, ...]:
-        """Indices in the order of the program's ranks: batch first."""
-        order = [*self.original.batch, *self.names.ranks]
-        return tuple(sorted(names, key=order.index))
+    def recurrence(self, d: Define) -> None:
+        """The gradient of a recurrence is one that runs the other way."""
+        found = leaves(d, self.active, self.domains, self.names.index)
+        mine = [
+            leaf for leaf in found if isinstance(leaf.read, Read) and leaf.read.tensor == d.tensor
+        ]
+        others = [leaf for leaf in found if leaf not in mine]
+        name = self.names.tensor(f"d{d.tensor}")
+        domain = self.domains[d.tensor][1]
+        gradient = Read(name, tuple(Index(i) for i in d.indices))
+        parts = self.emit.parts(self.simplified(self.terms[d.tensor]), domain, name)
+        for leaf in mine:
+            assert isinstance(leaf.read, Read)
+            term, scope = self.reached(d, monomial(gradient), leaf)
+            moved = gather(d.indices, leaf.read.subs, scope, term, self.names)
+            parts.append(self.emit.term(moved, domain))
+        if not parts:
+            return
+        init = Const(0) if mine else None
+        self.emit.define(name, d.indices, self.emit.total(parts), domain, init)
+        self.spread(d, monomial(gradient), others)
+        for leaf in mine:
+            assert isinstance(leaf.read, Read)
+            term, scope = self.reached(d, monomial(gradient), leaf)
+            self.before_the_first(leaf.read, scope, term)
+        time = time_axis(d)
+        if d.init is not None and time is not None:
+            rest = tuple(i for i in d.indices if i != time[0])
+            self.step(Define(f"{d.tensor}_init", rest, d.init), self.initial[d.tensor])
+
+    def before_the_first(self, read: Read, scope: tuple[str, ...], term: Term) -> None:
+        """A read of `H[t-1]` is a read of the initial value at the first `t`."""
+        if read.tensor not in self.initial or self.forward.define(read.tensor).init is None:
+            return
+        d = self.forward.define(read.tensor)
+        time = time_axis(d)
+        sub = offset(read.subs[d.indices.index(time[0])]) if time is not None else None
+        if time is None or sub is None or sub[1] != -time[1]:
+            return
+        first: Expr = Const(0) if time[1] > 0 else Binary("-", Extent(time[0]), Const(1))
+        rest = tuple(i for i in d.indices if i != time[0])
+        subs = tuple(s for i, s in zip(d.indices, read.subs, strict=True) if i != time[0])
+        points = tuple(i for i in scope if i != sub[0])
+        at_first = term.substitute(sub[0], first)
+        self.initial[read.tensor].append(gather(rest, subs, points, at_first, self.names))
 
     # --- the gradient of one tensor ---
 
-    def adjoint(self, d: Define, shared: bool) -> Monomial:
-        """The gradient of a tensor as a product; sums get a name, and so does what is used twice."""
-        domain = self.domains[d.tensor][1]
-        terms = self.simplified(self.terms[d.tensor])
-        parts = [self.write(self.folded(t, f"d{d.tensor}"), domain) for t in terms]
-        if len(parts) == 1 and not (shared and self.costly(parts[0])):
-            content, core = self.outside(parts[0])
-            if not any(isinstance(n, Reduce) for b, _ in core.powers for n in walk(b)):
-                return parts[0]
-            parts = [core]
-        elif shared and sum(i in self.sequence for i in d.indices) > 1:
-            content = Monomial()
-        else:
-            content = self.common(parts)
-            parts = [p / content for p in parts]
-        sums = [p for p in parts if _sums(p)]
-        if not shared and sums:
-            inner = self.named(d, sums, domain)
-            self.remember(inner, [t for t in terms if t.indices], content)
-            rest = [p for p in parts if not _sums(p)]
-            return content * monomial(self.writer.total([monomial(inner), *rest]))
-        if not shared:
-            return content * monomial(self.writer.total(parts))
-        row = any(p < 0 for _, p in content.powers)
-        out = self.named(d, parts, domain, "D" if row else "")
-        self.remember(out, terms, content)
-        return content * monomial(out)
+    def adjoint(self, d: Define, found: list[Leaf], terms: list[Term]) -> Monomial:
+        """The gradient of a tensor as a product, of which sums and what is summed again have got names.
 
-    def remember(self, gradient: Read, terms: list[Term], content: Monomial) -> None:
-        """What a named gradient is the sum of, for the sum swap."""
-        inverse = content.inverse()
-        self.gradients[gradient.tensor] = [t.times(inverse) for t in terms]
-
-    def folded(self, t: Term, stem: str) -> Term:
-        return self.contracted(Term(self.folding.fold(t.factor), t.indices, t.where), stem)
-
-    def contracted(self, t: Term, stem: str) -> Term:
-        """A sum over features inside becomes a tensor of its own: `dP[i,j] = sum[f](V[j,f] * dO[i,f])`.
-
-        Only where it is over a pair of sequences, which is a matrix product; it is made once for all its uses.
+        Divisors that all its parts share stay outside (`1/Z` waits there for the `P` that it folds with).
         """
-        held = frozenset(i for c in t.where for i in free(c))
-        inner = frozenset(
-            i
-            for i in t.indices
-            if i not in held and self.names.root(i) not in (*self.sequence, *self.original.batch)
-        )
-        chosen = [(b, p) for b, p in t.factor.powers if free(b) & inner]
-        if not chosen:
-            return t
-        around = frozenset(i for b, _ in chosen for i in free(b)) - inner
-        if sum(self.names.root(i) in self.sequence for i in around) < 2:
-            return t
-        rest = Monomial.of(t.factor.coeff, [x for x in t.factor.powers if x not in chosen])
-        order = tuple(i for i in t.indices if i in inner)
-        whole = Term(Monomial.of(Fraction(1), chosen), order)
-        weights = [b.tensor for b, p in rest.powers if isinstance(b, Read) and self.is_pair(b)]
-        g = self.pair(
-            whole, around, f"d{self.renamed.get(weights[0], weights[0])}" if weights else stem
-        )
-        return Term(rest * monomial(g), tuple(i for i in t.indices if i not in inner), t.where)
+        stem = f"d{d.tensor}"
+        domain = self.domains[d.tensor][1] if d.tensor in self.domains else ()
+        parts = self.emit.parts(terms, domain, stem)
+        if not parts:
+            return Monomial(Fraction(0))
+        several = len(found) > 1
+        whole = several or any(leaf.indices for leaf in found)
+        if len(parts) == 1 and not _sums(parts[0]):
+            whole = _costly(parts[0]) and (several or any(_summed(d, leaf) for leaf in found))
+            if not whole:
+                return parts[0]
+        content = _content(parts, not whole)
+        core = [p / content for p in parts]
+        if whole and self.emit.is_pair(frozenset(d.indices)):
+            value = self.emit.product(content * monomial(self.emit.total(core)))
+            out = self.emit.define(self.names.tensor(stem), d.indices, value, domain)
+            self.emit.sums[out.tensor] = terms
+            return monomial(out)
+        sums = core if whole else [p for p in core if _sums(p)]
+        if not sums:
+            return content * monomial(self.emit.total(core))
+        row = whole and any(p < 0 for _, p in content.powers)
+        name = self.names.tensor("D" if row else stem)
+        out = self.emit.define(name, d.indices, self.emit.total(sums), domain)
+        if whole:
+            self.emit.sums[name] = [t.times(content.inverse()) for t in terms]
+        rest = [p for p in core if p not in sums]
+        return content * monomial(self.emit.total([monomial(out), *rest]))
 
-    def is_pair(self, e: Read) -> bool:
-        return (
-            sum(isinstance(s, Index) and self.names.root(s.name) in self.sequence for s in e.subs)
-            > 1
-        )
-
-    def pair(self, t: Term, around: frozenset[str], stem: str) -> Read:
-        """The tensor of a sum over features, with the program's own names for its indices."""
-        names: dict[str, str] = {}
-        for i in self.ordered(around):
-            root = self.names.root(i)
-            names[i] = i if root in names.values() or root in t.indices else root
-        own = t.rename(names)
-        value = Reduce(Reduction.SUM, own.indices, self.writer.product(own.factor))
-        made = self.shared(value, stem, ())
-        self.gradients[made.tensor] = [own]
-        back = {own: i for i, own in names.items()}
-        return dataclasses.replace(made, subs=tuple(rename(s, back) for s in made.subs))
-
-    def named(self, d: Define, parts: list[Monomial], domain: Conditions, stem: str = "") -> Read:
-        name = self.names.tensor(stem or f"d{d.tensor}")
-        self.define(name, d.indices, self.writer.total(parts), domain)
-        return Read(name, tuple(Index(i) for i in d.indices))
-
-    def costly(self, m: Monomial) -> bool:
-        return sum(isinstance(n, Read) for b, p in m.powers if p > 0 for n in walk(b)) > 1
-
-    def outside(self, m: Monomial) -> tuple[Monomial, Monomial]:
-        """A product with one sum in it: the factors before the sum, and the sum."""
-        inner = [(b, p) for b, p in m.powers if any(isinstance(n, Reduce) for n in walk(b))]
-        outer = [(b, p) for b, p in m.powers if (b, p) not in inner]
-        return Monomial.of(m.coeff, outer), Monomial.of(Fraction(1), inner)
-
-    def common(self, parts: list[Monomial]) -> Monomial:
-        """Divisors that all parts share, and the sign of the first."""
-        shared = [
-            (b, max(m.power(b) for m in parts))
-            for b, p in parts[0].powers
-            if p < 0 and all(m.power(b) < 0 for m in parts)
-        ]
-        first = max(parts, key=lambda m: bool(_sums(m)))
-        return Monomial.of(Fraction(-1 if first.coeff < 0 else 1), shared)
-
-    def simplified(self, terms: Iterable[Term]) -> list[Term]:
-        """Equal products collected, zeros dropped."""
-        total: dict[tuple[object, ...], Term] = {}
+    def simplified(self, terms: list[Term]) -> list[Term]:
+        """Known sums read back, equal products collected, zeros dropped."""
+        out: dict[tuple[object, ...], Term] = {}
         short = [s for t in terms for s in swapped(t, self.contractions, self.expansions)]
         for t in short:
             key = (t.factor.powers, t.indices, frozenset(t.where))
-            coeff = t.factor.coeff + (total[key].factor.coeff if key in total else 0)
-            total[key] = Term(Monomial(coeff, t.factor.powers), t.indices, t.where)
-        return [t for t in total.values() if t.factor.coeff != 0]
+            coeff = t.factor.coeff + (out[key].factor.coeff if key in out else 0)
+            out[key] = Term(Monomial(coeff, t.factor.powers), t.indices, t.where)
+        return [t for t in out.values() if t.factor.coeff != 0]
 
     def expansions(self, t: Term) -> Iterator[list[Term]]:
         """The term with one gradient in it written out as the sums that it is."""
         for base, power in t.factor.powers:
-            if power != 1 or not isinstance(base, Read) or base.tensor not in self.gradients:
+            if power != 1 or not isinstance(base, Read) or base.tensor not in self.emit.sums:
                 continue
             rest = Monomial.of(t.factor.coeff, [x for x in t.factor.powers if x[0] != base])
+            own = self.emit.domains[base.tensor][0]
             parts: list[Term] = []
-            for g in self.gradients[base.tensor]:
-                own = self.own[base.tensor][0]
-                fresh = {i: self.names.index(i) for i in g.indices}
-                g = g.rename(fresh)
-                factor = g.factor.map(lambda b, own=own, base=base: at(b, own, base.subs))
+            for g in self.emit.sums[base.tensor]:
+                g = g.rename({i: self.names.index(i) for i in g.indices})
+                factor = g.factor.map(lambda b, own=own, base=base: at(b, own, base.subs))  # type: ignore[misc]
                 where = tuple(at(c, own, base.subs) for c in g.where)
                 parts.append(Term(rest * factor, t.indices + g.indices, unique((*t.where, *where))))
             yield parts
 
-    # --- what folding makes ---
+    # --- what folding makes, and what writing asks ---
 
     def keep(self, stem: str, indices: tuple[str, ...], value: Expr) -> str:
         """A log-sum-exp that the forward program has to return."""
-        name = self.names.tensor(stem)
-        d = Define(name, indices, value)
-        self.forward = dataclasses.replace(self.forward, body=(*self.forward.body, d))
-        self.indices[name] = indices
-        self.types.tensors[name] = DType.FLOAT
-        self.logs.add(name)
-        return name
+        d = Define(self.names.tensor(stem), indices, value)
+        self.forward = replace(self.forward, body=(*self.forward.body, d))
+        self.types.tensors[d.tensor] = DType.FLOAT
+        self.cut.logs.add(d.tensor)
+        return d.tensor
 
     def repeat(self, like: Define, value: Expr) -> str:
-        """Weights that the backward program computes from kept log-sum-exps."""
+        """Weights that the backward program computes from a kept log-sum-exp."""
         name = self.names.tensor(like.tensor)
-        self.define(name, like.indices, value, self.domains[like.tensor][1])
-        self.renamed[name] = like.tensor
+        self.emit.define(name, like.indices, value, self.domains[like.tensor][1])
+        self.cut.renamed[name] = like.tensor
         return name
 
-    # --- writing ---
+    def may_vanish(self, divisor: Expr) -> bool:
+        """A divisor that can be 0 together with its dividend: with a reduction in it, or at a singular point."""
+        if not reads(divisor) & (self.reduced | self.singular):
+            return False
+        return sign_of(divisor, self.signs) is not Sign.POSITIVE
 
-    def write(self, t: Term, ambient: Conditions) -> Monomial:
-        """A term at points where `ambient` holds, without the conditions that follow from it."""
-        body = self.writer.product(t.factor)
-        implied = (
-            frozenset((*ambient, *defined(body, self.own))) if t.indices else frozenset(ambient)
-        )
-        where = tuple(c for c in t.where if c not in implied)
-        return self.writer.term(Term(t.factor, t.indices, where))
-
-    def define(self, tensor: str, indices: tuple[str, ...], expr: Expr, domain: Conditions) -> None:
-        implied = defined(expr, self.own)
-        where = tuple(c for c in domain if c not in implied)
-        self.own[tensor] = (indices, unique((*domain, *implied)))
-        self.made.append(Define(tensor, indices, expr, conjunction(where)))
-
-    # --- what is kept, what is computed again ---
-
-    def package(
-        self, cotangents: dict[str, str], gradients: dict[str, str], decls: list[TensorDecl]
-    ) -> Gradient:
-        kept, again = self.cut()
-        forward = self.with_outputs(kept)
-        order = {o.name: o.indices for o in forward.outputs}
-        body = self.legible((*again, *self.made))
-        body = tuple(self.apart(d) for d in body)
-        saved = [
-            TensorDecl(n, tuple(Index(i) for i in order[n]), order[n], self.types.tensors[n])
-            for n in kept
-        ]
-        outputs = tuple(Output(o, self.indices[n]) for n, o in gradients.items())
-        inputs = needed_inputs(self.original, body, outputs, self.names, [*saved, *decls])
-        ranks = ranks_of(inputs, body, outputs, self.names)
-        backward = Cascade(
-            name=f"{self.original.name}_backward",
-            inputs=inputs,
-            params=params_of(self.original, inputs, body, ranks),
-            outputs=outputs,
-            batch=self.original.batch,
-            ranks=ranks,
-            body=body,
-        )
-        return Gradient(forward, backward, tuple(kept), cotangents, gradients)
-
-    def legible(self, body: Sequence[Define]) -> tuple[Define, ...]:
-        """Weights take the name of the tensor they stand for, where that is not computed as well."""
-        taken = {d.tensor for d in body} | {n for d in body for n in reads(d.expr)}
-        names = {new: old for new, old in self.renamed.items() if old not in taken}
-
-        def rule(n: Expr) -> Expr | None:
-            if isinstance(n, Read) and n.tensor in names:
-                return dataclasses.replace(n, tensor=names[n.tensor])
-            return None
-
-        return tuple(
-            dataclasses.replace(d, tensor=names.get(d.tensor, d.tensor), expr=rewrite(d.expr, rule))
-            for d in body
-        )
-
-    def apart(self, d: Define) -> Define:
-        """Every reduction gets indices that occur nowhere else."""
-
-        def rule(n: Expr) -> Expr | None:
-            if not isinstance(n, Reduce):
-                return None
-            names = {i: self.names.index(i) for i in n.indices if i in self.seen}
-            self.seen |= {names.get(i, i) for i in n.indices}
-            return rename(n, names) if names else None
-
-        self.seen |= set(d.indices)
-        return dataclasses.replace(d, expr=rewrite(d.expr, rule))
-
-    def cut(self) -> tuple[list[str], list[Define]]:
-        """Forward tensors that backward takes as inputs, and definitions that it repeats."""
-        wanted = {
-            n for d in self.made for e in (d.expr, d.where) if e is not None for n in reads(e)
-        }
-        kept: list[str] = []
-        again: list[Define] = []
-        for d in reversed(self.forward.body):
-            if d.tensor not in wanted:
-                continue
-            if self.is_kept(d):
-                kept.append(d.tensor)
-                continue
-            again.append(d)
-            wanted |= _used(d)
-        return kept[::-1], again[::-1]
-
-    def is_kept(self, d: Define) -> bool:
-        """Results over a sequence, and what is there anyway."""
-        if is_kept(d, self.sequence) or d.tensor in self.logs:
-            return True
-        outputs = {o.name for o in self.original.outputs}
-        return d.tensor in outputs and sum(i in self.sequence for i in d.indices) < 2
-
-    def with_outputs(self, kept: list[str]) -> Cascade:
-        have = {o.name for o in self.original.outputs}
-        extra = tuple(Output(n, self.indices[n]) for n in kept if n not in have)
-        return dataclasses.replace(self.forward, outputs=self.original.outputs + extra)
+    def finite(self, factor: Expr) -> bool:
+        """Constants, inputs, outputs, gradients: not a body tensor that may be infinite, nor a function of it."""
+        if isinstance(factor, Read):
+            return factor.tensor not in self.signs or factor.tensor in self.outputs
+        return not reads(factor)
 
 
-def _used(d: Define) -> frozenset[str]:
-    parts = (d.expr, d.where, d.init)
-    return frozenset(n for e in parts if e is not None for n in reads(e))
+def _content(parts: list[Monomial], everything: bool) -> Monomial:
+    """What all parts share: divisors and the sign of the leading part, or any factor."""
+    shared: list[tuple[Expr, Fraction]] = []
+    for base, p in parts[0].powers:
+        powers = [m.power(base) for m in parts]
+        if all(q < 0 for q in powers):
+            shared.append((base, max(powers)))
+        elif everything and all(q > 0 for q in powers) and not _sums(parts[0]):
+            shared.append((base, min(powers)))
+        elif everything and len(parts) == 1 and not _has_sum(base):
+            shared.append((base, p))
+    leading = max(parts, key=_sums)
+    coeff = leading.coeff if len(parts) == 1 else Fraction(-1 if leading.coeff < 0 else 1)
+    return Monomial.of(coeff, shared)
 
 
-def canonical(e: Expr) -> Expr:
-    """With bound indices named by their place, so that equal sums are equal."""
-    bound: dict[str, str] = {}
-    for n in walk(e):
-        if isinstance(n, Reduce):
-            for i in n.indices:
-                bound.setdefault(i, f"#{len(bound)}")
-    return rename(e, bound)
+def _has_sum(e: Expr) -> bool:
+    return any(isinstance(n, Reduce) for n in walk(e))
 
 
 def _sums(m: Monomial) -> bool:
-    return any(isinstance(n, Reduce) for b, _ in m.powers for n in walk(b))
+    return any(_has_sum(b) for b, _ in m.powers)
 
 
-def _replace(e: Expr, old: Expr, new: Expr) -> Expr:
-    return rewrite(e, lambda n: new if n == old else None)
+def _costly(m: Monomial) -> bool:
+    """More than one tensor to read."""
+    return sum(isinstance(n, Read) for b, p in m.powers if p > 0 for n in walk(b)) > 1
+
+
+def _summed(d: Define, leaf: Leaf) -> bool:
+    """Is the gradient summed on its way to what was read?"""
+    assert isinstance(leaf.read, Read)
+    kept = {s.name for s in leaf.read.subs if isinstance(s, Index)}
+    return not set(d.indices + leaf.indices) <= kept
 
 
 def _with_reduction(cascade: Cascade) -> frozenset[str]:

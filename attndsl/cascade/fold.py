@@ -44,7 +44,7 @@ class Folding:
         repeat: Callable[[Define, Expr], str],
         expand: Callable[[Monomial], Monomial],
     ) -> None:
-        self.body = {d.tensor: d for d in cascade.body}
+        self.body = {d.tensor: d for d in cascade.body if d.init is None}
         self.outputs = {o.name for o in cascade.outputs}
         self.scalings = {m: scaling(cascade, m, hidden - {m}) for m in hidden if m in self.body}
         self.keep = keep

@@ -28,7 +28,7 @@ from attndsl.cascade.nodes import (
     Solve,
     Unary,
 )
-from attndsl.cascade.walk import children, free, walk, with_children
+from attndsl.cascade.walk import children, free, reads, walk, with_children
 
 
 def hoist(
@@ -106,6 +106,8 @@ class _Lift:
     def name(self, e: Expr, given: Conditions) -> Expr:
         if any(isinstance(n, Local) for n in walk(e)) and not isinstance(e, Solve):
             return e  # inside an equation: its value depends on the unknown
+        if self.define.tensor in reads(e):
+            return e  # inside a recurrence: its value depends on the step before
         indices = self.ordered(free(e))
         for m in self.made:
             if m.expr == e:

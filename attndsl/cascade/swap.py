@@ -77,7 +77,7 @@ class Contractions:
     def _contraction(
         self, d: Define, domains: Domains, found: Mapping[str, Contraction]
     ) -> Contraction | None:
-        if d.where is not None:
+        if d.where is not None or d.init is not None:
             return None
         outer = self.expand(monomial(d.expr))
         sums = [
@@ -88,7 +88,7 @@ class Contractions:
         if len(sums) != 1 or sums[0][1] != 1:
             return None
         match sums[0][0]:
-            case Reduce(Reduction.SUM, indices, body, where) as total:
+            case Reduce(Reduction.SUM, indices, body, where):
                 inside = self.expand(monomial(body))
                 ranges = unique((*conjuncts(where), *defined(body, domains)))
             case Read() as read:
@@ -97,14 +97,13 @@ class Contractions:
                 inside = inside.map(lambda b: at(b, c.indices, read.subs))
                 indices = c.summed
                 ranges = tuple(at(w, c.indices, read.subs) for w in c.where)
-                total = read
             case _:
                 return None
         if any(isinstance(n, Reduce) for b, _ in inside.powers for n in walk(b)):
             return None
         carried = tuple((b, p) for b, p in inside.powers if free(b) & frozenset(indices))
         rest = Monomial.of(inside.coeff, [x for x in inside.powers if x not in carried])
-        outer = outer / monomial(total) * rest
+        outer = outer / monomial(sums[0][0]) * rest
         if any(p > 0 and any(isinstance(n, Read) for n in walk(b)) for b, p in outer.powers):
             return None  # the sum cannot be had back from the tensor where such a factor is 0
         return Contraction(d.tensor, d.indices, outer, indices, carried, ranges)
@@ -140,7 +139,11 @@ def swapped(
 
 def _is_product(d: Define) -> bool:
     """Elementwise, and a product or quotient of other things."""
-    if d.where is not None or any(isinstance(n, Reduce) for n in walk(d.expr)):
+    if (
+        d.where is not None
+        or d.init is not None
+        or any(isinstance(n, Reduce) for n in walk(d.expr))
+    ):
         return False
     match d.expr:
         case Binary("*" | "/", _, _) | Unary("-", _) | Read():
@@ -193,9 +196,7 @@ def _assign(
 
 def _unify(a: Expr, b: Expr, names: dict[str, str]) -> dict[str, str] | None:
     """Extend a renaming of indices so that `a` becomes `b`."""
-    mine, theirs = (
-        [n.name for n in walk(e) if isinstance(n, Index | Position)] for e in (a, b)
-    )
+    mine, theirs = ([n.name for n in walk(e) if isinstance(n, Index | Position)] for e in (a, b))
     if len(mine) != len(theirs):
         return None
     out = dict(names)

@@ -9,24 +9,15 @@ A read at a lone index renames that index to the tensor's own; any other subscri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 
-from attndsl.cascade.definedness import Conditions, conjunction, unique
-from attndsl.cascade.monomials import Monomial, expression, monomial
-from attndsl.cascade.nodes import (
-    Binary,
-    Compare,
-    Const,
-    Expr,
-    Index,
-    Position,
-    Reduce,
-    Reduction,
-    Select,
-)
-from attndsl.cascade.walk import free, rename
+from attndsl.cascade.definedness import Conditions, unique
+from attndsl.cascade.monomials import Monomial
+from attndsl.cascade.names import Names
+from attndsl.cascade.nodes import Binary, Compare, Const, Expr, Extent, Index, Position
+from attndsl.cascade.types import offset
+from attndsl.cascade.walk import rename, substitute
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +35,14 @@ class Term:
             unique(rename(c, names) for c in self.where),
         )
 
+    def substitute(self, index: str, value: Expr) -> Term:
+        """With a number in place of an index."""
+        return Term(
+            self.factor.map(lambda b: substitute(b, {index: value})),
+            self.indices,
+            unique(substitute(c, {index: value}) for c in self.where),
+        )
+
     def times(self, m: Monomial) -> Term:
         """Multiplied by a factor that is free of the summed indices."""
         return Term(self.factor * m, self.indices, self.where)
@@ -54,78 +53,39 @@ def gather(
     subs: tuple[Expr, ...],
     scope: tuple[str, ...],
     term: Term,
-    fresh: Callable[[str], str],
+    names: Names,
 ) -> Term:
-    """The contribution to `target` of a read at `subs`, made at every point of `scope`."""
-    names: dict[str, str] = {}
+    """The contribution to `target` of a read at `subs`, made at every point of `scope`.
+
+    A read at `t - 1` is met from the other side: the point `t` receives what was read at `t + 1`, where there is one.
+    """
+    moved: dict[str, str] = {}
+    shifted: dict[str, tuple[str, int]] = {}
     matched: list[tuple[Expr, str]] = []
     for own, sub in zip(target, subs, strict=True):
-        if isinstance(sub, Index) and sub.name in scope and sub.name not in names:
-            names[sub.name] = own
-        else:
+        step = offset(sub)
+        if step is None or step[0] not in scope or step[0] in moved or step[0] in shifted:
             matched.append((sub, own))
-    rest = tuple(i for i in scope if i not in names)
-    names |= {i: fresh(i) for i in rest if i in target}
-    scatter = tuple(
-        Compare("==", rename(sub, names), Index(own) if isinstance(sub, Index) else Position(own))
-        for sub, own in matched
-    )
-    moved = Term(term.factor, rest, term.where).rename(names)
-    return Term(moved.factor, moved.indices, unique((*moved.where, *scatter)))
-
-
-class Writer:
-    """Writes monomials as expressions; `guarded` tells the divisors that may be zero where the dividend is."""
-
-    def __init__(self, guarded: Callable[[Expr], bool], finite: Callable[[Expr], bool]) -> None:
-        self.guarded = guarded
-        self.finite = finite
-
-    def product(self, m: Monomial) -> Expr:
-        """`a * b / c`; 0 where a guarded divisor is 0, as the language defines the gradient there."""
-        body = expression(m)
-        nonzero = tuple(
-            Compare("!=", b, Const(0)) for b, p in m.powers if p < 0 and self.guarded(b)
+        elif isinstance(sub, Index):
+            moved[step[0]] = own
+        else:
+            shifted[step[0]] = (own, step[1])
+    rest = tuple(i for i in scope if i not in moved and i not in shifted)
+    inner = {i: names.index(i) for i in rest if i in target}
+    # a shifted index goes by way of a name of its own, since it may have the name of its target
+    away = {i: names.index(i) for i in shifted}
+    out = Term(term.factor, rest, term.where).rename({**moved, **inner, **away})
+    for i, (own, c) in shifted.items():
+        here = (
+            Binary("-", Position(own), Const(c)) if c > 0 else Binary("+", Position(own), Const(-c))
         )
-        safe = conjunction(nonzero)
-        return body if safe is None else Select(safe, body, Const(0))
-
-    def term(self, t: Term) -> Monomial:
-        """A coefficient times one atom: the sum, or the product under its conditions."""
-        if t.indices:
-            outside, inside = self.split(t)
-            where = conjunction(t.where)
-            body = Reduce(Reduction.SUM, t.indices, self.product(inside), where)
-            return outside * monomial(body)
-        where = conjunction(t.where)
-        if where is None:
-            return t.factor
-        sign = Monomial(Fraction(-1 if t.factor.coeff < 0 else 1))
-        return sign * monomial(Select(where, self.product(sign * t.factor), Const(0)))
-
-    def split(self, t: Term) -> tuple[Monomial, Monomial]:
-        """What may stand before the sum, and what stays inside.
-
-        Only factors that are finite everywhere, or guarded, may leave: a row without points sums to 0, which must
-        not meet `exp(-M)` of an empty maximum.
-        """
-        summed = frozenset(t.indices)
-        outside = [
-            (b, p)
-            for b, p in t.factor.powers
-            if not (free(b) & summed) and (p < 0 or self.finite(b))
-        ]
-        inside = [x for x in t.factor.powers if x not in outside]
-        return Monomial.of(t.factor.coeff, outside), Monomial.of(Fraction(1), inside)
-
-    def total(self, parts: list[Monomial]) -> Expr:
-        """`a + b - c`, positive parts first."""
-        out: Expr | None = None
-        for m in sorted(parts, key=lambda m: m.coeff < 0):
-            if out is None:
-                out = self.product(m)
-            elif m.coeff < 0:
-                out = Binary("-", out, self.product(-m))
-            else:
-                out = Binary("+", out, self.product(m))
-        return Const(0) if out is None else out
+        limit = Extent(names.root(i))
+        inside = Compare("<=", Const(0), here) if c > 0 else Compare("<", here, limit)
+        out = out.substitute(away[i], here)
+        out = Term(out.factor, out.indices, unique((*out.where, inside)))
+    scatter = []
+    for sub, own in matched:
+        lhs = rename(sub, {**moved, **inner})
+        rhs = Index(own) if isinstance(sub, Index) else Position(own)
+        scatter.append(Compare("==", lhs, rhs))
+    return Term(out.factor, out.indices, unique((*out.where, *scatter)))

@@ -76,6 +76,11 @@ def rewrite(e: Expr, rule: Callable[[Expr], Expr | None]) -> Expr:
     return e if out is None else out
 
 
+def replaced(e: Expr, old: Expr, new: Expr) -> Expr:
+    """With one subexpression in place of another, wherever it occurs."""
+    return rewrite(e, lambda n: new if n == old else None)
+
+
 def walk(e: Expr) -> Iterator[Expr]:
     """Every node, parents first."""
     yield e
