@@ -171,14 +171,14 @@ def _draw(
     if interval is not None:
         low, high = interval
         return torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
-    low, high = _assumed(cascade, t.name)
+    least, most = _assumed(cascade, t.name)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    if low is not None and high is not None:
-        return torch.sigmoid(x) * (high - low) + low
-    if high is not None:
-        return high - x.abs() - 1e-3
-    if low is not None:
-        return low + x.abs() + 1e-3
+    if least is not None and most is not None:
+        return torch.sigmoid(x) * (most - least) + least
+    if most is not None:
+        return most - x.abs() - 1e-3
+    if least is not None:
+        return least + x.abs() + 1e-3
     return x
 
 

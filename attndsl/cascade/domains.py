@@ -225,7 +225,7 @@ def shifted_indices(cascade: Cascade) -> tuple[tuple[str, str], ...]:
     They are joined by an affine comparison or difference (`j <= i`, `i - j`), or by an equal `//` of both. A bound
     index stands for the rank that it iterates.
     """
-    return tuple((a.kept, t.index) for a in _alignments(cascade) for t in a.group)
+    return tuple(dict.fromkeys((a.kept, t.index) for a in _alignments(cascade) for t in a.group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +261,7 @@ def _alignments(cascade: Cascade) -> list[_Alignment]:
             i = base[i]
         return i
 
+    integers = frozenset(p.name for p in cascade.params if p.dtype is DType.INT)
     below: dict[str, set[str]] = {}
     outputs = [o.name for o in cascade.outputs]
     inner = [d for d in reversed(cascade.body) if d.tensor not in outputs]
@@ -273,7 +274,7 @@ def _alignments(cascade: Cascade) -> list[_Alignment]:
     out: list[_Alignment] = []
     for d in cascade.body:
         for root in (d.expr, d.where, d.init):
-            for terms in _forms(root) if root is not None else ():
+            for terms in _forms(root, integers) if root is not None else ():
                 named = [dataclasses.replace(t, index=rank(t.index)) for t in terms]
                 for own in named:
                     group = tuple(
@@ -287,54 +288,68 @@ def _alignments(cascade: Cascade) -> list[_Alignment]:
     return out
 
 
-def _forms(e: Expr) -> Iterable[list[_Term]]:
+def _forms(e: Expr, integers: frozenset[str]) -> Iterable[list[_Term]]:
     """The affine forms of all comparisons and of all largest sums and differences inside."""
     match e:
         case Compare():
-            yield _terms(Binary("-", e.left, e.right), 1)
+            yield _terms(Binary("-", e.left, e.right), 1, integers)
             for side in (e.left, e.right):
-                yield from _inside(side)
+                yield from _inside(side, integers)
         case Binary(op="+" | "-"):
-            yield _terms(e, 1)
-            yield from _inside(e)
+            yield _terms(e, 1, integers)
+            yield from _inside(e, integers)
         case _:
             for c in children(e):
-                yield from _forms(c)
+                yield from _forms(c, integers)
 
 
-def _inside(e: Expr) -> Iterable[list[_Term]]:
+def _inside(e: Expr, integers: frozenset[str]) -> Iterable[list[_Term]]:
     """Forms below the sums at the top of `e`."""
     if isinstance(e, Binary) and e.op in "+-":
-        yield from _inside(e.left)
-        yield from _inside(e.right)
+        yield from _inside(e.left, integers)
+        yield from _inside(e.right, integers)
     else:
         for c in children(e):
-            yield from _forms(c)
+            yield from _forms(c, integers)
 
 
-def _terms(e: Expr, sign: int) -> list[_Term]:
+def _terms(e: Expr, sign: int, integers: frozenset[str]) -> list[_Term]:
     """The terms that are a multiple of one position, or of its `//`; other terms say nothing."""
     match e:
         case Position():
             return [_Term(sign, e.name, _ONE, _ONE)]
         case Unary(op="-"):
-            return _terms(e.arg, -sign)
+            return _terms(e.arg, -sign, integers)
         case Binary(op="+" | "-"):
-            return _terms(e.left, sign) + _terms(e.right, sign if e.op == "+" else -sign)
+            turned = sign if e.op == "+" else -sign
+            return _terms(e.left, sign, integers) + _terms(e.right, turned, integers)
         case Binary(op="*"):
             for a, b in ((e.left, e.right), (e.right, e.left)):
-                if _is_number(b):
-                    return [_scaled(t, b) for t in _terms(a, sign)]
+                if _is_number(b, integers):
+                    return [_scaled(t, b) for t in _terms(a, sign, integers)]
             return []
-        case Binary(op="//") if _is_number(e.right):
-            inner = _terms(e.left, sign)
+        case Binary(op="//") if _is_number(e.right, integers):
+            inner = _terms(e.left, sign, integers)
             return [dataclasses.replace(t, divisor=_times(t.divisor, e.right)) for t in inner]
         case _:
             return []
 
 
-def _is_number(e: Expr) -> bool:
-    return not free(e) and not any(isinstance(n, Read | Reduce | Local) for n in walk(e))
+def _is_number(e: Expr, integers: frozenset[str]) -> bool:
+    """Is it an integer that the call knows? (`0.1 * (i - j)` scales a difference; it moves no position.)"""
+    match e:
+        case Const():
+            return isinstance(e.value, int)
+        case Param():
+            return e.name in integers
+        case Extent():
+            return True
+        case Unary(op="-"):
+            return _is_number(e.arg, integers)
+        case Binary(op="+" | "-" | "*" | "//" | "%"):
+            return _is_number(e.left, integers) and _is_number(e.right, integers)
+        case _:
+            return False
 
 
 def _scaled(t: _Term, by: Expr) -> _Term:

@@ -54,6 +54,7 @@ def interpret(
     dtype: torch.dtype = torch.float64,
     want: Sequence[str] | None = None,
     debug: bool = False,
+    explicit: bool = False,
 ) -> dict[str, Tensor]:
     """The outputs of a cascade, or the body tensors named in `want`, each in its declared axes.
 
@@ -61,7 +62,8 @@ def interpret(
 
     Float inputs are computed with in `dtype`, and gradients flow back to them; integers are int64. Where a tensor is
     undefined, 0 is returned. `start` is where the first query stands: a number, "end", or an int tensor `[b]`.
-    With `debug`, every subscript is checked where it is used.
+    With `debug`, every subscript is checked where it is used. With `explicit`, a domain is what its `where` says and
+    nothing else, as kernels see it after `explicit_domains`: what is read outside of it is NaN.
 
     Raises `CallError`: see `attndsl.callerrors`.
     """
@@ -73,7 +75,7 @@ def interpret(
     shifts = resolve_start(cascade, binding, start)
     at = next(iter(shifts.values()), 0)
     names = list(want) if want is not None else [o.name for o in cascade.outputs]
-    run = _Run(cascade, binding, inputs, {} if applied else shifts, dtype, debug)
+    run = _Run(cascade, binding, inputs, {} if applied else shifts, dtype, debug, explicit)
     if applied:
         run.tensor_params[START] = at
     for d in _needed(cascade, names):
@@ -88,7 +90,7 @@ def check_assumes(
 ) -> None:
     """Raise `CallError` A0507 if an `assume` of the program does not hold for these inputs."""
     binding = bind(cascade, {n: tuple(t.shape) for n, t in inputs.items()}, _plain(params))
-    run = _Run(cascade, binding, inputs, {}, torch.float64, False)
+    run = _Run(cascade, binding, inputs, {}, torch.float64, False, False)
     for fact in cascade.assumes:
         with torch.no_grad():
             v = run.eval(fact, None)
@@ -152,12 +154,14 @@ class _Run:
         shifts: Mapping[str, int | Tensor],
         dtype: torch.dtype,
         debug: bool,
+        explicit: bool,
     ) -> None:
         self.cascade = cascade
         self.binding = binding
         self.extents = binding.extents
         self.dtype = dtype
         self.debug = debug
+        self.explicit = explicit
         self.types = Types(cascade)
         self.axes = dense.Axes([*cascade.batch, *(r.name for r in cascade.ranks)])
         self.device = next((t.device for t in inputs.values()), torch.device("cpu"))
@@ -168,6 +172,7 @@ class _Run:
         self.locals: dict[str, Named] = {}
         self.states: dict[str, _State] = {}
         self.tensors: dict[str, _Tensor] = {}
+        self.masks: dict[str, Named | None] = {}
         self.summed = _with_reduction(cascade)
         for t in cascade.inputs:
             x = inputs[t.name]
@@ -187,7 +192,10 @@ class _Run:
         time = time_axis(d)
         if time is None and d.init is None:
             v = self._masked(d)
-            self.tensors[d.tensor] = _Tensor(d.indices, v.data, v.defined)
+            if self.explicit and v.data.data.is_floating_point():
+                v = Value(self.axes.fill(v.data, v.defined, float("nan")), v.defined)
+            self.tensors[d.tensor] = _Tensor(d.indices, v.data, None if self.explicit else v.defined)
+            self.masks[d.tensor] = v.defined
         else:
             t, step = time if time is not None else (d.indices[0], 1)
             self._recur(d, t, step)
@@ -263,7 +271,7 @@ class _Run:
             raise CallError("A0501", f"{self.cascade.name}: there is no tensor `{name}`")
         t = self.tensors[name]
         order = next((o.indices for o in self.cascade.outputs if o.name == name), t.axes)
-        data = self.axes.expand(t.data, t.axes, self.extents)
+        data = self.axes.expand(self.axes.fill(t.data, self.masks.get(name), 0), t.axes, self.extents)
         return data.data.permute([data.dims.index(i) for i in order]).contiguous()
 
     # --- expressions ---
@@ -588,10 +596,9 @@ class _Run:
         if active is not None and set(active.dims) & set(e.indices):
             active = None
         where = self._condition(e.where, active)
-        inner = self.axes.both(active, where)
         if e.op is Reduction.SUM and self.types.of(e.body) is DType.FLOAT:
-            return self._sum_of_products(e, where, inner)
-        v = self.eval(e.body, inner)
+            return self._sum_of_products(e, where, active)
+        v = self.eval(e.body, self.axes.both(active, where))
         mask = self.axes.both(where, v.defined)
         faults = self._summed_faults(v.faults, mask, e.indices)
         return Value(self._fold(e.op, v.data, mask, e.indices), None, faults)
@@ -639,8 +646,9 @@ class _Run:
                     data = data.prod(dim=k)
         return Named(data, kept)
 
-    def _sum_of_products(self, e: Reduce, where: Named | None, inner: Named | None) -> Value:
+    def _sum_of_products(self, e: Reduce, where: Named | None, active: Named | None) -> Value:
         """A sum over a chain of factors, contracted without ever holding the whole product."""
+        inner = self.axes.both(active, where)
         sign, over, under = _chain(e.body)
         bound = set(e.indices)
         # a plain read is safe anywhere, so the mask need not be spread over it
@@ -673,7 +681,7 @@ class _Run:
             if i not in covered
         ]
         dims = tuple(d for d in self.axes.sort([d for x in operands for d in x.dims]) if d not in bound)
-        out = self._contract(operands, total, dims, e.indices)
+        out = self._contract(operands, total, active, dims, e.indices)
         for x in scalars:
             out = self.axes.map(torch.mul, out, x)
         if sign < 0:
@@ -707,13 +715,18 @@ class _Run:
             operands.append(Named(mask.data.to(self.dtype), mask.dims))
 
     def _contract(
-        self, operands: list[Named], total: Named | None, dims: tuple[str, ...], indices: tuple[str, ...]
+        self,
+        operands: list[Named],
+        total: Named | None,
+        active: Named | None,
+        dims: tuple[str, ...],
+        indices: tuple[str, ...],
     ) -> Named:
-        """The sum of the product; infinities outside of the domain are taken out first, since 0 * inf is NaN."""
+        """The sum of the product; infinities that no point needs are taken out first, since 0 * inf is NaN."""
         clean = []
         for x in operands:
             if not bool(torch.isfinite(x.data).all()):
-                x = self.axes.fill(x, self.axes.project(total, x.dims), 0)
+                x = self.axes.fill(x, self.axes.project(self.axes.both(total, active), x.dims), 0)
             clean.append(x)
         if len(clean) > 1 and not all(bool(torch.isfinite(x.data).all()) for x in clean):
             product = clean[0]
