@@ -32,6 +32,7 @@ from attndsl.cascade.monomials import Monomial, monomial
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
+    Call,
     Cascade,
     Const,
     Define,
@@ -41,15 +42,15 @@ from attndsl.cascade.nodes import (
     Index,
     Read,
     Reduce,
+    Select,
     TensorDecl,
-    Unary,
 )
 from attndsl.cascade.residuals import Cut, is_kept, package, sequences
 from attndsl.cascade.signs import Sign, sign_of, signs
 from attndsl.cascade.swap import Contractions, swapped
 from attndsl.cascade.terms import Term, gather
 from attndsl.cascade.types import Types, offset, time_axis
-from attndsl.cascade.walk import reads, replaced, walk
+from attndsl.cascade.walk import free, reads, replaced, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,18 +177,20 @@ class _Sweep:
 
     def reached(self, d: Define, gradient: Monomial, leaf: Leaf) -> tuple[Term, tuple[str, ...]]:
         """The contribution of a leaf, and the indices of the points at which it is made."""
-        factor = (gradient * leaf.factor).map(self.without_sums)
+        factor = (gradient * leaf.factor).map(lambda b: self.without_sums(b, d))
         domain = self.domains[d.tensor][1] if d.tensor in self.domains else ()
         return Term(factor, (), unique((*domain, *leaf.where))), d.indices + leaf.indices
 
-    def without_sums(self, e: Expr) -> Expr:
-        """A factor that contains a reduction is a tensor of its own (numbers of ties, slopes of equations)."""
+    def without_sums(self, e: Expr, d: Define) -> Expr:
+        """A factor that contains a reduction is a tensor of its own."""
         for n in walk(e):
             if isinstance(n, Reduce):
-                stem = "slope" if isinstance(n.body, Binary | Unary) else "ties"
+                stem = "ties" if isinstance(n.body, Select) else "slope"
+                if n in walk(d.expr):
+                    stem = f"{d.tensor}_part"
                 named = self.emit.value(n, stem)
                 self.reduced |= {named.tensor}
-                return self.without_sums(replaced(e, n, named))
+                return self.without_sums(replaced(e, n, named), d)
         return e
 
     # --- recurrences ---
@@ -256,9 +259,12 @@ class _Sweep:
             whole = _costly(parts[0]) and (several or any(_summed(d, leaf) for leaf in found))
             if not whole:
                 return parts[0]
+        pair = whole and self.emit.is_pair(frozenset(d.indices))
+        if pair:
+            parts = [self.folding.fold(p) for p in parts]
         content = _content(parts, not whole)
         core = [p / content for p in parts]
-        if whole and self.emit.is_pair(frozenset(d.indices)):
+        if pair:
             value = self.emit.product(content * monomial(self.emit.total(core)))
             out = self.emit.define(self.names.tensor(stem), d.indices, value, domain)
             self.emit.sums[out.tensor] = terms
@@ -324,9 +330,14 @@ class _Sweep:
 
     def finite(self, factor: Expr) -> bool:
         """Constants, inputs, outputs, gradients: not a body tensor that may be infinite, nor a function of it."""
-        if isinstance(factor, Read):
-            return factor.tensor not in self.signs or factor.tensor in self.outputs
-        return not reads(factor)
+        if any(n not in self.outputs for n in reads(factor) & frozenset(self.signs)):
+            return False
+        return not any(
+            (isinstance(n, Call) and n.fn in ("log", "log2", "rsqrt"))
+            or isinstance(n, Reduce)
+            or (isinstance(n, Binary) and n.op in ("/", "**"))
+            for n in walk(factor)
+        )
 
 
 def _content(parts: list[Monomial], everything: bool) -> Monomial:
@@ -340,7 +351,7 @@ def _content(parts: list[Monomial], everything: bool) -> Monomial:
             shared.append((base, min(powers)))
         elif everything and len(parts) == 1 and not _has_sum(base):
             shared.append((base, p))
-    leading = max(parts, key=_sums)
+    leading = max(parts, key=lambda m: (_sums(m), len(_free(m))))
     coeff = leading.coeff if len(parts) == 1 else Fraction(-1 if leading.coeff < 0 else 1)
     return Monomial.of(coeff, shared)
 
@@ -351,6 +362,10 @@ def _has_sum(e: Expr) -> bool:
 
 def _sums(m: Monomial) -> bool:
     return any(_has_sum(b) for b, _ in m.powers)
+
+
+def _free(m: Monomial) -> frozenset[str]:
+    return frozenset(i for b, _ in m.powers for i in free(b))
 
 
 def _costly(m: Monomial) -> bool:

@@ -10,14 +10,14 @@ A read at a lone index renames that index to the tensor's own; any other subscri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attndsl.cascade.definedness import Conditions, unique
 from attndsl.cascade.monomials import Monomial
 from attndsl.cascade.names import Names
-from attndsl.cascade.nodes import Binary, Compare, Const, Expr, Extent, Index, Position
+from attndsl.cascade.nodes import Binary, Compare, Const, Expr, Extent, Index, Position, Read
 from attndsl.cascade.types import offset
-from attndsl.cascade.walk import rename, substitute
+from attndsl.cascade.walk import rename, rewrite, substitute
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,45 @@ class Term:
 
     def substitute(self, index: str, value: Expr) -> Term:
         """With a number in place of an index."""
-        return Term(
-            self.factor.map(lambda b: substitute(b, {index: value})),
-            self.indices,
-            unique(substitute(c, {index: value}) for c in self.where),
-        )
+
+        def put(e: Expr) -> Expr:
+            return rewrite(substitute(e, {index: value}), _collected)
+
+        return Term(self.factor.map(put), self.indices, unique(put(c) for c in self.where))
 
     def times(self, m: Monomial) -> Term:
         """Multiplied by a factor that is free of the summed indices."""
         return Term(self.factor * m, self.indices, self.where)
+
+
+def _collected(e: Expr) -> Expr | None:
+    """`t + 1 - 1` as `t`; a subscript that is a lone index as `Index`."""
+    match e:
+        case Binary("+" | "-", _, Const()):
+            step = _offset(e)
+            if step is None:
+                return None
+            base, c = step
+            if c == 0:
+                return base
+            return Binary("+" if c > 0 else "-", base, Const(abs(c)))
+        case Read() if any(isinstance(s, Position) for s in e.subs):
+            subs = tuple(Index(s.name) if isinstance(s, Position) else s for s in e.subs)
+            return replace(e, subs=subs)
+        case _:
+            return None
+
+
+def _offset(e: Expr) -> tuple[Expr, int] | None:
+    """An expression as a position and a constant."""
+    match e:
+        case Position():
+            return e, 0
+        case Binary("+" | "-" as op, left, Const(value=int(c))):
+            inner = _offset(left)
+            return None if inner is None else (inner[0], inner[1] + (c if op == "+" else -c))
+        case _:
+            return None
 
 
 def gather(
