@@ -21,7 +21,8 @@ def dot(a, b, acc, OUT: tl.constexpr):
 @triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
-    empty = (a == 0.0) & (b == 0.0)
+    # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's.
+    empty = tl.where(b == 0.0, a == 0.0, False)
     return tl.where(empty, 0.0, a / tl.where(empty, 1.0, b))
 
 
@@ -85,9 +86,9 @@ def power(x, y):
     """`x ** y`; a negative `x` takes a whole `y`."""
     size = tl.exp2(y * tl.log2(tl.abs(x)))
     half = y * 0.5
-    odd = (y == tl.floor(y)) & (half != tl.floor(half))
-    signed = tl.where(x < 0, tl.where(odd, -size, size), size)
-    return tl.where(y == 0, 1.0, tl.where((x < 0) & (y != tl.floor(y)), float("nan"), signed))
+    signed = tl.where(half == tl.floor(half), size, -size)
+    negative = tl.where(y == tl.floor(y), signed, float("nan"))
+    return tl.where(y == 0, 1.0, tl.where(x < 0, negative, size))
 
 
 @triton.jit
