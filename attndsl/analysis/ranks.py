@@ -58,10 +58,12 @@ def declared_rank(cascade: Cascade) -> dict[str, str]:
         up = iterates.get(name)
         return name if up is None else root(up)
 
-    names = set(iterates)
+    of = {n: root(n) for n in iterates}
+    derived: dict[Expr, str] = {}  # `h // G` of K and of V is one rank
     for t in cascade.inputs:
-        names.update(t.ranks)
-    return {n: root(n) for n in names}
+        for d, r in zip(t.dims, t.ranks, strict=True):
+            of[r] = root(r) if isinstance(d, Index) else derived.setdefault(d, r)
+    return of
 
 
 def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
