@@ -262,7 +262,7 @@ class _Sweep:
         pair = whole and self.emit.is_pair(frozenset(d.indices))
         if pair:
             parts = [self.folding.fold(p) for p in parts]
-        content = _content(parts, not whole)
+        content = _content(parts, pair or not whole)
         core = [p / content for p in parts]
         if pair:
             value = self.emit.product(content * monomial(self.emit.total(core)))
