@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
@@ -60,14 +59,7 @@ def check(case: Case, inputs: Inputs, params: Params, start: int = 0) -> None:
         )
 
 
-def derived(name: str) -> Any:
-    """A case; one whose program steps through a recurrence waits for its gradient to be derived."""
-    recurrent = any(d.init is not None for d in cascade_of(CASES[name].example).body)
-    waits = pytest.mark.xfail(strict=True, reason="the gradient of a recurrence is not derived yet")
-    return pytest.param(name, marks=waits) if recurrent else name
-
-
-@pytest.mark.parametrize("name", [derived(n) for n in sorted(CASES)])
+@pytest.mark.parametrize("name", sorted(CASES))
 def test_backward_program_equals_autograd(name: str) -> None:
     case = CASES[name]
     check(case, *case.make(), start=max(case.sizes.j - case.sizes.i, 0) if case.on_axis else 0)
