@@ -69,7 +69,16 @@ def render_module(name: str, forward: Plan, backward: Plan | None = None, header
     return _environment().get_template("module.py.jinja").render(module=module)
 
 
-HELPERS = ("math", "stored", "safe_divide", "softplus", "to_fixed", "from_fixed", "fixed_scale", "block_size")
+HELPERS = (
+    "math",
+    "stored",
+    "safe_divide",
+    "softplus",
+    "to_fixed",
+    "from_fixed",
+    "fixed_scale",
+    "block_size",
+)
 
 
 def _launcher(stage: str, plan: Plan, kernels: list[EagerKernel]) -> Launcher:

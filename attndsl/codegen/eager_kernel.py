@@ -16,6 +16,8 @@ from typing import assert_never
 
 from attndsl.cascade.nodes import DType, Expr, Position, Reduction
 from attndsl.codegen.eager_exprs import ATOM, Scope, Text, align, as_float, show
+from attndsl.codegen.eager_lines import fitted
+from attndsl.codegen.eager_live import live
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.tile import (
     AccDot,
@@ -43,7 +45,15 @@ FOLDS = {
     Reduction.ALL: "all",
 }
 # Names that the module itself uses; nothing of the program may shadow them.
-OWN = RESERVED | {"stored", "to_fixed", "from_fixed", "fixed_scale", "safe_divide", "softplus", "block_size"}
+OWN = RESERVED | {
+    "stored",
+    "to_fixed",
+    "from_fixed",
+    "fixed_scale",
+    "safe_divide",
+    "softplus",
+    "block_size",
+}
 OWN |= {"Tensor", "dtypes", "pow", "dict", "slice"}
 
 
@@ -95,6 +105,7 @@ class EagerKernel:
 
 def render_kernel(program: TileProgram, plan: Plan, name: str) -> EagerKernel:
     """Print one kernel; again until the axes of values that loops update are known."""
+    program = live(program)
     state = State()
     while True:
         before = (set(state.walked), dict(state.dims), set(state.tensors))
@@ -134,7 +145,7 @@ class _Printer:
             param=lambda p: Text(self.names.of("param", p), self.kinds.get(p, DType.FLOAT)),
             block=lambda a: self.names.of("block", a, f"block_{a}"),
             origin=lambda a: self.names.of("origin", a, f"{a}0"),
-            fresh=lambda: self.names.new(f"{self.target}_1"),
+            fresh=lambda: self.names.new(f"{self.target}_part"),
             emit=self.emit,
             safe=safe,
         )
@@ -172,7 +183,10 @@ class _Printer:
     # --- lines ---
 
     def emit(self, line: str) -> None:
-        self.lines.append("    " * self.depth + line if line else "")
+        indent = 4 * self.depth
+        inside = indent + 4  # the template indents the body of the function
+        for part in fitted(line, inside, lambda: self.names.new(f"{self.target}_part")):
+            self.lines.append(" " * indent + part if part else "")
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
@@ -196,7 +210,7 @@ class _Printer:
             self.emit(f"for {loop} in range({self.extent(a.rank)}):")
             self.depth += 1
         for a in tiles:
-            self.tile_head(a.name, "0", self.extent(a.rank))
+            self.tile_head(a.name, "0", self.extent(a.rank), body)
         self.lines.extend(body)
         return self.finished()
 
@@ -222,13 +236,14 @@ class _Printer:
         else:
             self.emit(f"{name} = torch.arange({self.size(axis)}, device=device)")
 
-    def tile_head(self, axis: str, lo: str, hi: str) -> None:
-        """Open the loop over the tiles of an axis; what follows is inside it."""
+    def tile_head(self, axis: str, lo: str, hi: str, body: list[str]) -> None:
+        """Open the loop over the tiles of an axis; `body` is what will be inside it."""
         first, end = self.ends(axis)
         block = self.names.of("block", axis, f"block_{axis}")
         self.emit(f"for {first} in range({lo}, {hi}, {block}):")
         self.depth += 1
-        self.emit(f"{end} = min({first} + {block}, {self.extent(self.axes[axis].rank)})")
+        if axis in self.positions or any(re.search(rf"\b{end}\b", line) for line in body):
+            self.emit(f"{end} = min({first} + {block}, {self.extent(self.axes[axis].rank)})")
         self.arange(axis)
 
     def body(self) -> None:
@@ -250,7 +265,7 @@ class _Printer:
                 inner = self.captured(lambda body=r.body: self.statements(body))
                 self.depth = outer
                 self.emit(f"# {'masked' if r.masked else 'unmasked'} tiles of {axis}")
-                self.tile_head(axis, lo, f"min({hi}, {extent})")
+                self.tile_head(axis, lo, f"min({hi}, {extent})", inner)
                 self.lines.extend(inner)
                 self.depth = outer
         self.depth = depth
@@ -650,4 +665,8 @@ def _doc(p: TileProgram, grid: tuple[str, ...]) -> str:
     streams = ", ".join(a.name for a in p.of(Role.STREAM))
     whole = f"; all of {', '.join(grid)} at once" if grid else ""
     sweep = f", sweeping {streams}" if streams else ""
-    return f"{', '.join(p.writes)}: a tile of {tiles} at a time{sweep}{whole}."
+    how = f": a tile of {tiles} at a time{sweep}{whole}."
+    made = ", ".join(p.writes)
+    if len(made) + len(how) > 88:
+        made = f"{p.writes[0]} and {len(p.writes) - 1} more"
+    return made + how
