@@ -22,7 +22,9 @@ class CallError(TypeError, ValueError):
     | A0508 | an integer division by zero                                  |
     """
 
-    def __init__(self, code: str, title: str, *, notes: tuple[str, ...] = (), help: str = "") -> None:
+    def __init__(
+        self, code: str, title: str, *, notes: tuple[str, ...] = (), help: str = ""
+    ) -> None:
         self.code = code
         self.title = title
         self.notes = notes

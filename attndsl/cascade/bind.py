@@ -1,6 +1,6 @@
 """Binding a program to one call: extents and parameters from the shapes that came.
 
-    K[b,h//G,j,e] of shape (2, 4, 512, 64), |h| = 16   ->   |b| = 2, |j| = 512, |e| = 64, |K.1| = 4, G = 4
+K[b,h//G,j,e] of shape (2, 4, 512, 64), |h| = 16   ->   |b| = 2, |j| = 512, |e| = 64, |K.1| = 4, G = 4
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def eval_int(e: Expr, env: Mapping[str, Number]) -> int:
             return eval_int(e.then if _eval_cond(e.cond, env) else e.other, env)
         case Call(fn="min" | "max" | "abs"):
             values = [eval_int(a, env) for a in e.args]
-            return min(values) if e.fn == "min" else max(values) if e.fn == "max" else abs(values[0])
+            return (
+                min(values) if e.fn == "min" else max(values) if e.fn == "max" else abs(values[0])
+            )
         case _:
             pass
     raise ValueError(f"`{print_expr(e)}` is not an integer expression of parameters and extents")
@@ -85,7 +87,9 @@ def _eval_cond(e: Expr, env: Mapping[str, Number]) -> bool:
     match e:
         case Compare():
             a, b = eval_int(e.left, env), eval_int(e.right, env)
-            return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b, "==": a == b, "!=": a != b}[e.op]
+            return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b, "==": a == b, "!=": a != b}[
+                e.op
+            ]
         case Logic():
             values = (_eval_cond(a, env) for a in e.args)
             return all(values) if e.op == "and" else any(values)
@@ -96,7 +100,9 @@ def _eval_cond(e: Expr, env: Mapping[str, Number]) -> bool:
 
 
 def bind(
-    cascade: Cascade, shapes: Mapping[str, tuple[int, ...]], params: Mapping[str, Number] | None = None
+    cascade: Cascade,
+    shapes: Mapping[str, tuple[int, ...]],
+    params: Mapping[str, Number] | None = None,
 ) -> Binding:
     """The extents and parameters of one call; every input's shape must be given.
 
@@ -143,7 +149,9 @@ class _Binder:
         declared = {t.name for t in self.cascade.inputs}
         for name in self.shapes:
             if name not in declared:
-                raise self._error("A0501", f"there is no input `{name}`", help=f"inputs: {_listing(declared)}")
+                raise self._error(
+                    "A0501", f"there is no input `{name}`", help=f"inputs: {_listing(declared)}"
+                )
         for t in self.cascade.inputs:
             if t.name not in self.shapes:
                 raise self._error("A0501", f"input `{t.name}` is missing", t)
@@ -153,7 +161,11 @@ class _Binder:
         for name, value in self.given.items():
             p = declared.get(name)
             if p is None:
-                known = f"parameters: {_listing(declared)}" if declared else "the program has no parameters"
+                known = (
+                    f"parameters: {_listing(declared)}"
+                    if declared
+                    else "the program has no parameters"
+                )
                 raise self._error("A0504", f"there is no parameter `{name}`", help=known)
             self.params[name] = self._typed(p.name, p.dtype, value)
         for p in self.cascade.params:
@@ -190,7 +202,9 @@ class _Binder:
         where = f"axis {axis} of `{tensor.name}`"
         if known != n:
             raise self._error(
-                "A0503", f"|{rank}| is {known} by {self.came_from[rank]}, and {n} by {where}", tensor
+                "A0503",
+                f"|{rank}| is {known} by {self.came_from[rank]}, and {n} by {where}",
+                tensor,
             )
         self.came_from.setdefault(rank, where)
 
@@ -198,7 +212,9 @@ class _Binder:
         shape = tuple(self.shapes[t.name])
         if len(shape) != len(t.dims):
             raise self._error(
-                "A0502", f"`{t.name}` has {len(t.dims)} axes, and a tensor with {len(shape)} came", t
+                "A0502",
+                f"`{t.name}` has {len(t.dims)} axes, and a tensor with {len(shape)} came",
+                t,
             )
         for axis, (dim, rank, n) in enumerate(zip(t.dims, t.ranks, shape, strict=True)):
             self._set(dim.name if isinstance(dim, Index) else rank, int(n), t, axis)
@@ -216,7 +232,9 @@ class _Binder:
                         n = self.extents[rank]
                         if self.params.setdefault(p, n) != n:
                             raise self._error(
-                                "A0504", f"`{p}` is {self.params[p]}, and axis {axis} of `{t.name}` says {n}", t
+                                "A0504",
+                                f"`{p}` is {self.params[p]}, and axis {axis} of `{t.name}` says {n}",
+                                t,
                             )
                     case _:
                         self._range(t, axis, dim, self.extents[rank])
@@ -235,13 +253,18 @@ class _Binder:
         whole = self.extents[i]
         if g is None:
             if n == 0 or whole % n:
-                raise self._error("A0503", f"|{i}| is {whole}, which is no multiple of {n}", t, help=rule)
+                raise self._error(
+                    "A0503", f"|{i}| is {whole}, which is no multiple of {n}", t, help=rule
+                )
             if not isinstance(divisor, Param):
                 raise self._error("A0504", f"`{print_expr(divisor)}` cannot be solved for", t)
             self.params[divisor.name] = whole // n
         elif g * n != whole:
             raise self._error(
-                "A0503", f"|{i}| is {whole}, and {print_expr(divisor)} * {n} is {g * n}", t, help=f"the rule is {rule}"
+                "A0503",
+                f"|{i}| is {whole}, and {print_expr(divisor)} * {n} is {g * n}",
+                t,
+                help=f"the rule is {rule}",
             )
 
     def _range(self, t: TensorDecl, axis: int, dim: Expr, n: int) -> None:
@@ -274,7 +297,9 @@ class _Binder:
         for r in self.cascade.ranks:
             if r.extent is not None:
                 self._split(r.name, r.extent)
-        pending = [r for r in self.cascade.ranks if r.name not in self.extents and r.iterates is not None]
+        pending = [
+            r for r in self.cascade.ranks if r.name not in self.extents and r.iterates is not None
+        ]
         while pending:
             ready = [r for r in pending if r.iterates in self.extents]
             if not ready:
@@ -319,7 +344,8 @@ class _Binder:
         known = self.extents.setdefault(name, n)
         if known != n:
             raise self._error(
-                "A0503", f"|{name}| is {known} by {self.came_from[name]}, and {print_expr(extent)} is {n}"
+                "A0503",
+                f"|{name}| is {known} by {self.came_from[name]}, and {print_expr(extent)} is {n}",
             )
 
 

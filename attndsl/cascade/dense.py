@@ -97,7 +97,9 @@ class Axes:
         out = mask
         if gone:
             kept = tuple(d for d in mask.dims if d in dims)
-            out = Named(mask.data.any(dim=gone) if mask.data.numel() else _any(mask.data, gone), kept)
+            out = Named(
+                mask.data.any(dim=gone) if mask.data.numel() else _any(mask.data, gone), kept
+            )
         return None if bool(out.data.all()) else out
 
     def fill(self, x: Named, mask: Named | None, safe: float | int | bool) -> Named:
@@ -214,9 +216,7 @@ def floor_divide(a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b, rounding_mode="floor")
 
 
-def contract(
-    axes: Axes, operands: list[Named], out: tuple[str, ...], dtype: torch.dtype
-) -> Named:
+def contract(axes: Axes, operands: list[Named], out: tuple[str, ...], dtype: torch.dtype) -> Named:
     """The sum of the product of the operands over every index that is not in `out`, two at a time, smallest first."""
     todo = [Named(x.data.to(dtype), x.dims) for x in operands]
 

@@ -130,7 +130,9 @@ def _complete(e: Expr, domains: Mapping[str, tuple[tuple[str, ...], Expr | None]
     return out
 
 
-def _domain(e: Expr | None, domains: Mapping[str, tuple[tuple[str, ...], Expr | None]]) -> Expr | None:
+def _domain(
+    e: Expr | None, domains: Mapping[str, tuple[tuple[str, ...], Expr | None]]
+) -> Expr | None:
     """The condition under which an expression is defined; None if always."""
 
     def of(x: Expr) -> Expr | None:
@@ -169,7 +171,9 @@ def _domain(e: Expr | None, domains: Mapping[str, tuple[tuple[str, ...], Expr | 
             assert_never(e)
 
 
-def _read_domain(e: Read, domains: Mapping[str, tuple[tuple[str, ...], Expr | None]]) -> Expr | None:
+def _read_domain(
+    e: Read, domains: Mapping[str, tuple[tuple[str, ...], Expr | None]]
+) -> Expr | None:
     indices, domain = domains.get(e.tensor, ((), None))
     if domain is None:
         return None
@@ -269,7 +273,9 @@ def _alignments(cascade: Cascade) -> list[_Alignment]:
         bound = {rank(j) for n in walk(d.expr) if isinstance(n, Reduce) for j in n.indices}
         for i in map(rank, d.indices):
             # where two ranks are each reduced over the other, the query's is the one that the first output keeps
-            below.setdefault(i, set()).update(j for j in bound if j != i and i not in below.get(j, ()))
+            below.setdefault(i, set()).update(
+                j for j in bound if j != i and i not in below.get(j, ())
+            )
 
     out: list[_Alignment] = []
     for d in cascade.body:
@@ -278,11 +284,14 @@ def _alignments(cascade: Cascade) -> list[_Alignment]:
                 named = [dataclasses.replace(t, index=rank(t.index)) for t in terms]
                 for own in named:
                     group = tuple(
-                        t for t in named if t.sign == -own.sign and t.index in below.get(own.index, ())
+                        t
+                        for t in named
+                        if t.sign == -own.sign and t.index in below.get(own.index, ())
                     )
-                    found = _Alignment(dataclasses.replace(own, sign=1), tuple(
-                        dataclasses.replace(t, sign=1) for t in group
-                    ))
+                    found = _Alignment(
+                        dataclasses.replace(own, sign=1),
+                        tuple(dataclasses.replace(t, sign=1) for t in group),
+                    )
                     if group and found not in out:
                         out.append(found)
     return out
@@ -398,7 +407,9 @@ def resolve_start(cascade: Cascade, binding: Binding, start: Any) -> dict[str, A
                     + ", ".join(f"`{t.index}`" for t in a.group),
                 )
             if out.setdefault(a.kept, at) != at:
-                raise CallError("A0505", f'{cascade.name}: start="end" is two different positions of `{a.kept}`')
+                raise CallError(
+                    "A0505", f'{cascade.name}: start="end" is two different positions of `{a.kept}`'
+                )
         else:
             out[a.kept] = start
     return {i: s for i, s in out.items() if not (isinstance(s, int) and s == 0)}

@@ -194,7 +194,9 @@ class _Run:
             v = self._masked(d)
             if self.explicit and v.data.data.is_floating_point():
                 v = Value(self.axes.fill(v.data, v.defined, float("nan")), v.defined)
-            self.tensors[d.tensor] = _Tensor(d.indices, v.data, None if self.explicit else v.defined)
+            self.tensors[d.tensor] = _Tensor(
+                d.indices, v.data, None if self.explicit else v.defined
+            )
             self.masks[d.tensor] = v.defined
         else:
             t, step = time if time is not None else (d.indices[0], 1)
@@ -271,7 +273,9 @@ class _Run:
             raise CallError("A0501", f"{self.cascade.name}: there is no tensor `{name}`")
         t = self.tensors[name]
         order = next((o.indices for o in self.cascade.outputs if o.name == name), t.axes)
-        data = self.axes.expand(self.axes.fill(t.data, self.masks.get(name), 0), t.axes, self.extents)
+        data = self.axes.expand(
+            self.axes.fill(t.data, self.masks.get(name), 0), t.axes, self.extents
+        )
         return data.data.permute([data.dims.index(i) for i in order]).contiguous()
 
     # --- expressions ---
@@ -315,7 +319,13 @@ class _Run:
                 assert_never(e)
 
     def _scalar(self, value: float | int | bool) -> Named:
-        kind = torch.bool if isinstance(value, bool) else torch.int64 if isinstance(value, int) else torch.float64
+        kind = (
+            torch.bool
+            if isinstance(value, bool)
+            else torch.int64
+            if isinstance(value, int)
+            else torch.float64
+        )
         return Named(torch.tensor(value, dtype=kind, device=self.device), ())
 
     def _param(self, name: str) -> Named:
@@ -334,7 +344,9 @@ class _Run:
         if shift is None:
             return x
         if isinstance(shift, Tensor):
-            at = Named(shift.to(device=self.device, dtype=torch.int64), self.cascade.batch[: shift.dim()])
+            at = Named(
+                shift.to(device=self.device, dtype=torch.int64), self.cascade.batch[: shift.dim()]
+            )
             return self.axes.map(torch.add, x, at)
         return Named(x.data + shift, x.dims)
 
@@ -372,7 +384,11 @@ class _Run:
         if x.is_floating_point():
             return v
         # a number without axes stays exact, and takes the width of what it meets
-        return Value(Named(x.to(self.dtype if v.data.dims else torch.float64), v.data.dims), v.defined, v.faults)
+        return Value(
+            Named(x.to(self.dtype if v.data.dims else torch.float64), v.data.dims),
+            v.defined,
+            v.faults,
+        )
 
     def _joined(self, a: Value, b: Value) -> tuple[Value, Value]:
         """Both as floats if one is, else as integers, or as truth values if both are."""
@@ -383,7 +399,9 @@ class _Run:
         return _numeric(a), _numeric(b)
 
     def _binary(self, e: Binary, active: Named | None) -> Value:
-        a, b = self._joined(_numeric(self.eval(e.left, active)), _numeric(self.eval(e.right, active)))
+        a, b = self._joined(
+            _numeric(self.eval(e.left, active)), _numeric(self.eval(e.right, active))
+        )
         match e.op:
             case "+":
                 return self._map(torch.add, [a, b])
@@ -427,7 +445,9 @@ class _Run:
             defined = out.defined
             if v.defined is not None:
                 closed = Named(~open_.data, open_.dims)
-                defined = self.axes.both(defined, self.axes.map(torch.logical_or, closed, v.defined))
+                defined = self.axes.both(
+                    defined, self.axes.map(torch.logical_or, closed, v.defined)
+                )
             faults = out.faults + self._within(v.faults, open_)
             out = Value(data, defined, faults)
         return out
@@ -525,9 +545,7 @@ class _Run:
         if not bool(bad.data.any()):
             return ()
         low, high = int(sub.data.min()), int(sub.data.max())
-        text = (
-            f"`{print_expr(s)}` runs from {low} to {high} in `{print_expr(e)}`, and that axis has {size} points"
-        )
+        text = f"`{print_expr(s)}` runs from {low} to {high} in `{print_expr(e)}`, and that axis has {size} points"
         return (Fault(bad, text),)
 
     def _gather(self, x: Named, subs: Mapping[str, str | Named]) -> Named:
@@ -564,7 +582,9 @@ class _Run:
         data = data.permute([*first, *last])
         if any(n == 0 for n in data.shape[: len(first)]):
             shape = torch.broadcast_shapes(*(t.shape for t in tensors))
-            return self.axes.named(data.new_zeros((*shape, *data.shape[len(first) :])), [*dims, *kept])
+            return self.axes.named(
+                data.new_zeros((*shape, *data.shape[len(first) :])), [*dims, *kept]
+            )
         return self.axes.named(data[tuple(tensors)], [*dims, *kept])
 
     def _slice(self, whole: Tensor, data: Tensor, axis: int, k: int) -> Tensor:
@@ -588,7 +608,9 @@ class _Run:
             if bool(f.where.data.any()):
                 at = f.where.data.nonzero()[0].tolist()
                 point = ", ".join(f"{d} = {k}" for d, k in zip(f.where.dims, at, strict=True))
-                raise CallError("A0506", f"{self.cascade.name}: {f.text}", notes=(f"first at {point}",))
+                raise CallError(
+                    "A0506", f"{self.cascade.name}: {f.text}", notes=(f"first at {point}",)
+                )
 
     # --- reductions ---
 
@@ -610,7 +632,9 @@ class _Run:
         for f in self._within(faults, mask):
             kept = tuple(d for d in f.where.dims if d not in indices)
             gone = [k for k, d in enumerate(f.where.dims) if d in indices]
-            out.append(Fault(Named(f.where.data.any(dim=gone) if gone else f.where.data, kept), f.text))
+            out.append(
+                Fault(Named(f.where.data.any(dim=gone) if gone else f.where.data, kept), f.text)
+            )
         return tuple(out)
 
     def _fold(self, op: Reduction, x: Named, mask: Named | None, indices: tuple[str, ...]) -> Named:
@@ -652,11 +676,20 @@ class _Run:
         sign, over, under = _chain(e.body)
         bound = set(e.indices)
         # a plain read is safe anywhere, so the mask need not be spread over it
-        factors = [self._float(_numeric(self.eval(x, None if isinstance(x, Read) else inner))) for x in over]
-        divisors = [(self._float(_numeric(self.eval(x, inner))), self._has_reduction(x)) for x in under]
-        total = self.axes.both(where, *(v.defined for v in factors), *(d.defined for d, _ in divisors))
+        factors = [
+            self._float(_numeric(self.eval(x, None if isinstance(x, Read) else inner)))
+            for x in over
+        ]
+        divisors = [
+            (self._float(_numeric(self.eval(x, inner))), self._has_reduction(x)) for x in under
+        ]
+        total = self.axes.both(
+            where, *(v.defined for v in factors), *(d.defined for d, _ in divisors)
+        )
         faults = self._summed_faults(
-            tuple(f for v in (*factors, *(d for d, _ in divisors)) for f in v.faults), total, e.indices
+            tuple(f for v in (*factors, *(d for d, _ in divisors)) for f in v.faults),
+            total,
+            e.indices,
         )
 
         operands = [self.axes.fill(v.data, v.defined, 0) for v in factors]
@@ -680,7 +713,9 @@ class _Run:
             for i in e.indices
             if i not in covered
         ]
-        dims = tuple(d for d in self.axes.sort([d for x in operands for d in x.dims]) if d not in bound)
+        dims = tuple(
+            d for d in self.axes.sort([d for x in operands for d in x.dims]) if d not in bound
+        )
         out = self._contract(operands, total, active, dims, e.indices)
         for x in scalars:
             out = self.axes.map(torch.mul, out, x)
@@ -744,7 +779,9 @@ class _Run:
         def residual(x: Named) -> Value:
             self.locals[e.var] = x
             try:
-                a, b = self._joined(self.eval(e.equation.left, active), self.eval(e.equation.right, active))
+                a, b = self._joined(
+                    self.eval(e.equation.left, active), self.eval(e.equation.right, active)
+                )
                 return self._map(torch.sub, [a, b])
             finally:
                 del self.locals[e.var]
@@ -753,7 +790,9 @@ class _Run:
             low, high = (Named(v.data.data.detach().to(self.dtype), v.data.dims) for v in (lo, hi))
             dims = self.axes.sort([*low.dims, *high.dims, *residual(low).data.dims])
             low, high = (self.axes.expand(x, dims, self.extents) for x in (low, high))
-            root = self._bisect(low, high, lambda x: self.axes.expand(residual(x).data, dims, self.extents))
+            root = self._bisect(
+                low, high, lambda x: self.axes.expand(residual(x).data, dims, self.extents)
+            )
         solvable = torch.isfinite(low.data) & torch.isfinite(high.data)
         at = Named(torch.where(solvable, root.data, 0.0).detach().requires_grad_(), dims)
         with torch.enable_grad():
@@ -764,7 +803,9 @@ class _Run:
                 slope = torch.autograd.grad(f_data.sum(), at.data, retain_graph=True)[0].detach()
         flat = ~solvable | (slope == 0) | ~torch.isfinite(slope)
         # the residual again, at a root that is a constant: its graph leads to the inputs alone
-        f_data = self.axes.expand(residual(Named(at.data.detach(), dims)).data, dims, self.extents).data
+        f_data = self.axes.expand(
+            residual(Named(at.data.detach(), dims)).data, dims, self.extents
+        ).data
         step = torch.where(flat, 0.0, f_data) / torch.where(flat, 1.0, slope)
         data = torch.where(solvable, at.data.detach() - step, root.data)
         defined = self.axes.both(lo.defined, hi.defined, f.defined)
@@ -806,7 +847,9 @@ def _numeric(v: Value) -> Value:
 
 
 def _contains_reduction(e: Expr, summed: frozenset[str]) -> bool:
-    return any(isinstance(n, Reduce) or (isinstance(n, Read) and n.tensor in summed) for n in walk(e))
+    return any(
+        isinstance(n, Reduce) or (isinstance(n, Read) and n.tensor in summed) for n in walk(e)
+    )
 
 
 def _with_reduction(cascade: Cascade) -> frozenset[str]:

@@ -33,7 +33,15 @@ from attndsl.cascade.walk import free
 
 # Python's ladder; a child is put into parentheses where it binds less tightly than its place asks for.
 _SELECT, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _NEG, _POWER, _ATOM = range(10)
-_LEVEL = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "//": _PRODUCT, "%": _PRODUCT, "**": _POWER}
+_LEVEL = {
+    "+": _SUM,
+    "-": _SUM,
+    "*": _PRODUCT,
+    "/": _PRODUCT,
+    "//": _PRODUCT,
+    "%": _PRODUCT,
+    "**": _POWER,
+}
 
 
 def print_expr(e: Expr) -> str:
@@ -105,10 +113,16 @@ class _Printer:
             case Reduce():
                 inside = self._unhide(e.indices)
                 where = f" : {inside.text(e.where, _SELECT)}" if e.where is not None else ""
-                return f"{e.op.value}[{','.join(e.indices)}{where}]({inside.text(e.body, _SELECT)})", _ATOM
+                return (
+                    f"{e.op.value}[{','.join(e.indices)}{where}]({inside.text(e.body, _SELECT)})",
+                    _ATOM,
+                )
             case Solve():
                 bounds = f"{text(e.lo, _SUM)} <= {e.var} <= {text(e.hi, _SUM)}"
-                return f"solve[{e.var} : {bounds}]({text(e.equation, _SELECT)}, iters={e.iters})", _ATOM
+                return (
+                    f"solve[{e.var} : {bounds}]({text(e.equation, _SELECT)}, iters={e.iters})",
+                    _ATOM,
+                )
             case _:
                 assert_never(e)
 
@@ -193,5 +207,6 @@ def _aligned(definitions: list[tuple[str, str, str]]) -> list[str]:
     left = max((len(a) for a, _, _ in definitions), default=0)
     right = max((len(b) for _, b, c in definitions if c and len(b) <= _WIDEST), default=0)
     return [
-        f"{a:<{left}} = {b:<{right}}    {c}" if c else f"{a:<{left}} = {b}" for a, b, c in definitions
+        f"{a:<{left}} = {b:<{right}}    {c}" if c else f"{a:<{left}} = {b}"
+        for a, b, c in definitions
     ]

@@ -34,7 +34,21 @@ from attndsl.internal import InternalError
 
 _ARITY = {"min": (2, None), "max": (2, None)}
 _FUNCTIONS = frozenset(
-    {"exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "logsigmoid", "softplus", "relu", "elu", "silu"}
+    {
+        "exp",
+        "exp2",
+        "log",
+        "log2",
+        "sqrt",
+        "rsqrt",
+        "tanh",
+        "sigmoid",
+        "logsigmoid",
+        "softplus",
+        "relu",
+        "elu",
+        "silu",
+    }
     | {"gelu", "erf", "sin", "cos", "acos", "abs", "sign", "floor", "ceil", "min", "max"}
 )
 _BINARY = frozenset({"+", "-", "*", "/", "//", "%", "**"})
@@ -115,7 +129,9 @@ class _Checker:
             if time is None:
                 yield f"{what} has an initial value and does not read its past"
             else:
-                yield from self._closed(d.init, f"the initial value of `{d.tensor}`", scope - {time[0]}, set())
+                yield from self._closed(
+                    d.init, f"the initial value of `{d.tensor}`", scope - {time[0]}, set()
+                )
             self.axes[d.tensor] = len(d.indices)
         if d.where is not None:
             yield from self._closed(d.where, f"the domain of `{d.tensor}`", scope, set())

@@ -37,7 +37,9 @@ class Draw:
         return torch.randint(0, n, shape, generator=self.generator)
 
 
-def agree(text: str, inputs: dict[str, Tensor], want: Tensor, leaves: dict[str, Tensor], **params: float) -> None:
+def agree(
+    text: str, inputs: dict[str, Tensor], want: Tensor, leaves: dict[str, Tensor], **params: float
+) -> None:
     """Equal values, and equal gradients of a random functional."""
     got = next(iter(interpret(load(text), inputs, params).values()))
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
@@ -46,7 +48,9 @@ def agree(text: str, inputs: dict[str, Tensor], want: Tensor, leaves: dict[str, 
     theirs = torch.autograd.grad(want, list(leaves.values()), up, allow_unused=True)
     for name, a, b in zip(leaves, mine, theirs, strict=True):
         a, b = (torch.zeros_like(leaves[name]) if x is None else x for x in (a, b))
-        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8, msg=lambda m, name=name: f"gradient of {name}: {m}")
+        torch.testing.assert_close(
+            a, b, rtol=1e-7, atol=1e-8, msg=lambda m, name=name: f"gradient of {name}: {m}"
+        )
 
 
 def leaf(x: Tensor) -> Tensor:
@@ -152,7 +156,9 @@ attention table(Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f], T[h,r]) -> O[b,h,i,f] {
 @given(SIZES, SIZES, st.integers(1, 3), SEEDS)
 def test_toeplitz_bias(n: int, d: int, h: int, seed: int) -> None:
     draw = Draw(seed)
-    leaves = {x: leaf(draw.normal(2, h, n, d)) for x in "QKV"} | {"T": leaf(draw.normal(h, 2 * n - 1))}
+    leaves = {x: leaf(draw.normal(2, h, n, d)) for x in "QKV"} | {
+        "T": leaf(draw.normal(h, 2 * n - 1))
+    }
     i, j = torch.arange(n)[:, None], torch.arange(n)[None]
     s = leaves["Q"] @ leaves["K"].mT + leaves["T"][:, i - j + n - 1]
     agree(TABLE, leaves, s.softmax(-1) @ leaves["V"], leaves)
@@ -171,7 +177,9 @@ attention gla(Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f], loga[b,h,j,e]) -> O[b,h,i,f] {
 
 @QUICK
 @given(SIZES, SIZES, SIZES, st.floats(0.01, 30.0), SEEDS)
-def test_gated_linear_attention_is_its_recurrence(n: int, e: int, f: int, strength: float, seed: int) -> None:
+def test_gated_linear_attention_is_its_recurrence(
+    n: int, e: int, f: int, strength: float, seed: int
+) -> None:
     draw = Draw(seed)
     leaves = {
         "Q": leaf(draw.normal(1, 2, n, e)),
@@ -250,11 +258,21 @@ def sparsemax(s: Tensor) -> Tensor:
 
 
 @QUICK
-@given(st.sampled_from(["sparsemax", "entmax15", "solve"]), st.integers(1, 12), st.floats(0.1, 20.0), SEEDS)
-def test_root_finding_normalizers_are_their_sorting_algorithms(kind: str, n: int, scale: float, seed: int) -> None:
+@given(
+    st.sampled_from(["sparsemax", "entmax15", "solve"]),
+    st.integers(1, 12),
+    st.floats(0.1, 20.0),
+    SEEDS,
+)
+def test_root_finding_normalizers_are_their_sorting_algorithms(
+    kind: str, n: int, scale: float, seed: int
+) -> None:
     draw = Draw(seed)
     s, v = leaf(scale * draw.normal(n, n)), leaf(draw.normal(n, 3))
     algorithm = sparsemax if kind == "sparsemax" else entmax15
-    rows = [algorithm(s[i, : i + 1] / 2 if kind != "entmax15" else s[i, : i + 1] / 4) @ v[: i + 1] for i in range(n)]
+    rows = [
+        algorithm(s[i, : i + 1] / 2 if kind != "entmax15" else s[i, : i + 1] / 4) @ v[: i + 1]
+        for i in range(n)
+    ]
     text = BY_HAND if kind == "solve" else ENTMAX.replace("WEIGHTS", f"{kind}[j](S[i,j])")
     agree(text, {"S0": s, "V": v}, torch.stack(rows), {"S0": s, "V": v})

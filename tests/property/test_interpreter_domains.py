@@ -90,7 +90,10 @@ def read(draw: st.DrawFn, scope: Scope) -> Expr:
 def condition(draw: st.DrawFn, scope: Scope, depth: int, on_data: bool) -> Expr:
     match draw(st.integers(0, 6 if depth else 2)):
         case 0 | 1:
-            a, b = draw(st.sampled_from(scope.numbers)), draw(st.sampled_from((*scope.numbers, Param("w"), Const(2))))
+            a, b = (
+                draw(st.sampled_from(scope.numbers)),
+                draw(st.sampled_from((*scope.numbers, Param("w"), Const(2)))),
+            )
             return Compare(draw(st.sampled_from(["<", "<=", ">", ">=", "==", "!="])), a, b)
         case 2:
             a = draw(st.sampled_from(scope.numbers))
@@ -139,9 +142,17 @@ def expression(draw: st.DrawFn, scope: Scope, depth: int) -> Expr:
         case _:
             bound = Index(f"l{scope.counter[0]}")
             scope.counter[0] += 1
-            inside = Scope((*scope.first, bound), (*scope.second, bound), scope.matrices, scope.vectors, scope.counter)
+            inside = Scope(
+                (*scope.first, bound),
+                (*scope.second, bound),
+                scope.matrices,
+                scope.vectors,
+                scope.counter,
+            )
             where = condition(draw, inside, 1, True) if draw(st.booleans()) else None
-            op = draw(st.sampled_from([Reduction.SUM, Reduction.SUM, Reduction.MAX, Reduction.PROD]))
+            op = draw(
+                st.sampled_from([Reduction.SUM, Reduction.SUM, Reduction.MAX, Reduction.PROD])
+            )
             body = expression(draw, inside, depth - 1)
             whole = Reduce(op, (bound.name,), body, where)
             # over no points a maximum is -inf
@@ -165,17 +176,24 @@ def cascades(draw: st.DrawFn) -> Cascade:
             break
         body.append(Define(f"T{k}", indices, expression(draw, scope, 2), where))
     outputs = tuple(Output(d.tensor, d.indices) for d in body)
-    return Cascade("random", INPUTS, (ScalarParam("w", DType.INT, 2),), outputs, (), RANKS, tuple(body))
+    return Cascade(
+        "random", INPUTS, (ScalarParam("w", DType.INT, 2),), outputs, (), RANKS, tuple(body)
+    )
 
 
 def inputs(seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = {"x": (N,), "y": (N,), "B": (N, N)}
-    return {n: torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for n, s in shapes.items()}
+    return {
+        n: torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_()
+        for n, s in shapes.items()
+    }
 
 
 def gradients(out: dict[str, Tensor], leaves: dict[str, Tensor]) -> list[Tensor]:
-    loss = sum((torch.where(torch.isfinite(x), x, 0.0).sum() for x in out.values()), torch.zeros(()))
+    loss = sum(
+        (torch.where(torch.isfinite(x), x, 0.0).sum() for x in out.values()), torch.zeros(())
+    )
     if not loss.requires_grad:
         return []
     found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -196,7 +214,9 @@ def test_completing_domains_preserves_the_program(cascade: Cascade, seed: int) -
     got = interpret(completed, leaves, explicit=True)
     for name in want:
         torch.testing.assert_close(
-            got[name], want[name], msg=lambda m: f"{m}\n{print_cascade(cascade)}\n{print_cascade(completed)}"
+            got[name],
+            want[name],
+            msg=lambda m: f"{m}\n{print_cascade(cascade)}\n{print_cascade(completed)}",
         )
     for a, b in zip(gradients(got, leaves), gradients(want, leaves), strict=True):
         assert torch.isfinite(b).all(), print_cascade(cascade)

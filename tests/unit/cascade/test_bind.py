@@ -32,7 +32,9 @@ attention shared(Q[b,t,e], K[b,t,e], V[b,j,f]) -> O[b,t,f] {
 """
 
 
-def shapes(b: int = 2, h: int = 8, g: int = 2, i: int = 5, j: int = 7) -> dict[str, tuple[int, ...]]:
+def shapes(
+    b: int = 2, h: int = 8, g: int = 2, i: int = 5, j: int = 7
+) -> dict[str, tuple[int, ...]]:
     return {"Q": (b, h, i, 16), "K": (b, g, j, 16), "V": (b, g, j, 24)}
 
 
@@ -74,13 +76,31 @@ def test_an_int_is_a_float_parameter_and_not_the_reverse() -> None:
         (GQA, shapes(h=7), {}, "A0503", r"\|h\| is 7, which is no multiple of 2"),
         (GQA, shapes(), {"G": 2}, "A0503", r"\|h\| is 8, and G \* 2 is 4"),
         (GQA, shapes() | {"V": (2, 4, 7, 24)}, {}, "A0503", r"\|h\| is 8, and G \* 4 is 16"),
-        (GQA, shapes() | {"V": (2, 2, 9, 24)}, {}, "A0503", r"\|j\| is 7 by axis 2 of `K`, and 9 by axis 2 of `V`"),
-        (GQA, shapes() | {"K": (2, 2, 7)}, {}, "A0502", r"`K` has 4 axes, and a tensor with 3 came"),
+        (
+            GQA,
+            shapes() | {"V": (2, 2, 9, 24)},
+            {},
+            "A0503",
+            r"\|j\| is 7 by axis 2 of `K`, and 9 by axis 2 of `V`",
+        ),
+        (
+            GQA,
+            shapes() | {"K": (2, 2, 7)},
+            {},
+            "A0502",
+            r"`K` has 4 axes, and a tensor with 3 came",
+        ),
         (GQA, {"Q": (2, 8, 5, 16)}, {}, "A0501", r"input `K` is missing"),
         (GQA, shapes() | {"X": (1,)}, {}, "A0501", r"there is no input `X`"),
         (GQA, shapes(), {"w": 3}, "A0504", r"there is no parameter `w`"),
         (GQA, shapes(), {"G": True}, "A0504", r"declared `int`, and True came"),
-        (SPLIT, {"Q": (1, 3, 8), "K": (1, 20, 8), "V": (1, 20, 8)}, {"w": 0}, "A0503", r"divides by zero"),
+        (
+            SPLIT,
+            {"Q": (1, 3, 8), "K": (1, 20, 8), "V": (1, 20, 8)},
+            {"w": 0},
+            "A0503",
+            r"divides by zero",
+        ),
         (SHARED, {"Q": (1, 3, 8), "K": (1, 3, 8), "V": (1, 4, 8)}, {}, "A0503", r"\|j"),
     ],
 )
@@ -107,7 +127,9 @@ def test_the_error_shows_the_declaration_and_what_came() -> None:
 
 
 def test_integers_floor_as_in_python() -> None:
-    cascade = load("attention n(Q[i], a: int, b: int) -> O[i] { O[i] = Q[i] * (a // b) * (a % b) * max(a, b) }")
+    cascade = load(
+        "attention n(Q[i], a: int, b: int) -> O[i] { O[i] = Q[i] * (a // b) * (a % b) * max(a, b) }"
+    )
     product = cascade.body[0].expr
     quotient, remainder = product.left.left.right, product.left.right  # type: ignore[union-attr]
     assert eval_int(quotient, {"a": -7, "b": 2}) == -4

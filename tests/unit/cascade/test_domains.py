@@ -22,7 +22,9 @@ def domains(text: str) -> tuple[dict[str, str | None], dict[str, list[str | None
     own = {d.tensor: print_expr(d.where) if d.where is not None else None for d in cascade.body}
     inner = {
         d.tensor: [
-            print_expr(n.where) if n.where is not None else None for n in walk(d.expr) if isinstance(n, Reduce)
+            print_expr(n.where) if n.where is not None else None
+            for n in walk(d.expr)
+            if isinstance(n, Reduce)
         ]
         for d in cascade.body
     }
@@ -162,7 +164,9 @@ def test_a_scaled_axis_is_measured_in_positions(text: str) -> None:
     n = 12 if "j1" in text else 3
 
     def start(i: int, value: object) -> dict[str, object]:
-        return resolve_start(cascade, bind(cascade, {"Q": (1, i, 2), "K": (1, n, 2), "V": (1, n, 2)}), value)
+        return resolve_start(
+            cascade, bind(cascade, {"Q": (1, i, 2), "K": (1, n, 2), "V": (1, n, 2)}), value
+        )
 
     assert start(12, None) == {}
     assert start(1, "end") == {"i": 11}

@@ -31,8 +31,16 @@ def run(text: str | Cascade, *, params: Any = None, start: Any = None, **inputs:
 def pointwise(expr: str, x: list[float], *more: list[float]) -> tuple[list[float], list[float]]:
     """Values of `expr` in `x` (and `y`), and its gradient in `x`."""
     names = ["x", "y"][: 1 + len(more)]
-    tensors = {n: torch.tensor(v, dtype=F64, requires_grad=True) for n, v in zip(names, [x, *more], strict=True)}
-    text = expr.replace("x", "x[i]").replace("y", "y[i]").replace("ex[i]p", "exp").replace("max[i](", "max(")
+    tensors = {
+        n: torch.tensor(v, dtype=F64, requires_grad=True)
+        for n, v in zip(names, [x, *more], strict=True)
+    }
+    text = (
+        expr.replace("x", "x[i]")
+        .replace("y", "y[i]")
+        .replace("ex[i]p", "exp")
+        .replace("max[i](", "max(")
+    )
     inputs = ", ".join(f"{n}[i]" for n in names)
     out = run(f"attention f({inputs}) -> O[i] {{ O[i] = {text} }}", **tensors)
     (grad,) = torch.autograd.grad(out.sum(), tensors["x"])
@@ -66,8 +74,10 @@ attention padded(Q[b,i,e], K[b,j,e], V[b,j,f], n[b]: int) -> O[b,i,f], LSE[b,i] 
 @pytest.mark.parametrize(
     "text",
     [PADDED, BY_HAND.replace("QUOTIENT", "N[i,f] / Z[i]")]
-    + [BY_HAND.replace("  N[i,f] = P[i,j] * V[j,f]\n", "").replace("QUOTIENT", q) for q in
-       ("P[i,j] / Z[i] * V[j,f]", "P[i,j] * (1 / Z[i]) * V[j,f]")],
+    + [
+        BY_HAND.replace("  N[i,f] = P[i,j] * V[j,f]\n", "").replace("QUOTIENT", q)
+        for q in ("P[i,j] / Z[i] * V[j,f]", "P[i,j] * (1 / Z[i]) * V[j,f]")
+    ],
 )
 def test_an_empty_row_is_zero_with_zero_gradients(text: str) -> None:
     q, k, v = (normal(3, 4, 5, seed=s).requires_grad_() for s in range(3))
@@ -113,7 +123,15 @@ def test_what_is_masked_may_hold_anything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("op", "want"), [("sum", 0.0), ("max", -math.inf), ("min", math.inf), ("prod", 1.0), ("any", 0.0), ("all", 1.0)]
+    ("op", "want"),
+    [
+        ("sum", 0.0),
+        ("max", -math.inf),
+        ("min", math.inf),
+        ("prod", 1.0),
+        ("any", 0.0),
+        ("all", 1.0),
+    ],
 )
 def test_a_reduction_over_no_points(op: str, want: float) -> None:
     body = "x[j] > 0" if op in ("any", "all") else "x[j]"
@@ -129,7 +147,12 @@ def test_reductions_over_some_points() -> None:
     x = torch.tensor([3.0, -1.0, 2.0, 5.0], dtype=F64)
     text = "attention r(x[j], y[i]) -> O[i] { O[i] = %s[j : j <= i](x[j]) + 0 * y[i] }"
     y = torch.zeros(4, dtype=F64)
-    wanted = {"max": [3, 3, 3, 5], "min": [3, -1, -1, -1], "prod": [3, -3, -6, -30], "sum": [3, 2, 4, 9]}
+    wanted = {
+        "max": [3, 3, 3, 5],
+        "min": [3, -1, -1, -1],
+        "prod": [3, -3, -6, -30],
+        "sum": [3, 2, 4, 9],
+    }
     for op, want in wanted.items():
         assert run(text % op, x=x, y=y).tolist() == want
 
@@ -181,7 +204,9 @@ def test_maps_intersect_domains() -> None:
         ("x // 2", [-3.0, 3.5], [-2, 1], [0, 0]),
     ],
 )
-def test_gradients_at_kinks_and_poles(expr: str, x: list[float], value: list[float], gradient: list[float]) -> None:
+def test_gradients_at_kinks_and_poles(
+    expr: str, x: list[float], value: list[float], gradient: list[float]
+) -> None:
     out, grad = pointwise(expr, x)
     assert out == pytest.approx(value, abs=1e-15)
     assert grad == pytest.approx(gradient, abs=1e-9)
@@ -189,7 +214,11 @@ def test_gradients_at_kinks_and_poles(expr: str, x: list[float], value: list[flo
 
 def test_a_shared_maximum_splits_its_gradient() -> None:
     x = torch.tensor([1.0, 3.0, 3.0, 3.0], dtype=F64, requires_grad=True)
-    out = run("attention m(x[j], y[i]) -> O[i] { O[i] = max[j](x[j]) * y[i] }", x=x, y=torch.ones(1, dtype=F64))
+    out = run(
+        "attention m(x[j], y[i]) -> O[i] { O[i] = max[j](x[j]) * y[i] }",
+        x=x,
+        y=torch.ones(1, dtype=F64),
+    )
     (grad,) = torch.autograd.grad(out.sum(), x)
     torch.testing.assert_close(grad, torch.tensor([0, 1, 1, 1], dtype=F64) / 3)
 
@@ -242,7 +271,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     cascade = load(PROGRAMS[name])
     inputs = [normal(4, 3, seed=s).requires_grad_() for s in range(3)]
     names = [t.name for t in cascade.inputs]
-    assert torch.autograd.gradcheck(lambda *x: run(cascade, **dict(zip(names, x, strict=True))), inputs)
+    assert torch.autograd.gradcheck(
+        lambda *x: run(cascade, **dict(zip(names, x, strict=True))), inputs
+    )
 
 
 # --- integers and reads ----------------------------------------------------------------------------------------------
@@ -266,7 +297,9 @@ def test_an_integer_division_by_zero_is_the_calls_error() -> None:
     text = "attention n(a[i]: int, x[i]) -> O[i] { O[i] = x[i] * (i // a[i]) }"
     with pytest.raises(CallError, match="A0508"):
         run(text, a=torch.tensor([1, 0]), x=normal(2))
-    guarded = "attention n(a[i]: int, x[i]) -> O[i] { O[i] = x[i] * ((i // a[i]) if a[i] > 0 else 7) }"
+    guarded = (
+        "attention n(a[i]: int, x[i]) -> O[i] { O[i] = x[i] * ((i // a[i]) if a[i] > 0 else 7) }"
+    )
     assert run(guarded, a=torch.tensor([1, 0]), x=torch.ones(2)).tolist() == [0, 7]
 
 
@@ -288,7 +321,9 @@ def test_gathers_and_their_gradients() -> None:
     torch.testing.assert_close(out, want)
     up = normal(2, 3, 4, 4, seed=4)
     for mine, theirs in zip(
-        torch.autograd.grad(out, (q, table, r), up), torch.autograd.grad(want, (q, table, r), up), strict=True
+        torch.autograd.grad(out, (q, table, r), up),
+        torch.autograd.grad(want, (q, table, r), up),
+        strict=True,
     ):
         torch.testing.assert_close(mine, theirs)
 
@@ -310,7 +345,9 @@ def test_a_subscript_outside_of_its_tensor_is_found_in_debug_mode() -> None:
 
 def test_the_same_tensor_at_two_indices() -> None:
     x = normal(5, 2)
-    text = "attention d(x[i,e], y[j]) -> O[i] { O[i] = sum[j](sum[e]((x[i,e] - x[j,e])**2) * y[j]) }"
+    text = (
+        "attention d(x[i,e], y[j]) -> O[i] { O[i] = sum[j](sum[e]((x[i,e] - x[j,e])**2) * y[j]) }"
+    )
     y = normal(5, seed=1)
     torch.testing.assert_close(run(text, x=x, y=y), (torch.cdist(x, x) ** 2) @ y)
 
@@ -330,7 +367,10 @@ attention two(K[b,t,e], V[b,t,f], H0[b,e,f]) -> O[b,t,f], N[b,e,f], G[b,t,e] {
 
 
 def test_recurrences() -> None:
-    k, v, first = (x.requires_grad_() for x in (normal(2, 6, 3), normal(2, 6, 4, seed=1), normal(2, 3, 4, seed=2)))
+    k, v, first = (
+        x.requires_grad_()
+        for x in (normal(2, 6, 3), normal(2, 6, 4, seed=1), normal(2, 3, 4, seed=2))
+    )
     out = interpret(load(TWO_STATES), {"K": k, "V": v, "H0": first})
     h, m = first, torch.ones(2, 3, dtype=F64)
     o, g = [], []
@@ -379,12 +419,18 @@ def test_the_last_queries_are_the_last_rows(start: Any) -> None:
 def test_each_sequence_has_its_own_start() -> None:
     inputs, want = whole()
     rows = [slice(2, 5), slice(5, 8)]
-    mixed = {n: torch.stack([x[b, r] for b, r in enumerate(rows)]) for n, x in inputs.items() if n in ("Q", "r")}
+    mixed = {
+        n: torch.stack([x[b, r] for b, r in enumerate(rows)])
+        for n, x in inputs.items()
+        if n in ("Q", "r")
+    }
     out = run(BIASED, start=torch.tensor([2, 5]), **(inputs | mixed))
     torch.testing.assert_close(out, torch.stack([want[0, rows[0]], want[1, rows[1]]]))
 
 
-@pytest.mark.parametrize("start", [None, -1, "begin", True, 2.0, torch.tensor([1, 2, 3]), torch.tensor([1.0, 2.0])])
+@pytest.mark.parametrize(
+    "start", [None, -1, "begin", True, 2.0, torch.tensor([1, 2, 3]), torch.tensor([1.0, 2.0])]
+)
 def test_a_start_that_is_missing_or_wrong(start: Any) -> None:
     inputs, _ = whole()
     with pytest.raises(CallError, match="A0505"):

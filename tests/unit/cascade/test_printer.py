@@ -48,12 +48,21 @@ A, B, C = Param("a"), Param("b"), Param("c")
         (power(Const(-2), 2), "(-2)**2"),
         (sub(A, Const(-2)), "a - -2"),
         (mul(negative(A), B), "-a * b"),
-        (both(cmp("<", A, B), either(cmp("==", A, 1), cmp(">", B, 2))), "a < b and (a == 1 or b > 2)"),
+        (
+            both(cmp("<", A, B), either(cmp("==", A, 1), cmp(">", B, 2))),
+            "a < b and (a == 1 or b > 2)",
+        ),
         (either(both(cmp("<", A, B), cmp("<", B, C)), cmp("<", C, 0)), "a < b and b < c or c < 0"),
         (Logic("and", (Const(True), Const(False))), "True and False"),
-        (gated(cmp("<", A, B), A, gated(cmp("<", B, C), B, C)), "a if a < b else b if b < c else c"),
+        (
+            gated(cmp("<", A, B), A, gated(cmp("<", B, C), B, C)),
+            "a if a < b else b if b < c else c",
+        ),
         (add(gated(cmp("<", A, B), A, B), 1), "(a if a < b else b) + 1"),
-        (gated(cmp("<", A, B), gated(cmp("<", B, C), A, B), C), "(a if b < c else b) if a < b else c"),
+        (
+            gated(cmp("<", A, B), gated(cmp("<", B, C), A, B), C),
+            "(a if b < c else b) if a < b else c",
+        ),
     ],
 )
 def test_parentheses_are_those_that_precedence_needs(expr: Expr, text: str) -> None:
@@ -96,7 +105,10 @@ def test_the_text_is_the_language_and_means_the_same(name: str) -> None:
 def test_batch_indices_are_left_out() -> None:
     text = print_cascade(load(CASES["grouped"]))
     assert "K[b,h // G,j,e], V[b,h // G,j,f], G: int) -> O[b,h,i,f], LSE[b,h,i] {" in text
-    assert "sum[e_1](Q[i,e_1] * K[j,e_1] / sqrt(|e|))" in text or "sum[e](Q[i,e] * K[j,e] / sqrt(|e|))" in text
+    assert (
+        "sum[e_1](Q[i,e_1] * K[j,e_1] / sqrt(|e|))" in text
+        or "sum[e](Q[i,e] * K[j,e] / sqrt(|e|))" in text
+    )
     assert "where j <= i, i - j < 8 or j < 2" in text
 
 
@@ -105,7 +117,14 @@ def test_a_batch_index_that_is_summed_or_moved_is_written() -> None:
         "slopes",
         [decl("dS b h i"), decl("K b hk i", hk=chain("//", pos("h"), Param("G")))],
         [
-            define("D h", red("sum", "b i", mul(rd("dS b h i"), rd("K b ? i", chain("//", pos("h"), Param("G")))))),
+            define(
+                "D h",
+                red(
+                    "sum",
+                    "b i",
+                    mul(rd("dS b h i"), rd("K b ? i", chain("//", pos("h"), Param("G")))),
+                ),
+            ),
             define("E h i", rd("dS ? h i", Const(0))),
         ],
         ["D", "E"],

@@ -73,8 +73,12 @@ BROKEN: dict[str, Callable[[], Cascade]] = {
     "has an initial value and does not read its past": lambda: replace(
         GOOD, body=(replace(GOOD.body[0], init=Const(0)), *GOOD.body[1:])
     ),
-    "repeats an index": lambda: replace(GOOD, body=(*GOOD.body, Define("R", ("b", "b"), Const(1.0)))),
-    "has index `z`, which is no rank": lambda: replace(GOOD, body=(*GOOD.body, Define("R", ("z",), Const(1.0)))),
+    "repeats an index": lambda: replace(
+        GOOD, body=(*GOOD.body, Define("R", ("b", "b"), Const(1.0)))
+    ),
+    "has index `z`, which is no rank": lambda: replace(
+        GOOD, body=(*GOOD.body, Define("R", ("z",), Const(1.0)))
+    ),
 }
 
 
