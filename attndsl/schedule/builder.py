@@ -123,6 +123,7 @@ class Builder:
         axes: list[Axis],
         available: frozenset[str],
         rows: frozenset[str],
+        may_root: bool = True,
     ) -> None:
         self.cascade = cascade
         self.ranks = ranks
@@ -134,6 +135,8 @@ class Builder:
         self.names = Names({"tl": 1, "pid": 1})
         self.memo: dict[tuple[object, ...], X] = {}
         self.made: dict[str, X] = {}  # computed values, by name
+        self.known: dict[tuple[str, str, str], bool] = {}
+        self.equal: dict[Expr, Expr] = {}  # subscripts that the loops' bounds make equal to a grid index
         self.prologue: list[t.Stmt] = []
         self.loop_body: dict[str, list[t.Stmt]] = {
             a.name: [] for a in axes if a.role is Role.LOOP
@@ -143,6 +146,9 @@ class Builder:
         self.epilogue: list[t.Stmt] = []
         self.points: list[tuple[str, list[t.Stmt | MaskStmt]]] = []
         self.states: dict[tuple[object, ...], State] = {}
+        self.root: tuple[str, tuple[Expr, ...], Expr | None] | None = None
+        self.may_root = may_root
+        self.rooted: set[bool] = set()
         self.domains: list[Expr | None] = []  # of each state and streamed store, for the stream's ranges
         self.read_buffers: dict[str, None] = {}
         self.params: dict[str, None] = {}
@@ -298,12 +304,51 @@ class Builder:
         return X(Position(axis), frozenset({axis}) if spans else frozenset(), on, DType.INT)
 
     def binary(self, e: Binary, op: str, a: Expr, b: Expr, final: bool, name: str) -> X:
+        if op == "*":
+            split = self.affine_product(a, b, final, name) or self.affine_product(b, a, final, name)
+            if split is not None:
+                return split
         x, y = self.eval(a, final, name), self.eval(b, final, name)
         kind = DType.INT if {x.dtype, y.dtype} <= {DType.INT, DType.BOOL} and op != "/" else DType.FLOAT
         if op == "-" and kind is DType.FLOAT and y.dims < x.dims and self.may_be_empty(b):
             y = self.finite(y, name)
         safe = op == "/" and self.is_sum(b)
         return self.combine(e, [x, y], kind, name, safe)
+
+    def affine_product(self, factor: Expr, line: Expr, final: bool, name: str) -> X | None:
+        """`c * (i - j)` as a row vector plus a column vector, anchored to the tile so that float32 keeps its digits.
+
+        rewrite:  c * (i - j + k)   ->   c * (i - i0) + (c * (j0 - j) + c * (i0 - j0 + k))
+        """
+        if len(self.dims_of(line)) != 2 or self.dims_of(factor):
+            return None
+        parts = affine(line)
+        if parts is None:
+            return None
+        slopes, rest = parts
+        axes = [a for a in slopes if a in self.dims_of(line)]
+        if len(axes) != 2 or any(self.axes[a].role not in (Role.TILE, Role.STREAM) for a in axes):
+            return None
+        c = self.eval(factor, final, name)
+        if c.dtype is not DType.FLOAT or c.dims:
+            return None
+        c = self.bind(c, name + "_slope")
+        anchor: Expr = rest
+        for a, k in slopes.items():
+            at = t.Origin(a) if a in axes else Position(a)
+            anchor = Binary("+", anchor, Binary("*", Const(k), at))
+        offset = self.combine(
+            Binary("*", Const(0), Const(0)), [c, self.bind(self.eval(anchor, final), name + "_at")], DType.FLOAT, name
+        )
+        vectors: list[X] = []
+        for a in axes:
+            inside = Binary("-", Position(a), t.Origin(a))
+            local = self.eval(inside if slopes[a] == 1 else Binary("*", Const(slopes[a]), inside), final)
+            v = self.combine(Binary("*", Const(0), Const(0)), [c, local], DType.FLOAT, name)
+            if self.axes[a].role is Role.STREAM:
+                v = self.combine(Binary("+", Const(0), Const(0)), [v, offset], DType.FLOAT, name)
+            vectors.append(self.bind(v, f"{name}_{a}"))
+        return self.combine(Binary("+", Const(0), Const(0)), vectors, DType.FLOAT, name)
 
     def same(self, x: X, y: X, name: str) -> X:
         """Equality of two computed numbers: a score is summed in another order here than where its maximum was found."""
@@ -382,11 +427,93 @@ class Builder:
             raise Needs(d.tensor, f"`{d.tensor}` is a row statistic, computed once a row")
         carries = self.carries_stream(subs)
         depends = e.tensor in self.reduces and not carries
-        key = ("read", e.tensor, subs, final if depends else None)
+        if self.root is not None and (e.tensor, subs) == self.root[:2]:
+            return self.masked_root(final)
+        below = self.root if self.root is not None and self.reaches(d, self.root[0]) else None
+        key = ("read", e.tensor, subs, final if depends else None, below)
         if key not in self.memo:
             x = self.eval(inline(d, subs), final, e.tensor)
             self.memo[key] = self.bind(x, e.tensor, d.span)
         return self.memo[key]
+
+    def masked_root(self, final: bool) -> X:
+        """The score that every term hangs on, -inf outside the domain: one mask for all that follows from it."""
+        assert self.root is not None
+        tensor, subs, where = self.root
+        self.root = None
+        x = self.read(Read(tensor, subs), final)
+        v = self.masked(x, where, float("-inf"), tensor)
+        self.root = (tensor, subs, where)
+        return X(Val(v), self.memo_dims(v), frozenset({STREAMED}))
+
+    def reaches(self, d: Define, tensor: str) -> bool:
+        """Whether a definition reads a tensor, directly or not."""
+        key = ("reaches", d.tensor, tensor)
+        if key not in self.known:
+            names = {n.tensor for n in walk(d.expr) if isinstance(n, Read)}
+            self.known[key] = tensor in names or any(
+                self.reaches(self.defs[n], tensor) for n in names if n in self.defs and n != d.tensor
+            )
+        return self.known[key]
+
+    # A term *vanishes* with a score if it is 0 (for a sum) or -inf (for a maximum) where the score is -inf.
+
+    def root_of(self, body: Expr, op: Reduction) -> Read | None:
+        """The score with which the terms of a reduction vanish, if there is one."""
+        if op is Reduction.SUM:
+            return self.vanishing(body)
+        return self.sinking(body) if op is Reduction.MAX else None
+
+    def vanishing(self, e: Expr) -> Read | None:
+        match e:
+            case Binary("*", a, b):
+                for x, other in ((a, b), (b, a)):
+                    found = self.vanishing(x)
+                    if found is not None and self.finite_beside(other, found):
+                        return found
+                return None
+            case Binary("/", a, b):
+                found = self.vanishing(a)
+                return found if found is not None and self.finite_beside(b, found) else None
+            case Unary("-", a):
+                return self.vanishing(a)
+            case Call("exp" | "exp2", (g,)):
+                return self.sinking(g)
+            case Read(tensor=name, subs=subs) if self.pairwise(e):
+                return self.vanishing(inline(self.defs[name], subs))
+            case _:
+                return None
+
+    def finite_beside(self, e: Expr, root: Read) -> bool:
+        """Whether a factor stays finite where the score is -inf, so that 0 times it is 0."""
+        if self.vanishing(e) == root:
+            return True
+        names = {n.tensor for n in walk(e) if isinstance(n, Read)}
+        return root.tensor not in names and not any(
+            self.reaches(self.defs[n], root.tensor) for n in names if n in self.defs
+        )
+
+    def sinking(self, e: Expr) -> Read | None:
+        match e:
+            case Read() if self.pairwise(e):
+                return Read(e.tensor, tuple(Position(s.name) if isinstance(s, Index) else s for s in e.subs))
+            case Binary("-", a, _):
+                return self.sinking(a)
+            case Binary("+", a, b):
+                return self.sinking(a) or self.sinking(b)
+            case _:
+                return None
+
+    def pairwise(self, e: Read) -> bool:
+        """A body tensor over the stream that is computed here."""
+        d = self.defs.get(e.tensor)
+        return (
+            d is not None
+            and e.tensor not in self.available
+            and d.init is None
+            and not is_large(d.expr, self.ranks)
+            and self.carries_stream(e.subs)
+        )
 
     def carries_stream(self, subs: tuple[Expr, ...]) -> bool:
         return self.stream is not None and any(self.stream in free(s) for s in subs)
@@ -401,6 +528,7 @@ class Builder:
         return self.carries_stream(subs) and any(isinstance(n, Reduce) for n in walk(d.expr))
 
     def load(self, e: Read) -> X:
+        e = dataclasses.replace(e, subs=tuple(self.equal.get(s, s) for s in e.subs))
         plain = tuple(Position(s.name) if isinstance(s, Index) else s for s in e.subs)
         key = ("load", e.tensor, plain)
         if key in self.memo:
@@ -718,12 +846,17 @@ class Builder:
             self.loop_state(state, d, body, where)
             return state
         pivots = self.pivots(body)
+        found = self.root_of(body, e.op) if self.may_root else None
+        self.rooted.add(found is not None)
+        outer = self.root
+        self.root = None if found is None else (found.tensor, found.subs, where)
         if e.op is Reduction.SUM:
             self.sum_state(state, d, body, where, pivots)
         else:
             if pivots:
                 raise Needs(pivots[0], f"`{pivots[0]}` must be known before `{e.op.value}` of `{d.tensor}`")
             self.extreme_state(state, d, body, where)
+        self.root = outer
         self.domains.append(where)
         return state
 
@@ -746,6 +879,7 @@ class Builder:
                 grid = self.axes.get(c.right.name)
                 if grid is not None and grid.role is Role.GRID and self.is_loop_only(c.left):
                     left, right = c.left, c.right
+                    self.equal[left] = right
                     body = replace_expr(body, left, right)
                     rest = [replace_expr(r, left, right) for r in rest]
                     continue
@@ -824,6 +958,8 @@ class Builder:
         """The value with `fill` outside the domain and beyond the stream's end."""
         assert self.stream is not None
         v = self.value(x, name)
+        if self.root is not None and self.stream in x.dims:
+            return v  # it vanishes there by itself
         cond = self.mask(where)
         dims = x.dims | cond.dims
         if self.stream not in dims:
@@ -911,9 +1047,10 @@ class Builder:
 
     def stream_operand(self, group: list[Expr], where: Expr | None, masked: bool, name: str) -> str:
         x = self.product(group, False, name)
-        if masked:
+        v = self.value(x, name)
+        if masked or (self.root is not None and not self.is_load(v)):
             return self.masked(x, where, 0.0, name + "_s")
-        return self.value(x, name)
+        return v
 
     def point_state(self, state: State, d: Define, factors: list[Expr], where: Expr | None, alpha: X | None) -> None:
         """`X[i,f] += sum[j](term of i, j and f)`: column by column of the feature rank."""
@@ -945,6 +1082,32 @@ class Builder:
         )
         self.points.pop()
         self.sweep.append(t.For(point, tuple(inner)))  # type: ignore[arg-type]
+
+
+def affine(e: Expr) -> tuple[dict[str, int], Expr] | None:
+    """An integer expression as `sum of k * position` plus a rest without positions."""
+    match e:
+        case Position(name):
+            return {name: 1}, Const(0)
+        case Unary("-", a):
+            part = affine(a)
+            if part is None:
+                return None
+            return {i: -k for i, k in part[0].items()}, Unary("-", part[1])
+        case Binary("+" | "-" as op, a, b):
+            left, right = affine(a), affine(b)
+            if left is None or right is None:
+                return None
+            sign = 1 if op == "+" else -1
+            slopes = dict(left[0])
+            for i, k in right[0].items():
+                slopes[i] = slopes.get(i, 0) + sign * k
+            rest = left[1] if right[1] == Const(0) else Binary(op, left[1], right[1])
+            return slopes, rest
+        case Const(int()) | Param() | Extent():
+            return {}, e
+        case _:
+            return None
 
 
 def is_large(e: Expr, ranks: Ranks) -> bool:

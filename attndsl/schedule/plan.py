@@ -319,10 +319,11 @@ def _kernel(
         axes.append(Axis(axis, r, Role.TILE))
     if stream is not None:
         axes.append(Axis(stream if stream not in tile_names else stream + "_s", stream, Role.STREAM))
-    b = Builder(c, ranks, axes, done, rows)
-    stores: list[t.Stmt] = []
-    for m in members:
-        stores.append(store_target(b, b.defs[m], tile_names))
+    for may_root in (True, False):
+        b = Builder(c, ranks, list(axes), done, rows, may_root)
+        stores: list[t.Stmt] = [store_target(b, b.defs[m], tile_names) for m in members]
+        if len(b.rooted) < 2:  # one way of masking in a kernel, or values would be computed twice
+            break
     return finish_kernel(b, name, stores, tuple(members), loops, causal_order(b))
 
 
