@@ -37,6 +37,8 @@ SHARED_MEMORY = {
 }
 ITEM_SIZE = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
 
+LONG_NAME = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
+
 
 class CompileError(Exception):
     """Triton or its assembler refused a kernel."""
@@ -177,8 +179,10 @@ def _job(
                 constants[name] = max(16, 1 << (int(extents[of]) - 1).bit_length())
             case "block":
                 constants[name] = config[name]
+            case "type":
+                constants[name] = LONG_NAME[dtypes.get(of, dtype)]
             case "acc":
-                constants[name] = "float64" if dtype == "fp64" else "float32"
+                constants[name] = LONG_NAME[wide]
             case "stages":
                 constants[name] = config["num_stages"]
             case _:

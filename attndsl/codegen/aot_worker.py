@@ -37,9 +37,10 @@ def compile_job(job: dict[str, Any], out: Path) -> dict[str, Any]:
     from triton.compiler import ASTSource
 
     fn = getattr(module, job["kernel"])
-    constants = dict(job["constants"])
-    if "ACC" in constants:
-        constants["ACC"] = getattr(tl, constants["ACC"])
+    # Names of types come as text, as nothing else does.
+    constants = {
+        k: getattr(tl, v) if isinstance(v, str) else v for k, v in job["constants"].items()
+    }
     source = ASTSource(
         fn=fn,
         signature=job["signature"],

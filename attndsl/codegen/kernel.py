@@ -146,6 +146,7 @@ class KernelPrinter:
     extents: dict[str, Extents] = field(default_factory=dict)
     blocks: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
     _axes: dict[str, str] = field(default_factory=dict)
     _offsets: dict[str, str] = field(default_factory=dict)
     _origins: dict[str, str] = field(default_factory=dict)
@@ -543,10 +544,19 @@ class KernelPrinter:
             code = self._filled(self._printer.number(text), dims, DType.FLOAT).code
             text = Text(code, dims, DType.FLOAT)
         if value.tensor != like or not text.stored:
-            code = f"{text.at(ATOM)}.to({self.pointers.get(like, like)}.dtype.element_ty)"
+            code = f"{text.at(ATOM)}.to({self._storage(like)})"
         if dims != ((kept, over) if first else (over, kept)):
             code = f"tl.trans({code})"
         return code
+
+    def _storage(self, like: str) -> str:
+        """The element type of a tensor: that of an argument of this kernel, or an argument of its own."""
+        for name, pointer in self.pointers.items():
+            if like in (name, self.plan.buffer(name).like):
+                return f"{pointer}.dtype.element_ty"
+        if like not in self.types:
+            self.types[like] = self.names.fresh(f"{like}_TYPE")
+        return self.types[like]
 
     def _fold(self, s: Fold) -> None:
         value = self._values[s.src]

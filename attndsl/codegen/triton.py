@@ -39,7 +39,15 @@ from attndsl.schedule.tile import (
 
 # Names that launchers use.
 HOST_NAMES = frozenset(
-    {"configure", "launch_stride", "accumulator", "sum_into", "fixed_scale", "shape"}
+    {
+        "configure",
+        "element_type",
+        "launch_stride",
+        "accumulator",
+        "sum_into",
+        "fixed_scale",
+        "shape",
+    }
 )
 
 PARAM_TYPES = {DType.FLOAT: "tl.float64", DType.INT: "tl.int32", DType.BOOL: "tl.int1"}
@@ -104,6 +112,7 @@ class ModuleContext:
     launchers: tuple[LauncherContext, ...]
     sums: bool  # whether a launcher sums
     scales: bool  # whether a launcher chooses scales of fixed-point sums
+    types: bool  # whether a launcher passes element types
 
 
 @dataclass(slots=True)
@@ -122,16 +131,7 @@ def render_module(name: str, forward: Plan, backward: Plan | None, header: str) 
 
 def module_context(name: str, forward: Plan, backward: Plan | None, header: str) -> ModuleContext:
     """Everything that the module template places."""
-    own = {
-        "configure",
-        "launch_stride",
-        "accumulator",
-        "sum_into",
-        "fixed_scale",
-        "choose",
-        "shared_bytes",
-        "Any",
-    }
+    own = HOST_NAMES | {"choose", "shared_bytes", "default_config", "functools", "Any"}
     module = _Module(Namespace(RESERVED | helpers.names() | own))
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
@@ -153,6 +153,7 @@ def module_context(name: str, forward: Plan, backward: Plan | None, header: str)
         launchers=tuple(launchers),
         sums=any(isinstance(s, HostSum) for s in steps),
         scales=any(isinstance(s, HostScale) for s in steps),
+        types=any(a.kind == "type" for k in module.kernels for a in k.arguments),
     )
 
 
@@ -214,6 +215,8 @@ def _arguments(plan: Plan, program: TileProgram, printer: KernelPrinter) -> tupl
             out.append(Argument(e.pad, f"{e.pad}: tl.constexpr", f"pad:{e.rank}", "pad", e.rank))
     for axis, block in printer.blocks.items():
         out.append(Argument(block, f"{block}: tl.constexpr", f"block:{axis}", "block", axis))
+    for like, name in printer.types.items():
+        out.append(Argument(name, f"{name}: tl.constexpr", f"type:{like}", "type", like))
     out.append(Argument("ACC", "ACC: tl.constexpr", "acc", "acc"))
     out.append(Argument("NUM_STAGES", "NUM_STAGES: tl.constexpr", "stages", "stages"))
     return tuple(out)
@@ -402,6 +405,8 @@ def _launch(
                 passed.append(f'params["{rest}"]')
             case "pad":
                 passed.append(f"{a.name}=max(16, triton.next_power_of_2({lengths[rest]}))")
+            case "type":
+                passed.append(f'{a.name}=element_type(inputs["{rest}"])')
             case "acc":
                 passed.append("ACC=ACC")
     blocks = {a.of: a.name for a in context.arguments if a.kind == "block"}

@@ -84,6 +84,9 @@ def power_integer(x, n):
 @triton.jit
 def power(x, y):
     """`x ** y`; a negative `x` takes a whole `y`."""
+    # Triton's interpreter cannot combine a scalar condition on floats with a block of them.
+    x = tl.broadcast(x, y)[0]
+    y = tl.broadcast(x, y)[1]
     size = tl.exp2(y * tl.log2(tl.abs(x)))
     half = y * 0.5
     signed = tl.where(half == tl.floor(half), size, -size)
