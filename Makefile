@@ -63,7 +63,8 @@ format: $(STAMP) ## rewrite the sources the way lint wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-golden: $(STAMP) ## rewrite the golden kernels; review the diff
+golden: $(STAMP) ## rewrite the golden kernels and the generated pages of the docs; review the diff
+	$(BIN)/python docs/generate.py
 	$(BIN)/python -m pytest -n $(JOBS) tests/golden --update-golden $(ARGS)
 
 docs: $(STAMP) ## build the documentation site into site/

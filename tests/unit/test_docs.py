@@ -27,14 +27,26 @@ def _names(pages: list[Path]) -> list[str]:
     return [str(page.relative_to(ROOT)) for page in pages]
 
 
-@pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+HEAD = """\
+from attndsl.frontend.annotations import Tensor
+
+def attention_spec(fn):
+    return fn
+"""
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    return _load(ROOT / "docs" / "generate.py")
 
 
 def test_there_are_programs_to_check() -> None:
@@ -48,6 +60,22 @@ def test_every_program_checks(text: str, tmp_path: Path) -> None:
     result = driver.check_file(path)
     assert not result.diagnostics, "\n".join(map(str, result.diagnostics))
     assert result.cascades
+
+
+def test_the_function_of_the_language_page_is_a_program(tmp_path: Path) -> None:
+    from attndsl.frontend.decorator import spec_from_function
+
+    page = (ROOT / "docs" / "reference" / "language.md").read_text()
+    section = page[page.index("## Python functions") :]
+    block = re.search(r"^```python\n(.*?)^```$", section, re.M | re.S)
+    assert block is not None
+    # The decorator would compile it; reading the body is what the page is about.
+    text = block[1].replace("from attndsl import Tensor, attention_spec\n", HEAD)
+    path = tmp_path / "block.py"
+    path.write_text(text)
+    spec = spec_from_function(_load(path).documents)
+    assert not spec.diagnostics
+    assert [o.name for o in spec.cascade.outputs] == ["O"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
