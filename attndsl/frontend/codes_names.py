@@ -45,7 +45,7 @@ NAMES = [
         "the wrong number of indices or arguments",
         "A tensor is read with as many indices as it was declared with, the ones that `batch` names left out. "
         "A function takes the arguments it is defined with, by position.",
-        "S[i,j] = Q[b,h,i,e] * K[j,e]",
+        "S[i,j] = Q[i] * K[j,e]",
         "S[i,j] = Q[i,e] * K[j,e]",
     ),
     ErrorInfo(

@@ -306,7 +306,8 @@ class Expressions:
             x, f = ast.strip(s.expr), ast.strip(s.filter) if s.filter is not None else None
             if isinstance(x, ast.Name) and isinstance(f, ast.Compare) and f.ops == ("<=", "<="):
                 lo, middle, hi = f.operands
-                if ast.strip(middle) == x:
+                inside = any(n == x for b in (lo, hi) for n in ast.walk(b))
+                if ast.strip(middle) == x and not inside:
                     return x.name, lo, hi
         raise self.report.error(
             "A0240",

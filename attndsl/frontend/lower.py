@@ -30,6 +30,8 @@ def lower_attention(attention: ast.Attention, defs: Defs, report: Report) -> ir.
     """The cascade of one attention; None if anything was refused (the reasons are in the report)."""
     before = report.errors
     scope = build_scope(attention, defs, report)
+    if scope.ambiguous:
+        return None
     cascade = _Lowering(scope, report, before).run()
     return cascade if report.errors == before else None
 
@@ -176,6 +178,8 @@ class _Lowering:
     # --- statements ------------------------------------------------------------------------------------------------
 
     def statement(self, tensor: BodyTensor) -> None:
+        if tensor.poisoned:  # its left side was refused
+            return
         made = len(self.body)
         groups = dict(self.normalizers.groups)
         try:

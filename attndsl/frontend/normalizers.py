@@ -74,7 +74,7 @@ class Normalizers:
         arg = lowerer.types.number(lowerer.lower(e.args[0], env), e.args[0].span, f"`{e.op}`")
         filters = tuple(s.filter for s in e.subs if s.filter is not None)
         where = lowerer.conjunction(filters, env, "a filter")
-        self.check(e, arg.expr, where, over, indices)
+        self.check(e, arg.expr, where)
 
         names = self.canonical(arg.expr, where)
         score = walk.rename(arg.expr, names)
@@ -100,18 +100,7 @@ class Normalizers:
         e: ast.Big,
         arg: ir.Expr,
         where: ir.Expr | None,
-        over: tuple[str, ...],
-        indices: tuple[str, ...],
     ) -> None:
-        free = walk.free(arg)
-        for index, name in zip(indices, over, strict=True):
-            if name not in free:
-                raise self.report.error(
-                    "A0219",
-                    f"the argument of `{e.op}[{index}]` does not carry `{index}`",
-                    e.args[0].span,
-                    f"no `{index}` in it",
-                )
         loose = [
             n.name
             for x in (arg, where)
@@ -128,7 +117,7 @@ class Normalizers:
                 "it would have to be computed anew at every step",
                 "write the normalizer out, with `exp`, `max` and `sum`",
             )
-        if where is not None and not walk.free(where) <= free:
+        if where is not None and not walk.free(where) <= walk.free(arg):
             raise self.report.error(
                 "A0230",
                 f"the filter of `{e.op}` names an index that its argument does not carry",

@@ -108,7 +108,8 @@ class _Builder:
         depth: dict[int, int] = {}
         for node in _bottom_up(tree):
             kids: list[Any] = [made[id(k)] if isinstance(k, Tree) else k for k in node.children]
-            deepest = max((depth.get(id(k), 0) for k in node.children), default=0) + 1
+            deepest = max((depth.get(id(k), 0) for k in node.children), default=0)
+            deepest += node.data not in _NO_LEVEL
             depth[id(node)] = deepest
             span = self.span(node)
             if deepest > MAX_DEPTH:
@@ -134,6 +135,13 @@ class _Builder:
         assert token.end_pos is not None
         start, end = token.start_pos + self.offset, token.end_pos + self.offset
         return ast.Ident(str(token), span=Span(self.source, start, end))
+
+
+# Rules of the grammar that are no expressions: they add nothing to the depth.
+_NO_LEVEL = frozenset(
+    {"start", "attention", "block", "assign", "where", "init", "function", "declaration", "dims"}
+    | {"axes", "arguments", "subscripts", "subscript", "keyword", "binding", "rank", "assume"}
+)
 
 
 def _bottom_up(tree: Tree[Token]) -> list[Tree[Token]]:

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 from attndsl.diagnostics import did_you_mean
 from attndsl.frontend import ast
-from attndsl.frontend.einstein import binds
+from attndsl.frontend.einstein import binds, occurring
 from attndsl.frontend.expand import unknown_function
 from attndsl.frontend.printer import print_ast, print_expr
 from attndsl.frontend.report import Report
 from attndsl.frontend.scope import Scope
-from attndsl.frontend.vocabulary import FUNCTIONS, OPERATORS, REDUCTIONS
+from attndsl.frontend.vocabulary import FUNCTIONS, NORMALIZERS, OPERATORS, REDUCTIONS, why_taken
 from attndsl.source import Span
 
 
 class Resolver:
-    """Checks names, arity and the form of operators; types and places of sums come later."""
+    """Checks names, arity and the form of operators; types and places of sums come later.
+
+    An expression that reads a refused tensor is spoiled: it is passed over in silence.
+    """
 
     def __init__(self, scope: Scope, report: Report) -> None:
         self.scope = scope
         self.report = report
+        self.refused: set[str] = set()
+        self.spoiled = False
 
     def check(self, *exprs: ast.Expr | None) -> bool:
         """Report what is wrong in the expressions; True if nothing is."""
         before = self.report.errors
+        self.spoiled = False
         present = [e for e in exprs if e is not None]
         known = set(self.scope.indices)
         for e in present:
             known |= _subscripts(e)
         for e in present:
             self._visit(e, frozenset(known))
-        return self.report.errors == before
+        return self.report.errors == before and not self.spoiled
 
     def _visit(self, e: ast.Expr, known: frozenset[str]) -> None:
         match e:
@@ -46,13 +52,31 @@ class Resolver:
                 self._call(e)
             case _:
                 pass
-        for c in ast.children(e):
+        for c in self._inside(e):
             self._visit(c, known)
+
+    def _inside(self, e: ast.Expr) -> tuple[ast.Expr, ...]:
+        """The subexpressions to visit: neither the names that an operator binds, nor batch indices in a read."""
+        match e:
+            case ast.Big():
+                filters = (s.filter for s in e.subs if s.filter is not None)
+                return (*filters, *e.args, *(k.value for k in e.keywords))
+            case ast.Ref():
+                return tuple(c for c in ast.children(e) if not self._is_batch(c))
+            case _:
+                return ast.children(e)
+
+    def _is_batch(self, e: ast.Expr) -> bool:
+        return isinstance(e, ast.Name) and e.name in self.scope.batch
 
     def _name(self, e: ast.Name, known: frozenset[str]) -> None:
         scope = self.scope
-        if e.name in scope.batch:
+        if why_taken(e.name) is not None and e.name in known:
+            self._free(e)
+        elif e.name in scope.batch:
             self._batch(e.name, e.span)
+        elif e.name in scope.body and scope.body[e.name].poisoned:
+            self.spoiled = True
         elif e.name in scope.tensors:
             want = self._written(e.name)
             if want:
@@ -108,7 +132,12 @@ class Resolver:
                 )
         if e.name in scope.tensors:
             want = self._written(e.name)
-            if len(e.subs) != len(want):
+            batch = next((s.expr for s in e.subs if self._is_batch(s.expr)), None)
+            if isinstance(batch, ast.Name):
+                self._batch(batch.name, batch.span, f"write `{_form(e.name, want)}`")
+            elif e.name in scope.body and scope.body[e.name].poisoned:
+                self.spoiled = True  # refused where it is assigned: no more is said about it
+            elif len(e.subs) != len(want):
                 self._arity(e.name, len(e.subs), want, e.span)
         elif e.name in OPERATORS:
             self.report.error(
@@ -151,7 +180,6 @@ class Resolver:
             if tensor in scope.inputs
             else f"{tensor}[{','.join(scope.body[tensor].indices)}]"
         )
-        form = f"{tensor}[{','.join(want)}]" if want else tensor
         batch = scope.inputs[tensor].batch if tensor in scope.inputs else frozenset()
         note = (
             f"; `batch` leaves out {', '.join(f'`{b}`' for b in scope.batch if b in batch)}"
@@ -164,16 +192,16 @@ class Resolver:
             f"`{tensor}` is read with {got} instead of {len(want)} {plural}",
             span,
             f"declared as `{declared}`{note}",
-            f"write `{form}`",
+            f"write `{_form(tensor, want)}`",
         )
 
-    def _batch(self, name: str, span: Span | None) -> None:
+    def _batch(self, name: str, span: Span | None, help: str | None = None) -> None:
         self.report.error(
             "A0216",
             f"batch index `{name}` appears in the body",
             span,
             f"`batch {name}` leaves it out everywhere",
-            f"leave it out here, or take `{name}` out of `batch`",
+            help or f"take `{name}` out of `batch` where its number is needed",
         )
 
     def _big(self, e: ast.Big) -> None:
@@ -230,6 +258,26 @@ class Resolver:
                 "A0207", f"`{e.op}` names index `{x.name}` twice", x.span, "again here"
             )
         names.add(x.name)
+        self._free(x)
+        if (
+            e.op in NORMALIZERS
+            and e.args
+            and x.name not in occurring(e.args[0], self.scope.not_indices)
+        ):
+            self.report.error(
+                "A0219",
+                f"the argument of `{e.op}[{x.name}]` does not carry `{x.name}`",
+                e.args[0].span,
+                f"no `{x.name}` in it",
+                "normalize over an index of the argument",
+            )
+
+    def _free(self, x: ast.Name) -> None:
+        """An index that is declared by its use alone follows the rules for names too."""
+        reason = why_taken(x.name)
+        if reason is not None and x.name not in {*self.scope.indices, *self.refused}:
+            self.refused.add(x.name)
+            self.report.error("A0201", f"`{x.name}` cannot name an index", x.span, f"it {reason}")
 
     def _not_operator(self, e: ast.Big) -> None:
         scope = self.scope
@@ -266,6 +314,8 @@ class Resolver:
                 e.keywords[0].span,
                 "written by keyword",
             )
+        if e.keywords:
+            return
         several = e.fn in ("min", "max")
         if several and len(e.args) < 2:
             index = next((s for s in sorted(_subscripts(e))), "j")
@@ -280,6 +330,10 @@ class Resolver:
             self.report.error(
                 "A0205", f"`{e.fn}` takes 1 argument, not {len(e.args)}", e.span, "called here"
             )
+
+
+def _form(tensor: str, want: tuple[str, ...]) -> str:
+    return f"{tensor}[{','.join(want)}]" if want else tensor
 
 
 def _subscripts(e: ast.Expr) -> set[str]:

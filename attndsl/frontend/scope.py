@@ -84,6 +84,8 @@ class Scope:
     indices: dict[str, Span | None] = field(default_factory=dict)
     """Declared indices: of inputs, outputs, rank statements, and left sides."""
     body: dict[str, BodyTensor] = field(default_factory=dict)
+    ambiguous: bool = False
+    """Whether a name means two things, so that nothing can be said about statements."""
 
     @property
     def tensors(self) -> frozenset[str]:
@@ -152,7 +154,15 @@ class _Builder:
                 continue
             seen.add(name)
             dtype = self.dtype(d)
-            if d.dims is None and (d.type is not None or d.default is not None):
+            if d.dims is None and d.type is None and d.default is None:
+                report.error(
+                    "A0206",
+                    f"`{name}` is declared without brackets and without a type",
+                    d.name.span,
+                    "a tensor or a scalar parameter",
+                    f"write `{name}[…]` with its indices (`{name}[]` for one number), or `{name}: float`",
+                )
+            if d.dims is None:
                 scope.params[name] = ParamDecl(d, dtype, self.default(d, dtype))
         for d in scope.attention.inputs:
             name = d.name.name
@@ -335,7 +345,9 @@ class _Builder:
             )
             return
         self.allowed(stmt.target, "a tensor")
-        scope.body[name] = BodyTensor(stmt, self.left(stmt))
+        errors = report.errors
+        indices = self.left(stmt)
+        scope.body[name] = BodyTensor(stmt, indices, poisoned=report.errors > errors)
 
     def left(self, stmt: ast.Assign) -> tuple[str, ...]:
         scope, report, name = self.scope, self.report, stmt.target.name
@@ -399,6 +411,7 @@ class _Builder:
         }
         for index, span in scope.indices.items():
             if index in others:
+                scope.ambiguous = True
                 self.report.error(
                     "A0211",
                     f"`{index}` is both {others[index]} and an index",
