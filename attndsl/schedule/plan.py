@@ -310,7 +310,12 @@ def _kernel(
 ) -> t.TileProgram:
     tiles, grid, loops, stream = key
     if len(tiles) > 2:
-        raise Refused(f"a result that keeps {len(tiles)} sequence ranks has no kernel form")
+        spans = (c.define(x).span for x in members)
+        kept = ", ".join(f"`{r}`" for r in tiles)
+        raise Refused(
+            f"a result that keeps {len(tiles)} sequence ranks ({kept}) has no kernel form",
+            next((s for s in spans if s is not None), None),
+        )
     axes = [Axis(r, r, Role.GRID) for r in grid] + [Axis(r, r, Role.LOOP) for r in loops]
     tile_names: list[str] = []
     for r in tiles:

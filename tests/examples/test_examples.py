@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,14 @@ def test_runner_has_the_one_form(name: str) -> None:
     assert ast.unparse(main.body[0]) == "op = load(__file__)"
     assert ast.unparse(main.body[-1]).startswith("compare(op, Q=q, K=k, V=v")
     assert ast.unparse(tree.body[-1]) == "if __name__ == '__main__':\n    main()"
+
+
+@pytest.mark.parametrize("name", RUNNERS)
+def test_runner_finds_small_errors(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")  # exits with 1 on a large one
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[0] == "output" for line in lines)
+    assert any(line.split()[0] == "dQ" for line in lines)
