@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from attndsl.cascade.nodes import Cascade
 from attndsl.diagnostics import Diagnostic, DiagnosticError, did_you_mean
 from attndsl.frontend import load_cascades
+from attndsl.frontend.reading import read_source
 from attndsl.runtime.operator import CompiledAttention
 from attndsl.source import Source
 
@@ -25,8 +25,7 @@ def load(
 
     Raises: DiagnosticError if the program is refused, OSError if the file cannot be read.
     """
-    file = Path(path)
-    return _operator(Source(str(path), file.read_text(encoding="utf-8")), name, backend)
+    return _operator(read_source(path), name, backend)
 
 
 def compile(text: str, name: str | None = None, backend: str | None = None) -> CompiledAttention:
