@@ -15,7 +15,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attndsl.cascade.nodes import Binary, Call, Compare, Const, Expr, Extent, Logic, Param, Position, Unary
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Compare,
+    Const,
+    Expr,
+    Extent,
+    Index,
+    Logic,
+    Param,
+    Position,
+    Read,
+    Unary,
+)
 from attndsl.cascade.walk import free, walk
 
 _FLIP = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
@@ -25,13 +38,17 @@ MAX_DISJUNCTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Integer bounds, low inclusive and high exclusive; None is no bound. `partial`: no tile is known to be full."""
+    """Integer bounds, low inclusive and high exclusive; none is no bound. `partial`: no tile is known to be full.
+
+    `ids` holds equalities of a value of the tile with an id tensor along the stream: bounds known when the ids are.
+    """
 
     low: tuple[Expr, ...] = ()
     high: tuple[Expr, ...] = ()
     full_low: tuple[Expr, ...] = ()
     full_high: tuple[Expr, ...] = ()
     partial: bool = False
+    ids: tuple[tuple[Expr, Read], ...] = ()
 
 
 def stretches(cond: Expr | None, stream: str, tile: str | None, first: Expr, last: Expr) -> tuple[Stretch, ...]:
@@ -81,6 +98,7 @@ def _meet(a: Stretch, b: Stretch) -> Stretch:
         a.full_low + b.full_low,
         a.full_high + b.full_high,
         a.partial or b.partial,
+        a.ids + b.ids,
     )
 
 
@@ -97,6 +115,11 @@ def _atom(cond: Expr, stream: str, tile: str | None, first: Expr, last: Expr) ->
         left, right, op = right, left, _FLIP[op]
     if stream not in free(left):
         return _PARTIAL
+    if op == "==" and isinstance(left, Read):
+        alone = [isinstance(x, Index | Position) and x.name == stream for x in left.subs]
+        others = [x for x, lone in zip(left.subs, alone, strict=True) if not lone]
+        if sum(alone) == 1 and not any({stream, tile} & free(x) for x in others):
+            return Stretch(ids=((right, left),))
     out = Stretch()
     for side in ("<=", ">=") if op == "==" else (op,):
         bound = _isolate(left, side, right, stream)

@@ -29,6 +29,7 @@ from attndsl.schedule.tile import (
     For,
     Load,
     Plan,
+    Reach,
     Role,
     Scatter,
     Stmt,
@@ -346,6 +347,10 @@ class _Printer:
                 self.store(s)
             case Scatter():
                 self.scatter(s)
+            case Reach():  # the whole stream: here a tile is all of the batch, and ids differ along it
+                end = self.extent(self.program.axis(s.axis).rank)
+                for name, code in ((s.low, "0"), (s.high, end), (s.full_low, "0"), (s.full_high, "0")):
+                    self.define(name, Text(code, DType.INT, (), True))
             case _:
                 assert_never(s)
 

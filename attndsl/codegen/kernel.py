@@ -24,6 +24,7 @@ from attndsl.schedule.tile import (
     Load,
     Origin,
     Plan,
+    Reach,
     Role,
     Scatter,
     Stmt,
@@ -59,7 +60,7 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
     match s:
         case Compute() | Declare() | Assign():
             return (s.expr,)
-        case Load() | Store() | Scatter():
+        case Load() | Store() | Scatter() | Reach():
             return s.subs
     return ()
 
@@ -455,6 +456,8 @@ class KernelPrinter:
                 self._store(s)
             case Scatter():
                 self._scatter(s)
+            case Reach():
+                self._reach(s)
 
     def _name(self, value: str) -> str:
         """The variable of a value; the ranges of a sweep share theirs."""
@@ -621,7 +624,10 @@ class KernelPrinter:
             if axis in known:
                 return known[axis]
         name = self._shared.setdefault(("inside", axis), self.names.fresh(f"in_{axis}"))
-        line = f"{name} = {self._axes[axis]} < {self.extents[a.rank].name}"
+        extent = self.extents[a.rank]
+        line = f"{name} = {self._axes[axis]} < {extent.name}"
+        if a.role is Role.FULL:
+            line = f"{name} = {self.use('within')}({self._axes[axis]}, {extent.name}, {extent.pad})"
         if top:
             self._masks[0][axis] = name
             self._top.append(line)
@@ -743,6 +749,25 @@ class KernelPrinter:
         self._emit_call(f"{name} = ", "tl.load", arguments)
         text = Text(name, dims, s.dtype, stored=s.dtype is DType.FLOAT)
         self._values[s.name] = _Value(text, full, s.tensor)
+
+    def _reach(self, s: Reach) -> None:
+        here = tuple(
+            Const(0) if isinstance(x, Position) and x.name == s.axis else x for x in s.subs
+        )
+        k = next(k for k, x in enumerate(s.subs) if x is not here[k])
+        names = [self._name(n) for n in (s.low, s.high, s.full_low, s.full_high)]
+        rank = self.program.axis(s.axis).rank
+        arguments = [
+            self._pointers(s.tensor, here, 60).code,
+            self._stride(self.plan.buffer(s.tensor), k),
+            self.extents[rank].name,
+            self._values[s.first].text.code,
+            self._values[s.last].text.code,
+            self.blocks[s.axis],
+        ]
+        self._emit_call(f"{', '.join(names)} = ", self.use("reach"), arguments)
+        for value, name in zip((s.low, s.high, s.full_low, s.full_high), names, strict=True):
+            self._values[value] = _Value(Text(name, (), DType.INT))
 
     def _spread(self, pointers: Text, dims: tuple[str, ...]) -> str:
         """Pointers at `dims`: a mask or values wider than an address do not widen it by themselves."""

@@ -59,6 +59,10 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
         case t.Store(tensor, subs, value, bounds):
             at = ", ".join(text_of(x) for x in subs)
             yield f"{indent}store {tensor}[{at}] = {value}" + (f"  within {', '.join(bounds)}" if bounds else "")
+        case t.Reach(low, high, full_low, full_high, tensor, subs, _, first, last):
+            at = ", ".join(text_of(x) for x in subs)
+            names = f"[{low}, {high}) and full [{full_low}, {full_high})"
+            yield f"{indent}{names} = where {tensor}[{at}] meets [{first}, {last}]"
         case t.Scatter(tensor, subs, value, scale, _, guard):
             at = ", ".join(text_of(x) for x in subs)
             yield f"{indent}add {tensor}[{at}] += {value} * {scale}" + (f"  if {guard}" if guard else "")

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from attndsl.analysis.intervals import Stretch, stretches
-from attndsl.cascade.nodes import Binary, Call, Const, Expr, Extent, Logic, Position
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Const,
+    Expr,
+    Extent,
+    Index,
+    Logic,
+    Position,
+    Read,
+    Reduction,
+)
+from attndsl.cascade.walk import substitute, walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.builder import Builder, X
+from attndsl.schedule.builder import STREAMED, Builder, X
 from attndsl.schedule.specialise import masked_body, unmasked_body
 from attndsl.schedule.tile import Block, Origin, Role
 
@@ -48,13 +60,55 @@ def _known(b: Builder, s: Stretch) -> Stretch:
 
     low, high = tuple(filter(scalar, s.low)), tuple(filter(scalar, s.high))
     full_low, full_high = tuple(filter(scalar, s.full_low)), tuple(filter(scalar, s.full_high))
-    partial = s.partial or (len(full_low), len(full_high)) != (len(s.full_low), len(s.full_high))
+    for value, ids in s.ids:
+        bounds = _reach(b, value, ids)
+        if bounds is None:
+            return Stretch(low, high, partial=True)
+        low, high = (*low, bounds[0]), (*high, bounds[1])
+        full_low, full_high = (*full_low, bounds[2]), (*full_high, bounds[3])
+    lost = any(not scalar(e) for e in (*s.full_low, *s.full_high))
+    partial = s.partial or lost
     return Stretch(low, high, full_low, full_high, partial)
 
 
-def _positions(e: Expr) -> set[str]:
-    from attndsl.cascade.walk import walk
+def _reach(b: Builder, value: Expr, ids: Read) -> tuple[Expr, Expr, Expr, Expr] | None:
+    """The stretch of the stream that holds one of the tile's ids, looked up before the sweep."""
+    assert b.stream is not None
+    if ids.tensor not in b.inputs or b.inputs[ids.tensor].dtype is not t.DType.INT:
+        return None
+    tiles = [a.name for a in b.axes.values() if a.role is Role.TILE]
+    inside: dict[str, Expr] = {
+        a: Call("min", (Position(a), Binary("-", Extent(b.axes[a].rank), Const(1)))) for a in tiles
+    }
+    x = b.eval(substitute(value, inside), False, "id")
+    if x.dtype is not t.DType.INT or len(x.dims) > 1 or STREAMED in x.on:
+        return None
+    first = last = b.value(x, "id")
+    if x.dims:
+        (axis,) = x.dims
+        first = b.value(b.fold(Reduction.MIN, first, x, axis, "first_id"), "first_id")
+        last = b.value(b.fold(Reduction.MAX, last, x, axis, "last_id"), "last_id")
+    subs: list[Expr] = []
+    on = x.on
+    for s in ids.subs:
+        at = b.equal.get(s, s)
+        if isinstance(at, Index | Position):
+            y = b.position(at.name)
+        else:
+            y = b.bind(b.eval(at), "at")
+        if b.stream not in y.dims:
+            on |= y.on
+        subs.append(y.expr)
+    names = [b.names.fresh(n) for n in ("low_id", "high_id", "full_low_id", "full_high_id")]
+    b.read_buffers[ids.tensor] = None
+    b.place(on).append(t.Reach(*names, ids.tensor, tuple(subs), b.stream, first, last))
+    for n in names:
+        b.made[n] = X(t.Val(n), on=on, dtype=t.DType.INT)
+    low, high, full_low, full_high = (t.Val(n) for n in names)
+    return low, high, full_low, full_high
 
+
+def _positions(e: Expr) -> set[str]:
     return {n.name for n in walk(e) if isinstance(n, Position)}
 
 

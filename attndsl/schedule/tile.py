@@ -6,7 +6,8 @@
     Sweep     ::= axis Range*                               a Range has bounds and its own body: masked or unmasked
     Stmt      ::= Compute v = Expr | Load v = tensor[Expr*] | Dot v = a . b | Fold v = op(a, axis)
                 | Declare v = Expr | Assign v = Expr | AccDot v = v * scale + a . b
-                | For axis Stmt* | Store tensor[Expr*] = v | Scatter tensor[Expr*] += v
+                | Reach low high full_low full_high = tensor of ids meets [first, last]
+               | For axis Stmt* | Store tensor[Expr*] = v | Scatter tensor[Expr*] += v
 
 Values are named and assigned once, except those made by `Declare` (the state and other accumulators), which `Assign`,
 `AccDot` and a `For` update in place. A value has `dims`, the tile axes it spans, always in the order of
@@ -194,7 +195,29 @@ class Scatter(Node):
     guard: str | None = None
 
 
-Stmt: TypeAlias = Compute | Load | Dot | Fold | Declare | Assign | AccDot | For | Store | Scatter
+@dataclass(frozen=True, slots=True)
+class Reach(Node):
+    """Which stretch of the stream may hold an id in `[first, last]`: found by looking at all of a tensor of ids.
+
+    Defines four scalar integers, multiples of the stream's block: outside `[low, high)` no id is in the interval, and
+    inside `[full_low, full_high)` every id equals `first` and `last` (both 0 where there is no such stretch). `subs` is the
+    read, with the stream's position standing alone. A dialect may always answer the whole stream, and nothing full.
+    """
+
+    low: str
+    high: str
+    full_low: str
+    full_high: str
+    tensor: str
+    subs: tuple[Expr, ...]
+    axis: str
+    first: str
+    last: str
+
+
+Stmt: TypeAlias = (
+    Compute | Load | Dot | Fold | Declare | Assign | AccDot | For | Store | Scatter | Reach
+)
 
 
 # --- programs ------------------------------------------------------------------------------------------------------

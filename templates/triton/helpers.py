@@ -27,6 +27,44 @@ def safe_div(a, b):
 
 
 @triton.jit
+def within(x, N: tl.constexpr, PAD: tl.constexpr):
+    """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
+    if N == PAD:
+        return tl.full([PAD], True, tl.int1)
+    else:
+        return x < N
+
+
+@triton.jit
+def reach(ids_ptr, stride, length, first, last, BLOCK: tl.constexpr):
+    """`[low, high)`: blocks that may hold an id in `[first, last]`; `[full_low, full_high)`: blocks that hold one id alone.
+
+    An id past the end stands for the last one; whoever uses the bounds stops at the end.
+    """
+    COUNT: tl.constexpr = 16
+    low = length + 0
+    high = length * 0
+    full_low = length + 0
+    full_high = length * 0
+    full = length * 0
+    for at in range(0, bound(length), COUNT * BLOCK):
+        start = at + tl.arange(0, COUNT) * BLOCK
+        pos = tl.minimum(start[:, None] + tl.arange(0, BLOCK)[None, :], length - 1)
+        ids = tl.load(ids_ptr + pos.to(tl.int64) * stride)
+        least = tl.min(ids, 1)
+        most = tl.max(ids, 1)
+        hit = (least <= last) & (most >= first)
+        low = tl.minimum(low, tl.min(tl.where(hit, start, length), 0))
+        high = tl.maximum(high, tl.max(tl.where(hit, start + BLOCK, 0), 0))
+        same = (least == last) & (most == first)
+        full_low = tl.minimum(full_low, tl.min(tl.where(same, start, length), 0))
+        full_high = tl.maximum(full_high, tl.max(tl.where(same, start + BLOCK, 0), 0))
+        full += tl.sum(same.to(tl.int32), 0) * BLOCK
+    whole = full == full_high - full_low
+    return low, high, tl.where(whole, full_low, 0), tl.where(whole, full_high, 0)
+
+
+@triton.jit
 def floor_div(a, b):
     """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
     q = a // b
