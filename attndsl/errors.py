@@ -41,9 +41,6 @@ ALGEBRA: list[ErrorInfo] = []
 # A04xx: no legal schedule.
 SCHEDULE: list[ErrorInfo] = []
 
-# A05xx: what came at a call, or the machine, does not fit.
-CALL: list[ErrorInfo] = []
-
 
 def _catalogue(*families: Iterable[ErrorInfo]) -> dict[str, ErrorInfo]:
     found: dict[str, ErrorInfo] = {}
@@ -55,10 +52,11 @@ def _catalogue(*families: Iterable[ErrorInfo]) -> dict[str, ErrorInfo]:
 
 
 def _all() -> dict[str, ErrorInfo]:
+    from attndsl.codes_calls import CALLS
     from attndsl.frontend.codes_names import NAMES
     from attndsl.frontend.codes_syntax import SYNTAX
 
-    return _catalogue(SYNTAX, NAMES, ALGEBRA, SCHEDULE, CALL)
+    return _catalogue(SYNTAX, NAMES, ALGEBRA, SCHEDULE, CALLS)
 
 
 CODES: dict[str, ErrorInfo] = _all()

@@ -1,0 +1,64 @@
+"""The catalogue of A05xx: what came at a call does not fit what the program declares."""
+
+from __future__ import annotations
+
+from attndsl.errors import ErrorInfo
+
+CALLS = [
+    ErrorInfo(
+        "A0501",
+        "not the tensor that is declared",
+        "Every input must come, under its declared name, as a tensor of its declared kind: floats of any width, "
+        "`: int` tensors of integers, `: bool` tensors of truth values; all on one device. `dtype=` of "
+        "`op.reference` may widen the inputs and never narrow them.",
+        "attention f(X[i], n: int = 2) -> O[i] { O[i] = X[i] * n }   # op(Y=x)",
+        "attention f(X[i], n: int = 2) -> O[i] { O[i] = X[i] * n }   # op(X=x)",
+    ),
+    ErrorInfo(
+        "A0502",
+        "another number of axes",
+        "A tensor is declared with all of its indices, in memory order, and comes with one axis for each.",
+        "attention f(X[b,i]) -> O[b,i] { O[b,i] = X[b,i] * 2 }       # op(torch.ones(8))",
+        "attention f(X[b,i]) -> O[b,i] { O[b,i] = X[b,i] * 2 }       # op(torch.ones(1, 8))",
+    ),
+    ErrorInfo(
+        "A0503",
+        "extents that disagree",
+        "An index has one extent throughout a program, also where two indices read the same axis (`C[i,e]` and "
+        "`C[j,e]`). An axis declared `h//G` has exactly |h| / G points. Ranks that the program computes (`rank j1 = "
+        "|j| // w`) must come out as numbers of at least 0.",
+    ),
+    ErrorInfo(
+        "A0504",
+        "a parameter that is missing or wrong",
+        "Parameters come by keyword, with the kind they are declared with. One without a default must be given, except "
+        "an int that the shapes tell (`G` of `K[b,h//G,j,e]`); one that is given must then agree with them.",
+    ),
+    ErrorInfo(
+        "A0505",
+        "where the queries stand",
+        "Where an index of the output and a summed index are compared (`j <= i`, `i - j`), they stand on one axis. If "
+        'their extents differ at a call, the call says where the first query stands: `start="end"` if the queries '
+        "are the last positions, as with a key-value cache, `start=n`, or an int tensor with one position a batch. "
+        "Positions are never guessed. A recurrence cannot be shifted: it takes `state=`.",
+    ),
+    ErrorInfo(
+        "A0506",
+        "a subscript that leaves its tensor",
+        "Affine subscripts (`table[i - j + |i| - 1]`) are checked at the call, over the points where they are used; "
+        "subscripts that contain data (`R[dist[i,j], e]`) are checked in debug mode.",
+        "attention f(X[i], T[r]) -> O[i] { O[i] = X[i] * T[2 * i] }   # 8 points of T for 8 of X",
+        "attention f(X[i], T[r]) -> O[i] { O[i] = X[i] * T[2 * i] }   # 15 points of T for 8 of X",
+    ),
+    ErrorInfo(
+        "A0507",
+        "an assumption that does not hold",
+        "`assume` states facts about inputs, which legality and numerics rely on. `attndsl verify` and debug mode "
+        "check them.",
+    ),
+    ErrorInfo(
+        "A0508",
+        "an integer division by zero",
+        "`//` and `%` of integers have no value at a divisor of 0. Guard it: `i // n if n > 0 else 0`.",
+    ),
+]
