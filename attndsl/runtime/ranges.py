@@ -67,7 +67,8 @@ class RangeCheck:
 
     def __init__(self, cascade: Cascade) -> None:
         self.cascade = cascade
-        self.gathers = tuple(_gathers(apply_start(cascade)))
+        self.gathers = tuple(_gathers(cascade))
+        self.shifted = tuple(_gathers(apply_start(cascade)))
         self.passed: set[object] = set()
 
     def __call__(self, binding: Binding, start: int = 0) -> None:
@@ -77,7 +78,7 @@ class RangeCheck:
             return
         env: dict[str, Number] = {**binding.params, START: start}
         env |= {f"|{r}|": n for r, n in binding.extents.items()}
-        for g in self.gathers:
+        for g in self.shifted if start else self.gathers:
             found = _range(g, env)
             extent = binding.extents[g.rank]
             if found is not None and (found[0] < 0 or found[1] >= extent):

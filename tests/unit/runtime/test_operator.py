@@ -1,0 +1,294 @@
+"""The operator on CPU: values, gradients, `start`, and PyTorch's own machinery around it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+import attndsl
+from tests.unit.runtime.programs import ALIBI, WINDOW, alibi_inputs, compiled
+
+
+def close(got: torch.Tensor, want: torch.Tensor, rtol: float = 1e-5) -> None:
+    torch.testing.assert_close(got.double(), want.double(), rtol=rtol, atol=rtol)
+
+
+def test_outputs_and_gradients_match_the_reference() -> None:
+    op = compiled(ALIBI)
+    inputs = alibi_inputs(grad=True)
+    o, lse = op(*inputs)
+    ro, rlse = op.reference(*inputs, dtype=torch.float64)
+    close(o, ro)
+    close(lse, rlse)
+    do, dlse = torch.randn_like(o), torch.randn_like(lse)
+    got = torch.autograd.grad([o, lse], inputs, [do, dlse])
+    want = torch.autograd.grad([ro, rlse], inputs, [do.double(), dlse.double()])
+    for g, w in zip(got, want, strict=True):
+        close(g, w, 1e-4)
+
+
+def test_tensors_by_name() -> None:
+    op = compiled(ALIBI)
+    q, k, v, s = alibi_inputs()
+    by_place = op(q, k, v, s)
+    by_name = op(slope=s, V=v, K=k, Q=q, G=2)
+    assert all(torch.equal(a, b) for a, b in zip(by_place, by_name, strict=True))
+
+
+def test_parameters() -> None:
+    op = compiled(WINDOW)
+    g = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, 17, 8, generator=g)
+    for params in ({"cap": 3.0}, {"cap": 3, "w": 2}, {"cap": 3.0, "w": 2, "strict": True}):
+        close(op(q, k, v, **params), op.reference(q, k, v, **params))
+    assert not torch.equal(op(q, k, v, cap=3.0, w=2), op(q, k, v, cap=3.0, w=2, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_output_types(dtype: torch.dtype) -> None:
+    q, k, v, s = alibi_inputs(dtype=dtype)
+    slope = s if dtype is torch.float64 else s.float()
+    o, lse = compiled(ALIBI)(q, k, v, slope)
+    assert o.dtype is dtype
+    assert lse.dtype is (torch.float64 if dtype is torch.float64 else torch.float32)
+    ro, rlse = compiled(ALIBI).reference(q, k, v, slope, dtype=torch.float64)
+    close(o, ro, 2e-2)
+    close(lse, rlse, 1e-5)
+
+
+def test_gradients_only_where_asked() -> None:
+    op = compiled(ALIBI)
+    q, k, v, s = alibi_inputs()
+    k.requires_grad_()
+    o, _ = op(q, k, v, s)
+    o.sum().backward()
+    ro, _ = op.reference(q, kd := k.detach().requires_grad_(), v, s)
+    ro.sum().backward()
+    close(k.grad, kd.grad, 1e-4)
+    assert q.grad is None
+
+
+def test_an_unused_output_has_gradient_zero() -> None:
+    op = compiled(ALIBI)
+    inputs = alibi_inputs(grad=True)
+    _, lse = op(*inputs)
+    _, rlse = op.reference(*inputs)
+    w = torch.randn_like(lse)
+    got = torch.autograd.grad((lse * w).sum(), inputs)
+    want = torch.autograd.grad((rlse * w).sum(), inputs, allow_unused=True)
+    for g, r in zip(got, want, strict=True):
+        close(g, torch.zeros_like(g) if r is None else r, 1e-4)
+
+
+def test_strided_inputs_and_cotangents() -> None:
+    op = compiled(ALIBI)
+    q, k, v, s = alibi_inputs()
+    strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
+    strided = [x.requires_grad_() for x in strided]
+    dense = [x.requires_grad_() for x in (q, k, v)]
+    o1, _ = op(*strided, s)
+    o2, _ = op(*dense, s)
+    assert torch.equal(o1, o2)
+    do = torch.randn(o1.shape[::-1]).permute(3, 2, 1, 0)
+    for a, b in zip(
+        torch.autograd.grad(o1, strided, do),
+        torch.autograd.grad(o2, dense, do.contiguous()),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+    op(*dense, s)[0].sum().backward()  # a cotangent of strides 0
+
+
+# --- start ---
+
+
+def test_start_places_the_queries() -> None:
+    op = compiled(ALIBI)
+    q, k, v, s = alibi_inputs(21)
+    whole, lse = op(q, k, v, s)
+    last = slice(18, 21)
+    for start in ("end", 18, torch.tensor([18, 18]), torch.tensor([18, 18], dtype=torch.int32)):
+        o, part = op(q[:, :, last], k, v, s, start=start)
+        close(o, whole[:, :, last])
+        close(part, lse[:, :, last])
+    o, _ = op(q[:, :, 4:9], k, v, s, start=4)
+    close(o, whole[:, :, 4:9])
+
+
+def test_start_for_each_batch_entry() -> None:
+    op = compiled(ALIBI)
+    q, k, v, s = alibi_inputs(3, 21, grad=True)
+    at = torch.tensor([2, 18])
+    o, lse = op(q, k, v, s, start=at)
+    for b, n in enumerate(at.tolist()):
+        want, wlse = op.reference(q[b : b + 1], k[b : b + 1], v[b : b + 1], s, start=n)
+        close(o[b : b + 1], want)
+        close(lse[b : b + 1], wlse)
+    got = torch.autograd.grad(o.sum(), (q, k, v, s))
+    total = sum(
+        op.reference(q[b : b + 1], k[b : b + 1], v[b : b + 1], s, start=n)[0].sum()
+        for b, n in enumerate(at.tolist())
+    )
+    for g, w in zip(got, torch.autograd.grad(total, (q, k, v, s)), strict=True):
+        close(g, w, 1e-4)
+
+
+def test_start_is_shifted_in_the_backward_pass_too() -> None:
+    op = compiled(ALIBI)
+    q, k, v, s = alibi_inputs(3, 21, grad=True)
+    o, _ = op(q, k, v, s, start="end")
+    ro, _ = op.reference(q, k, v, s, start="end")
+    for g, w in zip(
+        torch.autograd.grad(o.sum(), (q, k, v, s)),
+        torch.autograd.grad(ro.sum(), (q, k, v, s)),
+        strict=True,
+    ):
+        close(g, w, 1e-4)
+
+
+# --- PyTorch's machinery ---
+
+
+def test_opcheck() -> None:
+    op = compiled(ALIBI)
+    torch.library.opcheck(op._op, (*alibi_inputs(9, grad=True), None, None, "", None))
+    q, k, v, s = alibi_inputs(2, 9)
+    torch.library.opcheck(op._op, (q, k, v, s, None, 7, "int", None))
+    torch.library.opcheck(op._op, (q, k, v, s, torch.tensor([1, 7]), None, "tensor", 2))
+
+
+def test_compiles_as_one_graph() -> None:
+    op = compiled(ALIBI)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def layer(q, k, v, s):  # type: ignore[no-untyped-def]
+        return op(q * 1.0, k, v, s)[0] * 2.0
+
+    for n in (9, 11, 14):
+        inputs = alibi_inputs(n, grad=True)
+        got, want = layer(*inputs), op(*inputs)[0] * 2.0
+        close(got, want)
+        for a, b in zip(
+            torch.autograd.grad(got.sum(), inputs),
+            torch.autograd.grad(want.sum(), inputs),
+            strict=True,
+        ):
+            close(a, b, 1e-4)
+
+
+def test_a_new_length_does_not_retrace() -> None:
+    op = compiled(ALIBI)
+    torch._dynamo.reset()
+    count = 0
+
+    def backend(graph, example):  # type: ignore[no-untyped-def]
+        nonlocal count
+        count += 1
+        return graph.forward
+
+    @torch.compile(fullgraph=True, dynamic=True, backend=backend)
+    def layer(q, k, v, s):  # type: ignore[no-untyped-def]
+        return op(q, k, v, s)[0]
+
+    for n in (9, 11, 14, 23):
+        inputs = alibi_inputs(n)
+        close(layer(*inputs), op(*inputs)[0])
+    assert count == 1
+
+
+def test_decoding_compiles_once() -> None:
+    op = compiled(ALIBI)
+    torch._dynamo.reset()
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def step(q, k, v, s, start):  # type: ignore[no-untyped-def]
+        return op(q, k, v, s, start=start)[0]
+
+    q, k, v, s = alibi_inputs(1, 21)
+    for n in (3, 7, 8, 20):
+        close(step(q, k, v, s, n), op(q, k, v, s, start=n)[0])
+
+
+def test_no_grad_keeps_nothing() -> None:
+    op = compiled(ALIBI)
+    kept: list[torch.Size] = []
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        kept.append(x.shape)
+        return x
+
+    inputs = alibi_inputs(grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        with torch.no_grad():
+            o, _ = op(*inputs)
+        assert kept == []
+        assert o.grad_fn is None
+        op(*inputs)
+    # inputs, the output and the row statistics: nothing of |i| x |j|
+    assert all(len(s) < 2 or s[-2:] != (21, 21) for s in kept)
+    assert 4 <= len(kept) <= 7
+
+
+def test_checkpointing() -> None:
+    op = compiled(ALIBI)
+    inputs = alibi_inputs(grad=True)
+    o = checkpoint(lambda *x: op(*x)[0], *inputs, use_reentrant=False)
+    got = torch.autograd.grad(o.sum(), inputs)
+    want = torch.autograd.grad(op(*inputs)[0].sum(), inputs)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_autocast_narrows_the_operands_of_products() -> None:
+    op = compiled(ALIBI)
+    inputs = alibi_inputs(grad=True)
+    q, k, v, s = inputs
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        o, lse = op(*inputs)
+    assert (o.dtype, lse.dtype) == (torch.bfloat16, torch.float32)
+    want, _ = op(*(x.bfloat16() for x in (q, k, v)), s)
+    assert torch.equal(o, want)
+    o.float().sum().backward()
+    assert {x.grad.dtype for x in inputs} == {torch.float32}
+
+
+def test_no_second_derivative() -> None:
+    op = compiled(ALIBI)
+    inputs = alibi_inputs(grad=True)
+    (g,) = torch.autograd.grad(op(*inputs)[0].sum(), inputs[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match=r"`alibi` has no second derivative.*op.reference"):
+        g.sum().backward()
+
+
+def test_explain_and_source() -> None:
+    op = compiled(ALIBI)
+    text = op.explain(backward=True)
+    assert "attention alibi(" in text
+    assert "dslope[h]" in text
+    source = op.source("eager")
+    assert "def forward(" in source
+    assert "def backward(" in source
+    assert "import triton" not in source
+
+
+def test_a_new_length_generates_nothing() -> None:
+    op = attndsl.compile(ALIBI, backend="eager")
+    op(*alibi_inputs(9))
+    stages = dict(op._engine.stages)
+    op(*alibi_inputs(13))
+    assert op._engine.stages == stages
+
+
+def test_attention_spec_is_the_same_program() -> None:
+    from attndsl import Tensor
+
+    @attndsl.attention_spec(backend="eager")
+    def causal(Q: Tensor["b,h,i,e"], K: Tensor["b,h,j,e"], V: Tensor["b,h,j,f"]):  # noqa: F821, F722
+        batch(b, h)  # noqa: F821
+        S[i, j : j <= i] = Q[i, e] * K[j, e] / sqrt(len(e))  # noqa: F821
+        O[i, f] = softmax[j](S[i, j]) * V[j, f]  # noqa: F821
+        return O[i, f]  # noqa: F821
+
+    q, k, v = torch.randn(3, 2, 2, 11, 8)
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    close(causal(q, k, v), want)
