@@ -152,7 +152,8 @@ class _Sweep:
                 self.step(d, self.terms[d.tensor])
         for name, out in gradients.items():
             parts = self.emit.parts(self.simplified(self.terms[name]), (), out)
-            self.emit.define(out, self.indices[name], self.emit.total(parts))
+            value = self.emit.total(parts) if parts else Const(0.0)
+            self.emit.define(out, self.indices[name], value)
         forward, backward, kept = package(
             self.cut, self.forward, self.emit, self.folding, self.types, gradients, decls
         )
