@@ -3,8 +3,8 @@
     kernels = compile_kernels(Path("alibi.py"), extents={"e": 128, "f": 128})
     [(k.name, k.target, k.registers, k.spills) for k in kernels]
 
-Each kernel and target is compiled in a process of its own. The layout class compiled for is the usual one: the last axis
-of a tensor is contiguous, other strides and all addresses are multiples of 16.
+Each kernel and target is compiled in a process of its own. The layout class compiled for is the usual one: the last
+axis of a tensor is contiguous, other strides and all addresses are multiples of 16.
 """
 
 from __future__ import annotations
@@ -71,10 +71,9 @@ class CompiledKernel:
 def kernel_table(source: str) -> dict[str, Any]:
     """The table `KERNELS` of a generated module, read without importing it."""
     for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            if node.target.id == "KERNELS" and node.value is not None:
-                table: dict[str, Any] = ast.literal_eval(node.value)
-                return table
+        if isinstance(node, ast.AnnAssign) and node.value and ast.unparse(node.target) == "KERNELS":
+            table: dict[str, Any] = ast.literal_eval(node.value)
+            return table
     raise ValueError("the module has no table `KERNELS`")
 
 
@@ -98,8 +97,8 @@ def compile_kernels(
 ) -> list[CompiledKernel]:
     """Compile every kernel of a generated module for every target, in parallel.
 
-    `extents` gives the FULL ranks (head dims), `dtype` the type of the inputs (`bf16`, `fp16`, `fp32`, `fp64`), `dtypes`
-    that of inputs which differ, `config` block sizes that override the defaults.
+    `extents` gives the FULL ranks (head dims), `dtype` the type of the inputs (`bf16`, `fp16`, `fp32`, `fp64`),
+    `dtypes` that of inputs which differ, `config` block sizes that override the defaults.
 
     Raises: CompileError with the compiler's words; ValueError (A0502) where no tile fits the target.
     """

@@ -1,12 +1,12 @@
 """Default tile sizes, by arithmetic on shared memory and registers.
 
-`choose` and `shared_bytes` are copied into every generated Triton module, so they import nothing: a committed kernel
-chooses as the compiler does. A kernel is described by plain data (`facts`):
+`choose` and `demand` are copied into every generated Triton module, so they import nothing: a committed kernel chooses
+as the compiler does. A kernel is described by plain data (`facts`):
 
     tiles     its TILE axes           stream    its STREAM axis, or None
     pads      FULL axis -> rank       resident  dims of tiles loaded once
     streamed  dims of tiles loaded at every step of the sweep
-    carried   dims of accumulators    pairs     how many [tile, stream] values live at once
+    carried   dims of accumulators    pairs     dims of [tile, stream] values made at every step
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 
-def shared_bytes(
+def demand(
     facts: dict[str, Any], sizes: dict[str, int], itemsize: int, warps: int, stages: int
-) -> tuple[int, float]:
-    """Shared memory in bytes that a kernel takes, about, and 32-bit registers a thread for its accumulators and tiles."""
+) -> tuple[int, int]:
+    """Shared memory in bytes and 32-bit registers a thread that a kernel takes, about."""
 
     def points(dims: tuple[str, ...]) -> int:
         out = 1
@@ -25,14 +25,14 @@ def shared_bytes(
             out *= sizes[d]
         return out
 
-    wide = max(4, itemsize)
-    ring = sum(points(d) for d in facts["streamed"]) * itemsize
-    kept = sum(points(d) for d in facts["resident"]) * itemsize
-    pair = points((*facts["tiles"], facts["stream"])) if facts["stream"] else 0
-    # One tile of pairs passes through shared memory where a product needs it in another layout.
-    shared = max(1, stages) * ring + kept + pair * itemsize * (facts["pairs"] > 1)
-    held = sum(points(d) for d in facts["carried"]) + pair * facts["pairs"]
-    return shared, held * wide / 4 / (warps * 32)
+    streamed = sum(points(d) for d in facts["streamed"])
+    resident = sum(points(d) for d in facts["resident"])
+    pairs = [points(d) for d in facts["pairs"]]
+    # With two values of pairs, one passes through shared memory on its way into a product.
+    shared = (stages * streamed + resident + (max(pairs) if len(pairs) > 1 else 0)) * itemsize
+    # Each value of pairs has a temporary, half as large in a 16-bit type.
+    held = sum(points(d) for d in facts["carried"]) + sum(pairs) * 3 // 2
+    return shared, held * max(4, itemsize) // 4 // (warps * 32)
 
 
 def choose(
@@ -42,48 +42,36 @@ def choose(
     smem: int,
     interpreted: bool = False,
 ) -> dict[str, int]:
-    """Block sizes, warps and stages of a kernel: the largest that shared memory and registers hold.
+    """Block sizes, warps and stages of a kernel: the first in order of preference that fits.
 
-    `extents` gives the FULL ranks, `itemsize` the bytes of an input element, `smem` the shared memory of a block in bytes.
-    Raises ValueError (A0502) with the sums if not even the smallest tiles fit.
+    `extents` gives the FULL ranks, `itemsize` the bytes of an input element, `smem` the shared memory of a block.
+    Raises ValueError (A0510) with the sums if not even the smallest tiles fit.
     """
     sizes = {a: max(16, 1 << (extents[r] - 1).bit_length()) for a, r in facts["pads"].items()}
-    tile, stream = facts["tiles"], facts["stream"]
+    axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     if interpreted:
-        blocks = {**{a: 32 for a in tile}, **({stream: 16} if stream else {})}
-        return {
-            **{f"BLOCK_{a.upper()}": n for a, n in blocks.items()},
-            "num_warps": 4,
-            "num_stages": 1,
-        }
-    accumulators = sum(len(d) > 1 for d in facts["carried"])
-    # Tile rows, stream columns, warps: the order of preference. A kernel with one product to accumulate (a forward
-    # pass) likes tall tiles; one with two (keys and values of a backward pass) holds twice the registers.
-    tall = (
-        (128, 128, 8),
-        (128, 64, 8),
-        (128, 64, 4),
-        (64, 64, 4),
-        (128, 32, 8),
-        (64, 32, 4),
-        (32, 32, 4),
-    )
-    square = ((128, 64, 8), (64, 64, 4), (128, 32, 8), (64, 32, 4), (32, 64, 4), (32, 32, 4))
-    last = ((32, 16, 4), (16, 32, 4), (16, 16, 4), (16, 16, 8))
-    found: list[tuple[int, int, int]] = []
-    for rows, columns, warps in (*(tall if accumulators < 2 else square), *last):
-        blocks = {
-            **{a: (rows if k == 0 else 16) for k, a in enumerate(tile)},
-            **({stream: columns} if stream else {}),
-        }
-        for stages in (3, 2, 1) if stream else (1,):
-            shared, registers = shared_bytes(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            if shared <= smem and registers <= 168:
+        wanted: list[tuple[int, int, int]] = [(32, 16, 4)]
+    elif itemsize > 2:
+        # Products in full precision run on ordinary cores, from registers, and are unrolled.
+        wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
+    elif smem > 200 * 1024:
+        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
+        wanted = [(128, 128, 8), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    else:
+        wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
+    wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
+    shared = registers = 0
+    for rows, columns, warps in wanted:
+        blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
+        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+            shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            # Above this, what the sums leave out (addresses, masks, operands) spills.
+            limit = 128 if columns > 64 else 176
+            if interpreted or (shared <= smem and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
-            found.append((shared, round(registers), warps))
-    shared, registers, warps = found[-1]
     raise ValueError(
-        f"A0502: no tile fits: head dims {sizes} take {shared} bytes of shared memory (of {smem}) and "
-        f"{registers} registers a thread (of 168) with 16 x 16 tiles of {itemsize}-byte elements on {warps} warps"
+        f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
+        f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
+        f"{registers} registers a thread (of 176)"
     )

@@ -2,10 +2,10 @@
 
     print(expr) -> Text(code, dims, kind, ...)
 
-Every subexpression is printed at its own dims, and broadcast (`x[:, None]`) only where it meets a wider one. Integers stay
-integers until they meet a float; a loaded float keeps its storage type until it is used. Division and remainder of integers
-floor: Triton's truncate, so they go through a helper unless both operands are known to be non-negative. An expression that
-would not fit on a line is cut into named parts.
+Every subexpression is printed at its own dims, and broadcast (`x[:, None]`) only where it meets a wider one. Integers
+stay integers until they meet a float; a loaded float keeps its storage type until it is used. Division and remainder of
+integers floor: Triton's truncate, so they go through a helper unless both operands are known to be non-negative. An
+expression that would not fit on a line is cut into named parts.
 """
 
 from __future__ import annotations

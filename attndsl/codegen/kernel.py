@@ -96,8 +96,8 @@ def lone(sub: Expr, program: TileProgram) -> Axis | None:
 class Stride:
     """A stride argument: of `axis` of `tensor`.
 
-    `wide` ones only ever multiply scalars, and are 64-bit. `free` ones may have any value without a new compilation: those
-    of tensors that are not read in rows of memory, where the alignment of a row decides how wide the loads are.
+    `wide` ones only ever multiply scalars, and are 64-bit. `free` ones may have any value without a new compilation:
+    those of tensors that are not read in rows of memory, where the alignment of a row decides how wide the loads are.
     """
 
     name: str
@@ -678,7 +678,7 @@ class KernelPrinter:
             terms.append(Text(code, text.dims, DType.INT, level=3 if stride == "1" else 4))
         dims = self.order(frozenset(d for t in terms for d in t.dims))
         spread = []
-        for (k, text), term in zip(blocks, terms, strict=True):
+        for k, text in blocks:
             stride = self._stride(buffer, k)
             one = broadcast(text, dims) if len(dims) > 1 else text.at(4)
             spread.append(one if stride == "1" else f"{one} * {stride}")

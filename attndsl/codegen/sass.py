@@ -15,7 +15,7 @@ _TARGET = re.compile(r"0x([0-9a-f]+)")
 
 @dataclass(frozen=True, slots=True)
 class SassStats:
-    """Counts of SASS instructions by opcode without suffixes (`HGMMA`, `LDL`), in the whole kernel and inside its loops."""
+    """Counts of SASS instructions by opcode without suffixes (`HGMMA`), in the whole kernel and in its loops."""
 
     counts: dict[str, int]
     in_loops: dict[str, int]

@@ -26,7 +26,6 @@ from attndsl.codegen.render import render
 from attndsl.schedule.tile import (
     Buffer,
     BufferKind,
-    Compute,
     Declare,
     Dot,
     HostScale,
@@ -131,7 +130,7 @@ def render_module(name: str, forward: Plan, backward: Plan | None, header: str) 
 
 def module_context(name: str, forward: Plan, backward: Plan | None, header: str) -> ModuleContext:
     """Everything that the module template places."""
-    own = HOST_NAMES | {"choose", "shared_bytes", "default_config", "functools", "Any"}
+    own = HOST_NAMES | {"choose", "demand", "default_config", "functools", "Any"}
     module = _Module(Namespace(RESERVED | helpers.names() | own))
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
@@ -146,7 +145,7 @@ def module_context(name: str, forward: Plan, backward: Plan | None, header: str)
         header=tuple(line.rstrip() for line in header.strip().splitlines()),
         helpers=tuple(helpers.sources(module.helpers)),
         configuration=tuple(
-            inspect.getsource(f).rstrip() for f in (configs.shared_bytes, configs.choose)
+            inspect.getsource(f).rstrip() for f in (configs.demand, configs.choose)
         ),
         kernels=tuple(module.kernels),
         table=literal(table),
@@ -262,23 +261,27 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     tiles = tuple(a.name for a in program.of(Role.TILE))
     stream = program.sweep.axis if program.sweep else None
     blocked = {*full, *tiles, stream}
-    inside = {id(s) for r in (program.sweep.ranges[-1:] if program.sweep else ()) for s in r.body}
+    # The ranges of a sweep do the same work; the last has the masks besides.
+    swept = program.sweep.ranges[-1].body if program.sweep and program.sweep.ranges else ()
+    inside = {id(s) for s in swept}
     streamed: list[tuple[str, ...]] = []
     resident: list[tuple[str, ...]] = []
     carried: list[tuple[str, ...]] = []
-    pairs = 0
-    for s in statements(program):
-        dims = tuple(d for d in getattr(s, "dims", ()) if d in blocked)
+    pairs: list[tuple[str, ...]] = []
+    for s in swept:
         match s:
-            case Load() if len(dims) > 1 and stream in dims and any(d in full for d in dims):
-                if id(s) in inside:
-                    streamed.append(dims)
-            case Load() if len(dims) > 1 and any(d in full for d in dims):
-                resident.append(dims)
-            case Declare() if dims:
-                carried.append(dims)
-            case Dot() | Compute() if stream in dims and len(dims) > 1 and id(s) in inside:
-                pairs += isinstance(s, Dot)
+            case Load() if stream in s.dims and any(d in full for d in s.dims):
+                streamed.append(tuple(d for d in s.dims if d in blocked))
+            case Dot() | Declare() if len(s.dims) > 1:
+                pairs.append(s.dims)
+    for s in statements(program):
+        match s:
+            case Load() if (
+                id(s) not in inside and stream not in s.dims and any(d in full for d in s.dims)
+            ):
+                resident.append(tuple(d for d in s.dims if d in blocked))
+            case Declare() if id(s) not in inside and s.dims and stream not in s.dims:
+                carried.append(s.dims)
     return {
         "tiles": tiles,
         "stream": stream,
@@ -286,7 +289,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "resident": tuple(resident),
         "streamed": tuple(streamed),
         "carried": tuple(carried),
-        "pairs": max(1, pairs) if stream else 0,
+        "pairs": tuple(pairs),
     }
 
 
