@@ -33,7 +33,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.types import offset, time_axis
 from attndsl.cascade.walk import children, free, substitute, walk, with_children
-from attndsl.internal import InternalError
+from attndsl.diagnostics import Diagnostic, DiagnosticError
 
 START = "start"
 """The parameter that `apply_start` adds."""
@@ -99,23 +99,34 @@ def explicit_domains(cascade: Cascade) -> Cascade:
               O[i,f] = sum[j](P[i,j] * V[j,f])                        ->   O[i,f] = sum[j : j <= i](…)
     A `where` that is None afterwards means everywhere. Reductions are defined everywhere (over no points they are their
     identity), so a domain never goes through one.
+
+    Raises `DiagnosticError` A0246 for a recurrence that is undefined at some of its steps.
     """
     domains: dict[str, tuple[tuple[str, ...], Expr | None]] = {}
     body = []
     for d in cascade.body:
-        itself = time_axis(d)
-        if itself is not None and d.where is not None and itself[0] in free(d.where):
-            # what follows an undefined step is undefined: no closed form
-            raise InternalError(f"the domain of the recurrence `{d.tensor}` names `{itself[0]}`")
         if d.init is not None:
             domains[d.tensor] = (d.indices, d.where)
         expr = _complete(d.expr, domains)
         where = None if d.where is None else _complete(d.where, domains)
         init = None if d.init is None else _complete(d.init, domains)
         domain = conjunction((where, _domain(d.where, domains), _domain(d.expr, domains)))
+        time = time_axis(d)
+        if time is not None and domain is not None and time[0] in free(domain):
+            raise DiagnosticError(_cut(d, time[0]))
         domains[d.tensor] = (d.indices, domain)
         body.append(dataclasses.replace(d, expr=expr, where=domain, init=init))
     return dataclasses.replace(cascade, body=tuple(body))
+
+
+def _cut(d: Define, time: str) -> Diagnostic:
+    return Diagnostic(
+        "A0246",
+        f"the domain of the recurrence `{d.tensor}` names `{time}`",
+        d.span,
+        "it reads what is undefined at some steps, and after such a step every later one is undefined too",
+        "choose inside the step: `… if … else …`",
+    )
 
 
 def _complete(e: Expr, domains: Mapping[str, tuple[tuple[str, ...], Expr | None]]) -> Expr:

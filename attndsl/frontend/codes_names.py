@@ -151,8 +151,8 @@ attention a(X[i]) -> O[i] { O[i] = X[i] / total(X) }""",
         "an extent that is not known",
         "A new index has the extent of a subscript that it stands in alone. One that stands in no such "
         "subscript needs `rank l = …`.",
-        "N[i] = sum[l : l <= i](1)",
-        "rank l = |i|; N[i] = sum[l : l <= i](1)",
+        "N[i] = Q[i,0] * sum[l : l <= i](1)",
+        "rank l = |i|; N[i] = Q[i,0] * sum[l : l <= i](1)",
     ),
     ErrorInfo(
         "A0219",
@@ -262,20 +262,28 @@ O[i,f] = (A[i,j] if j <= i else B[i,j]) * V[j,f]""",
         "H[t] = g[t] * H[t-1]   init g[0]",
     ),
     ErrorInfo(
+        "A0246",
+        "a recurrence that is cut",
+        "A recurrence over `t` reads every step from the one before. If a condition on `t` left a step undefined, "
+        "every later one would be undefined too; a step that is to be left out keeps the state instead.",
+        "H[t] = g[t] * H[t-1]   where t > 3   init 0",
+        "H[t] = g[t] * H[t-1] if t > 3 else H[t-1]   init 0",
+    ),
+    ErrorInfo(
         "A0250",
         "a number and a condition confused",
         "Conditions (`bool`) and numbers do not mix: arithmetic takes numbers, `and or not`, `where`, filters "
         "and `if` take conditions. `1 if c else 0` makes a number of a condition, a comparison the reverse.",
-        "N[i] = sum[j](j <= i)",
-        "N[i] = sum[j](K[j,0] * (1 if j <= i else 0))",
+        "N[i,e] = Q[i,e] * (i > 0)",
+        "N[i,e] = Q[i,e] * (1 if i > 0 else 0)",
     ),
     ErrorInfo(
         "A0251",
         "an integer is needed",
         "Subscripts and extents are integers: positions, extents, `: int` inputs and parameters, and `+ - * "
         "// %` over them. `/` gives a float, `//` divides and rounds down.",
-        "A[i,e] = K[i / 2, e]",
-        "A[i,e] = K[i // 2, e]",
+        "A[i] = Q[i, |e| / 2]",
+        "A[i] = Q[i, |e| // 2]",
     ),
     ErrorInfo(
         "A0260",

@@ -209,6 +209,8 @@ class _Lowering:
         self.infer_ranks(tensor, expr)
         self.exprs.target = tensor.name
         env = Env({i: i for i in tensor.indices})
+        if recurrence is not None:
+            self.unbroken(tensor, recurrence, where)
         domain = self.domain(tensor, where, env)
         start = self.initial(tensor, recurrence, init, env)
         value = self.value(tensor, expr, env, start)
@@ -288,6 +290,20 @@ class _Lowering:
                     )
             parts.append(self.exprs.condition(c, env, "`where`"))
         return conjoin(parts, where[0].span if where else None)
+
+    def unbroken(
+        self, tensor: BodyTensor, recurrence: Recurrence, where: tuple[ast.Expr, ...]
+    ) -> None:
+        """A step that is undefined would leave every later one undefined."""
+        for c in where:
+            if recurrence.index in occurring(c, self.scope.not_indices):
+                raise self.report.error(
+                    "A0246",
+                    f"the domain of the recurrence `{tensor.name}` names `{recurrence.index}`",
+                    c.span,
+                    "after a step that is undefined, every later one is undefined too",
+                    f"choose inside the step: `… if … else {tensor.name}[…]`",
+                )
 
     def initial(
         self, tensor: BodyTensor, recurrence: Recurrence | None, init: ast.Expr | None, env: Env

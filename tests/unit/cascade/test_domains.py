@@ -11,6 +11,7 @@ from attndsl.cascade.nodes import Reduce
 from attndsl.cascade.printer import print_cascade, print_expr
 from attndsl.cascade.verify import verify, verify_types
 from attndsl.cascade.walk import walk
+from attndsl.diagnostics import DiagnosticError
 from tests.unit.cascade.build import load
 
 
@@ -201,3 +202,17 @@ def test_a_recurrence_keeps_its_step() -> None:
     shown = print_cascade(apply_start(load(text)))
     assert "H[t - 1,f]" in shown
     assert "<= t + start" in shown
+
+
+def test_a_recurrence_over_a_cut_tensor_is_refused() -> None:
+    text = """
+    attention r(V[t], D[t]) -> O[t] {
+      W[t] = V[t] * D[t]           where t > 3
+      H[t] = H[t-1] + W[t]         init 0
+      O[t] = H[t]
+    }"""
+    with pytest.raises(DiagnosticError) as caught:
+        explicit_domains(load(text))
+    assert caught.value.codes == ["A0246"]
+    kept = text.replace("W[t]         init", "(W[t] if t > 3 else 0)    init")
+    assert explicit_domains(load(kept)).define("H").where is None
