@@ -156,9 +156,16 @@ def compile_(
             on_dump=lambda step, text: click.echo(f"# --- {step} ---\n{text}\n", err=as_json),
             stop_after=stop_after,
         )
+    _show(done.diagnostics)
     if as_json:
-        files = [str(path) for path in done.files]
-        _print_json({"files": files, "facts": done.facts, "seconds": done.timings})
+        _print_json(
+            {
+                "files": [str(path) for path in done.files],
+                "facts": done.facts,
+                "seconds": done.timings,
+                "diagnostics": [_as_dict(d) for d in done.diagnostics],
+            }
+        )
         return OK
     for path in done.files:
         click.echo(f"{path}  {_size(path.stat().st_size)}")

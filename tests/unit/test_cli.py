@@ -20,6 +20,7 @@ import attndsl
 from attndsl import cli, driver
 from attndsl.cli import FAILED, INTERNAL, OK, USAGE, main
 from attndsl.console import progress, table
+from attndsl.diagnostics import Diagnostic, Severity
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,9 +68,7 @@ class Recorder:
 def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
     kernel = tmp_path / "causal.py"
     kernel.write_text("# a kernel\n")
-    report = SimpleNamespace(
-        files=(kernel,), facts={"sweeps": 1}, timings={"parse": 0.1, "render": 0.3}
-    )
+    report = driver.CompileReport((kernel,), {"sweeps": 1}, {"parse": 0.1, "render": 0.3})
     recorder = Recorder(result=report)
     monkeypatch.setattr(driver, "compile_file", recorder)
     return recorder
@@ -234,12 +233,21 @@ def test_compile_lists_files_on_stdout_and_progress_on_stderr(
     assert "0.40 s (render 0.30, parse 0.10)" in streams.err
 
 
+def test_compile_shows_warnings(
+    causal: Path, compiles: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiles.result.diagnostics = (Diagnostic("A0264", "a warning", severity=Severity.WARNING),)
+    assert main(["compile", str(causal)]) == OK
+    assert "warning[A0264]: a warning" in capsys.readouterr().err
+
+
 def test_compile_json(causal: Path, compiles: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", "--json", str(causal)]) == OK
     assert json.loads(capsys.readouterr().out) == {
         "files": [str(compiles.result.files[0])],
         "facts": {"sweeps": 1},
         "seconds": {"parse": 0.1, "render": 0.3},
+        "diagnostics": [],
     }
 
 

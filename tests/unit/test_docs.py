@@ -114,6 +114,12 @@ def test_codes_in_prose_exist(page: Path) -> None:
         assert code in CODES, f"{code} in {page}"
 
 
+def test_every_step_is_documented_in_order() -> None:
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    steps = page[page.index("The steps, in order:") : page.index("## attndsl verify")]
+    assert tuple(re.findall(r"^\| `(\w+)`", steps, re.M)) == driver.STEPS
+
+
 def test_nothing_is_left_to_fill_in() -> None:
     unfinished = [
         str(page.relative_to(ROOT))
