@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 from attndsl.diagnostics import did_you_mean
 from attndsl.frontend import ast
@@ -15,10 +15,15 @@ from attndsl.frontend.scope import Scope
 def refuse_sums(error: CannotSum, left: Set[str], scope: Scope, report: Report) -> Refused:
     """Report every refusal; returns the exception to raise."""
     out = Refused()
+    # Where `d` was written for `e`, the other `e` is left alone too: that one is no second mistake.
+    partners = {_meant(r, scope): r.index for r in error.refusals if r.why is Why.LONE}
+    alone = {r.index: r.at for r in error.refusals if r.why is Why.LONE}
     for r in error.refusals:
         match r.why:
+            case Why.LONE if r.index in partners:
+                continue
             case Why.LONE:
-                out = _lone(r, left, scope, report)
+                out = _lone(r, left, alone, scope, report)
             case Why.DIVISOR:
                 out = report.error(
                     "A0220",
@@ -43,7 +48,9 @@ def refuse_sums(error: CannotSum, left: Set[str], scope: Scope, report: Report) 
     return out
 
 
-def _lone(r: Refusal, left: Set[str], scope: Scope, report: Report) -> Refused:
+def _lone(
+    r: Refusal, left: Set[str], alone: Mapping[str, ast.Expr], scope: Scope, report: Report
+) -> Refused:
     x, text = r.index, print_expr(r.at)
     meant = f"`sum[{x}]({text})` if a sum over it alone is meant"
     help = f"write {meant}"
@@ -52,9 +59,12 @@ def _lone(r: Refusal, left: Set[str], scope: Scope, report: Report) -> Refused:
             span = next(
                 (s.span for s in r.at.subs if x in occurring(s.expr, scope.not_indices)), r.at.span
             )
-            near = _meant(r, scope)
-            if near is not None:
-                help = f"{near}, or {meant}"
+            index = _meant(r, scope)
+            partner = alone.get(index) if index is not None else None
+            if isinstance(partner, ast.Ref):
+                help = f"write `{index}` to contract with `{partner.name}`, or {meant}"
+            elif index is not None:
+                help = f"write `{index}`, as it was declared, or {meant}"
             return report.error(
                 "A0203",
                 f"index `{x}` of `{r.at.name}` is read once and never kept",
@@ -98,5 +108,5 @@ def _meant(r: Refusal, scope: Scope) -> str | None:
     for s, index in zip(r.at.subs, own, strict=False):
         bare = ast.strip(s.expr)
         if isinstance(bare, ast.Name) and bare.name == r.index and index not in (None, r.index):
-            return f"write `{index}`, as it was declared"
+            return index
     return None

@@ -5,7 +5,7 @@ Source: language reference, sections 2-7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType
@@ -250,7 +250,7 @@ class _Builder:
                 "A0206",
                 f"the default of `{d.name.name}` {what}",
                 d.default.span,
-                f"expected a `{dtype}` written as a number"
+                f"expected {'an' if dtype is DType.INT else 'a'} `{dtype}` written as a number"
                 if dtype is not DType.BOOL
                 else "expected `True` or `False`",
             )
@@ -471,8 +471,9 @@ def _fold(op: str, a: float | int, b: float | int) -> float | int | None:
 
 
 def listed(names: Iterable[str]) -> str:
-    """`a`, `b` and `c`, in order."""
-    quoted = [f"`{n}`" for n in sorted(names)]
+    """`a`, `b` and `c`; sets are sorted."""
+    ordered = sorted(names) if isinstance(names, Set) else names
+    quoted = [f"`{n}`" for n in ordered]
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 

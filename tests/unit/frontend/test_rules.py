@@ -87,7 +87,8 @@ def errors(result: CheckResult) -> list[str]:
         (f"{S} where j <= i, i < j; {O}", ["A0233"]),
         (f"{S} where False; {O}", ["A0233"]),
         # Sums (§10)
-        (f"S[i,j] = Q[i,e] * K[j,d]; {O}", ["A0203", "A0203"]),
+        (f"S[i,j] = Q[i,e] * K[j,d]; {O}", ["A0203"]),
+        (f"S[i,j] = Q[i,m] * K[j,d]; {O}", ["A0203", "A0203"]),
         (f"{S}; M[i] = softmax[j](S[i,j]); {O}", ["A0203"]),
         (f"{S}; M[i] = 2 * j; {O}", ["A0203"]),
         (f"{S}; M[i] = Q[i,0] / S[i,j]; {O}", ["A0220"]),
