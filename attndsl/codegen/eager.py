@@ -58,7 +58,8 @@ def render_module(name: str, forward: Plan, backward: Plan | None = None, header
             ]
             kernels += mine
             launchers.append(_launcher(stage, plan, mine))
-    body = "\n".join(line for part in (*kernels, *launchers) for line in part.lines)
+    texts = [*(k.lines for k in kernels), *(x.lines for x in launchers)]
+    body = "\n".join(line for lines in texts for line in lines)
     module = EagerModule(
         summary=f"{name}: tiled PyTorch, {' and '.join(x.name for x in launchers)}",
         header=tuple(header.rstrip().splitlines()),

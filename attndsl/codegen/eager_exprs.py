@@ -150,15 +150,15 @@ def show(e: Expr | Val | Block | Origin, scope: Scope) -> Text:
         case Origin(axis=axis):
             return Text(scope.origin(axis), DType.INT)
         case Unary(op=op, arg=arg):
-            return _unary(op, *_parts((arg,), scope))
+            return _unary(op, _parts((arg,), scope)[0])
         case Binary(op=op, left=left, right=right):
-            return _binary(op, *_parts((left, right), scope), scope)
+            return _binary(op, _parts((left, right), scope), scope)
         case Compare(op=op, left=left, right=right):
-            return _compare(op, *_parts((left, right), scope), scope)
+            return _compare(op, _parts((left, right), scope), scope)
         case Logic(op=op, args=args):
             return _logic(op, _parts(args, scope), scope)
         case Select(cond=cond, then=then, other=other):
-            return _select(*_parts((cond, then, other), scope), scope)
+            return _select(_parts((cond, then, other), scope), scope)
         case Call(fn=fn, args=args):
             return _call(fn, _parts(args, scope), scope)
         case Read() | Reduce() | Solve() | Index() | Local():
@@ -248,10 +248,10 @@ def _unary(op: str, x: Text) -> Text:
     return Text(f"~{x.at(UNARY)}", DType.BOOL, x.dims, False, UNARY)
 
 
-def _binary(op: str, a: Text, b: Text, scope: Scope) -> Text:
+def _binary(op: str, operands: list[Text], scope: Scope) -> Text:
     if op == "/":
-        a, b = as_float(a), as_float(b)
-    (a, b), kind, dims, host = _joined([a, b], scope)
+        operands = [as_float(t) for t in operands]
+    (a, b), kind, dims, host = _joined(operands, scope)
     if kind is DType.BOOL:
         kind = DType.INT
     match op:
@@ -270,8 +270,8 @@ def _binary(op: str, a: Text, b: Text, scope: Scope) -> Text:
     raise ValueError(f"unknown operator {op!r}")
 
 
-def _compare(op: str, a: Text, b: Text, scope: Scope) -> Text:
-    (a, b), _, dims, host = _joined([a, b], scope)
+def _compare(op: str, operands: list[Text], scope: Scope) -> Text:
+    (a, b), _, dims, host = _joined(operands, scope)
     return Text(f"{a.at(COMPARE + 1)} {op} {b.at(COMPARE + 1)}", DType.BOOL, dims, host, COMPARE)
 
 
@@ -284,8 +284,9 @@ def _logic(op: str, args: list[Text], scope: Scope) -> Text:
     return Text(f" {sign} ".join(a.at(tight + 1) for a in args), DType.BOOL, dims, False, tight)
 
 
-def _select(c: Text, a: Text, b: Text, scope: Scope) -> Text:
-    (a, b), kind, _, host = _joined([a, b], scope)
+def _select(operands: list[Text], scope: Scope) -> Text:
+    c, *branches = operands
+    (a, b), kind, _, host = _joined(branches, scope)
     dims = scope.union(c, a, b)
     if c.host:
         # Both branches must have the axes of the result, whichever is chosen.

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import assert_never
 
 from attndsl.cascade.nodes import DType, Expr, Position, Reduction
@@ -263,7 +264,7 @@ class _Printer:
                 lo, hi = self.bound(r.lo), self.bound(r.hi)
                 outer = self.depth
                 self.depth += 1
-                inner = self.captured(lambda body=r.body: self.statements(body))
+                inner = self.captured(partial(self.statements, r.body))
                 self.depth = outer
                 self.emit(f"# {'masked' if r.masked else 'unmasked'} tiles of {axis}")
                 self.tile_head(axis, lo, f"min({hi}, {extent})", inner)
@@ -321,7 +322,7 @@ class _Printer:
         self.values[name] = replace(text, code=code, prec=ATOM)
 
     def statement(self, s: Stmt) -> None:
-        self.target = getattr(s, "name", None) or getattr(s, "value", "t")
+        self.target = str(getattr(s, "name", None) or getattr(s, "value", "t"))
         match s:
             case Compute():
                 text = self.spread(show(s.expr, self.scope(s.safe)), s.dims, s.dtype)
@@ -349,7 +350,12 @@ class _Printer:
                 self.scatter(s)
             case Reach():  # the whole stream: here a tile is all of the batch, and ids differ along it
                 end = self.extent(self.program.axis(s.axis).rank)
-                for name, code in ((s.low, "0"), (s.high, end), (s.full_low, "0"), (s.full_high, "0")):
+                for name, code in (
+                    (s.low, "0"),
+                    (s.high, end),
+                    (s.full_low, "0"),
+                    (s.full_high, "0"),
+                ):
                     self.define(name, Text(code, DType.INT, (), True))
             case _:
                 assert_never(s)
@@ -486,26 +492,20 @@ class _Printer:
         gathers = [t for t in texts if t is not None and not t.host]
         checked = guard is not None and any(t is not None for t in texts)
         simple = not checked and len(set(axes)) == len(axes)
-        if simple and not gathers:
-            parts = [
-                self.slice(a, r) if a else t.code  # type: ignore[union-attr]
-                for a, t, r in zip(lone, texts, ranks, strict=True)
-            ]
-            return parts, tuple(axes), None
-        if simple and len(gathers) == 1 and len(gathers[0].dims) == 1:
-            (g,) = gathers
-            if g.dims[0] not in axes:
-                parts = [
-                    self.slice(a, r) if a else t.code  # type: ignore[union-attr]
-                    for a, t, r in zip(lone, texts, ranks, strict=True)
-                ]
-                left = [
-                    a if a else (t.dims[0] if t.dims else None)
-                    for a, t in zip(lone, texts, strict=True)
-                ]  # type: ignore[union-attr]
-                # An integer beside the index tensor would move its axis to the front.
-                if all(x is not None for x in left):
-                    return parts, tuple(x for x in left if x is not None), None
+        # One index tensor among slices keeps its place; beside an integer it would move to the front.
+        alone = len(gathers) == 1 and len(axes) == len(subs) - 1
+        line = gathers[0].dims if alone and len(gathers[0].dims) == 1 else None
+        if simple and (not gathers or (line is not None and line[0] not in axes)):
+            parts: list[str] = []
+            left: list[str] = []
+            for a, t, r in zip(lone, texts, ranks, strict=True):
+                if a is not None:
+                    parts.append(self.slice(a, r))
+                    left.append(a)
+                elif t is not None:
+                    parts.append(t.code)
+                    left.extend(t.dims)
+            return parts, tuple(left), None
         index = []
         for a, t in zip(lone, texts, strict=True):
             if a is not None:

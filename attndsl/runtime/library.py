@@ -117,15 +117,14 @@ class Operators:
             names = self.engine.names
             wrt = ",".join(names[k] for k in self.floats if args[k].requires_grad)
             if wrt:
-                return _Function.apply(self, wrt, *args)
+                return _Function.apply(self, wrt, *args)  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self.op(*args)
 
     def _autograd_twice(self, *args: Any) -> Any:
         if torch.is_grad_enabled():
-            return list(
-                _Twice.apply(self, len(args), *args[:-2], *args[-2], *args[-1], len(args[-2]))
-            )
+            flat = (*args[:-2], *args[-2], *args[-1], len(args[-2]))
+            return list(_Twice.apply(self, len(args), *flat))  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self.backward(*args)
 

@@ -54,7 +54,7 @@ class CompiledAttention:
         self._inputs = tuple(t.name for t in cascade.inputs)
         self._params = tuple(p.name for p in cascade.params)
         self._kinds = {p.name: p.dtype for p in cascade.params}
-        self._defaults = (None,) * len(cascade.params)
+        self._defaults: tuple[Number | None, ...] = (None,) * len(cascade.params)
         self.__name__ = cascade.name
         self.__doc__ = print_cascade(cascade)
 

@@ -283,7 +283,7 @@ def test_attention_spec_is_the_same_program() -> None:
     from attndsl import Tensor
 
     @attndsl.attention_spec(backend="eager")
-    def causal(Q: Tensor["b,h,i,e"], K: Tensor["b,h,j,e"], V: Tensor["b,h,j,f"]):  # noqa: F821, F722
+    def causal(Q: Tensor["b,h,i,e"], K: Tensor["b,h,j,e"], V: Tensor["b,h,j,f"]):  # noqa: F821, UP037
         batch(b, h)  # noqa: F821
         S[i, j : j <= i] = Q[i, e] * K[j, e] / sqrt(len(e))  # noqa: F821
         O[i, f] = softmax[j](S[i, j]) * V[j, f]  # noqa: F821
