@@ -208,6 +208,8 @@ def _span(e: Expr, tile: str | None, first: Expr, last: Expr) -> tuple[Expr, Exp
             s = _span(arg, tile, first, last)
             return None if s is None else (Unary("-", s[1]), Unary("-", s[0]))
         case Binary(op, a, b):
+            if op == "%" and tile not in free(b) and _positive(b):
+                return Const(0), _plus(b, -1)
             left, right = _span(a, tile, first, last), _span(b, tile, first, last)
             if left is None or right is None:
                 return None

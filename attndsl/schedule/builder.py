@@ -98,6 +98,7 @@ class State:
     reduce: Reduce
     dims: tuple[str, ...]
     new: X | None = None
+    pivots: list[tuple[Read, float]] = field(default_factory=list)  # terms scale by exp(k * pivot)
 
 
 @dataclass(slots=True)
@@ -136,6 +137,7 @@ class Builder:
         self.memo: dict[tuple[object, ...], X] = {}
         self.made: dict[str, X] = {}  # computed values, by name
         self.known: dict[tuple[str, str, str], bool] = {}
+        self.standing: dict[str, str] = {}  # values that stand for states in `old`
         self.equal: dict[Expr, Expr] = {}  # subscripts that the loops' bounds make equal to a grid index
         self.prologue: list[t.Stmt] = []
         self.loop_body: dict[str, list[t.Stmt]] = {
@@ -432,7 +434,7 @@ class Builder:
         below = self.root if self.root is not None and self.reaches(d, self.root[0]) else None
         key = ("read", e.tensor, subs, final if depends else None, below)
         if key not in self.memo:
-            x = self.eval(inline(d, subs), final, e.tensor)
+            x = self.eval(self.inlined(d, subs), final, e.tensor)
             self.memo[key] = self.bind(x, e.tensor, d.span)
         return self.memo[key]
 
@@ -480,7 +482,7 @@ class Builder:
             case Call("exp" | "exp2", (g,)):
                 return self.sinking(g)
             case Read(tensor=name, subs=subs) if self.pairwise(e):
-                return self.vanishing(inline(self.defs[name], subs))
+                return self.vanishing(self.inlined(self.defs[name], subs))
             case _:
                 return None
 
@@ -514,6 +516,13 @@ class Builder:
             and not is_large(d.expr, self.ranks)
             and self.carries_stream(e.subs)
         )
+
+    def inlined(self, d: Define, subs: tuple[Expr, ...]) -> Expr:
+        """The right side of a definition here, with subscripts that are known to be equal made the same."""
+        e = inline(d, subs)
+        for old, new in self.equal.items():
+            e = replace_expr(e, old, new)
+        return e
 
     def carries_stream(self, subs: tuple[Expr, ...]) -> bool:
         return self.stream is not None and any(self.stream in free(s) for s in subs)
@@ -640,7 +649,7 @@ class Builder:
                 and not is_large(self.defs[name].expr, self.ranks)
                 and len(frozenset().union(*(self.dims_of(s) for s in subs))) > 2
             ):
-                return self.factors(inline(self.defs[name], subs), over)
+                return self.factors(self.inlined(self.defs[name], subs), over)
             case _:
                 return [body]
 
@@ -798,6 +807,9 @@ class Builder:
         assert isinstance(e, Reduce)
         if self.carries_stream(subs):
             raise Needs(d.tensor, f"`{d.tensor}` is reduced over another rank than this kernel streams")
+        key = ("state", d.tensor, subs)
+        if key in self.states:
+            return self.value_of(self.states[key], d, final)
         seq = self.ranks.sequence(e.indices)
         if len(seq) > 1:
             raise Refused(
@@ -808,10 +820,11 @@ class Builder:
             raise Needs(d.tensor, f"`{d.tensor}` sums over {', '.join(f'`{r}`' for r in sorted(loops))}")
         if seq and (self.stream is None or self.stream_of(seq[0], subs) != self.stream):
             raise Needs(d.tensor, f"`{d.tensor}` streams `{seq[0]}`, this kernel does not")
-        key = ("state", d.tensor, subs)
-        if key not in self.states:
-            self.states[key] = self.make_state(d, subs)
-        s = self.states[key]
+        self.states[key] = self.make_state(d, subs)
+        return self.value_of(self.states[key], d, final)
+
+    def value_of(self, s: State, d: Define, final: bool) -> X:
+        """A state's last value, or its running one."""
         if final:
             return X(Val(s.name), frozenset(s.dims), frozenset({FINAL}))
         if s.new is None:
@@ -824,7 +837,7 @@ class Builder:
         return rank if rank not in kept else rank + "_s"
 
     def make_state(self, d: Define, subs: tuple[Expr, ...]) -> State:
-        e = inline(d, subs)
+        e = self.inlined(d, subs)
         assert isinstance(e, Reduce)
         here: dict[str, Expr] = {}
         for i in e.indices:
@@ -851,10 +864,10 @@ class Builder:
         outer = self.root
         self.root = None if found is None else (found.tensor, found.subs, where)
         if e.op is Reduction.SUM:
-            self.sum_state(state, d, body, where, pivots)
+            self.sum_state(state, d, body, where, pivots, subs)
         else:
             if pivots:
-                raise Needs(pivots[0], f"`{pivots[0]}` must be known before `{e.op.value}` of `{d.tensor}`")
+                raise Needs(pivots[0].tensor, f"`{pivots[0].tensor}` must be known before `{e.op.value}` of `{d.tensor}`")
             self.extreme_state(state, d, body, where)
         self.root = outer
         self.domains.append(where)
@@ -889,63 +902,81 @@ class Builder:
     def is_loop_only(self, e: Expr) -> bool:
         return bool(free(e)) and all(self.axes[i].role is Role.LOOP for i in free(e))
 
-    def pivots(self, body: Expr) -> list[str]:
+    def pivots(self, body: Expr) -> list[Read]:
         """Running tensors that the body reads, constant along the stream."""
-        found: dict[str, None] = {}
+        found: dict[Read, None] = {}
 
         def visit(e: Expr) -> None:
             for n in walk(e):
                 if isinstance(n, Read) and n.tensor in self.reduces:
                     if self.carries_stream(n.subs) and not is_large(self.defs[n.tensor].expr, self.ranks):
-                        visit(inline(self.defs[n.tensor], n.subs))
+                        visit(self.inlined(self.defs[n.tensor], n.subs))
                     elif not self.carries_stream(n.subs):
-                        found[n.tensor] = None
+                        plain = (Position(x.name) if isinstance(x, Index) else x for x in n.subs)
+                        found[Read(n.tensor, tuple(plain))] = None
 
         visit(body)
         return list(found)
 
-    def correction(self, d: Define, pivots: list[str]) -> tuple[X | None, str]:
+    def correction(self, state: State, d: Define, pivots: list[Read]) -> X | None:
         """The factor that brings what has been summed to the pivots' new values."""
         alpha: X | None = None
         assert isinstance(d.expr, Reduce)
         for p in pivots:
-            if p not in self.shifts:
-                self.shifts[p] = scaling(self.cascade, p)
-            s = scaling_of(d.expr.body, self.shifts[p])
-            if s.invariant:
+            k = self.exponent(d, p.tensor)
+            if k == 0:
                 continue
-            k = s.exponent if s.kind is Shift.MUL else None
-            if not isinstance(k, (Const, Unary)):
-                raise Needs(p, f"the terms of `{d.tensor}` do not scale with `{p}`: not separable")
-            value = k.value if isinstance(k, Const) else -k.arg.value  # type: ignore[union-attr]
-            subs = tuple(Position(i) for i in self.defs[p].indices)
-            x = self.factor(p, subs, float(value))
+            state.pivots.append((p, k))
+            x = self.factor(p, k)
             alpha = x if alpha is None else self.bind(
                 self.combine(Binary("*", Const(0), Const(0)), [alpha, x], DType.FLOAT, "alpha"), "alpha"
             )
-        return alpha, ""
+        return alpha
 
-    def factor(self, pivot: str, subs: tuple[Expr, ...], k: float) -> X:
+    def exponent(self, d: Define, pivot: str) -> float:
+        """`k`, where the terms of a sum are multiplied by `exp(k * shift)` when the pivot is shifted."""
+        assert isinstance(d.expr, Reduce)
+        if pivot not in self.shifts:
+            self.shifts[pivot] = scaling(self.cascade, pivot)
+        s = scaling_of(d.expr.body, self.shifts[pivot])
+        if s.invariant:
+            return 0.0
+        match s.exponent if s.kind is Shift.MUL else None:
+            case Const(value):
+                return float(value)
+            case Unary("-", Const(value)):
+                return -float(value)
+            case _:
+                raise Needs(
+                    pivot, f"the terms of `{d.tensor}` do not scale with `{pivot}`: not separable"
+                )
+
+    def factor(self, pivot: Read, k: float) -> X:
         """`exp(k * (new - old))` of a pivot; 0 where nothing has been summed yet."""
         key = ("alpha", pivot, k)
         if key not in self.memo:
-            new = self.finite(self.read(Read(pivot, subs), False), pivot)
-            old = self.bind(self.old(Read(pivot, subs)), pivot + "_old")
-            # k < 0 for a maximum: old - new <= 0, so that the factor never overflows.
-            diff = X(Binary("-", old.expr, new.expr), new.dims, new.on | old.on)
-            scaled = X(Binary("*", diff.expr, Const(-k * LOG2E)), diff.dims, diff.on)
-            self.memo[key] = self.bind(X(Call("exp2", (scaled.expr,)), diff.dims, diff.on), "alpha")
+            new = self.finite(self.read(pivot, False), pivot.tensor)
+            old = self.bind(self.old(pivot), pivot.tensor + "_old")
+            self.memo[key] = self.ratio(old, new, k)
         return self.memo[key]
 
+    def ratio(self, old: X, new: X, k: float) -> X:
+        """`exp(k * (new - old))`, with `new` finite. For a maximum k < 0: the factor never overflows."""
+        diff = X(Binary("-", old.expr, new.expr), new.dims | old.dims, new.on | old.on)
+        scaled = X(Binary("*", diff.expr, Const(-k * LOG2E)), diff.dims, diff.on)
+        return self.bind(X(Call("exp2", (scaled.expr,)), diff.dims, diff.on), "alpha")
+
     def old(self, e: Expr) -> X:
-        """A J-free expression over the running values before this step."""
+        """An expression constant along the stream, over the states' values before this step."""
         match e:
             case Read(tensor=name, subs=subs) if name in self.reduces:
                 d = self.defs[name]
                 if is_large(d.expr, self.ranks):
-                    s = self.states[("state", name, subs)]
-                    return X(Val(s.name), frozenset(s.dims), frozenset({RUNNING}))
-                return self.old(inline(d, subs))
+                    plain = tuple(Position(x.name) if isinstance(x, Index) else x for x in subs)
+                    s = self.states[("state", name, plain)]
+                    standing = self.standing.get(s.name, s.name)
+                    return X(Val(standing), frozenset(s.dims), frozenset({RUNNING}))
+                return self.old(self.inlined(d, subs))
             case Read():
                 return self.load(e)
             case _:
@@ -1013,9 +1044,17 @@ class Builder:
                 return frozenset(s.dims)
         raise AssertionError(v)
 
-    def sum_state(self, state: State, d: Define, body: Expr, where: Expr | None, pivots: list[str]) -> None:
+    def sum_state(
+        self,
+        state: State,
+        d: Define,
+        body: Expr,
+        where: Expr | None,
+        pivots: list[Read],
+        subs: tuple[Expr, ...],
+    ) -> None:
         assert self.stream is not None
-        alpha, _ = self.correction(d, pivots)
+        alpha = self.correction(state, d, pivots)
         factors = self.factors(body, frozenset({self.stream}))
         spans = [self.dims_of(f) for f in factors]
         cond = self.dims_of(where) if where is not None else frozenset()

@@ -67,15 +67,8 @@ def plan(
 
     Raises: Refused, with the reason.
     """
-    ranks = classify(cascade, known)
-    c = normalize(explicit_domains(cascade), ranks)
-    order = row_order or tuple(
-        dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
-    )
-    c, host = _rows_first(c, ranks, order)
-    c, scattered = split_scatters(c, ranks, order)
-    if scattered:
-        c = normalize(c, ranks)
+    ready = prepare(cascade, known, row_order)
+    c, ranks, host, scattered = ready.cascade, ready.ranks, ready.host, ready.scattered
     outputs = [o.name for o in c.outputs]
     host_out = {h.out for h in host}
     first = dict.fromkeys(
@@ -91,6 +84,32 @@ def plan(
     else:
         raise Refused("the kernels of this program depend on each other in a circle")
     return _finish(c, ranks, state, steps, host, scattered, name, residuals, like or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A cascade in the form that kernels are cut from."""
+
+    cascade: Cascade
+    ranks: Ranks
+    host: list[HostSum]
+    scattered: dict[str, Scattered]
+
+
+def prepare(
+    cascade: Cascade, known: dict[str, Kind] | None = None, row_order: tuple[str, ...] = ()
+) -> Prepared:
+    """Make domains explicit, classify ranks, name the large reductions, cut sums over everything into rows."""
+    ranks = classify(cascade, known)
+    c = normalize(explicit_domains(cascade), ranks)
+    order = row_order or tuple(
+        dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
+    )
+    c, host = _rows_first(c, ranks, order)
+    c, scattered = split_scatters(c, ranks, order)
+    if scattered:
+        c = normalize(c, ranks)
+    return Prepared(c, ranks, host, scattered)
 
 
 # --- sums over everything ------------------------------------------------------------------------------------------
@@ -137,7 +156,7 @@ def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Casca
 # --- kernels --------------------------------------------------------------------------------------------------------
 
 
-def _key(defs: dict[str, Define], x: str, ranks: Ranks, grid_order: tuple[str, ...], stop: set[str]) -> Key:
+def target_key(defs: dict[str, Define], x: str, ranks: Ranks, grid_order: tuple[str, ...], stop: set[str]) -> Key:
     """The tiles, the grid and the loops of the kernel that computes a target."""
     d = defs[x]
     of = ranks.of
@@ -206,7 +225,7 @@ def _attempt(
     after = {h.out: (h.src,) for h in host} | {x: s.needs for x, s in scattered.items()}
     nodes = sorted([*state.targets, *after], key=order.index)
     stop = set(nodes)
-    keys = _join({x: _key(defs, x, ranks, c.batch, stop) for x in state.targets})
+    keys = _join({x: target_key(defs, x, ranks, c.batch, stop) for x in state.targets})
     cones = {x: _cone(defs, x, set(after)) for x in nodes}
     level = _levels(state, nodes, keys, cones, after)
     groups: dict[tuple[int, Key], list[str]] = {}
@@ -326,22 +345,26 @@ def _kernel(
         axes.append(Axis(stream if stream not in tile_names else stream + "_s", stream, Role.STREAM))
     for may_root in (True, False):
         b = Builder(c, ranks, list(axes), done, rows, may_root)
-        stores: list[t.Stmt] = [store_target(b, b.defs[m], tile_names) for m in members]
+        stores: list[t.Stmt] = [store_target(b, b.defs[m], _tiles_at(b, m, tile_names)) for m in members]
         if len(b.rooted) < 2:  # one way of masking in a kernel, or values would be computed twice
             break
     return finish_kernel(b, name, stores, tuple(members), loops, causal_order(b))
 
 
-def store_target(b: Builder, d: Define, tile_names: list[str]) -> t.Store:
-    """Evaluate a target and store it."""
+def _tiles_at(b: Builder, tensor: str, tile_names: list[str]) -> dict[str, Expr]:
+    """A target's sequence indices as the kernel's tiles, in order."""
+    names = list(tile_names)
+    return {i: Position(names.pop(0)) for i in b.ranks.sequence(b.defs[tensor].indices)}
+
+
+def store_target(b: Builder, d: Define, at: dict[str, Expr]) -> t.Store:
+    """Evaluate a target and store it; `at` says where its indices stand (others: at the axis of their rank)."""
     subs: list[Expr] = []
-    free_tiles = list(tile_names)
     for i in d.indices:
-        kind = b.ranks.kind(i)
         rank = b.ranks.of.get(i, i)
-        if kind is Kind.SEQUENCE:
-            subs.append(Position(free_tiles.pop(0)))
-        elif kind is Kind.FEATURE:
+        if i in at:
+            subs.append(at[i])
+        elif b.ranks.kind(i) is Kind.FEATURE:
             subs.append(Position(b.full_axis(rank, frozenset())))
         else:
             subs.append(Position(rank))
@@ -358,7 +381,7 @@ def store_target(b: Builder, d: Define, tile_names: list[str]) -> t.Store:
         parts = [X(spread, frozenset({a}), dtype=DType.BOOL), x, X(Const(0.0))]
         x = b.combine(Select(Const(0), Const(0), Const(0)), parts, x.dtype, name)
     value = b.value(x, name)
-    exprs = tuple(b.position(s.name).expr for s in subs if isinstance(s, Position))
+    exprs = tuple(s if isinstance(s, Position) else b.bind(b.eval(s), "at").expr for s in subs)
     return t.Store(d.tensor, exprs, value, b.order(spans), span=d.span)
 
 
