@@ -1,0 +1,1 @@
+"""Dense evaluation of cascades with PyTorch: what `cascade.interpreter` is made of."""
