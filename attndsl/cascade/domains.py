@@ -288,6 +288,8 @@ def _alignments(cascade: Cascade) -> list[_Alignment]:
                 j for j in bound if j != i and i not in below.get(j, ())
             )
 
+    # a rank declared in the body (`rank j1 = |j| // w`) has its extent from there: no query stands on it
+    declared = {r.name for r in cascade.ranks if r.extent is not None}
     out: list[_Alignment] = []
     for d in cascade.body:
         for root in (d.expr, d.where, d.init):
@@ -303,7 +305,7 @@ def _alignments(cascade: Cascade) -> list[_Alignment]:
                         dataclasses.replace(own, sign=1),
                         tuple(dataclasses.replace(t, sign=1) for t in group),
                     )
-                    if group and found not in out:
+                    if group and found not in out and own.index not in declared:
                         out.append(found)
     return out
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.examples.case import (
+    INF,
     Draw,
     Inputs,
     Outputs,
@@ -19,6 +20,7 @@ from tests.examples.case import (
     only_qkv,
     softmax,
 )
+from tests.examples.references_domains import nothing
 from tests.examples.references_normalizers import causal
 
 STRUCTURES = Registry()
@@ -91,6 +93,13 @@ def standardised(x: Inputs, p: Params) -> Outputs:
 def column_sums(x: Inputs, p: Params) -> Outputs:
     weights = softmax(dots(x), causal(x))
     return {"O": weights @ x["V"], "C": weights.sum(-2)}
+
+
+@STRUCTURES.case("block_max", also(nothing, w=8))
+def block_max(x: Inputs, p: Params) -> Outputs:
+    scores = dots(x).masked_fill(~causal(x), -INF)
+    largest = [block.amax(-1) for block in scores.split(int(p["w"]), dim=-1)]
+    return {**attend(dots(x), causal(x), x["V"]), "B": torch.stack(largest, dim=-1)}
 
 
 @STRUCTURES.case("weights", only_qkv)

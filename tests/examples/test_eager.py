@@ -43,6 +43,10 @@ UNSCHEDULED = {
     "two_sweeps",
 }
 
+# Neither scheduled nor refused yet: the planner stops with an internal error.
+WAITING = pytest.mark.xfail(strict=True, raises=KeyError, reason="a scan over blocks has no plan")
+BROKEN = {"block_max": WAITING}
+
 
 @cache
 def stage_of(example: str) -> Stage:
@@ -82,7 +86,13 @@ def check(case: Case, inputs: Inputs, params: Params, start: int = 0) -> None:
         )
 
 
-@pytest.mark.parametrize("name", sorted(CASES.keys() - UNSCHEDULED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=BROKEN[name]) if name in BROKEN else name
+        for name in sorted(CASES.keys() - UNSCHEDULED)
+    ],
+)
 def test_kernels_equal_reference(name: str) -> None:
     case = CASES[name]
     check(case, *case.make(), start=max(case.sizes.j - case.sizes.i, 0) if case.on_axis else 0)
