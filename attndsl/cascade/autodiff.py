@@ -10,10 +10,11 @@
         dS[i,j] = (dP[i,j] - D[i]) * P[i,j]
         dQ[i,e] = K[j,e] * dS[i,j] / sqrt(|e|)        and so on for dK, dV, dslope
 
-The sweep runs through the definitions from the last to the first. The gradient of a tensor is a sum of terms
-(`terms`), one for every place at which it was read, each a product of local derivatives (`derivatives`). Stabilisers,
-of which the outputs do not depend (`invariance`), receive none. Before a term is written, sums that the forward
-program has computed are read back (`swap`), and softmax denominators go into exponents (`fold`).
+The sweep runs through the definitions from the last to the first. The gradient of a tensor is a sum
+of terms (`terms`), one for every place at which it was read, each a product of local derivatives
+(`derivatives`). Stabilisers, of which the outputs do not depend (`invariance`), receive none.
+Before a term is written, sums that the forward program has computed are read back (`swap`), and
+softmax denominators go into exponents (`fold`).
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def differentiate(cascade: Cascade, wrt: Sequence[str] | None = None) -> Gradien
         saved = interpret(g.forward, inputs)
         grads = interpret(g.backward, {**inputs, **saved, "dO": …}, start=0)
 
-    `backward` takes the inputs that it reads, `residuals` and `cotangents`. Positions are taken as they are written:
-    where a call may shift them, apply `domains.apply_start` first.
+    `backward` takes the inputs that it reads, `residuals` and `cotangents`. Positions are taken as
+    they are written: where a call may shift them, apply `domains.apply_start` first.
     """
     names = wrt if wrt is not None else [t.name for t in cascade.inputs if t.dtype is DType.FLOAT]
     return _Sweep(cascade, tuple(names)).run()
@@ -247,7 +248,8 @@ class _Sweep:
     def adjoint(self, d: Define, found: list[Leaf], terms: list[Term]) -> Monomial:
         """The gradient of a tensor as a product, of which sums and what is summed again have got names.
 
-        Divisors that all its parts share stay outside (`1/Z` waits there for the `P` that it folds with).
+        Divisors that all its parts share stay outside (`1/Z` waits there for the `P` that it folds
+        with).
         """
         stem = f"d{d.tensor}"
         domain = self.domains[d.tensor][1] if d.tensor in self.domains else ()

@@ -4,8 +4,9 @@
     P[i,j] = exp(S[i,j] - M[i])                       domain of P:  {j <= i}, by what it reads
     M[i]   = max[j](S[i,j])                           domain of M:  {}; its sum ranges over {j <= i}
 
-A definition's own `where` is the user's condition alone; its domain is that condition and the domains of all that it
-must read. In `a if c else b` only the chosen branch must be defined, so a branch's conditions hold under `c` only.
+A definition's own `where` is the user's condition alone; its domain is that condition and the
+domains of all that it must read. In `a if c else b` only the chosen branch must be defined, so a
+branch's conditions hold under `c` only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from attndsl.cascade.nodes import (
     Reduce,
     Select,
     Solve,
-    Unary,
 )
 from attndsl.cascade.walk import children, substitute
 

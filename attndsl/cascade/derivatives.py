@@ -1,11 +1,12 @@
 """Derivatives of one definition by the tensors that it reads.
 
-`leaves` walks from the root of a definition to every differentiable read and multiplies the local derivatives on the
-way: for `P[i,j] = exp(S[i,j] - M[i])` the leaves are `S[i,j]` with factor `P[i,j]` and `M[i]` with factor `-P[i,j]`.
-A leaf under a reduction also carries the bound indices and the conditions under which it is reached.
+`leaves` walks from the root of a definition to every differentiable read and multiplies the local
+derivatives on the way: for `P[i,j] = exp(S[i,j] - M[i])` the leaves are `S[i,j]` with factor
+`P[i,j]` and `M[i]` with factor `-P[i,j]`. A leaf under a reduction also carries the bound indices
+and the conditions under which it is reached.
 
-At a kink the derivative is 0 (`relu`, `abs`, `max(a, b)` of equals); points that share the maximum of a
-reduction split it evenly.
+At a kink the derivative is 0 (`relu`, `abs`, `max(a, b)` of equals); points that share the maximum
+of a reduction split it evenly.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ from attndsl.cascade.walk import free, rename, walk
 class Emitter:
     """Collects definitions in `made`.
 
-    `fold` rewrites a product just before it is written; `guarded` tells the divisors that may be zero together with
-    their dividend, `finite` the factors that may leave a sum which can be empty.
+    `fold` rewrites a product just before it is written; `guarded` tells the divisors that may be
+    zero together with their dividend, `finite` the factors that may leave a sum which can be empty.
     """
 
     def __init__(
@@ -133,8 +133,8 @@ class Emitter:
     def split(self, m: Monomial, summed: frozenset[str]) -> tuple[Monomial, Monomial]:
         """What may stand before a sum, and what stays inside.
 
-        Only factors that are finite everywhere, or guarded, may leave: a row without points sums to 0, which must
-        not meet `exp(-M)` of an empty maximum.
+        Only factors that are finite everywhere, or guarded, may leave: a row without points sums to
+        0, which must not meet `exp(-M)` of an empty maximum.
         """
         outside = [
             (b, p) for b, p in m.powers if not (free(b) & summed) and (p < 0 or self.finite(b))
@@ -151,7 +151,8 @@ class Emitter:
     def contracted(self, t: Term, stem: str) -> Term:
         """A sum over features inside becomes a tensor of its own: `dP[i,j] = sum[f](V[j,f] * dO[i,f])`.
 
-        Only where it is over a pair of sequences, which is a matrix product; it is made once for all its uses.
+        Only where it is over a pair of sequences, which is a matrix product; it is made once for
+        all its uses.
         """
         held = frozenset(i for c in t.where for i in free(c))
         kept = self.sequence | frozenset(self.batch) | held

@@ -3,8 +3,8 @@
 before:  exp(S[i,j] - M[i]) / Z[i]           two numbers a row to keep, one division a point
 after:   exp(S[i,j] - L[i])                  L[i] = M[i] + log(Z[i])
 
-Sound where the denominator is a sum of positive exponentials of which the numerator is one: then it is 0 only where
-the numerator is (a row without points, or with scores of minus infinity alone).
+Sound where the denominator is a sum of positive exponentials of which the numerator is one: then it
+is 0 only where the numerator is (a row without points, or with scores of minus infinity alone).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from attndsl.cascade.walk import children, free, reads, rename, walk, with_child
 class Folding:
     """The exponentials and positive sums of one cascade.
 
-    `keep` adds a definition to the forward program and returns its name; `repeat` adds one to the backward program,
-    over the indices and the domain of the tensor it is named after.
+    `keep` adds a definition to the forward program and returns its name; `repeat` adds one to the
+    backward program, over the indices and the domain of the tensor it is named after.
     """
 
     def __init__(

@@ -4,8 +4,9 @@ before:  O[i,f] = sum[j](relu(X[i,j]) / (sum[k](abs(X[i,k])) + eps) * V[j,f])
 after:   O_1[i] = sum[k](abs(X[i,k]))
          O[i,f] = sum[j](relu(X[i,j]) / (O_1[i] + eps) * V[j,f])
 
-A reduction may stay where the definition is linear in it (`sum[e](Q*K) / sqrt(|e|) - slope*(i-j)`): its derivative
-does not need its value. Any other one gets a name, so that its value can be kept and its gradient is one tensor.
+A reduction may stay where the definition is linear in it (`sum[e](Q*K) / sqrt(|e|) - slope*(i-j)`):
+its derivative does not need its value. Any other one gets a name, so that its value can be kept and
+its gradient is one tensor.
 """
 
 from __future__ import annotations

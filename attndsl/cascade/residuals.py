@@ -1,8 +1,9 @@
 """Which forward tensors the backward program keeps, and which it computes again.
 
-A tensor made by a sum over a sequence (`M[i] = max[j](…)`, `O[i,f]`) costs a sweep to repeat and one row to keep, so it
-is kept. A tensor over a pair of sequences (`S[i,j]`) costs a matrix product to repeat and an N x N matrix to keep, so
-it is repeated, as is anything elementwise and any sum over features alone (`sum[e](Q[i,e] * K[j,e])`).
+A tensor made by a sum over a sequence (`M[i] = max[j](…)`, `O[i,f]`) costs a sweep to repeat and
+one row to keep, so it is kept. A tensor over a pair of sequences (`S[i,j]`) costs a matrix product
+to repeat and an N x N matrix to keep, so it is repeated, as is anything elementwise and any sum
+over features alone (`sum[e](Q[i,e] * K[j,e])`).
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from attndsl.cascade.walk import free, reads, rename, rewrite, walk
 def sequences(cascade: Cascade) -> frozenset[str]:
     """The ranks that run over a sequence, by how the inputs are laid out and what is asked of positions.
 
-    The axis before the last of an input (`Q[b,h,i,e]`) is a sequence and the last one is its features, unless more
-    says otherwise: an index that is compared, scanned, split or maximised over is a sequence too.
+    The axis before the last of an input (`Q[b,h,i,e]`) is a sequence and the last one is its
+    features, unless more says otherwise: an index that is compared, scanned, split or maximised
+    over is a sequence too.
     """
     out: set[str] = set()
     for t in cascade.inputs:

@@ -3,8 +3,9 @@
 before:  D[i] = sum[j](P[i,j] * sum[f](dO[i,f] * V[j,f])) / Z[i]        a sweep over all j
 after:   D[i] = sum[f](dO[i,f] * O[i,f])                where O[i,f] = sum[j](P[i,j] * V[j,f]) / Z[i]
 
-Every tensor that is `outer * sum[J](factors)` is listed once. A term contains it when, for some of the term's summed
-indices, the factors that carry them are exactly `factors`, and they range over the same domain.
+Every tensor that is `outer * sum[J](factors)` is listed once. A term contains it when, for some of
+the term's summed indices, the factors that carry them are exactly `factors`, and they range over
+the same domain.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def swapped(
 ) -> list[Term]:
     """The term with every known sum in it replaced.
 
-    `expansions` rewrites a term into equal sums of terms, in which gradients are written out; one of them is taken
-    only if a sum is found in each of its terms.
+    `expansions` rewrites a term into equal sums of terms, in which gradients are written out; one
+    of them is taken only if a sum is found in each of its terms.
     """
     new = table.swap(term)
     if new is not None:

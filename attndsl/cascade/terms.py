@@ -4,7 +4,8 @@ A definition `S[i,j] = … table[i - j + n] …` contributes to the gradient of 
 
     sum[i,j : i - j + n == m](dS[i,j] * …)
 
-A read at a lone index renames that index to the tensor's own; any other subscript becomes a condition, the scatter.
+A read at a lone index renames that index to the tensor's own; any other subscript becomes a
+condition, the scatter.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def gather(
 ) -> Term:
     """The contribution to `target` of a read at `subs`, made at every point of `scope`.
 
-    A read at `t - 1` is met from the other side: the point `t` receives what was read at `t + 1`, where there is one.
+    A read at `t - 1` is met from the other side: the point `t` receives what was read at `t + 1`,
+    where there is one.
     """
     moved: dict[str, str] = {}
     shifted: dict[str, tuple[str, int]] = {}
