@@ -20,6 +20,7 @@ class CallError(TypeError, ValueError):
     | A0506 | a subscript leaves its tensor                                |
     | A0507 | an `assume` does not hold                                    |
     | A0508 | an integer division by zero                                  |
+    | A0509 | machine code cannot be made on this machine                  |
     """
 
     def __init__(

@@ -61,4 +61,11 @@ CALLS = [
         "an integer division by zero",
         "`//` and `%` of integers have no value at a divisor of 0. Guard it: `i // n if n > 0 else 0`.",
     ),
+    ErrorInfo(
+        "A0509",
+        "machine code that cannot be made here",
+        "`attndsl compile` makes PTX and cubin with Triton, for the targets asked for; no GPU is needed. It "
+        "cannot where Triton is not installed, or where no tile of the kernel fits the target. "
+        "`--stop-after kernel` writes the module alone.",
+    ),
 ]
