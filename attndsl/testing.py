@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from attndsl.cascade.bind import Number, eval_int
+from attndsl.cascade.bind import Number
 from attndsl.cascade.interpreter import interpret
 from attndsl.cascade.nodes import (
     Cascade,
@@ -25,12 +25,12 @@ from attndsl.cascade.nodes import (
     Const,
     DType,
     Expr,
-    Index,
     Read,
     TensorDecl,
     Unary,
 )
-from attndsl.cascade.walk import free, walk
+from attndsl.cascade.shapes import indexed_ranks, shape_of
+from attndsl.cascade.walk import walk
 
 Range: TypeAlias = tuple[float, float]
 Params: TypeAlias = Mapping[str, Number]
@@ -70,7 +70,7 @@ def make_inputs(
     values = {p.name: p.default for p in cascade.params if p.default is not None} | dict(
         params or {}
     )
-    extents = dict(extents) | _indexed_ranks(cascade, extents, values)
+    extents = dict(extents) | indexed_ranks(cascade, extents, values)
     generator = torch.Generator().manual_seed(seed)
     given = dict(ranges or {})
     out = {}
@@ -93,70 +93,6 @@ def cascade_of(program: Any) -> Cascade:
             f"a cascade or a compiled operator is needed, and {type(program).__name__} came"
         )
     return cascade
-
-
-def shape_of(t: TensorDecl, extents: Mapping[str, int], params: Params) -> tuple[int, ...]:
-    """The shape that an input has at these extents; an axis such as `h//G` has as many points as it has values."""
-    shape = []
-    for dim, rank in zip(t.dims, t.ranks, strict=True):
-        if isinstance(dim, Index):
-            if dim.name not in extents:
-                raise KeyError(f"`extents` lacks `{dim.name}`, an index of `{t.name}`")
-            shape.append(extents[dim.name])
-        elif rank in extents:
-            shape.append(extents[rank])
-        else:
-            shape.append(_largest(dim, extents, params) + 1)
-    return tuple(shape)
-
-
-def _largest(dim: Expr, extents: Mapping[str, int], params: Params) -> int:
-    """The largest value of a declared subscript: subscripts are monotone in every index."""
-    points: list[dict[str, Number]] = [{**params, **{f"|{r}|": n for r, n in extents.items()}}]
-    for i in sorted(free(dim)):
-        points = [{**p, i: v} for p in points for v in range(extents[i])]
-    return max(eval_int(dim, p) for p in points)
-
-
-def _indexed_ranks(cascade: Cascade, extents: Mapping[str, int], params: Params) -> dict[str, int]:
-    """Extents that `extents` leaves out: one more than the largest affine subscript at such an axis."""
-    env: dict[str, Number] = {**params, **{f"|{r}|": n for r, n in extents.items()}}
-    inputs = {t.name: t for t in cascade.inputs}
-    iterates = {r.name: r.iterates for r in cascade.ranks if r.iterates is not None}
-    out: dict[str, int] = {}
-    for d in cascade.body:
-        for root in (d.expr, d.where, d.init):
-            for n in walk(root) if root is not None else ():
-                if not (isinstance(n, Read) and n.tensor in inputs):
-                    continue
-                for dim, sub in zip(inputs[n.tensor].dims, n.subs, strict=True):
-                    if (
-                        isinstance(dim, Index)
-                        and dim.name not in extents
-                        and not isinstance(sub, Index)
-                    ):
-                        top = _corner(sub, extents, iterates, env)
-                        if top is not None:
-                            out[dim.name] = max(out.get(dim.name, 0), top + 1)
-    return out
-
-
-def _corner(
-    sub: Expr, extents: Mapping[str, int], iterates: Mapping[str, str], env: Mapping[str, Number]
-) -> int | None:
-    """The largest value of a subscript at the corners of its index box; None if it is no such subscript."""
-    points = [dict(env)]
-    for i in sorted(free(sub)):
-        rank = i
-        while rank in iterates:
-            rank = iterates[rank]
-        if rank not in extents:
-            return None
-        points = [{**p, i: v} for p in points for v in {0, extents[rank] - 1}]
-    try:
-        return max(eval_int(sub, p) for p in points)
-    except (KeyError, ValueError):
-        return None
 
 
 def _draw(

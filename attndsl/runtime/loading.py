@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from attndsl.cascade.nodes import Cascade
-from attndsl.diagnostics import Diagnostic, DiagnosticError, did_you_mean
 from attndsl.frontend import load_cascades
+from attndsl.frontend.picking import pick
 from attndsl.frontend.reading import read_source
 from attndsl.runtime.operator import CompiledAttention
 from attndsl.source import Source
@@ -36,23 +35,3 @@ def compile(text: str, name: str | None = None, backend: str | None = None) -> C
 def _operator(source: Source, name: str | None, backend: str | None) -> CompiledAttention:
     cascade = pick(load_cascades(source), name, source)
     return CompiledAttention(cascade, backend=backend, header=f"source: {source.name}")
-
-
-def pick(cascades: tuple[Cascade, ...], name: str | None, source: Source) -> Cascade:
-    """The attention called `name`, or the only one."""
-    names = [c.name for c in cascades]
-    listed = ", ".join(f"`{n}`" for n in names)
-    if name is None:
-        if len(cascades) == 1:
-            return cascades[0]
-        title = (
-            "no attention in this program" if not names else "several attentions in this program"
-        )
-        help = f"pass `name=`, one of {listed}" if names else "write `attention NAME(…) -> … { … }`"
-        raise DiagnosticError(Diagnostic("A0201", f"{source.name}: {title}", help=help))
-    if name not in names:
-        help = did_you_mean(name, names) or f"there are {listed}"
-        raise DiagnosticError(
-            Diagnostic("A0201", f"{source.name}: there is no attention `{name}`", help=help)
-        )
-    return cascades[names.index(name)]

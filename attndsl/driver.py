@@ -1,0 +1,287 @@
+"""The compiler on one page: every step from a program's text to machine code, named, timed and dumpable.
+
+    text    -parse->     syntax tree
+            -cascade->   cascade           names checked, sugar removed, every sum written out, `start` explicit
+            -gradient->  cascade           with what the backward pass needs; and the backward pass, a cascade too
+            -tile->      plans             kernels, tile by tile, for each pass
+            -kernel->    NAME.py           one readable Triton module
+            -binary->    PTX and cubin     for each kernel and target; and NAME.json, the facts
+
+Neither torch nor Triton is imported here: `check` starts fast, and machine code is made in processes of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attndsl.diagnostics import Diagnostic, DiagnosticError
+from attndsl.frontend import CheckResult, ast, check, format_source, parse, print_ast
+from attndsl.frontend import check_file as check_tree
+from attndsl.frontend.reading import decode as decode_source
+from attndsl.frontend.reading import read_source
+from attndsl.source import Source
+
+if TYPE_CHECKING:
+    from attndsl.cascade.autodiff import Gradient
+    from attndsl.cascade.nodes import Cascade
+    from attndsl.schedule.tile import Plan
+    from attndsl.sizes import Sizes
+    from attndsl.verification import VerifyReport
+
+STEPS = ("parse", "cascade", "gradient", "tile", "kernel", "binary")
+
+T = TypeVar("T")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What machine code is made for: the inputs' dtype, the extents of query and key dims and of value dims."""
+
+    dtype: str = "bf16"
+    head_dim: int | None = None
+    value_dim: int | None = None
+    backward: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One attention on its way: what the steps have found so far."""
+
+    source: Source
+    cascade: Cascade
+    """As it was written, without sugar."""
+    shifted: Cascade
+    """With the position of the first query as a parameter."""
+    warnings: tuple[Diagnostic, ...] = ()
+    gradient: Gradient | None = None
+    forward: Plan | None = None
+    backward: Plan | None = None
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The passes that are scheduled."""
+        return tuple(p for p in (self.forward, self.backward) if p is not None)
+
+    def extents(self, known: Sizes) -> dict[str, int]:
+        """Extents of the backward pass's own indices too."""
+        from attndsl.cascade.bind import eval_int
+
+        out = dict(known.extents)
+        for r in self.gradient.backward.ranks if self.gradient is not None else ():
+            if r.name not in out:
+                if r.iterates is not None:
+                    out[r.name] = out[r.iterates]
+                elif r.extent is not None:
+                    env = {**known.params, **{f"|{k}|": n for k, n in out.items()}}
+                    out[r.name] = eval_int(r.extent, env)
+        return out
+
+
+@dataclass(slots=True)
+class CompileReport:
+    """What a compilation left: files, facts about them, seconds by step, and warnings."""
+
+    files: tuple[Path, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+# --- the steps -----------------------------------------------------------------------------------
+
+
+def lower(source: Source, tree: ast.File, name: str | None) -> Program:
+    """One attention of a file as a cascade.
+
+    Raises: DiagnosticError if any of them is refused, or there is none of this name.
+    """
+    from attndsl.cascade.domains import apply_start
+    from attndsl.frontend.picking import pick
+
+    result = check_tree(tree)
+    if not result.ok:
+        raise DiagnosticError(result.diagnostics)
+    cascade = pick(result.cascades, name, source)
+    return Program(source, cascade, apply_start(cascade), result.diagnostics)
+
+
+def differentiate(program: Program) -> Program:
+    """With the backward pass as a cascade."""
+    from attndsl.cascade.autodiff import differentiate as gradient
+
+    return replace(program, gradient=gradient(program.shifted))
+
+
+def schedule(program: Program) -> Program:
+    """With the kernels of each pass.
+
+    Raises: DiagnosticError (A04xx) where no schedule is legal.
+    """
+    from attndsl.schedule import Refused, plan_backward, plan_forward
+    from attndsl.schedule.refusals import diagnose
+
+    g = program.gradient
+    try:
+        if g is None:
+            return replace(program, forward=plan_forward(program.shifted))
+        return replace(
+            program,
+            forward=plan_forward(g.forward, g.residuals),
+            backward=plan_backward(g.forward, g.backward, g.gradients),
+        )
+    except Refused as refused:
+        raise DiagnosticError([*program.warnings, diagnose(program.cascade, refused)]) from None
+
+
+# --- a file, all the way -------------------------------------------------------------------------
+
+
+def compile_file(
+    path: Path,
+    name: str | None = None,
+    *,
+    out: Path,
+    targets: tuple[str, ...] = ("sm_80", "sm_90"),
+    options: CompileOptions | None = None,
+    progress: Progress = lambda step: None,
+    dump: Collection[str] = (),
+    on_dump: Callable[[str, str], None] = lambda step, text: None,
+    stop_after: str | None = None,
+) -> CompileReport:
+    """Compile one attention of a file into the folder `out`.
+
+        compile_file(Path("examples/alibi.attn"), out=Path("build/alibi")).files
+        # alibi.py  alibi_forward.sm_80.ptx  alibi_forward.sm_80.cubin  …  alibi.json
+
+    `dump` names steps whose result `on_dump(step, text)` gets as soon as they are done; `stop_after`
+    names the last step to run.
+
+    Raises: DiagnosticError if the program or its schedule is refused, CallError (A0510) where no
+    tile fits a target, OSError if a file cannot be read or written.
+    """
+    from attndsl import output
+
+    options = options or CompileOptions()
+    report = CompileReport()
+    step = Steps(report.timings, progress, dump, on_dump, stop_after)
+    try:
+        source = read_source(path)
+        tree = step("parse", lambda: parse(source), print_ast)
+        program = step("cascade", lambda: lower(source, tree, name), output.show_cascade)
+        report.diagnostics = program.warnings
+        if options.backward:
+            program = step("gradient", lambda: differentiate(program), output.show_gradient)
+        program = step("tile", lambda: schedule(program), output.show_plans)
+        text = step("kernel", lambda: output.module_text(program, options), str)
+        module = output.write_module(out, program, text)
+        report.files = (module,)
+        kernels = step(
+            "binary",
+            lambda: output.machine_code(module, program, targets, options),
+            output.show_kernels,
+        )
+        files, report.facts = output.write_rest(module, program, options, kernels)
+        report.files += files
+    except Stopped:
+        pass
+    return report
+
+
+class Stopped(Exception):
+    """The step to stop after is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Runs steps: reports, times and dumps each, and stops where asked to."""
+
+    timings: dict[str, float]
+    progress: Progress
+    dump: Collection[str]
+    on_dump: Callable[[str, str], None]
+    stop_after: str | None
+
+    def __call__(self, name: str, work: Callable[[], T], show: Callable[[T], str]) -> T:
+        self.progress(name)
+        begin = time.perf_counter()
+        result = work()
+        self.timings[name] = time.perf_counter() - begin
+        if name in self.dump:
+            self.on_dump(name, show(result).rstrip("\n"))
+        if name == self.stop_after:
+            raise Stopped
+        return result
+
+
+# --- what else the command line asks -------------------------------------------------------------
+
+
+def check_file(path: Path) -> CheckResult:
+    """All findings about a file; a mistake in it does not raise."""
+    try:
+        return check(read_source(path))
+    except DiagnosticError as error:
+        return CheckResult((), tuple(error.diagnostics))
+
+
+def decode(data: bytes, name: str) -> str:
+    """The text of a file's bytes.
+
+    Raises: DiagnosticError (A0110) if they are not UTF-8.
+    """
+    return decode_source(data, name).text
+
+
+def format_text(text: str, name: str = "<stdin>") -> str:
+    """A program in the standard layout.
+
+    Raises: DiagnosticError (A01xx) if it does not parse.
+    """
+    return format_source(Source(name, text))
+
+
+def load(path: Path, name: str | None = None, *, backward: bool = True) -> Program:
+    """One attention of a file, scheduled.
+
+    Raises: DiagnosticError if the program or its schedule is refused, OSError if it cannot be read.
+    """
+    source = read_source(path)
+    program = lower(source, parse(source), name)
+    return schedule(differentiate(program) if backward else program)
+
+
+def explain(path: Path, name: str | None = None, *, backward: bool = False) -> str:
+    """What a program becomes, to be read: its cascade, its kernels and why, what they cost."""
+    from attndsl.explain import explanation
+
+    return explanation(load(path, name, backward=backward))
+
+
+def explain_facts(path: Path, name: str | None = None, *, backward: bool = False) -> dict[str, Any]:
+    """The same for programs."""
+    from attndsl.explain import facts
+
+    return facts(load(path, name, backward=backward))
+
+
+def verify(
+    path: Path,
+    name: str | None = None,
+    *,
+    dtypes: tuple[str, ...] = (),
+    extents: dict[str, int] | None = None,
+    seed: int = 0,
+    progress: Progress = lambda step: None,
+) -> VerifyReport:
+    """Run a program's kernels, forward and backward, against the float64 reference.
+
+    Raises: DiagnosticError if the program or its schedule is refused, CallError if `extents` do not fit it.
+    """
+    from attndsl.verification import verify as run
+
+    return run(path, name, dtypes=dtypes, extents=extents or {}, seed=seed, progress=progress)
