@@ -262,8 +262,9 @@ class _Walk:
             case Reduction.SUM:
                 yield from self.go(e.body, inside)
             case Reduction.MAX | Reduction.MIN:
-                assert e is self.define.expr, "inner maxima have been named"
-                hit = Compare("==", e.body, self.result)
+                # a maximum that stands inside (of a recurrence, of an equation) has no name
+                value = self.result if e is self.define.expr else self.again(e)
+                hit = Compare("==", e.body, value)
                 one = Select(hit, ONE, ZERO)
                 ties = self.again(replace(e, op=Reduction.SUM, body=one))
                 yield from self.times(e.body, inside, monomial(_b("/", one, ties)))
@@ -288,13 +289,11 @@ class _Walk:
 
     def solve(self, e: Solve, so_far: Leaf) -> Iterator[Leaf]:
         """The implicit function theorem: F(x, t) = 0 gives dx/dt = -F_t / F_x."""
-        assert e is self.define.expr, "inner roots have been named"
+        value = self.value(e)
         balance = _b("-", e.equation.left, e.equation.right)
 
         def at_root(x: Expr) -> Expr:
-            return rewrite(
-                x, lambda n: self.result if isinstance(n, Local) and n.name == e.var else None
-            )
+            return rewrite(x, lambda n: value if isinstance(n, Local) and n.name == e.var else None)
 
         by_unknown = _Walk(self.define, frozenset(), e.var, self.domains, self.fresh)
         slope: Expr | None = None

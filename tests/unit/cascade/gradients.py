@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from attndsl.cascade.autodiff import Gradient, differentiate
-from attndsl.cascade.domains import apply_start
+from attndsl.cascade.domains import apply_start, explicit_domains
 from attndsl.cascade.interpreter import interpret
 from attndsl.cascade.nodes import Cascade
 from attndsl.cascade.printer import print_expr
-from attndsl.cascade.verify import verify
+from attndsl.cascade.verify import verify, verify_types
 from attndsl.frontend import load_cascades
 from attndsl.source import Source
 
@@ -22,8 +22,9 @@ def derived(text: str, shifted: bool = False) -> tuple[Cascade, Gradient]:
     """The program of a text and its gradient, both well-formed; `shifted` if a call gives `start`."""
     (cascade,) = load_cascades(Source("test.attn", text))
     gradient = differentiate(apply_start(cascade) if shifted else cascade)
-    verify(gradient.forward)
-    verify(gradient.backward)
+    for program in (gradient.forward, gradient.backward):
+        verify(program)
+        verify_types(program)
     return cascade, gradient
 
 
@@ -56,6 +57,14 @@ def agree(
     got = interpret(
         gradient.backward, taken, {n: v for n, v in params.items() if n in known}, start=start
     )
+    plain = interpret(
+        explicit_domains(gradient.backward),
+        taken,
+        {n: v for n, v in params.items() if n in known},
+        start=start,
+    )
+    for name, value in got.items():
+        torch.testing.assert_close(plain[name], value, msg=lambda m: f"explicit domains: {m}")
     result = {n: got[gradient.gradients[n]] for n in floats}
     for (name, mine), theirs in zip(result.items(), want, strict=True):
         expected = torch.zeros_like(mine) if theirs is None else theirs

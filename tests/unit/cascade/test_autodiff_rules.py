@@ -142,6 +142,15 @@ def test_recurrences_run_backwards(step: str) -> None:
     agree(text, {"a": numbers(5), "x": numbers(5, seed=1), "h0": numbers(seed=2)})
 
 
+def test_recurrences_with_maxima_of_their_past() -> None:
+    text = head(
+        "x[t,e], g[t]",
+        "O[t,e]",
+        "H[t,e] = tanh(H[t-1,e] - g[t] * max[c](H[t-1,c])) + x[t,e]   init 0   O[t,e] = H[t,e] ** 2",
+    )
+    agree(text, {"x": numbers(5, 3), "g": numbers(5, seed=1)})
+
+
 def test_recurrences_read_each_other() -> None:
     text = head(
         "x[t,e], g[t]",
