@@ -648,10 +648,14 @@ class _Printer:
             self.emit(f"{tensor} += {amount}.sum()")
             return
         at = self.names.new(f"{s.value}_to")
-        self.emit(f"{at} = (")
-        for t in index:
-            self.emit(f"    {align(t, dims).code}.expand{self.shape(dims)},")
-        self.emit(")")
+        places = [align(t, dims).code for t in index]
+        if len(places) == 1:
+            self.emit(f"{at} = ({places[0]},)")
+        else:
+            self.emit(f"{at} = (")
+            for place in places:
+                self.emit(f"    {place},")
+            self.emit(")")
         self.emit(f"{tensor}.index_put_({at}, {amount}, accumulate=True)")
 
 

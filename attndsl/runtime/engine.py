@@ -22,7 +22,7 @@ from attndsl.cascade.nodes import Cascade, Index
 from attndsl.runtime.checks import INTS, TensorCheck
 from attndsl.runtime.ranges import RangeCheck
 from attndsl.runtime.stages import Planner, Stage
-from attndsl.runtime.starts import StartKind, with_start
+from attndsl.runtime.starts import StartKind, shifted_scan, with_start
 
 # Calls that are remembered; programs with ever new shapes must not fill the memory.
 MOST_CALLS = 4096
@@ -67,6 +67,7 @@ class Engine:
         self.header = header
         self.names = tuple(t.name for t in cascade.inputs)
         self.shifted = bool(shifted_indices(cascade))
+        self.scanned = shifted_scan(cascade)
         self.check = TensorCheck(cascade)
         self.ranges = RangeCheck(cascade)
         self.calls: dict[Any, Prepared] = {}
@@ -77,11 +78,14 @@ class Engine:
 
     def backend_of(self, device: torch.device) -> str:
         """Triton on CUDA (and on CPU in Triton's interpreter), else eager; unless one was asked for."""
-        if self.backend is not None:
-            return self.backend
-        if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-            return "triton"
-        return "eager"
+        runs = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+        if self.backend == "triton" and not runs:
+            raise CallError(
+                "A0501",
+                f"{self.cascade.name}: the backend is `triton`, and the tensors are on {device}",
+                help='move them to a GPU, set TRITON_INTERPRET=1, or load with backend="eager"',
+            )
+        return self.backend or ("triton" if runs else "eager")
 
     def stage(self, kind: StartKind, wrt: tuple[str, ...], backend: str) -> Stage:
         """The generated functions of one way of calling; made when first asked for."""
@@ -100,9 +104,8 @@ class Engine:
     ) -> Prepared:
         """What is known about a call before its values are looked at."""
         key: Any = (
-            *((x.shape, x.dtype) for x in given),
-            given[0].device,
-            start.how,
+            *((x.shape, x.dtype, x.device) for x in given),
+            start.how if start.at is None else (start.at.shape, start.at.dtype, start.at.device),
             *params,
             wrt,
         )
@@ -117,6 +120,8 @@ class Engine:
                 if len(self.calls) >= MOST_CALLS:
                     self.calls.clear()
                 self.calls[key] = found
+        if start.how == "int" and self.scanned is not None:
+            self.check_scans(start)  # its value is no part of the key
         if self.ranges.gathers and start.how != "tensor":
             at = found.params.get(START, 0) if start.how != "int" else start.value
             self.ranges(found.binding, int(at or 0))
@@ -138,6 +143,8 @@ class Engine:
         shifts = resolve_start(self.cascade, binding, at)
         if start.how in ("end", "int"):
             numbers[START] = next(iter(shifts.values()), 0)
+        if start.how == "tensor" or (start.how == "end" and numbers[START]):
+            self.check_scans(start)
         stage = self.stage_for(given, start, wrt)
         extents = stage.extents(binding.extents, numbers)
         return Prepared(stage, self.names, extents, numbers, binding)
@@ -149,6 +156,15 @@ class Engine:
         return self.stage(
             kind, tuple(wrt.split(",")) if wrt else (), self.backend_of(given[0].device)
         )
+
+    def check_scans(self, start: Start) -> None:
+        if self.scanned is not None and (start.how != "int" or start.value):
+            raise CallError(
+                "A0505",
+                f"{self.cascade.name}: `{self.scanned}` runs over its index from the beginning, and"
+                " `start` is not 0",
+                help="what came before is a state, which `start` cannot stand for",
+            )
 
     def check_start(self, start: Start, given: Sequence[Tensor], binding: Binding) -> None:
         assert start.at is not None

@@ -63,6 +63,12 @@ class CompiledAttention:
         outputs = ", ".join(f"{o.name}[{','.join(o.indices)}]" for o in self.cascade.outputs)
         return f"<attndsl {self.cascade.name}({inputs}) -> {outputs}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self.cascade, self._engine.backend, self._engine.header)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledAttention:
+        return self  # it holds nothing that a copy of a model would want apart
+
     @property
     def name(self) -> str:
         """The name of the program."""
@@ -235,3 +241,7 @@ class CompiledAttention:
         numbers = self._given(params)
         check_assumes(self.cascade, inputs, numbers)
         interpret(self.cascade, inputs, numbers, start=start, debug=True)
+
+
+def _rebuilt(cascade: Cascade, backend: str | None, header: str) -> CompiledAttention:
+    return CompiledAttention(cascade, backend=backend, header=header)

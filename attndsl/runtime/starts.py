@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from attndsl.callerrors import CallError
-from attndsl.cascade.domains import START, apply_start
+from attndsl.cascade.domains import START, apply_start, shifted_indices
 from attndsl.cascade.nodes import (
     Cascade,
     Define,
@@ -19,10 +19,13 @@ from attndsl.cascade.nodes import (
     Expr,
     Index,
     Param,
+    Position,
     Read,
+    Reduce,
     TensorDecl,
 )
-from attndsl.cascade.walk import free, rewrite
+from attndsl.cascade.types import time_axis
+from attndsl.cascade.walk import free, rewrite, walk
 
 StartKind: TypeAlias = Literal["none", "int", "tensor"]
 
@@ -82,3 +85,33 @@ def _per_batch(e: Expr | None, b: str, carrying: Mapping[str, bool]) -> Expr | N
                 return None
 
     return None if e is None else rewrite(e, rule)
+
+
+def shifted_scan(cascade: Cascade) -> str | None:
+    """A scan or recurrence that runs over a shifted index, `H[t,e]` or `C[i]` of `sum[l : l <= i]`.
+
+    Its first point would have a past that the call does not give.
+    """
+    shifted = {i for i, _ in shifted_indices(cascade)}
+    ranks = {r.name: r.iterates for r in cascade.ranks}
+    running: dict[str, set[int]] = {}  # axes over which a tensor runs, by tensor
+    for d in cascade.body:
+        time = time_axis(d)
+        over = {time[0]} if time is not None else set()
+        for n in walk(d.expr):
+            if isinstance(n, Reduce) and n.where is not None:
+                bound = {ranks.get(i) or i for i in n.indices}
+                over |= {
+                    i for i in d.indices if (ranks.get(i) or i) in bound and i in free(n.where)
+                }
+        running[d.tensor] = {d.indices.index(i) for i in over}
+        if over & shifted:
+            return d.tensor
+        for e in (d.expr, d.where, d.init):
+            for n in walk(e) if e is not None else ():
+                own = running.get(n.tensor, set()) if isinstance(n, Read) else set()
+                subs = [n.subs[k] for k in own] if isinstance(n, Read) else []
+                if any(isinstance(x, Index | Position) and x.name in shifted for x in subs):
+                    assert isinstance(n, Read)
+                    return n.tensor
+    return None

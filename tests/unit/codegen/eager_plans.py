@@ -27,11 +27,15 @@ from attndsl.schedule.tile import (
     Declare,
     Dot,
     Fold,
+    For,
+    HostSum,
     Load,
+    Loop,
     Origin,
     Plan,
     Range,
     Role,
+    Scatter,
     Stmt,
     Store,
     Sweep,
@@ -152,3 +156,127 @@ def causal_forward(slope: bool = False, group: bool = False) -> Plan:
         Buffer("LSE", ("b", "h", "i"), BufferKind.OUTPUT),
     )
     return Plan("causal", buffers, (program,), (("G", INT),) if group else ())
+
+
+def bias_table() -> Plan:
+    """`out[h,i] = sum[j : |i - j| < w[h]](table[i - j + n - 1])`, and how often each entry was read.
+
+    Everything that a gather, a scatter, a guard and a bound of its own for each head need.
+    """
+    at = sub(op("+", sub(p("i"), p("j")), Extent("i")), Const(1))
+    inside = Logic(
+        "and",
+        (
+            Compare("<", Call("abs", (sub(p("i"), p("j")),)), Val("w")),
+            Compare("<", p("j"), Extent("j")),
+        ),
+    )
+    first = Call("max", (sub(Origin("i"), Val("w")), Const(0)))
+    lo = mul(op("//", first, Block("j")), Block("j"))
+    hi = Call("min", (op("+", op("+", Origin("i"), Block("i")), Val("w")), Extent("j")))
+    body: tuple[Stmt, ...] = (
+        Compute("seen", ("i", "j"), BOOL, inside),
+        Load("t", ("i", "j"), F, "table", (at,), (), "seen"),
+        Fold("ts", ("i",), Reduction.SUM, "t", "j"),
+        Assign("total", op("+", Val("total"), Val("ts"))),
+        Compute("one", ("i", "j"), F, Select(Val("seen"), Const(0.5), Const(0.0))),
+        Scatter("count", (at,), "one", "scale", ("i", "j"), "seen"),
+    )
+    program = TileProgram(
+        name="bias",
+        axes=(
+            Axis("h", "h", Role.GRID),
+            Axis("i", "i", Role.TILE),
+            Axis("j", "j", Role.STREAM),
+        ),
+        reads=("table", "window"),
+        writes=("out", "count"),
+        params=(),
+        prologue=(
+            Load("w", (), INT, "window", (p("h"),)),
+            Compute("scale", (), F, Const(float(2**20))),
+            Compute("lo", (), INT, lo),
+            Compute("hi", (), INT, hi),
+            Declare("total", ("i",), F, Const(0.0)),
+        ),
+        loops=(),
+        sweep=Sweep("j", (Range("lo", "hi", True, body),)),
+        epilogue=(Store("out", ps("h", "i"), "total", ("i",)),),
+    )
+    scale = TileProgram(
+        name="scale",
+        axes=(),
+        reads=(),
+        writes=("unit",),
+        params=(),
+        prologue=(
+            Compute("u", (), F, Const(float(2**20))),
+            Store("unit", (), "u", ()),
+        ),
+        loops=(),
+        sweep=None,
+        epilogue=(),
+    )
+    buffers = (
+        Buffer("table", ("n",), BufferKind.INPUT),
+        Buffer("window", ("h",), BufferKind.INPUT, INT),
+        Buffer("out", ("h", "i"), BufferKind.OUTPUT),
+        Buffer("count", ("n",), BufferKind.FIXED, INT),
+        Buffer("unit", (), BufferKind.TEMP),
+        Buffer("counted", ("n",), BufferKind.OUTPUT),
+    )
+    return Plan("bias", buffers, (program, scale, HostSum("counted", "count", (), "unit")), ())
+
+
+def grouped_values() -> Plan:
+    """`S[g,j,f] = sum over the heads h of group g, and over i, of W[h,i,j] * V[h,i,f]`, column by column."""
+    inner: tuple[Stmt, ...] = (
+        Load("w", ("j", "i"), F, "W", ps("h", "i", "j"), ("i", "j")),
+        Load("v", ("i", "f"), F, "V", ps("h", "i", "f"), ("i",)),
+        AccDot("s", "w", "v", "i", "V"),
+        For(
+            "c",
+            (
+                Load("vc", ("i",), F, "V", ps("h", "i", "c"), ("i",)),
+                Compute("x", ("j", "i"), F, mul(Val("w"), Val("vc"))),
+                Fold("xs", ("j",), Reduction.SUM, "x", "i"),
+                Assign("again", op("+", Val("again"), Val("xs"))),
+            ),
+        ),
+    )
+    lo = mul(p("g"), Param("G"))
+    program = TileProgram(
+        name="grouped",
+        axes=(
+            Axis("g", "g", Role.GRID),
+            Axis("j", "j", Role.TILE),
+            Axis("h", "h", Role.LOOP),
+            Axis("i", "i", Role.STREAM),
+            Axis("f", "f", Role.FULL),
+            Axis("c", "f", Role.POINT),
+        ),
+        reads=("W", "V"),
+        writes=("S", "T"),
+        params=("G",),
+        prologue=(
+            Compute("lo", (), INT, lo),
+            Compute("hi", (), INT, op("+", lo, Param("G"))),
+            Compute("zero", (), INT, Const(0)),
+            Compute("all", (), INT, Extent("i")),
+            Declare("s", ("j", "f"), F, Const(0.0)),
+            Declare("again", ("j",), F, Const(0.0)),
+        ),
+        loops=(Loop("h", "lo", "hi", ()),),
+        sweep=Sweep("i", (Range("zero", "all", False, inner),)),
+        epilogue=(
+            Store("S", ps("g", "j", "f"), "s", ("j",)),
+            Store("T", ps("g", "j"), "again", ("j",)),
+        ),
+    )
+    buffers = (
+        Buffer("W", ("h", "i", "j"), BufferKind.INPUT),
+        Buffer("V", ("h", "i", "f"), BufferKind.INPUT),
+        Buffer("S", ("g", "j", "f"), BufferKind.OUTPUT, like="V"),
+        Buffer("T", ("g", "j"), BufferKind.OUTPUT),
+    )
+    return Plan("grouped", buffers, (program,), (("G", INT),))

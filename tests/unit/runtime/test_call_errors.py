@@ -137,6 +137,40 @@ def test_unknown_backend_and_names() -> None:
         attndsl.compile(ALIBI, name="alibis")
 
 
+FORGET = """
+attention forget(Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f], logf[b,h,j]) -> O[b,h,i,f] {
+  batch b, h
+  C[j]   = sum[l : l <= j](logf[l])
+  S[i,j] = Q[i,e] * K[j,e] + C[i] - C[j]   where j <= i
+  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+}
+"""
+
+
+def test_a_scan_from_the_beginning_takes_no_start() -> None:
+    op = compiled(FORGET)
+    q, k, v = torch.randn(3, 1, 2, 9, 8)
+    x = (q, k, v, torch.randn(1, 2, 9))
+    assert torch.equal(op(*x, start=0), op(*x))
+    for start in (1, torch.tensor([1])):
+        with pytest.raises(CallError, match="`C` runs over its index from the beginning"):
+            op(*x, start=start)
+
+
+def test_triton_is_not_replaced_silently() -> None:
+    with pytest.raises(CallError, match=r"the backend is `triton`, and the tensors are on cpu"):
+        compiled(ALIBI, "triton")(Q, K, V, S)
+
+
+def test_a_cached_call_is_checked_again_where_it_differs() -> None:
+    op = compiled(ALIBI)
+    q, k, v, s = alibi_inputs(1, 21)
+    op(q, k, v, s, start=torch.tensor([3, 4]))
+    for bad in (torch.tensor([3.0, 4.0]), torch.tensor([3])):
+        with pytest.raises(CallError):
+            op(q, k, v, s, start=bad)
+
+
 def test_a_program_without_schedule_is_refused_with_a_diagnostic() -> None:
     op = attndsl.compile(
         "attention rnn(K[b,t,e], V[b,t,e]) -> O[b,t,e] { batch b\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -145,6 +148,37 @@ def test_start_is_shifted_in_the_backward_pass_too() -> None:
         strict=True,
     ):
         close(g, w, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "start"), [(0, 0, None), (0, 5, "end"), (5, 0, 0), (5, 3, 1), (3, 5, 9)]
+)
+def test_empty_and_odd_lengths(n: int, m: int, start: int | str | None) -> None:
+    op = compiled(ALIBI)
+    inputs = alibi_inputs(n, m, grad=True)
+    o, lse = op(*inputs, start=start)
+    ro, rlse = op.reference(*inputs, start=start)
+    close(o, ro)
+    close(lse, rlse)
+    got = torch.autograd.grad(o.sum(), inputs)
+    want = torch.autograd.grad(ro.sum(), inputs, allow_unused=True)
+    for g, w, x in zip(got, want, inputs, strict=True):
+        close(g, torch.zeros_like(x) if w is None else w, 1e-4)
+
+
+def test_no_batch_entry() -> None:
+    q, k, v, s = (x[:0] if x.dim() > 1 else x for x in alibi_inputs(5, grad=True))
+    o, _ = compiled(ALIBI)(q, k, v, s)
+    assert o.shape == (0, 4, 5, 12)
+    assert torch.equal(torch.autograd.grad(o.sum(), s)[0], torch.zeros(4))
+
+
+def test_copies_of_a_model_that_holds_it() -> None:
+    op = compiled(ALIBI)
+    assert copy.deepcopy({"op": op})["op"] is op
+    again = pickle.loads(pickle.dumps(op))
+    x = alibi_inputs()
+    assert torch.equal(again(*x)[0], op(*x)[0])
 
 
 # --- PyTorch's machinery ---
