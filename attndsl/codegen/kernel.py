@@ -129,7 +129,7 @@ class Section:
 @dataclass(slots=True)
 class _Value:
     text: Text
-    zero: frozenset[str] = frozenset()  # FULL axes in whose padding the value is 0
+    zero: frozenset[str] = frozenset()  # axes past whose end the value is 0
     tensor: str | None = None  # the tensor from which it was loaded
 
 
@@ -157,6 +157,7 @@ class KernelPrinter:
     _masks: list[dict[str, str]] = field(default_factory=lambda: [{}])
     _lines: list[str] = field(default_factory=list)
     _indent: int = 0
+    _masked: bool = False  # whether tiles may reach past the end
     _line: tuple[str, int] | None = None
 
     # --- what the kernel takes -----------------------------------------------------------------------------------
@@ -387,7 +388,9 @@ class KernelPrinter:
                 self._line = None
                 self._emit(f"{origin} = tl.multiple_of({origin}, {block})")
                 self._emit(f"{axis} = {origin} + {self._offsets[sweep.axis]}")
+                self._masked = r.masked
                 self._body(r.body)
+                self._masked = False
                 self._masks.pop()
                 self._indent -= 1
         for _ in self.program.loops:
@@ -488,7 +491,7 @@ class KernelPrinter:
         return Text(f"tl.broadcast_to({broadcast(text, dims)}, {self._shape(dims)})", dims, kind)
 
     def _vanishes(self, e: Expr | Val | Block | Origin, axis: str) -> bool:
-        """Whether an expression is surely 0 in the padding of a FULL axis."""
+        """Whether an expression is surely 0 past the end of an axis."""
         from attndsl.cascade.nodes import Binary, Unary
 
         match e:
@@ -540,7 +543,12 @@ class KernelPrinter:
         dims = self.order(frozenset({kept, over}))
         text = value.text
         code = text.code
-        if self.program.axis(over).role is Role.FULL and over not in value.zero:
+        role = self.program.axis(over).role
+        # The schedule masks weights. What they multiply must be finite there besides, and `v / y` past the end is not.
+        open_end = (
+            self._masked and role is Role.STREAM and self.program.axis(kept).role is Role.FULL
+        )
+        if (role is Role.FULL or open_end) and over not in value.zero:
             code = f"tl.where({self._mask((over,), dims)}, {broadcast(self._printer.number(text), dims)}, 0.0)"
             text = Text(code, dims, DType.FLOAT)
         if text.dims != dims:
@@ -744,11 +752,11 @@ class KernelPrinter:
         other = "0.0" if s.dtype is DType.FLOAT else "0"
         arguments = [self._spread(pointers, dims)]
         arguments += [] if mask is None else [f"mask={mask}", f"other={other}"]
-        full = frozenset(d for d in dims if self.program.axis(d).role is Role.FULL)
+        zero = frozenset(d for d in dims if d in s.bounds or self.program.axis(d).role is Role.FULL)
         name = self._name(s.name)
         self._emit_call(f"{name} = ", "tl.load", arguments)
         text = Text(name, dims, s.dtype, stored=s.dtype is DType.FLOAT)
-        self._values[s.name] = _Value(text, full, s.tensor)
+        self._values[s.name] = _Value(text, zero, s.tensor)
 
     def _reach(self, s: Reach) -> None:
         here = tuple(
