@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import keyword
 from dataclasses import dataclass
 
 from attndsl.cascade.nodes import Cascade
@@ -59,6 +60,13 @@ def check_file(file: ast.File) -> CheckResult:
                 "A0202", f"attention `{name}` is written twice", item.name.span, "the second one"
             )
         seen.add(name)
+        if keyword.iskeyword(name):
+            report.error(
+                "A0201",
+                f"`{name}` cannot name an attention",
+                item.name.span,
+                "it is a keyword of Python, where the compiled function will live",
+            )
         cascade = lower_attention(item, defs, report)
         if cascade is not None:
             cascades.append(cascade)

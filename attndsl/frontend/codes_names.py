@@ -225,9 +225,9 @@ O[i,f] = (A[i,j] if j <= i else B[i,j]) * V[j,f]""",
     ),
     ErrorInfo(
         "A0241",
-        "a normalizer that depends on an unknown",
-        "A normalizer is written out as tensors of its own, computed once. Inside a `solve` it may not depend "
-        "on the unknown.",
+        "a normalizer that depends on what is not known yet",
+        "A normalizer is written out as tensors of its own, computed once and before the statement. So it "
+        "may depend neither on the unknown of a `solve` around it, nor on the tensor that is being assigned.",
         "X[i] = solve[x : 0 <= x <= 1](sum[e](softmax[e](x * Q[i,e]) * K[i,e]) == 1)",
         "W[i,e] = softmax[e](Q[i,e]); X[i] = solve[x : 0 <= x <= 1](sum[e](x * W[i,e] * K[i,e]) == 1)",
     ),

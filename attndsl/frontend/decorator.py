@@ -25,6 +25,7 @@ from attndsl.cascade.nodes import Cascade
 from attndsl.diagnostics import Diagnostic, DiagnosticError
 from attndsl.frontend import ast
 from attndsl.frontend.parser import parse_axes, parse_expr, parse_subscripts
+from attndsl.frontend.vocabulary import TYPES
 from attndsl.source import Source, Span
 
 
@@ -197,6 +198,15 @@ class _Reader:
                 slice=py.Tuple(elts=[py.Constant(value=str()) as axes, py.Name() as kind]),
             ):
                 return self.axes(axes), ast.Ident(kind.id, span=self.span(kind))
+            case py.Subscript(
+                value=py.Name(id="Tensor") | py.Attribute(attr="Tensor"), slice=inside
+            ) if not isinstance(inside, py.Constant):
+                # Annotations are read, not evaluated, and some tools take the quotes away.
+                *axes_of, last = inside.elts if isinstance(inside, py.Tuple) else [inside]
+                if isinstance(last, py.Name) and last.id in TYPES:
+                    kind_of = ast.Ident(last.id, span=self.span(last))
+                    return tuple(map(self.expr, axes_of)), kind_of
+                return tuple(map(self.expr, (*axes_of, last))), None
             case _:
                 self.refuse(
                     node, "an annotation is no declaration", 'expected `Tensor["b,h,i,e"]` or `int`'

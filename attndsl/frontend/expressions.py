@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from attndsl.cascade import nodes as ir
@@ -25,18 +24,31 @@ DEFAULT_ITERS = 32
 
 @dataclass(frozen=True, slots=True)
 class Env:
-    """What names stand for inside binders: cascade indices, and the unknowns of solves."""
+    """What names stand for inside binders: cascade indices, and the unknowns of solves.
+
+    `guards` are the conditions that hold where the expression is evaluated: a tensor made on the way must not be
+    computed outside of them.
+    """
 
     indices: Mapping[str, str] = field(default_factory=dict)
     locals: Mapping[str, str] = field(default_factory=dict)
+    guards: tuple[ir.Expr, ...] = ()
 
     def bind(self, names: Mapping[str, str]) -> Env:
         hidden = {k: v for k, v in self.locals.items() if k not in names}
-        return Env({**self.indices, **names}, hidden)
+        return Env({**self.indices, **names}, hidden, self.guards)
 
     def unknown(self, name: str, local: str) -> Env:
         hidden = {k: v for k, v in self.indices.items() if k != name}
-        return Env(hidden, {**self.locals, name: local})
+        return Env(hidden, {**self.locals, name: local}, self.guards)
+
+    def where(self, condition: ir.Expr | None) -> Env:
+        """The environment where a condition holds too."""
+        if condition is None:
+            return self
+        both = isinstance(condition, ir.Logic) and condition.op == "and"
+        parts = condition.args if isinstance(condition, ir.Logic) and both else (condition,)
+        return replace(self, guards=(*self.guards, *parts))
 
 
 class Expressions:
@@ -90,7 +102,8 @@ class Expressions:
                 return self.compare(e, env)
             case ast.IfExp():
                 cond = types.bool(self.lower(e.cond, env), e.cond.span, "`if`")
-                then, other = self.lower(e.then, env), self.lower(e.other, env)
+                then = self.lower(e.then, env.where(cond.expr))
+                other = self.lower(e.other, env.where(ir.Unary("not", cond.expr)))
                 kind = types.join(then.dtype, other.dtype, e.span, "`if … else`")
                 return Typed(ir.Select(cond.expr, then.expr, other.expr, span=e.span), kind)
             case ast.Call():
@@ -214,9 +227,9 @@ class Expressions:
     def reduce(self, e: ast.Big, env: Env) -> Typed:
         op = Reduction(e.op)
         inner, indices = self.bind(e, env)
-        body = self.lower(e.args[0], inner)
         filters = tuple(s.filter for s in e.subs if s.filter is not None)
         where = self.conjunction(filters, inner, "a filter")
+        body = self.lower(e.args[0], inner.where(where))
         if op in (Reduction.ANY, Reduction.ALL):
             self.types.bool(body, e.args[0].span, f"`{e.op}`")
         else:
@@ -347,5 +360,5 @@ def conjoin(parts: list[ir.Expr], span: Span | None) -> ir.Expr | None:
 
 def _negate(t: Typed, span: Span | None) -> Typed:
     if isinstance(t.expr, ir.Const):
-        return Typed(dataclasses.replace(t.expr, value=-t.expr.value, span=span), t.dtype)
+        return Typed(replace(t.expr, value=-t.expr.value, span=span), t.dtype)
     return Typed(ir.Unary("-", t.expr, span=span), t.dtype)

@@ -47,7 +47,7 @@ class _Lowering:
         )
         self.ranks = RankTable()
         self.normalizers = Normalizers(
-            self.names, self.ranks, scope.batch, report, lambda d: self.body.append(d)
+            self.names, self.ranks, scope, report, lambda d: self.body.append(d)
         )
         self.expander = Expander(defs=scope.defs, report=report)
         self.resolver = Resolver(scope, report)
@@ -213,7 +213,7 @@ class _Lowering:
             self.unbroken(tensor, recurrence, where)
         domain = self.domain(tensor, where, env)
         start = self.initial(tensor, recurrence, init, env)
-        value = self.value(tensor, expr, env, start)
+        value = self.value(tensor, expr, env.where(domain), start)
         tensor.dtype = value.dtype
         self.body.append(
             ir.Define(

@@ -22,6 +22,7 @@ from attndsl.cascade.nodes import DType, Reduction
 from attndsl.frontend import ast
 from attndsl.frontend.names import Namespace, RankTable
 from attndsl.frontend.report import Report
+from attndsl.frontend.scope import Scope
 from attndsl.frontend.typing import Typed
 from attndsl.source import Span
 
@@ -53,13 +54,13 @@ class Normalizers:
         self,
         names: Namespace,
         ranks: RankTable,
-        batch: tuple[str, ...],
+        scope: Scope,
         report: Report,
         emit: Callable[[ir.Define], None],
     ) -> None:
         self.names = names
         self.ranks = ranks
-        self.batch = batch
+        self.scope = scope
         self.report = report
         self.emit = emit
         self.groups: dict[tuple[ir.Expr, ir.Expr | None, tuple[str, ...]], Group] = {}
@@ -74,7 +75,9 @@ class Normalizers:
         arg = lowerer.types.number(lowerer.lower(e.args[0], env), e.args[0].span, f"`{e.op}`")
         filters = tuple(s.filter for s in e.subs if s.filter is not None)
         where = lowerer.conjunction(filters, env, "a filter")
-        self.check(e, arg.expr, where)
+        self.check(e, arg.expr, where, lowerer.target)
+        if not _is_plain(arg.expr):
+            where = self.guarded(arg.expr, where, env)
 
         names = self.canonical(arg.expr, where)
         score = walk.rename(arg.expr, names)
@@ -100,7 +103,16 @@ class Normalizers:
         e: ast.Big,
         arg: ir.Expr,
         where: ir.Expr | None,
+        target: str | None,
     ) -> None:
+        if target in walk.reads(arg):
+            raise self.report.error(
+                "A0241",
+                f"`{e.op}` depends on `{target}`, which is being assigned",
+                e.span,
+                "it would have to be computed anew at every step",
+                "write the normalizer out, with `exp`, `max` and `sum`",
+            )
         loose = [
             n.name
             for x in (arg, where)
@@ -125,15 +137,35 @@ class Normalizers:
                 "the domain of a tensor is over its own indices",
             )
 
+    def guarded(self, arg: ir.Expr, where: ir.Expr | None, env: Env) -> ir.Expr | None:
+        """The domain of a score of its own: the filter, and the conditions around the operator.
+
+        `softmax[j](S[t-1,j]) if t > 0 else 0` must not read `S[-1,j]` for being computed ahead.
+        """
+        from attndsl.frontend.expressions import conjoin
+
+        free = walk.free(arg)
+        inside = [
+            g
+            for g in env.guards
+            if walk.free(g) <= free and not any(isinstance(n, ir.Local) for n in walk.walk(g))
+        ]
+        return conjoin([*inside, *([where] if where is not None else [])], arg.span)
+
     def canonical(self, arg: ir.Expr, where: ir.Expr | None) -> dict[str, str]:
         """Names for the free indices outside the statement: a bound index is called after the rank it runs over."""
-        order = [b for b in self.batch if b in walk.free(arg)]
+        order = [b for b in self.scope.batch if b in walk.free(arg)]
         order += [i for i in _in_order(arg) if i not in order]
-        names: dict[str, str] = {}
+        ranks = {i: self.ranks.declared(i) if i in self.ranks else i for i in order}
+        names = {i: i for i in order if ranks[i] == i}
         for i in order:
-            rank = self.ranks.declared(i) if i in self.ranks else i
-            names[i] = rank if rank not in names.values() else i
-        return names
+            if i in names:
+                continue
+            names[i] = ranks[i]
+            if ranks[i] in {x for k, x in names.items() if k != i}:  # two indices over one rank
+                names[i] = i if i in self.scope.indices else self.names.fresh(ranks[i])
+                self.ranks.iterate(names[i], ranks[i], None)
+        return {i: names[i] for i in order}
 
     def group(
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from attndsl.frontend import ast
 from attndsl.frontend.report import Report
-from attndsl.frontend.scope import BodyTensor, constant
+from attndsl.frontend.scope import BodyTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _step(tensor: BodyTensor, own: ast.Ref | ast.Name, report: Report) -> Recurr
 def offset_from(e: ast.Expr, index: str) -> int | None:
     """`k` where `e` is `index + k`, else None."""
     if isinstance(e, ast.Binary) and e.op in ("+", "-") and ast.strip(e.left) == ast.Name(index):
-        value = constant(e.right)
-        if isinstance(value, int):
-            return value if e.op == "+" else -value
+        step = ast.strip(e.right)
+        if isinstance(step, ast.Num) and isinstance(step.value, int):
+            return step.value if e.op == "+" else -step.value
     return None

@@ -1,4 +1,5 @@
 """A body is read, not run: there are no loops."""
+# ruff: noqa: B007, F821
 
 from attndsl.frontend.annotations import Tensor
 

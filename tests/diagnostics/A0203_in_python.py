@@ -1,4 +1,5 @@
 """Places in a Python file."""
+# ruff: noqa: F821
 
 from attndsl.frontend.annotations import Tensor
 

@@ -1,5 +1,5 @@
 """Programs written as Python functions."""
-# ruff: noqa: F821, F841 — the bodies are the language, not Python
+# ruff: noqa: B007, F821, UP037 — the bodies are the language, and the quotes are wanted
 
 from __future__ import annotations
 
@@ -83,8 +83,25 @@ def test_every_statement_has_a_python_form() -> None:
     assert spec_from_function(everything).cascade == load_cascades(Source("t", text))[0]
 
 
+def unquoted(Q: Tensor[b, i, e], K: Tensor[b, j // 2, e], n: Tensor[j, int]) -> Tensor[b, i, j]:
+    batch(b)
+    S[i, j] = Q[i, e] * K[j // 2, e] * n[j]
+    return S
+
+
+def test_axes_without_quotes_mean_the_same() -> None:
+    # As some linters leave them where annotations are not evaluated.
+    text = """
+    attention unquoted(Q[b,i,e], K[b,j // 2,e], n[j]: int) -> S[b,i,j] {
+      batch b
+      S[i,j] = Q[i,e] * K[j // 2, e] * n[j]
+    }
+    """
+    assert spec_from_function(unquoted).cascade == load_cascades(Source("t", text))[0]
+
+
 class Holder:
-    def method(Q: Tensor["b,i,e"], K: Tensor["b,j,e"]):  # type: ignore[no-untyped-def]  # noqa: N805
+    def method(Q: Tensor["b,i,e"], K: Tensor["b,j,e"]):  # type: ignore[no-untyped-def]
         S[i, j] = Q[i, e] * K[j, e]
         return S[i, j]
 
@@ -159,7 +176,7 @@ def long_helper(Q: Tensor["i"]) -> Tensor["i"]:
     return O
 
 
-def odd_annotation(Q: "Tensor['i']") -> Tensor["i"]:  # noqa: UP037
+def odd_annotation(Q: "Tensor['i']") -> Tensor["i"]:
     O[i] = Q[i]
     return O
 

@@ -76,7 +76,8 @@ def test_a_long_header_is_broken() -> None:
 
 
 def test_defs_stay_together_or_apart_as_they_were() -> None:
-    text = "def a(x) = x\ndef b(x) = x\n\n# two\ndef c(x) = x\n\nattention f(X[i]) -> O[i] {\n  O[i] = a(b(c(X[i])))\n}\n"
+    defs = "def a(x) = x\ndef b(x) = x\n\n# two\ndef c(x) = x\n\n"
+    text = defs + "attention f(X[i]) -> O[i] {\n  O[i] = a(b(c(X[i])))\n}\n"
     assert format_source(text) == text
 
 

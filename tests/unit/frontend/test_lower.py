@@ -22,6 +22,7 @@ from attndsl.cascade.nodes import (
     Select,
     Solve,
 )
+from attndsl.cascade.verify import verify
 from attndsl.frontend import load_cascades
 from attndsl.source import Source
 
@@ -89,6 +90,7 @@ def test_every_program_of_the_examples_has_the_promised_form(contract: list[str]
                 if isinstance(n, Index | Position):
                     assert n.name in names, (c.name, n)
             assert all(r.iterates in declared for r in c.ranks if r.iterates is not None)
+            verify(c)
             for d in c.body:
                 assert walk.free(d.expr) <= set(d.indices), (c.name, d.tensor)
                 assert d.where is None or walk.free(d.where) <= set(d.indices)

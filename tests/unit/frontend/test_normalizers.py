@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from attndsl.cascade import walk
 from attndsl.cascade.nodes import Cascade, Solve
+from attndsl.cascade.verify import verify
 
 Load = Callable[[str], Cascade]
 Body = Callable[[str], list[str]]
@@ -160,3 +161,26 @@ def test_a_refused_statement_leaves_nothing_behind(look: Callable[[str], object]
     )
     result = look(text)
     assert [d.code for d in result.diagnostics] == ["A0212"]  # type: ignore[attr-defined]
+
+
+def test_conditions_around_it_are_the_domain_of_its_score(body: Body) -> None:
+    lines = body(program("O[i,f] = (softmax[j](S[i-1,j]) if i > 0 else 0) * V[j,f]"))
+    assert lines[0] == "S_O[i,j] = S[i - 1,j] where i > 0"
+    lines = body(program("O[i,f] = softmax[j](S[i-1,j]) * V[j,f] where i > 0, f < 9"))
+    assert lines[0] == "S_O[i,j] = S[i - 1,j] where i > 0"
+    lines = body(
+        program("O[j] = sum[i : i > 0](softmax[j](S[i-1,j]) * S[i,0])", "S[b,i,j]", "O[b,j]")
+    )
+    assert lines[0] == "S_O[i,j] = S[i - 1,j] where i > 0"
+    lines = body(program("O[i,f] = (0 if i == 0 else softmax[j](S[i-1,j])) * V[j,f]"))
+    assert lines[0] == "S_O[i,j] = S[i - 1,j] where not i == 0"
+
+
+def test_two_bound_indices_over_one_rank(load: Load) -> None:
+    c = load(
+        "attention f(S[i,j]) -> O[i] { O[i] = sum[k, l](softmax[j](S[k,j] * S[l,j]) * S[k,j] * S[l,j] * S[i,j]) }"
+    )
+    score = c.define("S_O")
+    first, _, second = score.indices
+    assert c.rank(second).iterates == first == "i"
+    verify(c)

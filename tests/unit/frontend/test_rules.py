@@ -112,6 +112,8 @@ def errors(result: CheckResult) -> list[str]:
         (f"{S}; M[i] = solve[x : 0 <= x <= 1](x == 1, iters=0); {O}", ["A0240"]),
         (f"{S}; M[i] = solve[x : 0 <= x <= 1](x == 1, steps=2); {O}", ["A0205"]),
         (f"{S}; M[i] = solve[x : 0 <= x <= x](x == 1); {O}", ["A0240"]),
+        (f"{S}; H[t] = sum[e](softmax[e](H[t-1] * Q[t,e]) * K[t,e]) init 0; {O}", ["A0241"]),
+        (f"{S}; H[t] = H[t-(2-1)] + 1 init 0; {O}", ["A0243"]),
         # assume (§14)
         (f"{S}; assume S > 0; {O}", ["A0232"]),
         (f"{S}; assume g; {O}", ["A0250"]),
@@ -183,6 +185,7 @@ def test_statements(look: Look, statements: str, codes: list[str]) -> None:
         ),
         ("def q(x) = |x|\nattention f(X[i]) -> O[i] { O[i] = q(X[i]) }", ["A0215"]),
         ("def q(x) = x", ["A0265"]),
+        ("attention lambda(X[i]) -> O[i] { O[i] = X[i] }", ["A0201"]),
     ],
 )
 def test_programs(look: Look, program: str, codes: list[str]) -> None:
