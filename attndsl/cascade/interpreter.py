@@ -51,12 +51,15 @@ def interpret(
     if applied and start is None:
         given = (params or {}).get(START)
         start = None if given is None else int(given)
-    shifts = resolve_start(cascade, binding, start)
-    at = next(iter(shifts.values()), 0)
+    shifts: Mapping[str, int | Tensor] = {}
+    if not applied or start is None or isinstance(start, str):
+        shifts = resolve_start(cascade, binding, start)
+        start = next(iter(shifts.values()), 0)
     names = list(want) if want is not None else [o.name for o in cascade.outputs]
     run = _Run(cascade, binding, inputs, {} if applied else shifts, dtype, debug, explicit)
     if applied:
-        run.tensor_params[START] = at
+        # the program adds it by itself
+        run.tensor_params[START] = start
     for d in _needed(cascade, names):
         run.define(d)
     return {n: run.result(n) for n in names}

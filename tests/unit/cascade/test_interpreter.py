@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attndsl.callerrors import CallError
+from attndsl.cascade.domains import apply_start
 from attndsl.cascade.interpreter import check_assumes, interpret
 from attndsl.cascade.nodes import Cascade
 from tests.unit.cascade.build import load
@@ -511,3 +512,15 @@ def test_any_body_tensor_can_be_asked_for() -> None:
     assert got["S"].shape == (2, 9, 9)
     with pytest.raises(CallError, match="A0501"):
         interpret(load(BIASED), inputs, want=["nothing"])
+
+
+@pytest.mark.parametrize("start", ["end", 6, torch.tensor([6, 6])])
+def test_an_explicit_start_means_the_same(start: Any) -> None:
+    inputs, want = whole()
+    rows = part(inputs, slice(6, 9))
+    applied = apply_start(load(BIASED))
+    torch.testing.assert_close(run(applied, start=start, **rows), want[:, 6:])
+    torch.testing.assert_close(run(applied, params={"start": 6}, **rows), want[:, 6:])
+    torch.testing.assert_close(run(applied, **inputs), want)
+    with pytest.raises(CallError, match="A0505"):
+        run(applied, **rows)
