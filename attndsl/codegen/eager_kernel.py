@@ -649,6 +649,8 @@ class _Printer:
             return
         at = self.names.new(f"{s.value}_to")
         places = [align(t, dims).code for t in index]
+        if dims:  # entries that share a place add to it one by one
+            places[0] = f"{places[0]}.expand{self.shape(dims)}"
         if len(places) == 1:
             self.emit(f"{at} = ({places[0]},)")
         else:
