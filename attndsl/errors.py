@@ -38,9 +38,6 @@ class ErrorInfo:
 # A03xx: the algebra of a cascade refuses.
 ALGEBRA: list[ErrorInfo] = []
 
-# A04xx: no legal schedule.
-SCHEDULE: list[ErrorInfo] = []
-
 
 def _catalogue(*families: Iterable[ErrorInfo]) -> dict[str, ErrorInfo]:
     found: dict[str, ErrorInfo] = {}
@@ -53,10 +50,11 @@ def _catalogue(*families: Iterable[ErrorInfo]) -> dict[str, ErrorInfo]:
 
 def _all() -> dict[str, ErrorInfo]:
     from attndsl.codes_calls import CALLS
+    from attndsl.codes_schedules import SCHEDULES
     from attndsl.frontend.codes_names import NAMES
     from attndsl.frontend.codes_syntax import SYNTAX
 
-    return _catalogue(SYNTAX, NAMES, ALGEBRA, SCHEDULE, CALLS)
+    return _catalogue(SYNTAX, NAMES, ALGEBRA, SCHEDULES, CALLS)
 
 
 CODES: dict[str, ErrorInfo] = _all()

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from attndsl.cascade.bind import Number, eval_int
 from attndsl.cascade.nodes import Cascade, DType
-from attndsl.diagnostics import Diagnostic, DiagnosticError
+from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
 from attndsl.schedule.tile import Buffer, Plan
-from attndsl.source import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,7 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...]) -> Passes:
     """
     from attndsl.cascade.autodiff import differentiate
     from attndsl.schedule import Refused, plan_backward, plan_forward
+    from attndsl.schedule.refusals import diagnose
 
     try:
         if not wrt:
@@ -66,15 +66,7 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...]) -> Passes:
             gradient.backward,
         )
     except Refused as refused:
-        raise DiagnosticError(
-            Diagnostic(
-                "A0401",
-                f"no schedule for `{cascade.name}`",
-                span=refused.span if isinstance(refused.span, Span) else None,
-                label=refused.why,
-                help="`op.reference(...)` runs it densely",
-            )
-        ) from None
+        raise DiagnosticError(diagnose(cascade, refused)) from None
 
 
 def render(backend: str, name: str, passes: Passes, header: str) -> str:

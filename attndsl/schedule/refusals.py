@@ -1,20 +1,50 @@
-"""What a user sees where no schedule is legal."""
+"""What a user sees where no schedule is legal: the code, the place, the reason, what would make it legal."""
 
 from __future__ import annotations
 
+import re
+
 from attndsl.cascade.nodes import Cascade
 from attndsl.diagnostics import Diagnostic
+from attndsl.errors import CODES
 from attndsl.schedule.builder import Refused
 from attndsl.source import Span
 
+WAYS_OUT = {
+    "A0401": "write the state as a sum over earlier positions, with the decay between the two as a factor",
+    "A0402": "use a normalizer in closed form, such as `softmax` or `softplus_l1`",
+    "A0403": "reduce one sequence at a time, through a definition that keeps the others' result small",
+    "A0404": "give the sum a definition over one sequence, or make it a difference of two running sums",
+    "A0405": "split the program in two, the second with the first's outputs as inputs",
+    "A0406": "keep at most two sequences in what is stored; declare heads that stay apart as `batch`",
+    "A0407": "give the sum a definition of its own",
+    "A0408": "flatten the features into one, or take no gradient of the table (`--no-backward`)",
+}
+
 
 def diagnose(cascade: Cascade, refused: Refused) -> Diagnostic:
-    """The refusal with its place; the whole program where the schedule knows none."""
-    span = refused.span if isinstance(refused.span, Span) else None
+    """The refusal at its place in the program; where the schedule names none, at the last definition."""
+    span = refused.span
+    if not isinstance(span, Span):
+        span = next((d.span for d in reversed(cascade.body) if d.span is not None), None)
     return Diagnostic(
-        "A0401",
-        f"no schedule for `{cascade.name}`",
+        refused.code,
+        f"no schedule for `{cascade.name}`: {CODES[refused.code].title}",
         span=span,
-        label=refused.why,
-        help="`op.reference(...)` runs it densely",
+        label=_in_the_users_words(cascade, refused.why),
+        help=WAYS_OUT[refused.code],
+        notes=("`op.reference(...)` evaluates it densely",),
     )
+
+
+def _in_the_users_words(cascade: Cascade, why: str) -> str:
+    """Names as they were written: `j_1`, the index of a sum over `j`, is `j`; `A.1`, a part of `A`, is `A`."""
+    written = {r.name: r.iterates for r in cascade.ranks if r.iterates is not None}
+
+    def name(found: re.Match[str]) -> str:
+        x = found[1]
+        while x in written:
+            x = written[x]
+        return f"`{x.partition('.')[0]}`"
+
+    return re.sub(r"`([\w.]+)`", name, why)

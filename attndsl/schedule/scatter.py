@@ -158,7 +158,7 @@ def build_scatter(
     if len(features) > 1:
         from attndsl.schedule.builder import Refused
 
-        raise Refused(f"the gradient of a table with {len(features)} feature ranks", d.span)
+        raise Refused("A0408", f"the gradient of a table with {len(features)} feature ranks", d.span)
     points: dict[str, str] = {}
     inner: list[object] = []
     if features:

@@ -1,0 +1,77 @@
+"""The catalogue of A04xx: the program means something, and no schedule here computes it without N×N intermediates."""
+
+from __future__ import annotations
+
+from attndsl.errors import ErrorInfo
+
+HEAD = "attention f(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n  S[i,j] = Q[i,e] * K[j,e]\n"
+
+SCHEDULES = [
+    ErrorInfo(
+        "A0401",
+        "a recurrence",
+        "A recurrence (`H[t] = … H[t-1] … init …`) runs step by step. The schedules here walk over tiles of a sequence "
+        "in any order, and have no form for one. Many recurrences are sums in disguise: a decayed state is a cascade "
+        "with a decay between `i` and `j`.",
+        "attention f(Q[b,t,e], K[b,t,e], V[b,t,f]) -> O[b,t,f] {\n  batch b\n"
+        "  H[t,e,f] = H[t-1,e,f] + K[t,e] * V[t,f]   init 0\n  O[t,f] = Q[t,e] * H[t,e,f]\n}",
+        "attention f(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n"
+        "  A[i,j] = Q[i,e] * K[j,e]   where j <= i\n  O[i,f] = A[i,j] * V[j,f]\n}",
+    ),
+    ErrorInfo(
+        "A0402",
+        "a root to be found",
+        "`solve`, and the normalizers made of it (`sparsemax`, `entmax15`), need every score of a row again at each "
+        "step of the search. The schedules here have no form for such a search.",
+        HEAD + "  O[i,f] = sparsemax[j](S[i,j]) * V[j,f]\n}",
+        HEAD + "  O[i,f] = softmax[j](S[i,j]) * V[j,f]\n}",
+    ),
+    ErrorInfo(
+        "A0403",
+        "a reduction over several sequences at once",
+        "A kernel keeps a tile of one sequence and streams one other. A sum over two streamed sequences at once "
+        "(three-way attention; a sequence split into blocks and places in a block) needs a third.",
+        "attention f(Q[b,i,e], K[b,j,e], L[b,k,e]) -> O[b,i] {\n  batch b\n"
+        "  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e]\n  O[i] = max[j,k](S[i,j,k])\n}",
+        "attention f(Q[b,i,e], K[b,j,e]) -> O[b,i] {\n  batch b\n"
+        "  S[i,j] = Q[i,e] * K[j,e]\n  O[i] = max[j](S[i,j])\n}",
+    ),
+    ErrorInfo(
+        "A0404",
+        "a term of too many ranks",
+        "Inside a kernel a value spans at most a tile of a kept sequence, a tile of the streamed one, and one loop "
+        "over a feature. A sum that is needed at every pair of positions and runs over a third one would take a "
+        "matrix of its own for each pair; so would a product of three positions.",
+        HEAD + "  T[i,j] = sum[l : j < l < i](S[i,l])\n  O[i,f] = T[i,j] * V[j,f]\n}",
+        HEAD + "  T[i] = sum[l : l < i](S[i,l])\n  O[i,f] = (S[i,j] - T[i]) * V[j,f]\n}",
+    ),
+    ErrorInfo(
+        "A0405",
+        "kernels in a circle",
+        "Every reduction that cannot join a sweep is computed by a kernel before it. Here such a kernel would need "
+        "what it comes before.",
+    ),
+    ErrorInfo(
+        "A0406",
+        "a result over three sequences",
+        "A kernel writes one tile of a result, over one sequence or two. A result that keeps three sequences (or heads "
+        "that are summed over, which are then a sequence too) has no kernel.",
+        "attention f(Q[b,i,e], K[b,j,e], L[b,k,e]) -> O[b,i,j,k] {\n  batch b\n"
+        "  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e]   where k <= j <= i\n  O[i,j,k] = S[i,j,k]\n}",
+        HEAD.replace("O[b,i,f]", "O[b,i,j]").replace("V[b,j,f]", "V[b,j]")
+        + "  O[i,j] = S[i,j] * V[j]   where j <= i\n}",
+    ),
+    ErrorInfo(
+        "A0407",
+        "a sum over a sequence inside an expression",
+        "A reduction over a sequence is a sweep, and its result a tensor. Inside a larger expression that the sweep "
+        "is a part of, it has no place; a definition of its own gives it one.",
+    ),
+    ErrorInfo(
+        "A0408",
+        "the gradient of a table with several features",
+        "The gradient of a tensor that is read at computed positions is added up entry by entry. Entries are "
+        "numbers or vectors here, no matrices. Without that gradient (`requires_grad=False`, `--no-backward`) the "
+        "program has kernels.",
+    ),
+]
