@@ -44,6 +44,7 @@ from attndsl.cascade.nodes import (
     Read,
     Reduce,
     Select,
+    Solve,
     TensorDecl,
 )
 from attndsl.cascade.residuals import Cut, is_kept, package, sequences
@@ -51,7 +52,7 @@ from attndsl.cascade.signs import Sign, sign_of, signs
 from attndsl.cascade.swap import Contractions, swapped
 from attndsl.cascade.terms import Term, gather
 from attndsl.cascade.types import Types, offset, time_axis
-from attndsl.cascade.walk import free, reads, replaced, walk
+from attndsl.cascade.walk import children, free, reads, replaced, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,15 +333,21 @@ class _Sweep:
         return sign_of(divisor, self.signs) is not Sign.POSITIVE
 
     def finite(self, factor: Expr) -> bool:
-        """Constants, inputs, outputs, gradients: not a body tensor that may be infinite, nor a function of it."""
-        if any(n not in self.outputs for n in reads(factor) & frozenset(self.signs)):
-            return False
-        return not any(
-            (isinstance(n, Call) and n.fn in ("log", "log2", "rsqrt"))
-            or isinstance(n, Reduce)
-            or (isinstance(n, Binary) and n.op in ("/", "**"))
-            for n in walk(factor)
-        )
+        """Constants, inputs, outputs, gradients, bounded functions: nothing that may be infinite."""
+        match factor:
+            case Read():
+                return factor.tensor not in self.signs or factor.tensor in self.outputs
+            case Call(fn, _) if fn in _BOUNDED:
+                return True
+            case Call(fn="log" | "log2" | "rsqrt") | Binary("/" | "**", _, _) | Reduce() | Solve():
+                return False
+            case Select():
+                return self.finite(factor.then) and self.finite(factor.other)
+            case _:
+                return all(self.finite(c) for c in children(factor))
+
+
+_BOUNDED = frozenset({"sigmoid", "tanh", "sign", "erf", "sin", "cos"})
 
 
 def _content(parts: list[Monomial], everything: bool) -> Monomial:

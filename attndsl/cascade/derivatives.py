@@ -113,6 +113,10 @@ def _b(op: str, left: Expr, right: Expr) -> Expr:
     return Binary(op, left, right)
 
 
+def _minus(x: Expr) -> Expr:
+    return x.arg if isinstance(x, Unary) and x.op == "-" else Unary("-", x)
+
+
 def _square(x: Expr) -> Expr:
     return Binary("**", x, Const(2))
 
@@ -146,7 +150,7 @@ FUNCTIONS: dict[str, Callable[[Expr, Expr], Expr]] = {
     "rsqrt": lambda x, y: _b("/", Unary("-", Call("rsqrt", (x,))), _b("*", Const(2), x)),
     "tanh": lambda x, y: _b("-", ONE, _square(y)),
     "sigmoid": lambda x, y: _b("*", y, _b("-", ONE, y)),
-    "logsigmoid": lambda x, y: Call("sigmoid", (Unary("-", x),)),
+    "logsigmoid": lambda x, y: Call("sigmoid", (_minus(x),)),
     "softplus": lambda x, y: Call("sigmoid", (x,)),
     "relu": lambda x, y: Select(Compare(">", x, ZERO), ONE, ZERO),
     "elu": lambda x, y: Select(Compare(">", x, ZERO), ONE, Call("exp", (x,))),

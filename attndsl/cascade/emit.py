@@ -122,7 +122,7 @@ class Emitter:
                 return t.factor
             sign = Monomial(Fraction(-1 if t.factor.coeff < 0 else 1))
             return sign * monomial(Select(where, self.product(sign * t.factor), Const(0)))
-        outside, inside = self.split(self.fold(t.factor), frozenset(t.indices))
+        outside, inside = self.split(self.fold(t.factor), t, domain)
         body = self.product(inside)
         implied = (*domain, *defined(body, self.domains))
         where = conjunction(tuple(c for c in t.where if c not in implied))
@@ -130,15 +130,20 @@ class Emitter:
         known = self.values.get(canonical(total))
         return outside * monomial(total if known is None else known)
 
-    def split(self, m: Monomial, summed: frozenset[str]) -> tuple[Monomial, Monomial]:
+    def split(self, m: Monomial, t: Term, domain: Conditions) -> tuple[Monomial, Monomial]:
         """What may stand before a sum, and what stays inside.
 
         Only factors that are finite everywhere, or guarded, may leave: a row without points sums to
-        0, which must not meet `exp(-M)` of an empty maximum.
+        0, which must not meet `exp(-M)` of an empty maximum. And they must be defined everywhere.
         """
-        outside = [
-            (b, p) for b, p in m.powers if not (free(b) & summed) and (p < 0 or self.finite(b))
-        ]
+
+        def leaves(base: Expr, power: Fraction) -> bool:
+            if free(base) & frozenset(t.indices):
+                return False
+            everywhere = all(c in domain for c in defined(base, self.domains))
+            return everywhere and (power < 0 or self.finite(base))
+
+        outside = [(b, p) for b, p in m.powers if leaves(b, p)]
         inside = [x for x in m.powers if x not in outside]
         return Monomial.of(m.coeff, outside), Monomial.of(Fraction(1), inside)
 

@@ -40,7 +40,11 @@ def sequences(cascade: Cascade) -> frozenset[str]:
     over is a sequence too.
     """
     out: set[str] = set()
+    states = {n for d in cascade.body if d.init is not None for n in reads(d.init)}
+    states -= {n for d in cascade.body for n in reads(d.expr)}
     for t in cascade.inputs:
+        if t.name in states:  # `H0[e,f]`: features by features
+            continue
         axes = [
             r
             for r, d in zip(t.ranks, t.dims, strict=True)

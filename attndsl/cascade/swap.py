@@ -78,8 +78,8 @@ class Contractions:
     def _contraction(
         self, d: Define, domains: Domains, found: Mapping[str, Contraction]
     ) -> Contraction | None:
-        if d.where is not None or d.init is not None:
-            return None
+        if domains[d.tensor][1] or d.init is not None:
+            return None  # not defined wherever the sum is
         outer = self.expand(monomial(d.expr))
         sums = [
             (b, p)

@@ -102,6 +102,11 @@ def test_truth_values_carry_no_gradient() -> None:
         "O[i] = x[i // 2] * x[(3 * i) % |i|]",
         "M[i] = max[l : l <= i](x[l])   O[i] = x[i] * M[i] where i > 1",
         "T[i] = x[i] ** 2 where i % 2 == 0   O[i] = (T[i] if i % 2 == 0 else x[i])",
+        "N[i] = sum[j](exp(x[i] * x[j]) * x[j]) where i > 2   Z[i] = sum[j](exp(x[i] * x[j]))   "
+        "O[i] = (N[i] / Z[i] if i > 2 else Z[i]) + sum[j](exp(x[i] * x[j]) * x[j] / Z[i])",
+        "R[i] = 1 / (2 + x[i] ** 2) where i > 3   S[i,j] = x[i] * x[j]   Y[i,j] = S[i,j] * R[i]   "
+        "O[i] = sum[j](Y[i,j]) + sum[j](S[i,j] ** 2)",
+        "R[i] = x[i] ** 2 where i > 3   O[i] = sum[l](R[i] * x[l] if i > 3 else x[l]) * x[i]",
         "T[i] = x[i] ** 2 where i > 2   U[i] = x[i] * 3   O[i] = sum[l](T[l] * x[i]) + U[i]",
     ],
 )
