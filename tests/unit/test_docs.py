@@ -14,6 +14,7 @@ from attndsl.errors import CODES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
+README = (ROOT / "README.md").read_text()
 PROGRAMS = [
     pytest.param(match[1], id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
@@ -112,6 +113,29 @@ def test_the_grammar_is_current(generate: ModuleType) -> None:
 def test_codes_in_prose_exist(page: Path) -> None:
     for code in re.findall(r"\bA0[1-9]\d\d\b", page.read_text()):
         assert code in CODES, f"{code} in {page}"
+
+
+def test_the_kernel_in_the_readme_is_the_one_that_comes_out(tmp_path: Path) -> None:
+    excerpt = re.search(r"key tiles .*?^```python\n(.*?)^```$", README, re.M | re.S)
+    assert excerpt is not None
+    dumped: dict[str, str] = {}
+    driver.compile_file(
+        ROOT / "examples" / "alibi.attn",
+        out=tmp_path,
+        dump={"kernel"},
+        on_dump=dumped.__setitem__,
+        stop_after="kernel",
+    )
+    made = {line.strip() for line in dumped["kernel"].splitlines()}
+    for line in excerpt[1].splitlines():
+        assert line.strip() in made
+
+
+def test_the_program_in_the_readme_is_the_example() -> None:
+    program = re.search(r"^```attn\n(.*?)^```$", README, re.M | re.S)
+    assert program is not None
+    words = (ROOT / "examples" / "alibi.attn").read_text().split()
+    assert program[1].split() == words
 
 
 def test_every_step_is_documented_in_order() -> None:
