@@ -247,13 +247,19 @@ class _Reader:
                 lead = tuple(ast.Name(n.name, span=n.span) for n in batch)
                 dims = (*lead, *(s.expr for s in own))
             else:
-                self.refuse(
-                    value,
-                    f"the axes of output `{name.name}` are not declared",
-                    f'write `-> Tensor["…"]`, or `return {name.name}[…]`',
-                )
+                dims = self.assigned(name, value, body, batch)
             made.append(ast.Decl(name, dims, span=self.span(value)))
         return tuple(made)
+
+    def assigned(
+        self, name: ast.Ident, value: py.expr, body: list[ast.Stmt], batch: list[ast.Ident]
+    ) -> tuple[ast.Expr, ...]:
+        """The axes of an undeclared output: all batch indices, then those of its left side."""
+        for s in body:
+            if isinstance(s, ast.Assign) and s.target.name == name.name:
+                lead = tuple(ast.Name(n.name, span=n.span) for n in batch)
+                return (*lead, *(x.expr for x in s.subs))
+        self.refuse(value, f"output `{name.name}` is never assigned", "returned here")
 
     def returned(self) -> list[tuple[ast.Expr, ...]] | None:
         """The axes that the return annotation declares, for each output."""

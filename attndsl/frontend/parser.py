@@ -223,6 +223,10 @@ def _number(_: _Builder, kids: list[Any], span: Span) -> ast.Num:
         raise DiagnosticError(
             Diagnostic("A0111", "a number is too large", span, "overflows a double")
         )
+    if isinstance(number.value, int) and number.value >= 2**63:
+        raise DiagnosticError(
+            Diagnostic("A0111", "an integer is too large", span, "needs more than 64 bits")
+        )
     return number
 
 

@@ -245,6 +245,8 @@ class Resolver:
                 "expected one index",
             )
             return
+        if x.name in self.scope.batch:
+            self._batch(x.name, x.span)
         if x.name in self.scope.not_indices:
             what = "parameter" if x.name in self.scope.params else "tensor"
             self.report.error(

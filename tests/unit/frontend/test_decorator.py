@@ -120,6 +120,15 @@ def mistyped(Q: Tensor["b,h,i,e"], K: Tensor["b,h,j,e"]) -> Tensor["b,h,i,j"]:
     return S
 
 
+def test_an_output_without_axes_has_those_of_its_left_side() -> None:
+    def plain(Q: Tensor["b,h,i,e"], K: Tensor["b,h,j,e"]):  # type: ignore[no-untyped-def]
+        batch(b, h)
+        S[i, j : j <= i] = Q[i, e] * K[j, e]
+        return S
+
+    assert spec_from_function(plain).cascade.outputs[0].indices == ("b", "h", "i", "j")
+
+
 def test_errors_point_into_the_python_file() -> None:
     with pytest.raises(DiagnosticError) as error:
         spec_from_function(mistyped)
@@ -162,9 +171,9 @@ def too_few_outputs(Q: Tensor["i"]) -> Tensor["i"]:
     return O, P
 
 
-def undeclared_output(Q: Tensor["i"]):  # type: ignore[no-untyped-def]
+def unassigned_output(Q: Tensor["i"]):  # type: ignore[no-untyped-def]
     O[i] = Q[i]
-    return O
+    return P
 
 
 def long_helper(Q: Tensor["i"]) -> Tensor["i"]:
@@ -200,7 +209,7 @@ def a_call_of_python(Q: Tensor["i"]) -> Tensor["i"]:
         (stars, "A0114"),
         (two_targets, "A0114"),
         (too_few_outputs, "A0114"),
-        (undeclared_output, "A0114"),
+        (unassigned_output, "A0114"),
         (long_helper, "A0114"),
         (odd_annotation, "A0114"),
         (odd_statement, "A0114"),
