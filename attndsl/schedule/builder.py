@@ -59,10 +59,11 @@ class Needs(Exception):
 
 
 class Refused(Exception):
-    """No schedule of this family fits; the message is the reason."""
+    """No schedule of this family fits; the message is the reason, the code its kind (A04xx)."""
 
-    def __init__(self, why: str, span: object = None) -> None:
+    def __init__(self, code: str, why: str, span: object = None) -> None:
         super().__init__(why)
+        self.code = code
         self.why = why
         self.span = span
 
@@ -297,7 +298,7 @@ class Builder:
                 parts = [self.eval(a, final, name) for a in args]
                 return self.combine(e, parts, call_type(fn, parts), name)
             case _:
-                raise Refused(f"`{type(e).__name__.lower()}` has no tile form in this schedule", e.span)
+                raise Refused("A0402", f"`{type(e).__name__.lower()}` has no tile form in this schedule", e.span)
 
     def position(self, axis: str) -> X:
         role = self.axes[axis].role
@@ -421,7 +422,7 @@ class Builder:
             return self.load(e)
         d = self.defs[e.tensor]
         if d.init is not None:
-            raise Refused(f"`{e.tensor}` is a recurrence", d.span)
+            raise Refused("A0401", f"`{e.tensor}` is a recurrence", d.span)
         subs = tuple(Position(s.name) if isinstance(s, Index) else s for s in e.subs)
         if is_large(d.expr, self.ranks):
             return self.state(d, subs, final)
@@ -562,7 +563,7 @@ class Builder:
         dims = frozenset().union(*(p.dims for p in parts)) if parts else frozenset()
         on = frozenset().union(*(p.on for p in parts)) if parts else frozenset()
         if len(dims) > 2:
-            raise Refused(f"`{e.tensor}` is read at a point of three ranks at once", e.span)
+            raise Refused("A0404", f"`{e.tensor}` is read at a point of three ranks at once", e.span)
         name = self.names.fresh(e.tensor.lower() if len(e.tensor) == 1 else e.tensor)
         stmt = t.Load(name, self.order(dims), dtype, e.tensor, tuple(subs), tuple(bounds), span=e.span)
         self.place(on).append(stmt)
@@ -593,7 +594,7 @@ class Builder:
             return self.small_reduce(Reduce(e.op, e.indices[:1], inner), final, name)
         (index,) = e.indices
         if self.ranks.kind(index) is not Kind.FEATURE:
-            raise Refused(f"`{e.op.value}[{index}]` runs inside another expression", e.span)
+            raise Refused("A0407", f"`{e.op.value}[{index}]` runs inside another expression", e.span)
         axis = self.full_axis(index, free(e))
         here = {index: Position(axis)}
         body = substitute(e.body, here)
@@ -777,7 +778,7 @@ class Builder:
     def point_loop(self, op: Reduction, axis: str, body: Expr, where: Expr | None, final: bool, name: str) -> X:
         """A reduction whose terms span three ranks: point by point of the feature rank."""
         if self.axes[axis].role is not Role.FULL:
-            raise Refused(f"a product over `{axis}` spans three ranks", body.span)
+            raise Refused("A0404", f"a product over `{axis}` spans three ranks", body.span)
         point = self.names.fresh(f"{axis}_pt")
         self.axes[point] = Axis(point, self.axes[axis].rank, Role.POINT)
         here = {axis: Position(point)}
@@ -813,7 +814,7 @@ class Builder:
         seq = self.ranks.sequence(e.indices)
         if len(seq) > 1:
             raise Refused(
-                f"`{d.tensor}` reduces {', '.join(f'`{s}`' for s in seq)} at once: schedules stream one rank", d.span
+                "A0403", f"`{d.tensor}` reduces {', '.join(f'`{s}`' for s in seq)} at once: schedules stream one rank", d.span
             )
         loops = {self.ranks.of.get(i, i) for i in e.indices if self.ranks.kind(i) is Kind.BATCH}
         if not loops <= set(self.loop_body):
@@ -1029,7 +1030,7 @@ class Builder:
         op = state.reduce.op
         x = self.eval(body, False, d.tensor)
         if len(x.dims) > 2:
-            raise Refused(f"`{d.tensor}` reduces a value of three ranks", d.span)
+            raise Refused("A0404", f"`{d.tensor}` reduces a value of three ranks", d.span)
         v = self.masked(x, where, op.identity, d.tensor + "_s")
         dims = self.memo_dims(v)
         folded = self.fold(op, v, X(Val(v), dims, frozenset({STREAMED})), self.stream, d.tensor + "_tile")
@@ -1097,7 +1098,7 @@ class Builder:
         dims = frozenset().union(*(self.dims_of(f) for f in factors))
         fulls = [a for a in dims if self.axes[a].role is Role.FULL]
         if len(fulls) != 1 or len(dims) != 3:
-            raise Refused(f"`{d.tensor}` sums a term that spans {len(dims)} ranks", d.span)
+            raise Refused("A0404", f"`{d.tensor}` sums a term that spans {len(dims)} ranks", d.span)
         (axis,) = fulls
         if alpha is not None:
             self.sweep.append(t.Assign(state.name, Binary("*", Val(state.name), self.bind(alpha, "alpha").expr)))

@@ -82,7 +82,7 @@ def plan(
         if steps is not None:
             break
     else:
-        raise Refused("the kernels of this program depend on each other in a circle")
+        raise Refused("A0405", "the kernels of this program depend on each other in a circle")
     return _finish(c, ranks, state, steps, host, scattered, name, residuals, like or {})
 
 
@@ -298,7 +298,7 @@ def _learn(state: Planning, defs: dict[str, Define], need: Needs, members: list[
     if need.why not in state.notes:
         state.notes.append(need.why)
     if state.after == before and known:
-        raise Refused(need.why, defs[tensor].span)
+        raise Refused("A0405", need.why, defs[tensor].span)
 
 
 def _cone(defs: dict[str, Define], tensor: str, stop: set[str] | frozenset[str] = frozenset()) -> set[str]:
@@ -332,6 +332,7 @@ def _kernel(
         spans = (c.define(x).span for x in members)
         kept = ", ".join(f"`{r}`" for r in tiles)
         raise Refused(
+            "A0406",
             f"a result that keeps {len(tiles)} sequence ranks ({kept}) has no kernel form",
             next((s for s in spans if s is not None), None),
         )
@@ -343,6 +344,9 @@ def _kernel(
         axes.append(Axis(axis, r, Role.TILE))
     if stream is not None:
         axes.append(Axis(stream if stream not in tile_names else stream + "_s", stream, Role.STREAM))
+    # Short ways first (dV before dK): what they leave in registers the longer ones need anyway.
+    defs = {d.tensor: d for d in c.body}
+    members = sorted(members, key=lambda m: len(_cone(defs, m, done)))
     for may_root in (True, False):
         b = Builder(c, ranks, list(axes), done, rows, may_root)
         stores: list[t.Stmt] = [store_target(b, b.defs[m], _tiles_at(b, m, tile_names)) for m in members]
