@@ -80,33 +80,58 @@ class CompiledAttention:
         self,
         *tensors: Tensor,
         start: int | str | Tensor | None = None,
+        out: Tensor | tuple[Tensor, ...] | None = None,
         debug: bool = False,
         **named: Any,
     ) -> Any:
         """Run the program: its outputs in declared order.
 
         `start` is the position of the first query where queries and keys are on one axis and differ
-        in number: "end", a number, or an int tensor with one number for each batch entry. With
-        `debug`, `assume`s and every subscript are checked against the values (slow, dense).
+        in number: "end", a number, or an int tensor with one number for each batch entry. `out` is
+        filled with the outputs and returned. With `debug`, `assume`s and every subscript are
+        checked against the values (slow, dense).
         """
         given, params = self._arguments(tensors, named)
         if debug:
             self._check_values(given, params, start)
         if start is None:
-            return self._op(*given, None, None, "", *params)
-        if isinstance(start, Tensor):
-            return self._op(*given, start, None, "tensor", *params)
-        if isinstance(start, str):
+            made = self._op(*given, None, None, "", *params)
+        elif isinstance(start, Tensor):
+            made = self._op(*given, start, None, "tensor", *params)
+        elif isinstance(start, str):
             if start != "end":
                 raise CallError(
                     "A0505", f'{self.name}: `start` is {start!r}, and should be "end" or a number'
                 )
-            return self._op(*given, None, None, "end", *params)
-        if not isinstance(start, int) or isinstance(start, bool):
-            start = self._position(
-                start
-            )  # not for a plain number: `torch.compile` makes it symbolic
-        return self._op(*given, None, start, "int", *params)
+            made = self._op(*given, None, None, "end", *params)
+        else:
+            # A plain number goes through as it is: `torch.compile` may have made it symbolic.
+            plain = isinstance(start, int) and not isinstance(start, bool)
+            at = start if plain else self._position(start)
+            made = self._op(*given, None, at, "int", *params)
+        return made if out is None else self._filled(out, made)
+
+    def _filled(self, out: Tensor | tuple[Tensor, ...], made: Any) -> Any:
+        """`out` with the outputs in it."""
+        into = (out,) if isinstance(out, Tensor) else tuple(out)
+        values = (made,) if isinstance(made, Tensor) else made
+        if any(x.requires_grad for x in (*values, *into)):
+            raise CallError(
+                "A0501",
+                f"{self.name}: `out` cannot be differentiated through",
+                help="call it under `torch.no_grad()`",
+            )
+        came = [(tuple(x.shape), x.dtype) for x in into]
+        want = [(tuple(x.shape), x.dtype) for x in values]
+        if came != want:
+            raise CallError(
+                "A0501",
+                f"{self.name}: `out` does not fit the outputs",
+                notes=(f"outputs:  {want}", f"came:     {came}"),
+            )
+        for x, value in zip(into, values, strict=True):
+            x.copy_(value)
+        return out
 
     def _position(self, start: Any) -> int:
         if isinstance(start, bool) or not hasattr(start, "__index__"):

@@ -166,6 +166,20 @@ def test_empty_and_odd_lengths(n: int, m: int, start: int | str | None) -> None:
         close(g, torch.zeros_like(x) if w is None else w, 1e-4)
 
 
+def test_out() -> None:
+    op = compiled(ALIBI)
+    inputs = alibi_inputs()
+    o, lse = op(*inputs)
+    into = (torch.empty_like(o), torch.empty(2, 21, 4).transpose(1, 2))
+    assert op(*inputs, out=into) is into
+    assert torch.equal(into[0], o)
+    assert torch.equal(into[1], lse)
+    with pytest.raises(TypeError, match="`out` does not fit"):
+        op(*inputs, out=into[::-1])
+    with pytest.raises(TypeError, match="cannot be differentiated through"):
+        op(*alibi_inputs(grad=True), out=into)
+
+
 def test_no_batch_entry() -> None:
     q, k, v, s = (x[:0] if x.dim() > 1 else x for x in alibi_inputs(5, grad=True))
     o, _ = compiled(ALIBI)(q, k, v, s)
