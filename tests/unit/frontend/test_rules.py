@@ -72,7 +72,7 @@ def errors(result: CheckResult) -> list[str]:
         (f"{S} * h; {O}", ["A0216"]),
         (f"{S} * Q[b,h,i,e]; {O}", ["A0216"]),
         (f"S[h,i,j] = Q[i,e] * K[j,e]; {O}", ["A0216"]),
-        (f"{S} * sum[b](Q[i,b]); {O}", ["A0216"]),
+        (f"{S} * sum[b](Q[i,b]); {O}", ["A0216", "A0216"]),
         # Order (§7) and recurrences (§15)
         (f"{O}; {S}", ["A0213"]),
         (f"{S} + S[i,j]; {O}", ["A0213"]),
