@@ -331,4 +331,10 @@ O[i,f] = (A[i,j] if j <= i else B[i,j]) * V[j,f]""",
         """def twice(x) = 2 * x
 attention f(X[i]) -> O[i] { O[i] = twice(X[i]) }""",
     ),
+    ErrorInfo(
+        "A0266",
+        "which attention is meant",
+        "A file may hold several attentions. `load(path, name=…)` and `attndsl compile --name …` pick one; the name "
+        "may be left out only if there is one.",
+    ),
 ]

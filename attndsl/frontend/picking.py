@@ -10,7 +10,7 @@ from attndsl.source import Source
 def pick(cascades: tuple[Cascade, ...], name: str | None, source: Source) -> Cascade:
     """The attention called `name`, or the only one.
 
-    Raises: DiagnosticError (A0201) if there is no such one, or several and no name.
+    Raises: DiagnosticError (A0266) if there is no such one, or several and no name.
     """
     names = [c.name for c in cascades]
     listed = ", ".join(f"`{n}`" for n in names)
@@ -23,10 +23,10 @@ def pick(cascades: tuple[Cascade, ...], name: str | None, source: Source) -> Cas
         help = (
             f"give its name, one of {listed}" if names else "write `attention NAME(…) -> … { … }`"
         )
-        raise DiagnosticError(Diagnostic("A0201", f"{source.name}: {title}", help=help))
+        raise DiagnosticError(Diagnostic("A0266", f"{source.name}: {title}", help=help))
     if name not in names:
         help = did_you_mean(name, names) or f"there are {listed}"
         raise DiagnosticError(
-            Diagnostic("A0201", f"{source.name}: there is no attention `{name}`", help=help)
+            Diagnostic("A0266", f"{source.name}: there is no attention `{name}`", help=help)
         )
     return cascades[names.index(name)]

@@ -16,6 +16,7 @@ from attndsl.diagnostics import DiagnosticError, render_all
 from attndsl.errors import CODES
 from attndsl.frontend import check, decode
 from attndsl.frontend.decorator import spec_from_function
+from attndsl.frontend.picking import pick
 
 HERE = Path(__file__).parent
 CASES = sorted(
@@ -27,7 +28,11 @@ def rendered(case: Path) -> str:
     """All findings on a case, with the file named as if it stood alone."""
     try:
         if case.suffix == ".attn":
-            return render_all(check(decode(case.read_bytes(), case.name)).diagnostics)
+            source = decode(case.read_bytes(), case.name)
+            result = check(source)
+            if result.ok and not result.diagnostics:
+                pick(result.cascades, None, source)
+            return render_all(result.diagnostics)
         spec = importlib.util.spec_from_file_location(f"case_{case.stem}", case)
         assert spec is not None
         assert spec.loader is not None
