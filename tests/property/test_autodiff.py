@@ -94,7 +94,7 @@ def _reads(text: str, name: str) -> bool:
     return re.search(rf"(?<![A-Za-z0-9_]){name}(?![A-Za-z0-9_])", text) is not None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(text=programs(), n=st.integers(1, 5), seed=st.integers(0, 2**20), masked=st.booleans())
 def test_random_programs(text: str, n: int, seed: int, masked: bool) -> None:
     cascade, _ = derived(text)
