@@ -166,12 +166,10 @@ def _job(
                 aligned.append(name)
             case "stride_last":
                 constants[name] = 1
-            case "extent" | "param_int":
+            case "extent" | "param_int" | "param_bool":
                 signature[name] = "i32"
             case "param_float":
                 signature[name] = "fp64"
-            case "param_bool":
-                signature[name] = "u1"
             case "full":
                 constants[name] = int(extents[of])
             case "pad":

@@ -362,8 +362,11 @@ class KernelPrinter:
 
     def _prologue(self) -> None:
         for param, name in self.params.items():
-            if dict(self.plan.params).get(param) is DType.FLOAT:
-                self._top.append(f"{name} = tl.cast({name}, ACC)")
+            match dict(self.plan.params).get(param):
+                case DType.FLOAT:
+                    self._top.append(f"{name} = tl.cast({name}, ACC)")
+                case DType.BOOL:
+                    self._top.append(f"{name} = {name} != 0")
 
     def _sweep(self) -> None:
         sweep = self.program.sweep

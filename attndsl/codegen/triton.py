@@ -49,7 +49,7 @@ HOST_NAMES = frozenset(
     }
 )
 
-PARAM_TYPES = {DType.FLOAT: "tl.float64", DType.INT: "tl.int32", DType.BOOL: "tl.int1"}
+PARAM_TYPES = {DType.FLOAT: "tl.float64", DType.INT: "tl.int32", DType.BOOL: "tl.int32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,7 +405,8 @@ def _launch(
             case "extent":
                 passed.append(f"{a.name}={lengths[rest]}" if a.kind == "full" else lengths[rest])
             case "param":
-                passed.append(f'params["{rest}"]')
+                value = f'params["{rest}"]'
+                passed.append(f"int({value})" if a.kind == "param_bool" else value)
             case "pad":
                 passed.append(f"{a.name}=max(16, triton.next_power_of_2({lengths[rest]}))")
             case "type":

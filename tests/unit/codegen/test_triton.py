@@ -1,30 +1,17 @@
-"""The Triton printer: a plan becomes a module that is formatted, runs in Triton's interpreter, and agrees with PyTorch.
-
-The interpreter is chosen when Triton is imported, so everything that runs a kernel does so in a child process.
-"""
+"""The Triton printer: a plan becomes a module that is formatted, runs in the interpreter, and agrees with PyTorch."""
 
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from attndsl.codegen.triton import render_module
 from tests.unit.codegen.alibi_plan import alibi
+from tests.unit.codegen.running import format_difference, run
 
-RUN = """
-import importlib.util, math, sys
-import torch
-
-spec = importlib.util.spec_from_file_location("generated", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-
-
+CHECK = """
 def reference(Q, K, V, slope, G):
     Q, K, V, slope = (x.double() for x in (Q, K, V, slope))
     K, V = K.repeat_interleave(G, 1), V.repeat_interleave(G, 1)
@@ -35,36 +22,24 @@ def reference(Q, K, V, slope, G):
     return torch.softmax(S, -1) @ V, torch.logsumexp(S, -1)
 
 
-def check(dtype, N, M, E, F, tolerance, strided=False):
+def check(dtype, N, M, E, F, tolerance, strided=False, config=None):
     torch.manual_seed(N)
     B, H, G = 2, 4, 2
-    Q = torch.randn(B, N, H, E, dtype=dtype).transpose(1, 2) if strided else torch.randn(B, H, N, E, dtype=dtype)
+    Q = torch.randn(B, H, N, E, dtype=dtype)
+    if strided:
+        Q = Q.transpose(1, 2).contiguous().transpose(1, 2)
     K, V = torch.randn(B, H // G, M, E, dtype=dtype), torch.randn(B, H // G, M, F, dtype=dtype)
     slope = torch.rand(H, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
     extents = {"b": B, "h": H, "i": N, "j": M, "e": E, "f": F, "K.1": H // G, "V.1": H // G}
-    out = module.forward({"Q": Q, "K": K, "V": V, "slope": slope}, extents, {"G": G})
+    inputs = {"Q": Q, "K": K, "V": V, "slope": slope}
+    out = module.forward(inputs, extents, {"G": G}, config)
     O, LSE = reference(Q, K, V, slope, G)
     error = ((out["O"].double() - O).norm() / O.norm()).item()
     assert error < tolerance, (dtype, N, M, E, F, error)
     assert (out["LSE"].double() - LSE).abs().max().item() < max(tolerance, 1e-5)
     assert out["O"].dtype is dtype
+    return out["O"]
 """
-
-
-def run(tmp_path: Path, text: str, calls: str) -> None:
-    (tmp_path / "generated.py").write_text(text, encoding="utf-8")
-    script = tmp_path / "run.py"
-    script.write_text(RUN + calls, encoding="utf-8")
-    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "generated.py")],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -74,37 +49,39 @@ def text() -> str:
     )
 
 
-def test_forward_agrees_with_pytorch(tmp_path: Path, text: str) -> None:
-    run(
-        tmp_path,
-        text,
-        """
-check(torch.float32, 67, 67, 16, 16, 1e-6)
-check(torch.float32, 40, 40, 24, 33, 1e-6)      # padded head dims
-check(torch.float16, 33, 50, 16, 32, 1e-3)      # lengths differ
-check(torch.bfloat16, 48, 48, 32, 32, 1e-2, strided=True)
-check(torch.float64, 20, 20, 16, 16, 1e-12)
-""",
-    )
+@pytest.mark.parametrize(
+    "call",
+    [
+        "check(torch.float32, 67, 67, 16, 16, 1e-6)",
+        "check(torch.float32, 40, 40, 24, 33, 1e-6)  # padded head dims",
+        "check(torch.float16, 33, 50, 16, 32, 1e-3)  # lengths differ",
+        "check(torch.bfloat16, 48, 48, 32, 32, 1e-2, strided=True)",
+        "check(torch.float64, 20, 20, 16, 16, 1e-12)",
+        "check(torch.float32, 1, 1, 16, 16, 1e-6)",
+    ],
+)
+def test_forward_agrees_with_pytorch(tmp_path: Path, text: str, call: str) -> None:
+    run(tmp_path, text, CHECK + call)
+
+
+def test_configuration_is_overridden_by_kernel_and_as_a_whole(tmp_path: Path, text: str) -> None:
+    script = """
+seen = []
+choose = module.alibi_forward.run
+def spy(*args, **kwargs):
+    seen.append((kwargs["BLOCK_I"], kwargs["BLOCK_J"]))
+    return choose(*args, **kwargs)
+module.alibi_forward.run = spy
+check(torch.float32, 40, 40, 16, 16, 1e-6, config={"BLOCK_J": 32})
+check(torch.float32, 40, 40, 16, 16, 1e-6, config={"alibi_forward": {"BLOCK_I": 64}})
+assert seen == [(32, 32), (64, 16)], seen
+"""
+    run(tmp_path, text, CHECK + script)
 
 
 def test_text_is_formatted_python(tmp_path: Path, text: str) -> None:
     ast.parse(text)
-    path = tmp_path / "alibi.py"
-    path.write_text(text, encoding="utf-8")
-    args = [
-        sys.executable,
-        "-m",
-        "ruff",
-        "format",
-        "--diff",
-        "--line-length",
-        "100",
-        "--isolated",
-        str(path),
-    ]
-    done = subprocess.run(args, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    assert format_difference(text, tmp_path) == ""
 
 
 def test_lines_name_their_source(text: str) -> None:
@@ -117,3 +94,10 @@ def test_same_plan_same_text(text: str) -> None:
         "alibi", alibi(), None, "Generated by attndsl.\nattndsl compile alibi.attn"
     )
     assert again == text
+
+
+def test_tiles_without_a_mask_have_no_mask_code(text: str) -> None:
+    """Every load of an unmasked tile lies inside its rank, so only the padding of a head dim is looked at."""
+    first, second = text.split("for j0 in ")[1:]
+    assert "len_j" not in first.split("# Tiles")[0].split(":\n", 1)[1]
+    assert "in_j = j < len_j" in second
