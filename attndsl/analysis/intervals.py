@@ -51,7 +51,9 @@ class Stretch:
     ids: tuple[tuple[Expr, Read], ...] = ()
 
 
-def stretches(cond: Expr | None, stream: str, tile: str | None, first: Expr, last: Expr) -> tuple[Stretch, ...]:
+def stretches(
+    cond: Expr | None, stream: str, tile: str | None, first: Expr, last: Expr
+) -> tuple[Stretch, ...]:
     """The stretches of `stream` that `cond` leaves open to a tile of `tile` positions `first … last`.
 
     Bounds are maxima of `low` and minima of `high`. With more than two alternatives, one unbounded partial stretch.

@@ -6,7 +6,8 @@ factors); a *batch* rank is a point of the launch grid. The cascade does not say
 1. batch: declared so, or an axis indexed by batch indices alone (`h // G`);
 2. sequence: it is compared in a domain, or reduced by `max`, `min`, `prod`, `any`, `all`;
 3. where it stands in the inputs: features stand last;
-4. at a tie: a rank reduced over a nonlinear function of an inner reduction is a sequence.
+4. at a tie: a rank reduced over a nonlinear function of an inner reduction is a sequence;
+5. a rank that is only summed, always inside a reduction over another rank, is a feature (a projection's inner axis).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from attndsl.cascade.nodes import (
     Reduce,
     Reduction,
 )
-from attndsl.cascade.walk import free, walk
+from attndsl.cascade.walk import children, free, walk
 
 
 class Kind(StrEnum):
@@ -78,19 +79,22 @@ def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
         data = [
             r
             for d, r in zip(t.dims, t.ranks, strict=True)
-            if not (isinstance(d, Index) and d.name in cascade.batch) and kinds.get(r) is not Kind.BATCH
+            if not (isinstance(d, Index) and d.name in cascade.batch)
+            and kinds.get(r) is not Kind.BATCH
         ]
         for k, r in enumerate(data):
             lone = k == len(data) - 1 and len(data) > 1
             last[r] = last.get(r, 0) + (1 if lone else -1)
     nonlinear = {of.get(i, i) for i in _nonlinear(cascade)}
+    kept = {of.get(i, i) for o in cascade.outputs for i in o.indices}
+    inner = _inner(cascade, of) - compared - kept
     for rank in sorted(set(of.values())):
         if rank in kinds:
             continue
         if rank in compared:
             kinds[rank] = Kind.SEQUENCE
         elif (votes := last.get(rank, 0)) != 0:
-            kinds[rank] = Kind.FEATURE if votes > 0 else Kind.SEQUENCE
+            kinds[rank] = Kind.FEATURE if votes > 0 or rank in inner else Kind.SEQUENCE
         else:
             kinds[rank] = Kind.SEQUENCE if rank in nonlinear or rank not in last else Kind.FEATURE
     return Ranks(kinds, of)
@@ -132,6 +136,30 @@ def _scatter_only(where: Expr, index: str) -> bool:
     return lone == sum(1 for n in walk(where) if n in (Position(index), Index(index)))
 
 
+def _inner(cascade: Cascade, of: dict[str, str]) -> set[str]:
+    """Ranks whose every sum is read inside a reduction over another rank."""
+    defs = {d.tensor: d for d in cascade.body}
+    users: dict[str, set[str]] = {}  # tensor -> ranks of the reductions that its value is read in
+
+    def visit(e: Expr, around: frozenset[str], found: dict[str, list[frozenset[str]]]) -> None:
+        match e:
+            case Reduce():
+                for i in e.indices:
+                    found.setdefault(of.get(i, i), []).append(around)
+                inside = around | {of.get(i, i) for i in e.indices}
+                visit(e.body, inside, found)
+            case _:
+                if isinstance(e, Read) and e.tensor in defs:
+                    users.setdefault(e.tensor, set()).update(around)
+                for c in children(e):
+                    visit(c, around, found)
+
+    found: dict[str, list[frozenset[str]]] = {}
+    for d in reversed(cascade.body):
+        visit(d.expr, frozenset(users.get(d.tensor, set())), found)
+    return {r for r, places in found.items() if all(p - {r} for p in places)}
+
+
 _LINEAR = frozenset({"+", "-", "*", "/"})
 
 
@@ -148,6 +176,9 @@ def _nonlinear(cascade: Cascade) -> set[str]:
                 )
                 if inner:
                     out |= free(n)
-        if any(isinstance(m, Reduce) or (isinstance(m, Read) and m.tensor in carries) for m in walk(d.expr)):
+        if any(
+            isinstance(m, Reduce) or (isinstance(m, Read) and m.tensor in carries)
+            for m in walk(d.expr)
+        ):
             carries.add(d.tensor)
     return out

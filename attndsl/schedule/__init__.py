@@ -36,9 +36,7 @@ def plan_backward(forward: Cascade, backward: Cascade, gradients: dict[str, str]
             if ranks.kind(i) is Kind.SEQUENCE
         )
     )
-    return plan(
-        backward, backward.name, like=like, known=dict(ranks.kinds), row_order=order
-    )
+    return plan(backward, backward.name, like=like, known=dict(ranks.kinds), row_order=order)
 
 
 _ = (Ranks, TensorDecl)

@@ -131,7 +131,9 @@ class Builder:
         self.ranks = ranks
         self.axes = {a.name: a for a in axes}
         self.available = available  # body tensors that earlier kernels left in memory
-        self.rows = rows  # sequence ranks for which a kernel keeps rows: row statistics are computed there
+        self.rows = (
+            rows  # sequence ranks for which a kernel keeps rows: row statistics are computed there
+        )
         self.defs: dict[str, Define] = {d.tensor: d for d in cascade.body}
         self.inputs = {i.name: i for i in cascade.inputs}
         self.names = Names({"tl": 1, "pid": 1})
@@ -139,11 +141,11 @@ class Builder:
         self.made: dict[str, X] = {}  # computed values, by name
         self.known: dict[tuple[str, str, str], bool] = {}
         self.standing: dict[str, str] = {}  # values that stand for states in `old`
-        self.equal: dict[Expr, Expr] = {}  # subscripts that the loops' bounds make equal to a grid index
+        self.equal: dict[
+            Expr, Expr
+        ] = {}  # subscripts that the loops' bounds make equal to a grid index
         self.prologue: list[t.Stmt] = []
-        self.loop_body: dict[str, list[t.Stmt]] = {
-            a.name: [] for a in axes if a.role is Role.LOOP
-        }
+        self.loop_body: dict[str, list[t.Stmt]] = {a.name: [] for a in axes if a.role is Role.LOOP}
         self.sweep: list[t.Stmt | MaskStmt] = []
         self.commits: list[t.Stmt] = []
         self.epilogue: list[t.Stmt] = []
@@ -152,7 +154,9 @@ class Builder:
         self.root: tuple[str, tuple[Expr, ...], Expr | None] | None = None
         self.may_root = may_root
         self.rooted: set[bool] = set()
-        self.domains: list[Expr | None] = []  # of each state and streamed store, for the stream's ranges
+        self.domains: list[
+            Expr | None
+        ] = []  # of each state and streamed store, for the stream's ranges
         self.read_buffers: dict[str, None] = {}
         self.params: dict[str, None] = {}
         self.reduces = self._reduced()
@@ -176,9 +180,7 @@ class Builder:
 
     def _like(self) -> str:
         floats = [i for i in self.cascade.inputs if i.dtype is DType.FLOAT]
-        data = [
-            i for i in floats if i.ranks and self.ranks.kind(i.ranks[-1]) is Kind.FEATURE
-        ]
+        data = [i for i in floats if i.ranks and self.ranks.kind(i.ranks[-1]) is Kind.FEATURE]
         return (data or floats or list(self.cascade.inputs))[0].name
 
     # --- placement --------------------------------------------------------------------------------------------------
@@ -208,7 +210,10 @@ class Builder:
             Role.FULL: 4,
             Role.POINT: 5,
         }
-        return sorted(self.axes, key=lambda a: (rank[self.axes[a].role], a if rank[self.axes[a].role] == 4 else ""))
+        return sorted(
+            self.axes,
+            key=lambda a: (rank[self.axes[a].role], a if rank[self.axes[a].role] == 4 else ""),
+        )
 
     def bind(self, x: X, name: str, span: object = None) -> X:
         """Give an expression a name of its own, unless it is one already."""
@@ -257,19 +262,29 @@ class Builder:
         """The value of an expression whose indices are axes of this kernel."""
         match e:
             case Const(value):
-                kind = DType.BOOL if isinstance(value, bool) else DType.INT if isinstance(value, int) else DType.FLOAT
+                kind = (
+                    DType.BOOL
+                    if isinstance(value, bool)
+                    else DType.INT
+                    if isinstance(value, int)
+                    else DType.FLOAT
+                )
                 return X(e, dtype=kind)
             case Param(p):
                 self.params[p] = None
                 return X(e, dtype=next(s.dtype for s in self.cascade.params if s.name == p))
             case Extent():
-                return X(dataclasses.replace(e, rank=self.ranks.of.get(e.rank, e.rank)), dtype=DType.INT)
+                return X(
+                    dataclasses.replace(e, rank=self.ranks.of.get(e.rank, e.rank)), dtype=DType.INT
+                )
             case Position(axis) | Index(axis):
                 return self.position(axis)
             case Val(v):
                 return self.made[v]
             case t.Block() | t.Origin():
-                stream = frozenset({STREAMED}) if self.axes[e.axis].role is Role.STREAM else frozenset()
+                stream = (
+                    frozenset({STREAMED}) if self.axes[e.axis].role is Role.STREAM else frozenset()
+                )
                 return X(e, on=stream if isinstance(e, t.Origin) else frozenset(), dtype=DType.INT)
             case Read():
                 return self.read(e, final)
@@ -298,12 +313,22 @@ class Builder:
                 parts = [self.eval(a, final, name) for a in args]
                 return self.combine(e, parts, call_type(fn, parts), name)
             case _:
-                raise Refused("A0402", f"`{type(e).__name__.lower()}` has no tile form in this schedule", e.span)
+                raise Refused(
+                    "A0402",
+                    f"`{type(e).__name__.lower()}` has no tile form in this schedule",
+                    e.span,
+                )
 
     def position(self, axis: str) -> X:
         role = self.axes[axis].role
         spans = role in (Role.TILE, Role.STREAM, Role.FULL)
-        on = frozenset({STREAMED}) if role is Role.STREAM else frozenset({axis}) if role in (Role.LOOP, Role.POINT) else frozenset()
+        on = (
+            frozenset({STREAMED})
+            if role is Role.STREAM
+            else frozenset({axis})
+            if role in (Role.LOOP, Role.POINT)
+            else frozenset()
+        )
         return X(Position(axis), frozenset({axis}) if spans else frozenset(), on, DType.INT)
 
     def binary(self, e: Binary, op: str, a: Expr, b: Expr, final: bool, name: str) -> X:
@@ -312,7 +337,11 @@ class Builder:
             if split is not None:
                 return split
         x, y = self.eval(a, final, name), self.eval(b, final, name)
-        kind = DType.INT if {x.dtype, y.dtype} <= {DType.INT, DType.BOOL} and op != "/" else DType.FLOAT
+        kind = (
+            DType.INT
+            if {x.dtype, y.dtype} <= {DType.INT, DType.BOOL} and op != "/"
+            else DType.FLOAT
+        )
         if op == "-" and kind is DType.FLOAT and y.dims < x.dims and self.may_be_empty(b):
             y = self.finite(y, name)
         safe = op == "/" and self.is_sum(b)
@@ -341,12 +370,17 @@ class Builder:
             at = t.Origin(a) if a in axes else Position(a)
             anchor = Binary("+", anchor, Binary("*", Const(k), at))
         offset = self.combine(
-            Binary("*", Const(0), Const(0)), [c, self.bind(self.eval(anchor, final), name + "_at")], DType.FLOAT, name
+            Binary("*", Const(0), Const(0)),
+            [c, self.bind(self.eval(anchor, final), name + "_at")],
+            DType.FLOAT,
+            name,
         )
         vectors: list[X] = []
         for a in axes:
             inside = Binary("-", Position(a), t.Origin(a))
-            local = self.eval(inside if slopes[a] == 1 else Binary("*", Const(slopes[a]), inside), final)
+            local = self.eval(
+                inside if slopes[a] == 1 else Binary("*", Const(slopes[a]), inside), final
+            )
             v = self.combine(Binary("*", Const(0), Const(0)), [c, local], DType.FLOAT, name)
             if self.axes[a].role is Role.STREAM:
                 v = self.combine(Binary("+", Const(0), Const(0)), [v, offset], DType.FLOAT, name)
@@ -359,8 +393,12 @@ class Builder:
         diff = self.combine(Binary("-", Const(0), Const(0)), [x, y], DType.FLOAT, name)
         size = self.combine(Call("abs", (Const(0),)), [diff], DType.FLOAT, name)
         scale = self.combine(Call("abs", (Const(0),)), [y], DType.FLOAT, name)
-        one = self.combine(Binary("+", Const(0), Const(0)), [scale, X(Const(1.0))], DType.FLOAT, name)
-        bound = self.combine(Binary("*", Const(0), Const(0)), [one, X(Const(TIE))], DType.FLOAT, name)
+        one = self.combine(
+            Binary("+", Const(0), Const(0)), [scale, X(Const(1.0))], DType.FLOAT, name
+        )
+        bound = self.combine(
+            Binary("*", Const(0), Const(0)), [one, X(Const(TIE))], DType.FLOAT, name
+        )
         return self.combine(Compare("<=", Const(0), Const(0)), [size, bound], DType.BOOL, name)
 
     def exp_difference(self, a: Expr, b: Expr, final: bool, name: str) -> X:
@@ -411,7 +449,11 @@ class Builder:
         for n in walk(e):
             if isinstance(n, Reduce):
                 return True
-            if isinstance(n, Read) and n.tensor in self.defs and self.is_sum(self.defs[n.tensor].expr):
+            if (
+                isinstance(n, Read)
+                and n.tensor in self.defs
+                and self.is_sum(self.defs[n.tensor].expr)
+            ):
                 return True
         return False
 
@@ -455,7 +497,9 @@ class Builder:
         if key not in self.known:
             names = {n.tensor for n in walk(d.expr) if isinstance(n, Read)}
             self.known[key] = tensor in names or any(
-                self.reaches(self.defs[n], tensor) for n in names if n in self.defs and n != d.tensor
+                self.reaches(self.defs[n], tensor)
+                for n in names
+                if n in self.defs and n != d.tensor
             )
         return self.known[key]
 
@@ -499,7 +543,9 @@ class Builder:
     def sinking(self, e: Expr) -> Read | None:
         match e:
             case Read() if self.pairwise(e):
-                return Read(e.tensor, tuple(Position(s.name) if isinstance(s, Index) else s for s in e.subs))
+                return Read(
+                    e.tensor, tuple(Position(s.name) if isinstance(s, Index) else s for s in e.subs)
+                )
             case Binary("-", a, _):
                 return self.sinking(a)
             case Binary("+", a, b):
@@ -563,16 +609,22 @@ class Builder:
         dims = frozenset().union(*(p.dims for p in parts)) if parts else frozenset()
         on = frozenset().union(*(p.on for p in parts)) if parts else frozenset()
         if len(dims) > 2:
-            raise Refused("A0404", f"`{e.tensor}` is read at a point of three ranks at once", e.span)
+            raise Refused(
+                "A0404", f"`{e.tensor}` is read at a point of three ranks at once", e.span
+            )
         name = self.names.fresh(e.tensor.lower() if len(e.tensor) == 1 else e.tensor)
-        stmt = t.Load(name, self.order(dims), dtype, e.tensor, tuple(subs), tuple(bounds), span=e.span)
+        stmt = t.Load(
+            name, self.order(dims), dtype, e.tensor, tuple(subs), tuple(bounds), span=e.span
+        )
         self.place(on).append(stmt)
         self.memo[key] = X(Val(name), dims, on, dtype)
         return self.memo[key]
 
     def lone(self, axis: str, rank: str) -> bool:
         """Whether a lone axis walks the rank of the memory axis it stands on, so that no clamp is needed."""
-        return self.ranks.of.get(self.axes[axis].rank, self.axes[axis].rank) == self.ranks.of.get(rank, rank)
+        return self.ranks.of.get(self.axes[axis].rank, self.axes[axis].rank) == self.ranks.of.get(
+            rank, rank
+        )
 
     def clamp(self, x: X, rank: str, s: Expr) -> X:
         """A computed subscript, kept inside the axis: points outside the domain are loaded too, and not used."""
@@ -594,7 +646,9 @@ class Builder:
             return self.small_reduce(Reduce(e.op, e.indices[:1], inner), final, name)
         (index,) = e.indices
         if self.ranks.kind(index) is not Kind.FEATURE:
-            raise Refused("A0407", f"`{e.op.value}[{index}]` runs inside another expression", e.span)
+            raise Refused(
+                "A0407", f"`{e.op.value}[{index}]` runs inside another expression", e.span
+            )
         axis = self.full_axis(index, free(e))
         here = {index: Position(axis)}
         body = substitute(e.body, here)
@@ -663,7 +717,9 @@ class Builder:
         roles = (Role.TILE, Role.STREAM, Role.FULL)
         return frozenset(i for i in free(e) if i in self.axes and self.axes[i].role in roles)
 
-    def contract(self, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str) -> X:
+    def contract(
+        self, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str
+    ) -> X:
         """`sum[axis : where](product of factors)`, all of which carry the axis (FULL, or the stream's)."""
         spans = [self.dims_of(f) for f in factors]
         cond = frozenset() if where is None else self.dims_of(where)
@@ -678,7 +734,13 @@ class Builder:
             return self.point_loop(Reduction.SUM, axis, product_of(factors), where, final, name)
         left, right, dims_out = split
         a = self.operand(left, axis, where if cond - {axis} <= dims_out[0] else None, final, name)
-        b = self.operand(right, axis, where if cond - {axis} and not cond - {axis} <= dims_out[0] else None, final, name)
+        b = self.operand(
+            right,
+            axis,
+            where if cond - {axis} and not cond - {axis} <= dims_out[0] else None,
+            final,
+            name,
+        )
         out = self.names.fresh(name)
         xa, xb = self.memo[("operand", a)], self.memo[("operand", b)]
         on = xa.on | xb.on
@@ -723,7 +785,9 @@ class Builder:
             return None
         return left, right, (frozenset({kept[0]}), frozenset({kept[1]}))
 
-    def operand(self, group: list[Expr], axis: str, where: Expr | None, final: bool, name: str) -> str:
+    def operand(
+        self, group: list[Expr], axis: str, where: Expr | None, final: bool, name: str
+    ) -> str:
         x = self.product(group, final, name)
         v = self.value(x, name)
         plain = self.is_load(v)
@@ -749,17 +813,29 @@ class Builder:
         plain = [n for n in names if not self.is_statistic(n)]
         return (plain or names or [self.like])[0]
 
-    def pad(self, v: str, x: X, axis: str, where: Expr | None, fill: float | bool, final: bool) -> str:
+    def pad(
+        self, v: str, x: X, axis: str, where: Expr | None, fill: float | bool, final: bool
+    ) -> str:
         """Neutral values at the points that a reduction must not see: padding, and outside its condition."""
         parts: list[X] = []
         on, dims = x.on, x.dims
         if self.axes[axis].role is Role.FULL:
-            parts.append(X(Compare("<", Position(axis), Extent(self.axes[axis].rank)), frozenset({axis}), dtype=DType.BOOL))
+            parts.append(
+                X(
+                    Compare("<", Position(axis), Extent(self.axes[axis].rank)),
+                    frozenset({axis}),
+                    dtype=DType.BOOL,
+                )
+            )
         if where is not None:
             parts.append(self.eval(where, final, "keep"))
         if self.axes[axis].role is Role.STREAM:
             return v
-        cond = parts[0] if len(parts) == 1 else self.combine(Logic("and", (Const(0), Const(0))), parts, DType.BOOL, "keep")
+        cond = (
+            parts[0]
+            if len(parts) == 1
+            else self.combine(Logic("and", (Const(0), Const(0))), parts, DType.BOOL, "keep")
+        )
         dims, on = dims | cond.dims, on | cond.on
         key = ("pad", v, cond.expr, fill)
         if key not in self.memo:
@@ -773,9 +849,18 @@ class Builder:
         out = self.names.fresh(name)
         dims = x.dims - {axis}
         self.place(x.on).append(t.Fold(out, self.order(dims), op, v, axis))
-        return X(Val(out), dims, x.on, x.dtype if op in (Reduction.MAX, Reduction.MIN, Reduction.ANY, Reduction.ALL) else DType.FLOAT)
+        return X(
+            Val(out),
+            dims,
+            x.on,
+            x.dtype
+            if op in (Reduction.MAX, Reduction.MIN, Reduction.ANY, Reduction.ALL)
+            else DType.FLOAT,
+        )
 
-    def point_loop(self, op: Reduction, axis: str, body: Expr, where: Expr | None, final: bool, name: str) -> X:
+    def point_loop(
+        self, op: Reduction, axis: str, body: Expr, where: Expr | None, final: bool, name: str
+    ) -> X:
         """A reduction whose terms span three ranks: point by point of the feature rank."""
         if self.axes[axis].role is not Role.FULL:
             raise Refused("A0404", f"a product over `{axis}` spans three ranks", body.span)
@@ -787,7 +872,12 @@ class Builder:
         x = self.eval(substitute(body, here), final, name)
         if where is not None:
             cond = self.eval(substitute(where, here), final, "keep")
-            x = self.combine(Select(Const(0), Const(0), Const(0)), [cond, x, X(Const(op.identity))], DType.FLOAT, name)
+            x = self.combine(
+                Select(Const(0), Const(0), Const(0)),
+                [cond, x, X(Const(op.identity))],
+                DType.FLOAT,
+                name,
+            )
         acc = self.names.fresh(name)
         dims, on = x.dims, x.on - {point}
         fn = {Reduction.SUM: "+", Reduction.PROD: "*"}.get(op)
@@ -807,18 +897,24 @@ class Builder:
         e = d.expr
         assert isinstance(e, Reduce)
         if self.carries_stream(subs):
-            raise Needs(d.tensor, f"`{d.tensor}` is reduced over another rank than this kernel streams")
+            raise Needs(
+                d.tensor, f"`{d.tensor}` is reduced over another rank than this kernel streams"
+            )
         key = ("state", d.tensor, subs)
         if key in self.states:
             return self.value_of(self.states[key], d, final)
         seq = self.ranks.sequence(e.indices)
         if len(seq) > 1:
             raise Refused(
-                "A0403", f"`{d.tensor}` reduces {', '.join(f'`{s}`' for s in seq)} at once: schedules stream one rank", d.span
+                "A0403",
+                f"`{d.tensor}` reduces {', '.join(f'`{s}`' for s in seq)} at once: schedules stream one rank",
+                d.span,
             )
         loops = {self.ranks.of.get(i, i) for i in e.indices if self.ranks.kind(i) is Kind.BATCH}
         if not loops <= set(self.loop_body):
-            raise Needs(d.tensor, f"`{d.tensor}` sums over {', '.join(f'`{r}`' for r in sorted(loops))}")
+            raise Needs(
+                d.tensor, f"`{d.tensor}` sums over {', '.join(f'`{r}`' for r in sorted(loops))}"
+            )
         if seq and (self.stream is None or self.stream_of(seq[0], subs) != self.stream):
             raise Needs(d.tensor, f"`{d.tensor}` streams `{seq[0]}`, this kernel does not")
         self.states[key] = self.make_state(d, subs)
@@ -868,7 +964,10 @@ class Builder:
             self.sum_state(state, d, body, where, pivots, subs)
         else:
             if pivots:
-                raise Needs(pivots[0].tensor, f"`{pivots[0].tensor}` must be known before `{e.op.value}` of `{d.tensor}`")
+                raise Needs(
+                    pivots[0].tensor,
+                    f"`{pivots[0].tensor}` must be known before `{e.op.value}` of `{d.tensor}`",
+                )
             self.extreme_state(state, d, body, where)
         self.root = outer
         self.domains.append(where)
@@ -880,9 +979,18 @@ class Builder:
         x = self.eval(body, False, d.tensor)
         if where is not None:
             cond = self.eval(where, False, "keep")
-            x = self.combine(Select(Const(0), Const(0), Const(0)), [cond, x, X(Const(op.identity))], x.dtype, d.tensor)
+            x = self.combine(
+                Select(Const(0), Const(0), Const(0)),
+                [cond, x, X(Const(op.identity))],
+                x.dtype,
+                d.tensor,
+            )
         x = self.bind(x, d.tensor)
-        update = Binary("+", Val(state.name), x.expr) if op is Reduction.SUM else extreme(op, Val(state.name), x.expr)
+        update = (
+            Binary("+", Val(state.name), x.expr)
+            if op is Reduction.SUM
+            else extreme(op, Val(state.name), x.expr)
+        )
         self.loop_body[next(reversed(self.loop_body))].append(t.Assign(state.name, update))
 
     def solve_loops(self, where: Expr | None, body: Expr) -> tuple[Expr | None, Expr]:
@@ -910,7 +1018,9 @@ class Builder:
         def visit(e: Expr) -> None:
             for n in walk(e):
                 if isinstance(n, Read) and n.tensor in self.reduces:
-                    if self.carries_stream(n.subs) and not is_large(self.defs[n.tensor].expr, self.ranks):
+                    if self.carries_stream(n.subs) and not is_large(
+                        self.defs[n.tensor].expr, self.ranks
+                    ):
                         visit(self.inlined(self.defs[n.tensor], n.subs))
                     elif not self.carries_stream(n.subs):
                         plain = (Position(x.name) if isinstance(x, Index) else x for x in n.subs)
@@ -929,8 +1039,13 @@ class Builder:
                 continue
             state.pivots.append((p, k))
             x = self.factor(p, k)
-            alpha = x if alpha is None else self.bind(
-                self.combine(Binary("*", Const(0), Const(0)), [alpha, x], DType.FLOAT, "alpha"), "alpha"
+            alpha = (
+                x
+                if alpha is None
+                else self.bind(
+                    self.combine(Binary("*", Const(0), Const(0)), [alpha, x], DType.FLOAT, "alpha"),
+                    "alpha",
+                )
             )
         return alpha
 
@@ -986,16 +1101,22 @@ class Builder:
                     return self.eval(e)
                 return self.combine(e, parts, DType.FLOAT, "old")
 
-    def masked(self, x: X, where: Expr | None, fill: float | bool, name: str) -> str:
+    def masked(
+        self, x: X, where: Expr | None, fill: float | bool, name: str, always: bool = False
+    ) -> str:
         """The value with `fill` outside the domain and beyond the stream's end."""
         assert self.stream is not None
         v = self.value(x, name)
-        if self.root is not None and self.stream in x.dims:
+        if self.root is not None and self.stream in x.dims and not always:
             return v  # it vanishes there by itself
         cond = self.mask(where)
         dims = x.dims | cond.dims
         if self.stream not in dims:
             dims |= {self.stream}
+        if len(dims) > 2:
+            raise Refused(
+                "A0404", f"a term of `{name.removesuffix('_s')}` and its condition span three ranks"
+            )
         key = ("mask", v, cond.expr, fill)
         if key not in self.memo:
             out = self.names.fresh(v + "_m")
@@ -1033,9 +1154,13 @@ class Builder:
             raise Refused("A0404", f"`{d.tensor}` reduces a value of three ranks", d.span)
         v = self.masked(x, where, op.identity, d.tensor + "_s")
         dims = self.memo_dims(v)
-        folded = self.fold(op, v, X(Val(v), dims, frozenset({STREAMED})), self.stream, d.tensor + "_tile")
+        folded = self.fold(
+            op, v, X(Val(v), dims, frozenset({STREAMED})), self.stream, d.tensor + "_tile"
+        )
         new = self.names.fresh(state.name + "_new")
-        self.sweep.append(t.Compute(new, state.dims, DType.FLOAT, extreme(op, Val(state.name), folded.expr)))
+        self.sweep.append(
+            t.Compute(new, state.dims, DType.FLOAT, extreme(op, Val(state.name), folded.expr))
+        )
         state.new = X(Val(new), frozenset(state.dims), frozenset({RUNNING}))
         self.commits.append(t.Assign(state.name, Val(new)))
 
@@ -1065,18 +1190,33 @@ class Builder:
             if split is not None:
                 left, right, kept = split
                 on_left = where is not None and cond - {self.stream} <= kept[0]
-                a = self.stream_operand(left, where if on_left or not cond else None, on_left or not cond, d.tensor)
+                a = self.stream_operand(
+                    left, where if on_left or not cond else None, on_left or not cond, d.tensor
+                )
                 b = self.stream_operand(right, where, not (on_left or not cond), d.tensor)
                 # A loop-invariant operand spread along the stream is masked on its own side.
                 self.sweep.append(
-                    t.AccDot(state.name, a, b, self.stream, self.dot_like(left + right), None if alpha is None else self.value(alpha, "alpha"))
+                    t.AccDot(
+                        state.name,
+                        a,
+                        b,
+                        self.stream,
+                        self.dot_like(left + right),
+                        None if alpha is None else self.value(alpha, "alpha"),
+                    )
                 )
                 return
             self.point_state(state, d, factors, where, alpha)
             return
         x = self.product(factors, False, d.tensor)
         v = self.masked(x, where, 0.0, d.tensor + "_s")
-        folded = self.fold(Reduction.SUM, v, X(Val(v), self.memo_dims(v), frozenset({STREAMED})), self.stream, d.tensor + "_tile")
+        folded = self.fold(
+            Reduction.SUM,
+            v,
+            X(Val(v), self.memo_dims(v), frozenset({STREAMED})),
+            self.stream,
+            d.tensor + "_tile",
+        )
         self.add(state, folded.expr, alpha)
 
     def add(self, state: State, term: Expr, alpha: X | None) -> None:
@@ -1085,14 +1225,25 @@ class Builder:
             base = Binary("*", base, self.bind(alpha, "alpha").expr)
         self.sweep.append(t.Assign(state.name, Binary("+", base, term)))
 
-    def stream_operand(self, group: list[Expr], where: Expr | None, masked: bool, name: str) -> str:
+    def stream_operand(
+        self, group: list[Expr], where: Expr | None, carries: bool, name: str
+    ) -> str:
+        """One side of a product over the stream; `carries`: the side that the domain's mask goes on."""
         x = self.product(group, False, name)
         v = self.value(x, name)
-        if masked or (self.root is not None and not self.is_load(v)):
+        if self.root is not None and any(self.vanishing(f) is not None for f in group):
+            return v  # it vanishes outside the domain by itself
+        if carries and self.root is None:
             return self.masked(x, where, 0.0, name + "_s")
-        return v
+        if self.is_load(v):
+            return v
+        return self.masked(
+            x, None, 0.0, name + "_s", always=True
+        )  # 0 times what is past the end must be 0
 
-    def point_state(self, state: State, d: Define, factors: list[Expr], where: Expr | None, alpha: X | None) -> None:
+    def point_state(
+        self, state: State, d: Define, factors: list[Expr], where: Expr | None, alpha: X | None
+    ) -> None:
         """`X[i,f] += sum[j](term of i, j and f)`: column by column of the feature rank."""
         assert self.stream is not None
         dims = frozenset().union(*(self.dims_of(f) for f in factors))
@@ -1101,7 +1252,9 @@ class Builder:
             raise Refused("A0404", f"`{d.tensor}` sums a term that spans {len(dims)} ranks", d.span)
         (axis,) = fulls
         if alpha is not None:
-            self.sweep.append(t.Assign(state.name, Binary("*", Val(state.name), self.bind(alpha, "alpha").expr)))
+            self.sweep.append(
+                t.Assign(state.name, Binary("*", Val(state.name), self.bind(alpha, "alpha").expr))
+            )
         fixed = [f for f in factors if axis not in self.dims_of(f)]
         moving = [f for f in factors if axis in self.dims_of(f)]
         weight = self.masked(self.product(fixed, False, d.tensor), where, 0.0, d.tensor + "_s")
@@ -1110,14 +1263,25 @@ class Builder:
         inner: list[t.Stmt | MaskStmt] = []
         self.points.append((point, inner))
         x = self.eval(substitute(product_of(moving), {axis: Position(point)}), False, d.tensor)
-        term = self.combine(Binary("*", Const(0), Const(0)), [X(Val(weight), self.memo_dims(weight), frozenset({STREAMED})), x], DType.FLOAT, d.tensor)
+        term = self.combine(
+            Binary("*", Const(0), Const(0)),
+            [X(Val(weight), self.memo_dims(weight), frozenset({STREAMED})), x],
+            DType.FLOAT,
+            d.tensor,
+        )
         tv = self.value(term, d.tensor + "_t")
         col = self.names.fresh(d.tensor + "_col")
-        inner.append(t.Fold(col, self.order(term.dims - {self.stream}), Reduction.SUM, tv, self.stream))
+        inner.append(
+            t.Fold(col, self.order(term.dims - {self.stream}), Reduction.SUM, tv, self.stream)
+        )
         inner.append(
             t.Assign(
                 state.name,
-                Select(Compare("==", Position(axis), Position(point)), Binary("+", Val(state.name), Val(col)), Val(state.name)),
+                Select(
+                    Compare("==", Position(axis), Position(point)),
+                    Binary("+", Val(state.name), Val(col)),
+                    Val(state.name),
+                ),
             )
         )
         self.points.pop()

@@ -19,9 +19,9 @@ from attndsl.cascade.nodes import (
     Const,
     Define,
     Expr,
+    Index,
     Logic,
     Position,
-    Index,
     Read,
     Reduce,
     Reduction,
@@ -187,7 +187,10 @@ class _Normalizer:
                     if isinstance(c2, int) and c2 not in (1, -1):
                         inverse += ((Const(c2), -1),)
                         c2 = 1
-                    return [(c / c2 if c2 not in (1, -1) else c * c2, f + inverse) for c, f in self.terms(a, over)]
+                    return [
+                        (c / c2 if c2 not in (1, -1) else c * c2, f + inverse)
+                        for c, f in self.terms(a, over)
+                    ]
                 return [(c, (*f, (b, -1))) for c, f in self.terms(a, over)]
             case Binary("+" | "-" as op, a, b) if self.opens(e, over):
                 left, right = self.terms(a, over), self.terms(b, over)
@@ -228,7 +231,11 @@ class _Normalizer:
                 return self.normalised(arg, over)
             case Binary("*" | "/", a, b):
                 for x, y in ((a, b), (b, a)):
-                    if self.carried(x, over) and not self.carried(y, over) and reads(y) & self.reduced:
+                    if (
+                        self.carried(x, over)
+                        and not self.carried(y, over)
+                        and reads(y) & self.reduced
+                    ):
                         return True
                 return self.normalised(a, over) or self.normalised(b, over)
             case _:
@@ -239,7 +246,9 @@ class _Normalizer:
     def named(self, e: Reduce, home: Define) -> Expr:
         """The reduction under a name: an existing definition of the same thing, or a new one."""
         kept = self.kept(e, home)
-        canonical = rename(e, {i: f"%{self.ranks.of.get(i, i)}{k}" for k, i in enumerate(e.indices)})
+        canonical = rename(
+            e, {i: f"%{self.ranks.of.get(i, i)}{k}" for k, i in enumerate(e.indices)}
+        )
         key = (canonical, kept)
         if key not in self.seen:
             if home.expr is e or (home.expr == e):
@@ -277,6 +286,8 @@ def inline_where(d: Define, subs: tuple[Expr, ...]) -> Expr | None:
 
 def scatter_target(e: Reduce, ranks: Ranks) -> tuple[Expr, Position, Expr | None] | None:
     """`(subscript, target, rest of the condition)` for the gradient of a gathered read."""
+    if e.op is not Reduction.SUM:
+        return None
     over = set(e.indices)
     parts = conjuncts(e.where)
     for c in parts:

@@ -15,7 +15,6 @@ from attndsl.analysis.ranks import Kind, Ranks, classify
 from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.nodes import (
     Binary,
-    Call,
     Cascade,
     Compare,
     Const,
@@ -148,7 +147,11 @@ def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Casca
         body.append(Define(part, kept, expr, span=d.span))
         axes = tuple(k for k, i in enumerate(kept) if i not in d.indices)
         host.append(HostSum(d.tensor, part, axes))
-        summed = Reduce(e.op, tuple(i for i in kept if i not in d.indices), Read(part, tuple(Index(i) for i in kept)))
+        summed = Reduce(
+            e.op,
+            tuple(i for i in kept if i not in d.indices),
+            Read(part, tuple(Index(i) for i in kept)),
+        )
         body.append(dataclasses.replace(d, expr=summed))
     return dataclasses.replace(c, body=tuple(body)), host
 
@@ -156,7 +159,9 @@ def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Casca
 # --- kernels --------------------------------------------------------------------------------------------------------
 
 
-def target_key(defs: dict[str, Define], x: str, ranks: Ranks, grid_order: tuple[str, ...], stop: set[str]) -> Key:
+def target_key(
+    defs: dict[str, Define], x: str, ranks: Ranks, grid_order: tuple[str, ...], stop: set[str]
+) -> Key:
     """The tiles, the grid and the loops of the kernel that computes a target."""
     d = defs[x]
     of = ranks.of
@@ -301,7 +306,9 @@ def _learn(state: Planning, defs: dict[str, Define], need: Needs, members: list[
         raise Refused("A0405", need.why, defs[tensor].span)
 
 
-def _cone(defs: dict[str, Define], tensor: str, stop: set[str] | frozenset[str] = frozenset()) -> set[str]:
+def _cone(
+    defs: dict[str, Define], tensor: str, stop: set[str] | frozenset[str] = frozenset()
+) -> set[str]:
     """All body tensors that a tensor is computed from; not through those in `stop`."""
     out: set[str] = set()
     todo = [tensor]
@@ -343,13 +350,17 @@ def _kernel(
         tile_names.append(axis)
         axes.append(Axis(axis, r, Role.TILE))
     if stream is not None:
-        axes.append(Axis(stream if stream not in tile_names else stream + "_s", stream, Role.STREAM))
+        axes.append(
+            Axis(stream if stream not in tile_names else stream + "_s", stream, Role.STREAM)
+        )
     # Short ways first (dV before dK): what they leave in registers the longer ones need anyway.
     defs = {d.tensor: d for d in c.body}
     members = sorted(members, key=lambda m: len(_cone(defs, m, done)))
     for may_root in (True, False):
         b = Builder(c, ranks, list(axes), done, rows, may_root)
-        stores: list[t.Stmt] = [store_target(b, b.defs[m], _tiles_at(b, m, tile_names)) for m in members]
+        stores: list[t.Stmt] = [
+            store_target(b, b.defs[m], _tiles_at(b, m, tile_names)) for m in members
+        ]
         if len(b.rooted) < 2:  # one way of masking in a kernel, or values would be computed twice
             break
     return finish_kernel(b, name, stores, tuple(members), loops, causal_order(b))
@@ -484,8 +495,11 @@ def _finish(
             kind = BufferKind.RESIDUAL
         elif x in outputs:
             kind = BufferKind.OUTPUT
-        dtype = _dtype(d)
-        buffers[x] = Buffer(x, of, kind, dtype, like.get(x))
+        if kind is not BufferKind.OUTPUT and len(ranks.sequence(d.indices)) > 1:
+            names = " and ".join(f"`{i}`" for i in ranks.sequence(d.indices))
+            why = f"`{x}` would be kept in memory over {names}, and no intermediate of that size is"
+            raise Refused("A0406", why, d.span)
+        buffers[x] = Buffer(x, of, kind, DType.FLOAT, like.get(x))
     for x, s in scattered.items():
         of = tuple(ranks.of.get(i, i) for i in defs[x].indices)
         buffers[s.fixed] = Buffer(s.fixed, of, BufferKind.FIXED)
@@ -512,10 +526,3 @@ def _finish(
 def scattered_fixed(scattered: dict[str, Scattered]) -> frozenset[str]:
     """The names of the fixed-point accumulators."""
     return frozenset(s.fixed for s in scattered.values())
-
-
-def _dtype(d: Define) -> DType:
-    return DType.FLOAT
-
-
-_UNUSED = Call

@@ -35,7 +35,9 @@ def _lhs(name: str, dims: tuple[str, ...]) -> str:
 def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
     match s:
         case t.Compute(name, dims, _, expr):
-            yield f"{indent}{_lhs(name, dims)} = {text_of(expr)}" + ("  (0/0 is 0)" if s.safe else "")
+            yield f"{indent}{_lhs(name, dims)} = {text_of(expr)}" + (
+                "  (0/0 is 0)" if s.safe else ""
+            )
         case t.Load(name, dims, _, tensor, subs, bounds, guard):
             check = f"  within {', '.join(bounds)}" if bounds else ""
             check += f"  if {guard}" if guard else ""
@@ -58,21 +60,28 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
                 yield from _stmt(inner, indent + "  ")
         case t.Store(tensor, subs, value, bounds):
             at = ", ".join(text_of(x) for x in subs)
-            yield f"{indent}store {tensor}[{at}] = {value}" + (f"  within {', '.join(bounds)}" if bounds else "")
+            yield f"{indent}store {tensor}[{at}] = {value}" + (
+                f"  within {', '.join(bounds)}" if bounds else ""
+            )
         case t.Reach(low, high, full_low, full_high, tensor, subs, _, first, last):
             at = ", ".join(text_of(x) for x in subs)
             names = f"[{low}, {high}) and full [{full_low}, {full_high})"
             yield f"{indent}{names} = where {tensor}[{at}] meets [{first}, {last}]"
         case t.Scatter(tensor, subs, value, scale, _, guard):
             at = ", ".join(text_of(x) for x in subs)
-            yield f"{indent}add {tensor}[{at}] += {value} * {scale}" + (f"  if {guard}" if guard else "")
+            yield f"{indent}add {tensor}[{at}] += {value} * {scale}" + (
+                f"  if {guard}" if guard else ""
+            )
 
 
 def print_program(p: t.TileProgram) -> str:
     """One kernel."""
     grid = ", ".join(a.name for a in p.of(Role.GRID))
     tiles = ", ".join(a.name for a in p.of(Role.TILE)) or "-"
-    lines = [f"tile program {p.name}    grid {grid or '-'}    tiles {tiles}    order {p.order}", "  prologue"]
+    lines = [
+        f"tile program {p.name}    grid {grid or '-'}    tiles {tiles}    order {p.order}",
+        "  prologue",
+    ]
     for s in p.prologue:
         lines += _stmt(s, "    ")
     for loop in p.loops:
@@ -96,13 +105,19 @@ def print_plan(p: t.Plan) -> str:
     out = []
     for b in p.buffers:
         shape = ",".join(b.ranks)
-        out.append(f"{b.kind.value} {b.name}[{shape}] {b.dtype.value}" + (f" like {b.like}" if b.like else ""))
+        out.append(
+            f"{b.kind.value} {b.name}[{shape}] {b.dtype.value}"
+            + (f" like {b.like}" if b.like else "")
+        )
     for s in p.steps:
         match s:
             case t.TileProgram():
                 out.append("\n" + print_program(s))
             case t.HostSum(dst, src, axes, scale):
-                out.append(f"\nhost {dst} = sum over axes {axes} of {src}" + (f" / {scale}" if scale else ""))
+                out.append(
+                    f"\nhost {dst} = sum over axes {axes} of {src}"
+                    + (f" / {scale}" if scale else "")
+                )
             case t.HostScale(dst, src, count):
                 out.append(f"\nhost {dst} = scale of {src} for {' x '.join(count)} terms")
     return "\n".join(out) + "\n"

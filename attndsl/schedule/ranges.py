@@ -29,10 +29,7 @@ def build_sweep(b: Builder) -> t.Sweep:
     tile = tiles[0] if len(tiles) == 1 else None
     first: Expr = Origin(tile) if tile else Const(0)
     last: Expr = Binary("-", Binary("+", Origin(tile), Block(tile)), Const(1)) if tile else Const(0)
-    found = tuple(
-        _known(b, s)
-        for s in stretches(_domain(b.domains), b.stream, tile, first, last)
-    )
+    found = tuple(_known(b, s) for s in stretches(_domain(b.domains), b.stream, tile, first, last))
     body = [*b.sweep, *b.commits]
     masked = masked_body(body, b.stream)
     plain = unmasked_body(body, b.stream)
@@ -56,7 +53,7 @@ def _known(b: Builder, s: Stretch) -> Stretch:
     """Without the bounds that are no scalars of the program (a width per row)."""
 
     def scalar(e: Expr) -> bool:
-        return not b.dims_of(e) and not (b.stream in {n for n in _positions(e)})
+        return not b.dims_of(e) and b.stream not in {n for n in _positions(e)}
 
     low, high = tuple(filter(scalar, s.low)), tuple(filter(scalar, s.high))
     full_low, full_high = tuple(filter(scalar, s.full_low)), tuple(filter(scalar, s.full_high))
@@ -138,7 +135,9 @@ def _disjoint(b: Builder, found: tuple[Stretch, ...]) -> list[tuple[Expr, Expr, 
     aligned: list[tuple[Expr, Expr]] = []
     for k, s in enumerate(found):
         tag = "" if len(found) == 1 else f"{k}"
-        low: Expr = Const(0) if not s.low else _scalar(b, _most("max", (Const(0), *s.low)), "low" + tag)
+        low: Expr = (
+            Const(0) if not s.low else _scalar(b, _most("max", (Const(0), *s.low)), "low" + tag)
+        )
         high: Expr = end if not s.high else _scalar(b, _most("min", (end, *s.high)), "high" + tag)
         lo = Const(0) if low == Const(0) else _scalar(b, _floor(low, block), "first" + tag)
         hi = _scalar(b, Call("max", (lo, _ceil(high, block))), "stop" + tag)
@@ -148,7 +147,10 @@ def _disjoint(b: Builder, found: tuple[Stretch, ...]) -> list[tuple[Expr, Expr, 
     (lo0, hi0), (lo1, hi1) = aligned
     before = _scalar(b, Call("max", (lo1, Call("min", (hi1, lo0)))), "stop_before")
     after = _scalar(b, Call("max", (lo1, hi0)), "first_after")
-    out = [(lo0, hi0, found[0]), (after, _scalar(b, Call("max", (after, hi1)), "stop_after"), found[1])]
+    out = [
+        (lo0, hi0, found[0]),
+        (after, _scalar(b, Call("max", (after, hi1)), "stop_after"), found[1]),
+    ]
     if lo0 != Const(0):
         out.insert(1, (lo1, before, found[1]))
     return out
@@ -175,5 +177,8 @@ def _split(b: Builder, low: Expr, high: Expr, s: Stretch) -> list[tuple[str, str
         out.append((lo, name(start, "full"), True))
     down = _floor(Call("max", (Const(0), full_hi)), block)
     stop = _scalar(b, Call("max", (start, Call("min", (t.Val(hi), down)))), "full_end")
-    out += [(name(start, "full"), name(stop, "full_end"), False), (name(stop, "full_end"), hi, True)]
+    out += [
+        (name(start, "full"), name(stop, "full_end"), False),
+        (name(stop, "full_end"), hi, True),
+    ]
     return out

@@ -62,9 +62,7 @@ def split_scatters(
     return dataclasses.replace(c, body=tuple(body)), out
 
 
-def _bound(
-    d: Define, e: Reduce, ranks: Ranks, order: tuple[str, ...]
-) -> tuple[Define, Scattered]:
+def _bound(d: Define, e: Reduce, ranks: Ranks, order: tuple[str, ...]) -> tuple[Define, Scattered]:
     found = scatter_target(e, ranks)
     assert found is not None
     _, _, rest = found
@@ -130,9 +128,7 @@ def build_scatter(
     sub, target, rest = found
     of = ranks.of
     grid = tuple(
-        dict.fromkeys(
-            of.get(i, i) for i in (*d.indices, *e.indices) if ranks.kind(i) is Kind.BATCH
-        )
+        dict.fromkeys(of.get(i, i) for i in (*d.indices, *e.indices) if ranks.kind(i) is Kind.BATCH)
     )
     row = of.get(s.row, s.row)
     axes = [Axis(r, r, Role.GRID) for r in grid] + [Axis(row, row, Role.TILE)]
@@ -158,7 +154,9 @@ def build_scatter(
     if len(features) > 1:
         from attndsl.schedule.builder import Refused
 
-        raise Refused("A0408", f"the gradient of a table with {len(features)} feature ranks", d.span)
+        raise Refused(
+            "A0408", f"the gradient of a table with {len(features)} feature ranks", d.span
+        )
     points: dict[str, str] = {}
     inner: list[object] = []
     if features:

@@ -28,7 +28,9 @@ def masked_body(body: Body, stream: str) -> tuple[t.Stmt, ...]:
     return tuple(out)
 
 
-def unmasked_body(body: Body, stream: str, keep: frozenset[str] = frozenset()) -> tuple[t.Stmt, ...]:
+def unmasked_body(
+    body: Body, stream: str, keep: frozenset[str] = frozenset()
+) -> tuple[t.Stmt, ...]:
     """No mask, no check along the stream, and nothing that only a mask used."""
     return _prune(_strip(body, stream, {}), keep)
 
@@ -125,7 +127,9 @@ def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
             return dataclasses.replace(s, expr=expr(s.expr))
         case t.Load():
             return dataclasses.replace(
-                s, subs=tuple(expr(e) for e in s.subs), guard=None if s.guard is None else name(s.guard)
+                s,
+                subs=tuple(expr(e) for e in s.subs),
+                guard=None if s.guard is None else name(s.guard),
             )
         case t.Dot():
             return dataclasses.replace(s, left=name(s.left), right=name(s.right))

@@ -272,4 +272,3 @@ def _merge_kernel(
 
 def _plain(s: t.Assign) -> bool:
     return isinstance(s.expr, Val)
-

@@ -1,0 +1,244 @@
+"""What kernels cost at given extents: floating-point operations of matrix products, bytes of memory, and bounds.
+
+    costs(plan, extents, params, itemsize=2)     # one Cost for each kernel
+    bound(cost, GPUS["H100"])                     # seconds, and what takes them
+
+Operations are counted over the tiles that a sweep visits, whose ranges the plan has in closed form; where these depend
+on data (documents), over all. Bytes count every tensor that a kernel touches once, as if it stayed in the cache from
+then on: a lower bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from attndsl.cascade.bind import Number, eval_int
+from attndsl.cascade.nodes import Call, DType, Expr, Param, Position
+from attndsl.cascade.walk import rewrite, walk
+from attndsl.schedule import tile as t
+from attndsl.schedule.tile import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """Peaks of a GPU as its data sheet gives them: dense products, per second, and bytes per second."""
+
+    name: str
+    flops: Mapping[int, float]
+    """By bytes of an element: 2 for fp16 and bf16 on tensor cores, 4 for fp32 without them."""
+    bandwidth: float
+    specials: float
+    """Exponentials and the like: 16 a clock and multiprocessor."""
+
+
+GPUS = {
+    "A100": Gpu("A100 SXM 80GB", {2: 312e12, 4: 19.5e12, 8: 19.5e12}, 2.039e12, 108 * 16 * 1.41e9),
+    "H100": Gpu("H100 SXM", {2: 989e12, 4: 67e12, 8: 67e12}, 3.35e12, 132 * 16 * 1.83e9),
+    "H200": Gpu("H200 SXM", {2: 989e12, 4: 67e12, 8: 67e12}, 4.8e12, 132 * 16 * 1.83e9),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One kernel: `flops` of its matrix products, `exps` of exponentials and the like, `moved` bytes.
+
+    `visited` is the part of the stream that a sweep walks over, of all tiles together; None if data decides.
+    """
+
+    kernel: str
+    flops: int
+    exps: int
+    moved: int
+    visited: float | None
+
+    @property
+    def intensity(self) -> float:
+        """Operations for each byte."""
+        return self.flops / self.moved if self.moved else 0.0
+
+
+def bound(cost: Cost, gpu: Gpu, itemsize: int) -> tuple[float, str]:
+    """The least time on a GPU in seconds, and what takes it: `products`, `exponentials` or `memory`."""
+    times = {
+        "products": cost.flops / gpu.flops[itemsize],
+        "exponentials": cost.exps / gpu.specials,
+        "memory": cost.moved / gpu.bandwidth,
+    }
+    what = max(times, key=times.__getitem__)
+    return times[what], what
+
+
+def costs(
+    plan: t.Plan, extents: Mapping[str, int], params: Mapping[str, Number], itemsize: int
+) -> list[Cost]:
+    """The cost of each kernel of a plan, in launch order."""
+    return [
+        _Kernel(plan, p, extents, params, itemsize).cost()
+        for p in plan.steps
+        if isinstance(p, t.TileProgram)
+    ]
+
+
+# Tiles by which the ranges of a sweep are counted; what kernels take is of this order.
+BLOCK = 64
+# Functions that go to the special function unit.
+SPECIAL = frozenset(
+    {"exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "sin", "cos"}
+)
+
+
+class _Kernel:
+    def __init__(
+        self,
+        plan: t.Plan,
+        program: t.TileProgram,
+        extents: Mapping[str, int],
+        params: Mapping[str, Number],
+        itemsize: int,
+    ) -> None:
+        self.plan = plan
+        self.program = program
+        self.extents = extents
+        self.params = {"start": 0, **params}
+        self.itemsize = itemsize
+        self.turns = {loop.axis: self.loop_turns(loop) for loop in program.loops}
+
+    def size(self, axis: str) -> int:
+        return self.extents[self.program.axis(axis).rank]
+
+    def cost(self) -> Cost:
+        p = self.program
+        outer = math.prod(self.size(a.name) for a in p.of(Role.GRID))
+        visited = self.visited() if p.sweep is not None else 1.0
+        flops = exps = 0.0
+        for once, stmts, part in self.parts(1.0 if visited is None else visited):
+            for s, times in _flat(stmts, {a.name: self.size(a.name) for a in p.axes}):
+                flops += outer * once * part * times * self.products(s)
+                exps += outer * once * part * times * self.specials(s)
+        moved = sum(self.bytes(n) for n in dict.fromkeys((*p.reads, *p.writes)))
+        return Cost(p.name, round(flops), round(exps), moved, visited)
+
+    def parts(self, visited: float) -> Iterator[tuple[int, tuple[t.Stmt, ...], float]]:
+        """Statements, how often a program runs them in loops, and which part of the stream they see."""
+        p = self.program
+        yield 1, p.prologue, 1.0
+        turns = 1
+        for loop in p.loops:
+            turns *= self.turns[loop.axis]
+            yield turns, loop.prologue, 1.0
+        if p.sweep is not None:
+            # Ranges differ in their masks alone.
+            yield turns, p.sweep.ranges[0].body, visited
+        yield 1, p.epilogue, 1.0
+
+    def points(self, dims: tuple[str, ...]) -> int:
+        """Points of a value, of all tiles together."""
+        spanned = {d for d in dims if self.program.axis(d).role is not Role.POINT}
+        spanned |= {a.name for a in self.program.of(Role.TILE)}
+        return math.prod(self.size(d) for d in spanned)
+
+    def products(self, s: t.Stmt) -> int:
+        match s:
+            case t.Dot(dims=dims, over=over):
+                return 2 * self.points((*dims, over))
+            case t.AccDot(name=name, over=over):
+                return 2 * self.points((*self.dims(name), over))
+            case _:
+                return 0
+
+    def specials(self, s: t.Stmt) -> int:
+        match s:
+            case t.Compute(dims=dims, expr=e):
+                return self.points(dims) * sum(
+                    isinstance(n, Call) and n.fn in SPECIAL for n in walk(e)
+                )
+            case _:
+                return 0
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        declared = (s for s, _ in _flat(self.program.prologue, {}) if isinstance(s, t.Declare))
+        return next((s.dims for s in declared if s.name == name), ())
+
+    def bytes(self, name: str) -> int:
+        b = self.plan.buffer(name)
+        n = math.prod(self.extents[r] for r in b.ranks)
+        if b.kind is t.BufferKind.FIXED:
+            return 8 * n
+        match b.dtype:
+            case DType.BOOL:
+                return n
+            case DType.INT:
+                return 8 * n
+            case DType.FLOAT:
+                like = b.like is not None or b.kind is t.BufferKind.INPUT
+                return n * (self.itemsize if like else max(4, self.itemsize))
+
+    # --- numbers that the kernel computes for itself ---
+
+    def env(self, origin: int) -> dict[str, Number]:
+        """Scalars of the program whose tiles start at `origin`, as far as they do not depend on data."""
+        p = self.program
+        env: dict[str, Number] = {**self.params, **{f"|{r}|": n for r, n in self.extents.items()}}
+        for a in p.axes:
+            env[a.name] = 0
+            env[f"%block {a.name}"] = BLOCK
+            env[f"%origin {a.name}"] = origin if a.role is Role.TILE else 0
+        for s in p.prologue:
+            if isinstance(s, t.Compute) and s.dtype is DType.INT and not s.dims:
+                value = self.number(s.expr, env)
+                if value is not None:
+                    env[f"%{s.name}"] = value
+        return env
+
+    def number(self, e: Expr, env: Mapping[str, Number]) -> int | None:
+        def rule(n: Expr) -> Expr | None:
+            match n:
+                case t.Val(name=name):
+                    return Param(f"%{name}")
+                case t.Block(axis=axis):
+                    return Param(f"%block {axis}")
+                case t.Origin(axis=axis):
+                    return Param(f"%origin {axis}")
+                case Position(name=name):
+                    return Param(name)
+                case _:
+                    return None
+
+        try:
+            return eval_int(rewrite(e, rule), env)
+        except (KeyError, ValueError, OverflowError, ZeroDivisionError):
+            return None
+
+    def visited(self) -> float | None:
+        """The part of the stream that the tiles visit, on average."""
+        sweep = self.program.sweep
+        assert sweep is not None
+        size = self.size(sweep.axis)
+        tiles = self.program.of(Role.TILE)
+        seen = 0
+        origins = range(0, self.size(tiles[0].name), BLOCK) if tiles else range(1)
+        for origin in origins:
+            env = self.env(origin)
+            for r in sweep.ranges:
+                lo, hi = env.get(f"%{r.lo}"), env.get(f"%{r.hi}")
+                if lo is None or hi is None:
+                    return None
+                seen += max(0, min(int(hi), size) - int(lo))
+        return seen / (len(origins) * size) if size else 0.0
+
+    def loop_turns(self, loop: t.Loop) -> int:
+        env = self.env(0)
+        lo, hi = env.get(f"%{loop.lo}"), env.get(f"%{loop.hi}")
+        return int(hi) - int(lo) if lo is not None and hi is not None else self.size(loop.axis)
+
+
+def _flat(stmts: tuple[t.Stmt, ...], sizes: Mapping[str, int]) -> Iterator[tuple[t.Stmt, int]]:
+    """Statements with the loops over points unfolded, and how often each runs."""
+    for s in stmts:
+        if isinstance(s, t.For):
+            times = sizes.get(s.axis, 1)
+            yield from ((inner, times * n) for inner, n in _flat(s.body, sizes))
+        else:
+            yield s, 1
