@@ -55,6 +55,11 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaf(Node):
+    """Base of the leaves that a later IR adds to expressions; a cascade holds none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Const(Node):
     value: float | int | bool
 
@@ -215,6 +220,7 @@ Expr: TypeAlias = (
     | Call
     | Reduce
     | Solve
+    | Leaf
 )
 
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from attndsl.cascade.nodes import DType, Expr, Node, Reduction
+from attndsl.cascade.nodes import DType, Expr, Leaf, Node, Reduction
 
 
 class Role(StrEnum):
@@ -53,21 +53,21 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Val(Node):
+class Val(Leaf):
     """A value of the tile program, as a leaf of a pointwise expression."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Block(Node):
+class Block(Leaf):
     """The number of points of a TILE or STREAM axis that one tile holds; known when the kernel is compiled."""
 
     axis: str
 
 
 @dataclass(frozen=True, slots=True)
-class Origin(Node):
+class Origin(Leaf):
     """The position of the first point of the current tile of a TILE or STREAM axis; a scalar integer."""
 
     axis: str
