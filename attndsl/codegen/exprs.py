@@ -232,10 +232,9 @@ class ExpressionPrinter:
             case Logic():
                 op, level = ("&", AND) if e.op == "and" else ("|", OR)
                 out = self.cast(self._print(e.args[0]), DType.BOOL)
-                for arg in e.args[1:]:
-                    out = self.infix(
-                        op, [out, self.cast(self._print(arg), DType.BOOL)], DType.BOOL, level
-                    )
+                for condition in e.args[1:]:
+                    right = self.cast(self._print(condition), DType.BOOL)
+                    out = self.infix(op, [out, right], DType.BOOL, level)
                 return out
             case Select():
                 return self._select(e)

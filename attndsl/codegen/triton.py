@@ -416,11 +416,10 @@ def _launch(
     blocks = {a.of: a.name for a in context.arguments if a.kind == "block"}
     lines = [f'cfg = configure("{context.name}", extents, inputs, config)']
     grid = [lengths[a.rank] for a in step.of(Role.GRID)]
-    for a in step.of(Role.TILE):
-        lines.append(
-            f'tiles_{identifier(a.name)} = triton.cdiv({lengths[a.rank]}, cfg["{blocks[a.name]}"])'
-        )
-        grid.append(f"tiles_{identifier(a.name)}")
+    for axis in step.of(Role.TILE):
+        count = f"tiles_{identifier(axis.name)}"
+        lines.append(f'{count} = triton.cdiv({lengths[axis.rank]}, cfg["{blocks[axis.name]}"])')
+        grid.append(count)
     return StepContext(
         comment=context.summary,
         lines=tuple(lines),
