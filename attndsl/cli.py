@@ -329,14 +329,15 @@ def verify(
         ).rows
     failed = [row for row in rows if not row.ok]
     if as_json:
-        fields = ("what", "dtype", "shape", "direction", "error", "budget", "ok")
+        fields = ("what", "by", "dtype", "shape", "direction", "error", "budget", "ok")
         _print_json([{f: getattr(row, f) for f in fields} for row in rows])
         return FAILED if failed else OK
     table(
-        ("tensor", "dtype", "shape", "direction", "error", "budget", ""),
+        ("tensor", "kernels", "dtype", "shape", "direction", "error", "budget", ""),
         [
             (
                 row.what,
+                row.by,
                 row.dtype,
                 str(row.shape),
                 row.direction,

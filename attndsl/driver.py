@@ -12,6 +12,7 @@ Neither torch nor Triton is imported here: `check` starts fast, and machine code
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,13 @@ class Program:
     gradient: Gradient | None = None
     forward: Plan | None = None
     backward: Plan | None = None
+
+    @property
+    def hash(self) -> str:
+        """A name for the program's meaning: of its cascade, so that layout and comments do not count."""
+        from attndsl.cascade.printer import print_cascade
+
+        return hashlib.sha256(print_cascade(self.cascade).encode()).hexdigest()[:16]
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -207,14 +215,14 @@ class Steps:
     stop_after: str | None
 
     def __call__(self, name: str, work: Callable[[], T], show: Callable[[T], str]) -> T:
+        if self.stop_after in self.timings:
+            raise Stopped
         self.progress(name)
         begin = time.perf_counter()
         result = work()
         self.timings[name] = time.perf_counter() - begin
         if name in self.dump:
             self.on_dump(name, show(result).rstrip("\n"))
-        if name == self.stop_after:
-            raise Stopped
         return result
 
 
@@ -264,9 +272,9 @@ def explain(path: Path, name: str | None = None, *, backward: bool = False) -> s
 
 def explain_facts(path: Path, name: str | None = None, *, backward: bool = False) -> dict[str, Any]:
     """The same for programs."""
-    from attndsl.explain import facts
+    from attndsl.facts import program_facts
 
-    return facts(load(path, name, backward=backward))
+    return program_facts(load(path, name, backward=backward))
 
 
 def verify(

@@ -1,16 +1,252 @@
-"""What is known about a compiled program, as data: for NAME.json and for `explain --json`."""
+"""What is known about a compiled program, as plain data: NAME.json, `explain --json`, and what `explain` prints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from attndsl import __version__
+from attndsl.analysis.ranks import Kind, Ranks, classify
+from attndsl.callerrors import CallError
+from attndsl.cascade.nodes import Binary, Cascade, Expr, Reduce
+from attndsl.cascade.walk import reads, walk
+from attndsl.schedule import tile as t
+from attndsl.schedule.cost import GPUS, Cost, bound, costs
+from attndsl.schedule.printer import text_of
+from attndsl.schedule.tile import Role
+from attndsl.sizes import USUAL, Sizes, sizes
 
 if TYPE_CHECKING:
     from attndsl.codegen.aot import CompiledKernel
     from attndsl.driver import CompileOptions, Program
 
+Facts = dict[str, Any]
+ITEM_SIZE = {"bf16": 2, "fp16": 2, "fp32": 4}
+
+
+def program_facts(program: Program, dtype: str = "bf16") -> Facts:
+    """The program and its kernels; costs at the size of a layer of a language model."""
+    usual = usual_sizes(program)
+    facts: Facts = {
+        "program": program.cascade.name,
+        "hash": program.hash,
+        "source": Path(program.source.name).name,
+        "attndsl": __version__,
+        "sweeps": sweeps(program.cascade),
+    }
+    if usual is not None:
+        named = [i for t_ in program.cascade.inputs for i in t_.ranks]
+        facts["estimated_at"] = {
+            "dtype": dtype,
+            "extents": {r: usual.extents[r] for r in dict.fromkeys(named)},
+            "params": usual.params,
+        }
+    for name, plan in (("forward", program.forward), ("backward", program.backward)):
+        if plan is not None:
+            facts[name] = _pass(program, plan, usual, ITEM_SIZE[dtype])
+    return facts
+
 
 def compile_facts(
-    program: Program, options: CompileOptions, kernels: Sequence[CompiledKernel]
-) -> dict[str, Any]:
-    return {}
+    program: Program,
+    command: str,
+    options: CompileOptions,
+    extents: Mapping[str, int],
+    kernels: Sequence[CompiledKernel],
+) -> Facts:
+    """The same, with what the machine code takes; `extents` are those that it was made for."""
+    facts = program_facts(program, options.dtype)
+    facts["command"] = command
+    facts["compiled_for"] = {"dtype": options.dtype, "extents": dict(extents)}
+    code: dict[str, Facts] = {}
+    for k in kernels:
+        code.setdefault(k.name, {})[k.target] = {
+            "registers": k.registers,
+            "spilled_bytes": k.spills,
+            "shared_bytes": k.shared,
+            "config": dict(k.config),
+        }
+    names = iter(code)
+    for p in ("forward", "backward"):
+        for kernel in facts.get(p, {}).get("kernels", ()):
+            kernel["code"] = code[next(names)] if kernels else {}
+    return facts
+
+
+def usual_sizes(program: Program) -> Sizes | None:
+    """Extents of a language model's layer; None if they do not fit the program."""
+    try:
+        return sizes(program.shifted, USUAL)
+    except CallError:
+        return None
+
+
+def sweeps(cascade: Cascade) -> list[list[str]]:
+    """The tensors that need one more reduction over a sequence than what they are made of, by how many.
+
+    Evaluated as it is written, a program would take one sweep for each entry: `[["M"], ["Z"], ["O"]]` for softmax.
+    """
+    ranks = classify(cascade)
+    depth: dict[str, int] = {}
+    out: list[list[str]] = []
+    for d in cascade.body:
+        parts = [e for e in (d.expr, d.where, d.init) if e is not None]
+        before = {r for e in parts for r in reads(e)} - {d.tensor}
+        own = any(_sweeps(n, ranks) for e in parts for n in walk(e))
+        depth[d.tensor] = max((depth.get(r, 0) for r in before), default=0) + own
+        if own:
+            out += [[] for _ in range(depth[d.tensor] - len(out))]
+            out[depth[d.tensor] - 1].append(d.tensor)
+    return out
+
+
+def _sweeps(n: object, ranks: Ranks) -> bool:
+    return isinstance(n, Reduce) and any(ranks.kind(i) is Kind.SEQUENCE for i in n.indices)
+
+
+# --- kernels -------------------------------------------------------------------------------------
+
+
+def _pass(program: Program, plan: t.Plan, usual: Sizes | None, itemsize: int) -> Facts:
+    found: dict[str, Cost] = {}
+    if usual is not None:
+        extents = program.extents(usual)
+        found = {c.kernel: c for c in costs(plan, extents, usual.params, itemsize)}
+    return {
+        "kernels": [
+            {**_kernel(s), **_cost(found.get(s.name), itemsize)}
+            for s in plan.steps
+            if isinstance(s, t.TileProgram)
+        ],
+        "sums_on_the_host": [s.out for s in plan.steps if isinstance(s, t.HostSum)],
+        "kept_for_backward": [b.name for b in plan.buffers if b.kind is t.BufferKind.RESIDUAL],
+        "notes": list(plan.notes),
+    }
+
+
+def _kernel(p: t.TileProgram) -> Facts:
+    facts: Facts = {
+        "name": p.name,
+        "grid": [a.name for a in p.of(Role.GRID)],
+        "keeps": [a.name for a in p.of(Role.TILE)],
+        "order": p.order,
+        "loops": [f"{loop.axis} in {_between(p, loop.lo, loop.hi)}" for loop in p.loops],
+        "streams": p.sweep.axis if p.sweep is not None else None,
+        "bounds": bounds(p),
+        "ranges": [
+            {"of": _between(p, r.lo, r.hi), "masked": r.masked}
+            for r in (p.sweep.ranges if p.sweep is not None else ())
+        ],
+        "carries": _carried(p),
+        "reads": list(p.reads),
+        "writes": list(p.writes),
+    }
+    return facts
+
+
+def _between(p: t.TileProgram, lo: str, hi: str) -> str:
+    return f"[{_spelt(p, lo)}, {_spelt(p, hi)})"
+
+
+def _spelt(p: t.TileProgram, name: str) -> str:
+    """A bound that is a number or a lone value, instead of its name."""
+    for s in p.prologue:
+        if isinstance(s, t.Compute) and s.name == name:
+            text = text_of(s.expr)
+            return text if len(text) <= 4 else name
+    return name
+
+
+def bounds(p: t.TileProgram) -> list[str]:
+    """The closed forms of a sweep's ranges: integer scalars that its bounds are made of."""
+    if p.sweep is None:
+        return []
+    wanted = {n for r in p.sweep.ranges for n in (r.lo, r.hi)}
+    lines: list[str] = []
+    for s in reversed(p.prologue):
+        if isinstance(s, t.Compute) and not s.dims and s.name in wanted:
+            text = text_of(s.expr)
+            if len(text) > 4:
+                lines.append(f"{s.name} = {text}")
+            wanted |= _values(s.expr)
+        elif isinstance(s, t.Reach) and wanted & {s.low, s.high, s.full_low, s.full_high}:
+            lines.append(f"[{s.low}, {s.high}) may hold a {s.tensor} in [{s.first}, {s.last}]")
+    return lines[::-1]
+
+
+def _carried(p: t.TileProgram) -> list[Facts]:
+    """What a sweep updates: each value, its update, and the factor by which old parts are corrected."""
+    if p.sweep is None:
+        return []
+    body = p.sweep.ranges[-1].body
+    named = {s.name: s for s in body if isinstance(s, t.Compute)}
+    out: list[Facts] = []
+    for s in _flat(p.prologue):
+        if not isinstance(s, t.Declare):
+            continue
+        for u in _flat(body):
+            if isinstance(u, t.Assign | t.AccDot) and u.name == s.name:
+                lhs = f"{s.name}[{','.join(s.dims)}]" if s.dims else s.name
+                out.append({"value": lhs, "update": _update(u), "corrected_by": _factor(u, named)})
+                break
+    return out
+
+
+def _update(u: t.Assign | t.AccDot) -> str:
+    if isinstance(u, t.Assign):
+        return text_of(u.expr)
+    old = f"{u.name} * {u.scale}" if u.scale else u.name
+    return f"{old} + dot[{u.over}]({u.left}, {u.right})"
+
+
+def _factor(u: t.Assign | t.AccDot, named: Mapping[str, t.Compute]) -> str | None:
+    """The definition of the value by which an update multiplies the old one."""
+    scales = [u.scale] if isinstance(u, t.AccDot) else _scales(u)
+    found = next((s for s in scales if s in named), None)
+    return f"{found} = {text_of(named[found].expr)}" if found is not None else None
+
+
+def _scales(u: t.Assign) -> list[str | None]:
+    out: list[str | None] = []
+    for n in walk(u.expr):
+        if isinstance(n, Binary) and n.op == "*" and u.name in _values(n.left):
+            out += sorted(_values(n.right))
+    return out
+
+
+def _values(e: Expr) -> frozenset[str]:
+    """The values of the tile program in an expression, which the type of expressions does not know."""
+    nodes: list[object] = list(walk(e))
+    return frozenset(n.name for n in nodes if isinstance(n, t.Val))
+
+
+def _flat(stmts: tuple[t.Stmt, ...]) -> Iterator[t.Stmt]:
+    for s in stmts:
+        if isinstance(s, t.For):
+            yield from _flat(s.body)
+        else:
+            yield s
+
+
+def _cost(c: Cost | None, itemsize: int) -> Facts:
+    if c is None:
+        return {}
+    at_best = {}
+    for name, gpu in GPUS.items():
+        seconds, what = bound(c, gpu, itemsize)
+        at_best[name] = {"microseconds": _rounded(seconds * 1e6), "bound_by": what}
+    return {
+        "flops": c.flops,
+        "exponentials": c.exps,
+        "bytes": c.moved,
+        "flops_per_byte": _rounded(c.intensity),
+        "part_of_stream_visited": None if c.visited is None else _rounded(c.visited),
+        "at_best": at_best,
+    }
+
+
+def _rounded(x: float) -> float:
+    """Four digits."""
+    return x if x == 0 else round(x, 3 - math.floor(math.log10(abs(x))))

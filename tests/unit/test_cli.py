@@ -346,6 +346,7 @@ def test_an_interrupt_is_not_a_fault(
 def _row(ok: bool) -> SimpleNamespace:
     return SimpleNamespace(
         what="O",
+        by="eager",
         dtype="fp16",
         shape="i=8 j=8",
         direction="forward",
@@ -368,7 +369,7 @@ def test_verify_prints_a_table(
     assert call["seed"] == 3
     streams = capsys.readouterr()
     head, good, bad = streams.out.splitlines()
-    assert head.split() == ["tensor", "dtype", "shape", "direction", "error", "budget"]
+    assert head.split() == ["tensor", "kernels", "dtype", "shape", "direction", "error", "budget"]
     assert good.split()[-3:] == ["1.00e-04", "1.00e-03", "ok"]
     assert bad.split()[-1] == "FAILED"
     assert "1 of 2 within budget" in streams.err
