@@ -93,9 +93,9 @@ def render(diagnostic: Diagnostic, color: bool = False) -> str:
             out.append(f"{margin} {paint(_BLUE, '=')} {diagnostic.label}")
     elif diagnostic.label:
         out.append(f" {paint(_BLUE, '=')} {diagnostic.label}")
-    for kind, text in [*(("note", n) for n in diagnostic.notes), ("help", diagnostic.help)]:
-        if text:
-            out.append(f"{margin} {paint(_BLUE, '=')} {paint(_BOLD, kind)}: {text}")
+    for kind, advice in [*(("note", n) for n in diagnostic.notes), ("help", diagnostic.help)]:
+        if advice:
+            out.append(f"{margin} {paint(_BLUE, '=')} {paint(_BOLD, kind)}: {advice}")
     return "\n".join(out)
 
 

@@ -20,6 +20,7 @@ from attndsl.cascade.nodes import (
     Expr,
     Extent,
     Index,
+    Leaf,
     Local,
     Logic,
     Param,
@@ -34,6 +35,7 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.types import offset, time_axis
 from attndsl.cascade.walk import children, free, substitute, walk, with_children
 from attndsl.diagnostics import Diagnostic, DiagnosticError
+from attndsl.internal import InternalError
 
 START = "start"
 """The parameter that `apply_start` adds."""
@@ -178,6 +180,8 @@ def _domain(
             else:
                 chosen = _disjunction(conjunction((e.cond, then)), conjunction((no, other)))
             return conjunction((of(e.cond), chosen))
+        case Leaf():
+            raise InternalError(f"`{type(e).__name__}` in a cascade")
         case _:
             assert_never(e)
 

@@ -32,6 +32,7 @@ from attndsl.cascade.nodes import (
     Expr,
     Extent,
     Index,
+    Leaf,
     Local,
     Logic,
     Param,
@@ -44,6 +45,7 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.walk import free, reads, substitute
+from attndsl.internal import InternalError
 
 _NOTHING = Polynomial()
 
@@ -164,6 +166,8 @@ def scaling_of(e: Expr, env: Mapping[str, Scaling]) -> Scaling:
         case Solve():
             # The value is the exact root, so the bracket does not matter.
             return _all_invariant((e.equation.left, e.equation.right), env)
+        case Leaf():
+            raise InternalError(f"`{type(e).__name__}` in a cascade")
 
 
 def _of_definition(d: Define, env: dict[str, Scaling]) -> Scaling:

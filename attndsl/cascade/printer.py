@@ -17,6 +17,7 @@ from attndsl.cascade.nodes import (
     Expr,
     Extent,
     Index,
+    Leaf,
     Local,
     Logic,
     Param,
@@ -30,6 +31,7 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.walk import free
+from attndsl.internal import InternalError
 
 # Python's ladder; a child is put into parentheses where it binds less tightly than its place asks for.
 _SELECT, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _NEG, _POWER, _ATOM = range(10)
@@ -123,6 +125,8 @@ class _Printer:
                     f"solve[{e.var} : {bounds}]({text(e.equation, _SELECT)}, iters={e.iters})",
                     _ATOM,
                 )
+            case Leaf():
+                raise InternalError(f"`{type(e).__name__}` in a cascade")
             case _:
                 assert_never(e)
 

@@ -16,6 +16,7 @@ from attndsl.cascade.nodes import (
     Expr,
     Extent,
     Index,
+    Leaf,
     Local,
     Logic,
     Param,
@@ -28,6 +29,7 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.walk import reads, walk
+from attndsl.internal import InternalError
 
 _OF_ARGUMENTS = frozenset({"abs", "sign", "min", "max", "floor", "ceil"})
 
@@ -95,6 +97,8 @@ def dtype_of(e: Expr, tensors: Mapping[str, DType], params: Mapping[str, DType])
             if e.op in (Reduction.ANY, Reduction.ALL):
                 return DType.BOOL
             return _number(of(e.body))
+        case Leaf():
+            raise InternalError(f"`{type(e).__name__}` in a cascade")
         case _:
             assert_never(e)
 

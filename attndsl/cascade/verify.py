@@ -16,6 +16,7 @@ from attndsl.cascade.nodes import (
     Expr,
     Extent,
     Index,
+    Leaf,
     Local,
     Logic,
     Node,
@@ -205,6 +206,8 @@ class _Checker:
                 yield from inside(e.lo)
                 yield from inside(e.hi)
                 yield from inside(e.equation, (), (e.var,))
+            case Leaf():
+                yield f"{what} holds a leaf of a later IR"
             case _:
                 assert_never(e)
 

@@ -21,6 +21,7 @@ from attndsl.cascade.nodes import (
     Expr,
     Extent,
     Index,
+    Leaf,
     Local,
     Logic,
     Param,
@@ -161,7 +162,7 @@ def show(e: Expr | Val | Block | Origin, scope: Scope) -> Text:
             return _select(_parts((cond, then, other), scope), scope)
         case Call(fn=fn, args=args):
             return _call(fn, _parts(args, scope), scope)
-        case Read() | Reduce() | Solve() | Index() | Local():
+        case Read() | Reduce() | Solve() | Index() | Local() | Leaf():
             raise TypeError(f"{type(e).__name__} in a tile expression")
         case _:
             assert_never(e)

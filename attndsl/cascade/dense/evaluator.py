@@ -24,6 +24,7 @@ from attndsl.cascade.nodes import (
     Expr,
     Extent,
     Index,
+    Leaf,
     Local,
     Logic,
     Param,
@@ -35,6 +36,7 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.printer import print_expr
+from attndsl.internal import InternalError
 
 _COMPARE: dict[str, Pointwise] = {
     "<": torch.lt,
@@ -84,6 +86,8 @@ class Evaluator(Reads, Reductions, Roots):
                 return self.reduce(e, active)
             case Solve():
                 return self.solve(e, active)
+            case Leaf():
+                raise InternalError(f"`{type(e).__name__}` in a cascade")
             case _:
                 assert_never(e)
 
