@@ -116,7 +116,7 @@ def test_codes_in_prose_exist(page: Path) -> None:
 
 
 def test_the_kernel_in_the_readme_is_the_one_that_comes_out(tmp_path: Path) -> None:
-    excerpt = re.search(r"key tiles .*?^```python\n(.*?)^```$", README, re.M | re.S)
+    excerpt = re.search(r"key tiles:.*?^```python\n(.*?)^```$", README, re.M | re.S)
     assert excerpt is not None
     dumped: dict[str, str] = {}
     driver.compile_file(
