@@ -4,6 +4,8 @@
 as the compiler does. A kernel is described by plain data (`facts`):
 
     tiles     its TILE axes           stream    its STREAM axis, or None
+    data      tensors with a FULL axis
+    few_rows  a split-keys kernel             loops     how many scalar loops are around the sweep
     pads      FULL axis -> rank       resident  dims of tiles loaded once
     streamed  dims of tiles loaded at every step of the sweep
     carried   dims of accumulators    pairs     dims of [tile, stream] values made at every step
@@ -49,14 +51,21 @@ def choose(
     """
     sizes = {a: max(16, 1 << (extents[r] - 1).bit_length()) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
+    few = facts.get("few_rows", False)
     if interpreted:
-        wanted: list[tuple[int, int, int]] = [(32, 16, 4)]
+        wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
+    elif few:
+        # Keys pass by once, at the speed of memory; the rows are few and cost nothing.
+        wanted = [(16, 128, 4), (16, 64, 4)]
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        wanted = [(128, 128, 8), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
+        # products hide the other's exponentials (measured: benchmarks/).
+        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
+        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
@@ -65,8 +74,9 @@ def choose(
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
         for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills.
-            limit = 128 if columns > 64 else 176
+            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
+            # the sweep keeps more of it alive.
+            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
             if interpreted or (shared <= smem and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}

@@ -71,6 +71,10 @@ class Symbols(Protocol):
         """Ask for a helper function; its name."""
         ...
 
+    def storage(self) -> str | None:
+        """The element type of what the kernel multiplies, as text: how exact a function needs to be."""
+        ...
+
 
 # Functions of one float argument that `tl` has under this name.
 NATIVE = {"exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sin", "cos", "erf", "sigmoid"}
@@ -356,6 +360,9 @@ class ExpressionPrinter:
                 return self.call(self._symbols.use("sign"), [arg])
             case "relu":
                 return self.call("tl.maximum", [arg, Text("0.0", (), DType.FLOAT, static=True)])
+            case "tanh" if (stored := self._symbols.storage()) is not None:
+                out = self.call(self._symbols.use(fn), [arg])
+                return replace(out, code=f"{out.code[:-1]}, {stored})")
             case _ if fn in NATIVE:
                 return self.call(f"tl.{fn}", [arg])
             case _ if fn in HELPERS:

@@ -24,6 +24,7 @@ from attndsl.schedule.tile import (
     Load,
     Origin,
     Plan,
+    Range,
     Reach,
     Role,
     Scatter,
@@ -381,24 +382,59 @@ class KernelPrinter:
             axis, origin = self._axes[sweep.axis], self._origins[sweep.axis]
             block = self.blocks[sweep.axis]
             for r in sweep.ranges:
-                self._emit(
-                    f"# {'Tiles that the mask or the end cuts.' if r.masked else 'Tiles without a mask.'}"
-                )
-                lo, hi = self._scalar(r.lo), self._scalar(r.hi)
-                self._emit(f"for {origin} in tl.range({lo}, {hi}, {block}, num_stages=NUM_STAGES):")
-                self._indent += 1
-                self._masks.append({})
-                self._line = None
-                self._emit(f"{origin} = tl.multiple_of({origin}, {block})")
-                self._emit(f"{axis} = {origin} + {self._offsets[sweep.axis]}")
-                self._masked = r.masked
-                self._body(r.body)
-                self._masked = False
-                self._masks.pop()
-                self._indent -= 1
+                if not r.masked:
+                    lo, hi = self._scalar(r.lo), self._scalar(r.hi)
+                    self._emit("# Tiles without a mask.")
+                    self._walk(f"{origin} in tl.range({lo}, {hi}, {block}", "", r)
+            cut = [r for r in sweep.ranges if r.masked]
+            if cut:
+                self._emit("# Tiles that the mask or the end cuts.")
+            if len(cut) == 1:
+                lo, hi = self._scalar(cut[0].lo), self._scalar(cut[0].hi)
+                self._walk(f"{origin} in tl.range({lo}, {hi}, {block}", "", cut[0])
+            elif cut:
+                self._walk_all(cut, origin, block)
         for _ in self.program.loops:
             self._masks.pop()
             self._indent -= 1
+
+    def _walk(self, head: str, first: str, r: Range) -> None:
+        """One loop over stream tiles; `first` finds the tile's origin where the loop does not."""
+        assert self.program.sweep is not None
+        axis = self.program.sweep.axis
+        origin = self._origins[axis]
+        self._emit(f"for {head}, num_stages=NUM_STAGES):")
+        self._indent += 1
+        self._masks.append({})
+        self._line = None
+        for line in first.splitlines():
+            self._emit(line)
+        self._emit(f"{origin} = tl.multiple_of({origin}, {self.blocks[axis]})")
+        self._emit(f"{self._axes[axis]} = {origin} + {self._offsets[axis]}")
+        self._masked = r.masked
+        self._body(r.body)
+        self._masked = False
+        self._masks.pop()
+        self._indent -= 1
+
+    def _walk_all(self, ranges: Sequence[Range], origin: str, block: str) -> None:
+        """One loop over several ranges with the same body: the code stands, and is compiled, once."""
+        step = self.names.fresh("step")
+        total = "0"
+        found = ""
+        for k, r in enumerate(ranges):
+            lo, hi = (self._values[n].text.at(ATOM) for n in (r.lo, r.hi))
+            count = self.names.fresh("steps")
+            length = f"tl.cdiv(tl.maximum({hi} - {lo}, 0), {block})"
+            self._emit(f"{count} = {length}" if k == 0 else f"{count} = {total} + {length}")
+            if k == 0:
+                found = f"{origin} = {lo} + {step} * {block}"
+            else:
+                here = f"{lo} + ({step} - {total}) * {block}"
+                found += f"\n{origin} = tl.where({step} < {total}, {origin}, {here})"
+            total = count
+        head = f"{step} in tl.range(0, {self.use('bound')}({total})"
+        self._walk(head, found, ranges[0])
 
     def _scalar(self, name: str) -> str:
         return f"{self.use('bound')}({self._values[name].text.code})"
@@ -562,6 +598,11 @@ class KernelPrinter:
         if dims != ((kept, over) if first else (over, kept)):
             code = f"tl.trans({code})"
         return code
+
+    def storage(self) -> str | None:
+        """The element type of the first product's operands, as text."""
+        likes = [s.like for s in statements(self.program) if isinstance(s, Dot | AccDot)]
+        return self._storage(likes[0]) if likes else None
 
     def _storage(self, like: str) -> str:
         """The element type of a tensor: that of an argument of this kernel, or an argument of its own."""

@@ -21,8 +21,10 @@ from attndsl.cascade.nodes import DType
 from attndsl.codegen import configs, helpers
 from attndsl.codegen.kernel import KernelPrinter, Section, statements
 from attndsl.codegen.literals import literal
+from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace, identifier
 from attndsl.codegen.render import render
+from attndsl.schedule.split import SPLIT
 from attndsl.schedule.tile import (
     Buffer,
     BufferKind,
@@ -98,6 +100,13 @@ class LauncherContext:
     results: tuple[tuple[str, str], ...]
 
 
+SUMMARIES = {
+    "forward": "Outputs and residuals, by name.",
+    "backward": "Gradients, by name.",
+    "forward_split": "What `forward` returns, for few queries: slices of the keys, then their states merged.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ModuleContext:
     """What the module template is filled with."""
@@ -123,19 +132,29 @@ class _Module:
     kernels: list[KernelContext] = field(default_factory=list)
 
 
-def render_module(name: str, forward: Plan, backward: Plan | None, header: str) -> str:
-    """The text of a module with the kernels and launchers of both passes."""
-    return render("triton/module.py.jinja", module=module_context(name, forward, backward, header))
+def render_module(
+    name: str, forward: Plan, backward: Plan | None, header: str, split: Plan | None = None
+) -> str:
+    """The text of a module with the kernels and launchers of both passes.
+
+    `split` is the split-keys form of the forward pass; its launcher is `forward_split`.
+    """
+    context = module_context(name, forward, backward, header, split)
+    return render("triton/module.py.jinja", module=context)
 
 
-def module_context(name: str, forward: Plan, backward: Plan | None, header: str) -> ModuleContext:
+def module_context(
+    name: str, forward: Plan, backward: Plan | None, header: str, split: Plan | None = None
+) -> ModuleContext:
     """Everything that the module template places."""
     own = HOST_NAMES | {"choose", "demand", "default_config", "functools", "Any"}
     module = _Module(Namespace(RESERVED | helpers.names() | own))
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
         launchers.append(_launcher("backward", backward, module))
-    steps = [s for p in (forward, backward) if p is not None for s in p.steps]
+    if split is not None:
+        launchers.append(_launcher("forward_split", split, module))
+    steps = [s for p in (forward, backward, split) if p is not None for s in p.steps]
     table = {
         k.name: {"facts": k.facts, "arguments": [(a.name, a.kind, a.of) for a in k.arguments]}
         for k in module.kernels
@@ -260,6 +279,10 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     full = {a.name: a.rank for a in program.axes if a.role is Role.FULL}
     tiles = tuple(a.name for a in program.of(Role.TILE))
     stream = program.sweep.axis if program.sweep else None
+
+    def spelled(dims: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(identifier(d) for d in dims)
+
     blocked = {*full, *tiles, stream}
     # The ranges of a sweep do the same work; the last has the masks besides.
     swept = program.sweep.ranges[-1].body if program.sweep and program.sweep.ranges else ()
@@ -267,13 +290,13 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     streamed: list[tuple[str, ...]] = []
     resident: list[tuple[str, ...]] = []
     carried: list[tuple[str, ...]] = []
-    pairs: list[tuple[str, ...]] = []
+    data = [
+        s.tensor for s in statements(program) if isinstance(s, Load) and any(d in full for d in s.dims)
+    ]
     for s in swept:
         match s:
             case Load() if stream in s.dims and any(d in full for d in s.dims):
                 streamed.append(tuple(d for d in s.dims if d in blocked))
-            case Dot() | Declare() if len(s.dims) > 1:
-                pairs.append(s.dims)
     for s in statements(program):
         match s:
             case Load() if (
@@ -283,13 +306,16 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
             case Declare() if id(s) not in inside and s.dims and stream not in s.dims:
                 carried.append(s.dims)
     return {
-        "tiles": tiles,
-        "stream": stream,
-        "pads": full,
-        "resident": tuple(resident),
-        "streamed": tuple(streamed),
-        "carried": tuple(carried),
-        "pairs": tuple(pairs),
+        "tiles": spelled(tiles),
+        "stream": identifier(stream) if stream else None,
+        "pads": {identifier(a): r for a, r in full.items()},
+        "resident": tuple(map(spelled, resident)),
+        "streamed": tuple(map(spelled, streamed)),
+        "carried": tuple(map(spelled, carried)),
+        "pairs": tuple(map(spelled, held(swept, full))),
+        "data": tuple(dict.fromkeys(data)),
+        "loops": len(program.loops),
+        "few_rows": any(a.rank == SPLIT for a in program.axes),
     }
 
 
@@ -336,7 +362,7 @@ def _launcher(name: str, plan: Plan, module: _Module) -> LauncherContext:
     kept = [b.name for b in made if b.kind in (BufferKind.OUTPUT, BufferKind.RESIDUAL)]
     return LauncherContext(
         name=name,
-        summary="Outputs and residuals, by name." if name == "forward" else "Gradients, by name.",
+        summary=SUMMARIES[name],
         setup=tuple(setup),
         steps=tuple(steps),
         results=tuple((n, tensors[n]) for n in kept),

@@ -1,0 +1,74 @@
+"""Which tiles of values a sweep holds in registers at once: what decides how large its tiles may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from attndsl.cascade.nodes import DType
+from attndsl.cascade.walk import walk
+from attndsl.schedule.tile import (
+    AccDot,
+    Assign,
+    Compute,
+    Declare,
+    Dot,
+    Fold,
+    For,
+    Load,
+    Scatter,
+    Stmt,
+    Store,
+    Val,
+)
+
+Dims = tuple[str, ...]
+
+
+def _flat(body: Iterable[Stmt]) -> Iterator[Stmt]:
+    for s in body:
+        yield s
+        if isinstance(s, For):
+            yield from _flat(s.body)
+
+
+def _uses(s: Stmt) -> set[str]:
+    """The values that a statement reads."""
+    names: set[str] = set()
+    match s:
+        case Compute() | Declare() | Assign():
+            names |= {n.name for n in walk(s.expr) if isinstance(n, Val)}
+        case Dot() | AccDot():
+            names |= {s.left, s.right}
+        case Fold():
+            names.add(s.src)
+        case Store() | Scatter():
+            names.add(s.value)
+    if isinstance(s, Load | Store | Scatter):
+        names |= {n.name for e in s.subs for n in walk(e) if isinstance(n, Val)}
+    return names
+
+
+def held(body: tuple[Stmt, ...], full: Iterable[str]) -> tuple[Dims, ...]:
+    """The dims of the two-dimensional values that live at the fullest moment of one turn of a sweep.
+
+    Tiles that only feed products wait in shared memory and are not counted; `full` names the FULL axes, whose loads are
+    such tiles. A load of a value for each pair holds its 64-bit addresses too, and counts three times.
+    """
+    features = set(full)
+    flat = list(_flat(body))
+    last = {name: k for k, s in enumerate(flat) for name in _uses(s)}
+    live: dict[str, tuple[Dims, ...]] = {}
+    most: tuple[Dims, ...] = ()
+    for k, s in enumerate(flat):
+        live = {n: d for n, d in live.items() if last.get(n, -1) > k or n == getattr(s, "name", "")}
+        match s:
+            case Dot() | Fold() if len(s.dims) > 1:
+                live[s.name] = (s.dims,)
+            case Compute() | Declare() if len(s.dims) > 1 and s.dtype is not DType.BOOL:
+                live[s.name] = (s.dims,)
+            case Load() if len(s.dims) > 1 and not features & set(s.dims):
+                live[s.name] = (s.dims,) * 3
+        now = tuple(d for dims in live.values() for d in dims)
+        if len(now) > len(most):
+            most = now
+    return most
