@@ -18,6 +18,7 @@ from attndsl.cascade.bind import Number, eval_int
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
+from attndsl.runtime.few import FewQueries
 from attndsl.schedule.tile import Buffer, Plan
 
 
@@ -27,7 +28,7 @@ class Passes:
 
     `forward` computes the outputs and `residuals`. `backward` takes inputs, residuals (which may be
     outputs of the program too) and, by `cotangents`, the gradients of outputs; `gradients` maps an
-    input to the buffer with its gradient.
+    input to the buffer with its gradient. `split` is the forward pass for few queries.
     """
 
     forward: Plan
@@ -36,6 +37,7 @@ class Passes:
     cotangents: Mapping[str, str] = field(default_factory=dict)
     gradients: Mapping[str, str] = field(default_factory=dict)
     backward_cascade: Cascade | None = None
+    split: Plan | None = None
 
 
 class Planner(Protocol):
@@ -55,26 +57,39 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...]) -> Passes:
 
     try:
         if not wrt:
-            return Passes(plan_forward(cascade))
+            forward = plan_forward(cascade)
+            return Passes(forward, split=split_of(cascade, forward, ()))
         gradient = differentiate(cascade, wrt)
+        forward = plan_forward(gradient.forward, gradient.residuals)
         return Passes(
-            plan_forward(gradient.forward, gradient.residuals),
+            forward,
             plan_backward(gradient.forward, gradient.backward, gradient.gradients),
             gradient.residuals,
             gradient.cotangents,
             gradient.gradients,
             gradient.backward,
+            split_of(gradient.forward, forward, gradient.residuals),
         )
     except Refused as refused:
         raise DiagnosticError(diagnose(cascade, refused)) from None
 
 
+def split_of(cascade: Cascade, forward: Plan, residuals: tuple[str, ...]) -> Plan | None:
+    """The split-keys form of a forward pass, with outputs of the same types."""
+    from attndsl.schedule.split import plan_split
+
+    like = {b.name: b.like for b in forward.buffers if b.like is not None}
+    return plan_split(cascade, residuals=residuals, like=like)
+
+
 def render(backend: str, name: str, passes: Passes, header: str) -> str:
     """The text of the module of one stage."""
     if backend == "triton":
-        from attndsl.codegen.triton import render_module
-    else:
-        from attndsl.codegen.eager import render_module
+        from attndsl.codegen.triton import render_module as render_triton
+
+        return render_triton(name, passes.forward, passes.backward, header, passes.split)
+    from attndsl.codegen.eager import render_module
+
     text: str = render_module(name, passes.forward, passes.backward, header)
     return text
 
@@ -90,6 +105,8 @@ class Stage:
         self.outputs = tuple(o.name for o in cascade.outputs)
         # Residuals that are outputs of the program are not returned a second time.
         self.residuals = tuple(r for r in passes.residuals if r not in self.outputs)
+        split = passes.split if backend == "triton" else None
+        self.few = FewQueries(passes.forward, split) if split is not None else None
         self._module: ModuleType | None = None
 
     @property
@@ -102,7 +119,11 @@ class Stage:
         self, inputs: dict[str, Tensor], extents: dict[str, int], params: dict[str, Number]
     ) -> list[Tensor]:
         """The outputs, then the residuals."""
-        made = self.module.forward(inputs, extents, params)
+        sizes = self.few.sizes(extents, next(iter(inputs.values())).device) if self.few else None
+        if sizes is not None:
+            made = self.module.forward_split(inputs, {**extents, **sizes}, params)
+        else:
+            made = self.module.forward(inputs, extents, params)
         return [made[n] for n in (*self.outputs, *self.residuals)]
 
     def backward(
