@@ -69,7 +69,7 @@ def choose(
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
-    shared = registers = 0
+    shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
         for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
@@ -83,5 +83,5 @@ def choose(
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
-        f"{registers} registers a thread (of 176)"
+        f"{registers} registers a thread (of {limit})"
     )

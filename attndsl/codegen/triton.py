@@ -15,6 +15,7 @@ arguments, and the templates place both.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType
@@ -29,12 +30,12 @@ from attndsl.schedule.tile import (
     Buffer,
     BufferKind,
     Declare,
-    Dot,
     HostScale,
     HostSum,
     Load,
     Plan,
     Role,
+    Stmt,
     TileProgram,
 )
 
@@ -291,7 +292,9 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     resident: list[tuple[str, ...]] = []
     carried: list[tuple[str, ...]] = []
     data = [
-        s.tensor for s in statements(program) if isinstance(s, Load) and any(d in full for d in s.dims)
+        s.tensor
+        for s in statements(program)
+        if isinstance(s, Load) and any(d in full for d in s.dims)
     ]
     for s in swept:
         match s:
@@ -312,11 +315,19 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "resident": tuple(map(spelled, resident)),
         "streamed": tuple(map(spelled, streamed)),
         "carried": tuple(map(spelled, carried)),
-        "pairs": tuple(map(spelled, held(swept, full))),
+        "pairs": tuple(map(spelled, held(swept or tuple(_unswept(program)), full))),
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
     }
+
+
+def _unswept(program: TileProgram) -> Iterator[Stmt]:
+    """The statements outside the sweep, in order."""
+    yield from program.prologue
+    for loop in program.loops:
+        yield from loop.prologue
+    yield from program.epilogue
 
 
 # --- launchers -----------------------------------------------------------------------------------------------------
@@ -442,9 +453,9 @@ def _launch(
     blocks = {a.of: a.name for a in context.arguments if a.kind == "block"}
     lines = [f'cfg = configure("{context.name}", extents, inputs, config)']
     grid = [lengths[a.rank] for a in step.of(Role.GRID)]
-    for axis in step.of(Role.TILE):
-        count = f"tiles_{identifier(axis.name)}"
-        lines.append(f'{count} = triton.cdiv({lengths[axis.rank]}, cfg["{blocks[axis.name]}"])')
+    for tiled in step.of(Role.TILE):
+        count = f"tiles_{identifier(tiled.name)}"
+        lines.append(f'{count} = triton.cdiv({lengths[tiled.rank]}, cfg["{blocks[tiled.name]}"])')
         grid.append(count)
     return StepContext(
         comment=context.summary,

@@ -59,7 +59,7 @@ def test_chosen_tiles_fit(dim: int, itemsize: int) -> None:
         sizes = {"i": cfg["BLOCK_I"], "j": cfg["BLOCK_J"], "e": pad, "f": pad}
         shared, registers = demand(FACTS, sizes, itemsize, cfg["num_warps"], cfg["num_stages"])
         assert shared <= smem
-        assert registers <= 176
+        assert registers <= 226
 
 
 def test_a_head_dim_that_no_tile_holds_is_refused_with_the_sums() -> None:
