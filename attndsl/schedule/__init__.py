@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attndsl.analysis.ranks import Kind, Ranks, classify
 from attndsl.cascade.nodes import Cascade, DType, TensorDecl
-from attndsl.schedule.builder import Refused
+from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
 from attndsl.schedule.tile import Plan
 

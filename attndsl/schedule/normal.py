@@ -9,7 +9,8 @@ their normalisers share one sweep.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
 
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import (
@@ -68,10 +69,41 @@ def product(coefficient: float | int, factors: Iterable[Factor]) -> Expr:
     return Unary("-", out) if coefficient < 0 else out
 
 
+def in_order(indices: Iterable[str], ranks: Ranks, order: tuple[str, ...]) -> list[str]:
+    """Indices by the place of their rank in `order`, those of other ranks last."""
+    place = {r: k for k, r in enumerate(order)}
+
+    def key(index: str) -> int:
+        rank = ranks.of.get(index, index)
+        return place.get(rank, len(place))
+
+    return sorted(indices, key=key)
+
+
+def factors(e: Expr) -> list[Expr]:
+    """The factors of a product, as it is written."""
+    match e:
+        case Binary("*", a, b):
+            return factors(a) + factors(b)
+        case _:
+            return [e]
+
+
+def product_of(factors: Sequence[Expr]) -> Expr:
+    """The product of factors, 1 of none."""
+    return reduce(lambda a, b: Binary("*", a, b), factors) if factors else Const(1.0)
+
+
+def is_large(e: Expr, ranks: Ranks) -> bool:
+    """A reduction over a sequence or batch rank."""
+    return isinstance(e, Reduce) and any(ranks.kind(i) is not Kind.FEATURE for i in e.indices)
+
+
 def normalize(cascade: Cascade, ranks: Ranks) -> Cascade:
     """Give every large reduction a definition, and take out of it what does not carry its indices.
 
-    rewrite:  O[i,f] = sum[j](P[i,j] / Z[i] * V[j,f])   ->   O.1[i,f] = sum[j](P[i,j] * V[j,f]);  O[i,f] = O.1[i,f] / Z[i]
+    rewrite:  O[i,f] = sum[j](P[i,j] / Z[i] * V[j,f])
+              ->  O.1[i,f] = sum[j](P[i,j] * V[j,f]);  O[i,f] = O.1[i,f] / Z[i]
     requires: domains are explicit (`explicit_domains`).
     source:   FuseMax, section on division deferral; FlashAttention-2, section 3.1
     """
@@ -95,22 +127,17 @@ class _Normalizer:
 
     def add(self, d: Define) -> None:
         self.defs[d.tensor] = d
-        if self.large(d.expr) or any(
+        if is_large(d.expr, self.ranks) or any(
             (isinstance(n, Read) and n.tensor in self.reduced) for n in walk(d.expr)
         ):
             self.reduced.add(d.tensor)
-
-    def large(self, e: Expr) -> bool:
-        return isinstance(e, Reduce) and any(
-            self.ranks.kind(i) is not Kind.FEATURE for i in e.indices
-        )
 
     def lift(self, e: Expr, home: Define) -> Expr:
         old = children(e)
         new = tuple(self.lift(c, home) for c in old)
         if new != old:
             e = with_children(e, new)
-        if not isinstance(e, Reduce) or not self.large(e):
+        if not isinstance(e, Reduce) or not is_large(e, self.ranks):
             return e
         e = self.separate_features(e)
         if e.op is not Reduction.SUM:
@@ -154,7 +181,7 @@ class _Normalizer:
         """`sum[h](T[h,j])` with `T[h,j] = sum[i](x)`  ->  `sum[h,i](x)`."""
         while isinstance(e.body, Read) and e.body.tensor in self.defs:
             d = self.defs[e.body.tensor]
-            if not (isinstance(d.expr, Reduce) and self.large(d.expr)):
+            if not (isinstance(d.expr, Reduce) and is_large(d.expr, self.ranks)):
                 break
             if d.expr.op is not Reduction.SUM or is_scatter(d.expr, self.ranks):
                 break
@@ -202,7 +229,7 @@ class _Normalizer:
 
     def elementwise(self, tensor: str) -> bool:
         d = self.defs.get(tensor)
-        return d is not None and not self.large(d.expr) and d.init is None
+        return d is not None and not is_large(d.expr, self.ranks) and d.init is None
 
     def opens(self, e: Expr, over: frozenset[str]) -> bool:
         """Whether opening `e` frees a factor: one without `over`, beside others that carry it."""

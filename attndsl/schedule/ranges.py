@@ -7,6 +7,7 @@ from attndsl.cascade.nodes import (
     Binary,
     Call,
     Const,
+    DType,
     Expr,
     Extent,
     Index,
@@ -17,12 +18,14 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import substitute, walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.builder import STREAMED, Builder, X
+from attndsl.schedule.kernel import Kernel
+from attndsl.schedule.products import fold
 from attndsl.schedule.specialise import masked_body, unmasked_body
 from attndsl.schedule.tile import Block, Origin, Role
+from attndsl.schedule.values import STREAMED, X
 
 
-def build_sweep(b: Builder) -> t.Sweep:
+def build_sweep(b: Kernel) -> t.Sweep:
     """The sweep of a kernel whose statements are complete."""
     assert b.stream is not None
     tiles = [a.name for a in b.axes.values() if a.role is Role.TILE]
@@ -31,7 +34,7 @@ def build_sweep(b: Builder) -> t.Sweep:
     last: Expr = Binary("-", Binary("+", Origin(tile), Block(tile)), Const(1)) if tile else Const(0)
     found = tuple(_known(b, s) for s in stretches(_domain(b.domains), b.stream, tile, first, last))
     body = [*b.sweep, *b.commits]
-    masked = masked_body(body, b.stream)
+    masked = masked_body(body)
     plain = unmasked_body(body, b.stream)
     ranges: list[t.Range] = []
     for low, high, s in _disjoint(b, found):
@@ -49,11 +52,11 @@ def _domain(domains: list[Expr | None]) -> Expr | None:
     return parts[0] if len(parts) == 1 else Logic("or", (Const(True), *parts))
 
 
-def _known(b: Builder, s: Stretch) -> Stretch:
+def _known(b: Kernel, s: Stretch) -> Stretch:
     """Without the bounds that are no scalars of the program (a width per row)."""
 
     def scalar(e: Expr) -> bool:
-        return not b.dims_of(e) and b.stream not in {n for n in _positions(e)}
+        return not b.dims_of(e) and b.stream not in _positions(e)
 
     low, high = tuple(filter(scalar, s.low)), tuple(filter(scalar, s.high))
     full_low, full_high = tuple(filter(scalar, s.full_low)), tuple(filter(scalar, s.full_high))
@@ -68,48 +71,48 @@ def _known(b: Builder, s: Stretch) -> Stretch:
     return Stretch(low, high, full_low, full_high, partial)
 
 
-def _reach(b: Builder, value: Expr, ids: Read) -> tuple[Expr, Expr, Expr, Expr] | None:
+def _reach(b: Kernel, value: Expr, ids: Read) -> tuple[Expr, Expr, Expr, Expr] | None:
     """The stretch of the stream that holds one of the tile's ids, looked up before the sweep."""
     assert b.stream is not None
-    if ids.tensor not in b.inputs or b.inputs[ids.tensor].dtype is not t.DType.INT:
+    if ids.tensor not in b.inputs or b.inputs[ids.tensor].dtype is not DType.INT:
         return None
     tiles = [a.name for a in b.axes.values() if a.role is Role.TILE]
     inside: dict[str, Expr] = {
         a: Call("min", (Position(a), Binary("-", Extent(b.axes[a].rank), Const(1)))) for a in tiles
     }
     x = b.eval(substitute(value, inside), False, "id")
-    if x.dtype is not t.DType.INT or len(x.dims) > 1 or STREAMED in x.on:
+    if x.dtype is not DType.INT or len(x.dims) > 1 or STREAMED in x.on:
         return None
     first = last = b.value(x, "id")
     if x.dims:
         (axis,) = x.dims
-        first = b.value(b.fold(Reduction.MIN, first, x, axis, "first_id"), "first_id")
-        last = b.value(b.fold(Reduction.MAX, last, x, axis, "last_id"), "last_id")
+        first = b.value(fold(b, Reduction.MIN, first, x, axis, "first_id"), "first_id")
+        last = b.value(fold(b, Reduction.MAX, last, x, axis, "last_id"), "last_id")
     subs: list[Expr] = []
     on = x.on
     for s in ids.subs:
         at = b.equal.get(s, s)
-        if isinstance(at, Index | Position):
-            y = b.position(at.name)
-        else:
-            y = b.bind(b.eval(at), "at")
+        y = b.position(at.name) if isinstance(at, Index | Position) else b.bind(b.eval(at), "at")
         if b.stream not in y.dims:
             on |= y.on
         subs.append(y.expr)
-    names = [b.names.fresh(n) for n in ("low_id", "high_id", "full_low_id", "full_high_id")]
+    fresh = b.names.fresh
+    low, high = fresh("low_id"), fresh("high_id")
+    full_low, full_high = fresh("full_low_id"), fresh("full_high_id")
     b.read_buffers[ids.tensor] = None
-    b.place(on).append(t.Reach(*names, ids.tensor, tuple(subs), b.stream, first, last))
-    for n in names:
-        b.made[n] = X(t.Val(n), on=on, dtype=t.DType.INT)
-    low, high, full_low, full_high = (t.Val(n) for n in names)
-    return low, high, full_low, full_high
+    b.place(on).append(
+        t.Reach(low, high, full_low, full_high, ids.tensor, tuple(subs), b.stream, first, last)
+    )
+    for n in (low, high, full_low, full_high):
+        b.made[n] = X(t.Val(n), on=on, dtype=DType.INT)
+    return t.Val(low), t.Val(high), t.Val(full_low), t.Val(full_high)
 
 
 def _positions(e: Expr) -> set[str]:
     return {n.name for n in walk(e) if isinstance(n, Position)}
 
 
-def _scalar(b: Builder, e: Expr, name: str) -> Expr:
+def _scalar(b: Kernel, e: Expr, name: str) -> Expr:
     return b.bind(b.eval(e, False, name), name).expr
 
 
@@ -127,7 +130,7 @@ def _ceil(e: Expr, block: Expr) -> Expr:
     return Binary("*", Binary("//", up, block), block)
 
 
-def _disjoint(b: Builder, found: tuple[Stretch, ...]) -> list[tuple[Expr, Expr, Stretch]]:
+def _disjoint(b: Kernel, found: tuple[Stretch, ...]) -> list[tuple[Expr, Expr, Stretch]]:
     """Tile-aligned pieces `[low, high)` that cover every stretch and overlap nowhere."""
     assert b.stream is not None
     block = Block(b.stream)
@@ -156,14 +159,14 @@ def _disjoint(b: Builder, found: tuple[Stretch, ...]) -> list[tuple[Expr, Expr, 
     return out
 
 
-def _split(b: Builder, low: Expr, high: Expr, s: Stretch) -> list[tuple[str, str, bool]]:
+def _split(b: Kernel, low: Expr, high: Expr, s: Stretch) -> list[tuple[str, str, bool]]:
     """Partial, full and partial again."""
     assert b.stream is not None
     block = Block(b.stream)
     end = Extent(b.axes[b.stream].rank)
 
     def name(e: Expr, base: str) -> str:
-        return b.value(X(e, dtype=t.DType.INT), base) if not isinstance(e, t.Val) else e.name
+        return b.value(X(e, dtype=DType.INT), base) if not isinstance(e, t.Val) else e.name
 
     lo, hi = name(low, "lo"), name(high, "hi")
     if s.partial:

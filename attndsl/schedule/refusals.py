@@ -7,7 +7,7 @@ import re
 from attndsl.cascade.nodes import Cascade
 from attndsl.diagnostics import Diagnostic
 from attndsl.errors import CODES
-from attndsl.schedule.builder import Refused
+from attndsl.schedule.outcomes import Refused
 from attndsl.source import Span
 
 WAYS_OUT = {

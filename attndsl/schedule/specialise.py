@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias, assert_never
 
 from attndsl.cascade.nodes import Const, Expr, Select
 from attndsl.cascade.walk import rewrite, walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.builder import MaskStmt
+from attndsl.schedule.values import MaskStmt, SweepStmt
 
-Body = Sequence["t.Stmt | MaskStmt"]
+Body: TypeAlias = Sequence[SweepStmt]
 
 
-def masked_body(body: Body, stream: str) -> tuple[t.Stmt, ...]:
+def masked_body(body: Body) -> tuple[t.Stmt, ...]:
     """Every mask as a selection, every load along the stream checked."""
     out: list[t.Stmt] = []
     for s in body:
@@ -22,44 +23,43 @@ def masked_body(body: Body, stream: str) -> tuple[t.Stmt, ...]:
                 select = Select(t.Val(s.cond), t.Val(s.src), Const(s.fill))
                 out.append(t.Compute(s.name, s.dims, s.dtype, select))
             case t.For():
-                out.append(dataclasses.replace(s, body=masked_body(s.body, stream)))
+                out.append(dataclasses.replace(s, body=masked_body(s.body)))
             case _:
                 out.append(s)
     return tuple(out)
 
 
-def unmasked_body(
-    body: Body, stream: str, keep: frozenset[str] = frozenset()
-) -> tuple[t.Stmt, ...]:
+def unmasked_body(body: Body, stream: str) -> tuple[t.Stmt, ...]:
     """No mask, no check along the stream, and nothing that only a mask used."""
-    return _prune(_strip(body, stream, {}), keep)
+    return _prune(_strip(body, stream, {}))
 
 
 def _strip(body: Body, stream: str, alias: dict[str, str]) -> tuple[t.Stmt, ...]:
+    """Without masks and checks; `alias` collects what masked values are without their mask."""
     out: list[t.Stmt] = []
     for s in body:
         match s:
             case MaskStmt():
                 alias[s.name] = alias.get(s.src, s.src)
             case t.Load():
-                bounds = tuple(b for b in s.bounds if b != stream)
-                out.append(dataclasses.replace(renamed(s, alias), bounds=bounds))  # type: ignore[type-var]
+                load = renamed(s, alias)
+                assert isinstance(load, t.Load)
+                bounds = tuple(b for b in load.bounds if b != stream)
+                out.append(dataclasses.replace(load, bounds=bounds))
             case t.For():
                 out.append(dataclasses.replace(s, body=_strip(s.body, stream, alias)))
-            case t.Scatter() | t.Store():
+            case t.Scatter():
                 new = renamed(s, alias)
-                assert isinstance(new, (t.Scatter, t.Store))
+                assert isinstance(new, t.Scatter)
                 bounds = tuple(b for b in new.bounds if b != stream)
-                if isinstance(new, t.Scatter):
-                    new = dataclasses.replace(new, guard=None)
-                out.append(dataclasses.replace(new, bounds=bounds))
+                out.append(dataclasses.replace(new, bounds=bounds, guard=None))
             case _:
                 out.append(renamed(s, alias))
     return tuple(out)
 
 
-def _prune(body: tuple[t.Stmt, ...], keep: frozenset[str]) -> tuple[t.Stmt, ...]:
-    live = set(keep)
+def _prune(body: tuple[t.Stmt, ...]) -> tuple[t.Stmt, ...]:
+    live: set[str] = set()
     out: list[t.Stmt] = []
     for s in reversed(body):
         made = defined(s)
@@ -107,6 +107,10 @@ def used(s: t.Stmt) -> set[str]:
         case t.Scatter():
             out = {s.value, s.scale}.union(*(_values(e) for e in s.subs))
             return out | ({s.guard} if s.guard else set())
+        case t.Reach():
+            return {s.first, s.last}.union(*(_values(e) for e in s.subs))
+        case _:
+            assert_never(s)
 
 
 def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
@@ -150,3 +154,8 @@ def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
                 subs=tuple(expr(e) for e in s.subs),
                 guard=None if s.guard is None else name(s.guard),
             )
+        case t.Reach():
+            subs = tuple(expr(e) for e in s.subs)
+            return dataclasses.replace(s, first=name(s.first), last=name(s.last), subs=subs)
+        case _:
+            assert_never(s)

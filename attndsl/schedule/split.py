@@ -1,7 +1,7 @@
 """Split keys: one query or a few against many keys, with the key range cut into slices.
 
-The first kernel is the online schedule over a slice, and stores its states; the second combines the states of all slices
-with the correction that the online schedule itself uses, and ends as it ends. Query heads that share their keys are
+The first kernel is the online schedule over a slice, and stores its states; the second combines the states of all
+slices with the correction that the online schedule itself uses, and ends as it ends. Query heads that share their keys are
 packed into the rows of one tile, so that keys are read once: row `r` is head `g * G + r // |i|`, query `r % |i|`.
 """
 
@@ -26,10 +26,18 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import free
 from attndsl.schedule import tile as t
-from attndsl.schedule.builder import RUNNING, Builder, Needs, Refused, State, X, extreme
-from attndsl.schedule.plan import prepare, store_target, target_key
+from attndsl.schedule.builder import Builder
+from attndsl.schedule.corrections import before_step, correction_factor, ratio
+from attndsl.schedule.guards import finite
+from attndsl.schedule.kernels import store_target
+from attndsl.schedule.levels import target_key
+from attndsl.schedule.outcomes import Needs, Refused
+from attndsl.schedule.prepare import prepare
 from attndsl.schedule.ranges import build_sweep
+from attndsl.schedule.specialise import masked_body
+from attndsl.schedule.states import merged
 from attndsl.schedule.tile import Axis, Block, Buffer, BufferKind, Plan, Role, Val
+from attndsl.schedule.values import RUNNING, State, X
 
 ROWS = "rows.packed"
 SPLIT = "keys.split"
@@ -61,10 +69,10 @@ def plan_split(
     defs = {d.tensor: d for d in c.body}
     outputs = [o.name for o in c.outputs]
     keys = {target_key(defs, x, ranks, c.batch, set()) for x in outputs}
-    streams = {k[3] for k in keys} - {None}
+    streams = {k.stream for k in keys} - {None}
     if len({k[:2] for k in keys}) != 1 or len(streams) != 1:
         return None
-    (tiles, grid, _, _) = next(iter(keys))
+    tiles, grid, _, _ = next(iter(keys))
     (stream,) = streams
     if len(tiles) != 1 or stream is None or tiles[0] == stream:
         return None
@@ -230,24 +238,23 @@ def _merge_kernel(
         dims = frozenset(s.dims)
         if op is not Reduction.SUM:
             new = b.names.fresh(f"{state}_new")
-            body.append(t.Compute(new, s.dims, DType.FLOAT, extreme(op, Val(state), Val(part))))
+            body.append(t.Compute(new, s.dims, DType.FLOAT, merged(op, Val(state), Val(part))))
             mine.new = X(Val(new), dims, frozenset({RUNNING}))
             b.commits.append(t.Assign(state, Val(new)))
         b.states[key] = mine
     for mine in b.states.values():
         if mine.reduce.op is not Reduction.SUM:
             continue
-        old, part = Val(mine.name), Val(loaded[mine.name])
-        mine_x: Expr = old
-        part_x: Expr = part
+        mine_x: Expr = Val(mine.name)
+        part_x: Expr = Val(loaded[mine.name])
         for pivot, k in mine.pivots:
-            new_x = b.finite(b.read(pivot, False), pivot.tensor)
-            here = b.factor(pivot, k)
+            new_x = finite(b, b.read(pivot, False), pivot.tensor)
+            here = correction_factor(b, pivot, k)
             mine_x = Binary("*", mine_x, here.expr)
             b.standing.update(loaded)
-            there = b.bind(b.old(pivot), pivot.tensor + "_part")
+            there = b.bind(before_step(b, pivot), pivot.tensor + "_part")
             b.standing.clear()
-            part_x = Binary("*", part_x, b.ratio(there, new_x, k).expr)
+            part_x = Binary("*", part_x, ratio(b, there, new_x, k).expr)
         b.commits.append(t.Assign(mine.name, Binary("+", mine_x, part_x)))
     stores = [store_target(b, b.defs[x], _at(b.defs[x], b.ranks, p)) for x in outputs]
     zero = b.value(X(Const(0), dtype=DType.INT), "first")
@@ -255,7 +262,7 @@ def _merge_kernel(
     # Sums first: their factors are of the states before this slice.
     sums = [s for s in b.commits if isinstance(s, t.Assign) and not _plain(s)]
     rest = [s for s in b.commits if s not in sums]
-    turn = (*body, *b.sweep, *sums, *rest)
+    turn = (*body, *masked_body(b.sweep), *sums, *rest)
     axes = tuple(b.axes[a] for a in b.sorted_axes())
     return t.TileProgram(
         name,
@@ -264,7 +271,7 @@ def _merge_kernel(
         tuple(outputs),
         tuple(b.params),
         tuple(b.prologue),
-        (t.Loop(SPLIT, zero, last, turn),),  # type: ignore[arg-type]
+        (t.Loop(SPLIT, zero, last, turn),),
         None,
         (*b.epilogue, *stores),
     )

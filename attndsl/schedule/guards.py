@@ -1,0 +1,69 @@
+"""Where a value may be -inf because nothing was reduced, and what is done about it."""
+
+from __future__ import annotations
+
+from attndsl.analysis.ranks import Kind
+from attndsl.cascade.nodes import (
+    Call,
+    Compare,
+    Const,
+    DType,
+    Expr,
+    Index,
+    Read,
+    Reduce,
+    Reduction,
+    Select,
+)
+from attndsl.cascade.walk import children, walk
+from attndsl.schedule.kernel import Kernel
+from attndsl.schedule.values import (
+    X,
+)
+
+NEG_INF = Const(float("-inf"))
+
+
+def finite(kernel: Kernel, y: X, name: str) -> X:
+    """-inf as 0: what is subtracted from a score must not make -inf - -inf of a masked point."""
+    y = kernel.bind(y, name + "_row")
+    cond = Compare("==", y.expr, NEG_INF)
+    x = X(Select(cond, Const(0.0), y.expr), y.dims, y.on, DType.FLOAT)
+    return kernel.bind(x, name + "_safe")
+
+
+def may_be_empty(kernel: Kernel, e: Expr) -> bool:
+    """Whether a value can be -inf because nothing was reduced: a maximum, a logarithm, or made of them."""
+    match e:
+        case Read(tensor=name) if name in kernel.defs:
+            return may_be_empty(kernel, kernel.defs[name].expr)
+        case Read(tensor=name):
+            return name in kernel.inputs and is_statistic(kernel, name)
+        case Reduce(op, _, _, _):
+            return op is Reduction.MAX
+        case Call("log" | "log2", _):
+            return True
+        case Call("max", args):
+            return all(may_be_empty(kernel, a) for a in args)
+        case _:
+            return any(may_be_empty(kernel, c) for c in children(e) if not isinstance(c, Index))
+
+
+def is_statistic(kernel: Kernel, name: str) -> bool:
+    """An input without feature ranks that spans a sequence: a residual of the forward pass may be -inf."""
+    kinds = [kernel.ranks.kind(r) for r in kernel.inputs[name].ranks]
+    return kernel.inputs[name].dtype is DType.FLOAT and Kind.FEATURE not in kinds
+
+
+def is_sum(kernel: Kernel, e: Expr) -> bool:
+    """Whether a divisor is a reduction, or made of one."""
+    for n in walk(e):
+        if isinstance(n, Reduce):
+            return True
+        if (
+            isinstance(n, Read)
+            and n.tensor in kernel.defs
+            and is_sum(kernel, kernel.defs[n.tensor].expr)
+        ):
+            return True
+    return False

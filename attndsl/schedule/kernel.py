@@ -1,0 +1,253 @@
+"""One kernel in the making: its axes, its named values, and where each statement belongs.
+
+A value is placed by what it depends on: the program's own tile (prologue), a loop, the stream (sweep), the final state
+(epilogue), a point loop. That is all the hoisting there is. Equal expressions become one value.
+
+What is evaluated how is elsewhere (`builder`); `eval` and `read` are the two knots of that recursion.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.cascade.invariance import Scaling
+from attndsl.cascade.nodes import (
+    Cascade,
+    Const,
+    Define,
+    DType,
+    Expr,
+    Extent,
+    Param,
+    Position,
+    Read,
+)
+from attndsl.cascade.walk import free, replaced, walk, with_children
+from attndsl.internal import InternalError
+from attndsl.schedule import tile as t
+from attndsl.schedule.normal import inline, is_large
+from attndsl.schedule.tile import Axis, Role, Val
+from attndsl.schedule.values import (
+    FINAL,
+    RUNNING,
+    STREAMED,
+    MaskStmt,
+    Names,
+    State,
+    SweepStmt,
+    X,
+)
+from attndsl.source import Span
+
+# The roles whose axes a value may span.
+_SPANS = (Role.TILE, Role.STREAM, Role.FULL)
+_ORDER = (Role.GRID, Role.LOOP, Role.TILE, Role.STREAM, Role.FULL, Role.POINT)
+
+
+class Kernel(ABC):
+    """The state that the builders of one kernel share.
+
+    `axes` are fixed beforehand, but for the FULL and POINT axes found on the way. `available` names body tensors that
+    earlier kernels left in memory; `rows` the sequence ranks for which a kernel keeps rows: row statistics are computed
+    there. `may_root`: scores may be masked once, at their root, instead of term by term.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        ranks: Ranks,
+        axes: list[Axis],
+        available: frozenset[str],
+        rows: frozenset[str],
+        may_root: bool = True,
+    ) -> None:
+        self.cascade = cascade
+        self.ranks = ranks
+        self.axes = {a.name: a for a in axes}
+        self.available = available
+        self.rows = rows
+        self.may_root = may_root
+        self.defs: dict[str, Define] = {d.tensor: d for d in cascade.body}
+        self.inputs = {i.name: i for i in cascade.inputs}
+        self.stream = next((a.name for a in axes if a.role is Role.STREAM), None)
+        self.reduces = self._reduced()
+        self.like = self._storage_like()
+        # Names of the launcher's, not to be taken.
+        self.names = Names({"tl": 1, "pid": 1})
+        self.memo: dict[tuple[object, ...], X] = {}
+        self.made: dict[str, X] = {}  # computed values, by name
+        self.known: dict[tuple[str, str, str], bool] = {}
+        # Subscripts that the loops' bounds make equal to a grid index.
+        self.equal: dict[Expr, Expr] = {}
+        # Statements, by place.
+        self.prologue: list[t.Stmt] = []
+        self.loop_body: dict[str, list[t.Stmt]] = {a.name: [] for a in axes if a.role is Role.LOOP}
+        self.sweep: list[SweepStmt] = []
+        self.commits: list[t.Stmt] = []
+        self.epilogue: list[t.Stmt] = []
+        self.points: list[tuple[str, list[t.Stmt]]] = []
+        # States, and what they stand on.
+        self.states: dict[tuple[object, ...], State] = {}
+        self.standing: dict[str, str] = {}  # values that stand for states in `before_step`
+        self.shifts: dict[str, dict[str, Scaling]] = {}  # how tensors scale, by pivot
+        self.root: tuple[str, tuple[Expr, ...], Expr | None] | None = None
+        self.rooted: set[bool] = set()
+        # Of each state and streamed store, for the stream's ranges.
+        self.domains: list[Expr | None] = []
+        # What the kernel is passed.
+        self.read_buffers: dict[str, None] = {}
+        self.params: dict[str, None] = {}
+
+    @abstractmethod
+    def eval(self, e: Expr, final: bool = False, name: str = "v") -> X:
+        """The value of an expression whose indices are axes of this kernel; states' last values if `final`."""
+
+    @abstractmethod
+    def read(self, e: Read, final: bool) -> X:
+        """The value of a tensor at subscripts over the kernel's axes."""
+
+    # --- facts of the cascade ---------------------------------------------------------------------------------------
+
+    def _reduced(self) -> frozenset[str]:
+        """Body tensors that depend on a large reduction not in memory yet."""
+        out: set[str] = set()
+        for d in self.cascade.body:
+            if d.tensor in self.available:
+                continue
+            if is_large(d.expr, self.ranks) or any(
+                isinstance(n, Read) and n.tensor in out for n in walk(d.expr)
+            ):
+                out.add(d.tensor)
+        return frozenset(out)
+
+    def _storage_like(self) -> str:
+        """The input whose storage type products take where their factors do not say."""
+        floats = [i for i in self.cascade.inputs if i.dtype is DType.FLOAT]
+        data = [i for i in floats if i.ranks and self.ranks.kind(i.ranks[-1]) is Kind.FEATURE]
+        return (data or floats or list(self.cascade.inputs))[0].name
+
+    # --- axes --------------------------------------------------------------------------------------------------------
+
+    def sorted_axes(self) -> list[str]:
+        """Names of all axes, in the order of the program: by role, features by name."""
+
+        def key(a: str) -> tuple[int, str]:
+            role = self.axes[a].role
+            return _ORDER.index(role), a if role is Role.FULL else ""
+
+        return sorted(self.axes, key=key)
+
+    def order(self, dims: frozenset[str]) -> tuple[str, ...]:
+        """Axes in the order of the program."""
+        return tuple(a for a in self.sorted_axes() if a in dims)
+
+    def position(self, axis: str) -> X:
+        """Where the kernel stands on an axis."""
+        role = self.axes[axis].role
+        on: frozenset[str] = frozenset()
+        if role is Role.STREAM:
+            on = frozenset({STREAMED})
+        elif role in (Role.LOOP, Role.POINT):
+            on = frozenset({axis})
+        dims = frozenset({axis}) if role in _SPANS else frozenset()
+        return X(Position(axis), dims, on, DType.INT)
+
+    def full_axis(self, index: str, taken: frozenset[str]) -> str:
+        """The FULL axis for an index, another than those in `taken`."""
+        rank = self.ranks.of.get(index, index)
+        name = rank
+        while name in taken and name != index:
+            name += "_"
+        if name not in self.axes:
+            self.axes[name] = Axis(name, rank, Role.FULL)
+        return name
+
+    def kind(self, axis: str) -> Kind:
+        """The kind of an axis or an index."""
+        return self.ranks.kind(self.axes[axis].rank if axis in self.axes else axis)
+
+    def dims_of(self, e: Expr) -> frozenset[str]:
+        """The tile axes an expression would span."""
+        return frozenset(i for i in free(e) if i in self.axes and self.axes[i].role in _SPANS)
+
+    def on_of(self, e: Expr | None) -> frozenset[str]:
+        """What the positions in an expression depend on."""
+        if e is None:
+            return frozenset()
+        return frozenset().union(*(self.position(i).on for i in free(e)))
+
+    def carries_stream(self, subs: tuple[Expr, ...]) -> bool:
+        """Whether a read moves along the stream."""
+        return self.stream is not None and any(self.stream in free(s) for s in subs)
+
+    def inlined(self, d: Define, subs: tuple[Expr, ...]) -> Expr:
+        """The right side of a definition here, with subscripts that are known to be equal made the same."""
+        e = inline(d, subs)
+        for old, new in self.equal.items():
+            e = replaced(e, old, new)
+        return e
+
+    # --- placement ---------------------------------------------------------------------------------------------------
+
+    def place(self, on: frozenset[str]) -> list[t.Stmt] | list[SweepStmt]:
+        """Where a statement with these dependences belongs."""
+        for axis, body in reversed(self.points):
+            if axis in on:
+                return body
+        if FINAL in on:
+            return self.epilogue
+        if STREAMED in on or RUNNING in on:
+            return self.sweep
+        for axis in reversed(self.loop_body):
+            if axis in on:
+                return self.loop_body[axis]
+        return self.prologue
+
+    def bind(self, x: X, name: str, span: Span | None = None) -> X:
+        """Give an expression a name of its own, unless it is one already."""
+        if isinstance(x.expr, (Val, Const, Param, Extent)) or (
+            isinstance(x.expr, Position) and not x.safe
+        ):
+            return x
+        key = ("bind", x.expr, FINAL in x.on)
+        if key in self.memo:
+            return self.memo[key]
+        v = self.names.fresh(name)
+        stmt = t.Compute(v, self.order(x.dims), x.dtype, x.expr, x.safe, span=span)
+        self.place(x.on).append(stmt)
+        out = X(Val(v), x.dims, x.on, x.dtype)
+        self.memo[key] = self.made[v] = out
+        return out
+
+    def value(self, x: X, name: str) -> str:
+        """The name of a value that holds `x`, constants included."""
+        b = self.bind(x, name)
+        if isinstance(b.expr, Val):
+            return b.expr.name
+        key = ("value", x.expr, FINAL in x.on)
+        if key not in self.memo:
+            v = self.names.fresh(name)
+            self.place(x.on).append(t.Compute(v, self.order(x.dims), x.dtype, x.expr))
+            self.memo[key] = self.made[v] = X(Val(v), x.dims, x.on, x.dtype)
+        made = self.memo[key].expr
+        assert isinstance(made, Val)
+        return made.name
+
+    def combine(self, make: Expr, parts: list[X], dtype: DType, name: str, safe: bool = False) -> X:
+        """A pointwise node over `parts`; parts that live elsewhere, or span less, are computed there first."""
+        dims = frozenset().union(*(p.dims for p in parts)) if parts else frozenset()
+        on = frozenset().union(*(p.on for p in parts)) if parts else frozenset()
+        here = self.place(on)
+        done = []
+        for p in parts:
+            lower = p.dims != dims or self.place(p.on) is not here
+            done.append(self.bind(p, name + "_p") if lower or p.safe else p)
+        return X(with_children(make, tuple(d.expr for d in done)), dims, on, dtype, safe)
+
+    def dims_of_value(self, v: str) -> frozenset[str]:
+        """What a value of the sweep spans."""
+        for s in self.sweep:
+            if isinstance(s, (MaskStmt, t.Compute, t.Load, t.Dot, t.Fold)) and s.name == v:
+                return frozenset(s.dims)
+        raise InternalError(f"`{v}` is no value of the sweep")

@@ -1,0 +1,139 @@
+"""One kernel from the targets that share it: axes, stores, loops, and the order of its tiles."""
+
+from __future__ import annotations
+
+from attndsl.analysis.intervals import stretches
+from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.cascade.nodes import (
+    Cascade,
+    Compare,
+    Const,
+    Define,
+    DType,
+    Expr,
+    Position,
+    Read,
+)
+from attndsl.schedule import tile as t
+from attndsl.schedule.builder import Builder
+from attndsl.schedule.levels import Key, cone
+from attndsl.schedule.loops import loop_bounds
+from attndsl.schedule.normal import inline_where
+from attndsl.schedule.outcomes import Refused
+from attndsl.schedule.ranges import build_sweep
+from attndsl.schedule.tile import Axis, Role
+from attndsl.schedule.values import CHOICE, X
+
+
+def build_kernel(
+    c: Cascade,
+    ranks: Ranks,
+    key: Key,
+    members: list[str],
+    done: frozenset[str],
+    rows: frozenset[str],
+    name: str,
+) -> t.TileProgram:
+    """The kernel of the targets `members`, where `done` are in memory; `rows` have kernels by rows.
+
+    Raises: Needs, if a tensor must be known before; Refused, if there is no such kernel.
+    """
+    tiles, grid, loops, stream = key
+    if len(tiles) > 2:
+        spans = (c.define(x).span for x in members)
+        kept = ", ".join(f"`{r}`" for r in tiles)
+        why = f"a result that keeps {len(tiles)} sequence ranks ({kept}) has no kernel form"
+        raise Refused("A0406", why, next((s for s in spans if s is not None), None))
+    axes = [Axis(r, r, Role.GRID) for r in grid] + [Axis(r, r, Role.LOOP) for r in loops]
+    tile_names: list[str] = []
+    for r in tiles:
+        axis = r if r not in tile_names else r + "_2"
+        tile_names.append(axis)
+        axes.append(Axis(axis, r, Role.TILE))
+    if stream is not None:
+        axis = stream if stream not in tile_names else stream + "_s"
+        axes.append(Axis(axis, stream, Role.STREAM))
+    # Short ways first (dV before dK): what they leave in registers the longer ones need anyway.
+    defs = {d.tensor: d for d in c.body}
+    members = sorted(members, key=lambda m: len(cone(defs, m, done)))
+    for may_root in (True, False):
+        b = Builder(c, ranks, list(axes), done, rows, may_root)
+        stores: list[t.Stmt] = [
+            store_target(b, b.defs[m], _tiles_at(b, m, tile_names)) for m in members
+        ]
+        if len(b.rooted) < 2:  # one way of masking in a kernel, or values would be computed twice
+            break
+    return finish_kernel(b, name, stores, tuple(members), loops, causal_order(b))
+
+
+def _tiles_at(b: Builder, tensor: str, tile_names: list[str]) -> dict[str, Expr]:
+    """A target's sequence indices as the kernel's tiles, in order."""
+    names = list(tile_names)
+    return {i: Position(names.pop(0)) for i in b.ranks.sequence(b.defs[tensor].indices)}
+
+
+def store_target(b: Builder, d: Define, at: dict[str, Expr]) -> t.Store:
+    """Evaluate a target and store it; `at` says where its indices stand (others: at the axis of their rank)."""
+    subs: list[Expr] = []
+    for i in d.indices:
+        rank = b.ranks.of.get(i, i)
+        if i in at:
+            subs.append(at[i])
+        elif b.ranks.kind(i) is Kind.FEATURE:
+            subs.append(Position(b.full_axis(rank, frozenset())))
+        else:
+            subs.append(Position(rank))
+    x = b.read(Read(d.tensor, tuple(subs)), final=True)
+    cond = inline_where(d, tuple(subs))
+    name = d.tensor
+    if cond is not None:
+        keep = b.eval(cond, True, "inside")
+        zero = Const(False) if x.dtype is DType.BOOL else Const(0.0)
+        x = b.combine(CHOICE, [keep, x, X(zero)], x.dtype, name)
+    spans = frozenset().union(*(b.dims_of(s) for s in subs))
+    for a in b.order(spans - x.dims):
+        spread = Compare(">=", Position(a), Const(0))
+        parts = [X(spread, frozenset({a}), dtype=DType.BOOL), x, X(Const(0.0))]
+        x = b.combine(CHOICE, parts, x.dtype, name)
+    value = b.value(x, name)
+    exprs = tuple(s if isinstance(s, Position) else b.bind(b.eval(s), "at").expr for s in subs)
+    return t.Store(d.tensor, exprs, value, b.order(spans), span=d.span)
+
+
+def finish_kernel(
+    b: Builder,
+    name: str,
+    stores: list[t.Stmt],
+    writes: tuple[str, ...],
+    loops: tuple[str, ...],
+    order: str,
+) -> t.TileProgram:
+    """Put the pieces of a built kernel together."""
+    sweep = build_sweep(b) if b.stream is not None else None
+    made: list[t.Loop] = []
+    for r in loops:
+        lo, hi = loop_bounds(b, r)
+        made.append(t.Loop(r, lo, hi, tuple(b.loop_body[r])))
+    axes = tuple(b.axes[a] for a in b.sorted_axes())
+    return t.TileProgram(
+        name,
+        axes,
+        tuple(b.read_buffers),
+        writes,
+        tuple(b.params),
+        tuple(b.prologue),
+        tuple(made),
+        sweep,
+        (*b.epilogue, *stores),
+        order,
+    )
+
+
+def causal_order(b: Builder) -> str:
+    """Longest tiles first: the last ones, where the reach grows with the position."""
+    tiles = [a.name for a in b.axes.values() if a.role is Role.TILE]
+    if b.stream is None or len(tiles) != 1 or not b.domains or b.domains[0] is None:
+        return "forward"
+    found = stretches(b.domains[0], b.stream, tiles[0], t.Origin(tiles[0]), t.Origin(tiles[0]))
+    grows = any(s.high and not s.low for s in found)
+    return "reverse" if grows else "forward"

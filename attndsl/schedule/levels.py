@@ -1,0 +1,137 @@
+"""Which targets share a kernel, and in which round each kernel runs.
+
+A target's *key* says how its kernel walks: the sequence ranks it keeps (tiles), the batch ranks of its grid, the summed
+batch ranks (loops) and the rank it streams. Targets of one key and one level share a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.cascade.nodes import (
+    Define,
+    Reduce,
+)
+from attndsl.cascade.walk import reads
+from attndsl.schedule.normal import is_large
+
+
+class Key(NamedTuple):
+    """How a kernel walks."""
+
+    tiles: tuple[str, ...]
+    grid: tuple[str, ...]
+    loops: tuple[str, ...]
+    stream: str | None
+
+
+def target_key(
+    defs: dict[str, Define], x: str, ranks: Ranks, grid_order: tuple[str, ...], stop: set[str]
+) -> Key:
+    """The tiles, the grid and the loops of the kernel that computes a target."""
+    d = defs[x]
+    of = ranks.of
+    grid = tuple(
+        sorted(
+            (of.get(i, i) for i in d.indices if ranks.kind(i) is Kind.BATCH),
+            key=lambda r: (grid_order.index(r) if r in grid_order else len(grid_order), r),
+        )
+    )
+    tiles = tuple(of.get(i, i) for i in ranks.sequence(d.indices))
+    found = _reductions(defs, x, ranks, stop)
+    if not found:
+        return Key(tiles, grid, (), None)
+    loops = tuple(of.get(i, i) for i in found[0].indices if ranks.kind(i) is Kind.BATCH)
+    stream = next((of.get(i, i) for i in ranks.sequence(found[0].indices)), None)
+    return Key(tiles, grid, loops, stream)
+
+
+def join(keys: dict[str, Key]) -> dict[str, Key]:
+    """Row maps that stream nothing go with a kernel that keeps the same rows."""
+    out = dict(keys)
+    streaming = [k for k in keys.values() if k.stream and not k.loops]
+    for x, key in keys.items():
+        if key.stream is None and not key.loops and len(key.tiles) == 1:
+            out[x] = next((k for k in streaming if k[:2] == key[:2]), key)
+    return out
+
+
+def _reductions(defs: dict[str, Define], x: str, ranks: Ranks, stop: set[str]) -> list[Reduce]:
+    """The large reductions that a target reaches without another reduction between."""
+    out: list[Reduce] = []
+    seen: set[str] = set()
+    tiles = {ranks.of.get(i, i) for i in ranks.sequence(defs[x].indices)}
+
+    def visit(name: str) -> None:
+        if name in seen or name not in defs or (name in stop and name != x):
+            return
+        seen.add(name)
+        d = defs[name]
+        if is_large(d.expr, ranks):
+            assert isinstance(d.expr, Reduce)
+            if {ranks.of.get(i, i) for i in ranks.sequence(d.indices)} == tiles:
+                out.append(d.expr)
+            return
+        for e in (d.expr, d.where):
+            for r in sorted(reads(e)) if e is not None else ():
+                visit(r)
+
+    visit(x)
+    return out
+
+
+def levels(
+    targets: Iterable[str],
+    apart: set[tuple[str, str]],
+    nodes: list[str],
+    keys: dict[str, Key],
+    cones: dict[str, set[str]],
+    after: dict[str, tuple[str, ...]],
+) -> dict[str, int]:
+    """In which round each target is computed: after what it loads, and as late as others of its kind.
+
+    `apart` has the pairs (t, p) where t loads p, though they could share a kernel. `after` gives the tensors that a sum of
+    the framework or a scatter follows; they have no kernel of their own kind.
+    """
+    level: dict[str, int] = {}
+
+    def gap(x: str, p: str) -> int:
+        if x in after or p in after:
+            return 1
+        return 0 if keys[p] == keys[x] and (x, p) not in apart else 1
+
+    for x in nodes:
+        below = {*cones[x], *after.get(x, ())}
+        level[x] = max((level[p] + gap(x, p) for p in below if p in level), default=0)
+    for x in reversed(nodes):
+        if x in after:
+            continue
+        latest = max(level[y] for y in targets if keys[y] == keys[x])
+        users = [
+            level[y] - gap(y, x)
+            for y in nodes
+            if y != x and (x in cones[y] or x in after.get(y, ()))
+        ]
+        level[x] = max(level[x], min([latest, *users]))
+    return level
+
+
+def cone(
+    defs: dict[str, Define], tensor: str, stop: set[str] | frozenset[str] = frozenset()
+) -> set[str]:
+    """All body tensors that a tensor is computed from; not through those in `stop`."""
+    out: set[str] = set()
+    todo = [tensor]
+    while todo:
+        d = defs[todo.pop()]
+        for e in (d.expr, d.where):
+            if e is None:
+                continue
+            for r in reads(e):
+                if r in defs and r not in out:
+                    out.add(r)
+                    if r not in stop:
+                        todo.append(r)
+    return out - {tensor}

@@ -1,0 +1,99 @@
+"""Terms that span three ranks: one point of the feature rank at a time."""
+
+from __future__ import annotations
+
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Compare,
+    Const,
+    Define,
+    DType,
+    Expr,
+    Position,
+    Reduction,
+    Select,
+)
+from attndsl.cascade.walk import substitute
+from attndsl.schedule import tile as t
+from attndsl.schedule.kernel import Kernel
+from attndsl.schedule.masks import masked
+from attndsl.schedule.normal import product_of
+from attndsl.schedule.outcomes import Refused
+from attndsl.schedule.tile import Axis, Role, Val
+from attndsl.schedule.values import (
+    CHOICE,
+    STREAMED,
+    TIMES,
+    State,
+    X,
+)
+
+
+def point_loop(
+    kernel: Kernel, op: Reduction, axis: str, body: Expr, where: Expr | None, final: bool, name: str
+) -> X:
+    """A reduction whose terms span three ranks: point by point of the feature rank."""
+    if kernel.axes[axis].role is not Role.FULL:
+        raise Refused("A0404", f"a product over `{axis}` spans three ranks", body.span)
+    point = kernel.names.fresh(f"{axis}_pt")
+    kernel.axes[point] = Axis(point, kernel.axes[axis].rank, Role.POINT)
+    here = {axis: Position(point)}
+    inner: list[t.Stmt] = []
+    kernel.points.append((point, inner))
+    x = kernel.eval(substitute(body, here), final, name)
+    if where is not None:
+        cond = kernel.eval(substitute(where, here), final, "keep")
+        parts = [cond, x, X(Const(op.identity))]
+        x = kernel.combine(CHOICE, parts, DType.FLOAT, name)
+    acc = kernel.names.fresh(name)
+    dims, on = x.dims, x.on - {point}
+    fn = {Reduction.SUM: "+", Reduction.PROD: "*"}.get(op)
+    xe = kernel.bind(x, name + "_t").expr
+    update: Expr = Binary(fn, Val(acc), xe) if fn else Call(op.value, (Val(acc), xe))
+    inner.append(t.Assign(acc, update))
+    kernel.points.pop()
+    home = kernel.place(on)
+    home.append(t.Declare(acc, kernel.order(dims), DType.FLOAT, Const(op.identity)))
+    home.append(t.For(point, tuple(inner)))
+    return X(Val(acc), dims, on)
+
+
+def point_state(
+    kernel: Kernel,
+    state: State,
+    d: Define,
+    factors: list[Expr],
+    where: Expr | None,
+    alpha: X | None,
+) -> None:
+    """`X[i,f] += sum[j](term of i, j and f)`: column by column of the feature rank."""
+    assert kernel.stream is not None
+    dims = frozenset().union(*(kernel.dims_of(f) for f in factors))
+    fulls = [a for a in dims if kernel.axes[a].role is Role.FULL]
+    if len(fulls) != 1 or len(dims) != 3:
+        raise Refused("A0404", f"`{d.tensor}` sums a term that spans {len(dims)} ranks", d.span)
+    (axis,) = fulls
+    old = Val(state.name)
+    if alpha is not None:
+        corrected = Binary("*", old, kernel.bind(alpha, "alpha").expr)
+        kernel.sweep.append(t.Assign(state.name, corrected))
+    fixed = [f for f in factors if axis not in kernel.dims_of(f)]
+    moving = [f for f in factors if axis in kernel.dims_of(f)]
+    shared = kernel.eval(product_of(fixed), False, d.tensor)
+    weight = masked(kernel, shared, where, 0.0, d.tensor + "_s")
+    point = kernel.names.fresh(f"{axis}_pt")
+    kernel.axes[point] = Axis(point, kernel.axes[axis].rank, Role.POINT)
+    inner: list[t.Stmt] = []
+    kernel.points.append((point, inner))
+    x = kernel.eval(substitute(product_of(moving), {axis: Position(point)}), False, d.tensor)
+    scale = X(Val(weight), kernel.dims_of_value(weight), frozenset({STREAMED}))
+    term = kernel.combine(TIMES, [scale, x], DType.FLOAT, d.tensor)
+    tv = kernel.value(term, d.tensor + "_t")
+    col = kernel.names.fresh(d.tensor + "_col")
+    kept = kernel.order(term.dims - {kernel.stream})
+    inner.append(t.Fold(col, kept, Reduction.SUM, tv, kernel.stream))
+    here = Compare("==", Position(axis), Position(point))
+    inner.append(t.Assign(state.name, Select(here, Binary("+", old, Val(col)), old)))
+    kernel.points.pop()
+    kernel.sweep.append(t.For(point, tuple(inner)))

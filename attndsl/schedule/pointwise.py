@@ -1,0 +1,81 @@
+"""Arithmetic on values: what is not spelled as it is written, so that it is exact, finite or fast."""
+
+from __future__ import annotations
+
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Compare,
+    Const,
+    DType,
+    Expr,
+)
+from attndsl.schedule.affine import affine_product
+from attndsl.schedule.guards import finite, is_sum, may_be_empty
+from attndsl.schedule.kernel import Kernel
+from attndsl.schedule.values import (
+    ABS,
+    MINUS,
+    PLUS,
+    TIMES,
+    X,
+)
+
+LOG2E = 1.4426950408889634
+TIE = 2.0**-18  # relative distance below which a recomputed score counts as the maximum it was
+
+
+def binary(kernel: Kernel, e: Binary, op: str, a: Expr, b: Expr, final: bool, name: str) -> X:
+    if op == "*":
+        split = affine_product(kernel, a, b, final, name) or affine_product(
+            kernel, b, a, final, name
+        )
+        if split is not None:
+            return split
+    x, y = kernel.eval(a, final, name), kernel.eval(b, final, name)
+    kind = DType.INT if {x.dtype, y.dtype} <= {DType.INT, DType.BOOL} and op != "/" else DType.FLOAT
+    if op == "-" and kind is DType.FLOAT and y.dims < x.dims and may_be_empty(kernel, b):
+        y = finite(kernel, y, name)
+    safe = op == "/" and is_sum(kernel, b)
+    return kernel.combine(e, [x, y], kind, name, safe)
+
+
+def exp_difference(kernel: Kernel, a: Expr, b: Expr, final: bool, name: str) -> X:
+    """`exp(a - b)` with `b` constant along a tile axis, as `exp2(a * log2e - (b * log2e))`: one fused operation."""
+    x, y = kernel.eval(a, final, name), kernel.eval(b, final, name)
+    if y.dims < x.dims and x.dtype is DType.FLOAT and y.dtype is DType.FLOAT:
+        if may_be_empty(kernel, b):
+            y = finite(kernel, y, name)
+        k = X(Const(LOG2E))
+        times = TIMES
+        left = kernel.combine(times, [x, k], DType.FLOAT, name)
+        right = kernel.combine(times, [y, k], DType.FLOAT, name)
+        diff = kernel.combine(MINUS, [left, right], DType.FLOAT, name)
+        return kernel.combine(Call("exp2", (Const(0),)), [diff], DType.FLOAT, name)
+    diff = binary(kernel, Binary("-", a, b), "-", a, b, final, name)
+    return kernel.combine(Call("exp", (Const(0),)), [diff], DType.FLOAT, name)
+
+
+def nearly_equal(kernel: Kernel, x: X, y: X, name: str) -> X:
+    """Equality of two computed numbers: a score is summed in another order here than where its maximum was found."""
+    y = finite(kernel, y, name) if y.dims < x.dims else y
+    diff = kernel.combine(MINUS, [x, y], DType.FLOAT, name)
+    size = kernel.combine(ABS, [diff], DType.FLOAT, name)
+    scale = kernel.combine(ABS, [y], DType.FLOAT, name)
+    one = kernel.combine(PLUS, [scale, X(Const(1.0))], DType.FLOAT, name)
+    bound = kernel.combine(TIMES, [one, X(Const(TIE))], DType.FLOAT, name)
+    return kernel.combine(Compare("<=", Const(0), Const(0)), [size, bound], DType.BOOL, name)
+
+
+def constant_type(value: float | int | bool) -> DType:
+    """The kind of a literal."""
+    if isinstance(value, bool):
+        return DType.BOOL
+    return DType.INT if isinstance(value, int) else DType.FLOAT
+
+
+def call_type(fn: str, parts: list[X]) -> DType:
+    """The kind of a function's value."""
+    if fn in ("max", "min", "abs", "sign") and all(p.dtype is DType.INT for p in parts):
+        return DType.INT
+    return DType.FLOAT

@@ -1,0 +1,90 @@
+"""The form of a cascade that kernels are cut from: explicit domains, named reductions, sums over everything by rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from attndsl.analysis.ranks import Kind, Ranks, classify
+from attndsl.cascade.domains import explicit_domains
+from attndsl.cascade.nodes import (
+    Cascade,
+    Const,
+    Define,
+    Expr,
+    Index,
+    Read,
+    Reduce,
+    Reduction,
+    Select,
+)
+from attndsl.schedule.normal import in_order, is_large, is_scatter, normalize
+from attndsl.schedule.scatter import Scattered, split_scatters
+from attndsl.schedule.tile import HostSum
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A cascade in the form that kernels are cut from."""
+
+    cascade: Cascade
+    ranks: Ranks
+    host: list[HostSum]
+    scattered: dict[str, Scattered]
+
+
+def prepare(
+    cascade: Cascade, known: dict[str, Kind] | None = None, row_order: tuple[str, ...] = ()
+) -> Prepared:
+    """Make domains explicit, classify ranks, name the large reductions, cut sums over everything into rows."""
+    ranks = classify(cascade, known)
+    c = normalize(explicit_domains(cascade), ranks)
+    order = row_order or tuple(
+        dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
+    )
+    c, host = _rows_first(c, ranks, order)
+    c, scattered = split_scatters(c, ranks, order)
+    if scattered:
+        c = normalize(c, ranks)
+    return Prepared(c, ranks, host, scattered)
+
+
+def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Cascade, list[HostSum]]:
+    """Cut sums that keep no sequence rank into rows: a kernel makes one number a row, the framework adds them.
+
+    rewrite:  g[h] = sum[b,i,j](x)   ->   g.rows[b,h,i] = sum[j](x);  g[h] = sum[b,i](g.rows[b,h,i])
+    requires: the sum keeps no sequence rank; where it keeps features, it sums two sequence ranks
+    """
+    body: list[Define] = []
+    host: list[HostSum] = []
+    for d in c.body:
+        e = d.expr
+        if not isinstance(e, Reduce) or not is_large(e, ranks) or is_scatter(e, ranks):
+            body.append(d)
+            continue
+        seq = ranks.sequence(e.indices)
+        keeps = ranks.sequence(d.indices)
+        features = [i for i in d.indices if ranks.kind(i) is Kind.FEATURE]
+        if keeps or (len(seq) == 1 and features) or e.op is not Reduction.SUM:
+            body.append(d)
+            continue
+        rows = in_order(seq, ranks, order)[:1]
+        batch = tuple(i for i in e.indices if ranks.kind(i) is Kind.BATCH)
+        kept = (*batch, *d.indices, *rows)
+        kept = tuple(i for i in kept if ranks.kind(i) is not Kind.FEATURE) + tuple(features)
+        rest = tuple(i for i in seq if i not in rows)
+        part = f"{d.tensor}.rows"
+        expr: Expr = Reduce(e.op, rest, e.body, e.where) if rest else e.body
+        domain = None if rest else e.where
+        if domain is not None:
+            expr = Select(domain, expr, Const(0.0))
+        body.append(Define(part, kept, expr, span=d.span))
+        axes = tuple(k for k, i in enumerate(kept) if i not in d.indices)
+        host.append(HostSum(d.tensor, part, axes))
+        summed = Reduce(
+            e.op,
+            tuple(i for i in kept if i not in d.indices),
+            Read(part, tuple(Index(i) for i in kept)),
+        )
+        body.append(dataclasses.replace(d, expr=summed))
+    return dataclasses.replace(c, body=tuple(body)), host

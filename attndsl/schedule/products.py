@@ -1,0 +1,194 @@
+"""Reductions over features: matrix products, folds of a tile, loops over points."""
+
+from __future__ import annotations
+
+from attndsl.analysis.ranks import Kind
+from attndsl.cascade.nodes import (
+    Binary,
+    Compare,
+    Const,
+    DType,
+    Expr,
+    Extent,
+    Position,
+    Read,
+    Reduce,
+    Reduction,
+    Select,
+    Unary,
+)
+from attndsl.cascade.walk import free, substitute, walk
+from attndsl.schedule import tile as t
+from attndsl.schedule.kernel import Kernel
+from attndsl.schedule.memory import dot_like, is_load
+from attndsl.schedule.normal import is_large, product_of
+from attndsl.schedule.outcomes import Refused
+from attndsl.schedule.points import point_loop
+from attndsl.schedule.tile import Role, Val
+from attndsl.schedule.values import (
+    BOTH,
+    TIMES,
+    X,
+)
+
+
+def small_reduce(kernel: Kernel, e: Reduce, final: bool, name: str) -> X:
+    """A reduction over feature ranks: a matrix product, a fold of a tile, or a loop over points."""
+    if len(e.indices) > 1:
+        inner = Reduce(e.op, e.indices[1:], e.body, e.where)
+        return small_reduce(kernel, Reduce(e.op, e.indices[:1], inner), final, name)
+    (index,) = e.indices
+    if kernel.ranks.kind(index) is not Kind.FEATURE:
+        raise Refused("A0407", f"`{e.op.value}[{index}]` runs inside another expression", e.span)
+    axis = kernel.full_axis(index, free(e))
+    here = {index: Position(axis)}
+    body = substitute(e.body, here)
+    where = None if e.where is None else substitute(e.where, here)
+    key = ("reduce", e.op, axis, body, where, final if depends(kernel, body) else None)
+    if key not in kernel.memo:
+        kernel.memo[key] = reduce_axis(kernel, e.op, axis, body, where, final, name)
+    return kernel.memo[key]
+
+
+def depends(kernel: Kernel, e: Expr) -> bool:
+    """Whether an expression reads what is reduced in this kernel."""
+    return any(isinstance(n, Read) and n.tensor in kernel.reduces for n in walk(e))
+
+
+def reduce_axis(
+    kernel: Kernel, op: Reduction, axis: str, body: Expr, where: Expr | None, final: bool, name: str
+) -> X:
+    """`op[axis : where](body)` for a FULL axis."""
+    if op is Reduction.SUM:
+        factors = factors_of(kernel, body, frozenset({axis}))
+        outside = [f for f in factors if axis not in free(f)]
+        inside = [f for f in factors if axis in free(f)]
+        x = contract(kernel, axis, inside, where, final, name)
+        for f in outside:
+            y = kernel.eval(f, final, name)
+            x = kernel.combine(TIMES, [x, y], DType.FLOAT, name)
+        return kernel.bind(x, name)
+    x = kernel.eval(body, final, name)
+    if len(x.dims) > 2:
+        return point_loop(kernel, op, axis, body, where, final, name)
+    v = pad(kernel, kernel.value(x, name), x, axis, where, op.identity, final)
+    return fold(kernel, op, v, x, axis, name)
+
+
+def contract(
+    kernel: Kernel, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str
+) -> X:
+    """`sum[axis : where](product of factors)`, all of which carry the axis (FULL, or the stream's)."""
+    spans = [kernel.dims_of(f) for f in factors]
+    cond = frozenset() if where is None else kernel.dims_of(where)
+    dims = frozenset().union(*spans, cond)
+    if len(dims) <= 2:
+        x = kernel.eval(product_of(factors), final, name)
+        v = pad(kernel, kernel.value(x, name), x, axis, where, 0.0, final)
+        both = X(Val(v), x.dims | cond, x.on | kernel.on_of(where))
+        return fold(kernel, Reduction.SUM, v, both, axis, name)
+    split = two_sides(kernel, axis, factors, spans, cond)
+    if split is None:
+        return point_loop(kernel, Reduction.SUM, axis, product_of(factors), where, final, name)
+    left, right, dims_out = split
+    on_left = cond - {axis} <= dims_out[0]
+    a, xa = dot_operand(kernel, left, axis, where if on_left else None, final, name)
+    b, xb = dot_operand(kernel, right, axis, None if on_left else where, final, name)
+    out = kernel.names.fresh(name)
+    on = xa.on | xb.on
+    dims = (xa.dims | xb.dims) - {axis}
+    stmt = t.Dot(out, kernel.order(dims), a, b, axis, dot_like(kernel, left + right))
+    kernel.place(on).append(stmt)
+    return X(Val(out), dims, on)
+
+
+def factors_of(kernel: Kernel, body: Expr, over: frozenset[str]) -> list[Expr]:
+    """The factors of a product; divisors stay with a reciprocal factor of their own."""
+    match body:
+        case Binary("*", a, b):
+            return factors_of(kernel, a, over) + factors_of(kernel, b, over)
+        case Binary("/", a, b):
+            return [*factors_of(kernel, a, over), Binary("/", Const(1.0), b)]
+        case Unary("-", a):
+            return [Const(-1.0), *factors_of(kernel, a, over)]
+        case Read(tensor=name, subs=subs) if (
+            name in kernel.defs
+            and name not in kernel.available
+            and not is_large(kernel.defs[name].expr, kernel.ranks)
+            and len(frozenset().union(*(kernel.dims_of(s) for s in subs))) > 2
+        ):
+            return factors_of(kernel, kernel.inlined(kernel.defs[name], subs), over)
+        case _:
+            return [body]
+
+
+def two_sides(
+    kernel: Kernel,
+    axis: str,
+    factors: list[Expr],
+    spans: list[frozenset[str]],
+    cond: frozenset[str],
+) -> tuple[list[Expr], list[Expr], tuple[frozenset[str], frozenset[str]]] | None:
+    """Two groups of factors that share the contracted axis alone, the group of the first axis first."""
+    kept = kernel.order(frozenset().union(*spans, cond) - {axis})
+    if len(kept) != 2:
+        return None
+    first, second = frozenset({kept[0], axis}), frozenset({kept[1], axis})
+    if not (cond <= first or cond <= second):
+        return None
+    left: list[Expr] = []
+    right: list[Expr] = []
+    for f, s in zip(factors, spans, strict=True):
+        if s <= first and (s & {kept[0]} or not left):
+            left.append(f)
+        elif s <= second:
+            right.append(f)
+        elif s <= first:
+            left.append(f)
+        else:
+            return None
+    for group, side in ((left, kept[0]), (right, kept[1])):
+        if side not in cond.union(*(kernel.dims_of(f) for f in group)):
+            return None
+    return left, right, (frozenset({kept[0]}), frozenset({kept[1]}))
+
+
+def dot_operand(
+    kernel: Kernel, group: list[Expr], axis: str, where: Expr | None, final: bool, name: str
+) -> tuple[str, X]:
+    """One side of a product over a feature axis: its value, and what this spans with its condition."""
+    x = kernel.eval(product_of(group), final, name)
+    v = kernel.value(x, name)
+    plain = is_load(kernel, v)
+    if where is not None or (not plain and kernel.axes[axis].role is Role.FULL):
+        v = pad(kernel, v, x, axis, where, 0.0, final)
+    dims = x.dims | (frozenset() if where is None else kernel.dims_of(where))
+    return v, X(Val(v), dims, x.on | kernel.on_of(where))
+
+
+def pad(
+    kernel: Kernel, v: str, x: X, axis: str, where: Expr | None, fill: float | bool, final: bool
+) -> str:
+    """Neutral values at the points that a reduction must not see: padding, and outside its condition."""
+    inside = Compare("<", Position(axis), Extent(kernel.axes[axis].rank))
+    cond = X(inside, frozenset({axis}), dtype=DType.BOOL)
+    if where is not None:
+        keep = kernel.eval(where, final, "keep")
+        cond = kernel.combine(BOTH, [cond, keep], DType.BOOL, "keep")
+    key = ("pad", v, cond.expr, fill)
+    if key not in kernel.memo:
+        chosen = Select(cond.expr, Val(v), Const(fill))
+        y = X(chosen, x.dims | cond.dims, x.on | cond.on, x.dtype)
+        kernel.memo[key] = kernel.bind(y, v + "_kept")
+    out = kernel.memo[key].expr
+    assert isinstance(out, Val)
+    return out.name
+
+
+def fold(kernel: Kernel, op: Reduction, v: str, x: X, axis: str, name: str) -> X:
+    """`op[axis](v)` of a tile, where `x` says what `v` spans and depends on."""
+    out = kernel.names.fresh(name)
+    dims = x.dims - {axis}
+    kernel.place(x.on).append(t.Fold(out, kernel.order(dims), op, v, axis))
+    dtype = DType.FLOAT if op in (Reduction.SUM, Reduction.PROD) else x.dtype
+    return X(Val(out), dims, x.on, dtype)

@@ -1,0 +1,162 @@
+"""States: large reductions, declared in the prologue and updated in the sweep or at the turns of a loop."""
+
+from __future__ import annotations
+
+from attndsl.analysis.ranks import Kind
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Const,
+    Define,
+    DType,
+    Expr,
+    Logic,
+    Position,
+    Reduce,
+    Reduction,
+)
+from attndsl.cascade.walk import substitute
+from attndsl.schedule import tile as t
+from attndsl.schedule.corrections import pivots_of
+from attndsl.schedule.kernel import Kernel
+from attndsl.schedule.loops import solve_loops
+from attndsl.schedule.masks import masked, root_of
+from attndsl.schedule.normal import conjunction, conjuncts
+from attndsl.schedule.outcomes import Needs, Refused
+from attndsl.schedule.products import fold
+from attndsl.schedule.sums import sum_state
+from attndsl.schedule.tile import Role, Val
+from attndsl.schedule.values import (
+    CHOICE,
+    FINAL,
+    RUNNING,
+    STREAMED,
+    State,
+    X,
+)
+
+
+def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bool) -> X:
+    """A large reduction over the stream: its running value in the sweep, its last one after it."""
+    e = d.expr
+    assert isinstance(e, Reduce)
+    if kernel.carries_stream(subs):
+        raise Needs(d.tensor, f"`{d.tensor}` is reduced over another rank than this kernel streams")
+    key = ("state", d.tensor, subs)
+    if key in kernel.states:
+        return value_of(kernel, kernel.states[key], d, final)
+    seq = kernel.ranks.sequence(e.indices)
+    if len(seq) > 1:
+        what = ", ".join(f"`{s}`" for s in seq)
+        why = f"`{d.tensor}` reduces {what} at once: schedules stream one rank"
+        raise Refused("A0403", why, d.span)
+    loops = {kernel.ranks.of.get(i, i) for i in e.indices if kernel.ranks.kind(i) is Kind.BATCH}
+    if not loops <= set(kernel.loop_body):
+        what = ", ".join(f"`{r}`" for r in sorted(loops))
+        raise Needs(d.tensor, f"`{d.tensor}` sums over {what}")
+    if seq and (kernel.stream is None or stream_of(kernel, seq[0]) != kernel.stream):
+        raise Needs(d.tensor, f"`{d.tensor}` streams `{seq[0]}`, this kernel does not")
+    kernel.states[key] = make_state(kernel, d, subs)
+    return value_of(kernel, kernel.states[key], d, final)
+
+
+def value_of(kernel: Kernel, s: State, d: Define, final: bool) -> X:
+    """A state's last value, or its running one."""
+    if final:
+        return X(Val(s.name), frozenset(s.dims), frozenset({FINAL}))
+    if s.new is None:
+        raise Needs(d.tensor, f"`{d.tensor}` must be known before it is used in the same sweep")
+    return s.new
+
+
+def stream_of(kernel: Kernel, index: str) -> str:
+    """The axis that would stream an index."""
+    rank = kernel.ranks.of.get(index, index)
+    kept = {a.rank for a in kernel.axes.values() if a.role is Role.TILE}
+    return rank if rank not in kept else rank + "_s"
+
+
+def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
+    """Declare a reduction, and update it in the sweep or at the turns of the loops."""
+    e = kernel.inlined(d, subs)
+    assert isinstance(e, Reduce)
+    here: dict[str, Expr] = {}
+    for i in e.indices:
+        if kernel.ranks.kind(i) is Kind.SEQUENCE:
+            assert kernel.stream is not None
+            here[i] = Position(kernel.stream)
+        else:
+            here[i] = Position(kernel.ranks.of.get(i, i))
+    body = substitute(e.body, here)
+    where = None if e.where is None else substitute(e.where, here)
+    where, body = solve_loops(kernel, where, body)
+    where = conjunction(conjuncts(where))
+    name = kernel.names.fresh(d.tensor)
+    spans = frozenset().union(kernel.dims_of(body), *(kernel.dims_of(s) for s in subs))
+    dims = kernel.order(spans - {kernel.stream})
+    kernel.prologue.append(t.Declare(name, dims, DType.FLOAT, Const(e.op.identity)))
+    state = State(name, e, dims)
+    if not kernel.ranks.sequence(e.indices):
+        loop_state(kernel, state, d, body, where)
+        return state
+    pivots = pivots_of(kernel, body)
+    found = root_of(kernel, body, e.op) if kernel.may_root else None
+    kernel.rooted.add(found is not None)
+    outer = kernel.root
+    kernel.root = None if found is None else (found.tensor, found.subs, where)
+    if e.op is Reduction.SUM:
+        sum_state(kernel, state, d, body, where, pivots)
+    else:
+        if pivots:
+            pivot = pivots[0].tensor
+            raise Needs(pivot, f"`{pivot}` must be known before `{e.op.value}` of `{d.tensor}`")
+        extreme_state(kernel, state, d, body, where)
+    kernel.root = outer
+    kernel.domains.append(where)
+    return state
+
+
+def loop_state(kernel: Kernel, state: State, d: Define, body: Expr, where: Expr | None) -> None:
+    """A reduction over batch indices alone: accumulated at each turn of the innermost loop."""
+    op = state.reduce.op
+    x = kernel.eval(body, False, d.tensor)
+    if where is not None:
+        cond = kernel.eval(where, False, "keep")
+        parts = [cond, x, X(Const(op.identity))]
+        x = kernel.combine(CHOICE, parts, x.dtype, d.tensor)
+    x = kernel.bind(x, d.tensor)
+    update = merged(op, Val(state.name), x.expr)
+    kernel.loop_body[next(reversed(kernel.loop_body))].append(t.Assign(state.name, update))
+
+
+def extreme_state(kernel: Kernel, state: State, d: Define, body: Expr, where: Expr | None) -> None:
+    """Update a maximum, or another reduction that needs no correction, with the terms of the stream's tile."""
+    assert kernel.stream is not None
+    op = state.reduce.op
+    x = kernel.eval(body, False, d.tensor)
+    if len(x.dims) > 2:
+        raise Refused("A0404", f"`{d.tensor}` reduces a value of three ranks", d.span)
+    v = masked(kernel, x, where, op.identity, d.tensor + "_s")
+    dims = kernel.dims_of_value(v)
+    tile = X(Val(v), dims, frozenset({STREAMED}))
+    folded = fold(kernel, op, v, tile, kernel.stream, d.tensor + "_tile")
+    new = kernel.names.fresh(state.name + "_new")
+    both = merged(op, Val(state.name), folded.expr)
+    kernel.sweep.append(t.Compute(new, state.dims, DType.FLOAT, both))
+    state.new = X(Val(new), frozenset(state.dims), frozenset({RUNNING}))
+    kernel.commits.append(t.Assign(state.name, Val(new)))
+
+
+def merged(op: Reduction, a: Expr, b: Expr) -> Expr:
+    """A reduction of two parts, from the parts' reductions."""
+    match op:
+        case Reduction.SUM:
+            return Binary("+", a, b)
+        case Reduction.MAX | Reduction.MIN:
+            return Call(op.value, (a, b))
+        case Reduction.PROD:
+            return Binary("*", a, b)
+        case Reduction.ANY:
+            return Logic("or", (a, b))
+        case _:
+            return Logic("and", (a, b))
