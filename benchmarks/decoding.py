@@ -1,0 +1,77 @@
+"""One query against a long cache: bytes of keys and values per second, beside the card's own copy.
+
+    PYTHONPATH=. python benchmarks/decoding.py --out benchmarks/results/decoding-h100.json
+
+32 query heads over 8 key-value heads, D128, bf16. Times are of a CUDA graph, as decoding loops use; the error is relative
+to float64 on the first batch entry.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import copy_bandwidth, graph_milliseconds, relative, write
+
+import attndsl
+
+HEADS, GROUPS, D, WINDOW = 32, 8, 128, 1024
+SHAPES = ((1, 131072), (8, 32768), (64, 4096))
+HEAD = "(Q[b,h,i,e], K[b,h//G,j,e], V[b,h//G,j,f]{more}, G: int) -> O[b,h,i,f] {{ batch b, h\n"
+TAIL = "O[i,f] = softmax[j](S[i,j]) * V[j,f] }"
+SCORES = {
+    "plain": ("", "S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) where j <= i\n"),
+    "alibi": (
+        ", slope[h]",
+        "S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j) where j <= i\n",
+    ),
+    "softcap": (
+        ", cap: float = 50.0",
+        "S[i,j] = cap * tanh(Q[i,e] * K[j,e] / (cap * sqrt(|e|))) where j <= i\n",
+    ),
+    "window": (
+        f", w: int = {WINDOW}",
+        "S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) where i - w < j <= i\n",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, default=Path("decoding.json"))
+    args = parser.parse_args()
+    copy = copy_bandwidth()
+    rows: list[dict[str, Any]] = []
+    for batch, keys in SHAPES:
+        q = torch.randn(batch, HEADS, 1, D, device="cuda", dtype=torch.bfloat16)
+        k = torch.randn(batch, GROUPS, keys, D, device="cuda", dtype=torch.bfloat16)
+        v = torch.randn_like(k)
+        for name, (more, score) in SCORES.items():
+            op = attndsl.compile(f"attention {name}" + HEAD.format(more=more) + score + TAIL)
+            extra = {"slope": torch.rand(HEADS, device="cuda") * 0.01} if "slope" in more else {}
+
+            def run(op: Any = op, extra: Any = extra) -> torch.Tensor:
+                out: torch.Tensor = op(Q=q, K=k, V=v, **extra, start="end")
+                return out
+
+            with torch.no_grad():
+                ms = graph_milliseconds(run)
+                exact = op.reference(
+                    Q=q[:1], K=k[:1], V=v[:1], **extra, start="end", dtype=torch.float64
+                )
+                error = relative(run()[:1], exact)
+            seen = min(keys, WINDOW) if name == "window" else keys
+            rate = 2 * batch * GROUPS * seen * D * 2 / ms * 1e-9
+            row = {"program": name, "B": batch, "keys": keys, "ms": ms, "tb_s": rate}
+            rows.append({**row, "of_copy": rate / copy, "error": error})
+            print(
+                f"B{batch:<3d} {keys:6d} {name:8s} {rate:.2f} TB/s {rate / copy:.0%} of copy, error {error:.1e}",
+                flush=True,
+            )
+    write(args.out, rows, copy_tb_s=copy)
+
+
+if __name__ == "__main__":
+    main()

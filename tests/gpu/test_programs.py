@@ -1,0 +1,73 @@
+"""Every program of the softmax family on a GPU against float64, forward and backward.
+
+Odd lengths and head dims, head dims of the aligned class, and few queries over a longer cache (split keys). The error
+may not exceed what the dense reference makes in the same type (`attndsl.testing.error_budget`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import attndsl
+from attndsl.testing import assert_close_to_reference
+from tests.examples.references import SOFTMAX_CASES
+
+pytestmark = pytest.mark.gpu
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+SHAPES = {
+    "odd": {},
+    "aligned": {"i": 257, "j": 257, "e": 64, "f": 64},
+    "few": {"i": 3, "j": 1100, "e": 128, "f": 128},
+}
+NORMALIZERS = ["sigmoid", "softpick", "differential", "entropy", "column_sums"]
+
+
+@cache
+def op_of(example: str) -> Any:
+    return attndsl.load(EXAMPLES / f"{example}.attn", backend="triton")
+
+
+def inputs_of(name: str, dtype: torch.dtype, shape: str) -> tuple[Any, Any, Any]:
+    case = SOFTMAX_CASES[name]
+    sizes = dict(SHAPES[shape])
+    inputs, params = case.make(0, dtype, "cuda", **sizes)
+    return inputs, params, "end" if case.on_axis else None
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", sorted(SOFTMAX_CASES))
+def test_program(name: str, dtype: str, shape: str) -> None:
+    inputs, params, start = inputs_of(name, DTYPES[dtype], shape)
+    op = op_of(SOFTMAX_CASES[name].example)
+    errors = assert_close_to_reference(op, inputs, params=params, start=start, backward=True)
+    assert errors
+
+
+@pytest.mark.parametrize("name", sorted(SOFTMAX_CASES))
+def test_bitwise_equal_on_repeat(name: str) -> None:
+    inputs, params, start = inputs_of(name, torch.bfloat16, "aligned")
+    op = op_of(SOFTMAX_CASES[name].example)
+    extra = {} if start is None else {"start": start}
+    leaves = {
+        n: x.clone().requires_grad_() if x.is_floating_point() else x for n, x in inputs.items()
+    }
+    tracked = [x for x in leaves.values() if x.requires_grad]
+
+    def run() -> list[torch.Tensor]:
+        out = op(**leaves, **params, **extra)
+        outs = out if isinstance(out, tuple) else (out,)
+        loss = sum(torch.where(torch.isfinite(o), o.float(), 0.0).square().sum() for o in outs)
+        return [*outs, *torch.autograd.grad(loss, tracked, allow_unused=True)]
+
+    first = run()
+    for _ in range(3):
+        for a, b in zip(first, run(), strict=True):
+            assert a is b or torch.equal(a, b)
