@@ -1,0 +1,98 @@
+"""Costs of kernels against closed forms, and sizes to try programs with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attndsl import driver
+from attndsl.callerrors import CallError
+from attndsl.schedule.cost import GPUS, Cost, bound, costs
+from attndsl.sizes import TRIAL, USUAL, sizes
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+B, H, N, D = 4, 32, 4096, 128  # of `USUAL`
+
+
+def forward(name: str, **given: int) -> Cost:
+    program = driver.load(EXAMPLES / f"{name}.attn", backward=False)
+    usual = sizes(program.shifted, USUAL, given)
+    assert program.forward is not None
+    (cost,) = costs(program.forward, program.extents(usual), usual.params, 2)
+    return cost
+
+
+def test_full_attention() -> None:
+    cost = forward("full")
+    assert cost.flops == 4 * B * H * N * N * D  # two products
+    assert cost.exps >= B * H * N * N  # a weight for each pair
+    assert cost.moved == 4 * B * H * N * D * 2  # Q, K, V and O, once
+    assert cost.visited == 1.0
+
+
+def test_causal_attention_visits_the_lower_triangle() -> None:
+    cost = forward("causal")
+    assert cost.visited == pytest.approx(0.5, abs=0.01)
+    assert cost.flops == pytest.approx(forward("full").flops / 2, rel=0.02)
+
+
+def test_a_window_visits_a_band() -> None:
+    visited = forward("window", w=256).visited
+    assert visited == pytest.approx(256 / N, abs=64 / N)
+
+
+def test_key_heads_are_read_once_for_their_group() -> None:
+    cost = forward("gqa", G=8)
+    assert cost.moved == (2 * B * H + 2 * B * H // 8) * N * D * 2
+
+
+def test_ranges_that_data_decides_are_not_guessed() -> None:
+    assert forward("documents").visited is None
+    assert forward("documents").flops == forward("full").flops
+
+
+def test_the_backward_pass_recomputes_the_scores() -> None:
+    program = driver.load(EXAMPLES / "full.attn")
+    usual = sizes(program.shifted, USUAL)
+    assert program.backward is not None
+    found = costs(program.backward, program.extents(usual), usual.params, 2)
+    pairs = 2 * B * H * N * N * D
+    # S, dP and dQ; S, dP, dK and dV
+    assert sorted(round(c.flops / pairs) for c in found if c.flops) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("cost", "what"),
+    [
+        (Cost("k", 10**15, 0, 1, 1.0), "products"),
+        (Cost("k", 1, 10**12, 1, 1.0), "exponentials"),
+        (Cost("k", 1, 1, 10**12, 1.0), "memory"),
+    ],
+)
+def test_the_bound_is_the_slowest_part(cost: Cost, what: str) -> None:
+    for gpu in GPUS.values():
+        seconds, found = bound(cost, gpu, 2)
+        assert found == what
+        assert seconds >= cost.flops / gpu.flops[2]
+        assert seconds >= cost.moved / gpu.bandwidth
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in EXAMPLES.glob("*.attn")))
+@pytest.mark.parametrize("scale", [TRIAL, USUAL], ids=["trial", "usual"])
+def test_every_example_has_sizes(name: str, scale: object) -> None:
+    source = driver.read_source(EXAMPLES / f"{name}.attn")
+    cascade = driver.lower(source, driver.parse(source), None).cascade
+    found = sizes(cascade, scale)  # type: ignore[arg-type]
+    assert set(found.shapes) == {t.name for t in cascade.inputs}
+    assert all(n > 0 for shape in found.shapes.values() for n in shape)
+    assert set(found.params) == {p.name for p in cascade.params}
+
+
+def test_given_sizes_win_and_are_checked() -> None:
+    source = driver.read_source(EXAMPLES / "alibi.attn")
+    cascade = driver.lower(source, driver.parse(source), None).cascade
+    assert sizes(cascade, TRIAL, {"i": 7, "G": 4}).shapes["Q"] == (1, 4, 7, 32)
+    assert sizes(cascade, TRIAL, {"i": 7, "G": 4}).shapes["K"] == (1, 1, 56, 32)
+    with pytest.raises(CallError, match="A0503"):
+        sizes(cascade, TRIAL, {"h": 3, "G": 2})
