@@ -65,7 +65,13 @@ CALLS = [
         "A0509",
         "machine code that cannot be made here",
         "`attndsl compile` makes PTX and cubin with Triton, for the targets asked for; no GPU is needed. It "
-        "cannot where Triton is not installed, or where no tile of the kernel fits the target. "
-        "`--stop-after kernel` writes the module alone.",
+        "cannot where Triton is not installed. `--stop-after kernel` writes the module alone.",
+    ),
+    ErrorInfo(
+        "A0510",
+        "no tile fits",
+        "A kernel holds whole head dims in shared memory and registers. Where they are so large that not even the "
+        "smallest tiles fit the GPU, the kernel cannot run there; the message has the sums. Smaller head dims, or a "
+        "narrower dtype, fit.",
     ),
 ]

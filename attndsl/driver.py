@@ -193,7 +193,7 @@ def compile_file(
             lambda: output.machine_code(module, program, targets, options),
             output.show_kernels,
         )
-        files, report.facts = output.write_rest(module, program, options, kernels)
+        files, report.facts = output.write_rest(module, program, targets, options, kernels)
         report.files += files
     except Stopped:
         pass

@@ -12,6 +12,7 @@ from attndsl.analysis.ranks import Kind, Ranks, classify
 from attndsl.callerrors import CallError
 from attndsl.cascade.nodes import Binary, Cascade, Expr, Reduce
 from attndsl.cascade.walk import reads, walk
+from attndsl.codegen.names import identifier
 from attndsl.schedule import tile as t
 from attndsl.schedule.cost import GPUS, Cost, bound, costs
 from attndsl.schedule.printer import text_of
@@ -128,7 +129,7 @@ def _pass(program: Program, plan: t.Plan, usual: Sizes | None, itemsize: int) ->
 
 def _kernel(p: t.TileProgram) -> Facts:
     facts: Facts = {
-        "name": p.name,
+        "name": identifier(p.name),
         "grid": [a.name for a in p.of(Role.GRID)],
         "keeps": [a.name for a in p.of(Role.TILE)],
         "order": p.order,

@@ -10,6 +10,7 @@ Nothing in these files names the machine, the day or a folder: the same program 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -65,11 +66,17 @@ def _listed(config: Mapping[str, int]) -> str:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def command(program: Program, options: CompileOptions) -> str:
-    """The command that writes the module again, from the folder of the program."""
+def command(program: Program, options: CompileOptions, targets: Sequence[str] = ()) -> str:
+    """The command that writes the module again, from the folder of the program; with `targets`, the machine code."""
     words = ["attndsl", "compile", Path(program.source.name).name]
     words += ["--name", program.cascade.name]
     words += [] if options.backward else ["--no-backward"]
+    for target in targets:
+        words += ["--target", target]
+    if targets:
+        words += ["--dtype", options.dtype]
+        words += [] if options.head_dim is None else ["--head-dim", str(options.head_dim)]
+        words += [] if options.value_dim is None else ["--value-dim", str(options.value_dim)]
     return shlex.join(words)
 
 
@@ -98,7 +105,7 @@ def machine_code(
 ) -> list[CompiledKernel]:
     """PTX and cubin of every kernel of a module.
 
-    Raises: CallError (A0509) where Triton is missing, or no tile fits.
+    Raises: CallError A0509 where Triton is missing, A0510 where no tile fits.
     """
     from attndsl.codegen.aot import compile_kernels
 
@@ -116,7 +123,12 @@ def machine_code(
             extents=extents_for(program, module, options),
         )
     except ValueError as error:
-        raise CallError("A0509", f"{program.cascade.name}: {error}") from None
+        why = re.sub(r"^A\d{4}: ", "", str(error))
+        raise CallError(
+            "A0510",
+            f"{program.cascade.name}: {why}",
+            help="smaller `--head-dim` and `--value-dim`, or a narrower `--dtype`",
+        ) from None
 
 
 def extents_for(program: Program, module: Path, options: CompileOptions) -> dict[str, int]:
@@ -131,7 +143,11 @@ def extents_for(program: Program, module: Path, options: CompileOptions) -> dict
 
 
 def write_rest(
-    module: Path, program: Program, options: CompileOptions, kernels: Sequence[CompiledKernel]
+    module: Path,
+    program: Program,
+    targets: Sequence[str],
+    options: CompileOptions,
+    kernels: Sequence[CompiledKernel],
 ) -> tuple[tuple[Path, ...], dict[str, Any]]:
     """The machine code and the facts, beside the module."""
     from attndsl.facts import compile_facts
@@ -144,7 +160,11 @@ def write_rest(
         cubin.write_bytes(k.cubin)
         files += [ptx, cubin]
     facts = compile_facts(
-        program, command(program, options), options, extents_for(program, module, options), kernels
+        program,
+        command(program, options, targets),
+        options,
+        extents_for(program, module, options),
+        kernels,
     )
     path = module.with_suffix(".json")
     path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from attndsl.analysis.ranks import Kind, Ranks, classify
 from attndsl.cascade.bind import Number, bind
-from attndsl.cascade.nodes import Cascade, DType, Index, Param
+from attndsl.cascade.nodes import Cascade, DType, Index, Param, Read
 from attndsl.cascade.shapes import indexed_ranks, shapes_of
 from attndsl.cascade.walk import walk
 
@@ -56,8 +56,13 @@ def sizes(cascade: Cascade, scale: Scale, given: Mapping[str, int] | None = None
     params = _params(cascade, scale)
     params |= {k: v for k, v in given.items() if k in params}
     walked = _walked(cascade)
+    alike = _alike(cascade)
+    given |= {r: given[x] for r, x in alike.items() if x in given and r not in given}
     extents = {
-        r: _extent(cascade, ranks, r, scale) for t in cascade.inputs for r in t.ranks if r in walked
+        r: _extent(cascade, ranks, alike.get(r, r), scale)
+        for t in cascade.inputs
+        for r in t.ranks
+        if r in walked
     }
     for r, n in indexed_ranks(cascade, extents, params).items():
         extents.setdefault(r, n)
@@ -99,6 +104,28 @@ def _walked(cascade: Cascade) -> frozenset[str]:
     walked = {i for d in cascade.body for i in d.indices}
     walked |= {r.iterates for r in cascade.ranks if r.iterates is not None}
     return frozenset(walked) & frozenset(_declared(cascade))
+
+
+def _alike(cascade: Cascade) -> dict[str, str]:
+    """Ranks that one axis is read at (`C[i,e]`, `C[j,e]`), with the one of them that comes first."""
+    bound = {r.name: r.iterates for r in cascade.ranks if r.iterates is not None}
+    axes = {t.name: t.ranks for t in cascade.inputs} | {d.tensor: d.indices for d in cascade.body}
+    order = [r.name for r in cascade.ranks]
+    first: dict[str, str] = {}
+
+    def root(r: str) -> str:
+        r = bound.get(r, r)
+        return root(first[r]) if r in first else r
+
+    for d in cascade.body:
+        for e in (d.expr, d.where, d.init):
+            for n in walk(e) if e is not None else ():
+                if isinstance(n, Read):
+                    for axis, s in zip(axes[n.tensor], n.subs, strict=True):
+                        if isinstance(s, Index) and root(s.name) != root(axis):
+                            a, b = sorted((root(s.name), root(axis)), key=order.index)
+                            first[b] = a
+    return {r: root(r) for r in first}
 
 
 def _extent(cascade: Cascade, ranks: Ranks, rank: str, scale: Scale) -> int:
