@@ -7,8 +7,8 @@ Example: for `j <= i, i - w < j`, streaming `j` against a tile of rows `i` in [a
 
 `stretches` brings a condition into disjunctive form, isolates the streamed index in each comparison that is monotone in
 it (sums, differences, multiples, `//`), and takes the extremes over the tile by interval arithmetic. A comparison it
-cannot solve (an id tensor, a remainder) leaves the reach as it is and makes the stretch partial: always sound, since the
-mask is the whole condition.
+cannot solve (an id tensor, a remainder) leaves the reach as it is and makes the stretch partial: always sound, since
+the mask is the whole condition.
 """
 
 from __future__ import annotations

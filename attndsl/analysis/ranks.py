@@ -1,7 +1,8 @@
 """What each rank of a cascade is for: batch, sequence or feature.
 
-A *sequence* rank is tiled or streamed (queries, keys); a *feature* rank lives whole inside one tile (head dims, low-rank
-factors); a *batch* rank is a point of the launch grid. The cascade does not say; the evidence, strongest first:
+A *sequence* rank is tiled or streamed (queries, keys); a *feature* rank lives whole inside one tile (head dims,
+low-rank factors); a *batch* rank is a point of the launch grid. The cascade does not say; the evidence, strongest
+first:
 
 1. batch: declared so, or an axis indexed by batch indices alone (`h // G`);
 2. sequence: it is compared in a domain, or reduced by `max`, `min`, `prod`, `any`, `all`;

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from attndsl.analysis.ranks import Kind, Ranks, classify
-from attndsl.cascade.nodes import Cascade, DType, TensorDecl
+from attndsl.analysis.ranks import Kind, classify
+from attndsl.cascade.nodes import Cascade, DType
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
 from attndsl.schedule.tile import Plan
@@ -37,6 +37,3 @@ def plan_backward(forward: Cascade, backward: Cascade, gradients: dict[str, str]
         )
     )
     return plan(backward, backward.name, like=like, known=dict(ranks.kinds), row_order=order)
-
-
-_ = (Ranks, TensorDecl)

@@ -26,6 +26,7 @@ def affine_product(kernel: Kernel, factor: Expr, line: Expr, final: bool, name: 
     """`c * (i - j)` as a row vector plus a column vector, anchored to the tile so that float32 keeps its digits.
 
     rewrite:  c * (i - j + k)   ->   c * (i - i0) + (c * (j0 - j) + c * (i0 - j0 + k))
+    requires: `c` is a float that spans no axis; `i` and `j` are a TILE and the STREAM axis, or two tiles
     """
     if len(kernel.dims_of(line)) != 2 or kernel.dims_of(factor):
         return None
@@ -44,18 +45,14 @@ def affine_product(kernel: Kernel, factor: Expr, line: Expr, final: bool, name: 
     for a, k in slopes.items():
         at = t.Origin(a) if a in axes else Position(a)
         anchor = Binary("+", anchor, Binary("*", Const(k), at))
-    offset = kernel.combine(
-        TIMES,
-        [c, kernel.bind(kernel.eval(anchor, final), name + "_at")],
-        DType.FLOAT,
-        name,
-    )
+    at_tile = kernel.bind(kernel.eval(anchor, final), name + "_at")
+    offset = kernel.combine(TIMES, [c, at_tile], DType.FLOAT, name)
     vectors: list[X] = []
     for a in axes:
         inside = Binary("-", Position(a), t.Origin(a))
-        local = kernel.eval(
-            inside if slopes[a] == 1 else Binary("*", Const(slopes[a]), inside), final
-        )
+        if slopes[a] != 1:
+            inside = Binary("*", Const(slopes[a]), inside)
+        local = kernel.eval(inside, final)
         v = kernel.combine(TIMES, [c, local], DType.FLOAT, name)
         if kernel.axes[a].role is Role.STREAM:
             v = kernel.combine(PLUS, [v, offset], DType.FLOAT, name)

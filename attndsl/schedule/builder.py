@@ -25,10 +25,10 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
+from attndsl.schedule.forms import is_large
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.masks import masked_root, reaches
 from attndsl.schedule.memory import load
-from attndsl.schedule.normal import is_large
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.pointwise import (
     binary,

@@ -18,10 +18,10 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.walk import children, walk
+from attndsl.schedule.forms import is_large
 from attndsl.schedule.guards import finite
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.memory import load
-from attndsl.schedule.normal import is_large
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.pointwise import LOG2E
 from attndsl.schedule.tile import Val
@@ -40,13 +40,12 @@ def pivots_of(kernel: Kernel, body: Expr) -> list[Read]:
     def visit(e: Expr) -> None:
         for n in walk(e):
             if isinstance(n, Read) and n.tensor in kernel.reduces:
-                if kernel.carries_stream(n.subs) and not is_large(
-                    kernel.defs[n.tensor].expr, kernel.ranks
-                ):
-                    visit(kernel.inlined(kernel.defs[n.tensor], n.subs))
-                elif not kernel.carries_stream(n.subs):
+                d = kernel.defs[n.tensor]
+                if not kernel.carries_stream(n.subs):
                     plain = (Position(x.name) if isinstance(x, Index) else x for x in n.subs)
                     found[Read(n.tensor, tuple(plain))] = None
+                elif not is_large(d.expr, kernel.ranks):
+                    visit(kernel.inlined(d, n.subs))
 
     visit(body)
     return list(found)
@@ -62,19 +61,17 @@ def correction(kernel: Kernel, state: State, d: Define, pivots: list[Read]) -> X
             continue
         state.pivots.append((p, k))
         x = correction_factor(kernel, p, k)
-        alpha = (
-            x
-            if alpha is None
-            else kernel.bind(
-                kernel.combine(TIMES, [alpha, x], DType.FLOAT, "alpha"),
-                "alpha",
-            )
-        )
+        if alpha is not None:
+            x = kernel.bind(kernel.combine(TIMES, [alpha, x], DType.FLOAT, "alpha"), "alpha")
+        alpha = x
     return alpha
 
 
 def exponent(kernel: Kernel, d: Define, pivot: str) -> float:
-    """`k`, where the terms of a sum are multiplied by `exp(k * shift)` when the pivot is shifted."""
+    """`k`, where the terms of a sum are multiplied by `exp(k * shift)` when the pivot is shifted.
+
+    Raises: Needs, if they do not scale: then the pivot must be known before the sweep.
+    """
     assert isinstance(d.expr, Reduce)
     if pivot not in kernel.shifts:
         kernel.shifts[pivot] = scaling(kernel.cascade, pivot)
@@ -87,9 +84,8 @@ def exponent(kernel: Kernel, d: Define, pivot: str) -> float:
         case Unary("-", Const(value)):
             return -float(value)
         case _:
-            raise Needs(
-                pivot, f"the terms of `{d.tensor}` do not scale with `{pivot}`: not separable"
-            )
+            why = f"the terms of `{d.tensor}` do not scale with `{pivot}`: not separable"
+            raise Needs(pivot, why)
 
 
 def correction_factor(kernel: Kernel, pivot: Read, k: float) -> X:

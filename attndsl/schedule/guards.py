@@ -36,7 +36,8 @@ def may_be_empty(kernel: Kernel, e: Expr) -> bool:
     """Whether a value can be -inf because nothing was reduced: a maximum, a logarithm, or made of them."""
     match e:
         case Read(tensor=name) if name in kernel.defs:
-            return may_be_empty(kernel, kernel.defs[name].expr)
+            d = kernel.defs[name]
+            return d.init is None and may_be_empty(kernel, d.expr)
         case Read(tensor=name):
             return name in kernel.inputs and is_statistic(kernel, name)
         case Reduce(op, _, _, _):
@@ -57,13 +58,9 @@ def is_statistic(kernel: Kernel, name: str) -> bool:
 
 def is_sum(kernel: Kernel, e: Expr) -> bool:
     """Whether a divisor is a reduction, or made of one."""
-    for n in walk(e):
-        if isinstance(n, Reduce):
-            return True
-        if (
-            isinstance(n, Read)
-            and n.tensor in kernel.defs
-            and is_sum(kernel, kernel.defs[n.tensor].expr)
-        ):
-            return True
-    return False
+
+    def below(tensor: str) -> bool:
+        d = kernel.defs.get(tensor)
+        return d is not None and d.init is None and is_sum(kernel, d.expr)
+
+    return any(isinstance(n, Reduce) or (isinstance(n, Read) and below(n.tensor)) for n in walk(e))

@@ -26,7 +26,7 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.walk import free, replaced, walk, with_children
 from attndsl.internal import InternalError
 from attndsl.schedule import tile as t
-from attndsl.schedule.normal import inline, is_large
+from attndsl.schedule.forms import inline, is_large
 from attndsl.schedule.tile import Axis, Role, Val
 from attndsl.schedule.values import (
     FINAL,

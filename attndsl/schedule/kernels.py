@@ -16,9 +16,9 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
+from attndsl.schedule.forms import inline_where
 from attndsl.schedule.levels import Key, cone
 from attndsl.schedule.loops import loop_bounds
-from attndsl.schedule.normal import inline_where
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.ranges import build_sweep
 from attndsl.schedule.tile import Axis, Role

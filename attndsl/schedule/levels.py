@@ -15,7 +15,7 @@ from attndsl.cascade.nodes import (
     Reduce,
 )
 from attndsl.cascade.walk import reads
-from attndsl.schedule.normal import is_large
+from attndsl.schedule.forms import is_large
 
 
 class Key(NamedTuple):
@@ -92,8 +92,8 @@ def levels(
 ) -> dict[str, int]:
     """In which round each target is computed: after what it loads, and as late as others of its kind.
 
-    `apart` has the pairs (t, p) where t loads p, though they could share a kernel. `after` gives the tensors that a sum of
-    the framework or a scatter follows; they have no kernel of their own kind.
+    `apart` has the pairs (t, p) where t loads p, though they could share a kernel. `after` gives the tensors that a sum
+    of the framework or a scatter follows; they have no kernel of their own kind.
     """
     level: dict[str, int] = {}
 

@@ -13,8 +13,8 @@ from attndsl.cascade.nodes import (
     Reduce,
 )
 from attndsl.cascade.walk import free, replaced
+from attndsl.schedule.forms import conjunction, conjuncts, is_large
 from attndsl.schedule.kernel import Kernel
-from attndsl.schedule.normal import conjunction, conjuncts, is_large
 from attndsl.schedule.tile import Role
 from attndsl.schedule.values import X
 

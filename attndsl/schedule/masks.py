@@ -23,8 +23,8 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
+from attndsl.schedule.forms import conjunction, conjuncts, is_large
 from attndsl.schedule.kernel import Kernel
-from attndsl.schedule.normal import conjunction, conjuncts, is_large
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.tile import Val
 from attndsl.schedule.values import (

@@ -16,9 +16,9 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import substitute
 from attndsl.schedule import tile as t
+from attndsl.schedule.forms import product_of
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.masks import masked
-from attndsl.schedule.normal import product_of
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.tile import Axis, Role, Val
 from attndsl.schedule.values import (

@@ -26,12 +26,12 @@ TIE = 2.0**-18  # relative distance below which a recomputed score counts as the
 
 
 def binary(kernel: Kernel, e: Binary, op: str, a: Expr, b: Expr, final: bool, name: str) -> X:
+    """An operation on two values; a quotient by a reduction is 0 where both are."""
     if op == "*":
-        split = affine_product(kernel, a, b, final, name) or affine_product(
-            kernel, b, a, final, name
-        )
-        if split is not None:
-            return split
+        for factor, line in ((a, b), (b, a)):
+            split = affine_product(kernel, factor, line, final, name)
+            if split is not None:
+                return split
     x, y = kernel.eval(a, final, name), kernel.eval(b, final, name)
     kind = DType.INT if {x.dtype, y.dtype} <= {DType.INT, DType.BOOL} and op != "/" else DType.FLOAT
     if op == "-" and kind is DType.FLOAT and y.dims < x.dims and may_be_empty(kernel, b):
@@ -41,15 +41,19 @@ def binary(kernel: Kernel, e: Binary, op: str, a: Expr, b: Expr, final: bool, na
 
 
 def exp_difference(kernel: Kernel, a: Expr, b: Expr, final: bool, name: str) -> X:
-    """`exp(a - b)` with `b` constant along a tile axis, as `exp2(a * log2e - (b * log2e))`: one fused operation."""
+    """The exponential of a difference.
+
+    rewrite:  exp(a - b)   ->   exp2(a * log2e - b * log2e), one fused multiply-add and one instruction
+    requires: `b` is constant along a tile axis, so that `b * log2e` is computed once
+    source:   FlashAttention's exponentials (Dao et al. 2022, arXiv:2205.14135)
+    """
     x, y = kernel.eval(a, final, name), kernel.eval(b, final, name)
     if y.dims < x.dims and x.dtype is DType.FLOAT and y.dtype is DType.FLOAT:
         if may_be_empty(kernel, b):
             y = finite(kernel, y, name)
         k = X(Const(LOG2E))
-        times = TIMES
-        left = kernel.combine(times, [x, k], DType.FLOAT, name)
-        right = kernel.combine(times, [y, k], DType.FLOAT, name)
+        left = kernel.combine(TIMES, [x, k], DType.FLOAT, name)
+        right = kernel.combine(TIMES, [y, k], DType.FLOAT, name)
         diff = kernel.combine(MINUS, [left, right], DType.FLOAT, name)
         return kernel.combine(Call("exp2", (Const(0),)), [diff], DType.FLOAT, name)
     diff = binary(kernel, Binary("-", a, b), "-", a, b, final, name)

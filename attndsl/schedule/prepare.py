@@ -18,7 +18,8 @@ from attndsl.cascade.nodes import (
     Reduction,
     Select,
 )
-from attndsl.schedule.normal import in_order, is_large, is_scatter, normalize
+from attndsl.schedule.forms import in_order, is_large, is_scatter
+from attndsl.schedule.normal import normalize
 from attndsl.schedule.scatter import Scattered, split_scatters
 from attndsl.schedule.tile import HostSum
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attndsl.cascade.nodes import Const, Expr, Param
+from attndsl.cascade.nodes import Expr, Param
 from attndsl.cascade.printer import print_expr
 from attndsl.cascade.walk import rewrite
 from attndsl.schedule import tile as t
@@ -121,6 +121,3 @@ def print_plan(p: t.Plan) -> str:
             case t.HostScale(dst, src, count):
                 out.append(f"\nhost {dst} = scale of {src} for {' x '.join(count)} terms")
     return "\n".join(out) + "\n"
-
-
-_ = Const

@@ -19,9 +19,9 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import free, substitute, walk
 from attndsl.schedule import tile as t
+from attndsl.schedule.forms import is_large, product_of
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.memory import dot_like, is_load
-from attndsl.schedule.normal import is_large, product_of
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.points import point_loop
 from attndsl.schedule.tile import Role, Val

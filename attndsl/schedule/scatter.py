@@ -24,7 +24,7 @@ from attndsl.cascade.nodes import (
     Reduction,
 )
 from attndsl.cascade.walk import free
-from attndsl.schedule.normal import factors, in_order, is_scatter, product_of, scatter_target
+from attndsl.schedule.forms import factors, in_order, is_scatter, product_of, scatter_target
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from attndsl.cascade.walk import free, substitute
 from attndsl.internal import InternalError
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
+from attndsl.schedule.forms import conjunction, conjuncts, factors, product_of, scatter_target
 from attndsl.schedule.kernels import finish_kernel
 from attndsl.schedule.masks import mask_of
 from attndsl.schedule.memory import clamp
-from attndsl.schedule.normal import conjunction, conjuncts, factors, product_of, scatter_target
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.scatter import Scattered
 from attndsl.schedule.tile import Axis, Role, Val

@@ -1,8 +1,8 @@
 """Split keys: one query or a few against many keys, with the key range cut into slices.
 
 The first kernel is the online schedule over a slice, and stores its states; the second combines the states of all
-slices with the correction that the online schedule itself uses, and ends as it ends. Query heads that share their keys are
-packed into the rows of one tile, so that keys are read once: row `r` is head `g * G + r // |i|`, query `r % |i|`.
+slices with the correction that the online schedule itself uses, and ends as it ends. Query heads that share their keys
+are packed into the rows of one tile, so that keys are read once: row `r` is head `g * G + r // |i|`, query `r % |i|`.
 """
 
 from __future__ import annotations

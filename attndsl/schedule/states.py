@@ -18,10 +18,10 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.walk import substitute
 from attndsl.schedule import tile as t
 from attndsl.schedule.corrections import pivots_of
+from attndsl.schedule.forms import conjunction, conjuncts
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.loops import solve_loops
 from attndsl.schedule.masks import masked, root_of
-from attndsl.schedule.normal import conjunction, conjuncts
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.products import fold
 from attndsl.schedule.sums import sum_state

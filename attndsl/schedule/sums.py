@@ -11,10 +11,10 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.schedule import tile as t
 from attndsl.schedule.corrections import correction
+from attndsl.schedule.forms import product_of
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.masks import masked, vanishing
 from attndsl.schedule.memory import dot_like, is_load
-from attndsl.schedule.normal import product_of
 from attndsl.schedule.points import point_state
 from attndsl.schedule.products import factors_of, fold, two_sides
 from attndsl.schedule.tile import Val

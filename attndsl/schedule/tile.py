@@ -7,13 +7,14 @@
     Stmt      ::= Compute v = Expr | Load v = tensor[Expr*] | Dot v = a . b | Fold v = op(a, axis)
                 | Declare v = Expr | Assign v = Expr | AccDot v = v * scale + a . b
                 | Reach low high full_low full_high = tensor of ids meets [first, last]
-               | For axis Stmt* | Store tensor[Expr*] = v | Scatter tensor[Expr*] += v
+                | For axis Stmt* | Store tensor[Expr*] = v | Scatter tensor[Expr*] += v
 
 Values are named and assigned once, except those made by `Declare` (the state and other accumulators), which `Assign`,
 `AccDot` and a `For` update in place. A value has `dims`, the tile axes it spans, always in the order of
 `TileProgram.axes`; a value without dims is a scalar of the program (of one grid point). Pointwise expressions are
-cascade expressions over `Val`, `Const`, `Param`, `Extent`, `Position(axis)`, `Block` and `Origin`: no `Read`, `Reduce`, `Index` or `Solve` is
-left. Expressions broadcast by axis name; the dims of an expression are the union of its operands'.
+cascade expressions over `Val`, `Const`, `Param`, `Extent`, `Position(axis)`, `Block` and `Origin`: no `Read`, `Reduce`,
+`Index` or `Solve` is left. Expressions broadcast by axis name; the dims of an expression are the union of its
+operands'.
 
 Everything is decided here: what is carried and how it is corrected, which products are matrix products, what is
 hoisted, where masks and bounds checks stand. A template only places it, a dialect only spells it.
@@ -200,8 +201,8 @@ class Reach(Node):
     """Which stretch of the stream may hold an id in `[first, last]`: found by looking at all of a tensor of ids.
 
     Defines four scalar integers, multiples of the stream's block: outside `[low, high)` no id is in the interval, and
-    inside `[full_low, full_high)` every id equals `first` and `last` (both 0 where there is no such stretch). `subs` is the
-    read, with the stream's position standing alone. A dialect may always answer the whole stream, and nothing full.
+    inside `[full_low, full_high)` every id equals `first` and `last` (both 0 where there is no such stretch). `subs` is
+    the read, with the stream's position standing alone. A dialect may always answer the whole stream, and nothing full.
     """
 
     low: str
@@ -227,8 +228,8 @@ Stmt: TypeAlias = (
 class Range(Node):
     """Stream tiles that start in `[lo, hi)`, in steps of the block from `lo`, which is a multiple of the block.
 
-    `lo` and `hi` are names of scalar integer values computed before the sweep. The body of an unmasked range has no mask
-    code; its tiles lie inside the rank and inside every domain.
+    `lo` and `hi` are names of scalar integer values computed before the sweep. The body of an unmasked range has no
+    mask code; its tiles lie inside the rank and inside every domain.
     """
 
     lo: str
@@ -285,8 +286,8 @@ class Buffer(Node):
 class TileProgram(Node):
     """One kernel.
 
-    `prologue` runs once, then the loops and the sweep, then `epilogue`. `reads` and `writes` are the buffers, in the order
-    of the kernel's arguments; `params` the scalar parameters and `extents` the ranks whose extents are passed.
+    `prologue` runs once, then the loops and the sweep, then `epilogue`. `reads` and `writes` are the buffers, in the
+    order of the kernel's arguments; `params` the scalar parameters and `extents` the ranks whose extents are passed.
     `order` says in which order tiles are launched: "reverse" starts with the last (the longest, under a causal domain).
     """
 
@@ -325,7 +326,7 @@ class HostSum(Node):
 
 @dataclass(frozen=True, slots=True)
 class HostScale(Node):
-    """`out[] = 2**k`, the largest scale at which a fixed-point sum of `count` values up to max(`src`) stays below 2**62.
+    """`out[] = 2**k`, the largest scale at which a fixed-point sum of `count` values up to max(`src`) is below 2**62.
 
     `count` names ranks: the sum has at most the product of their extents of terms. `out` holds one float32.
     """
