@@ -1,0 +1,112 @@
+"""Questions about definitions, conditions and products that every part of the schedule asks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from functools import reduce
+
+from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.cascade.nodes import (
+    Binary,
+    Compare,
+    Const,
+    Define,
+    Expr,
+    Index,
+    Logic,
+    Position,
+    Reduce,
+    Reduction,
+)
+from attndsl.cascade.walk import free, substitute
+
+
+def is_large(e: Expr, ranks: Ranks) -> bool:
+    """A reduction over a sequence or batch rank."""
+    return isinstance(e, Reduce) and any(ranks.kind(i) is not Kind.FEATURE for i in e.indices)
+
+
+def inline(d: Define, subs: tuple[Expr, ...]) -> Expr:
+    """The right side of a definition at other subscripts."""
+    number = {
+        i: Position(s.name) if isinstance(s, Index) else s
+        for i, s in zip(d.indices, subs, strict=True)
+    }
+    local = dict(zip(d.indices, subs, strict=True))
+    return substitute(d.expr, number, local)
+
+
+def inline_where(d: Define, subs: tuple[Expr, ...]) -> Expr | None:
+    """The domain of a definition at other subscripts."""
+    if d.where is None:
+        return None
+    return inline(dataclasses.replace(d, expr=d.where), subs)
+
+
+def conjuncts(cond: Expr | None) -> tuple[Expr, ...]:
+    """The conditions that `cond` joins by *and*."""
+    match cond:
+        case None:
+            return ()
+        case Logic("and", args):
+            return tuple(c for a in args for c in conjuncts(a))
+        case _:
+            return (cond,)
+
+
+def conjunction(parts: Iterable[Expr]) -> Expr | None:
+    """*And* of the parts, None for none."""
+    parts = tuple(dict.fromkeys(parts))
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else Logic("and", parts)
+
+
+def factors(e: Expr) -> list[Expr]:
+    """The factors of a product, as it is written."""
+    match e:
+        case Binary("*", a, b):
+            return factors(a) + factors(b)
+        case _:
+            return [e]
+
+
+def product_of(factors: Sequence[Expr]) -> Expr:
+    """The product of factors, 1 of none."""
+    return reduce(lambda a, b: Binary("*", a, b), factors) if factors else Const(1.0)
+
+
+def in_order(indices: Iterable[str], ranks: Ranks, order: tuple[str, ...]) -> list[str]:
+    """Indices by the place of their rank in `order`, those of other ranks last."""
+    place = {r: k for k, r in enumerate(order)}
+
+    def key(index: str) -> int:
+        rank = ranks.of.get(index, index)
+        return place.get(rank, len(place))
+
+    return sorted(indices, key=key)
+
+
+def scatter_target(e: Reduce, ranks: Ranks) -> tuple[Expr, Position, Expr | None] | None:
+    """`(subscript, target, rest of the condition)` for the gradient of a gathered read."""
+    if e.op is not Reduction.SUM:
+        return None
+    over = set(e.indices)
+    parts = conjuncts(e.where)
+    for c in parts:
+        if (
+            isinstance(c, Compare)
+            and c.op == "=="
+            and isinstance(c.right, Position)
+            and c.right.name not in over
+            and not isinstance(c.left, Position)
+            and any(ranks.kind(i) is not Kind.BATCH for i in free(c.left) & over)
+        ):
+            return c.left, c.right, conjunction(p for p in parts if p is not c)
+    return None
+
+
+def is_scatter(e: Reduce, ranks: Ranks) -> bool:
+    """Whether `e` is the gradient of a gathered read."""
+    return scatter_target(e, ranks) is not None
