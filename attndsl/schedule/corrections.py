@@ -44,7 +44,7 @@ def pivots_of(kernel: Kernel, body: Expr) -> list[Read]:
                 if not kernel.carries_stream(n.subs):
                     plain = (Position(x.name) if isinstance(x, Index) else x for x in n.subs)
                     found[Read(n.tensor, tuple(plain))] = None
-                elif not is_large(d.expr, kernel.ranks):
+                elif d.init is None and not is_large(d.expr, kernel.ranks):
                     visit(kernel.inlined(d, n.subs))
 
     visit(body)

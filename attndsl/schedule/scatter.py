@@ -25,6 +25,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import free
 from attndsl.schedule.forms import factors, in_order, is_scatter, product_of, scatter_target
+from attndsl.schedule.outcomes import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,15 @@ def _bound(d: Define, e: Reduce, ranks: Ranks, order: tuple[str, ...]) -> tuple[
 
     rewrite:  dtable[m] = sum[i,j : sub(i,j) == m](x[i,j] * u[j])
               ->  dtable.amax[i] = max[j](max(|x[i,j]|, 0)) * max[j](|u[j]|)
+    requires: one or two sequence ranks are summed
     """
     found = scatter_target(e, ranks)
     assert found is not None
     _, _, rest = found
     seq = in_order(ranks.sequence(e.indices), ranks, order)
+    if len(seq) > 2:
+        what = ", ".join(f"`{s}`" for s in seq)
+        raise Refused("A0403", f"`{d.tensor}` adds up over {what}: kernels walk two ranks", d.span)
     row, column = seq[0], (seq[1] if len(seq) > 1 else None)
     batch = [i for i in (*e.indices, *d.indices) if ranks.kind(i) is Kind.BATCH]
     features = tuple(
