@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from attndsl import driver
 from attndsl.diagnostics import DiagnosticError, render_all
 from attndsl.errors import CODES
-from attndsl.frontend import check, decode
+from attndsl.frontend import check, decode, parse
 from attndsl.frontend.decorator import spec_from_function
-from attndsl.frontend.picking import pick
 
 HERE = Path(__file__).parent
 CASES = sorted(
@@ -31,7 +31,8 @@ def rendered(case: Path) -> str:
             source = decode(case.read_bytes(), case.name)
             result = check(source)
             if result.ok and not result.diagnostics:
-                pick(result.cascades, None, source)
+                # the program means something: what is refused is its schedule, or the choice of it
+                driver.schedule(driver.differentiate(driver.lower(source, parse(source), None)))
             return render_all(result.diagnostics)
         spec = importlib.util.spec_from_file_location(f"case_{case.stem}", case)
         assert spec is not None
@@ -60,8 +61,9 @@ def test_every_code_of_the_language_has_a_case() -> None:
     shown = {
         c for p in HERE.glob("*.stderr") for c in re.findall(r"\[(A\d{4})\]", p.read_text("utf-8"))
     }
-    wanted = {c for c in CODES if c.startswith(("A01", "A02"))}
-    assert not wanted - shown
+    wanted = {c for c in CODES if c.startswith(("A01", "A02", "A04"))}
+    # A0405, A0407 and A0408 are nets below the schedules: no program is known that falls into them
+    assert wanted - shown == {"A0405", "A0407", "A0408"}
 
 
 def test_every_code_shown_is_in_the_catalogue() -> None:
