@@ -72,7 +72,8 @@ def point_state(
     dims = frozenset().union(*(kernel.dims_of(f) for f in factors))
     fulls = [a for a in dims if kernel.axes[a].role is Role.FULL]
     if len(fulls) != 1 or len(dims) != 3:
-        raise Refused("A0404", f"`{d.tensor}` sums a term that spans {len(dims)} ranks", d.span)
+        pairs = ", ".join(f"`{i}`" for i in kernel.ranks.sequence(d.indices))
+        raise Refused("A0404", f"`{d.tensor}` is a sum for every point of {pairs}", d.span)
     (axis,) = fulls
     old = Val(state.name)
     if alpha is not None:
