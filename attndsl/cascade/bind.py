@@ -7,31 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from attndsl.callerrors import CallError
+from attndsl.cascade.integers import Number as Number
+from attndsl.cascade.integers import check_integers
+from attndsl.cascade.integers import eval_int as eval_int
 from attndsl.cascade.nodes import (
     Binary,
-    Call,
     Cascade,
-    Compare,
-    Const,
     DType,
     Expr,
-    Extent,
     Index,
-    Logic,
     Param,
     Position,
     Read,
-    Select,
     TensorDecl,
-    Unary,
 )
 from attndsl.cascade.printer import print_expr
 from attndsl.cascade.walk import walk
-
-Number: TypeAlias = int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,63 +35,6 @@ class Binding:
     params: dict[str, Number]
 
 
-def eval_int(e: Expr, env: Mapping[str, Number]) -> int:
-    """The value of an integer expression; `env` holds parameters and positions by name, extents as `|r|`.
-
-    Raises KeyError with the missing name.
-    """
-    match e:
-        case Const():
-            return int(e.value)
-        case Param() | Position() | Index():
-            return int(env[e.name])
-        case Extent():
-            return int(env[f"|{e.rank}|"])
-        case Unary(op="-"):
-            return -eval_int(e.arg, env)
-        case Binary():
-            a, b = eval_int(e.left, env), eval_int(e.right, env)
-            match e.op:
-                case "+":
-                    return a + b
-                case "-":
-                    return a - b
-                case "*":
-                    return a * b
-                case "//":
-                    return a // b
-                case "%":
-                    return a % b
-                case "**" if b >= 0:
-                    return int(a**b)
-        case Select():
-            return eval_int(e.then if _eval_cond(e.cond, env) else e.other, env)
-        case Call(fn="min" | "max" | "abs"):
-            values = [eval_int(a, env) for a in e.args]
-            return (
-                min(values) if e.fn == "min" else max(values) if e.fn == "max" else abs(values[0])
-            )
-        case _:
-            pass
-    raise ValueError(f"`{print_expr(e)}` is not an integer expression of parameters and extents")
-
-
-def _eval_cond(e: Expr, env: Mapping[str, Number]) -> bool:
-    match e:
-        case Compare():
-            a, b = eval_int(e.left, env), eval_int(e.right, env)
-            return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b, "==": a == b, "!=": a != b}[
-                e.op
-            ]
-        case Logic():
-            values = (_eval_cond(a, env) for a in e.args)
-            return all(values) if e.op == "and" else any(values)
-        case Unary(op="not"):
-            return not _eval_cond(e.arg, env)
-        case _:
-            return bool(eval_int(e, env))
-
-
 def bind(
     cascade: Cascade,
     shapes: Mapping[str, tuple[int, ...]],
@@ -106,7 +42,8 @@ def bind(
 ) -> Binding:
     """The extents and parameters of one call; every input's shape must be given.
 
-    Raises `CallError` A0501 (missing or unknown tensor), A0502 (number of axes), A0503 (extents), A0504 (parameters).
+    Raises `CallError` A0501 (missing or unknown tensor), A0502 (number of axes), A0503 (extents), A0504 (parameters),
+    A0508 (a division by zero).
     """
     return _Binder(cascade, shapes, dict(params or {})).run()
 
@@ -131,6 +68,7 @@ class _Binder:
         self._missing_params()
         self._ranks()
         self._reads()
+        check_integers(self.cascade, self.extents, self.params)
         return Binding(self.extents, self.params)
 
     # --- names and parameters ---
@@ -337,8 +275,10 @@ class _Binder:
             n = eval_int(extent, self._env())
         except KeyError as missing:
             raise self._error("A0503", f"|{name}| needs {missing}, which is not known") from None
-        except ZeroDivisionError:
-            raise self._error("A0503", f"|{name}| = {print_expr(extent)} divides by zero") from None
+        except CallError as error:
+            raise self._error(
+                error.code, f"|{name}| = {print_expr(extent)}: {error.title}"
+            ) from None
         if n < 0:
             raise self._error("A0503", f"|{name}| = {print_expr(extent)} is {n}")
         known = self.extents.setdefault(name, n)

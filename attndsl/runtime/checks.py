@@ -64,8 +64,7 @@ class TensorCheck:
         for t, x in zip(decls, tensors, strict=True):
             if not isinstance(x, Tensor):
                 raise self.error(t, f"`{t.name}` is no tensor", type(x).__name__)
-            if x.layout is not torch.strided:
-                raise self.error(t, f"`{t.name}` is sparse", str(x.layout), "pass a dense tensor")
+            check_dense(self.cascade, t, x)
             allowed = {DType.FLOAT: FLOATS, DType.INT: INTS, DType.BOOL: (torch.bool,)}[t.dtype]
             if x.dtype not in allowed:
                 names = ", ".join(str(a).removeprefix("torch.") for a in allowed)
@@ -113,9 +112,24 @@ class TensorCheck:
                 )
 
     def error(self, t: TensorDecl, title: str, came: str, help: str = "") -> CallError:
-        return CallError(
-            "A0501",
-            f"{self.cascade.name}: {title}",
-            notes=(f"declared: {declaration(t)}", f"came:     {came}"),
-            help=help,
+        return refusal(self.cascade, t, title, came, help)
+
+
+def check_dense(cascade: Cascade, t: TensorDecl, x: Tensor) -> None:
+    """Raise `CallError` A0501 for a tensor without strides, which PyTorch's dispatcher would not take."""
+    if x.is_nested:
+        raise refusal(cascade, t, f"`{t.name}` is nested", "a nested tensor", "pass a dense tensor")
+    if x.layout is not torch.strided:
+        raise refusal(
+            cascade, t, f"`{t.name}` is sparse", str(x.layout), f"pass `{t.name}.to_dense()`"
         )
+
+
+def refusal(cascade: Cascade, t: TensorDecl, title: str, came: str, help: str = "") -> CallError:
+    """A `CallError` A0501 about one tensor."""
+    return CallError(
+        "A0501",
+        f"{cascade.name}: {title}",
+        notes=(f"declared: {declaration(t)}", f"came:     {came}"),
+        help=help,
+    )

@@ -120,8 +120,14 @@ class Engine:
                 if len(self.calls) >= MOST_CALLS:
                     self.calls.clear()
                 self.calls[key] = found
-        if start.how == "int" and self.scanned is not None:
-            self.check_scans(start)  # its value is no part of the key
+        if start.how == "int":  # its value is no part of the key
+            if start.value is not None and start.value < 0:
+                raise CallError(
+                    "A0505",
+                    f"{self.cascade.name}: `start` is {start.value}",
+                    help='pass "end", a number of at least 0, or an int tensor',
+                )
+            self.check_scans(start)
         if self.ranges.gathers and start.how != "tensor":
             at = found.params.get(START, 0) if start.how != "int" else start.value
             self.ranges(found.binding, int(at or 0))

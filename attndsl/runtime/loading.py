@@ -29,6 +29,8 @@ def load(
 
 def compile(text: str, name: str | None = None, backend: str | None = None) -> CompiledAttention:
     """The operator of a program in a string; otherwise as `load`."""
+    if not isinstance(text, str):
+        raise TypeError(f"the text of a program is needed, and {type(text).__name__} came")
     return _operator(Source("<string>", text), name, backend)
 
 

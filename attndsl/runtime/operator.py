@@ -14,7 +14,7 @@ from attndsl.cascade.interpreter import check_assumes, interpret
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.printer import print_cascade
 from attndsl.diagnostics import did_you_mean
-from attndsl.runtime.checks import FLOATS, TensorCheck
+from attndsl.runtime.checks import FLOATS, TensorCheck, check_dense
 from attndsl.runtime.engine import Engine
 from attndsl.runtime.library import Operators
 from attndsl.runtime.stages import Planner, plan_passes
@@ -113,7 +113,13 @@ class CompiledAttention:
 
     def _filled(self, out: Tensor | tuple[Tensor, ...], made: Any) -> Any:
         """`out` with the outputs in it."""
-        into = (out,) if isinstance(out, Tensor) else tuple(out)
+        into = (out,) if isinstance(out, Tensor) else out
+        if not isinstance(into, tuple | list) or not all(isinstance(x, Tensor) for x in into):
+            raise CallError(
+                "A0501",
+                f"{self.name}: `out` should be a tensor, or a tuple with one for each output, and"
+                f" {out!r} came",
+            )
         values = (made,) if isinstance(made, Tensor) else made
         if any(x.requires_grad for x in (*values, *into)):
             raise CallError(
@@ -202,12 +208,14 @@ class CompiledAttention:
             given, params = tensors, self._defaults
         else:
             given, params = self._named(tensors, named)
-        for x, name in zip(given, self._inputs, strict=True):
+        for x, t in zip(given, self.cascade.inputs, strict=True):
             if not isinstance(x, Tensor):
                 raise CallError(
                     "A0501",
-                    f"{self.name}: `{name}` should be a tensor, and a {type(x).__name__} came",
+                    f"{self.name}: `{t.name}` should be a tensor, and a {type(x).__name__} came",
                 )
+            if x.layout is not torch.strided or x.is_nested:
+                check_dense(self.cascade, t, x)
         return given, params
 
     def _named(
@@ -237,7 +245,7 @@ class CompiledAttention:
             case DType.BOOL if isinstance(value, bool):
                 return value
             case DType.INT if not isinstance(value, bool | Tensor) and hasattr(value, "__index__"):
-                return operator.index(value)
+                return self._held(name, operator.index(value))
             case DType.FLOAT if isinstance(value, int | float) and not isinstance(value, bool):
                 return float(value)
             case kind:
@@ -245,6 +253,13 @@ class CompiledAttention:
                     "A0504",
                     f"{self.name}: parameter `{name}` is declared `{kind.value}`, and {value!r} came",
                 )
+
+    def _held(self, name: str, value: int) -> int:
+        if not -(2**63) <= value < 2**63:
+            raise CallError(
+                "A0504", f"{self.name}: parameter `{name}` is {value}, which 64 bits do not hold"
+            )
+        return value
 
     def _error(self, title: str, help: str = "") -> CallError:
         inputs = ", ".join(declaration(t) for t in self.cascade.inputs)
@@ -262,6 +277,10 @@ class CompiledAttention:
         self, given: tuple[Tensor, ...], params: tuple[Number | None, ...], start: Any
     ) -> None:
         self._engine.check(given)
+        if isinstance(start, Tensor) and bool((start < 0).any()):
+            raise CallError(
+                "A0505", f"{self.name}: `start` holds {int(start.min())}, and positions begin at 0"
+            )
         inputs = dict(zip(self._inputs, given, strict=True))
         numbers = self._given(params)
         check_assumes(self.cascade, inputs, numbers)

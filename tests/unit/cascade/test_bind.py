@@ -98,7 +98,7 @@ def test_an_int_is_a_float_parameter_and_not_the_reverse() -> None:
             SPLIT,
             {"Q": (1, 3, 8), "K": (1, 20, 8), "V": (1, 20, 8)},
             {"w": 0},
-            "A0503",
+            "A0508",
             r"divides by zero",
         ),
         (SHARED, {"Q": (1, 3, 8), "K": (1, 3, 8), "V": (1, 4, 8)}, {}, "A0503", r"\|j"),
