@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attndsl.codegen.configs import choose
+from attndsl.codegen.configs import choose, padded
 from attndsl.codegen.sass import SassStats, disassemble, sass_stats
 
 # Shared memory that one block may ask for, in bytes.
@@ -173,7 +173,7 @@ def _job(
             case "full":
                 constants[name] = int(extents[of])
             case "pad":
-                constants[name] = max(16, 1 << (int(extents[of]) - 1).bit_length())
+                constants[name] = padded(int(extents[of]), ITEM_SIZE[dtype])
             case "block":
                 constants[name] = config[name]
             case "type":

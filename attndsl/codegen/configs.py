@@ -1,6 +1,6 @@
 """Default tile sizes, by arithmetic on shared memory and registers.
 
-`choose` and `demand` are copied into every generated Triton module, so they import nothing: a committed kernel chooses
+`choose`, `padded` and `demand` are copied into every generated Triton module, so they import nothing: a committed kernel chooses
 as the compiler does. A kernel is described by plain data (`facts`):
 
     tiles     its TILE axes           stream    its STREAM axis, or None
@@ -37,6 +37,15 @@ def demand(
     return shared, held * max(4, itemsize) // 4 // (warps * 32)
 
 
+def padded(extent: int, itemsize: int) -> int:
+    """How many points a tile holds for a FULL axis: a power of two, and rows of at least 128 bytes in 16-bit types.
+
+    Triton 3.6 reads out of bounds on Hopper where a narrower tile passes through registers into a product (unaligned
+    rows do), so narrow head dims are padded further than the product itself needs.
+    """
+    return max(64 if itemsize == 2 else 16, 1 << (extent - 1).bit_length())
+
+
 def choose(
     facts: dict[str, Any],
     extents: dict[str, int],
@@ -49,7 +58,7 @@ def choose(
     `extents` gives the FULL ranks, `itemsize` the bytes of an input element, `smem` the shared memory of a block.
     Raises ValueError (A0510) with the sums if not even the smallest tiles fit.
     """
-    sizes = {a: max(16, 1 << (extents[r] - 1).bit_length()) for a, r in facts["pads"].items()}
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
     if interpreted:

@@ -148,7 +148,7 @@ def module_context(
     name: str, forward: Plan, backward: Plan | None, header: str, split: Plan | None = None
 ) -> ModuleContext:
     """Everything that the module template places."""
-    own = HOST_NAMES | {"choose", "demand", "default_config", "functools", "Any"}
+    own = HOST_NAMES | {"choose", "demand", "padded", "least_bytes", "default_config", "functools", "Any"}
     module = _Module(Namespace(RESERVED | helpers.names() | own))
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
@@ -165,7 +165,8 @@ def module_context(
         header=tuple(line.rstrip() for line in header.strip().splitlines()),
         helpers=tuple(helpers.sources(module.helpers)),
         configuration=tuple(
-            inspect.getsource(f).rstrip() for f in (configs.demand, configs.choose)
+            inspect.getsource(f).rstrip()
+            for f in (configs.demand, configs.padded, configs.choose)
         ),
         kernels=tuple(module.kernels),
         table=literal(table),
@@ -427,6 +428,7 @@ def _launch(
     step: TileProgram, context: KernelContext, tensors: dict[str, str], lengths: dict[str, str]
 ) -> StepContext:
     passed = []
+    padded = False
     for a in context.arguments:
         what, _, rest = a.passed.partition(":")
         match what:
@@ -445,13 +447,16 @@ def _launch(
                 value = f'params["{rest}"]'
                 passed.append(f"int({value})" if a.kind == "param_bool" else value)
             case "pad":
-                passed.append(f"{a.name}=max(16, triton.next_power_of_2({lengths[rest]}))")
+                passed.append(f"{a.name}=padded({lengths[rest]}, itemsize)")
+                padded = True
             case "type":
                 passed.append(f'{a.name}=element_type(inputs["{rest}"])')
             case "acc":
                 passed.append("ACC=ACC")
     blocks = {a.of: a.name for a in context.arguments if a.kind == "block"}
     lines = [f'cfg = configure("{context.name}", extents, inputs, config)']
+    if padded:
+        lines.append("itemsize = least_bytes(inputs)")
     grid = [lengths[a.rank] for a in step.of(Role.GRID)]
     for tiled in step.of(Role.TILE):
         count = f"tiles_{identifier(tiled.name)}"
