@@ -37,7 +37,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit
 def reach(ids_ptr, stride, length, first, last, BLOCK: tl.constexpr):
-    """`[low, high)`: blocks that may hold an id in `[first, last]`; `[full_low, full_high)`: blocks that hold one id alone.
+    """`[low, high)`: blocks that may hold an id in `[first, last]`; `[full_low, full_high)`: blocks of one id alone.
 
     An id past the end stands for the last one; whoever uses the bounds stops at the end.
     """
