@@ -47,6 +47,8 @@ def affine_product(kernel: Kernel, factor: Expr, line: Expr, final: bool, name: 
         anchor = Binary("+", anchor, Binary("*", Const(k), at))
     at_tile = kernel.bind(kernel.eval(anchor, final), name + "_at")
     offset = kernel.combine(TIMES, [c, at_tile], DType.FLOAT, name)
+    streamed = [a for a in axes if kernel.axes[a].role is Role.STREAM]
+    carrier = streamed[0] if streamed else axes[-1]
     vectors: list[X] = []
     for a in axes:
         inside = Binary("-", Position(a), t.Origin(a))
@@ -54,7 +56,7 @@ def affine_product(kernel: Kernel, factor: Expr, line: Expr, final: bool, name: 
             inside = Binary("*", Const(slopes[a]), inside)
         local = kernel.eval(inside, final)
         v = kernel.combine(TIMES, [c, local], DType.FLOAT, name)
-        if kernel.axes[a].role is Role.STREAM:
+        if a == carrier:
             v = kernel.combine(PLUS, [v, offset], DType.FLOAT, name)
         vectors.append(kernel.bind(v, f"{name}_{a}"))
     return kernel.combine(PLUS, vectors, DType.FLOAT, name)

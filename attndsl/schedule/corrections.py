@@ -74,7 +74,8 @@ def exponent(kernel: Kernel, d: Define, pivot: str) -> float:
     """
     assert isinstance(d.expr, Reduce)
     if pivot not in kernel.shifts:
-        kernel.shifts[pivot] = scaling(kernel.cascade, pivot)
+        # What earlier kernels left in memory stands at the pivots' last values, and moves no more.
+        kernel.shifts[pivot] = scaling(kernel.cascade, pivot, kernel.available)
     s = scaling_of(d.expr.body, kernel.shifts[pivot])
     if s.invariant:
         return 0.0

@@ -19,7 +19,8 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import free, substitute, walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.forms import is_large, product_of
+from attndsl.schedule.forms import conjunction, conjuncts, is_large, product_of
+from attndsl.schedule.guards import is_sum
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.memory import dot_like, is_load
 from attndsl.schedule.outcomes import Refused
@@ -27,6 +28,7 @@ from attndsl.schedule.points import point_loop
 from attndsl.schedule.tile import Role, Val
 from attndsl.schedule.values import (
     BOTH,
+    CHOICE,
     TIMES,
     X,
 )
@@ -58,15 +60,27 @@ def depends(kernel: Kernel, e: Expr) -> bool:
 def reduce_axis(
     kernel: Kernel, op: Reduction, axis: str, body: Expr, where: Expr | None, final: bool, name: str
 ) -> X:
-    """`op[axis : where](body)` for a FULL axis."""
+    """`op[axis : where](body)` for a FULL axis.
+
+    rewrite:  sum[e : i < j](P[i,j] * K[j,e])   ->   P[i,j] * sum[e](K[j,e]) if i < j else 0
+    """
     if op is Reduction.SUM:
         factors = factors_of(kernel, body, frozenset({axis}))
         outside = [f for f in factors if axis not in free(f)]
         inside = [f for f in factors if axis in free(f)]
-        x = contract(kernel, axis, inside, where, final, name)
+        parts = conjuncts(where)
+        x = contract(
+            kernel, axis, inside, conjunction(c for c in parts if axis in free(c)), final, name
+        )
         for f in outside:
             y = kernel.eval(f, final, name)
             x = kernel.combine(TIMES, [x, y], DType.FLOAT, name)
+        apart = conjunction(c for c in parts if axis not in free(c))
+        if (
+            apart is not None
+        ):  # around the factors too, which may be anything where it does not hold
+            cond = kernel.eval(apart, final, "keep")
+            x = kernel.combine(CHOICE, [cond, x, X(Const(0.0))], DType.FLOAT, name)
         return kernel.bind(x, name)
     x = kernel.eval(body, final, name)
     if len(x.dims) > 2:
@@ -103,12 +117,22 @@ def contract(
 
 
 def factors_of(kernel: Kernel, body: Expr, over: frozenset[str]) -> list[Expr]:
-    """The factors of a product; divisors stay with a reciprocal factor of their own."""
+    """The factors of a product, divisors among them.
+
+    rewrite:  a * b / c   ->   a, b, 1 / c
+    requires: `c` is no reduction. Where it is, 0 / 0 is 0: a lone numerator keeps its divisor, and a product takes a
+              reciprocal that is 0 where `c` is.
+    """
     match body:
         case Binary("*", a, b):
             return factors_of(kernel, a, over) + factors_of(kernel, b, over)
         case Binary("/", a, b):
-            return [*factors_of(kernel, a, over), Binary("/", Const(1.0), b)]
+            above, inverse = factors_of(kernel, a, over), Binary("/", Const(1.0), b)
+            if not is_sum(kernel, b):
+                return [*above, inverse]
+            if len(above) == 1 and kernel.dims_of(b) <= kernel.dims_of(a):
+                return [body]
+            return [*above, Select(Compare("!=", b, Const(0.0)), inverse, Const(0.0))]
         case Unary("-", a):
             return [Const(-1.0), *factors_of(kernel, a, over)]
         case Read(tensor=name, subs=subs) if (
