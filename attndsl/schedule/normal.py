@@ -22,6 +22,7 @@ from attndsl.cascade.nodes import (
     Read,
     Reduce,
     Reduction,
+    Select,
     Unary,
 )
 from attndsl.cascade.walk import children, free, reads, rename, walk, with_children
@@ -94,17 +95,22 @@ class _Normalizer:
         if is_scatter(e, self.ranks):
             return self.named(e, home)
         over = frozenset(e.indices)
+        apart = conjunction(c for c in conjuncts(e.where) if not self.carried(c, over))
+        undefined = False  # whether a factor outside may have no value where `apart` does not hold
         out: Expr | None = None
         for coefficient, factors in self.terms(e.body, over):
             outside = [f for f in factors if not self.carried(f[0], over)]
             inside = [f for f in factors if self.carried(f[0], over)]
+            undefined |= any(reads(f) & self.defs.keys() for f, _ in outside)
             part = self.named(dataclasses.replace(e, body=product(1, inside)), home)
             term = product(abs(coefficient), [(part, 1), *outside])
             if out is None:
                 out = Unary("-", term) if coefficient < 0 else term
             else:
                 out = Binary("-" if coefficient < 0 else "+", out, term)
-        return Const(0.0) if out is None else out
+        if out is None:
+            return Const(0.0)
+        return Select(apart, out, Const(0.0)) if apart is not None and undefined else out
 
     def carried(self, e: Expr, over: frozenset[str]) -> bool:
         return bool(free(e) & over)
