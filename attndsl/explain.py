@@ -97,7 +97,7 @@ def _kernel(k: dict[str, Any]) -> list[str]:
 def _cost(k: dict[str, Any]) -> list[tuple[str, str]]:
     work = f"{_si(k['flops'])}FLOP in products"
     if k["exponentials"]:
-        work += f", {_si(k['exponentials'])}exponentials"
+        work += f", {_si(k['exponentials']).rstrip()} exponentials"
     work += f", {_si(k['bytes'])}B moved"
     if k["flops"]:
         work += f", {k['flops_per_byte']:.4g} FLOP/B"
@@ -125,7 +125,7 @@ def _estimates(facts: dict[str, Any]) -> list[str]:
     listed = ", ".join(f"{k} = {v}" for k, v in numbers.items())
     lines = ["", f"Costs are for {at['dtype']} and {listed}.", "Each tensor moves once. Peaks:"]
     for g in GPUS.values():
-        peaks = f"{_si(g.flops[2])}FLOP/s, {_si(g.bandwidth)}B/s, {_si(g.specials)}exponentials/s"
+        peaks = f"{_si(g.flops[2])}FLOP/s, {_si(g.bandwidth)}B/s, {_si(g.specials).rstrip()} exponentials/s"
         lines.append(f"  {g.name}: {peaks}")
     return lines
 

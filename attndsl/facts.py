@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,14 +191,24 @@ def _carried(p: t.TileProgram) -> list[Facts]:
         for u in _flat(body):
             if isinstance(u, t.Assign | t.AccDot) and u.name == s.name:
                 lhs = f"{s.name}[{','.join(s.dims)}]" if s.dims else s.name
-                out.append({"value": lhs, "update": _update(u), "corrected_by": _factor(u, named)})
+                out.append(
+                    {"value": lhs, "update": _update(u, body), "corrected_by": _factor(u, named)}
+                )
                 break
     return out
 
 
-def _update(u: t.Assign | t.AccDot) -> str:
+def _update(u: t.Assign | t.AccDot, body: tuple[t.Stmt, ...]) -> str:
+    """The new value, with the reduction of a tile in place of its name."""
     if isinstance(u, t.Assign):
-        return text_of(u.expr)
+        made = {s.name: s.expr for s in body if isinstance(s, t.Compute)}
+        expr = made.get(u.expr.name, u.expr) if isinstance(u.expr, t.Val) else u.expr
+        text = text_of(expr)
+        for s in body:
+            if isinstance(s, t.Fold):
+                reduced = f"{s.op.value}[{s.over}]({s.src})"
+                text = re.sub(rf"(?<!\w){re.escape(s.name)}(?!\w)", reduced, text)
+        return text
     old = f"{u.name} * {u.scale}" if u.scale else u.name
     return f"{old} + dot[{u.over}]({u.left}, {u.right})"
 
