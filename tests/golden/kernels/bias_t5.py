@@ -1234,7 +1234,8 @@ def sum_into(shape, source, axes, dtype, scale):
 
 def fixed_scale(largest, count):
     """A power of two by which `count` values, none above `largest`, can be multiplied and stay below 2**62 in sum."""
-    top = largest.abs().amax().double() if largest.numel() else largest.new_zeros(()).double()
+    # The largest of no values is minus infinity: such rows add nothing.
+    top = largest.clamp_min(0).amax().double() if largest.numel() else largest.new_zeros(()).double()
     power = 61 - max(count, 1).bit_length() - torch.log2(top.clamp_min(1e-38))
     scale = torch.exp2(torch.floor(power).clamp(-120, 120))
     # What is not finite must not come out as a number.
