@@ -149,6 +149,7 @@ class KernelPrinter:
     blocks: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    bounds: dict[tuple[str, int], str] = field(default_factory=dict)
     _axes: dict[str, str] = field(default_factory=dict)
     _offsets: dict[str, str] = field(default_factory=dict)
     _origins: dict[str, str] = field(default_factory=dict)
@@ -198,6 +199,9 @@ class KernelPrinter:
         for name in self.pointers:
             buffer = self.plan.buffer(name)
             ranks += buffer.ranks[1:] if buffer.kind is not STRIDED else ()
+        for s in statements(program):
+            if isinstance(s, Reach):
+                ranks += self.plan.buffer(s.tensor).ranks
         for rank in dict.fromkeys(ranks):
             if rank in full:
                 upper = fresh(rank.upper())
@@ -803,16 +807,24 @@ class KernelPrinter:
         self._values[s.name] = _Value(text, zero, s.tensor)
 
     def _reach(self, s: Reach) -> None:
-        here = tuple(
-            Const(0) if isinstance(x, Position) and x.name == s.axis else x for x in s.subs
-        )
-        k = next(k for k, x in enumerate(s.subs) if x is not here[k])
+        """Look the tile's ids up among the least and greatest id of every block of the stream."""
+        k = next(k for k, x in enumerate(s.subs) if x == Position(s.axis))
+        buffer = self.plan.buffer(s.tensor)
+        at, count = "0", "1"
+        for other, sub in enumerate(s.subs):
+            if other == k:
+                continue
+            code = self._printer.cast(self._printer.print(sub), DType.INT).at(5)
+            length = self.extents[buffer.ranks[other]].name
+            at = code if at == "0" else f"({at}) * {length} + {code}"
+            count = length if count == "1" else f"{count} * {length}"
+        bounds = self.bounds.setdefault((s.tensor, k), self.names.fresh(f"{s.tensor}_bounds_ptr"))
         names = [self._name(n) for n in (s.low, s.high, s.full_low, s.full_high)]
-        rank = self.program.axis(s.axis).rank
         arguments = [
-            self._pointers(s.tensor, here, 60).code,
-            self._stride(self.plan.buffer(s.tensor), k),
-            self.extents[rank].name,
+            bounds,
+            at,
+            count,
+            self.extents[self.program.axis(s.axis).rank].name,
             self._values[s.first].text.code,
             self._values[s.last].text.code,
             self.blocks[s.axis],

@@ -122,6 +122,7 @@ class ModuleContext:
     sums: bool  # whether a launcher sums
     scales: bool  # whether a launcher chooses scales of fixed-point sums
     types: bool  # whether a launcher passes element types
+    bounds: bool  # whether a launcher passes the bounds of blocks of ids
 
 
 @dataclass(slots=True)
@@ -148,7 +149,7 @@ def module_context(
     name: str, forward: Plan, backward: Plan | None, header: str, split: Plan | None = None
 ) -> ModuleContext:
     """Everything that the module template places."""
-    own = HOST_NAMES | {"choose", "demand", "padded", "least_bytes", "default_config", "functools", "Any"}
+    own = HOST_NAMES | {"choose", "demand", "padded", "least_bytes", "block_bounds", "default_config", "functools", "Any"}
     module = _Module(Namespace(RESERVED | helpers.names() | own))
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
@@ -174,6 +175,7 @@ def module_context(
         sums=any(isinstance(s, HostSum) for s in steps),
         scales=any(isinstance(s, HostScale) for s in steps),
         types=any(a.kind == "type" for k in module.kernels for a in k.arguments),
+        bounds=any(a.passed.startswith("bounds:") for k in module.kernels for a in k.arguments),
     )
 
 
@@ -207,6 +209,10 @@ def _arguments(plan: Plan, program: TileProgram, printer: KernelPrinter) -> tupl
     out: list[Argument] = []
     for tensor, pointer in printer.pointers.items():
         out.append(Argument(pointer, pointer, f"tensor:{tensor}", *_element(plan.buffer(tensor))))
+    stream = printer.program.sweep.axis if printer.program.sweep else ""
+    for (tensor, axis), name in printer.bounds.items():
+        passed = f"bounds:{tensor}:{axis}:{printer.blocks[stream]}"
+        out.append(Argument(name, name, passed, "pointer_int", tensor))
     for s in printer.strides.values():
         last = s.axis == len(plan.buffer(s.tensor).ranks) - 1
         kind = (
@@ -427,6 +433,7 @@ def _host_scale(step: HostScale, tensors: dict[str, str], lengths: dict[str, str
 def _launch(
     step: TileProgram, context: KernelContext, tensors: dict[str, str], lengths: dict[str, str]
 ) -> StepContext:
+    lines = [f'cfg = configure("{context.name}", extents, inputs, config)']
     passed = []
     padded = False
     for a in context.arguments:
@@ -441,6 +448,11 @@ def _launch(
                     if a.kind == "wide"
                     else f"launch_stride({tensors[tensor]}, {axis})"
                 )
+            case "bounds":
+                tensor, axis, block = rest.rsplit(":", 2)
+                name = a.name.removesuffix("_ptr")
+                lines.append(f'{name} = block_bounds({tensors[tensor]}, {axis}, cfg["{block}"])')
+                passed.append(name)
             case "extent":
                 passed.append(f"{a.name}={lengths[rest]}" if a.kind == "full" else lengths[rest])
             case "param":
@@ -454,7 +466,6 @@ def _launch(
             case "acc":
                 passed.append("ACC=ACC")
     blocks = {a.of: a.name for a in context.arguments if a.kind == "block"}
-    lines = [f'cfg = configure("{context.name}", extents, inputs, config)']
     if padded:
         lines.append("itemsize = least_bytes(inputs)")
     grid = [lengths[a.rank] for a in step.of(Role.GRID)]

@@ -102,7 +102,9 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
     pivots = pivots_of(kernel, body)
     found = root_of(kernel, body, e.op) if kernel.may_root else None
     if found is not None:
-        spans = kernel.dims_of(found) | (kernel.dims_of(where) if where is not None else frozenset())
+        spans = kernel.dims_of(found) | (
+            kernel.dims_of(where) if where is not None else frozenset()
+        )
         if len(spans) > 2:  # a feature map, not a score: its condition is of another rank
             found = None
     kernel.rooted.add(found is not None)

@@ -36,27 +36,30 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 
 @triton.jit
-def reach(ids_ptr, stride, length, first, last, BLOCK: tl.constexpr):
-    """`[low, high)`: blocks that may hold an id in `[first, last]`; `[full_low, full_high)`: blocks of one id alone.
+def reach(bounds_ptr, at, count, length, first, last, BLOCK: tl.constexpr):
+    """`[low, high)`: blocks that may hold an id in `[first, last]`; `[full_low, full_high)`: blocks that hold one id alone.
 
-    An id past the end stands for the last one; whoever uses the bounds stops at the end.
+    `bounds_ptr` holds the least ids of all blocks of `count` sequences, then the greatest; `at` is the sequence.
     """
-    COUNT: tl.constexpr = 4096 // BLOCK
+    CHUNK: tl.constexpr = 128
+    blocks = tl.cdiv(length, BLOCK)
+    least_ptr = bounds_ptr + tl.cast(at, tl.int64) * blocks
+    most_ptr = least_ptr + tl.cast(count, tl.int64) * blocks
     low = length + 0
     high = length * 0
     full_low = length + 0
     full_high = length * 0
     full = length * 0
-    for at in range(0, bound(length), COUNT * BLOCK):
-        start = at + tl.arange(0, COUNT) * BLOCK
-        pos = tl.minimum(start[:, None] + tl.arange(0, BLOCK)[None, :], length - 1)
-        ids = tl.load(ids_ptr + pos.to(tl.int64) * stride)
-        least = tl.min(ids, 1)
-        most = tl.max(ids, 1)
-        hit = (least <= last) & (most >= first)
+    for chunk in range(0, bound(blocks), CHUNK):
+        block = chunk + tl.arange(0, CHUNK)
+        there = block < blocks
+        least = tl.load(least_ptr + block, mask=there, other=0)
+        most = tl.load(most_ptr + block, mask=there, other=0)
+        start = block * BLOCK
+        hit = there & (least <= last) & (most >= first)
         low = tl.minimum(low, tl.min(tl.where(hit, start, length), 0))
         high = tl.maximum(high, tl.max(tl.where(hit, start + BLOCK, 0), 0))
-        same = (least == last) & (most == first)
+        same = there & (least == last) & (most == first)
         full_low = tl.minimum(full_low, tl.min(tl.where(same, start, length), 0))
         full_high = tl.maximum(full_high, tl.max(tl.where(same, start + BLOCK, 0), 0))
         full += tl.sum(same.to(tl.int32), 0) * BLOCK
