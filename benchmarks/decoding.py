@@ -2,13 +2,14 @@
 
     PYTHONPATH=. python benchmarks/decoding.py --out benchmarks/results/decoding-h100.json
 
-32 query heads over 8 key-value heads, D128, bf16. Times are of a CUDA graph, as decoding loops use; the error is relative
-to float64 on the first batch entry.
+32 query heads over 8 key-value heads, D128, bf16. Times are of a CUDA graph, as decoding loops use;
+the error is relative to float64 on the first batch entry.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ def main() -> None:
             op = attndsl.compile(f"attention {name}" + HEAD.format(more=more) + score + TAIL)
             extra = {"slope": torch.rand(HEADS, device="cuda") * 0.01} if "slope" in more else {}
 
-            def run(op: Any = op, extra: Any = extra) -> torch.Tensor:
-                out: torch.Tensor = op(Q=q, K=k, V=v, **extra, start="end")
-                return out
+            given = {"Q": q, "K": k, "V": v, **extra}
+            run = partial(op, **given, start="end")
 
             with torch.no_grad():
                 ms = graph_milliseconds(run)

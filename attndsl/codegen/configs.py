@@ -1,7 +1,7 @@
 """Default tile sizes, by arithmetic on shared memory and registers.
 
-`choose`, `padded` and `demand` are copied into every generated Triton module, so they import nothing: a committed kernel chooses
-as the compiler does. A kernel is described by plain data (`facts`):
+`choose`, `padded` and `demand` are copied into every generated Triton module, so they import
+nothing: a committed kernel chooses as the compiler does. A kernel is described by plain data (`facts`):
 
     tiles     its TILE axes           stream    its STREAM axis, or None
     data      tensors with a FULL axis
@@ -71,8 +71,8 @@ def choose(
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
-        # products hide the other's exponentials (measured: benchmarks/).
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
+        # and one's products hide the other's exponentials (measured: benchmarks/).
         small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
         wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:

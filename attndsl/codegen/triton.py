@@ -149,7 +149,16 @@ def module_context(
     name: str, forward: Plan, backward: Plan | None, header: str, split: Plan | None = None
 ) -> ModuleContext:
     """Everything that the module template places."""
-    own = HOST_NAMES | {"choose", "demand", "padded", "least_bytes", "block_bounds", "default_config", "functools", "Any"}
+    own = HOST_NAMES | {
+        "choose",
+        "demand",
+        "padded",
+        "least_bytes",
+        "block_bounds",
+        "default_config",
+        "functools",
+        "Any",
+    }
     module = _Module(Namespace(RESERVED | helpers.names() | own))
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
@@ -166,8 +175,7 @@ def module_context(
         header=tuple(line.rstrip() for line in header.strip().splitlines()),
         helpers=tuple(helpers.sources(module.helpers)),
         configuration=tuple(
-            inspect.getsource(f).rstrip()
-            for f in (configs.demand, configs.padded, configs.choose)
+            inspect.getsource(f).rstrip() for f in (configs.demand, configs.padded, configs.choose)
         ),
         kernels=tuple(module.kernels),
         table=literal(table),
@@ -210,8 +218,8 @@ def _arguments(plan: Plan, program: TileProgram, printer: KernelPrinter) -> tupl
     for tensor, pointer in printer.pointers.items():
         out.append(Argument(pointer, pointer, f"tensor:{tensor}", *_element(plan.buffer(tensor))))
     stream = printer.program.sweep.axis if printer.program.sweep else ""
-    for (tensor, axis), name in printer.bounds.items():
-        passed = f"bounds:{tensor}:{axis}:{printer.blocks[stream]}"
+    for (tensor, k), name in printer.bounds.items():
+        passed = f"bounds:{tensor}:{k}:{printer.blocks[stream]}"
         out.append(Argument(name, name, passed, "pointer_int", tensor))
     for s in printer.strides.values():
         last = s.axis == len(plan.buffer(s.tensor).ranks) - 1

@@ -1,4 +1,4 @@
-"""Functions that generated kernels call. Each is copied into a module that uses it, after those that it calls itself."""
+"""Functions that generated kernels call. Each is copied into a module that uses it, after its own callees."""
 
 import os
 
@@ -37,7 +37,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit
 def reach(bounds_ptr, at, count, length, first, last, BLOCK: tl.constexpr):
-    """`[low, high)`: blocks that may hold an id in `[first, last]`; `[full_low, full_high)`: blocks that hold one id alone.
+    """`[low, high)`: blocks that may hold an id in `[first, last]`; `[full_low, full_high)`: blocks of one id alone.
 
     `bounds_ptr` holds the least ids of all blocks of `count` sequences, then the greatest; `at` is the sequence.
     """
@@ -142,12 +142,12 @@ def sign(x):
 
 
 @triton.jit
-def tanh(x, STORED: tl.constexpr = tl.float32):
+def tanh(x, stored: tl.constexpr = tl.float32):
     """Hyperbolic tangent by one exponential; near 0, where that form cancels, by its series.
 
     Beside bfloat16 (8 bits) the hardware's own is used, whose relative error is about 2**-11.
     """
-    if STORED == tl.bfloat16 and not INTERPRETED:
+    if stored == tl.bfloat16 and not INTERPRETED:
         return tl.inline_asm_elementwise(
             "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
         )
