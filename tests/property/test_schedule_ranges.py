@@ -78,10 +78,7 @@ def test_every_point_is_in_one_tile(
         assert len(starts) == len(set(starts)), "a tile is visited twice"
         inside = range(origin, min(origin + rows, ni))
         wanted = {
-            j // columns * columns
-            for i in inside
-            for j in range(nj)
-            if holds(i + start, j, w)
+            j // columns * columns for i in inside for j in range(nj) if holds(i + start, j, w)
         }
         assert wanted <= set(starts), "a tile is missed"
         for s, masked in tiles:
@@ -96,7 +93,11 @@ def test_causal_sweeps_are_short_and_mostly_unmasked() -> None:
     env = {"w": 64, "start": 0, "|i|": 256, "|j|": 256, "b": 0, "|b|": 1}
     blocks = {"i": 16, "j": 16}
     assert list(visited(kernel, env, 128, blocks)) == [
-        (64, True), (80, False), (96, False), (112, False), (128, True)
+        (64, True),
+        (80, False),
+        (96, False),
+        (112, False),
+        (128, True),
     ]
 
 
