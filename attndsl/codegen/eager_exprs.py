@@ -199,10 +199,11 @@ def align(text: Text, target: tuple[str, ...]) -> Text:
         marks.pop(0)
     if "None" not in marks:
         return text
+    present = target[len(target) - len(marks) :]
     last = max(k for k, m in enumerate(marks) if m == ":")
     if "None" not in marks[:last] and len(marks) - last <= 3:
         marks = ["...", *marks[last + 1 :]]
-    return Text(f"{text.at(ATOM)}[{', '.join(marks)}]", text.kind, target, False)
+    return Text(f"{text.at(ATOM)}[{', '.join(marks)}]", text.kind, present, False)
 
 
 def as_float(text: Text) -> Text:
