@@ -35,7 +35,8 @@ def build_sweep(b: Kernel) -> t.Sweep:
     found = tuple(_known(b, s) for s in stretches(_domain(b.domains), b.stream, tile, first, last))
     body = [*b.sweep, *b.commits]
     masked = masked_body(body)
-    plain = unmasked_body(body, b.stream)
+    scalars = {s.name for s in b.prologue if isinstance(s, t.Compute) and not s.dims}
+    plain = unmasked_body(body, b.stream, scalars)
     ranges: list[t.Range] = []
     for low, high, s in _disjoint(b, found):
         for lo, hi, partial in _split(b, low, high, s):

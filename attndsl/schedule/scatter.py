@@ -61,11 +61,16 @@ def _bound(d: Define, e: Reduce, ranks: Ranks, order: tuple[str, ...]) -> tuple[
 
     rewrite:  dtable[m] = sum[i,j : sub(i,j) == m](x[i,j] * u[j])
               ->  dtable.amax[i] = max[j](max(|x[i,j]|, 0)) * max[j](|u[j]|)
-    requires: one or two sequence ranks are summed
+    requires: one or two sequence ranks are summed; an entry of the table is a number, or a vector of features
     """
     found = scatter_target(e, ranks)
     assert found is not None
-    _, _, rest = found
+    _, target, rest = found
+    entry = [i for i in d.indices if i != target.name and ranks.kind(i) is not Kind.BATCH]
+    if len(entry) > 1 or any(ranks.kind(i) is not Kind.FEATURE for i in entry):
+        what = ", ".join(f"`{i}`" for i in entry)
+        why = f"`{d.tensor}` adds up entries over {what}, and one feature is the most"
+        raise Refused("A0408", why, d.span)
     seq = in_order(ranks.sequence(e.indices), ranks, order)
     if len(seq) > 2:
         what = ", ".join(f"`{s}`" for s in seq)

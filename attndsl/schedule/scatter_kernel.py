@@ -12,7 +12,6 @@ from attndsl.schedule.forms import conjunction, conjuncts, factors, product_of, 
 from attndsl.schedule.kernels import finish_kernel
 from attndsl.schedule.masks import mask_of
 from attndsl.schedule.memory import clamp
-from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.scatter import Scattered
 from attndsl.schedule.tile import Axis, Role, Val
 from attndsl.schedule.values import SweepStmt
@@ -45,9 +44,6 @@ def build_scatter(
     b.prologue.append(t.Load(scale, (), DType.FLOAT, s.scale, ()))
     b.domains.append(where)
     features = [i for i in d.indices if ranks.kind(i) is Kind.FEATURE]
-    if len(features) > 1:
-        why = f"the gradient of a table with {len(features)} feature ranks"
-        raise Refused("A0408", why, d.span)
     inner: list[t.Stmt] = []
     point: str | None = None
     if features:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias, assert_never
 
 from attndsl.cascade.nodes import Const, Expr, Select
 from attndsl.cascade.walk import rewrite, walk
 from attndsl.schedule import tile as t
+from attndsl.schedule.exponents import fold_scales
 from attndsl.schedule.values import MaskStmt, SweepStmt
 
 Body: TypeAlias = Sequence[SweepStmt]
@@ -29,9 +30,12 @@ def masked_body(body: Body) -> tuple[t.Stmt, ...]:
     return tuple(out)
 
 
-def unmasked_body(body: Body, stream: str) -> tuple[t.Stmt, ...]:
-    """No mask, no check along the stream, and nothing that only a mask used."""
-    return _prune(_strip(body, stream, {}))
+def unmasked_body(body: Body, stream: str, scalars: Collection[str] = ()) -> tuple[t.Stmt, ...]:
+    """No mask, no check along the stream, and nothing that only a mask used.
+
+    `scalars` names the scalar values computed before the sweep.
+    """
+    return _prune(fold_scales(_strip(body, stream, {}), scalars))
 
 
 def _strip(body: Body, stream: str, alias: dict[str, str]) -> tuple[t.Stmt, ...]:
