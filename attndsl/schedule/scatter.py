@@ -67,10 +67,12 @@ def _bound(d: Define, e: Reduce, ranks: Ranks, order: tuple[str, ...]) -> tuple[
     assert found is not None
     _, target, rest = found
     entry = [i for i in d.indices if i != target.name and ranks.kind(i) is not Kind.BATCH]
-    if len(entry) > 1 or any(ranks.kind(i) is not Kind.FEATURE for i in entry):
-        what = ", ".join(f"`{i}`" for i in entry)
-        why = f"`{d.tensor}` adds up entries over {what}, and one feature is the most"
-        raise Refused("A0408", why, d.span)
+    what = ", ".join(f"`{i}`" for i in entry)
+    if any(ranks.kind(i) is not Kind.FEATURE for i in entry):
+        where = f"`{target.name}`, {what}"
+        raise Refused("A0404", f"`{d.tensor}` is a sum for every point of {where}", d.span)
+    if len(entry) > 1:
+        raise Refused("A0408", f"the gradient of a table with the features {what}", d.span)
     seq = in_order(ranks.sequence(e.indices), ranks, order)
     if len(seq) > 2:
         what = ", ".join(f"`{s}`" for s in seq)
