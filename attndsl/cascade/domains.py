@@ -409,8 +409,8 @@ def resolve_start(cascade: Cascade, binding: Binding, start: Any) -> dict[str, A
     for a in found:
         try:
             ends, length, slack = _lengths(a, binding, env)
-        except (KeyError, ValueError, TypeError):
-            continue
+        except (KeyError, ValueError, TypeError, ZeroDivisionError):
+            continue  # by zero only behind an `if` that does not take it: `bind` saw to that
         differ = not 0 <= ends - length < slack
         if start is None:
             if differ:

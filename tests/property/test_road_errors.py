@@ -1,0 +1,152 @@
+"""Wrong programs and wrong calls nobody planned for: each gets a code, a place and a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import attndsl
+
+HEAD = (
+    "attention a(Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f]{more}) -> O[b,h,i,f]{outs} {{\n  batch b, h\n"
+)
+DOT = "  S[i,j] = Q[i,e] * K[j,e]"
+OUT = "\n  O[i,f] = softmax[j](S[i,j]) * V[j,f]"
+
+
+def program(body: str, more: str = "", outs: str = "") -> str:
+    return HEAD.format(more=more, outs=outs) + body + "\n}\n"
+
+
+# name -> program, code, what the carets stand under
+PROGRAMS: dict[str, tuple[str, str, str]] = {
+    "unknown index in where": (program(DOT + " where k <= i" + OUT), "A0212", "k"),
+    "mistyped contraction": (program("  S[i,j] = Q[i,e] * K[j,d]" + OUT), "A0203", "d"),
+    "too few indices": (program("  S[i,j] = Q[i,e] * K[e]" + OUT), "A0205", "K[e]"),
+    "assigned twice": (program(DOT + OUT + OUT), "A0210", "O"),
+    "never used": (program(DOT + "\n  T[i,j] = S[i,j]" + OUT), "A0263", "T"),
+    "a circle": (program("  S[i,j] = T[i,j]\n  T[i,j] = S[i,j]" + OUT), "A0213", "T[i,j]"),
+    "foreign normalizer": (program(DOT + OUT.replace("[j](", "[k](")), "A0219", "S[i,j]"),
+    "half a position": (program(DOT + "\n  O[i,f] = S[i,j] * V[j+0.5,f]"), "A0251", "j+0.5"),
+    "data in where": (program(DOT + " where Q[i,e] > 0" + OUT), "A0230", "Q[i,e] > 0"),
+    "a number in where": (program(DOT + " where i" + OUT), "A0250", "i"),
+    "a condition added": (program(DOT + " + (j <= i)" + OUT), "A0250", "(j <= i)"),
+    "a divisor summed": (program("  S[i,j] = 1 / (Q[i,e] * K[j,e])" + OUT), "A0220", "(Q[i,e] * K[j,e])"),
+    "sum in two arguments": (
+        program("  S[i,j] = max(Q[i,e]*K[j,e], 2*Q[i,e]*K[j,e])" + OUT),
+        "A0221",
+        "max(Q[i,e]*K[j,e], 2*Q[i,e]*K[j,e])",
+    ),
+    "empty": (program(DOT + " where j < i, j > i" + OUT), "A0233", "j < i"),
+    "batch index": (program("  S[i,j] = Q[h,i,e] * K[j,e]" + OUT), "A0216", "h"),
+    "a missing batch index": (
+        program(DOT + OUT + "\n  L[i] = logsumexp[j](S[i,j])", outs=", L[b,i]"),
+        "A0262",
+        "L[b,i]",
+    ),
+    "an int mask": (program(DOT + " where M[i,j]" + OUT, more=", M[i,j]: int"), "A0250", "M[i,j]"),
+    "infinity": (program("  S[i,j] = -inf if j > i else Q[i,e]*K[j,e]" + OUT), "A0212", "inf"),
+    "two steps back": (
+        program("  H[i,e,f] = H[i-2,e,f] + K[i,e]*V[i,f] init 0\n  O[i,f] = Q[i,e]*H[i,e,f]"),
+        "A0243",
+        "i-2",
+    ),
+    "loose reduction": (program(DOT + "\n  O[i,f] = sum[j] S[i,j] * V[j,f]"), "A0103", "sum[j]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program(name: str) -> None:
+    text, code, place = PROGRAMS[name]
+    with pytest.raises(attndsl.DiagnosticError) as refused:
+        attndsl.compile(text)
+    first = refused.value.diagnostics[0]
+    assert first.code == code
+    assert first.span is not None
+    assert text[first.span.start : first.span.end] == place
+
+
+def inputs(i: int = 5, j: int = 7) -> list[Tensor]:
+    return [torch.randn(2, 3, i, 4), torch.randn(2, 3, j, 4), torch.randn(2, 3, j, 6)]
+
+
+def op(body: str = DOT + OUT, more: str = "") -> Any:
+    return attndsl.compile(program(body, more), backend="eager")
+
+
+CAUSAL = DOT + " where j <= i" + OUT
+BLOCKS = DOT + " where i // w == j // w" + OUT
+INT = ", w: int"
+
+# name -> call, code, text
+CALLS: dict[str, tuple[Callable[[], object], str, str]] = {
+    "sparse": (lambda: op()(inputs()[0].to_sparse(), *inputs()[1:]), "A0501", "`Q` is sparse"),
+    "nested": (
+        lambda: op()(
+            torch.nested.nested_tensor([torch.randn(2, 2)], layout=torch.jagged), *inputs()[1:]
+        ),
+        "A0501",
+        "`Q` is nested",
+    ),
+    "meta": (lambda: op()(inputs()[0].to("meta"), *inputs()[1:]), "A0501", "different devices"),
+    "numpy": (lambda: op()(*inputs()[:2], np.zeros(3)), "A0501", "should be a tensor"),
+    "out": (lambda: op()(*inputs(), out="x"), "A0501", "`out` should be a tensor"),
+    "no start": (lambda: op(CAUSAL)(*inputs()), "A0505", "does not say where the first `i` stands"),
+    "start before 0": (lambda: op(CAUSAL)(*inputs(), start=-1), "A0505", "`start` is -1"),
+    "starts before 0": (
+        lambda: op(CAUSAL)(*inputs(), start=torch.tensor([0, -2]), debug=True),
+        "A0505",
+        "`start` holds -2",
+    ),
+    "start past the end": (lambda: op(CAUSAL)(*inputs(7, 5), start="end"), "A0505", "past the 5"),
+    "blocks of 0": (lambda: op(BLOCKS, INT)(*inputs(5, 5), w=0), "A0508", r"`i // w` divides"),
+    "over 64 bits": (lambda: op(BLOCKS, INT)(*inputs(5, 5), w=2**70), "A0504", "64 bits"),
+    "a power over 64 bits": (
+        lambda: op(DOT + " * (2 ** w)" + OUT, INT)(*inputs(), w=2**40),
+        "A0504",
+        r"`2\*\*w` needs more than 64 bits",
+    ),
+    "before the first": (
+        lambda: op("  S[i,j] = Q[i-1,e] * K[j,e]" + OUT)(*inputs()),
+        "A0506",
+        "runs from -1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_call(name: str) -> None:
+    call, code, text = CALLS[name]
+    with pytest.raises(attndsl.CallError, match=text) as caught:
+        call()
+    assert caught.value.code == code
+
+
+def test_what_a_call_leaves_out_may_divide_by_zero() -> None:
+    """Of a decided `if` only the chosen branch counts."""
+    body = DOT + " + (cos(i // w - j // w) if w > 0 else 0)" + OUT
+    same = op(body, INT)
+    q, k, v = inputs(5, 5)
+    torch.testing.assert_close(same.reference(q, k, v, w=0), op()(q, k, v))
+    torch.testing.assert_close(same(q, k, v, w=2), same.reference(q, k, v, w=2))
+
+
+def test_extents_of_zero() -> None:
+    """No keys, no queries, no batch: empty sums, and gradients of the right shape."""
+    q, k, v = inputs()
+    for given in ((q, k[:, :, :0], v[:, :, :0]), (q[:, :, :0], k, v), (q[:0], k[:0], v[:0])):
+        leaves = [x.clone().requires_grad_() for x in given]
+        out = op()(*leaves)
+        assert out.abs().sum() == 0
+        out.sum().backward()
+        assert all(x.grad is not None and x.grad.abs().sum() == 0 for x in leaves)
+
+
+def test_only_text_is_compiled() -> None:
+    with pytest.raises(TypeError, match="the text of a program is needed"):
+        attndsl.compile(b"attention")  # type: ignore[arg-type]

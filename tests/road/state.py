@@ -1,0 +1,77 @@
+"""Which cases are not served yet, and which ones every run of the tests takes."""
+
+from __future__ import annotations
+
+# Refused, with the code.
+REFUSED = {
+    "bilinear": "A0404",
+    "cumulated_values": "A0403",
+    "features_first": "A0406",
+    "heads_summed": "A0404",
+    "heads_written": "A0404",
+    "keys_softmaxed": "A0406",
+    "latent": "A0406",
+    "norm_out": "A0406",
+    "one_score_for_all_heads": "A0404",
+    "outer_values": "A0404",
+    "packed": "A0404",
+    "softmax_in_two_steps_of_values": "A0406",
+}
+
+# Wrong, with the reason.
+WRONG = {
+    "power_of_distance": "what is not a number outside the domain enters a gradient",
+    "sequence_first": "an output comes with its batch indices first",
+    "swin": "no plan for the gradient of a table with two computed subscripts",
+    "table_by_types": "no plan for the gradient of a table with two computed subscripts",
+}
+
+# One or two of each kind; the others are slow tests.
+QUICK = {
+    "bias_of_minus_infinity_causal",
+    "buckets_by_distance",
+    "choice_of_axes",
+    "clipped_relative_rows",
+    "column_max",
+    "columns_hide",
+    "conv_keys",
+    "cosine",
+    "differential",
+    "documents_prefix",
+    "entropy_by_logs",
+    "forgetting",
+    "from_one_input",
+    "gate_out",
+    "grouped_apart",
+    "kerple",
+    "neighbourhood",
+    "nothing_seen",
+    "positions_window",
+    "power_of_distance",
+    "relative_rows_of_keys",
+    "rotary",
+    "rows_kept",
+    "sequence_first",
+    "shifted_then_floored",
+    "sink_per_row",
+    "slope_and_bias",
+    "slots",
+    "softmax_dropped",
+    "softpick_2",
+    "softplus_sum",
+    "spans",
+    "start_dilated",
+    "start_end",
+    "start_slope",
+    "swin",
+    "table_by_types",
+    "table_of_few",
+    "table_of_none",
+    "taxicab_distance",
+    "two_key_sets",
+    "two_ranges",
+    "weights_of_slopes",
+    "width_per_head",
+    "window_or_last",
+    "window_or_strided",
+}
