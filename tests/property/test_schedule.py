@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attndsl.analysis.ranks import classify
+from attndsl.cascade.autodiff import differentiate
 from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.interpreter import interpret
 from attndsl.diagnostics import DiagnosticError
-from attndsl.schedule import Refused, plan_forward
+from attndsl.schedule import Refused, plan_backward, plan_forward
 from attndsl.schedule.normal import normalize
 from tests.unit.schedule.harness import draw, load, run
 
@@ -102,6 +103,7 @@ def program(
 
 
 PROGRAMS = st.builds(program, SCORES, DOMAINS, WEIGHTS, RESULTS)
+TILES = {"i": 4, "j": 4}
 EXTENTS = {"b": 2, "i": 11, "j": 11, "e": 3, "f": 3, "d": 3}
 
 
@@ -114,7 +116,7 @@ def test_kernels_agree_with_the_interpreter(text: str, rows: int, columns: int, 
     except (DiagnosticError, Refused):
         return
     inputs = draw(cascade, EXTENTS, seed)
-    want = interpret(cascade, inputs, {})
+    want = interpret(cascade, inputs, {}, start=0)
     got = run(plan, cascade, inputs, {}, tiles={"i": rows, "j": columns})
     for name, x in want.items():
         torch.testing.assert_close(got[name], x, rtol=1e-9, atol=1e-9, msg=lambda m: f"{text}\n{m}")
@@ -130,7 +132,38 @@ def test_the_normal_form_means_the_same(text: str, seed: int) -> None:
     inputs = draw(cascade, EXTENTS, seed)
     explicit = explicit_domains(cascade)
     normal = normalize(explicit, classify(cascade))
-    want = interpret(cascade, inputs, {})
+    want = interpret(cascade, inputs, {}, start=0)
     got = interpret(normal, inputs, {}, explicit=True)
     for name, x in want.items():
         torch.testing.assert_close(got[name], x, rtol=1e-9, atol=1e-9, msg=lambda m: f"{text}\n{m}")
+
+
+@settings(max_examples=40, deadline=None)
+@given(PROGRAMS, st.integers(0, 99))
+def test_backward_kernels_agree_with_the_interpreter(text: str, seed: int) -> None:
+    try:
+        cascade = load(text)
+        g = differentiate(cascade)
+        plans = (
+            plan_forward(g.forward, g.residuals),
+            plan_backward(g.forward, g.backward, g.gradients),
+        )
+    except (DiagnosticError, Refused):
+        return
+    inputs = draw(cascade, EXTENTS, seed)
+    leaves = {n: x.requires_grad_() if x.is_floating_point() else x for n, x in inputs.items()}
+    outputs = interpret(cascade, leaves, {}, start=0)
+    generator = torch.Generator().manual_seed(seed)
+    upstream = {
+        n: torch.randn(outputs[n].shape, generator=generator, dtype=torch.float64)
+        for n in g.cotangents
+    }
+    total = sum((outputs[n].nan_to_num(0, 0, 0) * upstream[n]).sum() for n in upstream)
+    wanted = torch.autograd.grad(total, [leaves[n] for n in g.gradients], materialize_grads=True)
+    kept = run(plans[0], g.forward, {n: x.detach() for n, x in inputs.items()}, {}, tiles=TILES)
+    known = {**inputs, **kept, **{g.cotangents[n]: x for n, x in upstream.items()}}
+    given_ = {t.name: known[t.name].detach() for t in g.backward.inputs}
+    got = run(plans[1], g.backward, given_, {}, tiles=TILES)
+    for name, x in zip(g.gradients, wanted, strict=True):
+        mine = got[g.gradients[name]]
+        torch.testing.assert_close(mine, x, rtol=1e-8, atol=1e-8, msg=lambda m: f"{text}\n{m}")
