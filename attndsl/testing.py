@@ -122,7 +122,7 @@ def _draw(
     if most is not None:
         return most - x.abs() - 1e-3
     if least is not None:
-        return least + x.abs() + 1e-3
+        return least + x.abs() + 0.5  # a temperature near 0 would leave nothing to compare
     return x
 
 

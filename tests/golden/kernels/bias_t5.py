@@ -1151,8 +1151,8 @@ def choose(
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
-        # products hide the other's exponentials (measured: benchmarks/).
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
+        # and one's products hide the other's exponentials (measured: benchmarks/).
         small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
         wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
@@ -1235,7 +1235,8 @@ def sum_into(shape, source, axes, dtype, scale):
 def fixed_scale(largest, count):
     """A power of two by which `count` values, none above `largest`, can be multiplied and stay below 2**62 in sum."""
     # The largest of no values is minus infinity: such rows add nothing.
-    top = largest.clamp_min(0).amax().double() if largest.numel() else largest.new_zeros(()).double()
+    top = largest.clamp_min(0).amax() if largest.numel() else largest.new_zeros(())
+    top = top.double()
     power = 61 - max(count, 1).bit_length() - torch.log2(top.clamp_min(1e-38))
     scale = torch.exp2(torch.floor(power).clamp(-120, 120))
     # What is not finite must not come out as a number.

@@ -217,7 +217,7 @@ def differential(
         alpha = tl.exp2((M_S2 - M_S2_safe) * 1.4426950408889634)
         P_S2_p = M_S2_safe * 1.4426950408889634
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-        P_S2 = tl.exp2(S2_1 * 1.4426950408889634 - P_S2_p[:, None])
+        P_S2 = tl.exp2(S2 * (S2_p * 1.4426950408889634) - P_S2_p[:, None])
         Z_S2_tile = tl.sum(P_S2, 1)
         Z_S2 = Z_S2 * alpha + Z_S2_tile
         # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
@@ -231,7 +231,7 @@ def differential(
         alpha_1 = tl.exp2((M_S1 - M_S1_safe) * 1.4426950408889634)
         P_S1_p = M_S1_safe * 1.4426950408889634
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-        P_S1 = tl.exp2(S1_1 * 1.4426950408889634 - P_S1_p[:, None])
+        P_S1 = tl.exp2(S1 * (S2_p * 1.4426950408889634) - P_S1_p[:, None])
         Z_S1_tile = tl.sum(P_S1, 1)
         Z_S1 = Z_S1 * alpha_1 + Z_S1_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -466,8 +466,7 @@ def differential_backward_D_D_2_dlam_6_rows(
         K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
         K1 = tl.load(K1_ptrs, mask=in_e[None, :], other=0.0)
         S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        S1_1 = S1 * S1_p
-        P_S1 = tl.exp2(S1_1 * 1.4426950408889634 - P_S1_p[:, None])
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
@@ -479,8 +478,7 @@ def differential_backward_D_D_2_dlam_6_rows(
         K2_ptrs = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
         K2 = tl.load(K2_ptrs, mask=in_e[None, :], other=0.0)
         S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
-        S2_1 = S2 * S1_p
-        P_S2 = tl.exp2(S2_1 * 1.4426950408889634 - P_S2_p[:, None])
+        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
         dlam_6_rows_s = P_S2 * dP_S2
         dlam_6_rows_tile = tl.sum(dlam_6_rows_s, 1)
         dlam_6_rows = dlam_6_rows + dlam_6_rows_tile
@@ -710,16 +708,14 @@ def differential_backward_dQ1_dQ2(
         K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
         K1 = tl.load(K1_ptrs, mask=in_e[None, :], other=0.0)
         S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        S1_1 = S1 * S1_p
-        P_S1 = tl.exp2(S1_1 * 1.4426950408889634 - P_S1_p[:, None])
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
         dS1 = (dP_S2 - D_2.to(ACC)[:, None]) * P_S1
         dQ1_2 = dot(dS1.to(K1_ptr.dtype.element_ty), K1, dQ1_2, ACC)
         # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
         K2_ptrs = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
         K2 = tl.load(K2_ptrs, mask=in_e[None, :], other=0.0)
         S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
-        S2_1 = S2 * S1_p
-        P_S2 = tl.exp2(S2_1 * 1.4426950408889634 - P_S2_p[:, None])
+        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
         dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[:, None]) * P_S2)
         dQ2_4 = dot(dS2.to(K2_ptr.dtype.element_ty), K2, dQ2_4, ACC)
     # Tiles that the mask or the end cuts.
@@ -934,22 +930,20 @@ def differential_backward_dK1_dK2_dV(
         Q1_ptrs = Q1_base + tl.cast(i0, tl.int64) * stride_Q1_i + Q1_offs
         Q1 = tl.load(Q1_ptrs, mask=in_e[None, :], other=0.0)
         S1 = dot(K1, tl.trans(Q1.to(K1_ptr.dtype.element_ty)), None, ACC)
-        S1_1 = S1 * S1_p
         L_S1_ptrs = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
         L_S1 = tl.load(L_S1_ptrs)
         P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
         P_S1_p = P_S1_safe * 1.4426950408889634
-        P_S1 = tl.exp2(S1_1 * 1.4426950408889634 - P_S1_p[None, :])
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
         # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
         Q2_ptrs = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
         Q2 = tl.load(Q2_ptrs, mask=in_e[None, :], other=0.0)
         S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
-        S2_1 = S2 * S1_p
         L_S2_ptrs = L_S2_base + tl.cast(i0, tl.int64) * stride_L_S2_i + offs_i * stride_L_S2_i
         L_S2 = tl.load(L_S2_ptrs)
         P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
         P_S2_p = P_S2_safe * 1.4426950408889634
-        P_S2 = tl.exp2(S2_1 * 1.4426950408889634 - P_S2_p[None, :])
+        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[None, :])
         dV_1 = P_S1 - P_S2 * lam.to(ACC)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
@@ -1424,8 +1418,8 @@ def choose(
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
-        # products hide the other's exponentials (measured: benchmarks/).
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
+        # and one's products hide the other's exponentials (measured: benchmarks/).
         small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
         wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:

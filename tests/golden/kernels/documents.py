@@ -50,27 +50,30 @@ def floor_div(a, b):
 
 
 @triton.jit
-def reach(ids_ptr, stride, length, first, last, BLOCK: tl.constexpr):
+def reach(bounds_ptr, at, count, length, first, last, BLOCK: tl.constexpr):
     """`[low, high)`: blocks that may hold an id in `[first, last]`; `[full_low, full_high)`: blocks of one id alone.
 
-    An id past the end stands for the last one; whoever uses the bounds stops at the end.
+    `bounds_ptr` holds the least ids of all blocks of `count` sequences, then the greatest; `at` is the sequence.
     """
-    COUNT: tl.constexpr = 4096 // BLOCK
+    CHUNK: tl.constexpr = 128
+    blocks = tl.cdiv(length, BLOCK)
+    least_ptr = bounds_ptr + tl.cast(at, tl.int64) * blocks
+    most_ptr = least_ptr + tl.cast(count, tl.int64) * blocks
     low = length + 0
     high = length * 0
     full_low = length + 0
     full_high = length * 0
     full = length * 0
-    for at in range(0, bound(length), COUNT * BLOCK):
-        start = at + tl.arange(0, COUNT) * BLOCK
-        pos = tl.minimum(start[:, None] + tl.arange(0, BLOCK)[None, :], length - 1)
-        ids = tl.load(ids_ptr + pos.to(tl.int64) * stride)
-        least = tl.min(ids, 1)
-        most = tl.max(ids, 1)
-        hit = (least <= last) & (most >= first)
+    for chunk in range(0, bound(blocks), CHUNK):
+        block = chunk + tl.arange(0, CHUNK)
+        there = block < blocks
+        least = tl.load(least_ptr + block, mask=there, other=0)
+        most = tl.load(most_ptr + block, mask=there, other=0)
+        start = block * BLOCK
+        hit = there & (least <= last) & (most >= first)
         low = tl.minimum(low, tl.min(tl.where(hit, start, length), 0))
         high = tl.maximum(high, tl.max(tl.where(hit, start + BLOCK, 0), 0))
-        same = (least == last) & (most == first)
+        same = there & (least == last) & (most == first)
         full_low = tl.minimum(full_low, tl.min(tl.where(same, start, length), 0))
         full_high = tl.maximum(full_high, tl.max(tl.where(same, start + BLOCK, 0), 0))
         full += tl.sum(same.to(tl.int32), 0) * BLOCK
@@ -117,6 +120,7 @@ def documents(
     V_ptr,
     L_S_ptr,
     O_ptr,
+    kdoc_bounds_ptr,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -185,12 +189,12 @@ def documents(
     qdoc_base = qdoc_ptr + tl.cast(b, tl.int64) * stride_qdoc_b
     qdoc_base += tl.cast(i0, tl.int64) * stride_qdoc_i
     qdoc_base_2 = qdoc_ptr + tl.cast(b, tl.int64) * stride_qdoc_b
-    kdoc_base = kdoc_ptr + tl.cast(b, tl.int64) * stride_kdoc_b
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
+    kdoc_base = kdoc_ptr + tl.cast(b, tl.int64) * stride_kdoc_b
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     L_S_base += tl.cast(i0, tl.int64)
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
@@ -212,8 +216,9 @@ def documents(
     first_id = tl.min(qdoc_1, 0)
     last_id = tl.max(qdoc_1, 0)
     low_id, high_id, full_low_id, full_high_id = reach(
-        kdoc_base,
-        stride_kdoc_j,
+        kdoc_bounds_ptr,
+        b,
+        len_b,
         len_j,
         first_id,
         last_id,
@@ -244,7 +249,7 @@ def documents(
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # documents.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -316,6 +321,7 @@ def documents_backward_D_dQ(
     L_S_ptr,
     D_ptr,
     dQ_ptr,
+    kdoc_bounds_ptr,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -407,11 +413,11 @@ def documents_backward_D_dQ(
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
     qdoc_base_2 = qdoc_ptr + tl.cast(b, tl.int64) * stride_qdoc_b
-    kdoc_base = kdoc_ptr + tl.cast(b, tl.int64) * stride_kdoc_b
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    kdoc_base = kdoc_ptr + tl.cast(b, tl.int64) * stride_kdoc_b
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
@@ -440,8 +446,9 @@ def documents_backward_D_dQ(
     first_id = tl.min(qdoc_1, 0)
     last_id = tl.max(qdoc_1, 0)
     low_id, high_id, full_low_id, full_high_id = reach(
-        kdoc_base,
-        stride_kdoc_j,
+        kdoc_bounds_ptr,
+        b,
+        len_b,
         len_j,
         first_id,
         last_id,
@@ -469,8 +476,7 @@ def documents_backward_D_dQ(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
@@ -531,6 +537,7 @@ def documents_backward_dK_dV(
     D_ptr,
     dV_ptr,
     dK_ptr,
+    qdoc_bounds_ptr,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -613,13 +620,13 @@ def documents_backward_dK_dV(
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     kdoc_base_2 = kdoc_ptr + tl.cast(b, tl.int64) * stride_kdoc_b
-    qdoc_base = qdoc_ptr + tl.cast(b, tl.int64) * stride_qdoc_b
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    qdoc_base = qdoc_ptr + tl.cast(b, tl.int64) * stride_qdoc_b
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
@@ -644,8 +651,9 @@ def documents_backward_dK_dV(
     first_id = tl.min(kdoc_1, 0)
     last_id = tl.max(kdoc_1, 0)
     low_id, high_id, full_low_id, full_high_id = reach(
-        qdoc_base,
-        stride_qdoc_i,
+        qdoc_bounds_ptr,
+        b,
+        len_b,
         len_i,
         first_id,
         last_id,
@@ -669,12 +677,11 @@ def documents_backward_dK_dV(
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -749,6 +756,7 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("kdoc_bounds_ptr", "pointer_int", "kdoc"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -807,6 +815,7 @@ KERNELS: dict[str, Any] = {
             ("L_S_ptr", "pointer_like", "L_S"),
             ("D_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("kdoc_bounds_ptr", "pointer_int", "kdoc"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -876,6 +885,7 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("qdoc_bounds_ptr", "pointer_int", "qdoc"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -972,8 +982,8 @@ def choose(
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
-        # products hide the other's exponentials (measured: benchmarks/).
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
+        # and one's products hide the other's exponentials (measured: benchmarks/).
         small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
         wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
@@ -1042,6 +1052,16 @@ def accumulator(inputs):
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
 
 
+def block_bounds(ids, axis, block):
+    """The least and the greatest id of every block along an axis: [2, other axes, blocks]."""
+    ids = ids.movedim(axis, -1)
+    short = -ids.shape[-1] % block
+    if short and ids.shape[-1]:
+        ids = torch.cat([ids, ids[..., -1:].expand(*ids.shape[:-1], short)], -1)
+    ids = ids.unflatten(-1, (ids.shape[-1] // block, block))
+    return torch.stack([ids.amin(-1), ids.amax(-1)])
+
+
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -1062,6 +1082,7 @@ def forward(inputs, extents, params, config=None):
 
     # One program for each b, h and tile of i; sweeps j.
     cfg = configure("documents", extents, inputs, config)
+    kdoc_bounds = block_bounds(kdoc, 1, cfg["BLOCK_J"])
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
@@ -1073,6 +1094,7 @@ def forward(inputs, extents, params, config=None):
         V,
         L_S,
         O,
+        kdoc_bounds,
         launch_stride(Q, 0),
         launch_stride(Q, 1),
         launch_stride(Q, 2),
@@ -1132,6 +1154,7 @@ def backward(inputs, extents, params, config=None):
 
     # One program for each b, h and tile of i; sweeps j.
     cfg = configure("documents_backward_D_dQ", extents, inputs, config)
+    kdoc_bounds = block_bounds(kdoc, 1, cfg["BLOCK_J"])
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
@@ -1146,6 +1169,7 @@ def backward(inputs, extents, params, config=None):
         L_S,
         D,
         dQ,
+        kdoc_bounds,
         launch_stride(O, 0),
         launch_stride(O, 1),
         launch_stride(O, 2),
@@ -1188,6 +1212,7 @@ def backward(inputs, extents, params, config=None):
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("documents_backward_dK_dV", extents, inputs, config)
+    qdoc_bounds = block_bounds(qdoc, 1, cfg["BLOCK_I"])
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
@@ -1202,6 +1227,7 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dK,
+        qdoc_bounds,
         launch_stride(K, 0),
         launch_stride(K, 1),
         launch_stride(K, 2),

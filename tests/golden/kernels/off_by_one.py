@@ -187,7 +187,7 @@ def off_by_one(
         alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
         P_p = M_1_1 * 1.4426950408889634
         # off_by_one.attn:6  P[i,j] = exp(S[i,j] - M[i])
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[:, None])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
         O_2_tile = tl.sum(P, 1)
         O_2 = O_2 * alpha + O_2_tile
         # off_by_one.attn:7  O[i,f] = P[i,j] / (exp(-M[i]) + sum[j](P[i,j])) * V[j,f]
@@ -383,8 +383,7 @@ def off_by_one_backward_D_dQ(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[:, None])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
         dS = (dP - D_1[:, None]) * P
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
@@ -546,12 +545,11 @@ def off_by_one_backward_dK_dV(
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
         l = tl.load(L_ptrs)
         P_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
         P_p = P_safe * 1.4426950408889634
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[None, :])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[None, :])
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
         dV = dot(P.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -828,8 +826,8 @@ def choose(
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
-        # products hide the other's exponentials (measured: benchmarks/).
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
+        # and one's products hide the other's exponentials (measured: benchmarks/).
         small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
         wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:

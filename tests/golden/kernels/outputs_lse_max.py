@@ -191,7 +191,7 @@ def outputs_lse_max(
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -583,7 +583,7 @@ def outputs_lse_max_backward_dQ(
         k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         t_2 = tl.abs(S_1 - dS_safe_1[:, None]) <= dS_p[:, None]
         t_3 = dM.to(ACC)[:, None] * tl.where(t_2, tl.cast(1, tl.int32), 0).to(ACC)
         dS_p_2 = safe_div(t_3, ties.to(ACC)[:, None])
@@ -1120,8 +1120,8 @@ def choose(
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
-        # products hide the other's exponentials (measured: benchmarks/).
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
+        # and one's products hide the other's exponentials (measured: benchmarks/).
         small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
         wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:

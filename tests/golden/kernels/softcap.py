@@ -64,12 +64,12 @@ def square(x):
 
 
 @triton.jit
-def tanh(x, STORED: tl.constexpr = tl.float32):
+def tanh(x, stored: tl.constexpr = tl.float32):
     """Hyperbolic tangent by one exponential; near 0, where that form cancels, by its series.
 
     Beside bfloat16 (8 bits) the hardware's own is used, whose relative error is about 2**-11.
     """
-    if STORED == tl.bfloat16 and not INTERPRETED:
+    if stored == tl.bfloat16 and not INTERPRETED:
         return tl.inline_asm_elementwise(
             "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
         )
@@ -865,8 +865,8 @@ def choose(
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
-        # products hide the other's exponentials (measured: benchmarks/).
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
+        # and one's products hide the other's exponentials (measured: benchmarks/).
         small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
         wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:

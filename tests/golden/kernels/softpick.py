@@ -196,7 +196,7 @@ def softpick(
         X_row = tl.exp(-M_new)
         X_safe = tl.where(X_row == float("-inf"), 0.0, X_row)
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
-        X = tl.exp2(S_1 * 1.4426950408889634 - X_p[:, None]) - X_safe[:, None]
+        X = tl.exp2(S * (S_p * 1.4426950408889634) - X_p[:, None]) - X_safe[:, None]
         O_part_s = tl.abs(X)
         O_part_tile = tl.sum(O_part_s, 1)
         O_part = O_part * alpha + O_part_tile
@@ -417,13 +417,13 @@ def softpick_backward_D_dM_ties(
         ties_tile = tl.sum(ties_s, 1)
         ties = ties + ties_tile.to(ACC)
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
-        X = tl.exp2(S_1 * 1.4426950408889634 - dM_1_p[:, None]) - X_safe[:, None]
+        X = tl.exp2(S * (S_p * 1.4426950408889634) - dM_1_p[:, None]) - X_safe[:, None]
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
         dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t_3 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        t_4 = tl.exp2(S_1 * 1.4426950408889634 - dM_1_p[:, None])
+        t_4 = tl.exp2(S * (S_p * 1.4426950408889634) - dM_1_p[:, None])
         dM_1_s = t_4 * (sign(X) * D_1[:, None] - t_3)
         dM_1_tile = tl.sum(dM_1_s, 1)
         dM_1 = dM_1 + dM_1_tile
@@ -638,7 +638,7 @@ def softpick_backward_dQ(
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
-        X = tl.exp2(S_1 * 1.4426950408889634 - dS_p[:, None]) - X_safe[:, None]
+        X = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[:, None]) - X_safe[:, None]
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
@@ -648,7 +648,7 @@ def softpick_backward_dQ(
         t_3 = tl.abs(S_1 - dS_safe[:, None]) <= dS_p_1[:, None]
         t_4 = dM.to(ACC)[:, None] * tl.where(t_3, tl.cast(1, tl.int32), 0).to(ACC)
         dS_p_3 = safe_div(t_4, ties.to(ACC)[:, None])
-        t_5 = tl.exp2(S_1 * 1.4426950408889634 - dS_p[:, None]) * dX_2
+        t_5 = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[:, None]) * dX_2
         dS = t_5 - tl.where(dS_p_2[:, None], dS_p_3, 0.0)
         dQ_3 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
     # Tiles that the mask or the end cuts.
@@ -1194,8 +1194,8 @@ def choose(
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
-        # products hide the other's exponentials (measured: benchmarks/).
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
+        # and one's products hide the other's exponentials (measured: benchmarks/).
         small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
         wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:

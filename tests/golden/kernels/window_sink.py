@@ -211,7 +211,7 @@ def window_sink(
         alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
         P_p = M_safe * 1.4426950408889634
         # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[:, None])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
         Z_2_tile = tl.sum(P, 1)
         Z_2 = Z_2 * alpha + Z_2_tile
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
@@ -237,7 +237,7 @@ def window_sink(
         alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
         P_p = M_safe * 1.4426950408889634
         # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[:, None])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
         Z_2_tile = tl.sum(P, 1)
         Z_2 = Z_2 * alpha + Z_2_tile
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
@@ -263,7 +263,7 @@ def window_sink(
         alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
         P_p = M_safe * 1.4426950408889634
         # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[:, None])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
         Z_2_tile = tl.sum(P, 1)
         Z_2 = Z_2 * alpha + Z_2_tile
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
@@ -499,8 +499,7 @@ def window_sink_backward_D_dQ_dsink_3_rows(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[:, None])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
         dS = (dP - D_1[:, None]) * P
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles without a mask.
@@ -515,8 +514,7 @@ def window_sink_backward_D_dQ_dsink_3_rows(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = tl.load(K_ptrs_2, mask=in_e[None, :], other=0.0)
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[:, None])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
         dS = (dP - D_1[:, None]) * P
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles without a mask.
@@ -531,8 +529,7 @@ def window_sink_backward_D_dQ_dsink_3_rows(
         K_ptrs_3 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = tl.load(K_ptrs_3, mask=in_e[None, :], other=0.0)
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[:, None])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
         dS = (dP - D_1[:, None]) * P
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
@@ -715,12 +712,11 @@ def window_sink_backward_dK_dV(
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
         l = tl.load(L_ptrs)
         P_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
         P_p = P_safe * 1.4426950408889634
-        P = tl.exp2(S_1 * 1.4426950408889634 - P_p[None, :])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[None, :])
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
         dV = dot(P.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -1068,8 +1064,8 @@ def choose(
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
     elif smem > 200 * 1024:
         # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor, and one's
-        # products hide the other's exponentials (measured: benchmarks/).
+        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
+        # and one's products hide the other's exponentials (measured: benchmarks/).
         small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
         wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
