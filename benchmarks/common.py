@@ -68,4 +68,3 @@ def write(path: Path, rows: list[dict[str, Any]], **more: Any) -> None:
     """One JSON file: the machine, then the rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **more, "rows": rows}, indent=1) + "\n")
-    print("wrote", path)

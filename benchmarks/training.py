@@ -170,7 +170,7 @@ def main() -> None:
             f" error {row['error']:.1e} {row.get('flex_failed', '')}",
             flush=True,
         )
-    write(args.out, rows)
+        write(args.out, rows)  # after every row: a run that is cut short keeps what it measured
 
 
 if __name__ == "__main__":

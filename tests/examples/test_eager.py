@@ -85,7 +85,7 @@ def check(case: Case, inputs: Inputs, params: Params, start: int = 0) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in sorted(CASES.keys() - UNSCHEDULED)],
+    sorted(CASES.keys() - UNSCHEDULED),
 )
 def test_kernels_equal_reference(name: str) -> None:
     case = CASES[name]
