@@ -8,7 +8,8 @@ first:
 2. sequence: it is compared in a domain, or reduced by `max`, `min`, `prod`, `any`, `all`;
 3. where it stands in the inputs: features stand last;
 4. at a tie: a rank reduced over a nonlinear function of an inner reduction is a sequence;
-5. a rank that is only summed, always inside a reduction over another rank, is a feature (a projection's inner axis).
+5. a rank that only parameters have (inputs that lack a batch index of others) is a feature;
+6. a rank that is only summed, always inside a reduction over another rank, is a feature (a projection's inner axis).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from attndsl.cascade.nodes import (
     Read,
     Reduce,
     Reduction,
+    TensorDecl,
 )
 from attndsl.cascade.walk import children, free, walk
 
@@ -77,18 +79,13 @@ def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
     compared = {of.get(i, i) for i in _compared(cascade)}
     last: dict[str, int] = {}
     for t in cascade.inputs:
-        data = [
-            r
-            for d, r in zip(t.dims, t.ranks, strict=True)
-            if not (isinstance(d, Index) and d.name in cascade.batch)
-            and kinds.get(r) is not Kind.BATCH
-        ]
+        data = _data_ranks(t, cascade, kinds)
         for k, r in enumerate(data):
-            lone = k == len(data) - 1 and len(data) > 1
-            last[r] = last.get(r, 0) + (1 if lone else -1)
+            if len(data) > 1:  # a vector says nothing: a gain of features, or a bias of keys
+                last[r] = last.get(r, 0) + (1 if k == len(data) - 1 else -1)
     nonlinear = {of.get(i, i) for i in _nonlinear(cascade)}
     kept = {of.get(i, i) for o in cascade.outputs for i in o.indices}
-    inner = _inner(cascade, of) - compared - kept
+    inner = (_inner(cascade, of) - compared - kept) | (_weights_only(cascade, of, kinds) - compared)
     for rank in sorted(set(of.values())):
         if rank in kinds:
             continue
@@ -135,6 +132,36 @@ def _scatter_only(where: Expr, index: str) -> bool:
         if isinstance(n, Compare) and n.op == "==" and n.right == Position(index)
     )
     return lone == sum(1 for n in walk(where) if n in (Position(index), Index(index)))
+
+
+def _data_ranks(t: TensorDecl, cascade: Cascade, kinds: dict[str, Kind]) -> list[str]:
+    """The ranks of an input that are no batch, in memory order."""
+    return [
+        r
+        for d, r in zip(t.dims, t.ranks, strict=True)
+        if not (isinstance(d, Index) and d.name in cascade.batch) and kinds.get(r) is not Kind.BATCH
+    ]
+
+
+def _weights_only(cascade: Cascade, of: dict[str, str], kinds: dict[str, Kind]) -> set[str]:
+    """Ranks that only parameters have: inputs without a batch index that other inputs have."""
+    used = {
+        of.get(s.name, s.name)
+        for e in _expressions(cascade)
+        for n in walk(e)
+        if isinstance(n, Read)
+        for s in n.subs
+        if isinstance(s, Index)
+    }
+    batch = {
+        t.name: {i for d in t.dims for i in free(d)} & set(cascade.batch) for t in cascade.inputs
+    }
+    every = set().union(*batch.values()) if batch else set()
+    shared = {
+        r for t in cascade.inputs if batch[t.name] == every for r in _data_ranks(t, cascade, kinds)
+    }
+    alone = {r for t in cascade.inputs for r in _data_ranks(t, cascade, kinds)} - shared
+    return alone & used
 
 
 def _inner(cascade: Cascade, of: dict[str, str]) -> set[str]:

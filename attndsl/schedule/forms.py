@@ -88,23 +88,31 @@ def in_order(indices: Iterable[str], ranks: Ranks, order: tuple[str, ...]) -> li
     return sorted(indices, key=key)
 
 
-def scatter_target(e: Reduce, ranks: Ranks) -> tuple[Expr, Position, Expr | None] | None:
-    """`(subscript, target, rest of the condition)` for the gradient of a gathered read."""
+def scatter_target(
+    e: Reduce, ranks: Ranks
+) -> tuple[tuple[tuple[Expr, str], ...], Expr | None] | None:
+    """`((subscript, target index), …)` and the rest of the condition, for the gradient of a gathered read."""
     if e.op is not Reduction.SUM:
         return None
     over = set(e.indices)
-    parts = conjuncts(e.where)
-    for c in parts:
+    places: dict[str, Expr] = {}
+    rest: list[Expr] = []
+    for c in conjuncts(e.where):
         if (
             isinstance(c, Compare)
             and c.op == "=="
             and isinstance(c.right, Position)
             and c.right.name not in over
+            and c.right.name not in places
             and not isinstance(c.left, Position)
             and any(ranks.kind(i) is not Kind.BATCH for i in free(c.left) & over)
         ):
-            return c.left, c.right, conjunction(p for p in parts if p is not c)
-    return None
+            places[c.right.name] = c.left
+        else:
+            rest.append(c)
+    if not places:
+        return None
+    return tuple((sub, target) for target, sub in places.items()), conjunction(rest)
 
 
 def is_scatter(e: Reduce, ranks: Ranks) -> bool:

@@ -21,7 +21,7 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
-from attndsl.cascade.walk import walk
+from attndsl.cascade.walk import children, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.forms import conjunction, conjuncts, is_large
 from attndsl.schedule.kernel import Kernel
@@ -141,9 +141,30 @@ def finite_beside(kernel: Kernel, e: Expr, root: Read) -> bool:
     if vanishing(kernel, e) == root:
         return True
     names = {n.tensor for n in walk(e) if isinstance(n, Read)}
-    return root.tensor not in names and not any(
-        reaches(kernel, kernel.defs[n], root.tensor) for n in names if n in kernel.defs
-    )
+    if root.tensor in names or may_break(kernel, e):
+        return False
+    return not any(reaches(kernel, kernel.defs[n], root.tensor) for n in names if n in kernel.defs)
+
+
+PARTIAL = frozenset({"log", "log2", "sqrt", "rsqrt", "acos"})
+
+
+def may_break(kernel: Kernel, e: Expr) -> bool:
+    """Whether a value may be no number outside the domain: `(i - j) ** 0.5` is none where `j > i`."""
+    match e:
+        case Call(fn, args) if fn in PARTIAL and any(kernel.carries_stream((a,)) for a in args):
+            return True
+        case Binary("**", a, b) if kernel.carries_stream((a, b)):
+            whole = isinstance(b, Const) and isinstance(b.value, int) and b.value >= 0
+            return not whole or may_break(kernel, a)
+        case Binary("/", a, b) if kernel.carries_stream((b,)):
+            return True
+        case Read() if pairwise(kernel, e):
+            return may_break(kernel, kernel.inlined(kernel.defs[e.tensor], e.subs))
+        case Index():
+            return False
+        case _:
+            return any(may_break(kernel, c) for c in children(e))
 
 
 def pairwise(kernel: Kernel, e: Read) -> bool:

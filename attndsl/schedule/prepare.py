@@ -18,6 +18,7 @@ from attndsl.cascade.nodes import (
     Reduction,
     Select,
 )
+from attndsl.cascade.walk import rewrite
 from attndsl.schedule.forms import in_order, is_large, is_scatter
 from attndsl.schedule.normal import normalize
 from attndsl.schedule.scatter import Scattered, split_scatters
@@ -39,7 +40,7 @@ def prepare(
 ) -> Prepared:
     """Make domains explicit, classify ranks, name the large reductions, cut sums over everything into rows."""
     ranks = classify(cascade, known)
-    c = normalize(explicit_domains(cascade), ranks)
+    c = normalize(explicit_domains(as_declared(cascade)), ranks)
     order = row_order or tuple(
         dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
     )
@@ -48,6 +49,35 @@ def prepare(
     if scattered:
         c = normalize(c, ranks)
     return Prepared(c, ranks, host, scattered)
+
+
+def as_declared(c: Cascade) -> Cascade:
+    """Outputs with their indices in the order of memory.
+
+    rewrite:  O[b,h,i,f] = x, declared as O[b,i,h,f]   ->   O[b,i,h,f] = x, and reads of it accordingly
+    """
+    order = {
+        o.name: tuple(c.define(o.name).indices.index(i) for i in o.indices)
+        for o in c.outputs
+        if c.define(o.name).indices != o.indices
+    }
+    if not order:
+        return c
+
+    def rule(e: Expr) -> Expr | None:
+        if isinstance(e, Read) and e.tensor in order:
+            return dataclasses.replace(e, subs=tuple(e.subs[k] for k in order[e.tensor]))
+        return None
+
+    body = []
+    for d in c.body:
+        expr = rewrite(d.expr, rule)
+        where = None if d.where is None else rewrite(d.where, rule)
+        indices = d.indices
+        if d.tensor in order:
+            indices = tuple(d.indices[k] for k in order[d.tensor])
+        body.append(dataclasses.replace(d, indices=indices, expr=expr, where=where))
+    return dataclasses.replace(c, body=tuple(body))
 
 
 def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Cascade, list[HostSum]]:

@@ -65,11 +65,12 @@ def _bound(d: Define, e: Reduce, ranks: Ranks, order: tuple[str, ...]) -> tuple[
     """
     found = scatter_target(e, ranks)
     assert found is not None
-    _, target, rest = found
-    entry = [i for i in d.indices if i != target.name and ranks.kind(i) is not Kind.BATCH]
+    places, rest = found
+    targets = {target for _, target in places}
+    entry = [i for i in d.indices if i not in targets and ranks.kind(i) is not Kind.BATCH]
     what = ", ".join(f"`{i}`" for i in entry)
     if any(ranks.kind(i) is not Kind.FEATURE for i in entry):
-        where = f"`{target.name}`, {what}"
+        where = ", ".join(f"`{x}`" for x in sorted(targets)) + f", {what}"
         raise Refused("A0404", f"`{d.tensor}` is a sum for every point of {where}", d.span)
     if len(entry) > 1:
         raise Refused("A0408", f"the gradient of a table with the features {what}", d.span)
@@ -80,7 +81,9 @@ def _bound(d: Define, e: Reduce, ranks: Ranks, order: tuple[str, ...]) -> tuple[
     row, column = seq[0], (seq[1] if len(seq) > 1 else None)
     batch = [i for i in (*e.indices, *d.indices) if ranks.kind(i) is Kind.BATCH]
     features = tuple(
-        i for i in (*d.indices, *e.indices) if ranks.kind(i) is Kind.FEATURE and i in free(e.body)
+        i
+        for i in (*d.indices, *e.indices)
+        if ranks.kind(i) is Kind.FEATURE and i in free(e.body) and i not in targets
     )
     fixed = [f for f in factors(e.body) if not free(f) & set(features)]
     moving = [f for f in factors(e.body) if free(f) & set(features)]

@@ -14,7 +14,7 @@ from attndsl.schedule.masks import mask_of
 from attndsl.schedule.memory import clamp
 from attndsl.schedule.scatter import Scattered
 from attndsl.schedule.tile import Axis, Role, Val
-from attndsl.schedule.values import SweepStmt
+from attndsl.schedule.values import SweepStmt, X
 
 
 def build_scatter(
@@ -32,18 +32,20 @@ def build_scatter(
     assert isinstance(e, Reduce)
     found = scatter_target(e, ranks)
     assert found is not None
-    sub, target, rest = found
+    places, rest = found
     of = ranks.of
     axes, here = _axes(d, e, ranks, s)
     b = Builder(c, ranks, axes, available, rows - {of.get(s.row, s.row)})
-    here.pop(target.name, None)
-    body, place = substitute(e.body, here), substitute(sub, here)
+    for _, target in places:
+        here.pop(target, None)
+    body = substitute(e.body, here)
     where = conjunction(conjuncts(None if rest is None else substitute(rest, here)))
     b.read_buffers[s.scale] = None
     scale = b.names.fresh("scale")
     b.prologue.append(t.Load(scale, (), DType.FLOAT, s.scale, ()))
     b.domains.append(where)
-    features = [i for i in d.indices if ranks.kind(i) is Kind.FEATURE]
+    targets = {target for _, target in places}
+    features = [i for i in d.indices if ranks.kind(i) is Kind.FEATURE and i not in targets]
     inner: list[t.Stmt] = []
     point: str | None = None
     if features:
@@ -56,13 +58,17 @@ def build_scatter(
         here[features[0]] = Position(point)
         body = substitute(body, {axis: Position(point)})
     guard = _guard(b, where)
-    at = clamp(b, b.eval(place), of.get(target.name, target.name), place)
+    at: dict[str, X] = {}
+    for sub, target in places:
+        place = substitute(sub, here)
+        at[target] = clamp(b, b.eval(place), of.get(target, target), place)
     if point is not None:
         b.points.append((point, inner))
     x = b.eval(body, False, tensor)
     value = b.value(x, tensor + "_t")
-    subs = tuple(at.expr if i == target.name else here[i] for i in d.indices)
-    stmt = t.Scatter(s.fixed, subs, value, scale, b.order(x.dims | at.dims), guard)
+    subs = tuple(at[i].expr if i in at else here[i] for i in d.indices)
+    spans = x.dims.union(*(y.dims for y in at.values()))
+    stmt = t.Scatter(s.fixed, subs, value, scale, b.order(spans), guard)
     home: list[t.Stmt] | list[SweepStmt] = b.epilogue if b.stream is None else b.sweep
     if point is None:
         home.append(stmt)

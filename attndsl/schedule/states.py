@@ -56,6 +56,9 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
         raise Needs(d.tensor, f"`{d.tensor}` sums over {what}")
     if seq and (kernel.stream is None or stream_of(kernel, seq[0]) != kernel.stream):
         raise Needs(d.tensor, f"`{d.tensor}` streams `{seq[0]}`, this kernel does not")
+    if kernel.points:
+        why = f"`{d.tensor}` is reduced for one point of a feature at a time"
+        raise Refused("A0404", why, d.span)
     kernel.states[key] = make_state(kernel, d, subs)
     return value_of(kernel, kernel.states[key], d, final)
 

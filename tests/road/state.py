@@ -10,8 +10,6 @@ REFUSED = {
     "heads_summed": "A0404",
     "heads_written": "A0404",
     "keys_softmaxed": "A0406",
-    "latent": "A0406",
-    "norm_out": "A0406",
     "one_score_for_all_heads": "A0404",
     "outer_values": "A0404",
     "packed": "A0404",
@@ -19,12 +17,7 @@ REFUSED = {
 }
 
 # Wrong, with the reason.
-WRONG = {
-    "power_of_distance": "what is not a number outside the domain enters a gradient",
-    "sequence_first": "an output comes with its batch indices first",
-    "swin": "no plan for the gradient of a table with two computed subscripts",
-    "table_by_types": "no plan for the gradient of a table with two computed subscripts",
-}
+WRONG: dict[str, str] = {}
 
 # One or two of each kind; the others are slow tests.
 QUICK = {

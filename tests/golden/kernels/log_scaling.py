@@ -598,23 +598,24 @@ def log_scaling_backward_dK_dV(
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         S_p = tl.log((i + start + 1).to(ACC))
         S_1 = S * s.to(ACC) * S_p[None, :] * S_p_1
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        S_1_m = tl.where(mask, S_1, float("-inf"))
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        P_S_m = tl.where(mask, P_S, 0.0)
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dK_2_1 = S_p[None, :] * dS
-        dK_2 = dot(dK_2_1.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+        dK_2_1_m = tl.where(mask, dK_2_1, 0.0)
+        dK_2 = dot(dK_2_1_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
     # --- epilogue ---
     dK = s.to(ACC) * dK_2 / dK_p

@@ -387,10 +387,10 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
     kappa = tl.load(kappa_base)
     S_p = -kappa.to(ACC)
-    mask_p = i + start
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
+    mask_p = i + start
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -457,23 +457,24 @@ def student_t_backward_D_dQ_dkappa_3_rows(
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
         S = S_p * tl.log(1.0 + S_part / tl.cast(E, ACC))
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S_m = tl.where(mask, S, float("-inf"))
-        P_S = tl.exp2(S_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         dkappa_3_rows_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * dS
-        dkappa_3_rows_tile = tl.sum(dkappa_3_rows_s, 1)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        dkappa_3_rows_s_m = tl.where(mask, dkappa_3_rows_s, 0.0)
+        dkappa_3_rows_tile = tl.sum(dkappa_3_rows_s_m, 1)
         dkappa_3_rows = dkappa_3_rows + dkappa_3_rows_tile
         dQ_1_p = safe_div(1.0, 1.0 + safe_div(S_part, tl.cast(E, ACC)))
         dQ_1_s = dS * tl.where(1.0 + S_part / tl.cast(E, ACC) != 0.0, dQ_1_p, 0.0)
+        dQ_1_s_m = tl.where(mask, dQ_1_s, 0.0)
         for e_pt_1 in range(E):
             Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
             q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
             K_ptrs_4 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
             K_ptrs_4 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
             k_1 = tl.load(K_ptrs_4, mask=in_j, other=0.0)
-            dQ_1_t = dQ_1_s * (q_1.to(ACC)[:, None] - k_1.to(ACC)[None, :])
+            dQ_1_t = dQ_1_s_m * (q_1.to(ACC)[:, None] - k_1.to(ACC)[None, :])
             dQ_1_col = tl.sum(dQ_1_t, 1)
             dQ_1 = tl.where((e == e_pt_1)[None, :], dQ_1 + dQ_1_col[:, None], dQ_1)
 

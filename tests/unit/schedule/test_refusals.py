@@ -68,7 +68,7 @@ def backward(text: str) -> Plan:
 
 
 def test_the_gradient_of_a_table_of_matrices() -> None:
-    """An entry of two features; the same where a feature is taken for a sequence, as it is only a middle axis."""
+    """An entry of two features, also where one of them is only ever a middle axis."""
     text = (
         "attention t(Q[b,i,e], K[b,j,e], T[m,d,e], V[b,j,d], a[b,i]: int) -> O[b,i,d], Z[b,i,d] {\n  batch b\n"
         "  S[i,j] = Q[i,e] * K[j,e]   where j <= i\n  O[i,d] = sum[e](T[a[i],d,e] * Q[i,e])\n"
@@ -80,7 +80,7 @@ def test_the_gradient_of_a_table_of_matrices() -> None:
     text = text.replace(" V[b,j,d],", "").replace("Z[b,i,d]", "Z[b,i]").replace("Z[i,d]", "Z[i]")
     with pytest.raises(Refused) as refused:
         backward(text.replace(" * V[j,d]", ""))
-    assert refused.value.code == "A0404"
+    assert refused.value.code == "A0408"
 
 
 def test_a_sweep_inside_an_expression() -> None:
