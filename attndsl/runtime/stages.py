@@ -6,7 +6,8 @@ by which backend. Each has a generated module of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Protocol
@@ -14,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Number, eval_int
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.diagnostics import DiagnosticError
@@ -94,6 +96,19 @@ def render(backend: str, name: str, passes: Passes, header: str) -> str:
     return text
 
 
+@contextmanager
+def no_tile_fits(name: str) -> Iterator[None]:
+    """A generated module imports nothing of the compiler's; its refusal of a head dim becomes the compiler's own."""
+    try:
+        yield
+    except ValueError as refused:
+        code, colon, why = str(refused).partition(": ")
+        if not colon or code != "A0510":
+            raise
+        help = "smaller head dims, or a 16-bit type, take less shared memory"
+        raise CallError(code, f"{name}: {why}", help=help) from None
+
+
 class Stage:
     """One generated module with its names."""
 
@@ -120,10 +135,11 @@ class Stage:
     ) -> list[Tensor]:
         """The outputs, then the residuals."""
         sizes = self.few.sizes(extents, next(iter(inputs.values())).device) if self.few else None
-        if sizes is not None:
-            made = self.module.forward_split(inputs, {**extents, **sizes}, params)
-        else:
-            made = self.module.forward(inputs, extents, params)
+        with no_tile_fits(self.cascade.name):
+            if sizes is not None:
+                made = self.module.forward_split(inputs, {**extents, **sizes}, params)
+            else:
+                made = self.module.forward(inputs, extents, params)
         return [made[n] for n in (*self.outputs, *self.residuals)]
 
     def backward(
@@ -138,7 +154,8 @@ class Stage:
         `cotangents` are the gradients of the outputs, by output.
         """
         given = {self.passes.cotangents[o]: x for o, x in cotangents.items()}
-        made = self.module.backward({**tensors, **given}, extents, params)
+        with no_tile_fits(self.cascade.name):
+            made = self.module.backward({**tensors, **given}, extents, params)
         return [made[g] for g in self.passes.gradients.values()]
 
     def extents(self, known: dict[str, int], params: dict[str, Number]) -> dict[str, int]:
