@@ -14,7 +14,8 @@ WAYS_OUT = {
     "A0401": "write the state as a sum over earlier positions, with the decay between the two as a factor",
     "A0402": "use a normalizer in closed form, such as `softmax` or `softplus_l1`",
     "A0403": "reduce one sequence at a time, through a definition that keeps the others' result small",
-    "A0404": "give the sum a definition over one sequence, or make it a difference of two running sums",
+    "A0404": "give the sum a definition over one sequence, or make it a difference of two running sums; "
+    "declare indices that stay apart, such as heads, as `batch`",
     "A0405": "split the program in two, the second with the first's outputs as inputs",
     "A0406": "keep at most two sequences in what is stored; declare heads that stay apart as `batch`",
     "A0407": "give the sum a definition of its own",
