@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# The same examples at every run, so that a change is judged by what it does; look for new ones with
+# `pytest --hypothesis-profile explore`.
+settings.register_profile("explore", settings())
+settings.register_profile("steady", derandomize=True)
+settings.load_profile("steady")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
