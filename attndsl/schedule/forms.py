@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Compare,
@@ -14,7 +15,6 @@ from attndsl.cascade.nodes import (
     Define,
     Expr,
     Index,
-    Logic,
     Position,
     Reduce,
     Reduction,
@@ -42,25 +42,6 @@ def inline_where(d: Define, subs: tuple[Expr, ...]) -> Expr | None:
     if d.where is None:
         return None
     return inline(dataclasses.replace(d, expr=d.where), subs)
-
-
-def conjuncts(cond: Expr | None) -> tuple[Expr, ...]:
-    """The conditions that `cond` joins by *and*."""
-    match cond:
-        case None:
-            return ()
-        case Logic("and", args):
-            return tuple(c for a in args for c in conjuncts(a))
-        case _:
-            return (cond,)
-
-
-def conjunction(parts: Iterable[Expr]) -> Expr | None:
-    """*And* of the parts, None for none."""
-    parts = tuple(dict.fromkeys(parts))
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else Logic("and", parts)
 
 
 def factors(e: Expr) -> list[Expr]:

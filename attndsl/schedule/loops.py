@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Compare,
@@ -13,7 +14,7 @@ from attndsl.cascade.nodes import (
     Reduce,
 )
 from attndsl.cascade.walk import free, replaced
-from attndsl.schedule.forms import conjunction, conjuncts, is_large
+from attndsl.schedule.forms import is_large
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.tile import Role
 from attndsl.schedule.values import X

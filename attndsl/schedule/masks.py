@@ -6,6 +6,7 @@ of a reduction vanish with one score, that score is masked once, at its *root*, 
 
 from __future__ import annotations
 
+from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,
@@ -23,7 +24,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import children, walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.forms import conjunction, conjuncts, is_large
+from attndsl.schedule.forms import is_large
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.tile import Val

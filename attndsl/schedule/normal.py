@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
@@ -26,7 +27,7 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.walk import children, free, reads, rename, walk, with_children
-from attndsl.schedule.forms import conjunction, conjuncts, inline, is_large, is_scatter
+from attndsl.schedule.forms import inline, is_large, is_scatter
 
 Factor = tuple[Expr, int]
 Term = tuple[float | int, tuple[Factor, ...]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attndsl.analysis.ranks import Kind
+from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Compare,
@@ -19,7 +20,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import free, substitute, walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.forms import conjunction, conjuncts, is_large, product_of
+from attndsl.schedule.forms import is_large, product_of
 from attndsl.schedule.guards import is_sum
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.memory import dot_like, is_load

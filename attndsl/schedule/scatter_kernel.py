@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import Cascade, Define, DType, Expr, Position, Reduce
 from attndsl.cascade.walk import free, substitute
 from attndsl.internal import InternalError
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
-from attndsl.schedule.forms import conjunction, conjuncts, factors, product_of, scatter_target
+from attndsl.schedule.forms import factors, product_of, scatter_target
 from attndsl.schedule.kernels import finish_kernel
 from attndsl.schedule.masks import mask_of
 from attndsl.schedule.memory import clamp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attndsl.analysis.ranks import Kind
+from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,
@@ -18,7 +19,6 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.walk import substitute
 from attndsl.schedule import tile as t
 from attndsl.schedule.corrections import pivots_of
-from attndsl.schedule.forms import conjunction, conjuncts
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.loops import solve_loops
 from attndsl.schedule.masks import masked, root_of
