@@ -38,16 +38,22 @@ def load_module(text: str, name: str) -> ModuleType:
     The file is named by a hash of the text, so a stale one is never read. Where the cache directory
     cannot be written, a temporary one is used.
     """
+    path = store_module(text, name)
+    with _lock:
+        if path not in _modules:
+            _modules[path] = _import(path)
+        return _modules[path]
+
+
+def store_module(text: str, name: str) -> Path:
+    """The file of the module with this text, which is not imported."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
     stem = f"{re.sub(r'[^A-Za-z0-9_]', '_', name)}_{digest}"
     with _lock:
         try:
-            path = _write(cache_dir(), stem, text)
+            return _write(cache_dir(), stem, text)
         except OSError:
-            path = _write(_fallback(), stem, text)
-        if path not in _modules:
-            _modules[path] = _import(path)
-        return _modules[path]
+            return _write(_fallback(), stem, text)
 
 
 def _write(folder: Path, stem: str, text: str) -> Path:

@@ -33,6 +33,10 @@ class FewQueries:
 
     def sizes(self, extents: dict[str, int], device: torch.device) -> dict[str, int] | None:
         """The extents that the split pass adds, or None where the whole pass serves better."""
+        return self.slices(extents, multiprocessors(device))
+
+    def slices(self, extents: dict[str, int], blocks: int) -> dict[str, int] | None:
+        """The same for a device that runs so many blocks at once."""
         programs = math.prod(extents[r] for r in self.grid)
         keys, rows = extents[self.stream], extents[self.row]
         if self.packed and programs:
@@ -40,7 +44,7 @@ class FewQueries:
         if not 0 < rows <= MOST_ROWS or keys < LEAST_KEYS:
             return None
         programs *= -(-rows // 16)
-        slices = max(1, min(multiprocessors(device) // max(1, programs), keys // LEAST_SLICE))
+        slices = max(1, min(blocks // max(1, programs), keys // LEAST_SLICE))
         if slices == 1 and not self.packed:
             return None
         return {SPLIT: slices, ROWS: rows}

@@ -1,0 +1,178 @@
+"""Where candidates are compiled and run: child processes, or, in tests, something that pretends.
+
+    with Processes(problem, capability=90, workers=16) as device:
+        device.compile("causal", config)                  # Compiled(registers=203, spills=0, …); from any thread
+        device.measure("causal", config, repeats=10)      # Measured(ms=0.42, …); one at a time
+"""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from attndsl.tuning.child import Child, ChildError
+from attndsl.tuning.problem import Problem
+
+Config: TypeAlias = Mapping[str, int]
+
+
+class Failure(Exception):
+    """A candidate is out. `kind`: `compiler` (it refused or crashed), `fault`, `hang`, `wrong` (results), `resources`."""
+
+    def __init__(self, kind: str, why: str) -> None:
+        self.kind = kind
+        self.why = why
+        super().__init__(f"{kind}: {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a candidate's machine code takes: registers a thread, bytes spilled a thread, bytes shared a block."""
+
+    registers: int
+    spills: int
+    shared: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Times of a candidate in milliseconds, in the order taken."""
+
+    times: tuple[float, ...]
+
+    @property
+    def ms(self) -> float:
+        """The median."""
+        return statistics.median(self.times)
+
+    @property
+    def noise(self) -> float:
+        """The standard error of the median, as a part of it (from the median absolute deviation)."""
+        if len(self.times) < 3:
+            return float("inf")
+        middle = self.ms
+        spread = statistics.median(abs(t - middle) for t in self.times)
+        # 1.4826 turns the deviation into that of a normal distribution; its median scatters 1.2533 times as its mean.
+        return float(1.2533 * 1.4826 * spread / len(self.times) ** 0.5 / middle)
+
+    def __add__(self, other: Measured) -> Measured:
+        return Measured((*self.times, *other.times))
+
+
+class Device(Protocol):
+    """The seam between the search and the machine. Both raise `Failure`."""
+
+    def compile(self, kernel: str, config: Config) -> Compiled: ...
+
+    def measure(
+        self, kernel: str, config: Config, repeats: int, limit_ms: float = float("inf")
+    ) -> Measured: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds until a process counts as hanging: starting, compiling one candidate, running one."""
+
+    start: float = 180.0
+    compile: float = 60.0
+    run: float = 30.0
+
+
+class Processes:
+    """Compilers in `workers` processes, and one process that owns the GPU; each restarted when a candidate ends it."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        capability: int,
+        workers: int,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        compiler: str = "attndsl.tuning.compiling",
+        runner: str = "attndsl.tuning.measuring",
+    ) -> None:
+        self.problem = problem
+        self.capability = capability
+        self.timeouts = timeouts
+        self.folder = tempfile.TemporaryDirectory(prefix="attndsl-tuning-")
+        path = problem.save(Path(self.folder.name))
+        self.compilers = [
+            Child(compiler, {"do": "open"}, start_timeout=timeouts.start) for _ in range(workers)
+        ]
+        self.idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        for child in self.compilers:
+            self.idle.put(child)
+        self.runner = Child(
+            runner, {"do": "open", "problem": str(path)}, start_timeout=timeouts.start
+        )
+        self.tensors = problem.tensors()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes."""
+        for child in (*self.compilers, self.runner):
+            child.close()
+        self.folder.cleanup()
+
+    def compile(self, kernel: str, config: Config) -> Compiled:
+        """Compile a candidate in a process that is free; waits for one."""
+        p = self.problem
+        child = self.idle.get()
+        try:
+            made = child.ask(
+                {
+                    "do": "compile",
+                    "capability": self.capability,
+                    "module": str(p.module),
+                    "kernel": kernel,
+                    "launcher": p.launcher,
+                    "tensors": self.tensors,
+                    "extents": p.extents,
+                    "params": p.params,
+                    "config": dict(config),
+                },
+                self.timeouts.compile,
+            )
+        except ChildError as error:
+            raise Failure("compiler", str(error)) from None
+        finally:
+            self.idle.put(child)
+        return Compiled(made["registers"], made["spills"], made["shared"], made["seconds"])
+
+    def measure(
+        self, kernel: str, config: Config, repeats: int, limit_ms: float = float("inf")
+    ) -> Measured:
+        """Run a candidate: its results are compared, then it is timed."""
+        message = {
+            "do": "try",
+            "kernel": kernel,
+            "config": dict(config),
+            "repeats": repeats,
+            "limit_ms": min(limit_ms, 1e9),
+        }
+        self.runner.start()  # what goes wrong here is no candidate's fault
+        try:
+            told = self.runner.ask(message, self.timeouts.run)
+        except ChildError as error:
+            why = error.why
+            if "out of resource" in why or "OutOfResources" in why:
+                raise Failure("resources", why) from None
+            if error.kind == "hung":
+                raise Failure("hang", why) from None
+            # A launch that raised may have left the context poisoned.
+            self.runner.close()
+            raise Failure("fault", why) from None
+        if told["wrong"]:
+            raise Failure("wrong", told["wrong"])
+        return Measured(tuple(told["times"]))

@@ -1,0 +1,66 @@
+"""The keys of kernels in the database: equal where one configuration serves.
+
+    key_of(kernel, "f3f3a59f8b1cacc0", extents, dtypes={"Q": "bfloat16", …}, gpu="NVIDIA H100 80GB HBM3")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+
+from attndsl.schedule.tile import Role
+from attndsl.tuning.database import Key
+from attndsl.tuning.problem import Kernel
+
+SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64"}
+
+
+def key_of(
+    kernel: Kernel,
+    program: str,
+    extents: Mapping[str, int],
+    dtypes: Mapping[str, str],
+    gpu: str,
+    dialect: str = "triton",
+) -> Key:
+    """The key of one kernel at one size."""
+    pads = kernel.facts["pads"]
+    return Key(
+        program=program,
+        kernel=f"{kernel.name}-{digest(kernel, dialect)}",
+        gpu=gpu,
+        dtypes=types(kernel, dtypes),
+        dims=" ".join(f"{r}={extents[r]}" for r in sorted(set(pads.values()))),
+        bucket=bucket(kernel, extents),
+    )
+
+
+def digest(kernel: Kernel, dialect: str) -> str:
+    """Of what tile sizes depend on; the order in which values are declared is no part of it."""
+    facts = {k: sorted(map(str, v)) if isinstance(v, tuple) else v for k, v in kernel.facts.items()}
+    facts["tiles"] = kernel.facts["tiles"]
+    text = json.dumps([dialect, facts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def types(kernel: Kernel, dtypes: Mapping[str, str]) -> str:
+    """The types of what passes through shared memory; a slope of float32 beside bfloat16 is no other case."""
+    data = [dtypes[n] for n in kernel.facts["data"] if n in dtypes] or list(dtypes.values())
+    floats = sorted({SHORT[d] for d in data if d in SHORT})
+    return "+".join(floats)
+
+
+def bucket(kernel: Kernel, extents: Mapping[str, int]) -> str:
+    """Programs of the grid, and extents of the tiled, streamed and looped axes, each up to the next power of two."""
+    grid = math.prod(extents[a.rank] for a in kernel.program.of(Role.GRID))
+    parts = [f"programs={power(grid)}"]
+    for role in (Role.TILE, Role.STREAM, Role.LOOP):
+        parts += [f"{a.name}={power(extents[a.rank])}" for a in kernel.program.of(role)]
+    return " ".join(parts)
+
+
+def power(n: int) -> int:
+    """The power of two from `n` up."""
+    return 1 << max(0, n - 1).bit_length()

@@ -1,0 +1,177 @@
+"""A child that runs candidates on the GPU: `python -m attndsl.tuning.measuring`.
+
+A candidate that faults poisons the CUDA context of its process; so that process is this one, and its parent starts
+another. Opened with a problem's file, it draws inputs and computes the exact results: the same pass by the eager
+kernels in float64, which share neither tiles nor code with the candidates. A candidate's results are compared before it
+is timed, from outputs that are filled with NaN beforehand.
+"""
+
+from __future__ import annotations
+
+import pickle
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attndsl.testing import make_inputs
+from attndsl.tuning.child import Message, serve
+from attndsl.tuning.compiling import load
+from attndsl.tuning.launches import Launch, intercepted
+from attndsl.tuning.problem import LONG, Problem
+
+# What a candidate may be off, as in `attndsl.testing`: of the error of the same arithmetic in the inputs' type.
+FACTOR = 1.5
+CACHE_BYTES = 256 << 20
+# Without a GPU it is Triton's interpreter that runs, for tests.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Bench:
+    """A problem on this process's device."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.dtype = getattr(torch, LONG[problem.dtype])
+        self.module = load(str(problem.module))
+        self.flush: Tensor | None = None
+        self.launch: Launch | None = None
+        self.inputs = self.draw()
+        self.exact, self.budget = self.expected()
+
+    def draw(self) -> dict[str, Tensor]:
+        """Random inputs; for a backward pass also what the forward pass keeps, and gradients of the outputs."""
+        p = self.problem
+        given = make_inputs(
+            p.cascade, p.extents, params=p.params, dtype=self.dtype, device=DEVICE, seed=p.seed
+        )
+        if p.launcher != "backward":
+            return given
+        made = load(str(p.eager)).forward(given, p.extents, p.params)
+        kept = {r: made[r] for r in p.passes.residuals}
+        generator = torch.Generator(device=DEVICE).manual_seed(p.seed + 1)
+        for output, name in p.passes.cotangents.items():
+            x = torch.randn(made[output].shape, generator=generator, device=DEVICE)
+            kept[name] = torch.where(torch.isfinite(made[output]), x, 0.0).to(made[output].dtype)
+        return {**given, **kept}
+
+    def expected(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The exact results, and the largest root mean square error that passes for each."""
+        p = self.problem
+        eager = load(str(p.eager))
+        launcher = getattr(eager, "backward" if p.launcher == "backward" else "forward")
+        wide = {n: x.double() if x.is_floating_point() else x for n, x in self.inputs.items()}
+        exact = launcher(wide, p.extents, p.params)
+        rough = launcher(self.inputs, p.extents, p.params)
+        unit = 1e-5 if self.dtype is torch.float32 else 2 * torch.finfo(self.dtype).eps
+        budget = {
+            n: FACTOR * rms(rough[n], exact[n]) + unit * rms(exact[n]) for n in exact if n in rough
+        }
+        return {n: exact[n] for n in budget}, budget
+
+    def run(self, config: dict[str, dict[str, int]]) -> dict[str, Tensor]:
+        """The pass, its outputs poisoned beforehand."""
+        p = self.problem
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = True
+            try:
+                made: dict[str, Tensor] = getattr(self.module, p.launcher)(
+                    self.inputs, p.extents, p.params, config
+                )
+            finally:
+                torch.use_deterministic_algorithms(False)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        return made
+
+    def candidate(self, kernel: str, config: dict[str, int]) -> Message:
+        """Run one kernel with one configuration, and judge what the pass returns."""
+        begin = time.perf_counter()
+        with intercepted(self.module, (kernel,)) as recorders:
+            made = self.run({kernel: config})
+        self.launch = recorders[kernel].launches[-1]
+        wrong = []
+        for n, exact in self.exact.items():
+            error = rms(made[n], exact)
+            if not error <= self.budget[n]:
+                wrong.append(f"{n}: error {error:.1e}, allowed {self.budget[n]:.1e}")
+        return {"wrong": "; ".join(wrong), "seconds": time.perf_counter() - begin}
+
+    def time(self, repeats: int, limit_ms: float) -> Message:
+        """Milliseconds of the last candidate, its inputs not in the cache; fewer repeats above `limit_ms`."""
+        assert self.launch is not None
+        self.launch()
+        times: list[float] = []
+        while len(times) < repeats:
+            times += self.timed(self.launch, 1 if not times else min(repeats - len(times), 8))
+            if times[0] > limit_ms:
+                break
+        return {"times": times, "ms": statistics.median(times)}
+
+    def timed(self, launch: Launch, repeats: int) -> list[float]:
+        """Milliseconds of each of so many launches."""
+        if DEVICE == "cpu":
+            begin = time.perf_counter()
+            launch()
+            return [1e3 * (time.perf_counter() - begin)]
+        if self.flush is None:
+            self.flush = torch.empty(CACHE_BYTES, dtype=torch.int8, device="cuda")
+        pairs = []
+        for _ in range(repeats):
+            self.flush.zero_()
+            begin_at, end_at = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin_at.record()
+            launch()
+            end_at.record()
+            pairs.append((begin_at, end_at))
+        torch.cuda.synchronize()
+        return [a.elapsed_time(b) for a, b in pairs]
+
+
+def rms(out: Tensor, exact: Tensor | None = None) -> float:
+    """The root mean square of a tensor, or of its difference from the exact one; NaN if infinities disagree."""
+    wide = out.double()
+    if exact is None:
+        finite = torch.isfinite(wide)
+        return float(torch.where(finite, wide, 0.0).square().mean().sqrt()) if wide.numel() else 0.0
+    # Equal infinities differ by nothing; unequal ones, and NaN, leave NaN or infinity behind.
+    gap = torch.where(wide == exact, 0.0, wide - exact)
+    return float(gap.square().mean().sqrt()) if gap.numel() else 0.0
+
+
+class Session:
+    """The state of this process: at most one problem at a time."""
+
+    def __init__(self) -> None:
+        self.bench: Bench | None = None
+
+    def handle(self, message: Message) -> Message:
+        """Open a problem, judge a candidate, or time it."""
+        match message["do"]:
+            case "open":
+                self.bench = None
+                with torch.no_grad():
+                    self.bench = Bench(pickle.loads(Path(message["problem"]).read_bytes()))
+                return {"open": True, "device": DEVICE}
+            case "try":
+                assert self.bench is not None
+                with torch.no_grad():
+                    judged = self.bench.candidate(message["kernel"], message["config"])
+                    if judged["wrong"]:
+                        return judged
+                    timed = self.bench.time(message["repeats"], message["limit_ms"])
+                return {**judged, **timed}
+            case what:
+                raise ValueError(what)
+
+
+if __name__ == "__main__":
+    serve(Session().handle)
+
+

@@ -1,0 +1,165 @@
+"""What is tuned: one pass of a program at one size, written down so that child processes need not plan it again.
+
+    pose(cascade, Way("forward", wrt=()), sizes, "bf16")   ->  Problem
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attndsl.cascade.bind import Number
+from attndsl.cascade.nodes import Cascade, DType
+from attndsl.codegen.aot import kernel_table
+from attndsl.runtime.cache import cache_dir, store_module
+from attndsl.runtime.few import FewQueries
+from attndsl.runtime.stages import Passes, Stage, plan_passes
+from attndsl.runtime.starts import StartKind, with_start
+from attndsl.schedule.tile import Buffer, BufferKind, Plan, TileProgram
+from attndsl.sizes import Sizes
+
+LONG = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
+BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel of a pass: its place in the generated module, its tile program, and what sizes depend on."""
+
+    name: str
+    launcher: str
+    plan: Plan
+    program: TileProgram
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One pass at one size. `module` and `eager` are files; `tensors` says what the launcher takes."""
+
+    cascade: Cascade
+    passes: Passes
+    launcher: str
+    kernels: tuple[Kernel, ...]
+    module: Path
+    eager: Path
+    dtype: str
+    extents: dict[str, int]
+    params: dict[str, Number]
+    seed: int = 0
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element of the inputs."""
+        return BYTES[self.dtype]
+
+    def tensors(self) -> dict[str, list[Any]]:
+        """What the launcher takes, by name: shape, dtype, strides."""
+        plan = self.kernels[0].plan
+        written: set[str] = set()
+        for step in plan.steps:
+            written |= set(step.writes) if isinstance(step, TileProgram) else {step.out}
+        taken = [b for b in plan.buffers if b.name not in written]
+        return {b.name: self._spec(b) for b in taken}
+
+    def _spec(self, b: Buffer) -> list[Any]:
+        shape = [self.extents[r] for r in b.ranks]
+        strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
+        match b.dtype:
+            case DType.INT:
+                dtype = "int64"
+            case DType.BOOL:
+                dtype = "bool"
+            case DType.FLOAT:
+                own = b.kind is BufferKind.INPUT and b.name in {t.name for t in self.cascade.inputs}
+                like = own or b.like is not None or b.name in self._like_outputs()
+                dtype = LONG[self.dtype] if like or self.dtype == "fp64" else "float32"
+        return [shape, dtype, strides]
+
+    def _like_outputs(self) -> frozenset[str]:
+        """Forward buffers, and gradients of outputs, which have the inputs' type."""
+        forward = {b.name for b in self.passes.forward.buffers if b.like is not None}
+        return frozenset(forward | {c for o, c in self.passes.cotangents.items() if o in forward})
+
+    def save(self, folder: Path) -> Path:
+        """The problem as a file for `attndsl.tuning.measuring`."""
+        path = folder / f"{self.launcher}.problem"
+        path.write_bytes(pickle.dumps(self))
+        return path
+
+
+def hash_of(cascade: Cascade) -> str:
+    """A name for a program's meaning, as in `driver.Program.hash`."""
+    from attndsl.cascade.printer import print_cascade
+
+    return hashlib.sha256(print_cascade(cascade).encode()).hexdigest()[:16]
+
+
+def kernels_of(passes: Passes, table: dict[str, Any]) -> tuple[Kernel, ...]:
+    """The kernels of a generated module with their tile programs: the table has them in the order of the launchers."""
+    plans = (
+        ("forward", passes.forward),
+        ("backward", passes.backward),
+        ("forward_split", passes.split),
+    )
+    steps = [
+        (launcher, plan, s)
+        for launcher, plan in plans
+        if plan is not None
+        for s in plan.steps
+        if isinstance(s, TileProgram)
+    ]
+    return tuple(
+        Kernel(name, launcher, plan, s, entry["facts"])
+        for (name, entry), (launcher, plan, s) in zip(table.items(), steps, strict=True)
+    )
+
+
+def pose(
+    cascade: Cascade,
+    launcher: str,
+    sizes: Sizes,
+    dtype: str,
+    *,
+    wrt: tuple[str, ...] = (),
+    multiprocessors: int = 132,
+) -> Problem | None:
+    """The problem of tuning one launcher; None where the program, at this size, does not use it."""
+    kind: StartKind = "int" if "start" in sizes.params else "none"
+    shifted = with_start(cascade, kind)
+    passes = plan_passes(shifted, wrt)
+    stage = Stage(shifted, passes, "triton", "")
+    extents = stage.extents(sizes.extents, sizes.params)
+    if launcher == "forward_split":
+        few = FewQueries(passes.forward, passes.split) if passes.split is not None else None
+        more = few.slices(extents, multiprocessors) if few is not None else None
+        if more is None:
+            return None
+        extents |= more
+    kernels = kernels_of(passes, kernel_table(stage.text))
+    mine = tuple(k for k in kernels if k.launcher == launcher)
+    if not mine:
+        return None
+    eager = Stage(shifted, passes, "eager", "")
+    return Problem(
+        cascade=shifted,
+        passes=passes,
+        launcher=launcher,
+        kernels=mine,
+        module=store_module(stage.text, f"{cascade.name}_triton"),
+        eager=store_module(eager.text, f"{cascade.name}_eager"),
+        dtype=dtype,
+        extents=extents,
+        params=dict(sizes.params),
+    )
+
+
+def scratch() -> Path:
+    """A folder for what children are told in files."""
+    folder = cache_dir() / "tuning-scratch"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,214 @@
+"""Successive halving within a budget: many candidates are timed a little, the fastest of them more.
+
+    outcome = search({"causal": [first, second, …]}, device, seconds=30)
+    outcome["causal"].best.config
+
+Candidates of each kernel come in the order in which they are worth trying; the first of each is what would run without
+tuning, and is measured first. Compiling goes on in parallel, ahead of the device. Ctrl-C ends the search early, with
+what is known.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from attndsl.tuning.device import Compiled, Config, Device, Failure, Measured
+
+# Of the budget, what is kept for the later rungs.
+FINALS = 0.25
+# Repeats of each rung, and how many candidates of a kernel enter it.
+RUNGS = ((4, None), (12, 8), (40, 3))
+# A candidate slower than this many times the best is not timed to the end.
+HOPELESS = 1.5
+
+
+@dataclass(slots=True)
+class Trial:
+    """One candidate and what became of it."""
+
+    kernel: str
+    config: Config
+    compiled: Compiled | None = None
+    measured: Measured | None = None
+    failure: Failure | None = None
+
+    @property
+    def ms(self) -> float:
+        """Its time; infinite if it has none."""
+        return self.measured.ms if self.measured is not None else float("inf")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What was found for one kernel. `trials` are in the order in which they were tried."""
+
+    kernel: str
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def first(self) -> Trial | None:
+        """What would run without tuning."""
+        return self.trials[0] if self.trials else None
+
+    @property
+    def best(self) -> Trial | None:
+        """The fastest that was right; None if there is none."""
+        right = [t for t in self.trials if t.measured is not None]
+        # What has been timed more often is known better: a lucky short measurement does not win.
+        if not right:
+            return None
+        most = max(len(t.measured.times) for t in right if t.measured)
+        known = [t for t in right if t.measured and 2 * len(t.measured.times) >= most]
+        return min(known, key=lambda t: t.ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the search tells while it works: the trial that has ended, and how far it is."""
+
+    trial: Trial
+    tried: int
+    of: int
+    seconds: float
+    outcomes: Mapping[str, Outcome]
+
+
+Report = Callable[[Event], None]
+
+
+def search(
+    candidates: Mapping[str, Sequence[Config]],
+    device: Device,
+    *,
+    seconds: float,
+    workers: int | None = None,
+    report: Report = lambda event: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Outcome]:
+    """The outcome for every kernel."""
+    return Search(candidates, device, seconds, workers or os.cpu_count() or 1, report, clock).run()
+
+
+class Search:
+    """One search under way."""
+
+    def __init__(
+        self,
+        candidates: Mapping[str, Sequence[Config]],
+        device: Device,
+        seconds: float,
+        workers: int,
+        report: Report,
+        clock: Callable[[], float],
+    ) -> None:
+        self.outcomes = {k: Outcome(k) for k in candidates}
+        self.queue = _interleaved(candidates)
+        self.of = sum(len(c) for c in candidates.values())
+        self.device = device
+        self.workers = workers
+        self.report = report
+        self.clock = clock
+        self.begin = clock()
+        self.seconds = seconds
+
+    def elapsed(self) -> float:
+        return self.clock() - self.begin
+
+    def run(self) -> dict[str, Outcome]:
+        """All rungs."""
+        try:
+            self.first_rung(*RUNGS[0][:1])
+            for repeats, most in RUNGS[1:]:
+                assert most is not None
+                self.rung(repeats, most)
+        except KeyboardInterrupt:
+            pass  # what is known is kept
+        return self.outcomes
+
+    # --- the first rung: compile and time, as the compiled ones come ---
+
+    def first_rung(self, repeats: int) -> None:
+        pool = ThreadPoolExecutor(self.workers)
+        running: dict[Future[Compiled], Trial] = {}
+        try:
+            while True:
+                while len(running) < 2 * self.workers and not self.late():
+                    trial = next(self.queue, None)
+                    if trial is None:
+                        break
+                    running[pool.submit(self.device.compile, trial.kernel, trial.config)] = trial
+                if not running:
+                    return
+                # In the order of the queue where several are done: the most promising first.
+                done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                for job in [j for j in running if j in done]:
+                    self.measure(running.pop(job), job, repeats)
+                    if self.late():
+                        return
+                if self.late():
+                    return
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def late(self) -> bool:
+        """Whether the first rung should end: once there is anything to go on with."""
+        known = all(any(t.measured for t in o.trials) for o in self.outcomes.values())
+        return self.elapsed() > self.seconds * ((1 - FINALS) if known else 1.0)
+
+    def measure(self, trial: Trial, job: Future[Compiled], repeats: int) -> None:
+        outcome = self.outcomes[trial.kernel]
+        best = min((t.ms for t in outcome.trials), default=float("inf"))
+        try:
+            trial.compiled = job.result()
+            trial.measured = self.device.measure(
+                trial.kernel, trial.config, repeats, HOPELESS * best
+            )
+        except Failure as failure:
+            trial.failure = failure
+        outcome.trials.append(trial)
+        self.tell(trial)
+
+    # --- later rungs ---
+
+    def rung(self, repeats: int, most: int) -> None:
+        """Time the fastest few again, in turns, so that a drifting clock is fair to all."""
+        entered = {k: self.fastest(o, most) for k, o in self.outcomes.items()}
+        rounds = max(1, repeats // 8)
+        for _ in range(rounds):
+            for trials in entered.values():
+                for trial in trials:
+                    if self.elapsed() > self.seconds:
+                        return
+                    if trial.failure is not None:
+                        continue
+                    try:
+                        more = self.device.measure(trial.kernel, trial.config, repeats // rounds)
+                    except Failure as failure:  # right at first and wrong later is wrong
+                        trial.failure, trial.measured = failure, None
+                    else:
+                        assert trial.measured is not None
+                        trial.measured += more
+                    self.tell(trial)
+
+    def fastest(self, outcome: Outcome, most: int) -> list[Trial]:
+        """The fastest, and what would run without tuning: a gain is measured beside it."""
+        right = sorted((t for t in outcome.trials if t.measured), key=lambda t: t.ms)
+        chosen = right[:most]
+        chosen += [t for t in outcome.trials[:1] if t.measured and t not in chosen]
+        return chosen
+
+    def tell(self, trial: Trial) -> None:
+        tried = sum(len(o.trials) for o in self.outcomes.values())
+        self.report(Event(trial, tried, self.of, self.elapsed(), self.outcomes))
+
+
+def _interleaved(candidates: Mapping[str, Sequence[Config]]) -> Iterator[Trial]:
+    """The first candidate of every kernel, then the second of every kernel, and so on."""
+    for k in range(max((len(c) for c in candidates.values()), default=0)):
+        for kernel, configs in candidates.items():
+            if k < len(configs):
+                yield Trial(kernel, configs[k])

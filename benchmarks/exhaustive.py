@@ -1,0 +1,117 @@
+"""Every configuration of a grid, none pruned: what a search is judged by.
+
+    PYTHONPATH=. python benchmarks/exhaustive.py examples/causal.attn --shape h=16 --out benchmarks/results/….json
+
+Each candidate compiles in one of many processes and runs in a child; what fails is listed with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import machine
+
+from attndsl.frontend import load_cascades
+from attndsl.frontend.reading import read_source
+from attndsl.runtime.starts import with_start
+from attndsl.sizes import USUAL, sizes
+from attndsl.tuning.device import Failure, Processes, Timeouts
+from attndsl.tuning.problem import Problem, pose
+
+ROWS, COLUMNS = (16, 32, 64, 128, 256), (16, 32, 64, 128, 256)
+WARPS, STAGES = (4, 8, 16), (1, 2, 3, 4)
+
+
+def grid(problem: Problem, kernel: str) -> list[dict[str, int]]:
+    """The configurations of a kernel: its first two blocks, warps and stages."""
+    (k,) = (x for x in problem.kernels if x.name == kernel)
+    axes = [*k.facts["tiles"], *([k.facts["stream"]] if k.facts["stream"] else [])]
+    out = []
+    for rows, columns, warps, stages in product(ROWS, COLUMNS, WARPS, STAGES):
+        sizes_ = (rows, columns, *[16] * len(axes))
+        blocks = {f"BLOCK_{a.upper()}": n for a, n in zip(axes, sizes_, strict=False)}
+        out.append({**blocks, "num_warps": warps, "num_stages": stages})
+    return out
+
+
+def tiles(config: dict[str, int]) -> int:
+    """Points of a tile."""
+    return math.prod(n for k, n in config.items() if k.startswith("BLOCK"))
+
+
+def measure(problem: Problem, kernel: str, workers: int, repeats: int) -> list[dict[str, Any]]:
+    """One row for each configuration."""
+    major, minor = torch.cuda.get_device_capability()
+    rows: list[dict[str, Any]] = []
+    with (
+        Processes(
+            problem,
+            capability=10 * major + minor,
+            workers=workers,
+            timeouts=Timeouts(compile=45.0),
+        ) as device,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        # The largest tiles take the compiler longest; begun last, they would be waited for alone.
+        configs = sorted(grid(problem, kernel), key=tiles, reverse=True)
+        jobs = [pool.submit(device.compile, kernel, c) for c in configs]
+        for config, job in zip(configs, jobs, strict=True):
+            row: dict[str, Any] = {"config": config}
+            try:
+                made = job.result()
+                row |= {
+                    "registers": made.registers,
+                    "spills": made.spills,
+                    "shared": made.shared,
+                    "compile_s": round(made.seconds, 2),
+                }
+                measured = device.measure(kernel, config, repeats)
+                row |= {"ms": round(measured.ms, 4), "noise": round(measured.noise, 4)}
+            except Failure as failure:
+                row["failed"] = f"{failure.kind}: {failure.why[-160:]}"
+            rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--shape", default="")
+    parser.add_argument("--launcher", default="forward")
+    parser.add_argument("--kernel")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    (cascade,) = load_cascades(read_source(args.file))
+    given = {k: int(v) for k, v in (x.split("=") for x in args.shape.split(",") if x)}
+    wrt = tuple(t.name for t in cascade.inputs if t.dtype == "float")
+    problem = pose(
+        cascade, args.launcher, sizes(with_start(cascade, "int"), USUAL, given), "bf16", wrt=wrt
+    )
+    assert problem is not None
+    kernel = args.kernel or problem.kernels[0].name
+    begin = time.perf_counter()
+    rows = measure(problem, kernel, args.workers, args.repeats)
+    right = sorted((r for r in rows if "ms" in r), key=lambda r: r["ms"])
+    print(f"{kernel}: {len(right)} of {len(rows)} ran, {time.perf_counter() - begin:.0f} s")
+    for row in right[:8]:
+        print(row, flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    given = {"program": cascade.name, "kernel": kernel, "extents": problem.extents}
+    lines = ",\n".join("  " + json.dumps(r) for r in rows)
+    head = json.dumps({"machine": machine(), **given})[1:-1]
+    args.out.write_text(f'{{{head},\n "rows": [\n{lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    main()
