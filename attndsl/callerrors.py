@@ -21,6 +21,8 @@ class CallError(TypeError, ValueError):
     | A0507 | an `assume` does not hold                                    |
     | A0508 | an integer division by zero                                  |
     | A0509 | machine code cannot be made on this machine                  |
+    | A0510 | no tile fits                                                 |
+    | A0520 | there is no GPU to tune on                                   |
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The command line: `attndsl compile | check | fmt | explain | verify`.
+"""The command line: `attndsl compile | check | fmt | explain | verify | tune`.
 
 Exit codes: 0 done, 1 the program has errors or did not verify, 2 the command line was wrong,
 3 a fault of the compiler itself. Results go to stdout, progress and diagnostics to stderr.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import io
-import json
 import os
 import re
 import shlex
@@ -23,18 +22,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attndsl.cli_parts import (
+    DTYPES,
+    extents_of,
+    file_argument,
+    files_argument,
+    json_option,
+    name_option,
+    print_json,
+)
+from attndsl.cli_tune import tune
+
 if TYPE_CHECKING:
     from attndsl.diagnostics import Diagnostic
 
 OK, FAILED, USAGE, INTERNAL = 0, 1, 2, 3
-
-DTYPES = ("fp16", "bf16", "fp32")
-
-_File = click.Path(exists=True, dir_okay=False, path_type=Path)
-_file = click.argument("file", type=_File)
-_files = click.argument("files", type=_File, nargs=-1, required=True)
-_name = click.option("--name", metavar="N", help="The attention to take, if FILE has several.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, for programs.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,8 +88,8 @@ def _targets(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
 
 
 @cli.command("compile", cls=_CompileCommand)
-@_file
-@_name
+@file_argument
+@name_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -120,7 +122,7 @@ def _targets(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
     help="Print what each step (or STEP) produced on stdout.",
 )
 @click.option("--stop-after", metavar="STEP", help="Stop when STEP is done.")
-@_json
+@json_option
 def compile_(
     file: Path,
     name: str | None,
@@ -158,7 +160,7 @@ def compile_(
         )
     _show(done.diagnostics)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "files": [str(path) for path in done.files],
                 "facts": done.facts,
@@ -177,8 +179,8 @@ def compile_(
 
 
 @cli.command()
-@_files
-@_json
+@files_argument
+@json_option
 def check(files: tuple[Path, ...], as_json: bool) -> int:
     """Check each FILE: syntax, ranks, types and domains. Nothing is compiled."""
     from attndsl import driver
@@ -193,7 +195,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> int:
             if not bad:
                 click.echo(f"{file}: {', '.join(c.name for c in result.cascades)}")
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     "file": str(file),
@@ -252,9 +254,9 @@ def fmt(files: tuple[Path, ...], check_only: bool, diff: bool) -> int:
 
 @cli.command()
 @click.argument("what", metavar="FILE|CODE")
-@_name
+@name_option
 @click.option("--backward", is_flag=True, help="The derived gradient cascade too.")
-@_json
+@json_option
 def explain(what: str, name: str | None, backward: bool, as_json: bool) -> int:
     """Tell what a program becomes, or what an error code means.
 
@@ -269,7 +271,7 @@ def explain(what: str, name: str | None, backward: bool, as_json: bool) -> int:
     from attndsl import driver
 
     if as_json:
-        _print_json(driver.explain_facts(Path(what), name, backward=backward))
+        print_json(driver.explain_facts(Path(what), name, backward=backward))
     else:
         click.echo(driver.explain(Path(what), name, backward=backward).rstrip("\n"))
     return OK
@@ -281,33 +283,22 @@ def _explain_code(code: str, as_json: bool) -> None:
     _known(code, tuple(CODES), "error code")
     entry = CODES[code]
     if as_json:
-        _print_json({"code": code, "title": entry.title, "explanation": entry.explanation})
+        print_json({"code": code, "title": entry.title, "explanation": entry.explanation})
     else:
         click.echo(f"{code}: {entry.title}\n\n{entry.explanation.strip()}")
 
 
-def _extents(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[str, int]:
-    """`i=100,j=256` -> {"i": 100, "j": 256}."""
-    extents: dict[str, int] = {}
-    for part in (text or "").replace(",", " ").split():
-        found = re.fullmatch(r"([A-Za-z_]\w*)=([1-9]\d*)", part)
-        if found is None:
-            raise click.BadParameter(f"`{part}` is not of the form i=128", ctx, param)
-        extents[found[1]] = int(found[2])
-    return extents
-
-
 @cli.command()
-@_file
-@_name
+@file_argument
+@name_option
 @click.option(
     "--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True, help="Repeat for more."
 )
 @click.option(
-    "--shape", "extents", metavar="i=N,j=N,…", callback=_extents, help="Extents of the indices."
+    "--shape", "extents", metavar="i=N,j=N,…", callback=extents_of, help="Extents of the indices."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random inputs.")
-@_json
+@json_option
 def verify(
     file: Path,
     name: str | None,
@@ -330,7 +321,7 @@ def verify(
     failed = [row for row in rows if not row.ok]
     if as_json:
         fields = ("what", "by", "dtype", "shape", "direction", "error", "budget", "ok")
-        _print_json([{f: getattr(row, f) for f in fields} for row in rows])
+        print_json([{f: getattr(row, f) for f in fields} for row in rows])
         return FAILED if failed else OK
     table(
         ("tensor", "kernels", "dtype", "shape", "direction", "error", "budget", ""),
@@ -350,6 +341,9 @@ def verify(
     )
     click.echo(f"{len(rows) - len(failed)} of {len(rows)} within budget", err=True)
     return FAILED if failed else OK
+
+
+cli.add_command(tune)
 
 
 # --- printing ------------------------------------------------------------------------------------
@@ -389,10 +383,6 @@ def _as_dict(diagnostic: Diagnostic) -> dict[str, Any]:
     }
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
 def _size(count: int) -> str:
     return f"{count} B" if count < 1000 else f"{count / 1000:.1f} kB"
 
@@ -429,7 +419,7 @@ def _report(error: Exception, args: Sequence[str]) -> int:
     if isinstance(error, DiagnosticError):
         _show(error.diagnostics)
         if "--json" in args:
-            _print_json({"diagnostics": [_as_dict(d) for d in error.diagnostics]})
+            print_json({"diagnostics": [_as_dict(d) for d in error.diagnostics]})
         return FAILED
     if isinstance(error, CallError):
         click.echo(str(error), err=True)

@@ -74,4 +74,11 @@ CALLS = [
         "smallest tiles fit the GPU, the kernel cannot run there; the message has the sums. Smaller head dims, or a "
         "narrower dtype, fit.",
     ),
+    ErrorInfo(
+        "A0520",
+        "no GPU to tune on",
+        "`attndsl tune` times kernels where they are to run. On a machine without a GPU, take what was found on "
+        "another: `attndsl tune --export FILE` there and `attndsl tune --import FILE` here, or a project's "
+        "attndsl-tuning.jsonl.",
+    ),
 ]

@@ -132,9 +132,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = [measure("causal", {}), measure("alibi", {"slope": torch.rand(2, device=DEVICE)})]
     for row in rows:
-        print(
-            "  ".join(f"{k} {v:.1f}" if isinstance(v, float) else str(v) for k, v in row.items())
-        )
+        print("  ".join(f"{k} {v:.1f}" if isinstance(v, float) else str(v) for k, v in row.items()))
     if args.out is not None:
         write(args.out, rows)
 

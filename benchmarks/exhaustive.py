@@ -54,7 +54,7 @@ def measure(problem: Problem, kernel: str, workers: int, repeats: int) -> list[d
     rows: list[dict[str, Any]] = []
     with (
         Processes(
-            problem,
+            [problem],
             capability=10 * major + minor,
             workers=workers,
             timeouts=Timeouts(compile=45.0),

@@ -15,7 +15,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from attndsl.cascade.bind import Number, eval_int
-from attndsl.cascade.nodes import Call, DType, Expr, Param, Position
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Compare,
+    DType,
+    Expr,
+    Logic,
+    Param,
+    Position,
+    Select,
+    Unary,
+)
 from attndsl.cascade.walk import rewrite, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.tile import Role
@@ -52,6 +63,8 @@ class Cost:
     exps: int
     moved: int
     visited: float | None
+    pointwise: int = 0
+    """Other operations on single values: additions, comparisons, selections, the steps of reductions."""
 
     @property
     def intensity(self) -> float:
@@ -81,8 +94,22 @@ def costs(
     ]
 
 
+def kernel_cost(
+    plan: t.Plan,
+    program: t.TileProgram,
+    extents: Mapping[str, int],
+    params: Mapping[str, Number],
+    itemsize: int,
+    blocks: Mapping[str, int],
+) -> Cost:
+    """The cost of one kernel with the tiles that `blocks` gives by axis: coarse ones visit more of what is masked."""
+    return _Kernel(plan, program, extents, params, itemsize, blocks).cost()
+
+
 # Tiles by which the ranges of a sweep are counted; what kernels take is of this order.
 BLOCK = 64
+# So many tiles stand for all where there are more: ranges change evenly from tile to tile.
+SAMPLES = 64
 # Functions that go to the special function unit.
 SPECIAL = frozenset(
     {"exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "sin", "cos"}
@@ -97,7 +124,9 @@ class _Kernel:
         extents: Mapping[str, int],
         params: Mapping[str, Number],
         itemsize: int,
+        blocks: Mapping[str, int] | None = None,
     ) -> None:
+        self.blocks = blocks or {}
         self.plan = plan
         self.program = program
         self.extents = extents
@@ -112,13 +141,14 @@ class _Kernel:
         p = self.program
         outer = math.prod(self.size(a.name) for a in p.of(Role.GRID))
         visited = self.visited() if p.sweep is not None else 1.0
-        flops = exps = 0.0
+        flops = exps = pointwise = 0.0
         for once, stmts, part in self.parts(1.0 if visited is None else visited):
             for s, times in _flat(stmts, {a.name: self.size(a.name) for a in p.axes}):
                 flops += outer * once * part * times * self.products(s)
                 exps += outer * once * part * times * self.specials(s)
+                pointwise += outer * once * part * times * self.operations(s)
         moved = sum(self.bytes(n) for n in dict.fromkeys((*p.reads, *p.writes)))
-        return Cost(p.name, round(flops), round(exps), moved, visited)
+        return Cost(p.name, round(flops), round(exps), moved, visited, round(pointwise))
 
     def parts(self, visited: float) -> Iterator[tuple[int, tuple[t.Stmt, ...], float]]:
         """Statements, how often a program runs them in loops, and which part of the stream they see."""
@@ -157,6 +187,17 @@ class _Kernel:
             case _:
                 return 0
 
+    def operations(self, s: t.Stmt) -> int:
+        match s:
+            case t.Compute(dims=dims, expr=e):
+                return self.points(dims) * sum(
+                    isinstance(n, Binary | Unary | Compare | Logic | Select) for n in walk(e)
+                )
+            case t.Fold(dims=dims, over=over):
+                return self.points((*dims, over))
+            case _:
+                return 0
+
     def dims(self, name: str) -> tuple[str, ...]:
         declared = (s for s, _ in _flat(self.program.prologue, {}) if isinstance(s, t.Declare))
         return next((s.dims for s in declared if s.name == name), ())
@@ -183,7 +224,7 @@ class _Kernel:
         env: dict[str, Number] = {**self.params, **{f"|{r}|": n for r, n in self.extents.items()}}
         for a in p.axes:
             env[a.name] = 0
-            env[f"%block {a.name}"] = BLOCK
+            env[f"%block {a.name}"] = self.blocks.get(a.name, BLOCK)
             env[f"%origin {a.name}"] = origin if a.role is Role.TILE else 0
         for s in p.prologue:
             if isinstance(s, t.Compute) and s.dtype is DType.INT and not s.dims:
@@ -218,7 +259,7 @@ class _Kernel:
         size = self.size(sweep.axis)
         tiles = self.program.of(Role.TILE)
         seen = 0
-        origins = range(0, self.size(tiles[0].name), BLOCK) if tiles else range(1)
+        origins = self.origins(tiles[0]) if tiles else range(1)
         for origin in origins:
             env = self.env(origin)
             for r in sweep.ranges:
@@ -227,6 +268,11 @@ class _Kernel:
                     return None
                 seen += max(0, min(int(hi), size) - int(lo))
         return seen / (len(origins) * size) if size else 0.0
+
+    def origins(self, axis: t.Axis) -> range:
+        """First positions of the tiles of an axis, or of some of them at even distances."""
+        size, block = self.size(axis.name), self.blocks.get(axis.name, BLOCK)
+        return range(0, size, block * max(1, -(-size // block) // SAMPLES))
 
     def loop_turns(self, loop: t.Loop) -> int:
         env = self.env(0)

@@ -9,6 +9,7 @@ the next request starts another, to which `opening` is said first. A child whose
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -75,7 +76,7 @@ class Child:
         self.close()
         package = str(Path(__file__).parents[2])
         path = os.pathsep.join(x for x in (package, os.environ.get("PYTHONPATH")) if x)
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self.starts += 1
         self._process = subprocess.Popen(
             [sys.executable, "-m", self.module],
@@ -112,10 +113,9 @@ class Child:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    try:
+                    # A request that a dead child never read is still in the pipe.
+                    with contextlib.suppress(OSError):
                         stream.close()
-                    except OSError:
-                        pass  # a request that a dead child never read
         if self._errors is not None:
             self._errors.close()
             self._errors = None
@@ -158,10 +158,9 @@ class Child:
         self._errors.seek(0)
         said = self._errors.read()[-2000:].decode(errors="replace").strip()
         self.close()
+        how = f"exit code {code}"
         if code is not None and code < 0:
             how = f"killed by {signal.Signals(-code).name}"
-        else:
-            how = f"exit code {code}"
         return ChildError("died", f"{how}; {said}" if said else how)
 
 

@@ -70,9 +70,7 @@ def compile_candidate(message: Message) -> Message:
 
     def only_compile(launch: Launch) -> None:
         if launch.kernel is getattr(fn, "kernel", None):
-            made.append(
-                fn.kernel.warmup(*launch.positional, grid=launch.grid, **launch.keyword)
-            )
+            made.append(fn.kernel.warmup(*launch.positional, grid=launch.grid, **launch.keyword))
 
     with intercepted(module, tuple(module.KERNELS), only_compile) as recorders:
         fn = recorders[kernel]

@@ -3,10 +3,10 @@
     {"attndsl tuning": 1}
     {"key": {"program": "f3f3…", "kernel": "causal-5d1c…", …}, "config": {"BLOCK_I": 128, …}, "ms": 0.412, …}
 
-A line for each entry, so that a file cut short loses what was cut and nothing more, and a project's file shows in a diff
-what changed. Writers take a lock, merge what they have into what is there, and replace the file in one step: a process
-that is killed leaves the old file or the new one, and two at once lose nothing of each other's. Lines that cannot be read
-are kept beside, never thrown away. A file of a later version is neither read nor written.
+A line for each entry, so that a file cut short loses what was cut and nothing more, and a diff of a project's file
+shows what changed. Writers take a lock, merge what they have into what is there, and replace the file in one step: a
+process that is killed leaves the old file or the new one, and two at once lose nothing of each other's. Lines that
+cannot be read are kept beside, never thrown away. A file of a later version is neither read nor written.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ def add(path: Path, entries: Iterable[Entry]) -> dict[Key, Entry]:
             _replace(path, text_of(together.values()))
             return together
     except filelock.Timeout:
-        raise DatabaseError(f"{path}: another process has held it for {LOCK_SECONDS:.0f} s") from None
+        raise DatabaseError(
+            f"{path}: another process has held it for {LOCK_SECONDS:.0f} s"
+        ) from None
 
 
 def _keep(path: Path, lines: list[str]) -> None:

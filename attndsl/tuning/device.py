@@ -1,8 +1,8 @@
 """Where candidates are compiled and run: child processes, or, in tests, something that pretends.
 
-    with Processes(problem, capability=90, workers=16) as device:
-        device.compile("causal", config)                  # Compiled(registers=203, spills=0, …); from any thread
-        device.measure("causal", config, repeats=10)      # Measured(ms=0.42, …); one at a time
+with Processes([forward, backward], capability=90, workers=16) as device:
+    device.compile("causal", config)                  # Compiled(registers=203, spills=0, …); from any thread
+    device.measure("causal", config, repeats=10)      # Measured(ms=0.42, …); one at a time
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 import queue
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from attndsl.tuning.child import Child, ChildError
-from attndsl.tuning.problem import Problem
+
+if TYPE_CHECKING:
+    from attndsl.tuning.problem import Problem
 
 Config: TypeAlias = Mapping[str, int]
 
 
 class Failure(Exception):
-    """A candidate is out. `kind`: `compiler` (it refused or crashed), `fault`, `hang`, `wrong` (results), `resources`."""
+    """A candidate is out. `kind`: `compiler` (refused, or crashed), `fault`, `hang`, `wrong` (results), `resources`."""
 
     def __init__(self, kind: str, why: str) -> None:
         self.kind = kind
@@ -89,29 +91,26 @@ class Processes:
 
     def __init__(
         self,
-        problem: Problem,
+        problems: Sequence[Problem],
         *,
         capability: int,
         workers: int,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        timeouts: Timeouts = Timeouts(),
         compiler: str = "attndsl.tuning.compiling",
         runner: str = "attndsl.tuning.measuring",
     ) -> None:
-        self.problem = problem
+        self.problems = {k.name: p for p in problems for k in p.kernels}
         self.capability = capability
         self.timeouts = timeouts
         self.folder = tempfile.TemporaryDirectory(prefix="attndsl-tuning-")
-        path = problem.save(Path(self.folder.name))
+        paths = [str(p.save(Path(self.folder.name))) for p in problems]
         self.compilers = [
             Child(compiler, {"do": "open"}, start_timeout=timeouts.start) for _ in range(workers)
         ]
         self.idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
         for child in self.compilers:
             self.idle.put(child)
-        self.runner = Child(
-            runner, {"do": "open", "problem": str(path)}, start_timeout=timeouts.start
-        )
-        self.tensors = problem.tensors()
+        self.runner = Child(runner, {"do": "open", "problems": paths}, start_timeout=timeouts.start)
 
     def __enter__(self) -> Processes:
         return self
@@ -127,7 +126,7 @@ class Processes:
 
     def compile(self, kernel: str, config: Config) -> Compiled:
         """Compile a candidate in a process that is free; waits for one."""
-        p = self.problem
+        p = self.problems[kernel]
         child = self.idle.get()
         try:
             made = child.ask(
@@ -137,7 +136,7 @@ class Processes:
                     "module": str(p.module),
                     "kernel": kernel,
                     "launcher": p.launcher,
-                    "tensors": self.tensors,
+                    "tensors": p.tensors(),
                     "extents": p.extents,
                     "params": p.params,
                     "config": dict(config),
@@ -156,6 +155,7 @@ class Processes:
         """Run a candidate: its results are compared, then it is timed."""
         message = {
             "do": "try",
+            "launcher": self.problems[kernel].launcher,
             "kernel": kernel,
             "config": dict(config),
             "repeats": repeats,

@@ -1,6 +1,6 @@
 """The keys of kernels in the database: equal where one configuration serves.
 
-    key_of(kernel, "f3f3a59f8b1cacc0", extents, dtypes={"Q": "bfloat16", …}, gpu="NVIDIA H100 80GB HBM3")
+key_of(kernel, "f3f3a59f8b1cacc0", extents, dtypes={"Q": "bfloat16", …}, gpu="NVIDIA H100 80GB HBM3")
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from attndsl.schedule.tile import Role
 from attndsl.tuning.database import Key
-from attndsl.tuning.problem import Kernel
+from attndsl.tuning.kernel import Kernel
 
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64"}
 

@@ -8,12 +8,12 @@ is timed, from outputs that are filled with NaN beforehand.
 
 from __future__ import annotations
 
+import math
 import pickle
 import statistics
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,15 +71,17 @@ class Bench:
         budget = {
             n: FACTOR * rms(rough[n], exact[n]) + unit * rms(exact[n]) for n in exact if n in rough
         }
-        return {n: exact[n] for n in budget}, budget
+        # Beside 16-bit results float32 is exact, and takes half the memory.
+        wide_enough = torch.float64 if self.dtype.itemsize > 2 else torch.float32
+        return {n: exact[n].to(wide_enough) for n in budget}, budget
 
     def run(self, config: dict[str, dict[str, int]]) -> dict[str, Tensor]:
         """The pass, its outputs poisoned beforehand."""
         p = self.problem
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # New memory is then filled with NaN.
             torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.utils.deterministic.fill_uninitialized_memory = True
             try:
                 made: dict[str, Tensor] = getattr(self.module, p.launcher)(
                     self.inputs, p.extents, p.params, config
@@ -136,36 +138,40 @@ class Bench:
 
 def rms(out: Tensor, exact: Tensor | None = None) -> float:
     """The root mean square of a tensor, or of its difference from the exact one; NaN if infinities disagree."""
-    wide = out.double()
+    if not out.numel():
+        return 0.0
     if exact is None:
-        finite = torch.isfinite(wide)
-        return float(torch.where(finite, wide, 0.0).square().mean().sqrt()) if wide.numel() else 0.0
-    # Equal infinities differ by nothing; unequal ones, and NaN, leave NaN or infinity behind.
-    gap = torch.where(wide == exact, 0.0, wide - exact)
-    return float(gap.square().mean().sqrt()) if gap.numel() else 0.0
+        wide = torch.where(torch.isfinite(out), out, 0.0)
+    else:
+        wide = out.to(exact.dtype)
+        # Equal infinities differ by nothing; unequal ones, and NaN, leave NaN or infinity behind.
+        wide = torch.where(wide == exact, 0.0, wide - exact)
+    norm = float(torch.linalg.vector_norm(wide, dtype=torch.float64))
+    return norm / math.sqrt(out.numel())
 
 
 class Session:
-    """The state of this process: at most one problem at a time."""
+    """The state of this process: the problems that are open, by launcher."""
 
     def __init__(self) -> None:
-        self.bench: Bench | None = None
+        self.benches: dict[str, Bench] = {}
 
     def handle(self, message: Message) -> Message:
-        """Open a problem, judge a candidate, or time it."""
+        """Open problems, judge a candidate, or time it."""
         match message["do"]:
             case "open":
-                self.bench = None
                 with torch.no_grad():
-                    self.bench = Bench(pickle.loads(Path(message["problem"]).read_bytes()))
+                    for path in message["problems"]:
+                        problem = pickle.loads(Path(path).read_bytes())
+                        self.benches[problem.launcher] = Bench(problem)
                 return {"open": True, "device": DEVICE}
             case "try":
-                assert self.bench is not None
+                bench = self.benches[message["launcher"]]
                 with torch.no_grad():
-                    judged = self.bench.candidate(message["kernel"], message["config"])
+                    judged = bench.candidate(message["kernel"], message["config"])
                     if judged["wrong"]:
                         return judged
-                    timed = self.bench.time(message["repeats"], message["limit_ms"])
+                    timed = bench.time(message["repeats"], message["limit_ms"])
                 return {**judged, **timed}
             case what:
                 raise ValueError(what)
@@ -173,5 +179,3 @@ class Session:
 
 if __name__ == "__main__":
     serve(Session().handle)
-
-

@@ -1,6 +1,6 @@
 """What is tuned: one pass of a program at one size, written down so that child processes need not plan it again.
 
-    pose(cascade, Way("forward", wrt=()), sizes, "bf16")   ->  Problem
+pose(cascade, Way("forward", wrt=()), sizes, "bf16")   ->  Problem
 """
 
 from __future__ import annotations
@@ -15,26 +15,16 @@ from typing import Any
 from attndsl.cascade.bind import Number
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.codegen.aot import kernel_table
-from attndsl.runtime.cache import cache_dir, store_module
+from attndsl.runtime.cache import store_module
 from attndsl.runtime.few import FewQueries
 from attndsl.runtime.stages import Passes, Stage, plan_passes
 from attndsl.runtime.starts import StartKind, with_start
-from attndsl.schedule.tile import Buffer, BufferKind, Plan, TileProgram
+from attndsl.schedule.tile import Buffer, TileProgram
 from attndsl.sizes import Sizes
+from attndsl.tuning.kernel import Kernel
 
 LONG = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """One kernel of a pass: its place in the generated module, its tile program, and what sizes depend on."""
-
-    name: str
-    launcher: str
-    plan: Plan
-    program: TileProgram
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +47,11 @@ class Problem:
         """Bytes of an element of the inputs."""
         return BYTES[self.dtype]
 
+    def floats(self) -> frozenset[str]:
+        """The tensors that have the inputs' type: float inputs, and what is made like them."""
+        own = {t.name for t in self.cascade.inputs if t.dtype is DType.FLOAT}
+        return frozenset(own) | self._like_outputs()
+
     def tensors(self) -> dict[str, list[Any]]:
         """What the launcher takes, by name: shape, dtype, strides."""
         plan = self.kernels[0].plan
@@ -75,8 +70,7 @@ class Problem:
             case DType.BOOL:
                 dtype = "bool"
             case DType.FLOAT:
-                own = b.kind is BufferKind.INPUT and b.name in {t.name for t in self.cascade.inputs}
-                like = own or b.like is not None or b.name in self._like_outputs()
+                like = b.like is not None or b.name in self.floats()
                 dtype = LONG[self.dtype] if like or self.dtype == "fp64" else "float32"
         return [shape, dtype, strides]
 
@@ -156,10 +150,3 @@ def pose(
         extents=extents,
         params=dict(sizes.params),
     )
-
-
-def scratch() -> Path:
-    """A folder for what children are told in files."""
-    folder = cache_dir() / "tuning-scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

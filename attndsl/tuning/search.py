@@ -47,12 +47,13 @@ class Outcome:
     """What was found for one kernel. `trials` are in the order in which they were tried."""
 
     kernel: str
+    untuned: Config | None = None
     trials: list[Trial] = field(default_factory=list)
 
     @property
     def first(self) -> Trial | None:
         """What would run without tuning."""
-        return self.trials[0] if self.trials else None
+        return next((t for t in self.trials if t.config == self.untuned), None)
 
     @property
     def best(self) -> Trial | None:
@@ -105,7 +106,7 @@ class Search:
         report: Report,
         clock: Callable[[], float],
     ) -> None:
-        self.outcomes = {k: Outcome(k) for k in candidates}
+        self.outcomes = {k: Outcome(k, next(iter(c), None)) for k, c in candidates.items()}
         self.queue = _interleaved(candidates)
         self.of = sum(len(c) for c in candidates.values())
         self.device = device
@@ -197,8 +198,10 @@ class Search:
     def fastest(self, outcome: Outcome, most: int) -> list[Trial]:
         """The fastest, and what would run without tuning: a gain is measured beside it."""
         right = sorted((t for t in outcome.trials if t.measured), key=lambda t: t.ms)
-        chosen = right[:most]
-        chosen += [t for t in outcome.trials[:1] if t.measured and t not in chosen]
+        chosen = [t for t in right[:most] if t.ms <= HOPELESS * right[0].ms]
+        first = outcome.first
+        if first is not None and first.measured is not None and first not in chosen:
+            chosen.append(first)
         return chosen
 
     def tell(self, trial: Trial) -> None:

@@ -1,4 +1,4 @@
-"""Where entries are looked for, nearest first: this process, the project's file, the user's cache, the shipped defaults.
+"""Where entries are looked for, nearest first: this process, the project's file, the user's, the shipped defaults.
 
     store().find(key)                 # the entry for these lengths, or for the nearest that are known
     store().add(entries)              # into the user's cache; on trouble they are kept in this process, with a warning

@@ -1,0 +1,161 @@
+"""Tuning a program: pose its problems, search, and say what was found.
+
+found = tune(cascade, sizes, "bf16", machine, seconds=30)
+store().add(f.entry for f in found if f.entry)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from attndsl import __version__
+from attndsl.cascade.domains import START, resolve_start
+from attndsl.cascade.nodes import Cascade, DType
+from attndsl.runtime.starts import with_start
+from attndsl.sizes import USUAL, Sizes, sizes
+from attndsl.tuning.database import Entry, now
+from attndsl.tuning.device import Config, Device, Processes
+from attndsl.tuning.kernel import Kernel
+from attndsl.tuning.keys import key_of
+from attndsl.tuning.machine import Machine
+from attndsl.tuning.problem import LONG, Problem, hash_of, pose
+from attndsl.tuning.search import Outcome, Report, search
+from attndsl.tuning.space import Space, default, explore
+
+# A gain within this many standard errors is noise: the default stays.
+SURE = 2.0
+
+
+class Opened(Protocol):
+    """Something that makes a device for problems, to be closed after use."""
+
+    def __call__(
+        self, problems: Sequence[Problem], *, capability: int, workers: int
+    ) -> AbstractContextManager[Device]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What tuning found for one kernel: its space, what was tried, and the entry to keep, if any was right."""
+
+    kernel: Kernel
+    space: Space
+    outcome: Outcome
+    entry: Entry | None
+    """The default's configuration where none was faster beyond noise."""
+
+
+def tune(
+    cascade: Cascade,
+    at: Sizes,
+    dtype: str,
+    machine: Machine,
+    *,
+    seconds: float,
+    backward: bool = True,
+    triton: str = "",
+    workers: int | None = None,
+    open_device: Opened = Processes,
+    report: Report = lambda event: None,
+) -> list[Found]:
+    """Search for every kernel that a call of these sizes launches, and its backward pass.
+
+    Raises: DiagnosticError where no schedule is legal; ChildError if the GPU's process cannot even start.
+    """
+    problems = posed(cascade, at, dtype, machine, backward)
+    spaces = {
+        k.name: explore(k, p.extents, p.params, p.itemsize, machine)
+        for p in problems
+        for k in p.kernels
+    }
+    firsts = {
+        k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.kernels
+    }
+    wanted: Mapping[str, Sequence[Config]] = {k: s.configs(firsts[k]) for k, s in spaces.items()}
+    count = workers or os.cpu_count() or 1
+    with open_device(problems, capability=machine.capability, workers=count) as device:
+        outcomes = search(wanted, device, seconds=seconds, workers=count, report=report)
+    hash_ = hash_of(cascade)
+    return [
+        Found(
+            k,
+            spaces[k.name],
+            outcomes[k.name],
+            entry_for(k, p, hash_, machine, outcomes[k.name], triton),
+        )
+        for p in problems
+        for k in p.kernels
+    ]
+
+
+def posed(
+    cascade: Cascade, at: Sizes, dtype: str, machine: Machine, backward: bool
+) -> list[Problem]:
+    """The passes that a call of these sizes runs: forward, split where queries are few, and backward."""
+    wrt = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT) if backward else ()
+    out: list[Problem] = []
+    count = machine.multiprocessors
+    few = pose(cascade, "forward_split", at, dtype, wrt=wrt, multiprocessors=count)
+    forward = few or pose(cascade, "forward", at, dtype, wrt=wrt)
+    assert forward is not None
+    out.append(forward)
+    if backward:
+        behind = pose(cascade, "backward", at, dtype, wrt=wrt)
+        out += [] if behind is None else [behind]
+    return out
+
+
+def sizes_at(cascade: Cascade, given: Mapping[str, int]) -> Sizes:
+    """Sizes of a language model's layer, with what is given; where queries are fewer than keys, they are the last.
+
+    Raises: CallError if what is given does not fit the program.
+    """
+    shifted = with_start(cascade, "int")
+    found = sizes(shifted, USUAL, given)
+    if START not in found.params:
+        return found
+    from attndsl.cascade.bind import bind
+
+    shapes = found.shapes
+    plain = {n: v for n, v in found.params.items() if n != START}
+    binding = bind(cascade, shapes, plain)
+    shifts = resolve_start(cascade, binding, "end")
+    return replace(found, params={**plain, START: next(iter(shifts.values()), 0)})
+
+
+def entry_for(
+    kernel: Kernel,
+    problem: Problem,
+    program: str,
+    machine: Machine,
+    outcome: Outcome,
+    triton: str,
+) -> Entry | None:
+    """What to keep of a search: the best, or the default where that is as fast; None if none was right."""
+    best, first = outcome.best, outcome.first
+    if best is None or best.measured is None:
+        return None
+    chosen = best
+    if first is not None and first.measured is not None and first is not best:
+        noise = SURE * (best.measured.noise + first.measured.noise)
+        if first.ms < best.ms * (1 + noise):
+            chosen = first
+    dtypes = dict.fromkeys(problem.floats(), LONG[problem.dtype])
+    return Entry(
+        key=key_of(kernel, program, problem.extents, dtypes, machine.name),
+        config=dict(chosen.config),
+        ms=round(chosen.ms, 5),
+        default_ms=round(first.ms, 5) if first is not None and first.measured else 0.0,
+        triton=triton,
+        when=now(),
+        more={"tried": len(outcome.trials), "attndsl": __version__},
+    )
+
+
+def entries(found: Iterable[Found]) -> list[Entry]:
+    """What there is to keep."""
+    return [f.entry for f in found if f.entry is not None]

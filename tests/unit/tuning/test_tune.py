@@ -1,0 +1,193 @@
+"""Tuning a program, from its text to entries; on a device that pretends, and once by Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attndsl.frontend import load_cascades
+from attndsl.frontend.reading import read_source
+from attndsl.sizes import TRIAL, sizes
+from attndsl.tuning.device import Failure, Processes
+from attndsl.tuning.keys import bucket, key_of, power
+from attndsl.tuning.machine import MACHINES
+from attndsl.tuning.problem import hash_of, pose
+from attndsl.tuning.tune import Found, entries, posed, sizes_at, tune
+from tests.unit.tuning.pretending import Pretended
+
+ROOT = Path(__file__).parents[3]
+H100 = MACHINES["H100"]
+
+
+def cascade(name: str = "causal"):
+    return load_cascades(read_source(ROOT / "examples" / f"{name}.attn"))[0]
+
+
+def run(device: Pretended, name: str = "causal", **given: int) -> list[Found]:
+    c = cascade(name)
+    return tune(
+        c,
+        sizes_at(c, given),
+        "bf16",
+        H100,
+        seconds=60,
+        triton="3.6.0",
+        workers=2,
+        open_device=lambda problems, **more: device,
+    )
+
+
+def by_rows(config):
+    return 1.0 + abs(config.get("BLOCK_I", 0) - 128) / 100 + config["num_stages"] / 50
+
+
+def test_every_kernel_of_both_passes_gets_an_entry() -> None:
+    found = run(Pretended(by_rows))
+    assert [f.kernel.name for f in found] == [
+        "causal",
+        "causal_backward_D_dQ",
+        "causal_backward_dK_dV",
+    ]
+    for f in found:
+        assert f.entry is not None
+        assert f.entry.config["BLOCK_I"] == 128
+        assert f.entry.config["num_stages"] == 1
+        assert f.entry.ms <= f.entry.default_ms
+        assert f.entry.key.program == hash_of(cascade())
+        assert f.entry.key.gpu == "H100"
+        assert f.entry.more["tried"] == len(f.outcome.trials)
+
+
+def test_a_gain_within_the_noise_keeps_the_default() -> None:
+    (forward, *_) = run(Pretended(lambda c: 1.0 - c["num_stages"] / 1000, jitter=0.05))
+    first = forward.outcome.first
+    assert first is not None
+    assert forward.entry is not None
+    assert dict(forward.entry.config) == dict(first.config)
+
+
+def test_a_kernel_with_no_right_candidate_gets_none() -> None:
+    def faults(config):
+        return ("wrong", "all of them")
+
+    found = run(Pretended(by_rows, faults))
+    assert entries(found) == []
+
+
+def test_few_queries_tune_the_split_pass() -> None:
+    found = run(Pretended(lambda c: 1.0), "gqa", i=1, j=8192)
+    names = [f.kernel.name for f in found]
+    assert names[:2] == ["gqa_slices", "gqa_merge"]
+
+
+def test_the_last_queries_stand_at_the_end() -> None:
+    assert sizes_at(cascade(), {"i": 16, "j": 64}).params["start"] == 48
+    assert sizes_at(cascade(), {"i": 64, "j": 64}).params["start"] == 0
+    assert "start" not in sizes_at(cascade("full"), {"i": 16, "j": 64}).params
+
+
+# --- keys ---
+
+
+def keys(name: str = "causal", wrt: tuple[str, ...] = (), dtype: str = "bf16", **given: int):
+    c = cascade(name)
+    p = pose(c, "forward", sizes_at(c, given), dtype, wrt=wrt)
+    assert p is not None
+    kinds = dict.fromkeys(p.floats(), {"bf16": "bfloat16", "fp32": "float32"}[dtype])
+    return key_of(p.kernels[0], hash_of(c), p.extents, kinds, "H100")
+
+
+def test_a_key_holds_lengths_by_power_of_two() -> None:
+    assert keys(h=16).bucket == "programs=64 i=4096 j=4096"
+    assert keys(h=16, i=3000, j=4001) == keys(h=16)
+    assert keys(b=8, h=8) == keys(h=16)
+    assert keys(h=16, i=2048) != keys(h=16)
+    assert keys(h=16, e=64) != keys(h=16)
+    assert keys(dtype="fp32") != keys()
+    assert [power(n) for n in (0, 1, 2, 3, 4, 5)] == [1, 1, 2, 4, 4, 8]
+
+
+def test_training_and_inference_share_an_entry_where_tiles_depend_on_the_same() -> None:
+    assert keys(wrt=("Q", "K", "V")) == keys()
+
+
+def test_a_slope_in_another_type_is_no_other_key() -> None:
+    c = cascade("alibi")
+    p = pose(c, "forward", sizes_at(c, {}), "bf16")
+    assert p is not None
+    one, two = (
+        key_of(
+            p.kernels[0],
+            "h",
+            p.extents,
+            {"Q": "bfloat16", "K": "bfloat16", "V": "bfloat16", "slope": slope},
+            "H100",
+        )
+        for slope in ("float32", "bfloat16")
+    )
+    assert one == two
+    assert one.dtypes == "bf16"
+    assert bucket(p.kernels[0], p.extents) == "programs=128 i=4096 j=4096"
+
+
+# --- real processes ---
+
+
+def test_a_candidate_compiles_without_a_gpu() -> None:
+    c = cascade()
+    problems = posed(c, sizes_at(c, {"h": 16}), "bf16", H100, backward=True)
+    good = {"BLOCK_I": 64, "BLOCK_J": 64, "num_warps": 4, "num_stages": 2}
+    with Processes(problems, capability=90, workers=1) as device:
+        made = device.compile("causal", good)
+        assert 64 <= made.registers <= 255
+        assert made.spills == 0
+        assert made.shared > 2 * 64 * 128 * 2
+        with pytest.raises(Failure, match=r"BLOCK_J|power of 2|shape") as caught:
+            device.compile("causal", {**good, "BLOCK_J": 48})
+        assert caught.value.kind == "compiler"
+
+
+MEASURED = """
+from attndsl.tuning.device import Failure, Processes
+from tests.unit.tuning.test_tune import small
+problems = small()
+with Processes(problems, capability=90, workers=1) as device:
+    good = {"BLOCK_I": 32, "BLOCK_J": 32, "num_warps": 4, "num_stages": 1}
+    for kernel in ("causal", "causal_backward_D_dQ"):
+        assert len(device.measure(kernel, good, 3).times) == 3
+    # Sabotaged: the same names, another program's arithmetic.
+    problems[0].module.write_text(problems[0].module.read_text().replace("tl.exp2(", "1.01 * tl.exp2("))
+    device.runner.close()
+    try:
+        device.measure("causal", good, 3)
+    except Failure as failure:
+        assert failure.kind == "wrong", failure
+        assert "allowed" in failure.why
+    else:
+        raise AssertionError("wrong results went unnoticed")
+"""
+
+
+def small():
+    """Both passes, at a size for the interpreter."""
+    from attndsl.runtime.starts import with_start
+
+    c = cascade()
+    at = sizes(with_start(c, "int"), TRIAL, {"h": 1, "e": 16, "f": 16})
+    return posed(c, at, "fp32", H100, backward=True)
+
+
+def test_results_are_compared_before_anything_is_timed(tmp_path: Path) -> None:
+    env = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "ATTNDSL_CACHE_DIR": str(tmp_path),
+    }
+    done = subprocess.run([sys.executable, "-c", MEASURED], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
