@@ -91,9 +91,14 @@ _PER_LN2 = Polynomial.of([Monomial.of(Fraction(1), [(Call("log", (Const(2),)), F
 
 
 def scaling(
-    cascade: Cascade, tensor: str, fixed: frozenset[str] = frozenset()
+    cascade: Cascade,
+    tensor: str,
+    fixed: frozenset[str] = frozenset(),
+    kind: Kind = Kind.ADD,
 ) -> dict[str, Scaling]:
     """The scaling of every body tensor under a shift of `tensor` (which itself is `ADD 1`).
+
+    With `kind=MUL`, `tensor` is multiplied by `exp(d)` instead: the shift of its logarithm.
 
     The pivot is opaque: how `tensor` is computed does not matter. Tensors in `fixed` are held
     constant: those that are known not to be seen by any output, whatever they depend on.
@@ -102,7 +107,7 @@ def scaling(
     for d in cascade.body:
         if d.tensor == tensor:
             at = tuple(Index(i) for i in d.indices)
-            env[tensor] = Scaling(Kind.ADD, Polynomial.constant(1), at, d.indices)
+            env[tensor] = Scaling(kind, Polynomial.constant(1), at, d.indices)
         elif d.tensor in fixed:
             env[d.tensor] = replace(INV, indices=d.indices)
         else:

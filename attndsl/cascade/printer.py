@@ -30,7 +30,7 @@ from attndsl.cascade.nodes import (
     TensorDecl,
     Unary,
 )
-from attndsl.cascade.walk import free
+from attndsl.cascade.walk import free, rewrite
 from attndsl.internal import InternalError
 
 # Python's ladder; a child is put into parentheses where it binds less tightly than its place asks for.
@@ -162,6 +162,18 @@ def print_cascade(c: Cascade) -> str:
     lines += _aligned([_definition(d, _Printer(batch, plain)) for d in c.body])
     body = "".join(f"  {line}\n" for line in lines)
     return f"attention {c.name}({header}) -> {outputs} {{\n{body}}}\n"
+
+
+def print_part(e: Expr, c: Cascade) -> str:
+    """An expression of the body as `print_cascade` shows it; lone positions in subscripts are local indices there."""
+
+    def local(n: Expr) -> Expr | None:
+        if not isinstance(n, Read):
+            return None
+        subs = tuple(Index(s.name) if isinstance(s, Position) else s for s in n.subs)
+        return Read(n.tensor, subs)
+
+    return _Printer(frozenset(c.batch), _plain_axes(c)).text(rewrite(e, local), _SELECT)
 
 
 def print_define(d: Define, c: Cascade) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.cascade.invariance import Kind as Shift
 from attndsl.cascade.invariance import Scaling
 from attndsl.cascade.nodes import (
     Cascade,
@@ -90,7 +91,7 @@ class Kernel(ABC):
         # States, and what they stand on.
         self.states: dict[tuple[object, ...], State] = {}
         self.standing: dict[str, str] = {}  # values that stand for states in `before_step`
-        self.shifts: dict[str, dict[str, Scaling]] = {}  # how tensors scale, by pivot
+        self.shifts: dict[tuple[str, Shift], dict[str, Scaling]] = {}  # how tensors scale, by pivot
         self.root: tuple[str, tuple[Expr, ...], Expr | None] | None = None
         self.rooted: set[bool] = set()
         # Of each state and streamed store, for the stream's ranges.

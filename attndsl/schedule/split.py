@@ -223,6 +223,7 @@ def _merge_kernel(
     """The states of all slices, combined in order, and the results."""
     body = b.loop_body[SPLIT]
     loaded: dict[str, str] = {}
+    factors = any(p.factor for s in slices.states.values() for p in s.pivots)
     for key, s in slices.states.items():
         for a in s.dims:
             b.axes.setdefault(a, slices.axes[a])
@@ -236,25 +237,27 @@ def _merge_kernel(
         loaded[state] = part
         mine = State(state, s.reduce, s.dims, None, s.pivots)
         dims = frozenset(s.dims)
-        if op is not Reduction.SUM:
+        if op is not Reduction.SUM or (factors and not s.pivots):
             new = b.names.fresh(f"{state}_new")
             body.append(t.Compute(new, s.dims, DType.FLOAT, merged(op, Val(state), Val(part))))
             mine.new = X(Val(new), dims, frozenset({RUNNING}))
             b.commits.append(t.Assign(state, Val(new)))
         b.states[key] = mine
     for mine in b.states.values():
-        if mine.reduce.op is not Reduction.SUM:
+        if mine.new is not None:
             continue
         mine_x: Expr = Val(mine.name)
         part_x: Expr = Val(loaded[mine.name])
-        for pivot, k in mine.pivots:
-            new_x = finite(b, b.read(pivot, False), pivot.tensor)
-            here = correction_factor(b, pivot, k)
+        for pivot in mine.pivots:
+            new_x = b.read(pivot.read, False)
+            if not pivot.factor:
+                new_x = finite(b, new_x, pivot.read.tensor)
+            here = correction_factor(b, pivot)
             mine_x = Binary("*", mine_x, here.expr)
             b.standing.update(loaded)
-            there = b.bind(before_step(b, pivot), pivot.tensor + "_part")
+            there = b.bind(before_step(b, pivot.read), pivot.read.tensor + "_part")
             b.standing.clear()
-            part_x = Binary("*", part_x, ratio(b, there, new_x, k).expr)
+            part_x = Binary("*", part_x, ratio(b, there, new_x, pivot).expr)
         b.commits.append(t.Assign(mine.name, Binary("+", mine_x, part_x)))
     stores = [store_target(b, b.defs[x], _at(b.defs[x], b.ranks, p)) for x in outputs]
     zero = b.value(X(Const(0), dtype=DType.INT), "first")

@@ -67,9 +67,24 @@ def value_of(kernel: Kernel, s: State, d: Define, final: bool) -> X:
     """A state's last value, or its running one."""
     if final:
         return X(Val(s.name), frozenset(s.dims), frozenset({FINAL}))
+    if s.new is None and s.reduce.op is Reduction.SUM:
+        keep_running(kernel, s)
     if s.new is None:
         raise Needs(d.tensor, f"`{d.tensor}` must be known before it is used in the same sweep")
     return s.new
+
+
+def keep_running(kernel: Kernel, s: State) -> None:
+    """Name a sum's value after each step, for other terms of the same step; the state takes it at the end.
+
+    rewrite:  Z = Z + fold(x)   ->   Z_new = Z + fold(x); …; Z = Z_new
+    """
+    for n, stmt in enumerate(kernel.sweep):
+        if isinstance(stmt, t.Assign) and stmt.name == s.name:
+            new = kernel.names.fresh(s.name + "_new")
+            kernel.sweep[n] = t.Compute(new, s.dims, DType.FLOAT, stmt.expr)
+            s.new = X(Val(new), frozenset(s.dims), frozenset({RUNNING}))
+            kernel.commits.append(t.Assign(s.name, Val(new)))
 
 
 def stream_of(kernel: Kernel, index: str) -> str:

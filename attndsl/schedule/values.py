@@ -50,9 +50,22 @@ class MaskStmt:
 SweepStmt: TypeAlias = t.Stmt | MaskStmt
 
 
+@dataclass(frozen=True, slots=True)
+class Pivot:
+    """A running value that the terms of a sum depend on.
+
+    Where it moves by `d`, they are multiplied by `exp(k*d)`; a `factor` that is multiplied by `c` multiplies them by
+    `c**k`.
+    """
+
+    read: Read
+    k: Expr
+    factor: bool = False
+
+
 @dataclass(slots=True)
 class State:
-    """One running reduction. Its terms scale by `exp(k * pivot)` for each of its `pivots`.
+    """One running reduction, with what its terms depend on.
 
     `new` is the value after the current step, where other terms may use it.
     """
@@ -61,7 +74,7 @@ class State:
     reduce: Reduce
     dims: tuple[str, ...]
     new: X | None = None
-    pivots: list[tuple[Read, float]] = field(default_factory=list)
+    pivots: list[Pivot] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -102,130 +102,14 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_i",
         "len_j",
         "start",
-    ],
-)
-def softplus_reweighted_Z(
-    Q_ptr,
-    K_ptr,
-    Z_ptr,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_i: tl.int32,
-    len_j: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i; sweeps j.
-
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
-    Z_ptr  Z[b, h, i], residual
-    BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-
-    # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
-    in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    Z_base = Z_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    Z_base += tl.cast(i0, tl.int64)
-
-    # --- prologue ---
-    Z = tl.full([BLOCK_I], 0.0, ACC)
-    # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    mask_p = i + start
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
-        j = j0 + offs_j
-        # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
-        P = softplus(S_1)
-        Z_tile = tl.sum(P, 1)
-        Z = Z + Z_tile
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
-        j = j0 + offs_j
-        # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
-        P = softplus(S_1)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        P_m = tl.where(mask, P, 0.0)
-        Z_tile = tl.sum(P_m, 1)
-        Z = Z + Z_tile
-
-    # --- epilogue ---
-    # softplus_reweighted.attn:6  Z[i]   = sum[j](P[i,j])
-    tl.store(Z_base + offs_i, Z, mask=in_i)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_b",
-        "len_h",
-        "len_i",
-        "len_j",
-        "start",
         "p",
     ],
 )
-def softplus_reweighted_O_part_O(
+def softplus_reweighted(
     Q_ptr,
     K_ptr,
-    Z_ptr,
     V_ptr,
+    Z_ptr,
     O_part_ptr,
     O_ptr,
     stride_Q_b: tl.int64,
@@ -259,8 +143,8 @@ def softplus_reweighted_O_part_O(
 
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
-    Z_ptr  Z[b, h, i], residual
     V_ptr  V[b, h, j, f], input
+    Z_ptr  Z[b, h, i], residual
     O_part_ptr  O_part[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
     BLOCK_I  points of i in a tile
@@ -289,13 +173,13 @@ def softplus_reweighted_O_part_O(
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_i = i < len_i
     in_e = within(e, E, E_PAD)
-    Z_base = Z_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    Z_base += tl.cast(i0, tl.int64)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
+    Z_base = Z_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Z_base += tl.cast(i0, tl.int64)
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     O_part_base += tl.cast(i0, tl.int64)
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
@@ -303,14 +187,13 @@ def softplus_reweighted_O_part_O(
     O_offs = offs_i[:, None] * F + f[None, :]
 
     # --- prologue ---
-    O_part = tl.full([BLOCK_I], 0.0, ACC)
+    Z = tl.full([BLOCK_I], 0.0, ACC)
     # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    W_p = i + start + 1
-    # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
-    z = tl.load(Z_base + offs_i, mask=in_i, other=0.0)
     mask_p = i + start
+    O_part = tl.full([BLOCK_I], 0.0, ACC)
+    W_p = i + start + 1
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -330,15 +213,19 @@ def softplus_reweighted_O_part_O(
         S_1 = S * S_p
         # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
         P = softplus(S_1)
-        W_p_1 = safe_div(W_p.to(ACC)[:, None] * P, z.to(ACC)[:, None])
+        Z_tile = tl.sum(P, 1)
+        Z_new = Z + Z_tile
+        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC)))
+        W_p_1 = safe_div(W_p.to(ACC)[:, None] * P, Z_new[:, None])
         # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
         W = power(W_p_1, p.to(ACC))
         O_part_tile = tl.sum(W, 1)
-        O_part = O_part + O_part_tile
+        O_part = O_part * alpha + O_part_tile
         # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_1 = dot(W.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(W.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        Z = Z_new
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
@@ -351,21 +238,29 @@ def softplus_reweighted_O_part_O(
         S_1 = S * S_p
         # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
         P = softplus(S_1)
-        W_p_1 = safe_div(W_p.to(ACC)[:, None] * P, z.to(ACC)[:, None])
-        # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
-        W = power(W_p_1, p.to(ACC))
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        P_m = tl.where(mask, P, 0.0)
+        Z_tile = tl.sum(P_m, 1)
+        Z_new = Z + Z_tile
+        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC)))
+        W_p_1 = safe_div(W_p.to(ACC)[:, None] * P, Z_new[:, None])
+        # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
+        W = power(W_p_1, p.to(ACC))
         W_m = tl.where(mask, W, 0.0)
         O_part_tile = tl.sum(W_m, 1)
-        O_part = O_part + O_part_tile
+        O_part = O_part * alpha + O_part_tile
         # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(W_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(W_m.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        Z = Z_new
 
     # --- epilogue ---
     O = safe_div(O_1, O_part[:, None])
+    # softplus_reweighted.attn:6  Z[i]   = sum[j](P[i,j])
+    tl.store(Z_base + offs_i, Z, mask=in_i)
+    # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
     tl.store(O_part_base + offs_i, O_part, mask=in_i)
     tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
 
@@ -973,47 +868,7 @@ def softplus_reweighted_backward_dK_dV(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "softplus_reweighted_Z": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": "j",
-            "pads": {
-                "e": "e",
-            },
-            "resident": (("i", "e"),),
-            "streamed": (("j", "e"),),
-            "carried": (("i",),),
-            "pairs": (("i", "j"),),
-            "data": ("Q", "K"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Z_ptr", "pointer_acc", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "softplus_reweighted_O_part_O": {
+    "softplus_reweighted": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1023,8 +878,8 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "e"),),
             "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i",), ("i", "f")),
-            "pairs": (("i", "j"),),
+            "carried": (("i",), ("i",), ("i", "f")),
+            "pairs": (("i", "j"), ("i", "j")),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1032,8 +887,8 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
-            ("Z_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
+            ("Z_ptr", "pointer_acc", ""),
             ("O_part_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
             ("stride_Q_b", "stride_wide", ""),
@@ -1407,43 +1262,15 @@ def forward(inputs, extents, params, config=None):
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("softplus_reweighted_Z", extents, inputs, config)
+    cfg = configure("softplus_reweighted", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    softplus_reweighted_Z[grid](
+    softplus_reweighted[grid](
         Q,
         K,
-        Z,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        len_b,
-        len_h,
-        len_i,
-        len_j,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("softplus_reweighted_O_part_O", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    softplus_reweighted_O_part_O[grid](
-        Q,
-        K,
-        Z,
         V,
+        Z,
         O_part,
         O,
         launch_stride(Q, 0),
