@@ -21,10 +21,15 @@ SCHEDULES = [
     ErrorInfo(
         "A0402",
         "a root to be found",
-        "`solve`, and the normalizers made of it (`sparsemax`, `entmax15`), need every score of a row again at each "
-        "step of the search. The schedules here have no form for such a search.",
-        HEAD + "  O[i,f] = sparsemax[j](S[i,j]) * V[j,f]\n}",
-        HEAD + "  O[i,f] = softmax[j](S[i,j]) * V[j,f]\n}",
+        "A root (`solve`, and what is made of it: `sparsemax`, `entmax15`) has a kernel that sweeps over the keys once "
+        "for each step of the search. Both sides of the equation must be known after one sweep: a sum that needs "
+        "another sum of the unknown first would take two.",
+        HEAD + "  M[i] = max[j](S[i,j])\n"
+        "  t[i] = solve[x : M[i] - 1 <= x <= M[i]](sum[j](relu(S[i,j] - x - sum[j](relu(S[i,j] - x)))) == 1)\n"
+        "  O[i,f] = relu(S[i,j] - t[i]) * V[j,f]\n}",
+        HEAD + "  M[i] = max[j](S[i,j])\n"
+        "  t[i] = solve[x : M[i] - 1 <= x <= M[i]](sum[j](relu(S[i,j] - x)) == 1)\n"
+        "  O[i,f] = relu(S[i,j] - t[i]) * V[j,f]\n}",
     ),
     ErrorInfo(
         "A0403",

@@ -66,6 +66,19 @@ def leaves(
     return list(_Walk(d, active, None, domains, fresh).go(d.expr, Leaf(_NOWHERE, Monomial())))
 
 
+def slope_by(d: Define, e: Expr, unknown: str, fresh: Callable[[str], str]) -> Expr | None:
+    """The derivative of an expression in `d` by the unknown of an equation; None where it has none.
+
+    requires: domains are explicit, so that reductions say themselves where they range.
+    """
+    walk_ = _Walk(d, frozenset(), unknown, {}, fresh)
+    total: Expr | None = None
+    for leaf in walk_.go(e, Leaf(_NOWHERE, Monomial())):
+        part = summed(leaf)
+        total = part if total is None else _b("+", total, part)
+    return total
+
+
 def singular(e: Expr) -> frozenset[str]:
     """Tensors at whose zeros a derivative in `e` would be infinite: below roots, logarithms, small powers."""
     out: frozenset[str] = frozenset()

@@ -12,8 +12,9 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeGuard
 
-from attndsl.cascade.nodes import Binary, Call, Const, Expr, Unary
+from attndsl.cascade.nodes import Binary, Call, Compare, Const, Expr, Select, Unary
 
 Powers = tuple[tuple[Expr, Fraction], ...]
 
@@ -34,7 +35,8 @@ class Monomial:
         total: dict[Expr, Fraction] = {}
         for base, power in powers:
             total[base] = total.get(base, Fraction(0)) + power
-        kept = [(b, p) for b, p in total.items() if p != 0]
+        positive = {b.args[0] for b, p in total.items() if _is_relu(b) and p > 0}
+        kept = [(b, p) for b, p in total.items() if p != 0 and _step_of(b) not in positive]
         return Monomial(coeff, tuple(sorted(kept, key=lambda bp: repr(bp[0]))) if coeff else ())
 
     def __mul__(self, other: Monomial) -> Monomial:
@@ -60,6 +62,19 @@ class Monomial:
         for base, power in self.powers:
             out *= raised(monomial(fn(base)), power)
         return out
+
+
+def _is_relu(e: Expr) -> TypeGuard[Call]:
+    return isinstance(e, Call) and e.fn == "relu"
+
+
+def _step_of(e: Expr) -> Expr | None:
+    """`x`, where `e` is 1 if x > 0 else 0: beside a relu of `x`, a factor that changes nothing."""
+    match e:
+        case Select(Compare(">", x, Const(0)), Const(1), Const(0)):
+            return x
+        case _:
+            return None
 
 
 def raised(m: Monomial, power: Fraction) -> Monomial:

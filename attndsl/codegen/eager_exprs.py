@@ -32,7 +32,7 @@ from attndsl.cascade.nodes import (
     Solve,
     Unary,
 )
-from attndsl.schedule.tile import Block, Origin, Val
+from attndsl.schedule.tile import Block, Epsilon, Origin, Val
 
 # Precedence of Python's operators, as far as they are printed; 100 is an atom.
 ATOM, POWER, UNARY, PRODUCT, SUM, BITAND, BITOR, COMPARE, NOT, AND, OR, IFELSE = (
@@ -133,7 +133,7 @@ HOST: dict[str, str] = {
 KEEPS_INTEGERS = frozenset({"abs", "sign", "relu", "floor", "ceil"})
 
 
-def show(e: Expr | Val | Block | Origin, scope: Scope) -> Text:
+def show(e: Expr | Val | Block | Origin | Epsilon, scope: Scope) -> Text:
     """Print one expression."""
     match e:
         case Val(name=name):
@@ -150,6 +150,8 @@ def show(e: Expr | Val | Block | Origin, scope: Scope) -> Text:
             return Text(scope.block(axis), DType.INT)
         case Origin(axis=axis):
             return Text(scope.origin(axis), DType.INT)
+        case Epsilon():
+            return Text("torch.finfo(acc).eps", DType.FLOAT)
         case Unary(op=op, arg=arg):
             return _unary(op, _parts((arg,), scope)[0])
         case Binary(op=op, left=left, right=right):
@@ -228,7 +230,9 @@ def _constant(value: float | int | bool) -> Text:
                     if value > 0
                     else Text("-math.inf", DType.FLOAT, prec=UNARY)
                 )
-            return Text(repr(value), DType.FLOAT, prec=ATOM if value >= 0 else UNARY)
+            return Text(
+                repr(value).replace("e+", "e"), DType.FLOAT, prec=ATOM if value >= 0 else UNARY
+            )
 
 
 def _joined(texts: list[Text], scope: Scope) -> tuple[list[Text], DType, tuple[str, ...], bool]:

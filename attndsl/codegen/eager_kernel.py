@@ -252,6 +252,11 @@ class _Printer:
         p = self.program
         self.statements(p.prologue)
         depth = self.depth
+        if p.rounds is not None:
+            self.emit(f"for _ in range({p.rounds.count}):")
+            self.depth += 1
+            self.statements(p.rounds.prologue)
+        turn = self.depth
         for loop in p.loops:
             lo, hi = self.bound(loop.lo), self.bound(loop.hi)
             self.emit(f"for {self.names.of('loop', loop.axis, loop.axis)} in range({lo}, {hi}):")
@@ -270,6 +275,12 @@ class _Printer:
                 self.tile_head(axis, lo, f"min({hi}, {extent})", inner)
                 self.lines.extend(inner)
                 self.depth = outer
+        if p.rounds is not None:
+            self.depth = turn
+            self.statements(p.rounds.epilogue)
+            going = self.values[p.rounds.going]
+            self.emit(f"if not {going.code if going.host else f'bool({going.code}.any())'}:")
+            self.emit("    break")
         self.depth = depth
         self.statements(p.epilogue)
 

@@ -22,7 +22,7 @@ from attndsl.schedule.tile import (
 )
 
 # Fields that name a value, beside `Val` leaves.
-_USES = ("left", "right", "src", "value", "scale", "guard", "lo", "hi")
+_USES = ("left", "right", "src", "value", "scale", "guard", "lo", "hi", "going")
 
 
 def live(program: TileProgram) -> TileProgram:
@@ -73,8 +73,14 @@ def _without(program: TileProgram, used: set[str]) -> TileProgram:
     if sweep is not None:
         ranges = tuple(r for r in map(tiles, sweep.ranges) if r.body)
         sweep = Sweep(sweep.axis, ranges) if ranges else None
+    rounds = program.rounds
+    if rounds is not None:
+        rounds = dataclasses.replace(
+            rounds, prologue=body(rounds.prologue), epilogue=body(rounds.epilogue)
+        )
     return dataclasses.replace(
         program,
+        rounds=rounds,
         prologue=body(program.prologue),
         loops=tuple(loop(x) for x in program.loops),
         sweep=sweep,

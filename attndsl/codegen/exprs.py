@@ -29,7 +29,7 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
-from attndsl.schedule.tile import Block, Origin, Val
+from attndsl.schedule.tile import Block, Epsilon, Origin, Val
 
 WIDTH = 76  # of an expression; statements add a name and an indent to it, and a line has 100
 
@@ -57,7 +57,7 @@ class Text:
 class Symbols(Protocol):
     """What the leaves of an expression are called in the kernel at hand."""
 
-    def leaf(self, e: Val | Param | Extent | Position | Block | Origin) -> Text: ...
+    def leaf(self, e: Val | Param | Extent | Position | Block | Origin | Epsilon) -> Text: ...
 
     def order(self, dims: frozenset[str]) -> tuple[str, ...]:
         """Axes in the order of the tile program."""
@@ -97,7 +97,7 @@ class ExpressionPrinter:
         self._symbols = symbols
         self._safe = False
 
-    def print(self, e: Expr | Val | Block | Origin, safe: bool = False) -> Text:
+    def print(self, e: Expr | Val | Block | Origin | Epsilon, safe: bool = False) -> Text:
         """The text of `e`; with `safe`, 0/0 is 0."""
         outer, self._safe = self._safe, safe
         try:
@@ -206,11 +206,11 @@ class ExpressionPrinter:
 
     # --- nodes ---------------------------------------------------------------------------------------------------
 
-    def _print(self, e: Expr | Val | Block | Origin) -> Text:
+    def _print(self, e: Expr | Val | Block | Origin | Epsilon) -> Text:
         match e:
             case Const():
                 return self._const(e.value)
-            case Val() | Param() | Extent() | Position() | Block() | Origin():
+            case Val() | Param() | Extent() | Position() | Block() | Origin() | Epsilon():
                 return self._symbols.leaf(e)
             case Unary(op="-"):
                 arg = self._print(e.arg)
@@ -261,7 +261,13 @@ class ExpressionPrinter:
             )
         if math.isinf(value) or math.isnan(value):
             return Text(f'float("{value}")', (), DType.FLOAT, static=True)
-        return Text(repr(value), (), DType.FLOAT, SIGN if value < 0 else ATOM, static=True)
+        return Text(
+            repr(value).replace("e+", "e"),
+            (),
+            DType.FLOAT,
+            SIGN if value < 0 else ATOM,
+            static=True,
+        )
 
     def _select(self, e: Select) -> Text:
         cond = self.value(self.cast(self._print(e.cond), DType.BOOL))

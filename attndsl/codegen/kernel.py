@@ -19,6 +19,7 @@ from attndsl.schedule.tile import (
     Compute,
     Declare,
     Dot,
+    Epsilon,
     Fold,
     For,
     Load,
@@ -49,10 +50,14 @@ def statements(program: TileProgram) -> Iterable[Stmt]:
                 yield from inside(s.body)
 
     yield from inside(program.prologue)
+    if program.rounds is not None:
+        yield from inside(program.rounds.prologue)
     for loop in program.loops:
         yield from inside(loop.prologue)
     for r in program.sweep.ranges if program.sweep else ():
         yield from inside(r.body)
+    if program.rounds is not None:
+        yield from inside(program.rounds.epilogue)
     yield from inside(program.epilogue)
 
 
@@ -240,7 +245,7 @@ class KernelPrinter:
 
     # --- Symbols: what expressions ask for -----------------------------------------------------------------------
 
-    def leaf(self, e: Val | Param | Extent | Position | Block | Origin) -> Text:
+    def leaf(self, e: Val | Param | Extent | Position | Block | Origin | Epsilon) -> Text:
         match e:
             case Val():
                 return self._values[e.name].text
@@ -258,6 +263,8 @@ class KernelPrinter:
                 return Text(self.blocks[e.axis], (), DType.INT, static=True, natural=True)
             case Origin():
                 return Text(self._origins[e.axis], (), DType.INT, natural=True)
+            case Epsilon():
+                return Text(f"{self.use('epsilon')}(ACC)", (), DType.FLOAT)
 
     def order(self, dims: frozenset[str]) -> tuple[str, ...]:
         return tuple(a.name for a in self.program.axes if a.name in dims)
@@ -311,7 +318,7 @@ class KernelPrinter:
         self._body(self.program.prologue)
         prologue = self._lines
         self._lines = []
-        self._sweep()
+        self._rounds()
         sweep = self._lines
         self._lines = []
         self._body(self.program.epilogue)
@@ -372,6 +379,28 @@ class KernelPrinter:
                     self._top.append(f"{name} = tl.cast({name}, ACC)")
                 case DType.BOOL:
                     self._top.append(f"{name} = {name} != 0")
+
+    def _rounds(self) -> None:
+        """The loops and the sweep, once or as often as a search takes."""
+        rounds = self.program.rounds
+        if rounds is None:
+            self._sweep()
+            return
+        turn, going = self.names.fresh("round"), self._name(rounds.going)
+        self._emit(f"{turn} = 0")
+        self._emit(f"{going} = {turn} == 0")
+        self._emit(f"while {going} & ({turn} < {rounds.count}):")
+        self._indent += 1
+        self._masks.append({})
+        self._body(rounds.prologue)
+        self._sweep()
+        self._line = None
+        self._emit("# The round's end.")
+        self._values[rounds.going] = _Value(Text(going, (), DType.BOOL))
+        self._body(rounds.epilogue)
+        self._emit(f"{turn} += 1")
+        self._masks.pop()
+        self._indent -= 1
 
     def _sweep(self) -> None:
         sweep = self.program.sweep

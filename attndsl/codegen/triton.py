@@ -342,6 +342,8 @@ def _unswept(program: TileProgram) -> Iterator[Stmt]:
     yield from program.prologue
     for loop in program.loops:
         yield from loop.prologue
+    if program.rounds is not None:
+        yield from program.rounds.epilogue
     yield from program.epilogue
 
 

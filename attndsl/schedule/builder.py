@@ -15,12 +15,14 @@ from attndsl.cascade.nodes import (
     Expr,
     Extent,
     Index,
+    Local,
     Logic,
     Param,
     Position,
     Read,
     Reduce,
     Select,
+    Solve,
     Unary,
 )
 from attndsl.cascade.walk import walk
@@ -38,6 +40,7 @@ from attndsl.schedule.pointwise import (
     nearly_equal,
 )
 from attndsl.schedule.products import small_reduce
+from attndsl.schedule.search import search
 from attndsl.schedule.states import reduction_state
 from attndsl.schedule.tile import Role, Val
 from attndsl.schedule.values import (
@@ -107,6 +110,14 @@ class Builder(Kernel):
         if d.init is not None:
             raise Refused("A0401", f"`{e.tensor}` is a recurrence", d.span)
         subs = tuple(Position(s.name) if isinstance(s, Index) else s for s in e.subs)
+        if isinstance(d.expr, Local):
+            if self.guess is None:
+                raise Refused("A0402", f"`{d.tensor}` is read outside of its equation", d.span)
+            return self.guess
+        if isinstance(d.expr, Solve):
+            if self.search != d.tensor:
+                raise Needs(d.tensor, f"`{d.tensor}` is a root, found before what it is used in")
+            return search(self, d, subs)
         if is_large(d.expr, self.ranks):
             return reduction_state(self, d, subs, final)
         if self.stream is not None and computed_elsewhere(self, d, subs):

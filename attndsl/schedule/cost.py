@@ -155,6 +155,10 @@ class _Kernel:
         p = self.program
         yield 1, p.prologue, 1.0
         turns = 1
+        if p.rounds is not None:
+            turns = p.rounds.count
+            yield turns, p.rounds.prologue, 1.0
+            yield turns, p.rounds.epilogue, 1.0
         for loop in p.loops:
             turns *= self.turns[loop.axis]
             yield turns, loop.prologue, 1.0

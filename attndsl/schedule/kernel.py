@@ -31,6 +31,7 @@ from attndsl.schedule.forms import inline, is_large
 from attndsl.schedule.tile import Axis, Role, Val
 from attndsl.schedule.values import (
     FINAL,
+    ROUND,
     RUNNING,
     STREAMED,
     MaskStmt,
@@ -51,7 +52,8 @@ class Kernel(ABC):
 
     `axes` are fixed beforehand, but for the FULL and POINT axes found on the way. `available` names body tensors that
     earlier kernels left in memory; `rows` the sequence ranks for which a kernel keeps rows: row statistics are computed
-    there. `may_root`: scores may be masked once, at their root, instead of term by term.
+    there. `may_root`: scores may be masked once, at their root, instead of term by term. `search`: the root that this
+    kernel finds, in rounds.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Kernel(ABC):
         available: frozenset[str],
         rows: frozenset[str],
         may_root: bool = True,
+        search: str | None = None,
     ) -> None:
         self.cascade = cascade
         self.ranks = ranks
@@ -69,6 +72,7 @@ class Kernel(ABC):
         self.available = available
         self.rows = rows
         self.may_root = may_root
+        self.search = search
         self.defs: dict[str, Define] = {d.tensor: d for d in cascade.body}
         self.inputs = {i.name: i for i in cascade.inputs}
         self.stream = next((a.name for a in axes if a.role is Role.STREAM), None)
@@ -87,6 +91,9 @@ class Kernel(ABC):
         self.sweep: list[SweepStmt] = []
         self.commits: list[t.Stmt] = []
         self.epilogue: list[t.Stmt] = []
+        self.round: list[t.Stmt] = []  # before each round of a search
+        self.rounds: t.Rounds | None = None
+        self.guess: X | None = None
         self.points: list[tuple[str, list[t.Stmt]]] = []
         # States, and what they stand on.
         self.states: dict[tuple[object, ...], State] = {}
@@ -203,6 +210,8 @@ class Kernel(ABC):
         for axis in reversed(self.loop_body):
             if axis in on:
                 return self.loop_body[axis]
+        if ROUND in on:
+            return self.round
         return self.prologue
 
     def bind(self, x: X, name: str, span: Span | None = None) -> X:

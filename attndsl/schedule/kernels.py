@@ -38,7 +38,7 @@ def build_kernel(
 
     Raises: Needs, if a tensor must be known before; Refused, if there is no such kernel.
     """
-    tiles, grid, loops, stream = key
+    tiles, grid, loops, stream, root = key
     if len(tiles) > 2:
         spans = (c.define(x).span for x in members)
         kept = ", ".join(f"`{r}`" for r in tiles)
@@ -57,7 +57,7 @@ def build_kernel(
     defs = {d.tensor: d for d in c.body}
     members = sorted(members, key=lambda m: len(cone(defs, m, done)))
     for may_root in (True, False):
-        b = Builder(c, ranks, list(axes), done, rows, may_root)
+        b = Builder(c, ranks, list(axes), done, rows, may_root, root)
         stores: list[t.Stmt] = [
             store_target(b, b.defs[m], _tiles_at(b, m, tile_names)) for m in members
         ]
@@ -126,6 +126,7 @@ def finish_kernel(
         sweep,
         (*b.epilogue, *stores),
         order,
+        b.rounds,
     )
 
 

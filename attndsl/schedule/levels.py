@@ -13,6 +13,7 @@ from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import (
     Define,
     Reduce,
+    Solve,
 )
 from attndsl.cascade.walk import reads
 from attndsl.schedule.forms import is_large
@@ -25,6 +26,8 @@ class Key(NamedTuple):
     grid: tuple[str, ...]
     loops: tuple[str, ...]
     stream: str | None
+    root: str | None = None
+    """The root that the kernel finds: it walks in rounds, and shares them with nothing."""
 
 
 def target_key(
@@ -40,20 +43,21 @@ def target_key(
         )
     )
     tiles = tuple(of.get(i, i) for i in ranks.sequence(d.indices))
+    root = x if isinstance(d.expr, Solve) else None
     found = _reductions(defs, x, ranks, stop)
     if not found:
-        return Key(tiles, grid, (), None)
+        return Key(tiles, grid, (), None, root)
     loops = tuple(of.get(i, i) for i in found[0].indices if ranks.kind(i) is Kind.BATCH)
     stream = next((of.get(i, i) for i in ranks.sequence(found[0].indices)), None)
-    return Key(tiles, grid, loops, stream)
+    return Key(tiles, grid, loops, stream, root)
 
 
 def join(keys: dict[str, Key]) -> dict[str, Key]:
     """Row maps that stream nothing go with a kernel that keeps the same rows."""
     out = dict(keys)
-    streaming = [k for k in keys.values() if k.stream and not k.loops]
+    streaming = [k for k in keys.values() if k.stream and not k.loops and not k.root]
     for x, key in keys.items():
-        if key.stream is None and not key.loops and len(key.tiles) == 1:
+        if key.stream is None and not key.loops and not key.root and len(key.tiles) == 1:
             out[x] = next((k for k in streaming if k[:2] == key[:2]), key)
     return out
 

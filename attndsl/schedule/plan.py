@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from attndsl.analysis.ranks import Kind
-from attndsl.cascade.nodes import Cascade, Define
+from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.kernels import build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, target_key
@@ -115,6 +115,11 @@ def _learn(state: Planning, defs: dict[str, Define], need: Needs, members: list[
     Raises: Refused, if it already was.
     """
     tensor = need.tensor
+    roots = frozenset(x for x, d in defs.items() if isinstance(d.expr, Solve))
+    inside = {tensor, *cone(defs, tensor, roots)} - roots
+    if tensor not in roots and any(isinstance(defs[x].expr, Local) for x in inside):
+        why = f"a sum of the unknown stands inside another: each step of the search for `{tensor}` takes two sweeps"
+        raise Refused("A0402", why, defs[tensor].span)
     known = tensor in state.targets
     state.targets.setdefault(tensor)
     before = set(state.apart)

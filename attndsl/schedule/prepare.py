@@ -21,6 +21,7 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.walk import rewrite
 from attndsl.schedule.forms import in_order, is_large, is_scatter
 from attndsl.schedule.normal import normalize
+from attndsl.schedule.roots import split_roots
 from attndsl.schedule.scatter import Scattered, split_scatters
 from attndsl.schedule.tile import HostSum
 
@@ -40,7 +41,7 @@ def prepare(
 ) -> Prepared:
     """Make domains explicit, classify ranks, name the large reductions, cut sums over everything into rows."""
     ranks = classify(cascade, known)
-    c = normalize(explicit_domains(as_declared(cascade)), ranks)
+    c = normalize(split_roots(explicit_domains(as_declared(cascade))), ranks)
     order = row_order or tuple(
         dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
     )

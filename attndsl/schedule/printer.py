@@ -22,6 +22,8 @@ def text_of(e: Expr) -> str:
                 return Param(f"BLOCK_{axis}")
             case t.Origin(axis):
                 return Param(f"{axis}0")
+            case t.Epsilon():
+                return Param("EPSILON")
             case _:
                 return None
 
@@ -84,6 +86,10 @@ def print_program(p: t.TileProgram) -> str:
     ]
     for s in p.prologue:
         lines += _stmt(s, "    ")
+    if p.rounds is not None:
+        lines.append(f"  rounds, at most {p.rounds.count}, while {p.rounds.going}")
+        for s in p.rounds.prologue:
+            lines += _stmt(s, "    ")
     for loop in p.loops:
         lines.append(f"  loop {loop.axis} in [{loop.lo}, {loop.hi})")
         for s in loop.prologue:
@@ -94,6 +100,10 @@ def print_program(p: t.TileProgram) -> str:
             lines.append(f"  sweep {p.sweep.axis} in [{r.lo}, {r.hi}) {kind}")
             for s in r.body:
                 lines += _stmt(s, "    ")
+    if p.rounds is not None:
+        lines.append("  after each round")
+        for s in p.rounds.epilogue:
+            lines += _stmt(s, "    ")
     lines.append("  epilogue")
     for s in p.epilogue:
         lines += _stmt(s, "    ")

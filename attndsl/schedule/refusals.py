@@ -12,7 +12,7 @@ from attndsl.source import Span
 
 WAYS_OUT = {
     "A0401": "write the state as a sum over earlier positions, with the decay between the two as a factor",
-    "A0402": "use a normalizer in closed form, such as `softmax` or `softplus_l1`",
+    "A0402": "write the equation with one sum of the unknown, or use a normalizer in closed form, such as `softmax`",
     "A0403": "reduce one sequence at a time, through a definition that keeps the others' result small",
     "A0404": "give the sum a definition over one sequence, or make it a difference of two running sums; "
     "declare indices that stay apart, such as heads, as `batch`",

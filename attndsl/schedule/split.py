@@ -72,7 +72,7 @@ def plan_split(
     streams = {k.stream for k in keys} - {None}
     if len({k[:2] for k in keys}) != 1 or len(streams) != 1:
         return None
-    tiles, grid, _, _ = next(iter(keys))
+    tiles, grid, *_ = next(iter(keys))
     (stream,) = streams
     if len(tiles) != 1 or stream is None or tiles[0] == stream:
         return None

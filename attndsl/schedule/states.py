@@ -21,9 +21,10 @@ from attndsl.schedule import tile as t
 from attndsl.schedule.corrections import pivots_of
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.loops import solve_loops
-from attndsl.schedule.masks import masked, root_of
+from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.products import fold
+from attndsl.schedule.roots import guess_of
 from attndsl.schedule.sums import sum_state
 from attndsl.schedule.tile import Role, Val
 from attndsl.schedule.values import (
@@ -45,6 +46,8 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
     key = ("state", d.tensor, subs)
     if key in kernel.states:
         return value_of(kernel, kernel.states[key], d, final)
+    if kernel.search is not None and not in_equation(kernel, d):
+        raise Needs(d.tensor, f"`{d.tensor}` stays the same in all rounds of `{kernel.search}`")
     seq = kernel.ranks.sequence(e.indices)
     if len(seq) > 1:
         what = ", ".join(f"`{s}`" for s in seq)
@@ -61,6 +64,12 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
         raise Refused("A0404", why, d.span)
     kernel.states[key] = make_state(kernel, d, subs)
     return value_of(kernel, kernel.states[key], d, final)
+
+
+def in_equation(kernel: Kernel, d: Define) -> bool:
+    """Whether a tensor depends on the guess of this kernel's search."""
+    assert kernel.search is not None
+    return reaches(kernel, d, guess_of(kernel.search))
 
 
 def value_of(kernel: Kernel, s: State, d: Define, final: bool) -> X:

@@ -2,7 +2,8 @@
 
     Plan      ::= buffers step*                            a whole pass (forward or backward), in launch order
     step      ::= TileProgram | HostSum | HostScale
-    TileProgram ::= axes prologue* Loop* sweep? epilogue*
+    TileProgram ::= axes prologue* Rounds? Loop* sweep? epilogue*
+    Rounds    ::= count prologue* epilogue*                 around the loops and the sweep: a search
     Sweep     ::= axis Range*                               a Range has bounds and its own body: masked or unmasked
     Stmt      ::= Compute v = Expr | Load v = tensor[Expr*] | Dot v = a . b | Fold v = op(a, axis)
                 | Declare v = Expr | Assign v = Expr | AccDot v = v * scale + a . b
@@ -12,9 +13,9 @@
 Values are named and assigned once, except those made by `Declare` (the state and other accumulators), which `Assign`,
 `AccDot` and a `For` update in place. A value has `dims`, the tile axes it spans, always in the order of
 `TileProgram.axes`; a value without dims is a scalar of the program (of one grid point). Pointwise expressions are
-cascade expressions over `Val`, `Const`, `Param`, `Extent`, `Position(axis)`, `Block` and `Origin`: no `Read`, `Reduce`,
-`Index` or `Solve` is left. Expressions broadcast by axis name; the dims of an expression are the union of its
-operands'.
+cascade expressions over `Val`, `Const`, `Param`, `Extent`, `Position(axis)`, `Block`, `Origin` and `Epsilon`: no
+`Read`, `Reduce`, `Index` or `Solve` is left. Expressions broadcast by axis name; the dims of an expression are the
+union of its operands'.
 
 Everything is decided here: what is carried and how it is corrected, which products are matrix products, what is
 hoisted, where masks and bounds checks stand. A template only places it, a dialect only spells it.
@@ -72,6 +73,11 @@ class Origin(Leaf):
     """The position of the first point of the current tile of a TILE or STREAM axis; a scalar integer."""
 
     axis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Epsilon(Leaf):
+    """The distance from 1 to the next number of the arithmetic's type."""
 
 
 # --- statements ----------------------------------------------------------------------------------------------------
@@ -259,6 +265,21 @@ class Loop(Node):
     prologue: tuple[Stmt, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Rounds(Node):
+    """A search: the loops and the sweep run at most `count` times, while `going` holds for some row.
+
+    `prologue` runs before each round, `epilogue` after it. Whatever passes from a round to the next is declared in the
+    program's prologue; `going` is a boolean scalar that the epilogue computes. A dialect that runs many programs as one
+    may go on while `going` holds in any: a round more changes nothing that is settled.
+    """
+
+    count: int
+    going: str
+    prologue: tuple[Stmt, ...]
+    epilogue: tuple[Stmt, ...]
+
+
 class BufferKind(StrEnum):
     INPUT = "input"
     OUTPUT = "output"
@@ -286,8 +307,9 @@ class Buffer(Node):
 class TileProgram(Node):
     """One kernel.
 
-    `prologue` runs once, then the loops and the sweep, then `epilogue`. `reads` and `writes` are the buffers, in the
-    order of the kernel's arguments; `params` the scalar parameters and `extents` the ranks whose extents are passed.
+    `prologue` runs once, then the loops and the sweep (in `rounds`, where there are any), then `epilogue`. `reads` and
+    `writes` are the buffers, in the order of the kernel's arguments; `params` the scalar parameters and `extents` the
+    ranks whose extents are passed.
     `order` says in which order tiles are launched: "reverse" starts with the last (the longest, under a causal domain).
     """
 
@@ -301,6 +323,7 @@ class TileProgram(Node):
     sweep: Sweep | None
     epilogue: tuple[Stmt, ...]
     order: str = "forward"
+    rounds: Rounds | None = None
 
     def axis(self, name: str) -> Axis:
         return next(a for a in self.axes if a.name == name)

@@ -12,6 +12,7 @@ from attndsl.schedule import tile as t
 STREAMED = "%stream"  # the current tile of the stream
 RUNNING = "%running"  # a state as it stands in the sweep
 FINAL = "%final"  # a state after the sweep
+ROUND = "%round"  # the guess of a search, which stands during a round
 
 # Shapes of nodes, for `Kernel.combine` to fill.
 _ANY = Const(0)

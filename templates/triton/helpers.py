@@ -95,6 +95,15 @@ def floor_mod_float(a, b):
 
 
 @triton.jit
+def epsilon(ACC: tl.constexpr):
+    """The distance from 1 to the next number."""
+    if ACC.primitive_bitwidth == 64:
+        return 2.220446049250313e-16
+    else:
+        return 1.1920928955078125e-07
+
+
+@triton.jit
 def square(x):
     """`x ** 2`."""
     return x * x

@@ -25,9 +25,6 @@ TILES = {"i": 16, "j": 16, "m": 16}
 UNSCHEDULED = {
     "block_max",
     "deltanet",
-    "entmax",
-    "entmax15",
-    "entmax_alpha",
     "gated_delta",
     "gla_recurrent",
     "hgrn2",
@@ -38,7 +35,6 @@ UNSCHEDULED = {
     "rwkv7",
     "selective",
     "simplicial2",
-    "sparsemax",
     "stick_breaking",
     "talking_heads",
     "two_sweeps",

@@ -15,7 +15,7 @@ import torch
 
 import attndsl
 from attndsl.testing import assert_close_to_reference
-from tests.examples.references import SOFTMAX_CASES
+from tests.examples.references import CASES, SOFTMAX_CASES
 
 pytestmark = pytest.mark.gpu
 
@@ -48,6 +48,15 @@ def test_program(name: str, dtype: str, shape: str) -> None:
     inputs, params, start = inputs_of(name, DTYPES[dtype], shape)
     op = op_of(SOFTMAX_CASES[name].example)
     errors = assert_close_to_reference(op, inputs, params=params, start=start, backward=True)
+    assert errors
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sparsemax", "entmax15", "entmax_alpha"])
+def test_roots(name: str, dtype: str) -> None:
+    inputs, params = CASES[name].make(0, DTYPES[dtype], "cuda", i=257, j=257, e=64, f=64)
+    op = op_of(CASES[name].example)
+    errors = assert_close_to_reference(op, inputs, params=params, start="end", backward=True)
     assert errors
 
 

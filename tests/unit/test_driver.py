@@ -30,7 +30,8 @@ SPARSE = """\
 attention sparse(Q[b,i,e], K[b,j,e], V[b,j,f], unused[b]) -> O[b,i,f] {
   batch b
   S[i,j] = Q[i,e] * K[j,e]
-  O[i,f] = sparsemax[j](S[i,j]) * V[j,f]
+  t[i] = solve[x : 0 <= x <= 1](sum[j](relu(S[i,j] - sum[j](relu(S[i,j] - x)))) == 1)
+  O[i,f] = relu(S[i,j] - t[i]) * V[j,f]
 }
 """
 

@@ -27,8 +27,9 @@ FORWARD = {
     ),
     "a root": (
         "A0402",
-        "solve",
-        QKV.format("O[b,i,f]", "", "O[i,f] = sparsemax[j](S[i,j]) * V[j,f]"),
+        "two sweeps",
+        "attention t(Q[b,i,e], K[b,j,e]) -> O[b,i] {\n  batch b\n  S[i,j] = Q[i,e] * K[j,e]\n"
+        "  O[i] = solve[x : 0 <= x <= 1](sum[j](abs(S[i,j] - x * max[j](S[i,j] - x))) == 1)   where i < 4\n}",
     ),
     "two sequences streamed at once": (
         "A0403",

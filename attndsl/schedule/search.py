@@ -1,0 +1,194 @@
+"""The kernel of a root: rounds of one sweep each, until the guess of every row stands.
+
+Each round knows the equation's two sides and their slope at the guess, and keeps a bracket around the root. The next
+guess comes from a power law through this round and the last, `side = c * (x - a)**p`, which is exact where all scores
+of a row are equal and is Newton's step in the first round. Where it would leave the bracket, or its steps do not
+shrink, the bracket is halved. A row is settled when its step is so small that the next one could not be seen.
+
+source: Newton's method inside a bracket: Press et al., Numerical Recipes, section 9.4
+"""
+
+from __future__ import annotations
+
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Compare,
+    Const,
+    Define,
+    DType,
+    Expr,
+    Logic,
+    Read,
+    Reduction,
+    Select,
+    Solve,
+    Unary,
+)
+from attndsl.schedule import tile as t
+from attndsl.schedule.kernel import Kernel
+from attndsl.schedule.masks import reaches
+from attndsl.schedule.outcomes import Refused
+from attndsl.schedule.products import fold
+from attndsl.schedule.roots import guess_of, slope_of
+from attndsl.schedule.tile import Epsilon, Val
+from attndsl.schedule.values import FINAL, ROUND, X
+
+ZERO, ONE, TWO = Const(0.0), Const(1.0), Const(2.0)
+LARGEST = Const(3.0e38)  # about what float32 holds: bounds beyond it are infinite
+# The state of a row: the guess and its bracket, the last guess and the last ratio side / slope, the last two steps, and
+# whether the difference of the sides falls (1) or rises (-1).
+STATE = ("x", "lo", "hi", "old", "ratio", "step", "step2", "sign")
+
+
+def search(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> X:
+    """Find a root, row by row; its value after the rounds.
+
+    Raises: Needs, for what must be known beforehand; Refused, if the equation has no row of its own.
+    """
+    assert isinstance(d.expr, Solve)
+    return _Search(kernel, d, d.expr, subs).run()
+
+
+class _Search:
+    def __init__(self, kernel: Kernel, d: Define, e: Solve, subs: tuple[Expr, ...]) -> None:
+        self.kernel = kernel
+        self.d = d
+        self.e = e
+        self.subs = subs
+        self.dims: frozenset[str] = frozenset().union(*(kernel.dims_of(s) for s in subs))
+        self.names = {v: kernel.names.fresh(f"{d.tensor}_{v}") for v in STATE}
+
+    def run(self) -> X:
+        k = self.kernel
+        lo, hi = self.part(self.e.lo), self.part(self.e.hi)
+        finite = (Compare("<=", Call("abs", (v.expr,)), LARGEST) for v in (lo, hi))
+        solvable = k.names.fresh(f"{self.d.tensor}_solvable")
+        both = Logic("and", tuple(finite))
+        k.prologue.append(t.Compute(solvable, k.order(self.dims), DType.BOOL, both))
+        first = {"x": lo.expr, "old": lo.expr, "lo": lo.expr, "hi": hi.expr}
+        for v, name in self.names.items():
+            start = Select(Val(solvable), first[v], ZERO) if v in first else ZERO
+            k.prologue.append(t.Declare(name, k.order(self.dims), DType.FLOAT, start))
+        k.guess = X(self.at("x"), self.dims, frozenset({ROUND}))
+        left, right = self.part(self.e.equation.left), self.part(self.e.equation.right)
+        slope = slope_of(self.d.tensor)
+        steep = self.part(Read(slope, self.subs)) if slope in k.defs else None
+        for s in k.states.values():
+            k.round.insert(0, t.Assign(s.name, Const(s.reduce.op.identity)))
+        going = self.turn(Val(solvable), left, right, steep)
+        k.rounds = t.Rounds(self.e.iters, going, tuple(k.round), tuple(k.epilogue))
+        k.round.clear()
+        k.epilogue.clear()
+        found = Select(Val(solvable), self.at("x"), lo.expr)
+        return k.bind(X(found, self.dims, frozenset({FINAL})), self.d.tensor)
+
+    def part(self, e: Expr) -> X:
+        """A bound, or a side of the equation after a round's sweep."""
+        assert isinstance(e, Read)
+        x = self.kernel.read(Read(e.tensor, self.subs), True)
+        if not x.dims <= self.dims:
+            raise Refused("A0402", f"`{self.d.tensor}` has more equations than rows", self.d.span)
+        return self.kernel.bind(x, e.tensor)
+
+    def at(self, v: str) -> Val:
+        return Val(self.names[v])
+
+    def let(self, stem: str, e: Expr, dtype: DType = DType.FLOAT) -> Val:
+        """Name a value of the round's end."""
+        name = self.kernel.names.fresh(f"{self.d.tensor}_{stem}")
+        self.kernel.epilogue.append(t.Compute(name, self.kernel.order(self.dims), dtype, e))
+        return Val(name)
+
+    def put(self, v: str, e: Expr) -> None:
+        self.kernel.epilogue.append(t.Assign(self.names[v], e))
+
+    def turn(self, solvable: Expr, left: X, right: X, steep: X | None) -> str:
+        """Improve the guess at the end of a round; the name of the condition to go on."""
+        x, lo, hi, step, sign = (self.at(v) for v in ("x", "lo", "hi", "step", "sign"))
+        gap = self.let("gap", Binary("-", left.expr, right.expr))
+        # The sides' difference times `sign` is positive left of the root.
+        rise: Expr = Unary("-", gap)
+        if steep is not None:
+            rise = Select(Compare("!=", steep.expr, ZERO), steep.expr, rise)
+        first = Select(Compare("<=", rise, ZERO), ONE, Const(-1.0))
+        self.put("sign", Select(Compare("==", sign, ZERO), first, sign))
+        before = self.let("before", Compare(">", Binary("*", gap, sign), ZERO), DType.BOOL)
+        self.put("lo", Select(before, x, lo))
+        self.put("hi", Select(before, hi, x))
+        middle = self.let("middle", Binary("+", lo, Binary("/", Binary("-", hi, lo), TWO)))
+        new: Expr = middle
+        size: Expr = ZERO
+        if steep is not None:
+            new, size = self.better(left, right, gap, steep, middle)
+        exact = Compare("==", gap, ZERO)
+        new = self.let("next", Select(exact, x, new))
+        moved = self.let("moved", Call("abs", (Binary("-", new, x),)))
+        widest = Call("max", (Call("abs", (lo,)), Call("abs", (hi,))))
+        wide = Compare(">", Binary("-", hi, lo), Binary("*", Binary("*", TWO, Epsilon()), widest))
+        # After a step s the error is about s * s / size.
+        double, least = Binary("*", TWO, moved), Binary("*", Epsilon(), Binary("*", size, size))
+        seen = Compare(">", Binary("*", double, double), least)
+        # A settled row has a negative step, and moves no more.
+        open_ = self.let("open", Compare(">=", step, ZERO), DType.BOOL)
+        conditions = (solvable, open_, wide, Unary("not", exact), seen)
+        more = self.let("more", Logic("and", conditions), DType.BOOL)
+        self.put("old", x)
+        self.put("step2", step)
+        self.put("step", Select(more, moved, Const(-1.0)))
+        self.put("x", Select(open_, new, x))
+        return self.any(more.name)
+
+    def better(self, left: X, right: X, gap: Expr, steep: X, middle: Expr) -> tuple[Expr, Expr]:
+        """The guess by the power law where it may be trusted, else the middle; and the size of a step that shows."""
+        k = self.kernel
+        x, lo, hi, old, ratio, step2 = (
+            self.at(v) for v in ("x", "lo", "hi", "old", "ratio", "step2")
+        )
+        guess = guess_of(self.d.tensor)
+        sides = (self.e.equation.left, self.e.equation.right)
+        moves = [isinstance(s, Read) and reaches(k, k.defs[s.tensor], guess) for s in sides]
+        sloped = self.let("sloped", Compare("!=", steep.expr, ZERO), DType.BOOL)
+        slope = self.let("slope", Select(sloped, steep.expr, ONE))
+        newton = Unary("-", Binary("/", gap, slope))
+        side, level = (left, right) if moves[0] else (right, left)
+        now = self.let("now", Binary("/", side.expr, slope if moves[0] else Unary("-", slope)))
+        jump: Expr = newton
+        if not all(moves):
+            # With side = c * (x - a)**p, side / slope = (x - a) / p: two rounds give 1 / p; Newton's step has p = 1.
+            apart = self.let("apart", Binary("-", x, old))
+            moved = Compare("!=", apart, ZERO)
+            q: Expr = Binary("/", Binary("-", now, ratio), Select(moved, apart, ONE))
+            q = Call("max", (Call("min", (Select(moved, q, ONE), Const(4.0))), Const(-1.0)))
+            q = self.let("q", q)
+            above = (Compare(">", s.expr, ZERO) for s in (side, level))
+            positive = self.let("positive", Logic("and", tuple(above)), DType.BOOL)
+            share = Binary("/", Select(positive, level.expr, ONE), Select(positive, side.expr, ONE))
+            log = self.let("log", Call("log", (share,)))
+            u = self.let("u", Call("min", (Binary("*", q, log), Const(80.0))))
+            small = Compare("<", Call("abs", (u,)), Const(1e-3))
+            series = Binary("*", log, Binary("+", ONE, Binary("/", u, TWO)))
+            power = Binary("-", Call("exp", (u,)), ONE)
+            power = Binary("/", power, Select(small, ONE, q))
+            jump = Select(positive, Binary("*", now, Select(small, series, power)), newton)
+        there = self.let("there", Binary("+", x, jump))
+        length = Call("abs", (Binary("-", there, x),))
+        shrinks = (
+            Compare("<=", step2, ZERO),
+            Compare("<=", length, Binary("/", step2, TWO)),
+        )
+        inside = (Compare(">=", there, lo), Compare("<=", there, hi))
+        trusted = Logic("and", (sloped, *inside, Logic("or", shrinks)))
+        good = self.let("good", trusted, DType.BOOL)
+        self.put("ratio", now)
+        return Select(good, there, middle), Select(good, now, ZERO)
+
+    def any(self, v: str) -> str:
+        """Whether it holds for any row of the tile."""
+        k = self.kernel
+        x = X(Val(v), self.dims, frozenset({FINAL}), DType.BOOL)
+        for axis in k.order(self.dims):
+            x = fold(k, Reduction.ANY, k.value(x, "more"), x, axis, "more")
+        going = k.names.fresh("going")
+        k.epilogue.append(t.Compute(going, (), DType.BOOL, x.expr))
+        return going
