@@ -256,8 +256,13 @@ def fmt(files: tuple[Path, ...], check_only: bool, diff: bool) -> int:
 @click.argument("what", metavar="FILE|CODE")
 @name_option
 @click.option("--backward", is_flag=True, help="The derived gradient cascade too.")
+@click.option(
+    "--gpu",
+    type=click.Choice(("a100", "h100", "h200"), case_sensitive=False),
+    help="The card that bounds are for; all of these without.",
+)
 @json_option
-def explain(what: str, name: str | None, backward: bool, as_json: bool) -> int:
+def explain(what: str, name: str | None, backward: bool, gpu: str | None, as_json: bool) -> int:
     """Tell what a program becomes, or what an error code means.
 
     For a program: its cascade with all sugar removed, the sweeps it needs, the running state and
@@ -270,10 +275,11 @@ def explain(what: str, name: str | None, backward: bool, as_json: bool) -> int:
         raise click.BadParameter(f"`{what}` is neither a file nor an error code such as A0203")
     from attndsl import driver
 
+    card = None if gpu is None else gpu.upper()
     if as_json:
-        print_json(driver.explain_facts(Path(what), name, backward=backward))
+        print_json(driver.explain_facts(Path(what), name, backward=backward, gpu=card))
     else:
-        click.echo(driver.explain(Path(what), name, backward=backward).rstrip("\n"))
+        click.echo(driver.explain(Path(what), name, backward=backward, gpu=card).rstrip("\n"))
     return OK
 
 

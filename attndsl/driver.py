@@ -263,18 +263,22 @@ def load(path: Path, name: str | None = None, *, backward: bool = True) -> Progr
     return schedule(differentiate(program) if backward else program)
 
 
-def explain(path: Path, name: str | None = None, *, backward: bool = False) -> str:
-    """What a program becomes, to be read: its cascade, its kernels and why, what they cost."""
+def explain(
+    path: Path, name: str | None = None, *, backward: bool = False, gpu: str | None = None
+) -> str:
+    """What a program becomes, to be read: its cascade, its sweeps and kernels and why, what they cost on a GPU."""
     from attndsl.explain import explanation
 
-    return explanation(load(path, name, backward=backward))
+    return explanation(load(path, name, backward=backward), gpu)
 
 
-def explain_facts(path: Path, name: str | None = None, *, backward: bool = False) -> dict[str, Any]:
+def explain_facts(
+    path: Path, name: str | None = None, *, backward: bool = False, gpu: str | None = None
+) -> dict[str, Any]:
     """The same for programs."""
     from attndsl.facts import program_facts
 
-    return program_facts(load(path, name, backward=backward))
+    return program_facts(load(path, name, backward=backward), gpu=gpu)
 
 
 def verify(

@@ -1,13 +1,15 @@
 """What a program becomes, to be read: `attndsl explain`.
 
 alibi
-  as written   3 sweeps: M_S; Z_S; O, LSE
-  as compiled  1 kernel
+                as written  after fusion
+      sweeps    3           1
+      sweep 1   M_S         M_S, Z_S, O.1
   …
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attndsl.cascade.printer import print_cascade
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
 LOG2E = "1.4426950408889634"
 
 
-def explanation(program: Program) -> str:
-    """The cascade, the sweeps, and each kernel: what it keeps, streams and carries, and what it costs."""
-    facts = program_facts(program)
+def explanation(program: Program, gpu: str | None = None) -> str:
+    """The cascade, the sweeps, and each kernel: what it keeps, streams and carries, and what it costs.
+
+    `gpu` names the one that bounds are for (`H100`); without, they are for all that are known.
+    """
+    facts = program_facts(program, gpu=gpu)
     parts = [_section("Cascade"), print_cascade(program.cascade).rstrip()]
     parts += [_section("Sweeps"), *_sweeps(facts)]
     for name, title in (("forward", "Forward pass"), ("backward", "Backward pass")):
@@ -32,7 +37,7 @@ def explanation(program: Program) -> str:
         if name == "backward" and program.gradient is not None:
             parts += [print_cascade(program.gradient.backward).rstrip(), ""]
         parts.append(_pass(facts[name]))
-    parts += _estimates(facts)
+    parts += _estimates(facts, gpu)
     return "\n".join(parts) + "\n"
 
 
@@ -43,15 +48,48 @@ def _section(title: str) -> str:
 
 
 def _sweeps(facts: dict[str, Any]) -> list[str]:
-    levels = facts["sweeps"]
-    forward = facts["forward"]["kernels"]
-    as_written = "; then ".join(", ".join(level) for level in levels)
+    """A table of what each sweep makes and reads; then what runs along with what, and what does not."""
+    sweeps, forward = facts["sweeps"], facts["forward"]["kernels"]
+    columns = [
+        (sweeps["as_written"], sweeps["reads_as_written"]),
+        (sweeps["after_fusion"], sweeps["reads_after_fusion"]),
+    ]
+    rows = [("", "as written", "after fusion")]
+    rows.append(("sweeps", str(len(columns[0][0])), str(len(columns[1][0]))))
+    last = max(len(tensors) for tensors, _ in columns)
+    made: list[tuple[str, str]] = []
+    for n in range(last + 1):
+        cells = [", ".join(tensors[n]) if n < len(tensors) else "" for tensors, _ in columns]
+        if n == last or (made and (cells[0], cells[1]) != made[0]):
+            first = f"sweep {n - len(made) + 1}" + (f" to {n}" if len(made) > 1 else "")
+            rows.append((first, *made[0]))
+            made = []
+        made.append((cells[0], cells[1]))
+    for tensor in dict.fromkeys(x for _, reads in columns for x in reads):
+        at = [_runs(reads.get(tensor, ())) for _, reads in columns]
+        rows.append((f"reads {tensor} in", at[0], at[1]))
+    widths = [max(len(r[k]) for r in rows) for k in range(2)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows]
     streams = {k["streams"] for k in forward} - {None}
     over = f" over {', '.join(sorted(streams))}" if streams else ""
-    return [
-        f"as written   {_count(len(levels), 'sweep')}" + (f": {as_written}" if levels else ""),
-        f"as compiled  {_count(len(forward), 'kernel')}{over}",
-    ]
+    lines += ["", f"as compiled  {_count(len(forward), 'kernel')}{over}"]
+    if sweeps["by_algebra"] < len(sweeps["after_fusion"]):
+        least = _count(sweeps["by_algebra"], "sweep")
+        lines.append(f"by algebra   {least} would do, at the price of digits")
+    lines += sweeps["runs_along"]
+    lines += sweeps["needed_before"]
+    return lines
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """`1 to 4, 7` for 1, 2, 3, 4, 7."""
+    parts: list[list[int]] = []
+    for n in numbers:
+        if parts and n == parts[-1][-1] + 1:
+            parts[-1].append(n)
+        else:
+            parts.append([n])
+    return ", ".join(f"{p[0]} to {p[-1]}" if len(p) > 2 else ", ".join(map(str, p)) for p in parts)
 
 
 def _pass(facts: dict[str, Any]) -> str:
@@ -81,12 +119,19 @@ def _kernel(k: dict[str, Any]) -> list[str]:
             rows.append(("", f"{r['of']} {'masked' if r['masked'] else 'whole'}"))
         rows += [("" if n else "where", line) for n, line in enumerate(k["bounds"])]
     for n, c in enumerate(k["carries"]):
-        rows.append(("" if n else "carries", f"{c['value']} <- {c['update']}"))
+        text = f"{c['value']} <- {c['update']}, from {c['starts_at'].replace('1e999', 'inf')}"
+        rows.append(("" if n else "carries", text))
     factors = dict.fromkeys(c["corrected_by"] for c in k["carries"] if c["corrected_by"])
     rows += [
         ("" if n else "corrects", f"by {f.replace(LOG2E, 'log2(e)')}")
         for n, f in enumerate(factors)
     ]
+    merges = [(c["value"].partition("[")[0], c["merge"]) for c in k["carries"]]
+    if merges:
+        ways = dict.fromkeys(how for _, how in merges)
+        by = (f"{', '.join(v for v, how in merges if how == way)} by {way}" for way in ways)
+        rows.append(("merges", "; ".join(by)))
+    rows += [("" if n else "ends", line) for n, line in enumerate(k["ends"])]
     rows.append(("reads", ", ".join(k["reads"])))
     rows.append(("writes", ", ".join(k["writes"])))
     if "flops" in k:
@@ -117,14 +162,16 @@ def _cost(k: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _estimates(facts: dict[str, Any]) -> list[str]:
+def _estimates(facts: dict[str, Any], gpu: str | None) -> list[str]:
     if "estimated_at" not in facts:
         return []
     at = facts["estimated_at"]
     numbers = {**{f"|{r}|": n for r, n in at["extents"].items()}, **at["params"]}
     listed = ", ".join(f"{k} = {v}" for k, v in numbers.items())
     lines = ["", f"Costs are for {at['dtype']} and {listed}.", "Each tensor moves once. Peaks:"]
-    for g in GPUS.values():
+    for name, g in GPUS.items():
+        if gpu not in (None, name):
+            continue
         peaks = f"{_si(g.flops[2])}FLOP/s, {_si(g.bandwidth)}B/s, {_si(g.specials).rstrip()} exponentials/s"
         lines.append(f"  {g.name}: {peaks}")
     return lines

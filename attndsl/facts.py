@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attndsl import __version__
-from attndsl.analysis.ranks import Kind, Ranks, classify
+from attndsl.analysis.fusion import fused
+from attndsl.analysis.sweeps import as_written
 from attndsl.callerrors import CallError
-from attndsl.cascade.nodes import Binary, Cascade, Expr, Reduce
-from attndsl.cascade.walk import reads, walk
+from attndsl.cascade.nodes import Binary, Expr
+from attndsl.cascade.walk import walk
 from attndsl.codegen.names import identifier
 from attndsl.schedule import tile as t
 from attndsl.schedule.cost import GPUS, Cost, bound, costs
+from attndsl.schedule.prepare import prepare
 from attndsl.schedule.printer import text_of
 from attndsl.schedule.tile import Role
 from attndsl.sizes import USUAL, Sizes, sizes
@@ -28,15 +30,15 @@ Facts = dict[str, Any]
 ITEM_SIZE = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
-def program_facts(program: Program, dtype: str = "bf16") -> Facts:
-    """The program and its kernels; costs at the size of a layer of a language model."""
+def program_facts(program: Program, dtype: str = "bf16", gpu: str | None = None) -> Facts:
+    """The program and its kernels; costs at the size of a layer of a language model, on one GPU or on all known."""
     usual = usual_sizes(program)
     facts: Facts = {
         "program": program.cascade.name,
         "hash": program.hash,
         "source": Path(program.source.name).name,
         "attndsl": __version__,
-        "sweeps": sweeps(program.cascade),
+        "sweeps": sweep_facts(program),
     }
     if usual is not None:
         named = [i for t_ in program.cascade.inputs for i in t_.ranks]
@@ -47,7 +49,7 @@ def program_facts(program: Program, dtype: str = "bf16") -> Facts:
         }
     for name, plan in (("forward", program.forward), ("backward", program.backward)):
         if plan is not None:
-            facts[name] = _pass(program, plan, usual, ITEM_SIZE[dtype])
+            facts[name] = _pass(program, plan, usual, ITEM_SIZE[dtype], gpu)
     return facts
 
 
@@ -85,40 +87,37 @@ def usual_sizes(program: Program) -> Sizes | None:
         return None
 
 
-def sweeps(cascade: Cascade) -> list[list[str]]:
-    """The tensors that need one more reduction over a sequence than what they are made of, by how many.
+def sweep_facts(program: Program) -> Facts:
+    """What each sweep makes and reads, as written and after fusion, and why there is more than one.
 
-    Evaluated as it is written, a program would take one sweep for each entry: `[["M"], ["Z"], ["O"]]` for softmax.
+    `by_algebra` is what the algebra alone would ask for: fewer where a fusion would cost digits.
     """
-    ranks = classify(cascade)
-    depth: dict[str, int] = {}
-    out: list[list[str]] = []
-    for d in cascade.body:
-        parts = [e for e in (d.expr, d.where, d.init) if e is not None]
-        before = {r for e in parts for r in reads(e)} - {d.tensor}
-        own = any(_sweeps(n, ranks) for e in parts for n in walk(e))
-        depth[d.tensor] = max((depth.get(r, 0) for r in before), default=0) + own
-        if own:
-            out += [[] for _ in range(depth[d.tensor] - len(out))]
-            out[depth[d.tensor] - 1].append(d.tensor)
-    return out
-
-
-def _sweeps(n: object, ranks: Ranks) -> bool:
-    return isinstance(n, Reduce) and any(ranks.kind(i) is Kind.SEQUENCE for i in n.indices)
+    ready = prepare(program.shifted)
+    before, after = as_written(program.cascade), fused(ready.cascade, ready.ranks)
+    return {
+        "as_written": [list(x) for x in before.tensors],
+        "after_fusion": [list(x) for x in after.tensors],
+        "by_algebra": after.bound,
+        "reads_as_written": {x: list(at) for x, at in before.reads.items()},
+        "reads_after_fusion": {x: list(at) for x, at in after.reads.items()},
+        "runs_along": list(after.joined),
+        "needed_before": list(after.facts),
+    }
 
 
 # --- kernels -------------------------------------------------------------------------------------
 
 
-def _pass(program: Program, plan: t.Plan, usual: Sizes | None, itemsize: int) -> Facts:
+def _pass(
+    program: Program, plan: t.Plan, usual: Sizes | None, itemsize: int, gpu: str | None
+) -> Facts:
     found: dict[str, Cost] = {}
     if usual is not None:
         extents = program.extents(usual)
         found = {c.kernel: c for c in costs(plan, extents, usual.params, itemsize)}
     return {
         "kernels": [
-            {**_kernel(s), **_cost(found.get(s.name), itemsize)}
+            {**_kernel(s), **_cost(found.get(s.name), itemsize, gpu)}
             for s in plan.steps
             if isinstance(s, t.TileProgram)
         ],
@@ -142,6 +141,7 @@ def _kernel(p: t.TileProgram) -> Facts:
             for r in (p.sweep.ranges if p.sweep is not None else ())
         ],
         "carries": _carried(p),
+        "ends": _ends(p),
         "reads": list(p.reads),
         "writes": list(p.writes),
     }
@@ -191,11 +191,33 @@ def _carried(p: t.TileProgram) -> list[Facts]:
         for u in _flat(body):
             if isinstance(u, t.Assign | t.AccDot) and u.name == s.name:
                 lhs = f"{s.name}[{','.join(s.dims)}]" if s.dims else s.name
+                factor = _factor(u, named)
                 out.append(
-                    {"value": lhs, "update": _update(u, body), "corrected_by": _factor(u, named)}
+                    {
+                        "value": lhs,
+                        "starts_at": text_of(s.expr),
+                        "update": _update(u, body),
+                        "corrected_by": factor,
+                        "merge": _merge(s.name, u, body, factor is not None),
+                    }
                 )
                 break
     return out
+
+
+def _merge(name: str, u: t.Assign | t.AccDot, body: tuple[t.Stmt, ...], corrected: bool) -> str:
+    """How the values of two parts of the stream become that of both."""
+    text = _update(u, body)
+    if text.startswith(("max(", "min(")):
+        return f"{text[:3]}(a, b)"
+    return "alpha_a * a + alpha_b * b" if corrected else "a + b"
+
+
+def _ends(p: t.TileProgram) -> list[str]:
+    """What is made of the state when the sweep is over."""
+    return [
+        f"{s.name} = {text_of(s.expr)}" for s in p.epilogue if isinstance(s, t.Compute) and s.name
+    ]
 
 
 def _update(u: t.Assign | t.AccDot, body: tuple[t.Stmt, ...]) -> str:
@@ -242,12 +264,14 @@ def _flat(stmts: tuple[t.Stmt, ...]) -> Iterator[t.Stmt]:
             yield s
 
 
-def _cost(c: Cost | None, itemsize: int) -> Facts:
+def _cost(c: Cost | None, itemsize: int, gpu: str | None = None) -> Facts:
     if c is None:
         return {}
     at_best = {}
-    for name, gpu in GPUS.items():
-        seconds, what = bound(c, gpu, itemsize)
+    for name, peaks in GPUS.items():
+        if gpu not in (None, name):
+            continue
+        seconds, what = bound(c, peaks, itemsize)
         at_best[name] = {"microseconds": _rounded(seconds * 1e6), "bound_by": what}
     return {
         "flops": c.flops,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from attndsl.cascade.invariance import Kind as Shift
-from attndsl.cascade.invariance import scaling, scaling_of
 from attndsl.cascade.monomials import polynomial, total
 from attndsl.cascade.nodes import (
     Binary,
@@ -13,17 +11,11 @@ from attndsl.cascade.nodes import (
     Define,
     DType,
     Expr,
-    Extent,
     Index,
-    Param,
     Position,
     Read,
-    Reduce,
-    Reduction,
     Select,
-    Unary,
 )
-from attndsl.cascade.signs import sign_of, signs
 from attndsl.cascade.walk import children, free, walk
 from attndsl.schedule.forms import is_large
 from attndsl.schedule.guards import finite
@@ -31,7 +23,6 @@ from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.memory import load
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.pointwise import LOG2E
-from attndsl.schedule.reasons import why_apart
 from attndsl.schedule.tile import Val
 from attndsl.schedule.values import (
     RUNNING,
@@ -80,72 +71,10 @@ def dependence(kernel: Kernel, d: Define, pivot: Read) -> Pivot | None:
 
     Raises: Needs, if no correction follows it: then the pivot must be known before the sweep.
     """
-    k = exponent(kernel, d, pivot.tensor, Shift.ADD)
-    if isinstance(k, Const):
-        return Pivot(pivot, k) if k.value else None
-    k = exponent(kernel, d, pivot.tensor, Shift.MUL)
-    fixed = k is not None and all(isinstance(n, Const | Param | Unary | Binary) for n in walk(k))
-    if k is not None and fixed and free(pivot) <= kernel.axes.keys() and grows(kernel, pivot):
-        return Pivot(pivot, k, factor=True)
-    raise Needs(pivot.tensor, why_apart(kernel, d, pivot, stuck(kernel, d)))
-
-
-def stuck(kernel: Kernel, d: Define) -> list[str]:
-    """The running values under whose shifts the terms of a sum do not scale."""
-    assert isinstance(d.expr, Reduce)
-    return [
-        p.tensor
-        for p in pivots_of(kernel, d.expr.body)
-        if not isinstance(exponent(kernel, d, p.tensor, Shift.ADD), Const)
-    ]
-
-
-def exponent(kernel: Kernel, d: Define, pivot: str, kind: Shift) -> Expr | None:
-    """`k`, where the terms of a sum are multiplied by `exp(k * d)` when the pivot is moved, or its logarithm is.
-
-    None if they are changed in some other way.
-    """
-    assert isinstance(d.expr, Reduce)
-    if (pivot, kind) not in kernel.shifts:
-        # What earlier kernels left in memory stands at the pivots' last values, and moves no more.
-        found = scaling(kernel.cascade, pivot, kernel.available, kind)
-        kernel.shifts[pivot, kind] = found
-    s = scaling_of(d.expr.body, kernel.shifts[pivot, kind])
-    if s.invariant:
-        return Const(0)
-    match s.exponent if s.kind is Shift.MUL else None:
-        case Unary("-", Const(value)):
-            return Const(-value)
-        case k:
-            return k
-
-
-def grows(kernel: Kernel, e: Expr) -> bool:
-    """Whether a running value never falls in the sweep, and starts at 0 or above: a sum of what is not negative.
-
-    A sum that is corrected itself falls where its pivot jumps, and does not count.
-    """
-    match e:
-        case Const(value):
-            return value >= 0
-        case Extent():
-            return True
-        case Binary("+" | "*", a, b):
-            return grows(kernel, a) and grows(kernel, b)
-        case Call("max" | "sqrt", args):
-            return all(grows(kernel, a) for a in args)
-        case Read() if e.tensor in kernel.reduces:
-            d = kernel.defs[e.tensor]
-            if not is_large(d.expr, kernel.ranks):
-                return d.init is None and grows(kernel, kernel.inlined(d, e.subs))
-            assert isinstance(d.expr, Reduce)
-            if d.expr.op is not Reduction.SUM or not sign_of(d.expr, signs(kernel.cascade)):
-                return False
-            kernel.read(e, False)
-            plain = tuple(Position(x.name) if isinstance(x, Index) else x for x in e.subs)
-            return not kernel.states[("state", e.tensor, plain)].pivots
-        case _:
-            return False
+    move = kernel.following.how(d, pivot)
+    if move is None or (move.factor and not free(pivot) <= kernel.axes.keys()):
+        raise Needs(pivot.tensor, kernel.following.why_apart(d, pivot.tensor))
+    return None if move.still else Pivot(pivot, move.k, move.factor)
 
 
 def correction_factor(kernel: Kernel, pivot: Pivot) -> X:

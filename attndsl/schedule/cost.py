@@ -44,6 +44,9 @@ class Gpu:
     """Exponentials and the like: 16 a clock and multiprocessor."""
 
 
+# Sources: NVIDIA A100 (DS-10031-001), H100 and H200 (SXM) data sheets: dense rates without sparsity, HBM bandwidth;
+# multiprocessors and boost clocks from the architecture whitepapers; 16 special functions a clock and multiprocessor
+# from the CUDA C++ programming guide, throughput of native arithmetic instructions, compute capabilities 8.0 and 9.0.
 GPUS = {
     "A100": Gpu("A100 SXM 80GB", {2: 312e12, 4: 19.5e12, 8: 19.5e12}, 2.039e12, 108 * 16 * 1.41e9),
     "H100": Gpu("H100 SXM", {2: 989e12, 4: 67e12, 8: 67e12}, 3.35e12, 132 * 16 * 1.83e9),

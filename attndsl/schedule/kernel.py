@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from attndsl.analysis.following import Following
 from attndsl.analysis.ranks import Kind, Ranks
-from attndsl.cascade.invariance import Kind as Shift
-from attndsl.cascade.invariance import Scaling
 from attndsl.cascade.nodes import (
     Cascade,
     Const,
@@ -24,10 +23,10 @@ from attndsl.cascade.nodes import (
     Position,
     Read,
 )
-from attndsl.cascade.walk import free, replaced, walk, with_children
+from attndsl.cascade.walk import free, replaced, with_children
 from attndsl.internal import InternalError
 from attndsl.schedule import tile as t
-from attndsl.schedule.forms import inline, is_large
+from attndsl.schedule.forms import inline
 from attndsl.schedule.tile import Axis, Role, Val
 from attndsl.schedule.values import (
     FINAL,
@@ -76,7 +75,8 @@ class Kernel(ABC):
         self.defs: dict[str, Define] = {d.tensor: d for d in cascade.body}
         self.inputs = {i.name: i for i in cascade.inputs}
         self.stream = next((a.name for a in axes if a.role is Role.STREAM), None)
-        self.reduces = self._reduced()
+        self.following = Following(cascade, ranks, available)
+        self.reduces = self.following.reduced
         self.like = self._storage_like()
         # Names of the launcher's, not to be taken.
         self.names = Names({"tl": 1, "pid": 1})
@@ -98,7 +98,6 @@ class Kernel(ABC):
         # States, and what they stand on.
         self.states: dict[tuple[object, ...], State] = {}
         self.standing: dict[str, str] = {}  # values that stand for states in `before_step`
-        self.shifts: dict[tuple[str, Shift], dict[str, Scaling]] = {}  # how tensors scale, by pivot
         self.root: tuple[str, tuple[Expr, ...], Expr | None] | None = None
         self.rooted: set[bool] = set()
         # Of each state and streamed store, for the stream's ranges.
@@ -116,18 +115,6 @@ class Kernel(ABC):
         """The value of a tensor at subscripts over the kernel's axes."""
 
     # --- facts of the cascade ---------------------------------------------------------------------------------------
-
-    def _reduced(self) -> frozenset[str]:
-        """Body tensors that depend on a large reduction not in memory yet."""
-        out: set[str] = set()
-        for d in self.cascade.body:
-            if d.tensor in self.available:
-                continue
-            if is_large(d.expr, self.ranks) or any(
-                isinstance(n, Read) and n.tensor in out for n in walk(d.expr)
-            ):
-                out.add(d.tensor)
-        return frozenset(out)
 
     def _storage_like(self) -> str:
         """The input whose storage type products take where their factors do not say."""

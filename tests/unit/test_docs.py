@@ -104,6 +104,11 @@ def test_the_error_index_is_current(generate: ModuleType) -> None:
     assert page.read_text() == generate.errors_page(), "run python docs/generate.py"
 
 
+def test_the_table_of_sweeps_is_current(generate: ModuleType) -> None:
+    page = ROOT / "docs" / "explanation" / "sweeps.md"
+    assert page.read_text() == generate.sweeps_page(), "run python docs/generate.py"
+
+
 def test_the_grammar_is_current(generate: ModuleType) -> None:
     page = (ROOT / "docs" / "reference" / "language.md").read_text()
     assert page == generate.with_grammar(page), "run python docs/generate.py"

@@ -17,7 +17,6 @@ from attndsl.callerrors import CallError
 from attndsl.diagnostics import DiagnosticError
 from attndsl.driver import STEPS, CompileOptions, compile_file
 from attndsl.errors import CODES, ErrorInfo
-from attndsl.facts import sweeps
 from attndsl.frontend import parse
 from attndsl.source import Source
 
@@ -237,7 +236,10 @@ def test_the_runtime_refuses_in_the_same_words(tmp_path: Path) -> None:
 
 def test_sweeps_as_written() -> None:
     def of(name: str) -> list[list[str]]:
-        return sweeps(driver.load(EXAMPLES / f"{name}.attn", backward=False).cascade)
+        written: list[list[str]] = driver.explain_facts(EXAMPLES / f"{name}.attn")["sweeps"][
+            "as_written"
+        ]
+        return written
 
     assert [len(level) for level in of("full")] == [1, 1, 1]  # maximum, denominator, numerator
     assert of("linear_identity") == [["O"]]
@@ -246,7 +248,11 @@ def test_sweeps_as_written() -> None:
 
 def test_explanations_name_what_was_chosen() -> None:
     text = driver.explain(ALIBI)
-    assert "as written   3 sweeps" in text
+    assert "sweeps      3           1" in text
+    assert "its terms scale by exp(-`M_S`)" in text
+    assert "merges   M_S by max(a, b); Z_S, O_1 by alpha_a * a + alpha_b * b" in text
+    assert all(card in text for card in ("A100", "H100", "H200"))
+    assert "A100" not in driver.explain(ALIBI, gpu="H100")
     assert "as compiled  1 kernel over j" in text
     assert "corrects by alpha = exp2(" in text
     assert "Backward pass" not in text
