@@ -20,7 +20,7 @@ from attndsl.analysis.separability import Separated
 from attndsl.analysis.sweeps import Sweeps, Visits, stands, swept, visits_points
 from attndsl.cascade.nodes import Cascade, Define, Local, Read, Reduce, Reduction, Solve
 from attndsl.cascade.printer import print_expr
-from attndsl.cascade.walk import free, walk
+from attndsl.cascade.walk import free, reads, walk
 
 
 def fused(c: Cascade, ranks: Ranks) -> Sweeps:
@@ -42,12 +42,23 @@ class _Fusion:
     level: dict[str, float] = field(init=False, default_factory=dict)
     stream: dict[str, frozenset[str]] = field(init=False, default_factory=dict)
     roots: set[str] = field(init=False, default_factory=set)
+    steps: set[str] = field(init=False, default_factory=set)
+    """What is made anew in every step of the search for a root."""
     facts: list[str] = field(init=False, default_factory=list)
     joined: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.blocks = Blocks.of(self.cascade, self.ranks)
         self.visits = Visits(self.cascade, self.ranks)
+        for d in self.cascade.body:
+            below = list(walk(d.expr))
+            if any(isinstance(n, Solve) for n in below):
+                continue
+            if any(
+                isinstance(n, Local) or (isinstance(n, Read) and n.tensor in self.steps)
+                for n in below
+            ):
+                self.steps.add(d.tensor)
 
     def run(self) -> _Fusion:
         for d in self.cascade.body:
@@ -57,7 +68,7 @@ class _Fusion:
             elif self.reduces(d) or d.init is not None:
                 number, after = self.reduction(d)
                 self.level[d.tensor] = number + 0.5 if after else number
-                if not is_step(d):
+                if d.tensor not in self.steps:
                     self.note(number, d)
             else:
                 below = [n for n in walk(d.expr) if isinstance(n, Read)]
@@ -137,7 +148,7 @@ class _Fusion:
         stop = {
             x.tensor
             for x in self.cascade.body
-            if x.tensor in self.level and self.reduces(x) and not is_step(x)
+            if x.tensor in self.level and self.reduces(x) and x.tensor not in self.steps
         }
         self.visits.note(number, d.tensor, d.expr, frozenset(stop - {d.tensor}))
 
@@ -153,9 +164,9 @@ class _Fusion:
 
     def searched(self, e: Solve) -> bool:
         """Whether every step of the search for a root is a reduction over a sequence."""
-        below = {n.tensor for n in walk(e.equation) if isinstance(n, Read)}
-        named = (d for d in self.cascade.body if d.tensor in below)
-        return swept(e.equation, self.ranks) or any(is_step(x) for x in named)
+        below = {n.tensor for n in walk(e.equation) if isinstance(n, Read)} & self.steps
+        defs = (self.cascade.define(x) for x in below)
+        return swept(e.equation, self.ranks) or any(self.reduces(d) or reads(d.expr) for d in defs)
 
     def search(self, d: Define, roots: list[Solve]) -> None:
         """A root takes a sweep for each step, after what its bracket and its equation read."""
@@ -163,15 +174,10 @@ class _Fusion:
         steps = max(r.iters for r in roots)
         for k in range(1, steps + 1):
             self.note(start + k, d)
-        self.facts.append(f"`{d.tensor}` is searched for: every step is a sweep")
+        self.facts.append(f"`{d.tensor}` is searched for: every step is a sweep, {steps} at most")
         self.level[d.tensor] = start + steps + 0.5
         self.stream[d.tensor] = frozenset()
         self.roots.add(d.tensor)
-
-
-def is_step(d: Define) -> bool:
-    """Whether a definition is part of the equation of a root."""
-    return any(isinstance(n, Local) for n in walk(d.expr))
 
 
 def why_along(following: Following, d: Define, n: Read) -> str:
