@@ -16,8 +16,12 @@ PRODUCTS_REACHED = 0.75
 MEMORY_REACHED = 0.9
 LANES = 128
 # Clocks that pass at every step of a sweep whatever its size (copies, barriers, reductions), and once a block.
-STEP_CLOCKS = 350.0
+STEP_CLOCKS = 150.0
 BLOCK_CLOCKS = 3000.0
+# What a sweep takes longer whose copies are asked for in the same step, or one step ahead, instead of two.
+EXPOSED = {1: 1.4, 2: 1.15}
+# Registers a thread that the estimate leaves out: addresses, masks, operands of products.
+UNCOUNTED = 50
 # Bytes a clock that a multiprocessor gets from the second-level cache.
 CACHE_BYTES = 64.0
 
@@ -45,7 +49,7 @@ class Load:
 
 def resident(load: Load, machine: Machine) -> int:
     """How many blocks share a multiprocessor."""
-    registers = min(255, max(64, load.registers + 40)) * load.warps * 32
+    registers = min(255, max(64, load.registers + UNCOUNTED)) * load.warps * 32
     return max(
         1,
         min(
@@ -75,10 +79,10 @@ def predict(load: Load, machine: Machine) -> float:
     groups = at_once * max(1, load.warps // 4)
     vector = specials + plain
     hidden = min(products, vector) / groups
-    depth = min(max(1, load.stages), 3)
-    waits = steps * STEP_CLOCKS / (depth * min(groups, 4))
+    waits = steps * STEP_CLOCKS / min(groups, 4)
     busy = max(products, vector, fetch) + hidden + waits
-    block = busy * _crowding(load) + BLOCK_CLOCKS / at_once
+    exposed = EXPOSED.get(load.stages, 1.0) if steps else 1.0
+    block = busy * _crowding(load) * exposed + BLOCK_CLOCKS / at_once
     waves = load.blocks / share
     # Blocks of one length end together, in whole waves; where lengths differ, the rest is filled.
     uneven = cost.visited is not None and cost.visited < 0.95
@@ -103,5 +107,5 @@ def _product_rate(load: Load, machine: Machine) -> float:
 
 def _crowding(load: Load) -> float:
     """What spilling costs: registers beyond the hardware's go to memory and back at every step."""
-    over = load.registers - 215
-    return 1.0 + max(0, over) / 60.0
+    most = min(255, REGISTERS // (32 * load.warps))
+    return 1.0 + max(0, load.registers + UNCOUNTED - most) / 120.0
