@@ -48,7 +48,9 @@ def tiles(config: dict[str, int]) -> int:
     return math.prod(n for k, n in config.items() if k.startswith("BLOCK"))
 
 
-def measure(problem: Problem, kernel: str, workers: int, repeats: int) -> list[dict[str, Any]]:
+def measure(
+    problem: Problem, kernel: str, workers: int, repeats: int, timeout: float
+) -> list[dict[str, Any]]:
     """One row for each configuration."""
     major, minor = torch.cuda.get_device_capability()
     rows: list[dict[str, Any]] = []
@@ -57,7 +59,7 @@ def measure(problem: Problem, kernel: str, workers: int, repeats: int) -> list[d
             [problem],
             capability=10 * major + minor,
             workers=workers,
-            timeouts=Timeouts(compile=45.0),
+            timeouts=Timeouts(compile=timeout),
         ) as device,
         ThreadPoolExecutor(workers) as pool,
     ):
@@ -89,6 +91,7 @@ def main() -> None:
     parser.add_argument("--launcher", default="forward")
     parser.add_argument("--kernel")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--timeout", type=float, default=45.0, help="for compiling one")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -101,7 +104,7 @@ def main() -> None:
     assert problem is not None
     kernel = args.kernel or problem.kernels[0].name
     begin = time.perf_counter()
-    rows = measure(problem, kernel, args.workers, args.repeats)
+    rows = measure(problem, kernel, args.workers, args.repeats, args.timeout)
     right = sorted((r for r in rows if "ms" in r), key=lambda r: r["ms"])
     print(f"{kernel}: {len(right)} of {len(rows)} ran, {time.perf_counter() - begin:.0f} s")
     for row in right[:8]:

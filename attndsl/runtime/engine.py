@@ -21,9 +21,11 @@ from attndsl.cascade.domains import START, resolve_start, shifted_indices
 from attndsl.cascade.nodes import Cascade, Index
 from attndsl.runtime.checks import INTS, TensorCheck
 from attndsl.runtime.ranges import RangeCheck
-from attndsl.runtime.stages import Planner, Stage
+from attndsl.runtime.replay import Replay, Watch, kind_of, spread_zeros
+from attndsl.runtime.stages import Config, Planner, Stage
 from attndsl.runtime.starts import StartKind, shifted_scan, with_start
 
+_UNKNOWN: Any = object()
 # Calls that are remembered; programs with ever new shapes must not fill the memory.
 MOST_CALLS = 4096
 
@@ -37,6 +39,7 @@ class Prepared:
     extents: dict[str, int]
     params: dict[str, Number]
     binding: Binding
+    config: Config = None
 
     def tensors(self, given: Sequence[Tensor], start_at: Tensor | None) -> dict[str, Tensor]:
         """The tensors of the call by name."""
@@ -72,6 +75,7 @@ class Engine:
         self.ranges = RangeCheck(cascade)
         self.calls: dict[Any, Prepared] = {}
         self.stages: dict[tuple[StartKind, tuple[str, ...], str], Stage] = {}
+        self.replays: dict[Any, Replay | None] = {}
         self.lock = threading.RLock()
 
     # --- stages ---
@@ -153,7 +157,8 @@ class Engine:
             self.check_scans(start)
         stage = self.stage_for(given, start, wrt)
         extents = stage.extents(binding.extents, numbers)
-        return Prepared(stage, self.names, extents, numbers, binding)
+        config = self.tuned(stage, given, extents, numbers) if stage.backend == "triton" else None
+        return Prepared(stage, self.names, extents, numbers, binding, config)
 
     def stage_for(self, given: Sequence[Tensor], start: Start, wrt: str) -> Stage:
         """The stage of a call; it does not depend on extents, so it can be found while tracing."""
@@ -193,16 +198,48 @@ class Engine:
                     help=f"one number for each `{b}`",
                 )
 
+    def tuned(
+        self,
+        stage: Stage,
+        given: Sequence[Tensor],
+        extents: dict[str, int],
+        numbers: dict[str, Number],
+    ) -> Config:
+        """The tuned configurations of a call's kernels, so far as there are any."""
+        if given[0].device.type != "cuda":
+            return None
+        from attndsl.runtime.tuned import look_up
+
+        inputs = dict(zip(self.names, given, strict=True))
+        return look_up(self.cascade, stage, inputs, extents)
+
     # --- running ---
 
     def run(
         self, given: Sequence[Tensor], start: Start, params: Sequence[Number | None], wrt: str = ""
     ) -> list[Tensor]:
         """The outputs; with `wrt`, then the residuals for the gradients of these inputs."""
-        call = self.prepare(given, start, params, wrt)
-        return call.stage.forward(
-            call.tensors(given, start.at), call.extents, self.numbers(call, start)
-        )
+        tensors = given if start.at is None else (*given, start.at)
+        key = (wrt, start.how, params, kind_of(tensors))
+        replay = self.replays.get(key, _UNKNOWN)
+        if replay is None or replay is _UNKNOWN or start.how == "int":
+            # A number that stands elsewhere at each call is checked at each call.
+            call = self.prepare(given, start, params, wrt)
+        if isinstance(replay, Replay):
+            return replay(tensors, start.value or 0)
+        inputs, numbers = call.tensors(given, start.at), self.numbers(call, start)
+        if replay is not _UNKNOWN or call.stage.backend != "triton":
+            return call.stage.forward(inputs, call.extents, numbers, call.config)
+        watch = Watch(call.stage.module)
+        out = call.stage.forward(inputs, call.extents, numbers, call.config, watch)
+        self.keep(key, watch.replay(tensors, out, start.how == "int"))
+        return out
+
+    def keep(self, key: Any, replay: Replay | None) -> None:
+        """Remember how a call was launched; None says that it cannot be repeated so."""
+        if len(self.replays) >= MOST_CALLS:
+            self.replays.clear()
+        self.replays[key] = replay
 
     def run_backward(
         self,
@@ -214,6 +251,13 @@ class Engine:
         cotangents: Sequence[Tensor | None],
     ) -> list[Tensor]:
         """The gradients of the inputs `wrt`; `kept` are the stage's `passes.residuals`."""
+        present = [g for g in cotangents if g is not None]
+        brought = (*given, *(() if start.at is None else (start.at,)), *kept, *present)
+        known = tuple(g is not None for g in cotangents)
+        key = (known, wrt, start.how, params, kind_of(brought))
+        replay = self.replays.get(key, _UNKNOWN)
+        if isinstance(replay, Replay):
+            return replay(brought, start.value or 0)
         call = self.prepare(given, start, params, wrt)
         stage = call.stage
         tensors = call.tensors(given, start.at)
@@ -222,17 +266,25 @@ class Engine:
             for o, g in zip(stage.outputs, cotangents, strict=True)
             if g is None and o in stage.passes.cotangents
         ]
-        zeros = {}
-        for o, x in zip(missing, stage.empty(tuple(missing), tensors, call.extents), strict=True):
-            # An output that nothing was computed from; a zero of extent 1 stands for all.
-            zeros[o] = x.new_zeros(()).expand(x.shape)
+        fresh = replay is _UNKNOWN and stage.backend == "triton"
+        watch = Watch(stage.module) if fresh else None
+        make = spread_zeros if watch is None else watch.allocator.spread_zeros
+        zeros = {
+            o: make(shape, dtype=dtype, device=given[0].device)  # nothing was computed from it
+            for o, (shape, dtype) in stage.kinds(tuple(missing), tensors, call.extents).items()
+        }
         grads = {
             o: zeros[o] if g is None else g
             for o, g in zip(stage.outputs, cotangents, strict=True)
             if o in stage.passes.cotangents
         }
         tensors |= dict(zip(stage.passes.residuals, kept, strict=True))
-        return stage.backward(tensors, grads, call.extents, self.numbers(call, start))
+        numbers = self.numbers(call, start)
+        if watch is None:
+            return stage.backward(tensors, grads, call.extents, numbers, call.config)
+        out = stage.backward(tensors, grads, call.extents, numbers, call.config, watch)
+        self.keep(key, watch.replay(brought, out, start.how == "int"))
+        return out
 
     def numbers(self, call: Prepared, start: Start) -> dict[str, Number]:
         if start.how == "int" and START in call.params:

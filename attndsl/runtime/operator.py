@@ -16,7 +16,7 @@ from attndsl.cascade.printer import print_cascade
 from attndsl.diagnostics import did_you_mean
 from attndsl.runtime.checks import FLOATS, TensorCheck, check_dense
 from attndsl.runtime.engine import Engine
-from attndsl.runtime.library import Operators
+from attndsl.runtime.library import Operators, Place, nobody_looks
 from attndsl.runtime.stages import Planner, plan_passes
 
 BACKENDS = ("triton", "eager")
@@ -91,24 +91,39 @@ class CompiledAttention:
         filled with the outputs and returned. With `debug`, `assume`s and every subscript are
         checked against the values (slow, dense).
         """
-        given, params = self._arguments(tensors, named)
+        if named or len(tensors) != len(self._inputs):
+            given, params = self._named(tensors, named)
+        else:
+            given, params = tensors, self._defaults
         if debug:
+            self._check_tensors(given)
             self._check_values(given, params, start)
         if start is None:
-            made = self._op(*given, None, None, "", *params)
+            place: Place = (None, None, "")
         elif isinstance(start, Tensor):
-            made = self._op(*given, start, None, "tensor", *params)
+            place = (start, None, "tensor")
         elif isinstance(start, str):
             if start != "end":
                 raise CallError(
                     "A0505", f'{self.name}: `start` is {start!r}, and should be "end" or a number'
                 )
-            made = self._op(*given, None, None, "end", *params)
+            place = (None, None, "end")
         else:
             # A plain number goes through as it is: `torch.compile` may have made it symbolic.
             plain = isinstance(start, int) and not isinstance(start, bool)
-            at = start if plain else self._position(start)
-            made = self._op(*given, None, at, "int", *params)
+            place = (None, start if plain else self._position(start), "int")
+        try:
+            if nobody_looks(given) and (place[0] is None or nobody_looks(place[:1])):
+                made = self._operators.call(given, place, params)
+            else:
+                made = self._op(*given, *place, *params)
+        except CallError:
+            raise
+        except Exception:
+            self._check_tensors(
+                given
+            )  # what PyTorch says of a wrong argument is not about the program
+            raise
         return made if out is None else self._filled(out, made)
 
     def _filled(self, out: Tensor | tuple[Tensor, ...], made: Any) -> Any:
@@ -208,6 +223,11 @@ class CompiledAttention:
             given, params = tensors, self._defaults
         else:
             given, params = self._named(tensors, named)
+        self._check_tensors(given)
+        return given, params
+
+    def _check_tensors(self, given: tuple[Tensor, ...]) -> None:
+        """Raise `CallError` A0501 for what is no dense tensor."""
         for x, t in zip(given, self.cascade.inputs, strict=True):
             if not isinstance(x, Tensor):
                 raise CallError(
@@ -216,7 +236,6 @@ class CompiledAttention:
                 )
             if x.layout is not torch.strided or x.is_nested:
                 check_dense(self.cascade, t, x)
-        return given, params
 
     def _named(
         self, tensors: tuple[Tensor, ...], named: dict[str, Any]

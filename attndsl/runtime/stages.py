@@ -6,11 +6,11 @@ by which backend. Each has a generated module of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,6 +22,10 @@ from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.few import FewQueries
 from attndsl.schedule.tile import Buffer, Plan
+
+Config: TypeAlias = Mapping[str, Mapping[str, int]] | None
+"""Block sizes, warps and stages by kernel; what is not in it the module chooses."""
+Run: TypeAlias = Callable[..., dict[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,8 @@ class Stage:
         self.outputs = tuple(o.name for o in cascade.outputs)
         # Residuals that are outputs of the program are not returned a second time.
         self.residuals = tuple(r for r in passes.residuals if r not in self.outputs)
+        made = (*self.outputs, *self.residuals)
+        self.kept = tuple(made.index(r) for r in passes.residuals)
         split = passes.split if backend == "triton" else None
         self.few = FewQueries(passes.forward, split) if split is not None else None
         self._module: ModuleType | None = None
@@ -130,17 +136,36 @@ class Stage:
             self._module = load_module(self.text, f"{self.cascade.name}_{self.backend}")
         return self._module
 
+    def launcher(self, extents: dict[str, int], device: torch.device) -> tuple[str, dict[str, int]]:
+        """Which function of the module serves a forward call, and the extents that it takes."""
+        sizes = self.few.sizes(extents, device) if self.few else None
+        return ("forward", extents) if sizes is None else ("forward_split", {**extents, **sizes})
+
     def forward(
-        self, inputs: dict[str, Tensor], extents: dict[str, int], params: dict[str, Number]
+        self,
+        inputs: dict[str, Tensor],
+        extents: dict[str, int],
+        params: dict[str, Number],
+        config: Config = None,
+        run: Run | None = None,
     ) -> list[Tensor]:
-        """The outputs, then the residuals."""
-        sizes = self.few.sizes(extents, next(iter(inputs.values())).device) if self.few else None
+        """The outputs, then the residuals. `run` calls a function of the module by its name, if not this stage."""
+        name, extents = self.launcher(extents, next(iter(inputs.values())).device)
         with no_tile_fits(self.cascade.name):
-            if sizes is not None:
-                made = self.module.forward_split(inputs, {**extents, **sizes}, params)
-            else:
-                made = self.module.forward(inputs, extents, params)
+            made = (run or self.run)(name, inputs, extents, params, config)
         return [made[n] for n in (*self.outputs, *self.residuals)]
+
+    def run(
+        self,
+        name: str,
+        inputs: dict[str, Tensor],
+        extents: dict[str, int],
+        params: dict[str, Number],
+        config: Config,
+    ) -> dict[str, Tensor]:
+        """What a function of the module returns."""
+        made: dict[str, Tensor] = getattr(self.module, name)(inputs, extents, params, config)
+        return made
 
     def backward(
         self,
@@ -148,6 +173,8 @@ class Stage:
         cotangents: dict[str, Tensor],
         extents: dict[str, int],
         params: dict[str, Number],
+        config: Config = None,
+        run: Run | None = None,
     ) -> list[Tensor]:
         """Gradients in the order of `passes.gradients`, from inputs and residuals by their names.
 
@@ -155,7 +182,7 @@ class Stage:
         """
         given = {self.passes.cotangents[o]: x for o, x in cotangents.items()}
         with no_tile_fits(self.cascade.name):
-            made = self.module.backward({**tensors, **given}, extents, params)
+            made = (run or self.run)("backward", {**tensors, **given}, extents, params, config)
         return [made[g] for g in self.passes.gradients.values()]
 
     def extents(self, known: dict[str, int], params: dict[str, Number]) -> dict[str, int]:
@@ -176,13 +203,19 @@ class Stage:
     ) -> list[Tensor]:
         """Tensors as `forward` would return them, without values."""
         device = next(iter(like.values())).device
+        kinds = self.kinds(names, like, extents).values()
+        return [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in kinds]
+
+    def kinds(
+        self, names: tuple[str, ...], like: dict[str, Tensor], extents: dict[str, int]
+    ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shapes and types of what `forward` returns under these names."""
         wide = any(x.dtype is torch.float64 for x in like.values())
-        out = []
-        for n in names:
-            b = self.passes.forward.buffer(n)
-            shape = [extents[r] for r in b.ranks]
-            out.append(torch.empty(shape, dtype=storage(b, like, wide), device=device))
-        return out
+        buffers = {n: self.passes.forward.buffer(n) for n in names}
+        return {
+            n: (tuple(extents[r] for r in b.ranks), storage(b, like, wide))
+            for n, b in buffers.items()
+        }
 
 
 def storage(b: Buffer, inputs: Mapping[str, Tensor], wide: bool) -> torch.dtype:

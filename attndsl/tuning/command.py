@@ -30,13 +30,6 @@ def this_machine(program: str) -> Machine:
     return machine_of(torch.cuda.get_device_properties(torch.cuda.current_device()))
 
 
-def triton_version() -> str:
-    """Of the compiler whose machine code was timed; entries of another are not used."""
-    from importlib.metadata import version
-
-    return version("triton")
-
-
 def tune_file(
     path: Path,
     name: str | None,
@@ -52,6 +45,8 @@ def tune_file(
 
     Raises: DiagnosticError if it is refused, CallError if `extents` do not fit it or there is no GPU.
     """
+    from attndsl.runtime.tuned import triton_version
+
     source = read_source(path)
     cascade = pick(load_cascades(source), name, source)
     machine = this_machine(cascade.name)

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from attndsl.runtime.launches import Launch, Recorder, rebound
 from attndsl.tuning.child import Message, serve
-from attndsl.tuning.launches import Launch, intercepted
 
 
 class Cross:
@@ -69,14 +69,14 @@ def compile_candidate(message: Message) -> Message:
     made: list[Any] = []
 
     def only_compile(launch: Launch) -> None:
-        if launch.kernel is getattr(fn, "kernel", None):
-            made.append(fn.kernel.warmup(*launch.positional, grid=launch.grid, **launch.keyword))
+        if launch.kernel is wanted:
+            made.append(wanted.warmup(*launch.positional, grid=launch.grid, **launch.keyword))
 
-    with intercepted(module, tuple(module.KERNELS), only_compile) as recorders:
-        fn = recorders[kernel]
-        tensors = {n: phantom(s) for n, s in message["tensors"].items()}
-        launcher = getattr(module, message["launcher"])
-        launcher(tensors, message["extents"], message["params"], {kernel: message["config"]})
+    wanted = getattr(module, kernel)
+    names = {n: Recorder(getattr(module, n), only_compile) for n in module.KERNELS}
+    launcher = rebound(module, message["launcher"], names)
+    tensors = {n: phantom(s) for n, s in message["tensors"].items()}
+    launcher(tensors, message["extents"], message["params"], {kernel: message["config"]})
     if not made:
         raise RuntimeError(f"{message['launcher']} never launched {kernel}")
     code = made[-1]

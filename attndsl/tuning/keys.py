@@ -10,7 +10,8 @@ import json
 import math
 from collections.abc import Mapping
 
-from attndsl.schedule.tile import Role
+from attndsl.cascade.nodes import Cascade, DType
+from attndsl.schedule.tile import Plan, Role
 from attndsl.tuning.database import Key
 from attndsl.tuning.kernel import Kernel
 
@@ -50,6 +51,18 @@ def types(kernel: Kernel, dtypes: Mapping[str, str]) -> str:
     data = [dtypes[n] for n in kernel.facts["data"] if n in dtypes] or list(dtypes.values())
     floats = sorted({SHORT[d] for d in data if d in SHORT})
     return "+".join(floats)
+
+
+def float_types(
+    cascade: Cascade, forward: Plan, cotangents: Mapping[str, str], own: Mapping[str, str]
+) -> dict[str, str]:
+    """The types of what has an input's type: inputs, outputs made like them, and the gradients of these.
+
+    `own` are the types of inputs; `cotangents` names the gradients of outputs.
+    """
+    out = {t.name: own[t.name] for t in cascade.inputs if t.dtype is DType.FLOAT}
+    out |= {b.name: own[b.like] for b in forward.buffers if b.like is not None}
+    return out | {c: out[o] for o, c in cotangents.items() if o in out}
 
 
 def bucket(kernel: Kernel, extents: Mapping[str, int]) -> str:

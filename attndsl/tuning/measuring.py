@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from attndsl.runtime.launches import Launch, Recorder, rebound
 from attndsl.testing import make_inputs
 from attndsl.tuning.child import Message, serve
 from attndsl.tuning.compiling import load
-from attndsl.tuning.launches import Launch, intercepted
 from attndsl.tuning.problem import LONG, Problem
 
 # What a candidate may be off, as in `attndsl.testing`: of the error of the same arithmetic in the inputs' type.
@@ -75,17 +75,16 @@ class Bench:
         wide_enough = torch.float64 if self.dtype.itemsize > 2 else torch.float32
         return {n: exact[n].to(wide_enough) for n in budget}, budget
 
-    def run(self, config: dict[str, dict[str, int]]) -> dict[str, Tensor]:
-        """The pass, its outputs poisoned beforehand."""
+    def run(self, kernel: Recorder, name: str, config: dict[str, int]) -> dict[str, Tensor]:
+        """The pass with one kernel seen, its outputs poisoned beforehand."""
         p = self.problem
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # New memory is then filled with NaN.
             torch.use_deterministic_algorithms(True, warn_only=True)
             try:
-                made: dict[str, Tensor] = getattr(self.module, p.launcher)(
-                    self.inputs, p.extents, p.params, config
-                )
+                launcher = rebound(self.module, p.launcher, {name: kernel})
+                made: dict[str, Tensor] = launcher(self.inputs, p.extents, p.params, {name: config})
             finally:
                 torch.use_deterministic_algorithms(False)
         if DEVICE == "cuda":
@@ -95,9 +94,9 @@ class Bench:
     def candidate(self, kernel: str, config: dict[str, int]) -> Message:
         """Run one kernel with one configuration, and judge what the pass returns."""
         begin = time.perf_counter()
-        with intercepted(self.module, (kernel,)) as recorders:
-            made = self.run({kernel: config})
-        self.launch = recorders[kernel].launches[-1]
+        recorder = Recorder(getattr(self.module, kernel))
+        made = self.run(recorder, kernel, config)
+        self.launch = recorder.launches[-1]
         wrong = []
         for n, exact in self.exact.items():
             error = rms(made[n], exact)

@@ -22,6 +22,7 @@ from attndsl.runtime.starts import StartKind, with_start
 from attndsl.schedule.tile import Buffer, TileProgram
 from attndsl.sizes import Sizes
 from attndsl.tuning.kernel import Kernel
+from attndsl.tuning.keys import float_types
 
 LONG = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
@@ -47,10 +48,10 @@ class Problem:
         """Bytes of an element of the inputs."""
         return BYTES[self.dtype]
 
-    def floats(self) -> frozenset[str]:
-        """The tensors that have the inputs' type: float inputs, and what is made like them."""
-        own = {t.name for t in self.cascade.inputs if t.dtype is DType.FLOAT}
-        return frozenset(own) | self._like_outputs()
+    def floats(self) -> dict[str, str]:
+        """The tensors that have the inputs' type, with it."""
+        own = {t.name: LONG[self.dtype] for t in self.cascade.inputs}
+        return float_types(self.cascade, self.passes.forward, self.passes.cotangents, own)
 
     def tensors(self) -> dict[str, list[Any]]:
         """What the launcher takes, by name: shape, dtype, strides."""
@@ -73,11 +74,6 @@ class Problem:
                 like = b.like is not None or b.name in self.floats()
                 dtype = LONG[self.dtype] if like or self.dtype == "fp64" else "float32"
         return [shape, dtype, strides]
-
-    def _like_outputs(self) -> frozenset[str]:
-        """Forward buffers, and gradients of outputs, which have the inputs' type."""
-        forward = {b.name for b in self.passes.forward.buffers if b.like is not None}
-        return frozenset(forward | {c for o, c in self.passes.cotangents.items() if o in forward})
 
     def save(self, folder: Path) -> Path:
         """The problem as a file for `attndsl.tuning.measuring`."""

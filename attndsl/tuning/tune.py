@@ -22,7 +22,7 @@ from attndsl.tuning.device import Config, Device, Processes
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import key_of
 from attndsl.tuning.machine import Machine
-from attndsl.tuning.problem import LONG, Problem, hash_of, pose
+from attndsl.tuning.problem import Problem, hash_of, pose
 from attndsl.tuning.search import Outcome, Report, search
 from attndsl.tuning.space import Space, default, explore
 
@@ -144,9 +144,8 @@ def entry_for(
         noise = SURE * (best.measured.noise + first.measured.noise)
         if first.ms < best.ms * (1 + noise):
             chosen = first
-    dtypes = dict.fromkeys(problem.floats(), LONG[problem.dtype])
     return Entry(
-        key=key_of(kernel, program, problem.extents, dtypes, machine.name),
+        key=key_of(kernel, program, problem.extents, problem.floats(), machine.name),
         config=dict(chosen.config),
         ms=round(chosen.ms, 5),
         default_ms=round(first.ms, 5) if first is not None and first.measured else 0.0,

@@ -97,8 +97,7 @@ def keys(name: str = "causal", wrt: tuple[str, ...] = (), dtype: str = "bf16", *
     c = cascade(name)
     p = pose(c, "forward", sizes_at(c, given), dtype, wrt=wrt)
     assert p is not None
-    kinds = dict.fromkeys(p.floats(), {"bf16": "bfloat16", "fp32": "float32"}[dtype])
-    return key_of(p.kernels[0], hash_of(c), p.extents, kinds, "H100")
+    return key_of(p.kernels[0], hash_of(c), p.extents, p.floats(), "H100")
 
 
 def test_a_key_holds_lengths_by_power_of_two() -> None:

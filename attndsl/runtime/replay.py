@@ -1,0 +1,258 @@
+"""Launches kept for the next call of the same kind: for the same shapes, strides and types a launcher does the same.
+
+    watch = Watch(module)
+    made = watch("forward", inputs, extents, params, config)      # runs, and remembers
+    replay = watch.replay(tensors, [made["O"]], moving=False)
+    replay(tensors, start)                                        # allocates and launches, no more
+
+A launcher allocates, launches, and computes a little on the host (sums in a fixed order, bounds of blocks of ids); all
+of this depends on the values of tensors through tensors alone, so it can be repeated with others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from attndsl.cascade.domains import START
+from attndsl.runtime.launches import Launch, Recorder, rebound, run
+
+PLAIN = (int, float, bool, str, tuple, torch.dtype, type(None))
+# What a launcher calls of its module besides kernels: functions of tensors that give a tensor.
+ON_HOST = ("sum_into", "fixed_scale", "block_bounds")
+
+Slots: TypeAlias = tuple[tuple[int, int], ...]
+"""Places of arguments, and which tensor of the call stands there."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One launch, or a call of a function on the host, which `compiled` is then, and `grid` None."""
+
+    compiled: Any
+    grid: tuple[int, int, int] | None
+    arguments: list[Any]
+    tensors: Slots
+    starts: tuple[int, ...] = ()
+    """Places of arguments where the call's `start` stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """How a tensor is made: by `torch.empty`, `torch.zeros` or `spread_zeros`."""
+
+    make: Callable[..., Tensor]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The steps of one kind of call. Tensors are counted: given, allocated, then results of the host's functions."""
+
+    steps: tuple[Step, ...]
+    allocations: tuple[Allocation, ...]
+    results: tuple[int, ...]
+    device: torch.device
+
+    def __call__(self, given: Sequence[Tensor], start: int) -> list[Tensor]:
+        """The results, of tensors of the kind that was recorded; they are on the current device."""
+        device = self.device
+        knobs, driver = _triton()
+        made = [a.make(a.shape, dtype=a.dtype, device=device) for a in self.allocations]
+        tensors = [*given, *made]
+        stream = driver.active.get_current_stream(device.index)
+        enter, leave = knobs.launch_enter_hook, knobs.launch_exit_hook
+        watched = _watched(enter) or _watched(leave)
+        for step in self.steps:
+            arguments = step.arguments.copy()
+            for place, which in step.tensors:
+                arguments[place] = tensors[which]
+            for place in step.starts:
+                arguments[place] = start
+            compiled = step.compiled
+            if step.grid is None:
+                tensors.append(compiled(*arguments))
+            elif watched:
+                compiled[step.grid](*arguments, stream=stream)
+            else:
+                x, y, z = step.grid
+                compiled.run(
+                    x, y, z, stream, compiled.function, compiled.packed_metadata, None, None, None, *arguments
+                )  # fmt: skip
+        return [tensors[k] for k in self.results]
+
+
+@cache
+def _triton() -> tuple[Any, Any]:
+    """Triton's switches of its run time, and its drivers; a CPU user does not load it."""
+    from triton import knobs
+    from triton.runtime import driver
+
+    return knobs.runtime, driver
+
+
+def spread_zeros(shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
+    """Zeros; a single one in memory stands for all."""
+    return torch.zeros((), dtype=dtype, device=device).expand(shape)
+
+
+def _watched(hook: Any) -> bool:
+    """Whether somebody listens to launches, a profiler for example."""
+    return hook is not None and bool(getattr(hook, "calls", True))
+
+
+class _Allocator:
+    """Stands in for `torch` in a launcher: keeps what was allocated, and how."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[Tensor, Allocation]] = []
+
+    def empty(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
+        return self._kept(torch.empty, shape, dtype, device)
+
+    def zeros(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
+        return self._kept(torch.zeros, shape, dtype, device)
+
+    def spread_zeros(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
+        return self._kept(spread_zeros, shape, dtype, device)
+
+    def _kept(
+        self, make: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype, device: Any
+    ) -> Tensor:
+        out = make(shape, dtype=dtype, device=device)
+        self.made.append((out, Allocation(make, shape, dtype)))
+        return out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+class Watch:
+    """Runs one function of a module, and remembers what it did."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+        self.table: dict[str, Any] = module.KERNELS
+        self.done: list[tuple[str, Launch | _Called]] = []
+        self.allocator = _Allocator()
+
+    def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
+        """What the function of this name returns."""
+        names: dict[str, Any] = {
+            n: Recorder(getattr(self.module, n), self._launching(n)) for n in self.table
+        }
+        for n in ON_HOST:
+            if hasattr(self.module, n):
+                names[n] = self._calling(n)
+        launcher = rebound(self.module, name, {**names, "torch": self.allocator})
+        made: dict[str, Tensor] = launcher(*arguments)
+        return made
+
+    def _launching(self, name: str) -> Callable[[Launch], Any]:
+        def act(launch: Launch) -> Any:
+            launch.made = run(launch)
+            self.done.append((name, launch))
+            return launch.made
+
+        return act
+
+    def _calling(self, name: str) -> Callable[..., Tensor]:
+        fn = getattr(self.module, name)
+
+        def act(*arguments: Any) -> Tensor:
+            out: Tensor = fn(*arguments)
+            self.done.append((name, _Called(fn, arguments, out)))
+            return out
+
+        return act
+
+    def replay(
+        self, given: Sequence[Tensor], results: Sequence[Tensor], moving: bool
+    ) -> Replay | None:
+        """The run as something to repeat, or None where that would not be the same.
+
+        `given` are the tensors that the next call will bring, in their order; with `moving`, `start` may have another
+        value then.
+        """
+        before = (*given, *(x for x, _ in self.allocator.made))
+        known = {id(x): k for k, x in enumerate(before)}
+        if len(known) != len(before):
+            return None  # one tensor came twice: which place is whose cannot be told
+        steps: list[Step] = []
+        for name, done in self.done:
+            if isinstance(done, _Called):
+                step = _called(done, known)
+                # A tensor that it hands through is known already, and counted twice.
+                known[id(done.made)] = len(before) + sum(s.grid is None for s in steps)
+            else:
+                step = self._launched(name, done, known, moving)
+            if step is None:
+                return None
+            steps.append(step)
+        if not all(id(x) in known for x in results):
+            return None
+        return Replay(
+            tuple(steps),
+            tuple(a for _, a in self.allocator.made),
+            tuple(known[id(x)] for x in results),
+            given[0].device,
+        )
+
+    def _launched(
+        self, name: str, launch: Launch, known: dict[int, int], moving: bool
+    ) -> Step | None:
+        if not hasattr(launch.made, "packed_metadata"):
+            return None  # an interpreter compiles nothing
+        found = _slots(launch.arguments(), known)
+        if found is None:
+            return None
+        arguments, tensors = found
+        kinds = self.table[name]["arguments"]
+        starts = tuple(
+            place
+            for place, (_, kind, of) in enumerate(kinds)
+            if moving and kind.startswith("param") and of == START
+        )
+        x, y, z = (*launch.grid, 1, 1)[:3]
+        return Step(launch.made, (x, y, z), arguments, tensors, starts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Called:
+    fn: Callable[..., Tensor]
+    arguments: tuple[Any, ...]
+    made: Tensor
+
+
+def _called(done: _Called, known: dict[int, int]) -> Step | None:
+    found = _slots(done.arguments, known)
+    return None if found is None else Step(done.fn, None, *found)
+
+
+def _slots(arguments: tuple[Any, ...], known: dict[int, int]) -> tuple[list[Any], Slots] | None:
+    """Arguments without tensors, and the places of these; None if one holds what is not known how to bring again."""
+    out = list(arguments)
+    slots = []
+    for place, x in enumerate(arguments):
+        if isinstance(x, Tensor):
+            if id(x) not in known:
+                return None
+            slots.append((place, known[id(x)]))
+            out[place] = None
+        elif not isinstance(x, PLAIN) and not type(x).__module__.startswith("triton.language"):
+            return None  # a descriptor, which holds an address
+    return out, tuple(slots)
+
+
+def kind_of(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    """What a launch may depend on of its tensors: shapes, strides, types, devices, and how their memory is aligned."""
+    return tuple(
+        [(x.shape, x.stride(), x.dtype, x.get_device(), x.data_ptr() & 15) for x in tensors]
+    )

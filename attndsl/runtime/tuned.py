@@ -1,0 +1,72 @@
+"""Tuned configurations for a call: looked up when a call of its kind comes first.
+
+look_up(cascade, stage, inputs, extents)      # {"causal": {"BLOCK_I": 128, …}}, or None
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from attndsl.cascade.nodes import Cascade
+from attndsl.runtime.stages import Config, Stage
+from attndsl.tuning.database import Key
+from attndsl.tuning.kernel import Kernel
+from attndsl.tuning.keys import float_types, key_of
+from attndsl.tuning.problem import hash_of, kernels_of
+from attndsl.tuning.store import store
+
+_kernels: WeakKeyDictionary[Stage, tuple[Kernel, ...]] = WeakKeyDictionary()
+
+
+def look_up(
+    cascade: Cascade, stage: Stage, inputs: Mapping[str, Tensor], extents: dict[str, int]
+) -> Config:
+    """The configurations that are known for the kernels of a call; None if there are none."""
+    found = {}
+    for kernel, key in keys(cascade, stage, inputs, extents).items():
+        entry = store().find(key, triton_version())
+        if entry is not None:
+            found[kernel] = dict(entry.config)
+    return found or None
+
+
+def keys(
+    cascade: Cascade, stage: Stage, inputs: Mapping[str, Tensor], extents: dict[str, int]
+) -> dict[str, Key]:
+    """The keys of the kernels that a call launches, and those of its backward pass."""
+    device = next(iter(inputs.values())).device
+    forward, extents = stage.launcher(extents, device)
+    own = {n: str(x.dtype).removeprefix("torch.") for n, x in inputs.items()}
+    types = float_types(cascade, stage.passes.forward, stage.passes.cotangents, own)
+    program, gpu = hash_of(cascade), gpu_name(device)
+    return {
+        k.name: key_of(k, program, extents, types, gpu)
+        for k in kernels(stage)
+        if k.launcher in (forward, "backward")
+    }
+
+
+def kernels(stage: Stage) -> tuple[Kernel, ...]:
+    """The kernels of a stage's module."""
+    if stage not in _kernels:
+        _kernels[stage] = kernels_of(stage.passes, stage.module.KERNELS)
+    return _kernels[stage]
+
+
+@cache
+def gpu_name(device: torch.device) -> str:
+    """The name by which entries know a GPU."""
+    return torch.cuda.get_device_properties(device).name if device.type == "cuda" else device.type
+
+
+@cache
+def triton_version() -> str:
+    """Of the compiler; entries found with another are not used."""
+    from importlib.metadata import version
+
+    return version("triton")

@@ -1,0 +1,292 @@
+"""Launches that are kept: what is repeated, what is not, and that a repeated call is the same call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import attndsl
+from attndsl.runtime import replay as replaying
+from attndsl.runtime.launches import Launch, Recorder, rebound
+from attndsl.runtime.replay import Replay, Watch, kind_of
+
+MODULE = """
+import torch
+
+ARGUMENTS = [
+    ("x_ptr", "pointer_like", "x"),
+    ("out_ptr", "pointer_like", "x"),
+    ("start", "param_int", "start"),
+    ("N", "full", "n"),
+]
+KERNELS = {"scale": {"arguments": ARGUMENTS}}
+
+def sum_into(shape, source, axes, dtype, scale):
+    return source.sum(axes).to(dtype)
+
+def forward(inputs, extents, params, config=None):
+    x = inputs["x"]
+    out = torch.empty((extents["n"],), dtype=x.dtype, device=x.device)
+    grid = (extents["n"],)
+    scale[grid](x, out, params["start"], N=extents["n"], num_warps=4)
+    return {"out": out}
+
+def summed(inputs, extents, params, config=None):
+    x = inputs["x"]
+    part = torch.zeros((extents["n"],), dtype=x.dtype, device=x.device)
+    grid = (extents["n"],)
+    scale[grid](x, part, params["start"], N=extents["n"], num_warps=4)
+    shape = ()
+    total = sum_into(shape, part, (0,), x.dtype, None)
+    scale[grid](x, part, params["start"], N=extents["n"], num_warps=4)
+    return {"total": total, "part": part}
+
+def unknown(inputs, extents, params, config=None):
+    x = inputs["x"] + 1
+    out = torch.empty((extents["n"],), dtype=x.dtype, device=x.device)
+    scale[(1,)](x, out, params["start"], N=extents["n"])
+    return {"out": out}
+"""
+
+
+class Compiled:
+    """Machine code that multiplies by `start + 2`."""
+
+    function, packed_metadata = "function", (4, 1, 0)
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[Any, ...]] = []
+        self.watched = 0
+
+    def run(self, x: int, y: int, z: int, stream: int, *rest: Any) -> None:
+        *meta, source, out, start, n = rest
+        assert meta == ["function", (4, 1, 0), None, None, None]
+        assert n == source.shape[0]
+        self.runs.append((x, y, z, stream))
+        out.copy_(source * (start + 2))
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launched(source: Tensor, out: Tensor, start: int, n: int, *, stream: int) -> None:
+            self.watched += 1
+            out.copy_(source * (start + 2))
+
+        return launched
+
+
+class Kernel:
+    """A kernel that compiles once."""
+
+    arg_names = ("x_ptr", "out_ptr", "start", "N")
+
+    def __init__(self) -> None:
+        self.compiled = Compiled()
+        self.jit = 0
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launched(source: Tensor, out: Tensor, start: int, *, N: int, num_warps: int = 4) -> Any:
+            self.jit += 1
+            out.copy_(source * (start + 2))
+            return self.compiled
+
+        return launched
+
+
+class Driver:
+    class active:
+        @staticmethod
+        def get_current_stream(device: int | None) -> int:
+            return 7
+
+
+class Knobs:
+    launch_enter_hook: Any = None
+    launch_exit_hook: Any = None
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    made = ModuleType("made")
+    exec(MODULE, made.__dict__)
+    made.scale = Kernel()  # type: ignore[attr-defined]
+    monkeypatch.setattr(replaying, "_triton", lambda: (Knobs, Driver))
+    return made
+
+
+def record(
+    module: ModuleType, name: str = "forward", moving: bool = False, start: int = 1
+) -> tuple[Tensor, Replay | None]:
+    watch = Watch(module)
+    x = torch.arange(4.0)
+    made = watch(name, {"x": x}, {"n": 4}, {"start": start}, None)
+    return x, watch.replay((x,), list(made.values()), moving)
+
+
+def test_a_replay_gives_what_the_launcher_gives(module: ModuleType) -> None:
+    _, replay = record(module)
+    assert replay is not None
+    y = torch.tensor([5.0, 6.0, 7.0, 8.0])
+    (out,) = replay((y,), 1)
+    assert torch.equal(out, 3 * y)
+    assert module.scale.jit == 1
+    assert module.scale.compiled.runs == [(4, 1, 1, 7)]
+    (again,) = replay((y,), 1)
+    assert again.data_ptr() != out.data_ptr()
+
+
+def test_no_tensor_of_the_recorded_call_is_held(module: ModuleType) -> None:
+    _, replay = record(module)
+    assert replay is not None
+    assert not any(isinstance(a, Tensor) for s in replay.steps for a in s.arguments)
+
+
+def test_start_stands_where_the_call_says(module: ModuleType) -> None:
+    _, fixed = record(module)
+    _, moving = record(module, moving=True)
+    y = torch.ones(4)
+    assert fixed is not None
+    assert moving is not None
+    assert torch.equal(fixed((y,), 9)[0], 3 * y)
+    assert torch.equal(moving((y,), 9)[0], 11 * y)
+
+
+def test_what_the_host_computes_is_repeated_in_its_place(module: ModuleType) -> None:
+    _, replay = record(module, "summed")
+    assert replay is not None
+    y = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    total, part = replay((y,), 1)
+    assert torch.equal(total, torch.tensor(30.0))
+    assert torch.equal(part, 3 * y)
+
+
+def test_what_cannot_be_told_apart_is_not_repeated(module: ModuleType) -> None:
+    watch = Watch(module)
+    x = torch.arange(4.0)
+    made = watch("forward", {"x": x}, {"n": 4}, {"start": 1}, None)
+    assert watch.replay((x, x), list(made.values()), False) is None
+
+
+def test_what_comes_from_nowhere_is_not_repeated(module: ModuleType) -> None:
+    assert record(module, "unknown")[1] is None
+
+
+def test_an_interpreter_is_not_repeated(module: ModuleType) -> None:
+    class Interpreted(Kernel):
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            compiled = super().__getitem__(grid)
+
+            def launched(*a: Any, **k: Any) -> None:
+                compiled(*a, **k)
+
+            return launched
+
+    module.scale = Interpreted()  # type: ignore[attr-defined]
+    assert record(module)[1] is None
+
+
+def test_somebody_who_listens_to_launches_hears_them(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Chain:
+        calls = (print,)
+
+    _, replay = record(module)
+    assert replay is not None
+    monkeypatch.setattr(Knobs, "launch_enter_hook", Chain)
+    y = torch.ones(4)
+    assert torch.equal(replay((y,), 1)[0], 3 * y)
+    assert module.scale.compiled.watched == 1
+
+
+def test_kinds_differ_where_a_launch_would() -> None:
+    x = torch.zeros(8, 8)
+    base = kind_of((x,))
+    assert kind_of((torch.ones(8, 8),)) == base
+    for other in (x[:4], x.T[:, :8].T.T, x.half(), torch.zeros(65)[1:].view(8, 8)):
+        assert kind_of((other,)) != base
+
+
+def test_a_copy_of_a_launcher_leaves_the_module_alone(module: ModuleType) -> None:
+    kernel = module.scale
+    recorder = Recorder(kernel)
+    x = torch.arange(4.0)
+    rebound(module, "forward", {"scale": recorder})({"x": x}, {"n": 4}, {"start": 0})
+    assert module.scale is kernel
+    (launch,) = recorder.launches
+    assert isinstance(launch, Launch)
+    assert launch.grid == (4,)
+    assert launch.arguments()[2:] == (0, 4)
+
+
+# --- the operator ---
+
+FULL = """
+attention full(Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f]) -> O[b,h,i,f] {
+  batch b, h
+  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)
+  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+}
+"""
+
+
+def tensors() -> tuple[Tensor, ...]:
+    return tuple(torch.randn(1, 2, 8, 16) for _ in range(3))
+
+
+def test_modes_see_an_operator() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen: list[str] = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    op = attndsl.compile(FULL)
+    given = tensors()
+    plain = op(*given)
+    with Mode():
+        watched = op(*given)
+    assert torch.equal(plain, watched)
+    assert any("attndsl.full" in s for s in seen)
+
+
+def test_a_profiler_sees_an_operator() -> None:
+    op = attndsl.compile(FULL)
+    given = tensors()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        op(*given)
+    assert any("attndsl::full" in e.key for e in profile.key_averages())
+
+
+def test_a_plain_call_goes_past_the_dispatcher() -> None:
+    op = attndsl.compile(FULL)
+    given = tensors()
+
+    def refused(*args: Any) -> Any:
+        raise AssertionError("through the dispatcher")
+
+    expected = op(*given)
+    op._op = refused  # type: ignore[assignment]
+    assert torch.equal(op(*given), expected)
+    leaves = [x.requires_grad_() for x in given]
+    (op(*leaves)).sum().backward()
+    assert all(x.grad is not None for x in leaves)
+    with pytest.raises(AssertionError, match="dispatcher"), torch.autocast("cpu", torch.bfloat16):
+        op(*given)
+
+
+def test_subclasses_go_through_the_dispatcher() -> None:
+    class Mine(Tensor):
+        pass
+
+    op = attndsl.compile(FULL)
+    q, k, v = tensors()
+    made = op(q.as_subclass(Mine), k, v)
+    assert isinstance(made, Mine)
+    assert torch.equal(made.as_subclass(Tensor), op(q, k, v))
