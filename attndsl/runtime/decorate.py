@@ -13,7 +13,7 @@ from attndsl.runtime.operator import CompiledAttention
 def attention_spec(fn: Callable[..., Any]) -> CompiledAttention: ...
 @overload
 def attention_spec(
-    *, batch: str | None = None, backend: str | None = None
+    *, batch: str | None = None, backend: str | None = None, autotune: str = "never"
 ) -> Callable[[Callable[..., Any]], CompiledAttention]: ...
 
 
@@ -22,6 +22,7 @@ def attention_spec(
     *,
     batch: str | None = None,
     backend: str | None = None,
+    autotune: str = "never",
 ) -> CompiledAttention | Callable[[Callable[..., Any]], CompiledAttention]:
     """The operator of a Python function; its body is read, never run.
 
@@ -34,15 +35,14 @@ def attention_spec(
 
         o = causal(q, k, v)
 
-    `batch="b, h"` stands for the statement `batch(b, h)`; `backend` is as in `attndsl.load`.
+    `batch="b, h"` stands for the statement `batch(b, h)`; `backend` and `autotune` are as in `attndsl.load`.
 
     Raises: DiagnosticError, with spans into the Python file.
     """
 
     def wrap(f: Callable[..., Any]) -> CompiledAttention:
         spec = spec_from_function(f, batch=batch)
-        return CompiledAttention(
-            spec.cascade, backend=backend, header=f"source: {spec.source.name}"
-        )
+        header = f"source: {spec.source.name}"
+        return CompiledAttention(spec.cascade, backend=backend, header=header, autotune=autotune)
 
     return wrap if fn is None else wrap(fn)

@@ -62,12 +62,18 @@ class Engine:
     """A program, its stages and its calls so far."""
 
     def __init__(
-        self, cascade: Cascade, backend: str | None, planner: Planner, header: str
+        self,
+        cascade: Cascade,
+        backend: str | None,
+        planner: Planner,
+        header: str,
+        autotune: str = "never",
     ) -> None:
         self.cascade = cascade
         self.backend = backend
         self.planner = planner
         self.header = header
+        self.autotune = autotune
         self.names = tuple(t.name for t in cascade.inputs)
         self.shifted = bool(shifted_indices(cascade))
         self.scanned = shifted_scan(cascade)
@@ -157,7 +163,7 @@ class Engine:
             self.check_scans(start)
         stage = self.stage_for(given, start, wrt)
         extents = stage.extents(binding.extents, numbers)
-        config = self.tuned(stage, given, extents, numbers) if stage.backend == "triton" else None
+        config = self.tuned(stage, given, binding, extents, numbers, wrt)
         return Prepared(stage, self.names, extents, numbers, binding, config)
 
     def stage_for(self, given: Sequence[Tensor], start: Start, wrt: str) -> Stage:
@@ -202,15 +208,21 @@ class Engine:
         self,
         stage: Stage,
         given: Sequence[Tensor],
+        binding: Binding,
         extents: dict[str, int],
         numbers: dict[str, Number],
+        wrt: str,
     ) -> Config:
         """The tuned configurations of a call's kernels, so far as there are any."""
-        if given[0].device.type != "cuda":
+        if stage.backend != "triton" or given[0].device.type != "cuda":
             return None
+        from attndsl.runtime.autotune import tune_call
         from attndsl.runtime.tuned import look_up
 
         inputs = dict(zip(self.names, given, strict=True))
+        with self.lock:
+            names = wrt.split(",") if wrt else ()
+            tune_call(self.autotune, self.cascade, stage, inputs, binding, extents, numbers, names)
         return look_up(self.cascade, stage, inputs, extents)
 
     # --- running ---

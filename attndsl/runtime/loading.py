@@ -12,7 +12,11 @@ from attndsl.source import Source
 
 
 def load(
-    path: str | os.PathLike[str], name: str | None = None, backend: str | None = None
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    backend: str | None = None,
+    *,
+    autotune: str = "never",
 ) -> CompiledAttention:
     """The operator of a program in a file.
 
@@ -20,20 +24,27 @@ def load(
         o, lse = op(q, k, v, slope)
 
     `name` picks an attention of the file; it may be left out if there is one. `backend` is "triton"
-    or "eager"; by default CUDA tensors take the first and CPU tensors the second.
+    or "eager"; by default CUDA tensors take the first and CPU tensors the second. With `autotune="once"`
+    the first call of a kind that nothing is known about searches for its tiles (30 s), and every later
+    process finds them; with "always" every process searches; "never" uses what `attndsl tune` found.
 
     Raises: DiagnosticError if the program is refused, OSError if the file cannot be read.
     """
-    return _operator(read_source(path), name, backend)
+    return _operator(read_source(path), name, backend, autotune)
 
 
-def compile(text: str, name: str | None = None, backend: str | None = None) -> CompiledAttention:
+def compile(
+    text: str, name: str | None = None, backend: str | None = None, *, autotune: str = "never"
+) -> CompiledAttention:
     """The operator of a program in a string; otherwise as `load`."""
     if not isinstance(text, str):
         raise TypeError(f"the text of a program is needed, and {type(text).__name__} came")
-    return _operator(Source("<string>", text), name, backend)
+    return _operator(Source("<string>", text), name, backend, autotune)
 
 
-def _operator(source: Source, name: str | None, backend: str | None) -> CompiledAttention:
+def _operator(
+    source: Source, name: str | None, backend: str | None, autotune: str
+) -> CompiledAttention:
     cascade = pick(load_cascades(source), name, source)
-    return CompiledAttention(cascade, backend=backend, header=f"source: {source.name}")
+    header = f"source: {source.name}"
+    return CompiledAttention(cascade, backend=backend, header=header, autotune=autotune)

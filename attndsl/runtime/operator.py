@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.printer import print_cascade
 from attndsl.diagnostics import did_you_mean
 from attndsl.runtime.checks import FLOATS, TensorCheck, check_dense
-from attndsl.runtime.engine import Engine
+from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.library import Operators, Place, nobody_looks
 from attndsl.runtime.stages import Planner, plan_passes
 
 BACKENDS = ("triton", "eager")
+AUTOTUNE = ("never", "once", "always")
 
 
 class CompiledAttention:
@@ -44,11 +46,14 @@ class CompiledAttention:
         backend: str | None = None,
         planner: Planner = plan_passes,
         header: str = "",
+        autotune: str = "never",
     ) -> None:
+        if autotune not in AUTOTUNE:
+            raise ValueError(f"autotune {autotune!r} is none of {', '.join(AUTOTUNE)}")
         if backend is not None and backend not in BACKENDS:
             raise ValueError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
         self.cascade = cascade
-        self._engine = Engine(cascade, backend, planner, header)
+        self._engine = Engine(cascade, backend, planner, header, autotune)
         self._operators = Operators(self._engine)
         self._op = self._operators.op
         self._inputs = tuple(t.name for t in cascade.inputs)
@@ -64,7 +69,8 @@ class CompiledAttention:
         return f"<attndsl {self.cascade.name}({inputs}) -> {outputs}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self.cascade, self._engine.backend, self._engine.header)
+        e = self._engine
+        return _rebuilt, (self.cascade, e.backend, e.header, e.autotune)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledAttention:
         return self  # it holds nothing that a copy of a model would want apart
@@ -193,6 +199,45 @@ class CompiledAttention:
         out = tuple(made[o.name] for o in self.cascade.outputs)
         return out[0] if len(out) == 1 else out
 
+    def warmup(
+        self,
+        *shapes: Mapping[str, Sequence[int]],
+        dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cuda",
+        backward: bool = False,
+        start: int | str | None = None,
+        **params: Number,
+    ) -> None:
+        """Compile the kernels for calls of these shapes, before the first of them.
+
+            op.warmup({"Q": (4, 16, 4096, 128), "K": (4, 16, 4096, 128), "V": (4, 16, 4096, 128)}, backward=True)
+
+        Nothing is launched and no tensor is made. Each argument gives the shape of every input; float inputs are of
+        `dtype`, contiguous. `backward` is for gradients of all of them. Lengths do not matter to compiled kernels, so
+        one shape serves for all of a kind.
+
+        Raises: CallError if the shapes do not fit the program.
+        """
+        from attndsl.runtime.warming import warm
+
+        numbers = tuple(
+            self._number(p, params[p]) if params.get(p) is not None else None for p in self._params
+        )
+        unknown = params.keys() - set(self._params)
+        if unknown:
+            raise self._error(f"there is no parameter `{min(unknown)}`")
+        how = "" if start is None else "end" if start == "end" else "int"
+        at = self._position(start) if how == "int" else None
+        where = torch.device(device)
+        if where.type == "cuda" and where.index is None:
+            where = torch.device("cuda", torch.cuda.current_device())
+        for given in shapes:
+            missing = [n for n in self._inputs if n not in given]
+            if missing:
+                raise self._error(f"the shape of input `{missing[0]}` is missing")
+            sizes = {n: tuple(given[n]) for n in self._inputs}
+            warm(self._engine, sizes, dtype, where, Start(how, at), numbers, backward)
+
     def explain(self, backward: bool = False) -> str:
         """The program as a cascade, and how it is scheduled; with its backward pass if asked for."""
         wrt = (
@@ -306,5 +351,7 @@ class CompiledAttention:
         interpret(self.cascade, inputs, numbers, start=start, debug=True)
 
 
-def _rebuilt(cascade: Cascade, backend: str | None, header: str) -> CompiledAttention:
-    return CompiledAttention(cascade, backend=backend, header=header)
+def _rebuilt(
+    cascade: Cascade, backend: str | None, header: str, autotune: str
+) -> CompiledAttention:
+    return CompiledAttention(cascade, backend=backend, header=header, autotune=autotune)

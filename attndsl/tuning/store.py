@@ -59,6 +59,11 @@ class Store:
                 return min(near, key=lambda x: x[:2])[2]
         return None
 
+    def has(self, key: Key, triton: str) -> bool:
+        """Whether there is an entry for exactly this key."""
+        found = (t.get(key) for t in self.tables())
+        return any(e is not None and e.triton == triton for e in found)
+
     def add(self, entries: Iterable[Entry]) -> str:
         """Keep entries, in the user's file and in this process; what stood against writing, or nothing."""
         entries = list(entries)

@@ -57,16 +57,22 @@ def tune(
     *,
     seconds: float,
     backward: bool = True,
+    wrt: tuple[str, ...] | None = None,
     triton: str = "",
     workers: int | None = None,
     open_device: Opened = Processes,
     report: Report = lambda event: None,
 ) -> list[Found]:
-    """Search for every kernel that a call of these sizes launches, and its backward pass.
+    """Search for every kernel that a call of these sizes launches, and its backward pass for the inputs `wrt`.
+
+    Without `wrt` these are all float inputs, or none without `backward`.
 
     Raises: DiagnosticError where no schedule is legal; ChildError if the GPU's process cannot even start.
     """
-    problems = posed(cascade, at, dtype, machine, backward)
+    if wrt is None:
+        floats = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
+        wrt = floats if backward else ()
+    problems = posed(cascade, at, dtype, machine, wrt)
     spaces = {
         k.name: explore(k, p.extents, p.params, p.itemsize, machine)
         for p in problems
@@ -93,17 +99,16 @@ def tune(
 
 
 def posed(
-    cascade: Cascade, at: Sizes, dtype: str, machine: Machine, backward: bool
+    cascade: Cascade, at: Sizes, dtype: str, machine: Machine, wrt: tuple[str, ...]
 ) -> list[Problem]:
     """The passes that a call of these sizes runs: forward, split where queries are few, and backward."""
-    wrt = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT) if backward else ()
     out: list[Problem] = []
     count = machine.multiprocessors
     few = pose(cascade, "forward_split", at, dtype, wrt=wrt, multiprocessors=count)
     forward = few or pose(cascade, "forward", at, dtype, wrt=wrt)
     assert forward is not None
     out.append(forward)
-    if backward:
+    if wrt:
         behind = pose(cascade, "backward", at, dtype, wrt=wrt)
         out += [] if behind is None else [behind]
     return out

@@ -1,0 +1,91 @@
+"""Kernels compiled before they are needed: `op.warmup(shapes)`. Nothing is launched, and no tensor takes memory."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from attndsl.cascade.nodes import Cascade, DType
+from attndsl.runtime.engine import Engine, Start
+from attndsl.runtime.launches import Launch, Recorder, rebound
+
+# What integer and boolean inputs are taken to be.
+OTHERS = {DType.INT: torch.int64, DType.BOOL: torch.bool}
+
+
+class Compiler:
+    """Runs functions of a generated module so that their kernels are compiled, and not launched."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
+        """What the function returns, without values."""
+        kernels = {n: Recorder(getattr(self.module, n), compile_only) for n in self.module.KERNELS}
+        made: dict[str, Tensor] = rebound(self.module, name, kernels)(*arguments)
+        return made
+
+
+def compile_only(launch: Launch) -> Any:
+    """The machine code for a launch."""
+    from triton.runtime.jit import MockTensor
+
+    def stand_in(x: Any) -> Any:
+        return MockTensor(x.dtype) if isinstance(x, Tensor) else x
+
+    if not hasattr(launch.kernel, "warmup"):
+        return None  # an interpreter has nothing to compile
+    return launch.kernel.warmup(
+        *map(stand_in, launch.positional),
+        grid=launch.grid,
+        **{k: stand_in(x) for k, x in launch.keyword.items()},
+    )
+
+
+def warm(
+    engine: Engine,
+    shapes: dict[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    device: torch.device,
+    start: Start,
+    params: tuple[Any, ...],
+    backward: bool,
+) -> None:
+    """Compile what a call of these shapes launches, and its backward pass.
+
+    Raises: CallError if the shapes do not fit the program.
+    """
+    cascade = engine.cascade
+    wrt = ",".join(t.name for t in cascade.inputs if t.dtype is DType.FLOAT) if backward else ""
+    with FakeTensorMode():
+        given = phantoms(cascade, shapes, dtype, device)
+        call = engine.prepare(given, start, params, wrt)
+        stage = call.stage
+        if stage.backend != "triton":
+            return
+        run = Compiler(stage.module)
+        inputs, numbers = call.tensors(given, start.at), engine.numbers(call, start)
+        made = stage.forward(inputs, call.extents, numbers, call.config, run)
+        if not backward:
+            return
+        kept = dict(zip((*stage.outputs, *stage.residuals), made, strict=True))
+        tensors = inputs | {r: kept[r] for r in stage.passes.residuals}
+        grads = {o: torch.empty_like(kept[o]) for o in stage.passes.cotangents}
+        stage.backward(tensors, grads, call.extents, numbers, call.config, run)
+
+
+def phantoms(
+    cascade: Cascade,
+    shapes: dict[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, ...]:
+    """Tensors without memory, in declared order."""
+    return tuple(
+        torch.empty(shapes[t.name], dtype=OTHERS.get(t.dtype, dtype), device=device)
+        for t in cascade.inputs
+    )
