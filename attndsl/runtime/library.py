@@ -108,6 +108,9 @@ class Operators:
             if wrt:
                 return _Function.apply(self, True, wrt, *given, *place, *params)  # type: ignore[no-untyped-call]
         at, value, how = place
+        made = self.engine.replayed(given, at, how, params, "")
+        if made is not None:
+            return self._returned(made)
         with _device(given[0]), torch._C._AutoDispatchBelowAutograd():
             return self._returned(self.engine.run(given, Start(how, value, at), params))
 
@@ -198,8 +201,10 @@ class _Function(torch.autograd.Function):
         given, start, params = ops._split(args)
         with torch._C._AutoDispatchBelowAutograd():
             if direct:
-                with _device(given[0]):
-                    made = ops.engine.run(given, start, params, wrt)
+                made = ops.engine.replayed(given, start.at, start.how, params, wrt)
+                if made is None:
+                    with _device(given[0]):
+                        made = ops.engine.run(given, start, params, wrt)
             else:
                 made = ops.saving(*args, wrt)
         kept = [made[k] for k in ops._kept(given, start, wrt)]

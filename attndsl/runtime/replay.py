@@ -41,15 +41,12 @@ class Step:
     tensors: Slots
     starts: tuple[int, ...] = ()
     """Places of arguments where the call's `start` stands."""
+    launch: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
+    """What launches `compiled`, and what it takes between the stream and the arguments."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """How a tensor is made: by `torch.empty`, `torch.zeros` or `spread_zeros`."""
-
-    make: Callable[..., Tensor]
-    shape: tuple[int, ...]
-    dtype: torch.dtype
+Allocation: TypeAlias = tuple[Callable[..., Tensor], tuple[int, ...], torch.dtype]
+"""How a tensor is made: by `torch.empty`, `torch.zeros` or `spread_zeros`; its shape, its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,47 +57,60 @@ class Replay:
     allocations: tuple[Allocation, ...]
     results: tuple[int, ...]
     device: torch.device
+    on: int
+    """The number of the device; -1 for a CPU."""
 
     def __call__(self, given: Sequence[Tensor], start: int) -> list[Tensor]:
         """The results, of tensors of the kind that was recorded; they are on the current device."""
         device = self.device
-        knobs, driver = _triton()
-        made = [a.make(a.shape, dtype=a.dtype, device=device) for a in self.allocations]
+        made = [make(shape, dtype=dtype, device=device) for make, shape, dtype in self.allocations]
         tensors = [*given, *made]
-        stream = driver.active.get_current_stream(device.index)
-        enter, leave = knobs.launch_enter_hook, knobs.launch_exit_hook
-        watched = _watched(enter) or _watched(leave)
+        knobs, stream_of = _triton()
+        stream = stream_of(device.index)
+        watched = _watched(knobs.launch_enter_hook) or _watched(knobs.launch_exit_hook)
         for step in self.steps:
             arguments = step.arguments.copy()
             for place, which in step.tensors:
                 arguments[place] = tensors[which]
             for place in step.starts:
                 arguments[place] = start
-            compiled = step.compiled
-            if step.grid is None:
-                tensors.append(compiled(*arguments))
+            if step.launch is None:
+                tensors.append(step.compiled(*arguments))
             elif watched:
-                compiled[step.grid](*arguments, stream=stream)
+                step.compiled[step.grid](*arguments, stream=stream)
             else:
-                x, y, z = step.grid
-                compiled.run(
-                    x, y, z, stream, compiled.function, compiled.packed_metadata, None, None, None, *arguments
-                )  # fmt: skip
+                launch, between = step.launch
+                launch(*step.grid, stream, *between, *arguments)  # type: ignore[misc]
         return [tensors[k] for k in self.results]
+
+
+# Kernels go to the current device, whatever their tensors say; asking PyTorch's own wrapper takes three times as long.
+current_device: Callable[[], int] = getattr(torch._C, "_cuda_getDevice", lambda: -1)
 
 
 @cache
 def _triton() -> tuple[Any, Any]:
-    """Triton's switches of its run time, and its drivers; a CPU user does not load it."""
+    """Triton's switches of its run time, and what tells a device's stream; a CPU user does not load it."""
     from triton import knobs
     from triton.runtime import driver
 
-    return knobs.runtime, driver
+    return knobs.runtime, driver.active.get_current_stream
 
 
 def spread_zeros(shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
     """Zeros; a single one in memory stands for all."""
     return torch.zeros((), dtype=dtype, device=device).expand(shape)
+
+
+def _launching(compiled: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The shortest way into a kernel: past Triton's launcher object where it would allocate nothing."""
+    run = compiled.run
+    hooks = (compiled.packed_metadata, None, None, None)
+    sizes = ("global_scratch_size", "profile_scratch_size")
+    if hasattr(run, "launch") and all(getattr(run, s, 1) == 0 for s in sizes):
+        switches = (run.launch_cooperative_grid, run.launch_pdl)
+        return run.launch, (compiled.function, *switches, None, None, *hooks)
+    return run, (compiled.function, *hooks)
 
 
 def _watched(hook: Any) -> bool:
@@ -127,7 +137,7 @@ class _Allocator:
         self, make: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype, device: Any
     ) -> Tensor:
         out = make(shape, dtype=dtype, device=device)
-        self.made.append((out, Allocation(make, shape, dtype)))
+        self.made.append((out, (make, shape, dtype)))
         return out
 
     def __getattr__(self, name: str) -> Any:
@@ -203,6 +213,7 @@ class Watch:
             tuple(a for _, a in self.allocator.made),
             tuple(known[id(x)] for x in results),
             given[0].device,
+            given[0].get_device(),
         )
 
     def _launched(
@@ -221,7 +232,7 @@ class Watch:
             if moving and kind.startswith("param") and of == START
         )
         x, y, z = (*launch.grid, 1, 1)[:3]
-        return Step(launch.made, (x, y, z), arguments, tensors, starts)
+        return Step(launch.made, (x, y, z), arguments, tensors, starts, _launching(launch.made))
 
 
 @dataclass(frozen=True, slots=True)

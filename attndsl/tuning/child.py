@@ -100,6 +100,13 @@ class Child:
         self.start()
         return self._exchange(message, timeout)
 
+    def kill(self) -> None:
+        """End the process while another thread may be waiting for it, which then sees it die."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+
     def close(self) -> None:
         """End the process, however it is."""
         process, self._process = self._process, None

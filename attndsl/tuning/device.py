@@ -11,11 +11,12 @@ import queue
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from attndsl.tuning.child import Child, ChildError
+from attndsl.tuning.child import Child, ChildError, Message
 
 if TYPE_CHECKING:
     from attndsl.tuning.problem import Problem
@@ -68,7 +69,10 @@ class Measured:
 
 
 class Device(Protocol):
-    """The seam between the search and the machine. Both raise `Failure`."""
+    """The seam between the search and the machine. `compile` and `measure` raise `Failure`."""
+
+    def ready(self) -> None:
+        """Wait until candidates can be measured."""
 
     def compile(self, kernel: str, config: Config) -> Compiled: ...
 
@@ -110,16 +114,31 @@ class Processes:
         self.idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
         for child in self.compilers:
             self.idle.put(child)
+        self.starter = ThreadPoolExecutor(1)
+        self.starting: Future[Message] | None = None
         self.runner = Child(runner, {"do": "open", "problems": paths}, start_timeout=timeouts.start)
 
     def __enter__(self) -> Processes:
+        # Exact results take a while; candidates compile meanwhile.
+        self.starting = self.starter.submit(self.runner.start)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def ready(self) -> None:
+        """Wait for the process that owns the GPU.
+
+        Raises: ChildError if it cannot even start.
+        """
+        starting, self.starting = self.starting, None
+        if starting is not None:
+            starting.result()
+
     def close(self) -> None:
         """End all processes."""
+        self.runner.kill()
+        self.starter.shutdown()
         for child in (*self.compilers, self.runner):
             child.close()
         self.folder.cleanup()
@@ -161,6 +180,7 @@ class Processes:
             "repeats": repeats,
             "limit_ms": min(limit_ms, 1e9),
         }
+        self.ready()
         self.runner.start()  # what goes wrong here is no candidate's fault
         try:
             told = self.runner.ask(message, self.timeouts.run)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from attndsl.runtime.launches import Launch, Recorder, rebound
+from attndsl.schedule.tile import Role
 from attndsl.testing import make_inputs
 from attndsl.tuning.child import Message, serve
 from attndsl.tuning.compiling import load
@@ -27,6 +28,8 @@ from attndsl.tuning.problem import LONG, Problem
 # What a candidate may be off, as in `attndsl.testing`: of the error of the same arithmetic in the inputs' type.
 FACTOR = 1.5
 CACHE_BYTES = 256 << 20
+# What one value of pairs may take while exact results are computed.
+PAIR_BYTES = 512 << 20
 # Without a GPU it is Triton's interpreter that runs, for tests.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -51,7 +54,7 @@ class Bench:
         )
         if p.launcher != "backward":
             return given
-        made = load(str(p.eager)).forward(given, p.extents, p.params)
+        made = load(str(p.eager)).forward(given, p.extents, p.params, self.tiles())
         kept = {r: made[r] for r in p.passes.residuals}
         generator = torch.Generator(device=DEVICE).manual_seed(p.seed + 1)
         for output, name in p.passes.cotangents.items():
@@ -59,14 +62,24 @@ class Bench:
             kept[name] = torch.where(torch.isfinite(made[output]), x, 0.0).to(made[output].dtype)
         return {**given, **kept}
 
+    def tiles(self) -> dict[str, int]:
+        """Block sizes of the eager kernels: as large as memory allows, since each tile costs its launches."""
+        p = self.problem
+        programs = math.prod(
+            p.extents[a.rank] for a in p.kernels[0].program.of(Role.GRID) if a.rank in p.extents
+        )
+        side = 1 << (math.isqrt(PAIR_BYTES // (8 * max(1, programs))).bit_length() - 1)
+        axes = {a.name for k in p.kernels for a in k.program.axes}
+        return dict.fromkeys(axes, min(2048, max(64, side)))
+
     def expected(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The exact results, and the largest root mean square error that passes for each."""
         p = self.problem
         eager = load(str(p.eager))
         launcher = getattr(eager, "backward" if p.launcher == "backward" else "forward")
         wide = {n: x.double() if x.is_floating_point() else x for n, x in self.inputs.items()}
-        exact = launcher(wide, p.extents, p.params)
-        rough = launcher(self.inputs, p.extents, p.params)
+        exact = launcher(wide, p.extents, p.params, self.tiles())
+        rough = launcher(self.inputs, p.extents, p.params, self.tiles())
         unit = 1e-5 if self.dtype is torch.float32 else 2 * torch.finfo(self.dtype).eps
         budget = {
             n: FACTOR * rms(rough[n], exact[n]) + unit * rms(exact[n]) for n in exact if n in rough

@@ -96,13 +96,6 @@ class Kernel:
         return launched
 
 
-class Driver:
-    class active:
-        @staticmethod
-        def get_current_stream(device: int | None) -> int:
-            return 7
-
-
 class Knobs:
     launch_enter_hook: Any = None
     launch_exit_hook: Any = None
@@ -113,7 +106,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     made = ModuleType("made")
     exec(MODULE, made.__dict__)
     made.scale = Kernel()  # type: ignore[attr-defined]
-    monkeypatch.setattr(replaying, "_triton", lambda: (Knobs, Driver))
+    monkeypatch.setattr(replaying, "_triton", lambda: (Knobs, lambda device: 7))
     return made
 
 

@@ -16,6 +16,7 @@ class Pretended:
     time: Callable[[Config], float]
     faults: Callable[[Config], tuple[str, str] | None] = lambda config: None
     jitter: float = 0.0
+    start_up: float = 0.0
     interrupt_after: int | None = None
     tick: Callable[[float], None] = lambda seconds: None
     compiled: list[Config] = field(default_factory=list)
@@ -26,6 +27,9 @@ class Pretended:
         return self
 
     def __exit__(self, *_: object) -> None: ...
+
+    def ready(self) -> None:
+        self.tick(self.start_up)
 
     def compile(self, kernel: str, config: Config) -> Compiled:
         with self.lock:

@@ -94,6 +94,18 @@ def test_the_budget_is_kept_and_leaves_time_for_the_finals() -> None:
     assert any(repeats > 4 for _, repeats in device.measured)
 
 
+def test_a_slow_start_leaves_half_of_the_budget() -> None:
+    now = [0.0]
+
+    def tick(seconds: float) -> None:
+        now[0] += seconds
+
+    device = Pretended(bowl, tick=tick, start_up=60.0)
+    outcome = run(device, seconds=4.0, clock=lambda: now[0])
+    assert 61.5 <= now[0] <= 62.3
+    assert len(outcome.trials) > 5
+
+
 def test_a_budget_too_short_for_anything_still_ends() -> None:
     now = [0.0]
 
