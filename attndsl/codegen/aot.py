@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attndsl.codegen.configs import choose, padded
+from attndsl.codegen.configs import choose, choose_chunk, padded
 from attndsl.codegen.sass import SassStats, disassemble, sass_stats
 
 # Shared memory that one block may ask for, in bytes.
@@ -130,7 +130,8 @@ def _config(
     config: Mapping[str, Any] | None,
 ) -> dict[str, int]:
     smem = SHARED_MEMORY.get(target, 99 * 1024)
-    chosen = choose(kernel["facts"], dict(extents), ITEM_SIZE[dtype], smem)
+    find = choose_chunk if "chunks" in kernel["facts"] else choose
+    chosen = find(kernel["facts"], dict(extents), ITEM_SIZE[dtype], smem)
     own = (config or {}).get(name, config or {})
     chosen.update((k, int(v)) for k, v in own.items() if k in chosen)
     return chosen

@@ -5,6 +5,7 @@ nothing: a committed kernel chooses as the compiler does. A kernel is described 
 
     tiles     its TILE axes           stream    its STREAM axis, or None
     data      tensors with a FULL axis
+    chunks    there, if it carries a state along the stream, and its tiles are columns
     few_rows  a split-keys kernel             loops     how many scalar loops are around the sweep
     pads      FULL axis -> rank       resident  dims of tiles loaded once
     streamed  dims of tiles loaded at every step of the sweep
@@ -93,4 +94,36 @@ def choose(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
         f"{registers} registers a thread (of {limit})"
+    )
+
+
+def choose_chunk(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Chunk length, columns, warps and stages of a kernel that carries a state from chunk to chunk.
+
+    Columns narrower than 64 would give more programs, but Triton 3.6 reads out of bounds on Hopper where such a 16-bit
+    tile passes through registers into a product (see `padded`).
+    """
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
+    wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if interpreted:
+        wanted = [(32, 16, 4)]
+    elif itemsize > 2:  # products in full precision are unrolled
+        wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
+    shared = registers = 0
+    for columns, chunk, warps in wanted:
+        blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
+        for stages in (3, 2, 1) if not interpreted else (1,):
+            shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if interpreted or (shared <= smem and registers <= 200):
+                names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+                return {**names, "num_warps": warps, "num_stages": stages}
+    raise ValueError(
+        f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
+        f"of shared memory (of {smem}) and {registers} registers a thread (of 200)"
     )

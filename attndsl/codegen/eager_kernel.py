@@ -145,12 +145,19 @@ class _Printer:
             position=self.position,
             extent=self.extent,
             param=lambda p: Text(self.names.of("param", p), self.kinds.get(p, DType.FLOAT)),
-            block=lambda a: self.names.of("block", a, f"block_{a}"),
+            block=self.block_of,
             origin=lambda a: self.names.of("origin", a, f"{a}0"),
             fresh=lambda: self.names.new(f"{self.target}_part"),
             emit=self.emit,
             safe=safe,
         )
+
+    def block_of(self, axis: str) -> str:
+        """The block of an axis; a PAIR axis has the stream's."""
+        if self.axes[axis].role is Role.PAIR:
+            assert self.program.sweep is not None
+            axis = self.program.sweep.axis
+        return self.names.of("block", axis, f"block_{axis}")
 
     def position(self, axis: str) -> Text:
         if self.scalar(axis):
@@ -167,7 +174,7 @@ class _Printer:
         return role in (Role.LOOP, Role.POINT) or (role is Role.GRID and axis not in self.grid)
 
     def tiled(self, axis: str) -> bool:
-        return self.axes[axis].role in (Role.TILE, Role.STREAM)
+        return self.axes[axis].role in (Role.TILE, Role.STREAM, Role.PAIR)
 
     def ends(self, axis: str) -> tuple[str, str]:
         return self.names.of("origin", axis, f"{axis}0"), self.names.of("end", axis, f"{axis}1")
@@ -238,15 +245,26 @@ class _Printer:
         else:
             self.emit(f"{name} = torch.arange({self.size(axis)}, device=device)")
 
-    def tile_head(self, axis: str, lo: str, hi: str, body: list[str]) -> None:
+    def tile_head(self, axis: str, lo: str, hi: str, body: list[str], down: bool = False) -> None:
         """Open the loop over the tiles of an axis; `body` is what will be inside it."""
         first, end = self.ends(axis)
         block = self.names.of("block", axis, f"block_{axis}")
-        self.emit(f"for {first} in range({lo}, {hi}, {block}):")
+        span = f"range({lo}, {hi}, {block})"
+        self.emit(f"for {first} in {f'reversed({span})' if down else span}:")
         self.depth += 1
         if axis in self.positions or any(re.search(rf"\b{end}\b", line) for line in body):
-            self.emit(f"{end} = min({first} + {block}, {self.extent(self.axes[axis].rank)})")
+            stop = f"min({first} + {block}, {self.extent(self.axes[axis].rank)})"
+            paired = self.axes[axis].role is Role.STREAM and self.program.of(Role.PAIR)
+            # Where the paired axis is longer, the last tiles are empty.
+            self.emit(f"{end} = max({first}, {stop})" if paired else f"{end} = {stop}")
         self.arange(axis)
+        pairs = self.program.of(Role.PAIR) if self.axes[axis].role is Role.STREAM else ()
+        for pair in pairs:
+            start, stop = self.ends(pair.name)
+            top = self.extent(pair.rank)
+            self.emit(f"{start} = min({first}, {top})")
+            self.emit(f"{stop} = min({first} + {block}, {top})")
+            self.arange(pair.name)
 
     def body(self) -> None:
         p = self.program
@@ -272,7 +290,8 @@ class _Printer:
                 inner = self.captured(partial(self.statements, r.body))
                 self.depth = outer
                 self.emit(f"# {'masked' if r.masked else 'unmasked'} tiles of {axis}")
-                self.tile_head(axis, lo, f"min({hi}, {extent})", inner)
+                top = hi if p.of(Role.PAIR) else f"min({hi}, {extent})"
+                self.tile_head(axis, lo, top, inner, p.sweep.descending)
                 self.lines.extend(inner)
                 self.depth = outer
         if p.rounds is not None:
@@ -293,7 +312,7 @@ class _Printer:
     def finished(self) -> EagerKernel:
         p, n = self.program, self.names
         ranks = sorted(r for kind, r in n.given if kind == "extent")
-        tiled = [a.name for a in p.axes if self.tiled(a.name)]
+        tiled = [a.name for a in p.axes if a.role in (Role.TILE, Role.STREAM)]
         kinds = {DType.FLOAT: "float", DType.INT: "int", DType.BOOL: "bool"}
         used = set(re.findall(r"\w+", "\n".join(self.lines)))
         common = {

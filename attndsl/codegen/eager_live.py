@@ -16,7 +16,6 @@ from attndsl.schedule.tile import (
     Loop,
     Range,
     Stmt,
-    Sweep,
     TileProgram,
     Val,
 )
@@ -72,7 +71,7 @@ def _without(program: TileProgram, used: set[str]) -> TileProgram:
     sweep = program.sweep
     if sweep is not None:
         ranges = tuple(r for r in map(tiles, sweep.ranges) if r.body)
-        sweep = Sweep(sweep.axis, ranges) if ranges else None
+        sweep = dataclasses.replace(sweep, ranges=ranges) if ranges else None
     rounds = program.rounds
     if rounds is not None:
         rounds = dataclasses.replace(

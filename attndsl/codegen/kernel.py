@@ -36,7 +36,8 @@ from attndsl.schedule.tile import (
 )
 
 TILED = (Role.TILE, Role.STREAM)
-BLOCKED = (Role.TILE, Role.STREAM, Role.FULL)
+MOVING = (Role.STREAM, Role.PAIR)
+BLOCKED = (Role.TILE, Role.STREAM, Role.PAIR, Role.FULL)
 STRIDED = BufferKind.INPUT  # user tensors come with strides of their own
 
 
@@ -216,6 +217,8 @@ class KernelPrinter:
         for param in program.params:
             self.params[param] = fresh(param)
         for axis in program.axes:
+            if axis.role is Role.PAIR:
+                continue
             self._axes[axis.name] = fresh(axis.name)
             if axis.role in TILED:
                 self.blocks[axis.name] = fresh(f"BLOCK_{axis.name.upper()}")
@@ -223,6 +226,17 @@ class KernelPrinter:
                 self._offsets[axis.name] = fresh(f"offs_{axis.name}")
             elif axis.role is Role.FULL:
                 self._offsets[axis.name] = self._axes[axis.name]
+        for axis in program.of(Role.PAIR):
+            stream = self._stands_for(axis.name)
+            for known in (self._axes, self._origins, self._offsets):
+                known[axis.name] = known[stream]
+
+    def _stands_for(self, axis: str) -> str:
+        """The axis whose block and positions an axis has: its own, or the stream's."""
+        if self.program.axis(axis).role is not Role.PAIR:
+            return axis
+        assert self.program.sweep is not None
+        return self.program.sweep.axis
 
     def _blocked(self) -> frozenset[str]:
         return frozenset(a.name for a in self.program.axes if a.role in BLOCKED)
@@ -260,7 +274,8 @@ class KernelPrinter:
                 dims = (axis.name,) if axis.role in BLOCKED else ()
                 return Text(self._axes[axis.name], dims, DType.INT, natural=True)
             case Block():
-                return Text(self.blocks[e.axis], (), DType.INT, static=True, natural=True)
+                name = self.blocks[self._stands_for(e.axis)]
+                return Text(name, (), DType.INT, static=True, natural=True)
             case Origin():
                 return Text(self._origins[e.axis], (), DType.INT, natural=True)
             case Epsilon():
@@ -422,7 +437,15 @@ class KernelPrinter:
             cut = [r for r in sweep.ranges if r.masked]
             if cut:
                 self._emit("# Tiles that the mask or the end cuts.")
-            if len(cut) == 1:
+            if sweep.descending:
+                (r,) = cut
+                lo, hi = self._scalar(r.lo), self._scalar(r.hi)
+                step = self.names.fresh("step")
+                last = self.names.fresh("last")
+                self._emit(f"{last} = (tl.cdiv({hi}, {block}) - 1) * {block}")
+                head = f"{step} in tl.range({lo}, {hi}, {block}"
+                self._walk(head, f"{origin} = {last} - {step}", r)
+            elif len(cut) == 1:
                 lo, hi = self._scalar(cut[0].lo), self._scalar(cut[0].hi)
                 self._walk(f"{origin} in tl.range({lo}, {hi}, {block}", "", cut[0])
             elif cut:
@@ -550,7 +573,8 @@ class KernelPrinter:
         sizes = []
         for d in dims:
             axis = self.program.axis(d)
-            sizes.append(self.blocks[d] if d in self.blocks else str(self.extents[axis.rank].pad))
+            block = self.blocks.get(self._stands_for(d))
+            sizes.append(block if block is not None else str(self.extents[axis.rank].pad))
         return f"[{', '.join(sizes)}]"
 
     def _filled(self, text: Text, dims: tuple[str, ...], kind: DType) -> Text:
@@ -617,9 +641,7 @@ class KernelPrinter:
         code = text.code
         role = self.program.axis(over).role
         # The schedule masks weights. What they multiply must be finite there besides, and `v / y` past the end is not.
-        open_end = (
-            self._masked and role is Role.STREAM and self.program.axis(kept).role is Role.FULL
-        )
+        open_end = self._masked and role in MOVING and self.program.axis(kept).role is Role.FULL
         if (role is Role.FULL or open_end) and over not in value.zero:
             code = f"tl.where({self._mask((over,), dims)}, {broadcast(self._printer.number(text), dims)}, 0.0)"
             text = Text(code, dims, DType.FLOAT)
@@ -735,7 +757,7 @@ class KernelPrinter:
                 blocks.append((k, Text(self._offsets[axis.name], (axis.name,), DType.INT)))
                 if axis.role is Role.TILE:
                     bases.append((k, self._origins[axis.name], True))
-                elif axis.role is Role.STREAM:
+                elif axis.role in MOVING:
                     moving.append((k, self._origins[axis.name]))
                 continue
             text = self._printer.cast(self._printer.print(sub), DType.INT)

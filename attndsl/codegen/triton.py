@@ -122,6 +122,7 @@ class ModuleContext:
     sums: bool  # whether a launcher sums
     scales: bool  # whether a launcher chooses scales of fixed-point sums
     types: bool  # whether a launcher passes element types
+    chunks: bool  # whether a kernel carries a state from chunk to chunk
     bounds: bool  # whether a launcher passes the bounds of blocks of ids
 
 
@@ -151,6 +152,7 @@ def module_context(
     """Everything that the module template places."""
     own = HOST_NAMES | {
         "choose",
+        "choose_chunk",
         "demand",
         "padded",
         "least_bytes",
@@ -166,6 +168,7 @@ def module_context(
     if split is not None:
         launchers.append(_launcher("forward_split", split, module))
     steps = [s for p in (forward, backward, split) if p is not None for s in p.steps]
+    chunks = any("chunks" in k.facts for k in module.kernels)
     table = {
         k.name: {"facts": k.facts, "arguments": [(a.name, a.kind, a.of) for a in k.arguments]}
         for k in module.kernels
@@ -175,8 +178,15 @@ def module_context(
         header=tuple(line.rstrip() for line in header.strip().splitlines()),
         helpers=tuple(helpers.sources(module.helpers)),
         configuration=tuple(
-            inspect.getsource(f).rstrip() for f in (configs.demand, configs.padded, configs.choose)
+            inspect.getsource(f).rstrip()
+            for f in (
+                configs.demand,
+                configs.padded,
+                configs.choose,
+                *((configs.choose_chunk,) if chunks else ()),
+            )
         ),
+        chunks=chunks,
         kernels=tuple(module.kernels),
         table=literal(table),
         launchers=tuple(launchers),
@@ -297,9 +307,12 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     stream = program.sweep.axis if program.sweep else None
 
     def spelled(dims: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(identifier(d) for d in dims)
+        return tuple(identifier(pairs.get(d, d)) for d in dims)
 
-    blocked = {*full, *tiles, stream}
+    pairs = {a.name: stream or "" for a in program.of(Role.PAIR)}
+    moving = {stream, *pairs}
+    blocked = {*full, *tiles, *moving}
+    wide = {*full, *tiles} if pairs else {*full}
     # The ranges of a sweep do the same work; the last has the masks besides.
     swept = program.sweep.ranges[-1].body if program.sweep and program.sweep.ranges else ()
     inside = {id(s) for s in swept}
@@ -309,11 +322,11 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     data = [
         s.tensor
         for s in statements(program)
-        if isinstance(s, Load) and any(d in full for d in s.dims)
+        if isinstance(s, Load) and any(d in wide for d in s.dims)
     ]
     for s in swept:
         match s:
-            case Load() if stream in s.dims and any(d in full for d in s.dims):
+            case Load() if moving & {*s.dims} and any(d in wide for d in s.dims):
                 streamed.append(tuple(d for d in s.dims if d in blocked))
     for s in statements(program):
         match s:
@@ -334,6 +347,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
+        **({"chunks": True} if pairs else {}),
     }
 
 

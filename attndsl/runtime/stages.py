@@ -21,7 +21,7 @@ from attndsl.cascade.nodes import Cascade, DType
 from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.few import FewQueries
-from attndsl.schedule.tile import Buffer, Plan
+from attndsl.schedule.tile import Buffer, Plan, Role, TileProgram
 
 Config: TypeAlias = Mapping[str, Mapping[str, int]] | None
 """Block sizes, warps and stages by kernel; what is not in it the module chooses."""
@@ -84,6 +84,8 @@ def split_of(cascade: Cascade, forward: Plan, residuals: tuple[str, ...]) -> Pla
     """The split-keys form of a forward pass, with outputs of the same types."""
     from attndsl.schedule.split import plan_split
 
+    if any(s.of(Role.PAIR) for s in forward.steps if isinstance(s, TileProgram)):
+        return None  # every query has keys of its own chunk
     like = {b.name: b.like for b in forward.buffers if b.like is not None}
     return plan_split(cascade, residuals=residuals, like=like)
 

@@ -114,6 +114,9 @@ class Kernel(ABC):
     def read(self, e: Read, final: bool) -> X:
         """The value of a tensor at subscripts over the kernel's axes."""
 
+    def sum_made(self, state: State, d: Define, body: Expr, where: Expr | None) -> None:  # noqa: B027
+        """What else a running sum takes, once its terms of the sweep are built: nothing, but for chunks."""
+
     # --- facts of the cascade ---------------------------------------------------------------------------------------
 
     def _storage_like(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attndsl.analysis.intervals import stretches
+from attndsl.analysis.linearity import NotLinear, Splitter, reach
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import (
     Cascade,
@@ -13,10 +14,13 @@ from attndsl.cascade.nodes import (
     Expr,
     Position,
     Read,
+    Reduce,
+    Reduction,
 )
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
-from attndsl.schedule.forms import inline_where
+from attndsl.schedule.chunked import ChunkBuilder, assemble
+from attndsl.schedule.forms import inline, inline_where, is_large
 from attndsl.schedule.levels import Key, cone
 from attndsl.schedule.loops import loop_bounds
 from attndsl.schedule.outcomes import Refused
@@ -64,6 +68,56 @@ def build_kernel(
         if len(b.rooted) < 2:  # one way of masking in a kernel, or values would be computed twice
             break
     return finish_kernel(b, name, stores, tuple(members), loops, causal_order(b))
+
+
+def build_chunked(
+    c: Cascade,
+    ranks: Ranks,
+    key: Key,
+    member: str,
+    done: frozenset[str],
+    rows: frozenset[str],
+    name: str,
+) -> t.TileProgram:
+    """The kernel of one target by chunks.
+
+    Raises: NotLinear, if its sums do not carry over; Needs and Refused as `build_kernel` does.
+    """
+    tiles, grid, loops, stream, root = key
+    if len(tiles) != 1 or stream is None or loops or root is not None:
+        raise NotLinear("no single stream", c.define(member).span)
+    _check_linear(c, ranks, member, done)
+    (tile,) = tiles
+    col = stream if stream != tile else stream + "_s"
+    axes = [Axis(r, r, Role.GRID) for r in grid]
+    axes += [Axis(tile, tile, Role.TILE), Axis(col, stream, Role.STREAM)]
+    b = ChunkBuilder(c, ranks, axes, done, rows)
+    store = store_target(b, b.defs[member], _tiles_at(b, member, [tile]))
+    if not b.carried:
+        raise NotLinear("nothing is carried", c.define(member).span)
+    return assemble(b, name, [store], (member,))
+
+
+def _check_linear(c: Cascade, ranks: Ranks, member: str, done: frozenset[str]) -> None:
+    """Raises: NotLinear, if a sum that the target is made of does not carry over."""
+    defs = {d.tensor: d for d in c.body}
+
+    def seen(e: Read) -> Expr | None:
+        d = defs.get(e.tensor)
+        if d is None or e.tensor in done or d.init is not None or is_large(d.expr, ranks):
+            return None
+        return inline(d, e.subs)
+
+    for x in sorted({member, *cone(defs, member, done)} - done):
+        d = defs[x]
+        if not is_large(d.expr, ranks):
+            continue
+        assert isinstance(d.expr, Reduce)
+        rows, cols = ranks.sequence(d.indices), ranks.sequence(d.expr.indices)
+        if d.expr.op is not Reduction.SUM or len(rows) != 1 or len(cols) != 1:
+            raise NotLinear(f"`{x}` is no sum over one sequence for each row", d.span)
+        reach(d.expr.where, rows[0], cols[0])
+        Splitter(rows[0], cols[0], seen).terms(d.expr.body)
 
 
 def _tiles_at(b: Builder, tensor: str, tile_names: list[str]) -> dict[str, Expr]:

@@ -8,15 +8,17 @@ to sweeps: a program that fuses to one sweep ends with one kernel, a two-sweep p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from attndsl.analysis.ranks import Kind
+from attndsl.analysis.linearity import NotLinear
+from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.schedule.buffers import buffers_of, in_launch_order
-from attndsl.schedule.kernels import build_kernel
+from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, target_key
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
+from attndsl.schedule.pulled import Pull
 from attndsl.schedule.scatter_kernel import build_scatter
 from attndsl.schedule.tile import HostScale, Plan, TileProgram
 
@@ -51,7 +53,9 @@ def plan(
     Raises: Refused, with the reason.
     """
     ready = prepare(cascade, known, row_order)
-    state = Planning(dict.fromkeys(_first_targets(ready)))
+    ready, kept = pull_out(ready)
+    state = Planning(dict.fromkeys([*_first_targets(ready), *kept]))
+    state.apart |= _users(ready, kept)
     for _ in range(LIMIT):
         steps = _attempt(ready, state, name)
         if steps is not None:
@@ -71,6 +75,20 @@ def _first_targets(ready: Prepared) -> list[str]:
         *(h.src for h in ready.host),
         *(x for s in ready.scattered.values() for x in s.needs),
     ]
+
+
+def pull_out(ready: Prepared) -> tuple[Prepared, tuple[str, ...]]:
+    """With products of two contractions exchanged for sums that carry over; those are kept in memory."""
+    pull = Pull(ready.cascade, ready.ranks, {})
+    cascade = pull.run()
+    cascade = replace(cascade, ranks=pull.cascade.ranks)
+    return replace(ready, cascade=cascade), tuple(pull.kept)
+
+
+def _users(ready: Prepared, kept: tuple[str, ...]) -> set[tuple[str, str]]:
+    """Who reads a tensor that is kept in memory, with that tensor."""
+    defs = {d.tensor: d for d in ready.cascade.body}
+    return {(x, k) for x in defs for k in kept if x != k and k in cone(defs, x)}
 
 
 def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | HostScale] | None:
@@ -102,11 +120,47 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
                 steps += build_scatter(c, ranks, x, scattered[x], done, rows, label)
             else:
                 others = rows - frozenset(key.tiles)
-                steps.append(build_kernel(c, ranks, key, members, done, others, label))
+                steps += _kernels(c, ranks, key, members, done, others, label)
         except Needs as need:
             _learn(state, defs, need, members)
             return None
     return steps
+
+
+def _kernels(
+    c: Cascade,
+    ranks: Ranks,
+    key: Key,
+    members: list[str],
+    done: frozenset[str],
+    rows: frozenset[str],
+    label: str,
+) -> list[TileProgram]:
+    """The kernels of targets of one key: by chunks, each its own, where sums carry over; the others share one."""
+    out: list[TileProgram] = []
+    rest: list[str] = []
+    if key.root is not None:
+        return [build_kernel(c, ranks, key, members, done, rows, label)]
+    for m in members:
+        name = label if len(members) == 1 else f"{label}_{m}"
+        try:
+            out.append(build_chunked(c, ranks, key, m, done, rows, name))
+        except NotLinear:
+            rest.append(m)
+    # What only maps rows needs no stream, though it came with those that do.
+    defs = {d.tensor: d for d in c.body}
+    maps = [m for m in rest if target_key(defs, m, ranks, c.batch, set(done)).stream is None]
+    streams = [m for m in rest if m not in maps]
+    if streams and (out or not maps):
+        out.append(build_kernel(c, ranks, key, streams, done, rows, label))
+    elif streams:
+        out.append(build_kernel(c, ranks, key, rest, done, rows, label))
+        maps = []
+    if maps:
+        alone = key._replace(stream=None)
+        apart = f"{label}_rows" if out else label
+        out.append(build_kernel(c, ranks, alone, maps, done, rows, apart))
+    return out
 
 
 def _learn(state: Planning, defs: dict[str, Define], need: Needs, members: list[str]) -> None:

@@ -139,6 +139,7 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
     kernel.root = None if found is None else (found.tensor, found.subs, where)
     if e.op is Reduction.SUM:
         sum_state(kernel, state, d, body, where, pivots)
+        kernel.sum_made(state, d, body, where)
     else:
         if pivots:
             pivot = pivots[0].tensor

@@ -4,7 +4,7 @@
     step      ::= TileProgram | HostSum | HostScale
     TileProgram ::= axes prologue* Rounds? Loop* sweep? epilogue*
     Rounds    ::= count prologue* epilogue*                 around the loops and the sweep: a search
-    Sweep     ::= axis Range*                               a Range has bounds and its own body: masked or unmasked
+    Sweep     ::= axis Range* descending?                   a Range has bounds and its own body: masked or unmasked
     Stmt      ::= Compute v = Expr | Load v = tensor[Expr*] | Dot v = a . b | Fold v = op(a, axis)
                 | Declare v = Expr | Assign v = Expr | AccDot v = v * scale + a . b
                 | Reach low high full_low full_high = tensor of ids meets [first, last]
@@ -31,7 +31,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from attndsl.cascade.nodes import DType, Expr, Leaf, Node, Reduction
+from attndsl.cascade.nodes import DType, Expr, Leaf, Node, Position, Reduction
+from attndsl.cascade.walk import walk
 
 
 class Role(StrEnum):
@@ -40,6 +41,7 @@ class Role(StrEnum):
     GRID = "grid"  # one program for each point: a batch index; its position is a scalar
     TILE = "tile"  # BLOCK points to a program; the launch grid covers the rank
     STREAM = "stream"  # BLOCK points to an iteration of the sweep
+    PAIR = "pair"  # the stream's own positions again, for products between two of them
     LOOP = "loop"  # a scalar loop around the sweep (heads of a group, a summed batch index)
     FULL = "full"  # the whole rank inside one tile, padded to a power of two (head dims)
     POINT = "point"  # a scalar loop of a `For` over the points of a FULL rank
@@ -78,6 +80,14 @@ class Origin(Leaf):
 @dataclass(frozen=True, slots=True)
 class Epsilon(Leaf):
     """The distance from 1 to the next number of the arithmetic's type."""
+
+
+def stands_on(e: Expr, axis: str) -> bool:
+    """Whether an expression depends on where an axis stands."""
+    return any(
+        (isinstance(n, Position) and n.name == axis) or (isinstance(n, Origin) and n.axis == axis)
+        for n in walk(e)
+    )
 
 
 # --- statements ----------------------------------------------------------------------------------------------------
@@ -246,10 +256,14 @@ class Range(Node):
 
 @dataclass(frozen=True, slots=True)
 class Sweep(Node):
-    """One walk over the stream axis."""
+    """One walk over the stream axis, from the last tile to the first if `descending`.
+
+    A PAIR axis stands where the stream stands: the two have the same blocks and positions, but an end of its own each.
+    """
 
     axis: str
     ranges: tuple[Range, ...]
+    descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,75 +88,56 @@ def fox_C(
     len_h: tl.int32,
     len_j: tl.int32,
     BLOCK_J: tl.constexpr,
-    BLOCK_J_S: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps j_s.
+    """One program for each b, h; sweeps j.
 
     logf_ptr  logf[b, h, j], input
     C_ptr  C[b, h, j], residual
     BLOCK_J  points of j in a tile
-    BLOCK_J_S  points of j_s in a tile
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (tiles_j - 1 - pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_j_s = tl.arange(0, BLOCK_J_S)
 
     # --- pointers ---
     logf_base = logf_ptr + tl.cast(b, tl.int64) * stride_logf_b
     logf_base += tl.cast(h, tl.int64) * stride_logf_h
     C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    C_base += tl.cast(j0, tl.int64)
-    in_j = j < len_j
 
     # --- prologue ---
-    C = tl.full([BLOCK_J], 0.0, ACC)
-    high = tl.minimum(len_j, j0 + BLOCK_J)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, j0 + 1)) // BLOCK_J_S * BLOCK_J_S
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    hi = len_j
+    C_state = tl.cast(0.0, ACC)
 
-    # --- sweep over j_s ---
-    # Tiles without a mask.
-    for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        # fox.attn:5  C[j]   = sum[l : l <= j](logf[l])
-        logf_ptrs = logf_base + tl.cast(j_s0, tl.int64) * stride_logf_j + offs_j_s * stride_logf_j
-        logf = tl.load(logf_ptrs)
-        t_2 = tl.where(j_s >= 0, logf.to(ACC), 0.0)
-        logf_w = tl.where((j >= 0)[:, None], t_2[None, :], 0.0)
-        C_tile = tl.sum(logf_w, 1)
-        C = C + C_tile
+    # --- sweep over j ---
     # Tiles that the mask or the end cuts.
-    for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
+    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(j0, BLOCK_J)
+        j = j0 + offs_j
+        C = tl.full([BLOCK_J], 0.0, ACC)
+        C = C + C_state
         # fox.attn:5  C[j]   = sum[l : l <= j](logf[l])
-        logf_ptrs_2 = logf_base + tl.cast(j_s0, tl.int64) * stride_logf_j + offs_j_s * stride_logf_j
-        in_j_s = j_s < len_j
-        logf = tl.load(logf_ptrs_2, mask=in_j_s, other=0.0)
-        mask_p = j_s < len_j
-        mask = (j_s[None, :] <= j[:, None]) & mask_p[None, :]
-        t_3 = tl.where(j_s >= 0, logf.to(ACC), 0.0)
-        logf_w = tl.where((j >= 0)[:, None], t_3[None, :], 0.0)
+        logf_ptrs = logf_base + tl.cast(j0, tl.int64) * stride_logf_j + offs_j * stride_logf_j
+        in_j_s = j < len_j
+        logf = tl.load(logf_ptrs, mask=in_j_s, other=0.0)
+        mask_p = j < len_j
+        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
+        t = tl.where(j >= 0, logf.to(ACC), 0.0)
+        logf_w = tl.where((j >= 0)[:, None], t[None, :], 0.0)
         logf_m = tl.where(mask, logf_w, 0.0)
         C_tile = tl.sum(logf_m, 1)
         C = C + C_tile
-
-    # --- epilogue ---
-    tl.store(C_base + offs_j, C, mask=in_j)
+        logf_m_1 = tl.where(mask_p, logf.to(ACC), 0.0)
+        C_chunk = tl.sum(logf_m_1, 0)
+        in_j = j < len_j
+        tl.store(C_base + tl.cast(j0, tl.int64) + offs_j, C, mask=in_j)
+        C_state = C_state + C_chunk
 
 
 @triton.jit(
@@ -923,81 +904,59 @@ def fox_backward_dlogf(
     len_h: tl.int32,
     len_j: tl.int32,
     BLOCK_J: tl.constexpr,
-    BLOCK_J_S: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps j_s.
+    """One program for each b, h; sweeps j.
 
     dC_1_ptr  dC.1[b, h, j], temp
     dC_2_ptr  dC.2[b, h, j], temp
     dlogf_ptr  dlogf[b, h, j], output
     BLOCK_J  points of j in a tile
-    BLOCK_J_S  points of j_s in a tile
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_j_s = tl.arange(0, BLOCK_J_S)
 
     # --- pointers ---
     dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     dC_2_base = dC_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     dlogf_base = dlogf_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    dlogf_base += tl.cast(j0, tl.int64)
-    in_j = j < len_j
 
     # --- prologue ---
-    dlogf_5 = tl.full([BLOCK_J], 0.0, ACC)
-    low = tl.maximum(0, j0)
-    first = low // BLOCK_J_S * BLOCK_J_S
-    stop = tl.maximum(first, floor_div(len_j + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1) + BLOCK_J_S - 1, BLOCK_J_S)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_J_S))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_j) // BLOCK_J_S * BLOCK_J_S)
-    full_end = tl.maximum(full, t_2)
+    lo = 0
+    hi = len_j
+    dlogf_5_state = tl.cast(0.0, ACC)
 
-    # --- sweep over j_s ---
-    # Tiles without a mask.
-    for j_s0 in tl.range(bound(full), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        dC_1 = tl.load(dC_1_base + tl.cast(j_s0, tl.int64) + offs_j_s)
-        dC_2 = tl.load(dC_2_base + tl.cast(j_s0, tl.int64) + offs_j_s)
-        dC = dC_1.to(ACC) - dC_2.to(ACC)
-        dC_w = tl.where((j >= 0)[:, None], tl.where(j_s >= 0, dC, 0.0)[None, :], 0.0)
-        dlogf_5_tile = tl.sum(dC_w, 1)
-        dlogf_5 = dlogf_5 + dlogf_5_tile
+    # --- sweep over j ---
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_J_S)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J_S)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        j_s0 = first + step * BLOCK_J_S
-        j_s0 = tl.where(step < steps, j_s0, full_end + (step - steps) * BLOCK_J_S)
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        in_j_s = j_s < len_j
-        dC_1 = tl.load(dC_1_base + tl.cast(j_s0, tl.int64) + offs_j_s, mask=in_j_s, other=0.0)
-        dC_2 = tl.load(dC_2_base + tl.cast(j_s0, tl.int64) + offs_j_s, mask=in_j_s, other=0.0)
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(j0, BLOCK_J)
+        j = j0 + offs_j
+        dlogf_5 = tl.full([BLOCK_J], 0.0, ACC)
+        dlogf_5 = dlogf_5 + dlogf_5_state
+        in_j_s = j < len_j
+        dC_1 = tl.load(dC_1_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
+        dC_2 = tl.load(dC_2_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
         dC = dC_1.to(ACC) - dC_2.to(ACC)
-        mask_p = j_s < len_j
-        mask = (j[:, None] <= j_s[None, :]) & mask_p[None, :]
-        dC_w = tl.where((j >= 0)[:, None], tl.where(j_s >= 0, dC, 0.0)[None, :], 0.0)
+        mask_p = j < len_j
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        dC_w = tl.where((j >= 0)[:, None], tl.where(j >= 0, dC, 0.0)[None, :], 0.0)
         dC_m = tl.where(mask, dC_w, 0.0)
         dlogf_5_tile = tl.sum(dC_m, 1)
         dlogf_5 = dlogf_5 + dlogf_5_tile
-
-    # --- epilogue ---
-    dlogf = -dlogf_5
-    tl.store(dlogf_base + offs_j, dlogf, mask=in_j)
+        dC_m_1 = tl.where(mask_p, dC, 0.0)
+        dlogf_5_chunk = tl.sum(dC_m_1, 0)
+        dlogf = -dlogf_5
+        in_j = j < len_j
+        tl.store(dlogf_base + tl.cast(j0, tl.int64) + offs_j, dlogf, mask=in_j)
+        dlogf_5_state = dlogf_5_state + dlogf_5_chunk
 
 
 # --- tile sizes ---
@@ -1005,16 +964,17 @@ def fox_backward_dlogf(
 KERNELS: dict[str, Any] = {
     "fox_C": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "j_s",
+            "tiles": (),
+            "stream": "j",
             "pads": {},
             "resident": (),
             "streamed": (),
-            "carried": (("j",),),
-            "pairs": (("j", "j_s"),),
+            "carried": (),
+            "pairs": (("j", "j"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("logf_ptr", "pointer_like", "logf"),
@@ -1026,7 +986,6 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_J_S", "block", "j_s"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1276,16 +1235,17 @@ KERNELS: dict[str, Any] = {
     },
     "fox_backward_dlogf": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "j_s",
+            "tiles": (),
+            "stream": "j",
             "pads": {},
             "resident": (),
             "streamed": (),
-            "carried": (("j",),),
-            "pairs": (("j", "j_s"),),
+            "carried": (),
+            "pairs": (("j", "j"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("dC_1_ptr", "pointer_acc", ""),
@@ -1295,7 +1255,6 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_J_S", "block", "j_s"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1383,13 +1342,47 @@ def choose(
     )
 
 
+def choose_chunk(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Chunk length, columns, warps and stages of a kernel that carries a state from chunk to chunk.
+
+    Columns narrower than 64 would give more programs, but Triton 3.6 reads out of bounds on Hopper where such a 16-bit
+    tile passes through registers into a product (see `padded`).
+    """
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
+    wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if interpreted:
+        wanted = [(32, 16, 4)]
+    elif itemsize > 2:  # products in full precision are unrolled
+        wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
+    shared = registers = 0
+    for columns, chunk, warps in wanted:
+        blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
+        for stages in (3, 2, 1) if not interpreted else (1,):
+            shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if interpreted or (shared <= smem and registers <= 200):
+                names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+                return {**names, "num_warps": warps, "num_stages": stages}
+    raise ValueError(
+        f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
+        f"of shared memory (of {smem}) and {registers} registers a thread (of 200)"
+    )
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
     smem = 227 * 1024
     if device is not None:
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return choose(KERNELS[kernel]["facts"], dict(full), itemsize, smem, interpreted=device is None)
+    facts = KERNELS[kernel]["facts"]
+    find = choose_chunk if "chunks" in facts else choose
+    return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
 def configure(kernel, extents, inputs, config):
@@ -1446,10 +1439,9 @@ def forward(inputs, extents, params, config=None):
     L_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
-    # One program for each b, h and tile of j; sweeps j_s.
+    # One program for each b, h; sweeps j.
     cfg = configure("fox_C", extents, inputs, config)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
+    grid = (len_b * len_h,)
     fox_C[grid](
         logf,
         C,
@@ -1685,10 +1677,9 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps j_s.
+    # One program for each b, h; sweeps j.
     cfg = configure("fox_backward_dlogf", extents, inputs, config)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
+    grid = (len_b * len_h,)
     fox_backward_dlogf[grid](
         dC_1,
         dC_2,

@@ -63,9 +63,12 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
+        "stride_loga_b",
+        "stride_loga_h",
         "len_b",
         "len_h",
         "len_j",
+        "len_e",
     ],
 )
 def gla_C(
@@ -78,82 +81,73 @@ def gla_C(
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
+    len_e: tl.int32,
     BLOCK_J: tl.constexpr,
-    BLOCK_J_S: tl.constexpr,
+    BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps j_s.
+    """One program for each b, h and tile of e; sweeps j.
 
     loga_ptr  loga[b, h, j, e], input
     C_ptr  C[b, h, j, e], residual
     BLOCK_J  points of j in a tile
-    BLOCK_J_S  points of j_s in a tile
-    E, E_PAD  |e|, and padded to a power of two
+    BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (tiles_j - 1 - pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_j_s = tl.arange(0, BLOCK_J_S)
-    e = tl.arange(0, E_PAD)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
 
     # --- pointers ---
     loga_base = loga_ptr + tl.cast(b, tl.int64) * stride_loga_b
-    loga_base += tl.cast(h, tl.int64) * stride_loga_h
-    loga_offs = offs_j_s[:, None] * stride_loga_j + e[None, :] * stride_loga_e
-    in_e = within(e, E, E_PAD)
-    C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    C_base += tl.cast(j0, tl.int64) * E
-    C_offs = offs_j[:, None] * E + e[None, :]
-    in_j = j < len_j
+    loga_base += tl.cast(h, tl.int64) * stride_loga_h + tl.cast(e0, tl.int64) * stride_loga_e
+    loga_offs = offs_j[:, None] * stride_loga_j + offs_e[None, :] * stride_loga_e
+    in_e = e < len_e
+    C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    C_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    C_offs = offs_j[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
-    C = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     C_1 = 1.0
-    high = tl.minimum(len_j, j0 + BLOCK_J)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, j0 + 1)) // BLOCK_J_S * BLOCK_J_S
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    hi = len_j
+    C_state = tl.full([BLOCK_E], 0.0, ACC)
 
-    # --- sweep over j_s ---
-    # Tiles without a mask.
-    for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        t_2 = tl.where(j_s >= 0, tl.cast(C_1, ACC), 0.0)
-        C_1_w = tl.where((j >= 0)[:, None], t_2[None, :], 0.0)
-        # gla.attn:5  C[j,e] = sum[l : l <= j](loga[l,e])
-        loga_ptrs = loga_base + tl.cast(j_s0, tl.int64) * stride_loga_j + loga_offs
-        loga = tl.load(loga_ptrs, mask=in_e[None, :], other=0.0)
-        C = dot(C_1_w.to(loga_ptr.dtype.element_ty), loga, C, ACC)
+    # --- sweep over j ---
     # Tiles that the mask or the end cuts.
-    for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        mask_p = j_s < len_j
-        mask = (j_s[None, :] <= j[:, None]) & mask_p[None, :]
-        t_3 = tl.where(j_s >= 0, tl.cast(C_1, ACC), 0.0)
-        C_1_w = tl.where((j >= 0)[:, None], t_3[None, :], 0.0)
+    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(j0, BLOCK_J)
+        j = j0 + offs_j
+        C = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
+        C = C + C_state[None, :]
+        mask_p = j < len_j
+        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
+        t = tl.where(j >= 0, tl.cast(C_1, ACC), 0.0)
+        C_1_w = tl.where((j >= 0)[:, None], t[None, :], 0.0)
         C_1_m = tl.where(mask, C_1_w, 0.0)
         # gla.attn:5  C[j,e] = sum[l : l <= j](loga[l,e])
-        loga_ptrs_2 = loga_base + tl.cast(j_s0, tl.int64) * stride_loga_j + loga_offs
-        in_j_s = j_s < len_j
-        loga = tl.load(loga_ptrs_2, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
+        loga_ptrs = loga_base + tl.cast(j0, tl.int64) * stride_loga_j + loga_offs
+        in_j_s = j < len_j
+        loga = tl.load(loga_ptrs, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
         C = dot(C_1_m.to(loga_ptr.dtype.element_ty), loga, C, ACC)
-
-    # --- epilogue ---
-    tl.store(C_base + C_offs, C, mask=in_j[:, None] & in_e[None, :])
+        loga_m = tl.where(mask_p[:, None], loga.to(ACC), 0.0)
+        C_chunk = tl.sum(loga_m, 0)
+        in_j = j < len_j
+        tl.store(
+            C_base + tl.cast(j0, tl.int64) * len_e + C_offs,
+            C,
+            mask=in_j[:, None] & in_e[None, :],
+        )
+        C_state = C_state + C_chunk
 
 
 @triton.jit(
@@ -845,9 +839,14 @@ def gla_backward_dQ(
 
 @triton.jit(
     do_not_specialize=[
+        "stride_K_b",
+        "stride_K_h",
+        "stride_Q_b",
+        "stride_Q_h",
         "len_b",
         "len_h",
         "len_j",
+        "len_e",
         "len_i",
     ],
 )
@@ -868,15 +867,14 @@ def gla_backward_dloga(
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
+    len_e: tl.int32,
     len_i: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
-    BLOCK_J_S: tl.constexpr,
+    BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps j_s.
+    """One program for each b, h and tile of e; sweeps j.
 
     K_ptr  K[b, h, j, e], input
     dC_1_ptr  dC.1[b, h, j, e], temp
@@ -884,103 +882,78 @@ def gla_backward_dloga(
     dC_2_ptr  dC.2[b, h, j, e], temp
     dloga_ptr  dloga[b, h, j, e], output
     BLOCK_J  points of j in a tile
-    BLOCK_J_S  points of j_s in a tile
-    E, E_PAD  |e|, and padded to a power of two
+    BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_j_s = tl.arange(0, BLOCK_J_S)
-    e = tl.arange(0, E_PAD)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
 
     # --- pointers ---
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j_s[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_e = within(e, E, E_PAD)
-    dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dC_1_base += tl.cast(h, tl.int64) * len_j * E
-    dC_1_offs = offs_j_s[:, None] * E + e[None, :]
+    K_base += tl.cast(e0, tl.int64) * stride_K_e
+    K_offs = offs_j[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    in_e = e < len_e
+    dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dC_1_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dC_1_offs = offs_j[:, None] * len_e + offs_e[None, :]
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    dC_2_base = dC_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dC_2_base += tl.cast(h, tl.int64) * len_j * E
-    dloga_base = dloga_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dloga_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
-    dloga_offs = offs_j[:, None] * E + e[None, :]
-    in_j = j < len_j
+    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
+    dC_2_base = dC_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dC_2_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dloga_base = dloga_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dloga_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
-    dloga_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     dloga_3_1 = 1.0
-    low = tl.maximum(0, j0)
-    first = low // BLOCK_J_S * BLOCK_J_S
-    stop = tl.maximum(first, floor_div(len_j + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1) + BLOCK_J_S - 1, BLOCK_J_S)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_J_S))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_j) // BLOCK_J_S * BLOCK_J_S)
-    full_end = tl.maximum(full, t_2)
+    lo = 0
+    hi = len_j
+    dloga_3_state = tl.full([BLOCK_E], 0.0, ACC)
 
-    # --- sweep over j_s ---
-    # Tiles without a mask.
-    for j_s0 in tl.range(bound(full), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        t_3 = tl.where(j_s >= 0, tl.cast(dloga_3_1, ACC), 0.0)
-        dloga_3_1_w = tl.where((j >= 0)[:, None], t_3[None, :], 0.0)
-        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
-        dC_1_ptrs = dC_1_base + tl.cast(j_s0, tl.int64) * E + dC_1_offs
-        dC_1 = tl.load(dC_1_ptrs, mask=in_e[None, :], other=0.0)
-        at = tl.minimum(tl.maximum(j_s, 0), len_i - 1)
-        Q_ptrs = Q_base + at[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
-        dC_2_ptrs = dC_2_base + tl.cast(j_s0, tl.int64) * E + dC_1_offs
-        dC_2 = tl.load(dC_2_ptrs, mask=in_e[None, :], other=0.0)
-        dC = k.to(ACC) * dC_1.to(ACC) - q.to(ACC) * dC_2.to(ACC)
-        t_4 = dloga_3_1_w.to(Q_ptr.dtype.element_ty)
-        t_5 = dC.to(Q_ptr.dtype.element_ty)
-        dloga_3 = dot(t_4, t_5, dloga_3, ACC)
+    # --- sweep over j ---
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_J_S)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J_S)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        j_s0 = first + step * BLOCK_J_S
-        j_s0 = tl.where(step < steps, j_s0, full_end + (step - steps) * BLOCK_J_S)
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        mask_p = j_s < len_j
-        mask = (j[:, None] <= j_s[None, :]) & mask_p[None, :]
-        t_6 = tl.where(j_s >= 0, tl.cast(dloga_3_1, ACC), 0.0)
-        dloga_3_1_w = tl.where((j >= 0)[:, None], t_6[None, :], 0.0)
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(j0, BLOCK_J)
+        j = j0 + offs_j
+        dloga_3 = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
+        dloga_3 = dloga_3 + dloga_3_state[None, :]
+        mask_p = j < len_j
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        t = tl.where(j >= 0, tl.cast(dloga_3_1, ACC), 0.0)
+        dloga_3_1_w = tl.where((j >= 0)[:, None], t[None, :], 0.0)
         dloga_3_1_m = tl.where(mask, dloga_3_1_w, 0.0)
         # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
-        in_j_s = j_s < len_j
-        k = tl.load(K_ptrs_2, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
-        dC_1_ptrs_2 = dC_1_base + tl.cast(j_s0, tl.int64) * E + dC_1_offs
-        dC_1 = tl.load(dC_1_ptrs_2, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
-        at = tl.minimum(tl.maximum(j_s, 0), len_i - 1)
-        Q_ptrs_2 = Q_base + at[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-        q = tl.load(Q_ptrs_2, mask=in_e[None, :], other=0.0)
-        dC_2_ptrs_2 = dC_2_base + tl.cast(j_s0, tl.int64) * E + dC_1_offs
-        dC_2 = tl.load(dC_2_ptrs_2, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j_s = j < len_j
+        k = tl.load(K_ptrs, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
+        dC_1_ptrs = dC_1_base + tl.cast(j0, tl.int64) * len_e + dC_1_offs
+        dC_1 = tl.load(dC_1_ptrs, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
+        at = tl.minimum(tl.maximum(j, 0), len_i - 1)
+        Q_ptrs = Q_base + at[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
+        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        dC_2_ptrs = dC_2_base + tl.cast(j0, tl.int64) * len_e + dC_1_offs
+        dC_2 = tl.load(dC_2_ptrs, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
         dC = k.to(ACC) * dC_1.to(ACC) - q.to(ACC) * dC_2.to(ACC)
         dC_m = tl.where(mask_p[:, None], dC, 0.0)
-        t_7 = dloga_3_1_m.to(Q_ptr.dtype.element_ty)
-        t_8 = tl.where(in_j_s[:, None], dC_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dloga_3 = dot(t_7, t_8, dloga_3, ACC)
-
-    # --- epilogue ---
-    dloga = -dloga_3
-    tl.store(dloga_base + dloga_offs, dloga, mask=in_j[:, None] & in_e[None, :])
+        t_2 = dloga_3_1_m.to(Q_ptr.dtype.element_ty)
+        t_3 = dC_m.to(Q_ptr.dtype.element_ty)
+        dloga_3 = dot(t_2, t_3, dloga_3, ACC)
+        dloga_3_chunk = tl.sum(dC_m, 0)
+        dloga = -dloga_3
+        dloga_ptrs = dloga_base + tl.cast(j0, tl.int64) * len_e + dC_1_offs
+        in_j = j < len_j
+        tl.store(dloga_ptrs, dloga, mask=in_j[:, None] & in_e[None, :])
+        dloga_3_state = dloga_3_state + dloga_3_chunk
 
 
 # --- tile sizes ---
@@ -988,33 +961,31 @@ def gla_backward_dloga(
 KERNELS: dict[str, Any] = {
     "gla_C": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "j_s",
-            "pads": {
-                "e": "e",
-            },
+            "tiles": ("e",),
+            "stream": "j",
+            "pads": {},
             "resident": (),
-            "streamed": (("j_s", "e"),),
-            "carried": (("j", "e"),),
-            "pairs": (("j", "j_s"),),
+            "streamed": (("j", "e"),),
+            "carried": (("e",),),
+            "pairs": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e"), ("j", "e")),
             "data": ("loga",),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("loga_ptr", "pointer_like", "loga"),
             ("C_ptr", "pointer_like", "Q"),
-            ("stride_loga_b", "stride_wide", ""),
-            ("stride_loga_h", "stride_wide", ""),
+            ("stride_loga_b", "wide", ""),
+            ("stride_loga_h", "wide", ""),
             ("stride_loga_j", "stride", ""),
             ("stride_loga_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
+            ("len_e", "extent", "e"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_J_S", "block", "j_s"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1236,18 +1207,32 @@ KERNELS: dict[str, Any] = {
     },
     "gla_backward_dloga": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "j_s",
-            "pads": {
-                "e": "e",
-            },
+            "tiles": ("e",),
+            "stream": "j",
+            "pads": {},
             "resident": (),
-            "streamed": (("j_s", "e"), ("j_s", "e"), ("j_s", "e"), ("j_s", "e")),
-            "carried": (("j", "e"),),
-            "pairs": (("j", "j_s"), ("j_s", "e")),
+            "streamed": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "carried": (("e",),),
+            "pairs": (
+                ("j", "e"),
+                ("j", "j"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+            ),
             "data": ("K", "dC.1", "Q", "dC.2"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1255,22 +1240,21 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dC_2_ptr", "pointer_acc", ""),
             ("dloga_ptr", "pointer_acc", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_b", "wide", ""),
+            ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_b", "wide", ""),
+            ("stride_Q_h", "wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
+            ("len_e", "extent", "e"),
             ("len_i", "extent", "i"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_J_S", "block", "j_s"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1358,13 +1342,47 @@ def choose(
     )
 
 
+def choose_chunk(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Chunk length, columns, warps and stages of a kernel that carries a state from chunk to chunk.
+
+    Columns narrower than 64 would give more programs, but Triton 3.6 reads out of bounds on Hopper where such a 16-bit
+    tile passes through registers into a product (see `padded`).
+    """
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
+    wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if interpreted:
+        wanted = [(32, 16, 4)]
+    elif itemsize > 2:  # products in full precision are unrolled
+        wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
+    shared = registers = 0
+    for columns, chunk, warps in wanted:
+        blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
+        for stages in (3, 2, 1) if not interpreted else (1,):
+            shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if interpreted or (shared <= smem and registers <= 200):
+                names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+                return {**names, "num_warps": warps, "num_stages": stages}
+    raise ValueError(
+        f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
+        f"of shared memory (of {smem}) and {registers} registers a thread (of 200)"
+    )
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
     smem = 227 * 1024
     if device is not None:
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return choose(KERNELS[kernel]["facts"], dict(full), itemsize, smem, interpreted=device is None)
+    facts = KERNELS[kernel]["facts"]
+    find = choose_chunk if "chunks" in facts else choose
+    return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
 def configure(kernel, extents, inputs, config):
@@ -1420,23 +1438,21 @@ def forward(inputs, extents, params, config=None):
     C = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["Q"].dtype, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
-    # One program for each b, h and tile of j; sweeps j_s.
+    # One program for each b, h and tile of e; sweeps j.
     cfg = configure("gla_C", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
     gla_C[grid](
         loga,
         C,
-        launch_stride(loga, 0),
-        launch_stride(loga, 1),
+        loga.stride(0),
+        loga.stride(1),
         launch_stride(loga, 2),
         launch_stride(loga, 3),
         len_b,
         len_h,
         len_j,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
+        len_e,
         ACC=ACC,
         **cfg,
     )
@@ -1631,31 +1647,29 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps j_s.
+    # One program for each b, h and tile of e; sweeps j.
     cfg = configure("gla_backward_dloga", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
     gla_backward_dloga[grid](
         K,
         dC_1,
         Q,
         dC_2,
         dloga,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
+        K.stride(0),
+        K.stride(1),
         launch_stride(K, 2),
         launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
+        Q.stride(0),
+        Q.stride(1),
         launch_stride(Q, 2),
         launch_stride(Q, 3),
         len_b,
         len_h,
         len_j,
+        len_e,
         len_i,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
         ACC=ACC,
         **cfg,
     )

@@ -80,74 +80,54 @@ def simple_gla_C(
     len_h: tl.int32,
     len_j: tl.int32,
     BLOCK_J: tl.constexpr,
-    BLOCK_J_S: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps j_s.
+    """One program for each b, h; sweeps j.
 
     g_ptr  g[b, h, j], input
     C_ptr  C[b, h, j], residual
     BLOCK_J  points of j in a tile
-    BLOCK_J_S  points of j_s in a tile
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (tiles_j - 1 - pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_j_s = tl.arange(0, BLOCK_J_S)
 
     # --- pointers ---
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    C_base += tl.cast(j0, tl.int64)
-    in_j = j < len_j
 
     # --- prologue ---
-    C = tl.full([BLOCK_J], 0.0, ACC)
-    high = tl.minimum(len_j, j0 + BLOCK_J)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, j0 + 1)) // BLOCK_J_S * BLOCK_J_S
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    hi = len_j
+    C_state = tl.cast(0.0, ACC)
 
-    # --- sweep over j_s ---
-    # Tiles without a mask.
-    for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
-        g_ptrs = g_base + tl.cast(j_s0, tl.int64) * stride_g_j + offs_j_s * stride_g_j
-        g = tl.load(g_ptrs)
-        t_2 = tl.where(j_s >= 0, g.to(ACC), 0.0)
-        g_w = tl.where((j >= 0)[:, None], t_2[None, :], 0.0)
-        C_tile = tl.sum(g_w, 1)
-        C = C + C_tile
+    # --- sweep over j ---
     # Tiles that the mask or the end cuts.
-    for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
+    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(j0, BLOCK_J)
+        j = j0 + offs_j
+        C = tl.full([BLOCK_J], 0.0, ACC)
+        C = C + C_state
         # simple_gla.attn:5  C[j]   = sum[l : l <= j](g[l])
-        g_ptrs_2 = g_base + tl.cast(j_s0, tl.int64) * stride_g_j + offs_j_s * stride_g_j
-        in_j_s = j_s < len_j
-        g = tl.load(g_ptrs_2, mask=in_j_s, other=0.0)
-        mask_p = j_s < len_j
-        mask = (j_s[None, :] <= j[:, None]) & mask_p[None, :]
-        t_3 = tl.where(j_s >= 0, g.to(ACC), 0.0)
-        g_w = tl.where((j >= 0)[:, None], t_3[None, :], 0.0)
+        g_ptrs = g_base + tl.cast(j0, tl.int64) * stride_g_j + offs_j * stride_g_j
+        in_j_s = j < len_j
+        g = tl.load(g_ptrs, mask=in_j_s, other=0.0)
+        mask_p = j < len_j
+        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
+        g_w = tl.where((j >= 0)[:, None], tl.where(j >= 0, g.to(ACC), 0.0)[None, :], 0.0)
         g_m = tl.where(mask, g_w, 0.0)
         C_tile = tl.sum(g_m, 1)
         C = C + C_tile
-
-    # --- epilogue ---
-    tl.store(C_base + offs_j, C, mask=in_j)
+        g_m_1 = tl.where(mask_p, g.to(ACC), 0.0)
+        C_chunk = tl.sum(g_m_1, 0)
+        in_j = j < len_j
+        tl.store(C_base + tl.cast(j0, tl.int64) + offs_j, C, mask=in_j)
+        C_state = C_state + C_chunk
 
 
 @triton.jit(
@@ -796,82 +776,60 @@ def simple_gla_backward_dg(
     len_j: tl.int32,
     len_e: tl.int32,
     BLOCK_J: tl.constexpr,
-    BLOCK_J_S: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps j_s.
+    """One program for each b, h; sweeps j.
 
     D_1_ptr  D.1[b, h, j], temp
     D_2_ptr  D.2[b, h, j], temp
     dg_ptr  dg[b, h, j], output
     BLOCK_J  points of j in a tile
-    BLOCK_J_S  points of j_s in a tile
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_j_s = tl.arange(0, BLOCK_J_S)
 
     # --- pointers ---
     D_1_base = D_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     dg_base = dg_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    dg_base += tl.cast(j0, tl.int64)
-    in_j = j < len_j
 
     # --- prologue ---
-    dg_5 = tl.full([BLOCK_J], 0.0, ACC)
     dg_p = tl.sqrt(len_e.to(ACC))
-    low = tl.maximum(0, j0)
-    first = low // BLOCK_J_S * BLOCK_J_S
-    stop = tl.maximum(first, floor_div(len_j + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1) + BLOCK_J_S - 1, BLOCK_J_S)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_J_S))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_j) // BLOCK_J_S * BLOCK_J_S)
-    full_end = tl.maximum(full, t_2)
+    lo = 0
+    hi = len_j
+    dg_5_state = tl.cast(0.0, ACC)
 
-    # --- sweep over j_s ---
-    # Tiles without a mask.
-    for j_s0 in tl.range(bound(full), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        D_1 = tl.load(D_1_base + tl.cast(j_s0, tl.int64) + offs_j_s)
-        D_2 = tl.load(D_2_base + tl.cast(j_s0, tl.int64) + offs_j_s)
-        D = D_1.to(ACC) - D_2.to(ACC)
-        D_w = tl.where((j >= 0)[:, None], tl.where(j_s >= 0, D, 0.0)[None, :], 0.0)
-        dg_5_tile = tl.sum(D_w, 1)
-        dg_5 = dg_5 + dg_5_tile
+    # --- sweep over j ---
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_J_S)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J_S)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        j_s0 = first + step * BLOCK_J_S
-        j_s0 = tl.where(step < steps, j_s0, full_end + (step - steps) * BLOCK_J_S)
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        in_j_s = j_s < len_j
-        D_1 = tl.load(D_1_base + tl.cast(j_s0, tl.int64) + offs_j_s, mask=in_j_s, other=0.0)
-        D_2 = tl.load(D_2_base + tl.cast(j_s0, tl.int64) + offs_j_s, mask=in_j_s, other=0.0)
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(j0, BLOCK_J)
+        j = j0 + offs_j
+        dg_5 = tl.full([BLOCK_J], 0.0, ACC)
+        dg_5 = dg_5 + dg_5_state
+        in_j_s = j < len_j
+        D_1 = tl.load(D_1_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
+        D_2 = tl.load(D_2_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
         D = D_1.to(ACC) - D_2.to(ACC)
-        mask_p = j_s < len_j
-        mask = (j[:, None] <= j_s[None, :]) & mask_p[None, :]
-        D_w = tl.where((j >= 0)[:, None], tl.where(j_s >= 0, D, 0.0)[None, :], 0.0)
+        mask_p = j < len_j
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        D_w = tl.where((j >= 0)[:, None], tl.where(j >= 0, D, 0.0)[None, :], 0.0)
         D_m = tl.where(mask, D_w, 0.0)
         dg_5_tile = tl.sum(D_m, 1)
         dg_5 = dg_5 + dg_5_tile
-
-    # --- epilogue ---
-    dg = -(dg_5 / dg_p)
-    tl.store(dg_base + offs_j, dg, mask=in_j)
+        D_m_1 = tl.where(mask_p, D, 0.0)
+        dg_5_chunk = tl.sum(D_m_1, 0)
+        dg = -(dg_5 / dg_p)
+        in_j = j < len_j
+        tl.store(dg_base + tl.cast(j0, tl.int64) + offs_j, dg, mask=in_j)
+        dg_5_state = dg_5_state + dg_5_chunk
 
 
 # --- tile sizes ---
@@ -879,16 +837,17 @@ def simple_gla_backward_dg(
 KERNELS: dict[str, Any] = {
     "simple_gla_C": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "j_s",
+            "tiles": (),
+            "stream": "j",
             "pads": {},
             "resident": (),
             "streamed": (),
-            "carried": (("j",),),
-            "pairs": (("j", "j_s"),),
+            "carried": (),
+            "pairs": (("j", "j"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("g_ptr", "pointer_like", "g"),
@@ -900,7 +859,6 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_J_S", "block", "j_s"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1124,16 +1082,17 @@ KERNELS: dict[str, Any] = {
     },
     "simple_gla_backward_dg": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "j_s",
+            "tiles": (),
+            "stream": "j",
             "pads": {},
             "resident": (),
             "streamed": (),
-            "carried": (("j",),),
-            "pairs": (("j", "j_s"),),
+            "carried": (),
+            "pairs": (("j", "j"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("D_1_ptr", "pointer_acc", ""),
@@ -1144,7 +1103,6 @@ KERNELS: dict[str, Any] = {
             ("len_j", "extent", "j"),
             ("len_e", "extent", "e"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_J_S", "block", "j_s"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1232,13 +1190,47 @@ def choose(
     )
 
 
+def choose_chunk(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Chunk length, columns, warps and stages of a kernel that carries a state from chunk to chunk.
+
+    Columns narrower than 64 would give more programs, but Triton 3.6 reads out of bounds on Hopper where such a 16-bit
+    tile passes through registers into a product (see `padded`).
+    """
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
+    wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if interpreted:
+        wanted = [(32, 16, 4)]
+    elif itemsize > 2:  # products in full precision are unrolled
+        wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
+    shared = registers = 0
+    for columns, chunk, warps in wanted:
+        blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
+        for stages in (3, 2, 1) if not interpreted else (1,):
+            shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if interpreted or (shared <= smem and registers <= 200):
+                names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+                return {**names, "num_warps": warps, "num_stages": stages}
+    raise ValueError(
+        f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
+        f"of shared memory (of {smem}) and {registers} registers a thread (of 200)"
+    )
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
     smem = 227 * 1024
     if device is not None:
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return choose(KERNELS[kernel]["facts"], dict(full), itemsize, smem, interpreted=device is None)
+    facts = KERNELS[kernel]["facts"]
+    find = choose_chunk if "chunks" in facts else choose
+    return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
 def configure(kernel, extents, inputs, config):
@@ -1294,10 +1286,9 @@ def forward(inputs, extents, params, config=None):
     C = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
-    # One program for each b, h and tile of j; sweeps j_s.
+    # One program for each b, h; sweeps j.
     cfg = configure("simple_gla_C", extents, inputs, config)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
+    grid = (len_b * len_h,)
     simple_gla_C[grid](
         g,
         C,
@@ -1503,10 +1494,9 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps j_s.
+    # One program for each b, h; sweeps j.
     cfg = configure("simple_gla_backward_dg", extents, inputs, config)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
+    grid = (len_b * len_h,)
     simple_gla_backward_dg[grid](
         D_1,
         D_2,

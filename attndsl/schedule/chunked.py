@@ -1,0 +1,302 @@
+"""Chunks: a kernel that walks rows and columns together, and carries what earlier columns left in a small state.
+
+    sweep over chunks
+      O[i,f]  = q[i,e] . H[e,f] * decay to the row          what came before the chunk
+      O[i,f] += (q . k * gates, masked)[i,j] v[j,f]         inside the chunk: the tiles of the quadratic schedule
+      store O
+      H[e,f]  = H * decay across + k[j,e] . v[j,f]          what this chunk leaves
+
+A `ChunkBuilder` is the builder of the quadratic schedule on the diagonal tile, so masks, normalizers, epilogues and
+stores are what they are there. Each running sum is split by `analysis.linearity` and gets a carried state besides.
+Where columns come after the row (gradients of keys and values), the chunks are walked from the last to the first.
+
+source: Yang et al. 2023 (arXiv:2312.06635), section 4; one kernel over chunks: Qin et al. 2024 (arXiv:2401.04658)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from attndsl.analysis.linearity import Anchor, NotLinear, Reach, Splitter, Term, reach
+from attndsl.analysis.ranks import Ranks
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Cascade,
+    Const,
+    Define,
+    DType,
+    Expr,
+    Extent,
+    Position,
+    Read,
+    Reduction,
+)
+from attndsl.cascade.walk import substitute
+from attndsl.schedule import tile as t
+from attndsl.schedule.builder import Builder
+from attndsl.schedule.forms import is_large, product_of
+from attndsl.schedule.masks import masked
+from attndsl.schedule.memory import dot_like
+from attndsl.schedule.products import fold
+from attndsl.schedule.specialise import masked_body, used
+from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
+from attndsl.schedule.values import STREAMED, State, SweepStmt, X
+
+
+class ChunkBuilder(Builder):
+    """A builder whose running sums also take what a carried state holds."""
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        ranks: Ranks,
+        axes: list[Axis],
+        available: frozenset[str],
+        rows: frozenset[str],
+    ) -> None:
+        super().__init__(cascade, ranks, axes, available, rows, may_root=False)
+        (self.row,) = (a.name for a in axes if a.role is Role.TILE)
+        assert self.stream is not None
+        self.col: str = self.stream
+        self.ascending: bool | None = None
+        self.carried: list[t.Stmt] = []  # the states themselves
+        self.updates: list[t.Stmt] = []  # at the end of a chunk
+
+    def sum_made(self, state: State, d: Define, body: Expr, where: Expr | None) -> None:
+        seen = reach(where, self.row, self.col)
+        if self.ascending not in (None, seen.ascending):
+            raise NotLinear("sums run in both directions", d.span)
+        self.ascending = seen.ascending
+        for term in Splitter(self.row, self.col, self.seen).terms(body):
+            self.carry(state, d, term, seen)
+
+    def seen(self, e: Read) -> Expr | None:
+        """What a tensor over rows and columns is made of."""
+        d = self.defs.get(e.tensor)
+        if d is None or e.tensor in self.available or d.init is not None:
+            return None
+        return None if is_large(d.expr, self.ranks) else self.inlined(d, e.subs)
+
+    # --- anchors: where a state stands ---------------------------------------------------------------------------
+
+    @property
+    def before(self) -> Anchor:
+        """The anchor of the state as a chunk finds it."""
+        first, size = Origin(self.row), Block(self.row)
+        return self.anchor(
+            Binary("-", first, Const(1)) if self.ascending else Binary("+", first, size)
+        )
+
+    @property
+    def after(self) -> Anchor:
+        """The anchor of the state as a chunk leaves it."""
+        first, size = Origin(self.row), Block(self.row)
+        last = Binary("-", Binary("+", first, size), Const(1))
+        return self.anchor(last if self.ascending else first)
+
+    def anchor(self, place: Expr) -> Anchor:
+        last = Binary("-", Extent(self.axes[self.col].rank), Const(1))
+        return Anchor(place, Call("min", (Call("max", (place, Const(0))), last)))
+
+    # --- one term ------------------------------------------------------------------------------------------------
+
+    def carry(self, state: State, d: Define, term: Term, seen: Reach) -> None:
+        """Give a running sum the columns before the chunk, and keep those of the chunk for the next."""
+        col, axis = self.col, None
+        if term.over is not None:
+            axis = self.full_axis(term.over, frozenset(state.dims))
+            here: dict[str, Expr] = {term.over: Position(axis)}
+        else:
+            here = {}
+
+        def product(parts: Iterable[Expr]) -> list[Expr]:
+            return [substitute(p, here) for p in parts]
+
+        name = d.tensor
+        left = product([*term.left, *(g.at_row(col, self.before) for g in term.inner)])
+        right = product([*term.right, *(g.at_column(col, self.after) for g in term.inner)])
+        row = product([*term.row, *(g.at_row(col, self.before) for g in term.gates)])
+        column = product([*term.column, *(g.at_column(col, self.after) for g in term.gates)])
+        inner = product(g.across(col, self.before, self.after) for g in term.inner)
+        outer = product(g.across(col, self.before, self.after) for g in term.gates)
+
+        kept = tuple(a for a in state.dims if a != self.row)
+        if len(kept) > 1:
+            raise NotLinear(f"`{name}` keeps {len(kept)} features beside its rows", d.span)
+        if any(self.dims_of(f) - {col} - set(kept) for f in column) or any(
+            self.dims_of(f) - {self.row} - set(kept) for f in row
+        ):
+            raise NotLinear(f"a factor of `{name}` spans features that it does not keep", d.span)
+        dims = self.order(frozenset(kept) | (frozenset({axis}) if axis else frozenset()))
+        held = self.names.fresh(f"{name}_state")
+        self.carried.append(t.Declare(held, dims, DType.FLOAT, Const(0.0)))
+        self.read_state(state, held, dims, axis, left, row, name)
+        decay = self.eval(product_of([*outer, *inner]), False, "decay") if outer or inner else None
+        self.write_state(held, dims, axis, (right, column), decay, seen, name)
+
+    def read_state(
+        self,
+        state: State,
+        held: str,
+        dims: tuple[str, ...],
+        axis: str | None,
+        left: list[Expr],
+        row: list[Expr],
+        name: str,
+    ) -> None:
+        """`state += sum[axis](left * held) * row`, at the head of a chunk."""
+        scale = self.bind(self.eval(product_of(row), False, "reach"), "reach").expr if row else None
+        past: Expr = Val(held)
+        if axis is not None:
+            x = self.eval(product_of(left), False, name + "_left")
+            v = self.value(x, name + "_left")
+            out = self.names.fresh(name + "_past")
+            if len(dims) == 2:
+                like = dot_like(self, left)
+                self.prologue.append(t.Dot(out, state.dims, v, held, axis, like))
+            else:
+                both = self.names.fresh(name + "_past")
+                span = self.order(frozenset({self.row, axis}))
+                self.prologue.append(
+                    t.Compute(both, span, DType.FLOAT, Binary("*", Val(v), Val(held)))
+                )
+                self.prologue.append(t.Fold(out, state.dims, Reduction.SUM, both, axis))
+            past = Val(out)
+        more = past if scale is None else Binary("*", past, scale)
+        self.prologue.append(t.Assign(state.name, Binary("+", Val(state.name), more)))
+
+    def write_state(
+        self,
+        held: str,
+        dims: tuple[str, ...],
+        axis: str | None,
+        sides: tuple[list[Expr], list[Expr]],
+        decay: X | None,
+        seen: Reach,
+        name: str,
+    ) -> None:
+        """`held = held * decay + sum[col](right * column)`, at the end of a chunk."""
+        right, column = sides
+        scale = None if decay is None else self.value(decay, "decay")
+        if len(dims) == 2:
+            assert axis is not None
+            a = self.operand(right, seen, name + "_right")
+            b = self.operand(column, seen, name + "_column")
+            pair = (a, b) if dims[0] == axis else (b, a)
+            like = dot_like(self, right + column)
+            self.updates.append(t.AccDot(held, *pair, self.col, like, scale))
+            return
+        x = self.eval(product_of(right + column), False, name + "_column")
+        v = masked(self, x, seen.column, 0.0, name + "_column", always=True)
+        tile = X(Val(v), self.dims_of_value(v), frozenset({STREAMED}))
+        folded = fold(self, Reduction.SUM, v, tile, self.col, name + "_chunk")
+        old: Expr = Val(held) if scale is None else Binary("*", Val(held), Val(scale))
+        self.updates.append(t.Assign(held, Binary("+", old, folded.expr)))
+
+    def operand(self, group: list[Expr], seen: Reach, name: str) -> str:
+        """One side of what a chunk leaves; 0 where there is no column."""
+        x = self.eval(product_of(group), False, name)
+        v = self.value(x, name)
+        if seen.column is None and any(
+            isinstance(s, t.Load) and s.name == v for s in (*self.prologue, *self.sweep)
+        ):
+            return v
+        return masked(self, x, seen.column, 0.0, name, always=True)
+
+
+def assemble(
+    b: ChunkBuilder, name: str, stores: list[t.Stmt], writes: tuple[str, ...]
+) -> t.TileProgram:
+    """One sweep over chunks of everything that was built for a tile of rows."""
+    row, col = b.row, b.col
+    top, moving = _moving(b.prologue, row)
+    body = (*moving, *masked_body([*b.sweep, *b.commits]), *b.epilogue, *stores, *b.updates)
+    lo, hi = b.names.fresh("lo"), b.names.fresh("hi")
+    ends = [Extent(b.axes[a].rank) for a in (row, col)]
+    end: Expr = ends[0] if ends[0] == ends[1] else Call("max", tuple(ends))
+    top += [
+        t.Compute(lo, (), DType.INT, Const(0)),
+        t.Compute(hi, (), DType.INT, end),
+        *b.carried,
+    ]
+    roles = {row: Role.STREAM, col: Role.PAIR}
+    split = _columns(b, body)
+    if split is not None:
+        roles[split] = Role.TILE
+        body = tuple(_bounded(s, split) for s in body)
+    axes = tuple(
+        dataclasses.replace(b.axes[a], role=roles.get(a, b.axes[a].role)) for a in b.sorted_axes()
+    )
+    ascending = b.ascending is not False
+    sweep = t.Sweep(row, (t.Range(lo, hi, True, body),), descending=not ascending)
+    return t.TileProgram(
+        name, axes, tuple(b.read_buffers), writes, tuple(b.params), tuple(top), (), sweep, ()
+    )
+
+
+def _moving(body: list[t.Stmt], row: str) -> tuple[list[t.Stmt], list[t.Stmt]]:
+    """Statements that are the same for every chunk, and those that are not."""
+    top: list[t.Stmt] = []
+    moving: list[t.Stmt] = []
+    names: set[str] = set()
+    for s in body:
+        if _depends(s, row) or used(s) & names:
+            moving.append(s)
+            names |= _made(s)
+        else:
+            top.append(s)
+    return top, moving
+
+
+def _depends(s: SweepStmt, row: str) -> bool:
+    if isinstance(s, t.For):
+        return any(_depends(x, row) for x in s.body)
+    dims = getattr(s, "dims", ())
+    exprs = [getattr(s, "expr", None), *getattr(s, "subs", ())]
+    return row in dims or any(e is not None and t.stands_on(e, row) for e in exprs)
+
+
+def _made(s: t.Stmt) -> set[str]:
+    if isinstance(s, t.For):
+        return set().union(*(_made(x) for x in s.body))
+    name = getattr(s, "name", None)
+    return {name} if isinstance(name, str) else set()
+
+
+def _columns(b: ChunkBuilder, body: tuple[t.Stmt, ...]) -> str | None:
+    """A feature axis that is only kept, so that programs can share its columns."""
+    over = {s.over for s in _flat(body) if isinstance(s, t.Dot | t.AccDot | t.Fold)}
+    stored: set[str] = set()
+    for s in _flat(body):
+        if isinstance(s, t.Store):
+            stored |= {x.name for x in s.subs if isinstance(x, Position)}
+    points = {a.rank for a in b.axes.values() if a.role is Role.POINT}
+    free = [
+        a.name
+        for a in b.axes.values()
+        if a.role is Role.FULL and a.name not in over and a.rank not in points and a.name in stored
+    ]
+    whole = all(
+        free[:1] and free[0] in {x.name for x in s.subs if isinstance(x, Position)}
+        for s in _flat(body)
+        if isinstance(s, t.Store)
+    )
+    return free[0] if len(free) == 1 and whole else None
+
+
+def _flat(body: Iterable[t.Stmt]) -> Iterable[t.Stmt]:
+    for s in body:
+        yield s
+        if isinstance(s, t.For):
+            yield from _flat(s.body)
+
+
+def _bounded(s: t.Stmt, axis: str) -> t.Stmt:
+    """A memory access that may reach past the last column."""
+    if isinstance(s, t.For):
+        return dataclasses.replace(s, body=tuple(_bounded(x, axis) for x in s.body))
+    if isinstance(s, t.Load | t.Store) and Position(axis) in s.subs and axis not in s.bounds:
+        return dataclasses.replace(s, bounds=(*s.bounds, axis))
+    return s

@@ -1,0 +1,145 @@
+"""Chunks of every length, and the quadratic form, give the same numbers and gradients."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import attndsl
+from attndsl.runtime.operator import CompiledAttention
+from attndsl.runtime.stages import Stage, plan_passes
+from attndsl.schedule.tile import Plan, Role, TileProgram
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+SIZES = {"b": 2, "h": 2, "e": 8, "f": 12}
+
+# What gates and decays are drawn from, by program and input.
+DRAWS: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
+    ("simple_gla", "g"): lambda x: -x.abs(),
+    ("gla", "loga"): lambda x: -x.abs(),
+    ("retnet", "gamma"): lambda x: 0.5 + x.abs().clamp_max(1) * 0.49,
+    ("retention_normalised", "gamma"): lambda x: 0.5 + x.abs().clamp_max(1) * 0.49,
+    ("lightning", "s"): lambda x: x.abs(),
+}
+PROGRAMS = (
+    "linear",
+    "linear_identity",
+    "linear_relu",
+    "linear_exp",
+    "retnet",
+    "retention_normalised",
+    "lightning",
+    "simple_gla",
+    "gla",
+)
+
+
+def case(name: str, n: int, dtype: torch.dtype) -> tuple[CompiledAttention, list[Tensor]]:
+    """A program with inputs of length `n`."""
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    torch.manual_seed(n)
+    made = []
+    for t in op.cascade.inputs:
+        x = torch.randn([SIZES.get(r, n) for r in t.ranks], dtype=torch.float64)
+        x = DRAWS.get((name, t.name), lambda x: x)(x)
+        made.append(x.to(dtype))
+    return op, made
+
+
+def run(
+    op: CompiledAttention, backend: str, given: list[Tensor], n: int, chunk: int, columns: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs, and gradients of every input for cotangents of 1, by chunks of a length."""
+    names = tuple(t.name for t in op.cascade.inputs)
+    passes = plan_passes(op.cascade, names)
+    stage = Stage(op.cascade, passes, backend, "")
+    inputs = dict(zip(names, given, strict=True))
+    ranks = {r.name for r in op.cascade.ranks} | set(op.cascade.batch)
+    known = {r: SIZES.get(r, n) for r in ranks}
+    extents = stage.extents(known, {})
+    config = dict.fromkeys(("i", "j"), chunk) | dict.fromkeys(("e", "f"), columns)
+    if backend == "triton":
+        config = {f"BLOCK_{a.upper()}": size for a, size in config.items()}
+    outs = stage.module.forward(inputs, extents, {}, config)
+    kept = {k: outs[k] for k in passes.residuals}
+    ones = {passes.cotangents[o]: torch.ones_like(outs[o]) for o in stage.outputs}
+    made = stage.module.backward({**inputs, **kept, **ones}, extents, {}, config)
+    return [outs[o] for o in stage.outputs], [made[passes.gradients[x]] for x in names]
+
+
+def expected(op: CompiledAttention, given: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    wide = [x.double().requires_grad_() for x in given]
+    out = op.reference(*wide)
+    outs = [out] if isinstance(out, Tensor) else list(out)
+    grads = torch.autograd.grad([o.sum() for o in outs], wide)
+    return [o.detach() for o in outs], list(grads)
+
+
+def error(made: list[Tensor], want: list[Tensor]) -> float:
+    return max(
+        float((a.double() - b).abs().max() / b.abs().max().clamp_min(1))
+        for a, b in zip(made, want, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(("n", "chunk"), [(1, 16), (17, 4), (63, 16), (64, 16), (65, 16), (40, 64)])
+def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chunk: int) -> None:
+    op, given = case(name, n, torch.float64)
+    outs, grads = run(op, "eager", given, n, chunk, 8)
+    want, want_grads = expected(op, given)
+    assert error(outs, want) < 1e-12
+    assert error(grads, want_grads) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["linear", "retnet", "simple_gla"])
+def test_portable_kernels_carry_a_state(name: str) -> None:
+    code = f"from tests.property.test_chunks import portable; portable({name!r})"
+    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=env, cwd=ROOT)
+
+
+def portable(name: str) -> None:
+    """Compare the kernels, in Triton's interpreter, with the dense form."""
+    op, given = case(name, 40, torch.float32)
+    outs, grads = run(op, "triton", given, 40, 16, 16)
+    want, want_grads = expected(op, given)
+    assert error(outs, want) < 1e-5
+    assert error(grads, want_grads) < 1e-4
+
+
+def kernels(plan: Plan) -> list[TileProgram]:
+    return [s for s in plan.steps if isinstance(s, TileProgram)]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_sum_of_the_forward_pass_carries_over(name: str) -> None:
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    passes = plan_passes(op.cascade, ())
+    assert all(k.of(Role.PAIR) for k in kernels(passes.forward))
+
+
+@pytest.mark.parametrize("name", ["causal", "sigmoid", "relu", "window", "alibi"])
+def test_weights_that_do_not_split_stay_quadratic(name: str) -> None:
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    passes = plan_passes(op.cascade, ())
+    assert not any(k.of(Role.PAIR) for k in kernels(passes.forward))
+
+
+def test_a_long_sequence_with_strong_and_weak_gates_stays_finite() -> None:
+    n = 3000
+    op, given = case("simple_gla", n, torch.float32)
+    given[3] = torch.where(torch.arange(n) % 50 == 0, -60.0, -1e-4).expand(2, 2, n).contiguous()
+    outs, grads = run(op, "eager", given, n, 64, 8)
+    want, want_grads = expected(op, given)
+    assert error(outs, want) < 1e-3
+    assert all(torch.isfinite(g).all() for g in grads)
+    assert error(grads[:3], want_grads[:3]) < 1e-3
