@@ -22,7 +22,7 @@ class CallError(TypeError, ValueError):
     | A0508 | an integer division by zero                                  |
     | A0509 | machine code cannot be made on this machine                  |
     | A0510 | no tile fits                                                 |
-    | A0520 | there is no GPU to tune on                                   |
+    | A0520 | there is no GPU to measure on                                |
     """
 
     def __init__(

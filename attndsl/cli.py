@@ -1,4 +1,4 @@
-"""The command line: `attndsl compile | check | fmt | explain | verify | tune`.
+"""The command line: `attndsl compile | check | fmt | explain | verify | tune | bench`.
 
 Exit codes: 0 done, 1 the program has errors or did not verify, 2 the command line was wrong,
 3 a fault of the compiler itself. Results go to stdout, progress and diagnostics to stderr.
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attndsl.cli_bench import bench
 from attndsl.cli_parts import (
     DTYPES,
     extents_of,
@@ -350,6 +351,7 @@ def verify(
 
 
 cli.add_command(tune)
+cli.add_command(bench)
 
 
 # --- printing ------------------------------------------------------------------------------------

@@ -76,9 +76,9 @@ CALLS = [
     ),
     ErrorInfo(
         "A0520",
-        "no GPU to tune on",
-        "`attndsl tune` times kernels where they are to run. On a machine without a GPU, take what was found on "
-        "another: `attndsl tune --export FILE` there and `attndsl tune --import FILE` here, or a project's "
+        "no GPU to measure on",
+        "`attndsl tune` and `attndsl bench` time kernels where they are to run. What was tuned on another machine can "
+        "be carried here: `attndsl tune --export FILE` there and `attndsl tune --import FILE` here, or a project's "
         "attndsl-tuning.jsonl.",
     ),
 ]

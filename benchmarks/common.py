@@ -1,16 +1,25 @@
-"""What the benchmarks share: timing, the record of the machine, JSON."""
+"""What the benchmarks share: timing, errors, the record of the machine."""
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
+
+from attndsl.bench.record import machine, write
+
+__all__ = [
+    "EXAMPLES",
+    "copy_bandwidth",
+    "graph_milliseconds",
+    "machine",
+    "milliseconds",
+    "relative",
+    "write",
+]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -45,26 +54,3 @@ def copy_bandwidth() -> float:
 def relative(out: torch.Tensor, exact: torch.Tensor) -> float:
     """‖out - exact‖ / ‖exact‖."""
     return float((out.double() - exact.double()).norm() / exact.double().norm())
-
-
-def machine() -> dict[str, str]:
-    """Card, driver and versions."""
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "card": torch.cuda.get_device_name(),
-        "driver": driver.stdout.strip().splitlines()[0] if driver.stdout else "unknown",
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def write(path: Path, rows: list[dict[str, Any]], **more: Any) -> None:
-    """One JSON file: the machine, then the rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), **more, "rows": rows}, indent=1) + "\n")

@@ -24,7 +24,7 @@ def this_machine(program: str) -> Machine:
     if not torch.cuda.is_available():
         raise CallError(
             "A0520",
-            f"{program}: there is no GPU to tune on",
+            f"{program}: there is no GPU to measure on",
             help="tune where the kernels will run, and carry the result with `--export` and `--import`",
         )
     return machine_of(torch.cuda.get_device_properties(torch.cuda.current_device()))

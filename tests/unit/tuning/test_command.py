@@ -49,7 +49,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Pretended:
 def test_without_a_gpu_it_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", CAUSAL]) == FAILED
     said = capsys.readouterr().err
-    assert "error[A0520]: causal: there is no GPU to tune on" in said
+    assert "error[A0520]: causal: there is no GPU to measure on" in said
     assert "`--import`" in said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import cache
@@ -154,3 +155,21 @@ assert space("causal").candidates
 assert not {"torch", "triton"} & set(sys.modules), "torch or triton"
 """
     subprocess.run([sys.executable, "-c", run], check=True, cwd=ROOT)
+
+
+def test_the_model_knows_the_measured_list() -> None:
+    """The committed times of 300 configurations: what is ruled out is slow, and the first choices are fast."""
+    path = ROOT / "benchmarks" / "results" / "tuning" / "causal-forward-h200.json"
+    measured = {
+        tuple(r["config"].items()): r.get("ms", float("inf"))
+        for r in json.loads(path.read_text())["rows"]
+    }
+    assert len(measured) == 300
+    best = min(measured.values())
+    found = space("causal", machine=MACHINES["H200"], h=16)
+    order = [measured[tuple(c.config.items())] for c in found.candidates]
+    assert order[0] <= 1.15 * best
+    assert min(order[:5]) <= 1.01 * best
+    assert min(measured[tuple(r.config.items())] for r in found.rejected) > 1.3 * best
+    first = default(kernels("causal", h=16)[0][0], kernels("causal", h=16)[0][1], 2, H100)
+    assert measured[tuple(first.items())] <= 1.15 * best

@@ -1,0 +1,7 @@
+"""A program beside its peers, in one run on the same inputs: `attndsl bench`.
+
+flex      FlexAttention's functions from a program's score and mask
+peers     who a program can be compared with, and what each of them can express
+run       inputs, exact results, times
+plot      rates against length, with the machine's limits
+"""

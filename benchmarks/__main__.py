@@ -1,0 +1,65 @@
+"""The project's own measurements by one command, and what became slower since others.
+
+    PYTHONPATH=. python -m benchmarks run --out build/benchmarks          # every table, on this machine's GPU
+    PYTHONPATH=. python -m benchmarks run training dispatch               # some of them
+    PYTHONPATH=. python -m benchmarks compare OLD.json NEW.json           # exit code 1 if anything is slower
+
+Each table is a script of its own beside this file and runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from attndsl.bench.record import slower
+
+HERE = Path(__file__).parent
+TABLES = ("training", "decoding", "dispatch")
+
+
+def run(tables: list[str], out: Path) -> int:
+    """Run the scripts; 1 if one of them failed."""
+    path = os.pathsep.join(x for x in (str(HERE.parent), os.environ.get("PYTHONPATH")) if x)
+    failed = []
+    for table in tables:
+        command = [sys.executable, str(HERE / f"{table}.py"), "--out", str(out / f"{table}.json")]
+        if subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode:
+            failed.append(table)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def compare(old: Path, new: Path, beyond: float) -> int:
+    """Print what became slower; 1 if anything did."""
+    lines = slower(json.loads(old.read_text()), json.loads(new.read_text()), beyond)
+    print("\n".join(lines) or "nothing is slower")
+    return int(bool(lines))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    commands = parser.add_subparsers(dest="command", required=True)
+    runs = commands.add_parser("run")
+    runs.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
+    runs.add_argument("--out", type=Path, default=Path("build/benchmarks"))
+    compares = commands.add_parser("compare")
+    compares.add_argument("old", type=Path)
+    compares.add_argument("new", type=Path)
+    compares.add_argument("--beyond", type=float, default=0.03, help="a part that is noise")
+    args = parser.parse_args(argv)
+    if args.command == "compare":
+        return compare(args.old, args.new, args.beyond)
+    unknown = [t for t in args.tables if t not in TABLES]
+    if unknown:
+        parser.error(f"no table `{unknown[0]}`; there are {', '.join(TABLES)}")
+    return run(args.tables or list(TABLES), args.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
