@@ -6,6 +6,7 @@ look_up(cascade, stage, inputs, extents)      # {"causal": {"BLOCK_I": 128, …}
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from weakref import WeakKeyDictionary
 
@@ -16,11 +17,21 @@ from attndsl.cascade.nodes import Cascade
 from attndsl.runtime.stages import Config, Stage
 from attndsl.tuning.database import Key
 from attndsl.tuning.kernel import Kernel
-from attndsl.tuning.keys import float_types, key_of
+from attndsl.tuning.keys import float_types, key_of, name_in_key
 from attndsl.tuning.problem import hash_of, kernels_of
 from attndsl.tuning.store import store
 
-_kernels: WeakKeyDictionary[Stage, tuple[Kernel, ...]] = WeakKeyDictionary()
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What does not change from call to call: the program's hash, the kernels of a stage, and their names in keys."""
+
+    program: str
+    kernels: tuple[Kernel, ...]
+    names: tuple[str, ...]
+
+
+_known: WeakKeyDictionary[Stage, Known] = WeakKeyDictionary()
 
 
 def look_up(
@@ -43,19 +54,20 @@ def keys(
     forward, extents = stage.launcher(extents, device)
     own = {n: str(x.dtype).removeprefix("torch.") for n, x in inputs.items()}
     types = float_types(cascade, stage.passes.forward, stage.passes.cotangents, own)
-    program, gpu = hash_of(cascade), gpu_name(device)
+    known, gpu = known_of(cascade, stage), gpu_name(device)
     return {
-        k.name: key_of(k, program, extents, types, gpu)
-        for k in kernels(stage)
+        k.name: key_of(k, known.program, extents, types, gpu, name)
+        for k, name in zip(known.kernels, known.names, strict=True)
         if k.launcher in (forward, "backward")
     }
 
 
-def kernels(stage: Stage) -> tuple[Kernel, ...]:
-    """The kernels of a stage's module."""
-    if stage not in _kernels:
-        _kernels[stage] = kernels_of(stage.passes, stage.module.KERNELS)
-    return _kernels[stage]
+def known_of(cascade: Cascade, stage: Stage) -> Known:
+    """What is known of a stage; a decoding loop asks at every length."""
+    if stage not in _known:
+        kernels = kernels_of(stage.passes, stage.module.KERNELS)
+        _known[stage] = Known(hash_of(cascade), kernels, tuple(map(name_in_key, kernels)))
+    return _known[stage]
 
 
 @cache

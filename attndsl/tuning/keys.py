@@ -24,18 +24,23 @@ def key_of(
     extents: Mapping[str, int],
     dtypes: Mapping[str, str],
     gpu: str,
-    dialect: str = "triton",
+    name: str = "",
 ) -> Key:
-    """The key of one kernel at one size."""
+    """The key of one kernel at one size; `name` is `name_in_key(kernel)`, for those who have it."""
     pads = kernel.facts["pads"]
     return Key(
         program=program,
-        kernel=f"{kernel.name}-{digest(kernel, dialect)}",
+        kernel=name or name_in_key(kernel),
         gpu=gpu,
         dtypes=types(kernel, dtypes),
         dims=" ".join(f"{r}={extents[r]}" for r in sorted(set(pads.values()))),
         bucket=bucket(kernel, extents),
     )
+
+
+def name_in_key(kernel: Kernel, dialect: str = "triton") -> str:
+    """A kernel's name with its digest."""
+    return f"{kernel.name}-{digest(kernel, dialect)}"
 
 
 def digest(kernel: Kernel, dialect: str) -> str:
