@@ -22,6 +22,8 @@ class CallError(TypeError, ValueError):
     | A0508 | an integer division by zero                                  |
     | A0509 | machine code cannot be made on this machine                  |
     | A0510 | no tile fits                                                 |
+    | A0511 | the program has no partial results                           |
+    | A0512 | partial results that do not belong together                  |
     | A0520 | there is no GPU to measure on                                |
     """
 

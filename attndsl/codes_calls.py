@@ -75,6 +75,19 @@ CALLS = [
         "narrower dtype, fit.",
     ),
     ErrorInfo(
+        "A0511",
+        "no partial results",
+        "`op.partial(...)` sweeps a part of the keys into a state that combines with those of other parts. There is "
+        "one where the program is a single sweep over its keys, and where nothing in it depends on the number of keys "
+        "or on a key of another part.",
+    ),
+    ErrorInfo(
+        "A0512",
+        "partial results that do not belong together",
+        "`op.merge(...)` and `op.finish(...)` take states that `op.partial(...)` of the same program made, for the "
+        "same queries and parameters, over keys that do not overlap.",
+    ),
+    ErrorInfo(
         "A0520",
         "no GPU to measure on",
         "`attndsl tune` and `attndsl bench` time kernels where they are to run. What was tuned on another machine can "

@@ -18,7 +18,9 @@ from attndsl.diagnostics import did_you_mean
 from attndsl.runtime.checks import FLOATS, TensorCheck, check_dense
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.library import Operators, Place, nobody_looks
+from attndsl.runtime.partial import Partials, State
 from attndsl.runtime.stages import Planner, plan_passes
+from attndsl.schedule.monoid import Carried
 
 BACKENDS = ("triton", "eager")
 AUTOTUNE = ("never", "once", "always")
@@ -56,6 +58,7 @@ class CompiledAttention:
         self._engine = Engine(cascade, backend, planner, header, autotune)
         self._operators = Operators(self._engine)
         self._op = self._operators.op
+        self._partials = Partials(self._engine)
         self._inputs = tuple(t.name for t in cascade.inputs)
         self._params = tuple(p.name for p in cascade.params)
         self._kinds = {p.name: p.dtype for p in cascade.params}
@@ -237,6 +240,50 @@ class CompiledAttention:
                 raise self._error(f"the shape of input `{missing[0]}` is missing")
             sizes = {n: tuple(given[n]) for n in self._inputs}
             warm(self._engine, sizes, dtype, where, Start(how, at), numbers, backward)
+
+    # --- parts of the keys ---
+
+    def partial(
+        self, *tensors: Tensor, first: int = 0, start: int | None = None, **named: Any
+    ) -> State:
+        """The state over some of the keys, whose first has the position `first`; otherwise as a call.
+
+            a = op.partial(q, k[:, :, :n], v[:, :, :n])
+            b = op.partial(q, k[:, :, n:], v[:, :, n:], first=n)
+            o = op.finish(op.merge(a, b))
+
+        `start` is the position of the first query. A part may be empty, and rows may see none of its keys.
+        States have no gradient.
+
+        Raises: CallError A0511 where the program has no such state (it takes several sweeps, or uses
+        the number of keys).
+        """
+        given, params = self._arguments(tensors, named)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+            raise CallError(
+                "A0501",
+                f"{self.name}: partial results cannot be differentiated through",
+                help="call it under `torch.no_grad()`",
+            )
+        at = 0 if start is None else self._position(start)
+        return self._partials.partial(given, operator.index(first), at, self._given(params))
+
+    def merge(self, *states: State) -> State:
+        """The state over the keys of all `states`, in whatever order they come; parts must not overlap.
+
+        Raises: CallError A0512 where states do not belong together.
+        """
+        return self._partials.merge(states)
+
+    def finish(self, state: State) -> Any:
+        """The outputs of a state over all keys, as a call returns them."""
+        out = tuple(self._partials.finish(state))
+        return out[0] if len(out) == 1 else out
+
+    @property
+    def carried(self) -> tuple[Carried, ...]:
+        """What a state holds: each value with its reduction, its identity, its ranks, and what corrects it."""
+        return self._partials.monoid.carried
 
     def explain(self, backward: bool = False) -> str:
         """The program as a cascade, and how it is scheduled; with its backward pass if asked for."""

@@ -19,6 +19,7 @@ from attndsl.cascade.nodes import (
     Select,
 )
 from attndsl.cascade.walk import rewrite
+from attndsl.schedule.bounded import bound_terms
 from attndsl.schedule.forms import in_order, is_large, is_scatter
 from attndsl.schedule.normal import normalize
 from attndsl.schedule.roots import split_roots
@@ -45,6 +46,7 @@ def prepare(
     order = row_order or tuple(
         dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
     )
+    c = bound_terms(c, ranks)
     c, host = _rows_first(c, ranks, order)
     c, scattered = split_scatters(c, ranks, order)
     if scattered:

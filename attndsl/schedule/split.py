@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import (
@@ -62,12 +63,42 @@ def plan_split(
     Its extents are the program's and two more: `keys.split`, the number of slices, and `rows.packed`, the number of
     rows that share their keys, queries times packed heads (where the plan has an axis of that name).
     """
+    cut = cut_of(cascade)
+    if cut is None:
+        return None
+    packing = _packing(cut.cascade, cut.ranks, cut.grid, cut.row, cut.stream)
+    try:
+        return _build(cut, packing, residuals, like or {})
+    except (Needs, Refused):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A program in normal form whose rows each walk over one stream, and its outputs."""
+
+    cascade: Cascade
+    ranks: Ranks
+    grid: tuple[str, ...]
+    row: str
+    stream: str
+    outputs: tuple[str, ...]
+
+    @property
+    def plain(self) -> Packing:
+        """Every row by itself."""
+        at: dict[str, Expr] = {r: Position(r) for r in (*self.grid, self.row)}
+        return Packing(self.grid, self.row, at, {}, None)
+
+
+def cut_of(cascade: Cascade) -> Cut | None:
+    """The stream that a program could be cut along; None where it walks over several, or over none."""
     prepared = prepare(cascade)
     if prepared.host or prepared.scattered:
         return None
     c, ranks = prepared.cascade, prepared.ranks
     defs = {d.tensor: d for d in c.body}
-    outputs = [o.name for o in c.outputs]
+    outputs = tuple(o.name for o in c.outputs)
     keys = {target_key(defs, x, ranks, c.batch, set()) for x in outputs}
     streams = {k.stream for k in keys} - {None}
     if len({k[:2] for k in keys}) != 1 or len(streams) != 1:
@@ -78,11 +109,7 @@ def plan_split(
         return None
     kinds = {**ranks.kinds, ROWS: Kind.SEQUENCE, SPLIT: Kind.BATCH}
     ranks = Ranks(kinds, {**ranks.of, ROWS: ROWS, SPLIT: SPLIT})
-    packing = _packing(c, ranks, grid, tiles[0], stream)
-    try:
-        return _build(c, ranks, packing, stream, outputs, residuals, like or {})
-    except (Needs, Refused):
-        return None
+    return Cut(c, ranks, grid, tiles[0], stream, outputs)
 
 
 def _packing(c: Cascade, ranks: Ranks, grid: tuple[str, ...], row: str, stream: str) -> Packing:
@@ -122,42 +149,61 @@ def _packing(c: Cascade, ranks: Ranks, grid: tuple[str, ...], row: str, stream: 
     return Packing(grid, row, plain, {}, None)
 
 
-def _build(
-    c: Cascade,
-    ranks: Ranks,
-    p: Packing,
-    stream: str,
-    outputs: list[str],
-    residuals: tuple[str, ...],
-    like: dict[str, str],
-) -> Plan:
-    axes = [Axis(r, r, Role.GRID) for r in p.grid]
-    tile = Axis(p.row, p.row, Role.TILE)
-    walk = [Axis(SPLIT, SPLIT, Role.GRID), *axes, tile, Axis(stream, stream, Role.STREAM)]
-    for may_root in (True, False):
-        slices = Builder(c, ranks, list(walk), frozenset(), frozenset(), may_root)
-        slices.equal.update(p.equal)
-        for x in outputs:
-            store_target(slices, slices.defs[x], _at(slices.defs[x], ranks, p))
-        if len(slices.rooted) < 2:
-            break
-    parts = {key: f"{s.name}.part" for key, s in slices.states.items()}
-    first = _slice_kernel(slices, p, f"{c.name}_slices", parts)
-    merge = Builder(
-        c, ranks, [*axes, Axis(SPLIT, SPLIT, Role.LOOP), tile], frozenset(), frozenset()
-    )
-    merge.equal.update(p.equal)
-    second = _merge_kernel(merge, slices, p, f"{c.name}_merge", parts, outputs)
+def _build(cut: Cut, p: Packing, residuals: tuple[str, ...], like: dict[str, str]) -> Plan:
+    c = cut.cascade
+    slices, parts, first = slices_of(cut, p)
+    merge = merge_builder(cut, p)
+    second = merge_kernel(merge, slices, p, f"{c.name}_merge", parts, cut.outputs)
     buffers = [Buffer(i.name, i.ranks, BufferKind.INPUT, i.dtype) for i in c.inputs]
     for key, s in slices.states.items():
         shape = (SPLIT, *p.grid, *(slices.axes[a].rank for a in s.dims))
         buffers.append(Buffer(parts[key], shape, BufferKind.TEMP))
-    for x in outputs:
-        of = tuple(ranks.of.get(i, i) for i in slices.defs[x].indices)
-        kind = BufferKind.RESIDUAL if x in residuals else BufferKind.OUTPUT
-        buffers.append(Buffer(x, of, kind, DType.FLOAT, like.get(x)))
+    buffers += outputs_of(cut, residuals, like)
     params = tuple((q.name, q.dtype) for q in c.params)
     return Plan(f"{c.name}_split", tuple(buffers), (first, second), params)
+
+
+Parts: TypeAlias = dict[tuple[object, ...], str]
+"""The buffer that holds each state of every slice."""
+
+
+def slices_of(cut: Cut, p: Packing) -> tuple[Builder, Parts, t.TileProgram]:
+    """The kernel that sweeps one slice of the stream and stores its states.
+
+    Raises: Needs or Refused, where the program is not one sweep.
+    """
+    c = cut.cascade
+    tile = Axis(p.row, p.row, Role.TILE)
+    axes = [Axis(SPLIT, SPLIT, Role.GRID), *(Axis(r, r, Role.GRID) for r in p.grid), tile]
+    axes.append(Axis(cut.stream, cut.stream, Role.STREAM))
+    for may_root in (True, False):
+        b = Builder(c, cut.ranks, list(axes), frozenset(), frozenset(), may_root)
+        b.equal.update(p.equal)
+        for x in cut.outputs:
+            store_target(b, b.defs[x], _at(b.defs[x], cut.ranks, p))
+        if len(b.rooted) < 2:
+            break
+    parts: Parts = {key: f"{s.name}.part" for key, s in b.states.items()}
+    return b, parts, _slice_kernel(b, p, f"{c.name}_slices", parts)
+
+
+def merge_builder(cut: Cut, p: Packing) -> Builder:
+    """The kernel that combines slices, with nothing in it yet."""
+    axes = [Axis(r, r, Role.GRID) for r in p.grid]
+    axes += [Axis(SPLIT, SPLIT, Role.LOOP), Axis(p.row, p.row, Role.TILE)]
+    b = Builder(cut.cascade, cut.ranks, axes, frozenset(), frozenset())
+    b.equal.update(p.equal)
+    return b
+
+
+def outputs_of(cut: Cut, residuals: tuple[str, ...], like: dict[str, str]) -> list[Buffer]:
+    """The buffers of the results."""
+    out = []
+    for x in cut.outputs:
+        of = tuple(cut.ranks.of.get(i, i) for i in cut.cascade.define(x).indices)
+        kind = BufferKind.RESIDUAL if x in residuals else BufferKind.OUTPUT
+        out.append(Buffer(x, of, kind, DType.FLOAT, like.get(x)))
+    return out
 
 
 def _at(d: Define, ranks: Ranks, p: Packing) -> dict[str, Expr]:
@@ -165,9 +211,7 @@ def _at(d: Define, ranks: Ranks, p: Packing) -> dict[str, Expr]:
     return {i: p.at[r] for i in d.indices if (r := ranks.of.get(i, i)) in p.at}
 
 
-def _slice_kernel(
-    b: Builder, p: Packing, name: str, parts: dict[tuple[object, ...], str]
-) -> t.TileProgram:
+def _slice_kernel(b: Builder, p: Packing, name: str, parts: Parts) -> t.TileProgram:
     """The sweep over one slice of the reach; the states as they stand at its end."""
     assert b.stream is not None
     sweep = build_sweep(b)
@@ -212,15 +256,16 @@ def _minus_one(e: Expr) -> Expr:
     return Binary("-", e, Const(1))
 
 
-def _merge_kernel(
+def merge_kernel(
     b: Builder,
     slices: Builder,
     p: Packing,
     name: str,
-    parts: dict[tuple[object, ...], str],
-    outputs: list[str],
+    parts: Parts,
+    outputs: tuple[str, ...],
+    into: Parts | None = None,
 ) -> t.TileProgram:
-    """The states of all slices, combined in order, and the results."""
+    """The states of all slices, combined in order; then the results, or with `into` the combined states themselves."""
     body = b.loop_body[SPLIT]
     loaded: dict[str, str] = {}
     factors = any(p.factor for s in slices.states.values() for p in s.pivots)
@@ -260,6 +305,11 @@ def _merge_kernel(
             part_x = Binary("*", part_x, ratio(b, there, new_x, pivot).expr)
         b.commits.append(t.Assign(mine.name, Binary("+", mine_x, part_x)))
     stores = [store_target(b, b.defs[x], _at(b.defs[x], b.ranks, p)) for x in outputs]
+    for key, mine in b.states.items():
+        if into is None:
+            break
+        at = (*(Position(r) for r in p.grid), *(Position(a) for a in mine.dims))
+        stores.append(t.Store(into[key], at, mine.name, mine.dims))
     zero = b.value(X(Const(0), dtype=DType.INT), "first")
     last = b.value(b.eval(Extent(SPLIT)), "slices")
     # Sums first: their factors are of the states before this slice.
@@ -271,7 +321,7 @@ def _merge_kernel(
         name,
         axes,
         tuple(b.read_buffers),
-        tuple(outputs),
+        outputs if into is None else tuple(into.values()),
         tuple(b.params),
         tuple(b.prologue),
         (t.Loop(SPLIT, zero, last, turn),),

@@ -170,8 +170,8 @@ def softpick(
     q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
-    O_part = tl.full([BLOCK_I], 0.0, ACC)
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_part_run = tl.full([BLOCK_I], 0.0, ACC)
+    O_1_run = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -190,21 +190,24 @@ def softpick(
         S_1 = S * S_p
         M_tile = tl.max(S_1, 1)
         M_new = tl.maximum(M, M_tile)
-        M_safe = tl.where(M_new == float("-inf"), 0.0, M_new)
-        alpha = tl.exp2((M - M_safe) * 1.4426950408889634)
-        X_p = M_safe * 1.4426950408889634
-        X_row = tl.exp(-M_new)
-        X_safe = tl.where(X_row == float("-inf"), 0.0, X_row)
+        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
+        M_bound = tl.maximum(M_new, 0.0)
+        M_bound_safe = tl.where(M_bound == float("-inf"), 0.0, M_bound)
+        M_bound_old = tl.maximum(M, 0.0)
+        alpha = tl.exp2((M_bound_old - M_bound_safe) * 1.4426950408889634)
+        X_bound_p = M_bound * 1.4426950408889634
+        X_bound_p_1 = tl.exp(-M_bound)
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
-        X = tl.exp2(S * (S_p * 1.4426950408889634) - X_p[:, None]) - X_safe[:, None]
-        O_part_s = tl.abs(X)
-        O_part_tile = tl.sum(O_part_s, 1)
-        O_part = O_part * alpha + O_part_tile
-        O_1_1 = tl.maximum(X, 0.0)
+        t_2 = tl.exp2(S * (S_p * 1.4426950408889634) - X_bound_p[:, None])
+        X_bound = t_2 - X_bound_p_1[:, None]
+        O_part_run_s = tl.abs(X_bound)
+        O_part_run_tile = tl.sum(O_part_run_s, 1)
+        O_part_run = O_part_run * alpha + O_part_run_tile
+        O_1_run_1 = tl.maximum(X_bound, 0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_1 = dot(O_1_1.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        O_1_run = dot(O_1_run_1.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
         M = M_new
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -221,26 +224,33 @@ def softpick(
         S_1_m = tl.where(mask, S_1, float("-inf"))
         M_tile = tl.max(S_1_m, 1)
         M_new = tl.maximum(M, M_tile)
-        M_safe = tl.where(M_new == float("-inf"), 0.0, M_new)
-        alpha = tl.exp2((M - M_safe) * 1.4426950408889634)
-        X_p = M_safe * 1.4426950408889634
-        X_row = tl.exp(-M_new)
-        X_safe = tl.where(X_row == float("-inf"), 0.0, X_row)
+        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
+        M_bound = tl.maximum(M_new, 0.0)
+        M_bound_safe = tl.where(M_bound == float("-inf"), 0.0, M_bound)
+        M_bound_old = tl.maximum(M, 0.0)
+        alpha = tl.exp2((M_bound_old - M_bound_safe) * 1.4426950408889634)
+        X_bound_p = M_bound * 1.4426950408889634
+        X_bound_p_1 = tl.exp(-M_bound)
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
-        X = tl.exp2(S_1 * 1.4426950408889634 - X_p[:, None]) - X_safe[:, None]
-        O_part_s = tl.abs(X)
-        O_part_s_m = tl.where(mask, O_part_s, 0.0)
-        O_part_tile = tl.sum(O_part_s_m, 1)
-        O_part = O_part * alpha + O_part_tile
-        O_1_1 = tl.maximum(X, 0.0)
-        O_1_1_m = tl.where(mask, O_1_1, 0.0)
+        t_3 = tl.exp2(S_1 * 1.4426950408889634 - X_bound_p[:, None])
+        X_bound = t_3 - X_bound_p_1[:, None]
+        O_part_run_s = tl.abs(X_bound)
+        O_part_run_s_m = tl.where(mask, O_part_run_s, 0.0)
+        O_part_run_tile = tl.sum(O_part_run_s_m, 1)
+        O_part_run = O_part_run * alpha + O_part_run_tile
+        O_1_run_1 = tl.maximum(X_bound, 0.0)
+        O_1_run_1_m = tl.where(mask, O_1_run_1, 0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(O_1_1_m.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        O_1_run = dot(O_1_run_1_m.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
         M = M_new
 
     # --- epilogue ---
+    M_bound_1 = tl.maximum(M, 0.0)
+    O_part = safe_div(O_part_run, tl.exp(M - M_bound_1))
+    O_1_p = tl.exp(M - M_bound_1)
+    O_1 = safe_div(O_1_run, O_1_p[:, None])
     O_p = O_part + 1e-06
     O = safe_div(O_1, O_p[:, None])
     # softpick.attn:5  M[i]   = max[j](S[i,j])

@@ -99,3 +99,27 @@ def test_what_costs_a_sweep_is_said(definitions: str, weight: str, why: str) -> 
     plan = plan_forward(load(text))
     assert len(kernels(plan)) == 2
     assert why in plan.notes
+
+
+SOFTPICK = """attention t(Q[b,i,e], K[b,j,e], V[b,j,f], u[b,j], s[b]) -> O[b,i,f], N[b,i] {
+  batch b
+  S[i,j] = Q[i,e] * K[j,e] + u[j]
+  M[i]   = max[j](S[i,j])
+  X[i,j] = exp(S[i,j] - M[i]) - exp(s - M[i])
+  N[i]   = sum[j](abs(X[i,j]))
+  O[i,f] = relu(X[i,j]) / N[i] * V[j,f]
+}"""
+
+
+@pytest.mark.parametrize("offsets", [(-300, 0), (0, -300), (300, -300), (-300, -300), (-80, 10)])
+def test_every_term_stays_in_range(offsets: tuple[int, int]) -> None:
+    cascade = load(SOFTPICK)
+    plan = plan_forward(cascade)
+    assert len(kernels(plan)) == 1
+    inputs = draw(cascade, EXTENTS)
+    inputs["u"][:, :8], inputs["u"][:, 8:] = offsets
+    want = interpret(cascade, inputs)
+    single = {n: x.float() for n, x in inputs.items()}
+    got = run(plan, cascade, single, tiles={"i": 4, "j": 4})
+    torch.testing.assert_close(got["O"], want["O"].float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got["N"], want["N"].float(), rtol=1e-3, atol=1e-5)
