@@ -57,8 +57,10 @@ class Program:
     cascade: Cascade
     """As it was written, without sugar."""
     shifted: Cascade
-    """With the position of the first query as a parameter."""
+    """With the position of the first query as a parameter, and with the maxima that exponentials lack."""
     warnings: tuple[Diagnostic, ...] = ()
+    inserted: tuple[tuple[str, str], ...] = ()
+    """These maxima, each with its exponential."""
     gradient: Gradient | None = None
     forward: Plan | None = None
     backward: Plan | None = None
@@ -108,6 +110,7 @@ def lower(source: Source, tree: ast.File, name: str | None) -> Program:
 
     Raises: DiagnosticError if any of them is refused, or there is none of this name.
     """
+    from attndsl.analysis.stabilise import stabilised
     from attndsl.cascade.domains import apply_start
     from attndsl.frontend.picking import pick
 
@@ -115,7 +118,8 @@ def lower(source: Source, tree: ast.File, name: str | None) -> Program:
     if not result.ok:
         raise DiagnosticError(result.diagnostics)
     cascade = pick(result.cascades, name, source)
-    return Program(source, cascade, apply_start(cascade), result.diagnostics)
+    shifted = stabilised(apply_start(cascade))
+    return Program(source, cascade, shifted.cascade, result.diagnostics, shifted.inserted)
 
 
 def differentiate(program: Program) -> Program:

@@ -35,8 +35,27 @@ class ErrorInfo:
         return "\n\n".join(parts)
 
 
-# A03xx: the algebra of a cascade refuses.
-ALGEBRA: list[ErrorInfo] = []
+# A03xx: what the algebra of a cascade does not allow.
+ALGEBRA = [
+    ErrorInfo(
+        "A0301",
+        "an exponential that may overflow (a warning)",
+        "The exponential of a score is infinite in float32 where the score is above 88. Where every output stays the "
+        "same if a row's exponentials are multiplied by one factor, the compiler subtracts the row's maximum by "
+        "itself. Here an output would change, so the program is kept as it is written. Subtract the maximum and scale "
+        "what stands beside the exponential; examples/off_by_one.attn does.",
+        "attention f(Q[i,e], K[j,e], V[j]) -> O[i] {\n"
+        "  P[i,j] = exp(Q[i,e] * K[j,e])\n"
+        "  O[i]   = P[i,j] / (1 + sum[j](P[i,j])) * V[j]\n"
+        "}",
+        "attention f(Q[i,e], K[j,e], V[j]) -> O[i] {\n"
+        "  S[i,j] = Q[i,e] * K[j,e]\n"
+        "  M[i]   = max[j](S[i,j])\n"
+        "  P[i,j] = exp(S[i,j] - M[i])\n"
+        "  O[i]   = P[i,j] / (exp(-M[i]) + sum[j](P[i,j])) * V[j]\n"
+        "}",
+    ),
+]
 
 
 def _catalogue(*families: Iterable[ErrorInfo]) -> dict[str, ErrorInfo]:

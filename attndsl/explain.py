@@ -76,6 +76,10 @@ def _sweeps(facts: dict[str, Any]) -> list[str]:
     if sweeps["by_algebra"] < len(sweeps["after_fusion"]):
         least = _count(sweeps["by_algebra"], "sweep")
         lines.append(f"by algebra   {least} would do, at the price of digits")
+    lines += [
+        f"`{x['for']}` runs on its maximum `{x['tensor']}`: no output can tell"
+        for x in sweeps["maxima_inserted"]
+    ]
     lines += sweeps["runs_along"]
     lines += sweeps["needed_before"]
     return lines

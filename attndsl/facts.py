@@ -102,6 +102,7 @@ def sweep_facts(program: Program) -> Facts:
         "reads_after_fusion": {x: list(at) for x, at in after.reads.items()},
         "runs_along": list(after.joined),
         "needed_before": list(after.facts),
+        "maxima_inserted": [{"tensor": x, "for": e} for x, e in program.inserted],
     }
 
 

@@ -103,13 +103,9 @@ def _together(facts: list[str]) -> list[str]:
         name, _, how = fact.partition(" runs along with ")
         names.setdefault(how, []).append(name)
     return [
-        _plural(x, how) if len(x) > 1 else f"{x[0]} runs along with {how}"
+        f"{' and '.join(x)} {'run' if len(x) > 1 else 'runs'} along with {how}"
         for how, x in names.items()
     ]
-
-
-def _plural(names: list[str], how: str) -> str:
-    return f"{' and '.join(names)} run along with {how.replace('its terms scale', 'their terms scale')}"
 
 
 def _state(kernel: dict[str, Any]) -> str:

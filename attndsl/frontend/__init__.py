@@ -10,6 +10,7 @@ from __future__ import annotations
 import keyword
 from dataclasses import dataclass
 
+from attndsl.analysis.stabilise import stabilised
 from attndsl.cascade.nodes import Cascade
 from attndsl.diagnostics import Diagnostic, DiagnosticError, Severity
 from attndsl.frontend import ast
@@ -78,7 +79,23 @@ def check_file(file: ast.File) -> CheckResult:
             "defs alone",
             "write `attention NAME(inputs) -> outputs { statements }`",
         )
+    if not report.failed:
+        for cascade in cascades:
+            _warn_of_range(cascade, report)
     return CheckResult(() if report.failed else tuple(cascades), tuple(report.sorted()))
+
+
+def _warn_of_range(cascade: Cascade, report: Report) -> None:
+    """Exponentials of scores that leave the range of float32, where no maximum may be put in."""
+    for x in stabilised(cascade).left:
+        report.warning(
+            "A0301",
+            f"`{x.text}` has no maximum, and cannot be given one",
+            x.span,
+            f"`{x.output}` would change with its scale",
+            "it overflows in float32 at a score of 88; write `exp(S[i,j] - M[i])` with "
+            "`M[i] = max[j](S[i,j])`, and scale by `exp(-M[i])` what stands beside it",
+        )
 
 
 def load_cascades(source: Source) -> tuple[Cascade, ...]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attndsl.analysis.stabilise import stabilised
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Binding, Number, bind
 from attndsl.cascade.domains import START
@@ -55,7 +56,8 @@ class Partials:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.cascade = with_start(engine.cascade, "int") if engine.shifted else engine.cascade
+        shifted = with_start(engine.cascade, "int") if engine.shifted else engine.cascade
+        self.cascade = stabilised(shifted).cascade
         self.made: dict[str, ModuleType] = {}
         self._monoid: Monoid | None = None
         self._ranges: RangeCheck | None = None

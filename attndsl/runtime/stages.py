@@ -57,10 +57,12 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...]) -> Passes:
 
     Raises: DiagnosticError where no schedule is legal.
     """
+    from attndsl.analysis.stabilise import stabilised
     from attndsl.cascade.autodiff import differentiate
     from attndsl.schedule import Refused, plan_backward, plan_forward
     from attndsl.schedule.refusals import diagnose
 
+    cascade = stabilised(cascade).cascade
     try:
         if not wrt:
             forward = plan_forward(cascade)

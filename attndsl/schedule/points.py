@@ -11,12 +11,13 @@ from attndsl.cascade.nodes import (
     DType,
     Expr,
     Position,
+    Read,
     Reduction,
     Select,
 )
-from attndsl.cascade.walk import substitute
+from attndsl.cascade.walk import substitute, walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.forms import product_of
+from attndsl.schedule.forms import is_large, product_of
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.masks import masked
 from attndsl.schedule.outcomes import Refused
@@ -90,6 +91,10 @@ def point_state(
     x = kernel.eval(substitute(product_of(moving), {axis: Position(point)}), False, d.tensor)
     scale = X(Val(weight), kernel.dims_of_value(weight), frozenset({STREAMED}))
     term = kernel.combine(TIMES, [scale, x], DType.FLOAT, d.tensor)
+    if exponential(kernel, product_of(moving)):
+        # Outside the domain the weight is 0, and what it weighs may be infinite.
+        inside = X(Compare("!=", Val(weight), Const(0.0)), scale.dims, scale.on, DType.BOOL)
+        term = kernel.combine(CHOICE, [inside, term, X(Const(0.0))], DType.FLOAT, d.tensor)
     tv = kernel.value(term, d.tensor + "_t")
     col = kernel.names.fresh(d.tensor + "_col")
     kept = kernel.order(term.dims - {kernel.stream})
@@ -98,3 +103,15 @@ def point_state(
     inner.append(t.Assign(state.name, Select(here, Binary("+", old, Val(col)), old)))
     kernel.points.pop()
     kernel.sweep.append(t.For(point, tuple(inner)))
+
+
+def exponential(kernel: Kernel, e: Expr) -> bool:
+    """Whether a value has an exponential of rows and stream in it."""
+    for n in walk(e):
+        if isinstance(n, Call) and n.fn in ("exp", "exp2"):
+            return True
+        if isinstance(n, Read) and n.tensor in kernel.defs and n.tensor not in kernel.available:
+            d = kernel.defs[n.tensor]
+            if not is_large(d.expr, kernel.ranks) and exponential(kernel, d.expr):
+                return True
+    return False

@@ -439,6 +439,7 @@ def gla_backward_dC_1_dK_dV(
         dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         at = tl.minimum(tl.maximum(i, 0), len_j - 1)
+        dC_1_p = dA != 0.0
         for e_pt in range(E):
             # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
             C_ptrs = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
@@ -449,7 +450,7 @@ def gla_backward_dC_1_dK_dV(
             Q_ptrs += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
             q = tl.load(Q_ptrs)
             t_3 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * q.to(ACC)[None, :]
-            dC_1_t = dA * t_3
+            dC_1_t = tl.where(dC_1_p, dA * t_3, 0.0)
             dC_1_col = tl.sum(dC_1_t, 1)
             dC_1 = tl.where((e == e_pt)[None, :], dC_1 + dC_1_col[:, None], dC_1)
         A = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
@@ -484,6 +485,7 @@ def gla_backward_dC_1_dK_dV(
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dA_m = tl.where(mask, dA, 0.0)
         at = tl.minimum(tl.maximum(i, 0), len_j - 1)
+        dC_1_p = dA_m != 0.0
         for e_pt in range(E):
             # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
             C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
@@ -494,7 +496,7 @@ def gla_backward_dC_1_dK_dV(
             Q_ptrs_3 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
             q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
             t_5 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * q.to(ACC)[None, :]
-            dC_1_t = dA_m * t_5
+            dC_1_t = tl.where(dC_1_p, dA_m * t_5, 0.0)
             dC_1_col = tl.sum(dC_1_t, 1)
             dC_1 = tl.where((e == e_pt)[None, :], dC_1 + dC_1_col[:, None], dC_1)
         A = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
@@ -634,6 +636,7 @@ def gla_backward_dC_2(
         V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
         v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        dC_2_p = dA != 0.0
         for e_pt in range(E):
             # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
             C_ptrs = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
@@ -645,7 +648,7 @@ def gla_backward_dC_2(
             K_ptrs += tl.cast(j_s0, tl.int64) * stride_K_j + offs_j_s * stride_K_j
             k = tl.load(K_ptrs)
             t_2 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * k.to(ACC)[None, :]
-            dC_2_t = dA * t_2
+            dC_2_t = tl.where(dC_2_p, dA * t_2, 0.0)
             dC_2_col = tl.sum(dC_2_t, 1)
             dC_2 = tl.where((e == e_pt)[None, :], dC_2 + dC_2_col[:, None], dC_2)
     # Tiles that the mask or the end cuts.
@@ -660,6 +663,7 @@ def gla_backward_dC_2(
         mask_p_1 = j_s < len_j
         mask = (j_s[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dA_m = tl.where(mask, dA, 0.0)
+        dC_2_p = dA_m != 0.0
         for e_pt in range(E):
             # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
             C_ptrs_3 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
@@ -671,7 +675,7 @@ def gla_backward_dC_2(
             K_ptrs_2 += tl.cast(j_s0, tl.int64) * stride_K_j + offs_j_s * stride_K_j
             k = tl.load(K_ptrs_2, mask=in_j_s, other=0.0)
             t_3 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * k.to(ACC)[None, :]
-            dC_2_t = dA_m * t_3
+            dC_2_t = tl.where(dC_2_p, dA_m * t_3, 0.0)
             dC_2_col = tl.sum(dC_2_t, 1)
             dC_2 = tl.where((e == e_pt)[None, :], dC_2 + dC_2_col[:, None], dC_2)
 
@@ -792,6 +796,7 @@ def gla_backward_dQ(
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        dQ_p = dA != 0.0
         for e_pt in range(E):
             # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
             C_ptrs = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
@@ -803,7 +808,7 @@ def gla_backward_dQ(
             K_ptrs += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
             k = tl.load(K_ptrs)
             t_2 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * k.to(ACC)[None, :]
-            dQ_t = dA * t_2
+            dQ_t = tl.where(dQ_p, dA * t_2, 0.0)
             dQ_col = tl.sum(dQ_t, 1)
             dQ = tl.where((e == e_pt)[None, :], dQ + dQ_col[:, None], dQ)
     # Tiles that the mask or the end cuts.
@@ -818,6 +823,7 @@ def gla_backward_dQ(
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dA_m = tl.where(mask, dA, 0.0)
+        dQ_p = dA_m != 0.0
         for e_pt in range(E):
             # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
             C_ptrs_3 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
@@ -829,7 +835,7 @@ def gla_backward_dQ(
             K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
             k = tl.load(K_ptrs_2, mask=in_j, other=0.0)
             t_3 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * k.to(ACC)[None, :]
-            dQ_t = dA_m * t_3
+            dQ_t = tl.where(dQ_p, dA_m * t_3, 0.0)
             dQ_col = tl.sum(dQ_t, 1)
             dQ = tl.where((e == e_pt)[None, :], dQ + dQ_col[:, None], dQ)
 

@@ -892,12 +892,13 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
         # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
         x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
+        dV_p = dV_s_m != 0.0
         for f_pt in range(F):
             dO_ptrs_2 = dO_base + tl.cast(f_pt, tl.int64) * stride_dO_f
             dO_ptrs_2 += tl.cast(i0, tl.int64) * stride_dO_i + offs_i * stride_dO_i
             dO_1 = tl.load(dO_ptrs_2, mask=in_i, other=0.0)
             t_12 = A * dO_1.to(ACC)[None, :] / O_part.to(ACC)[None, :]
-            dV_t = dV_s_m * tl.where(dA_2_p[None, :], t_12, 0.0)
+            dV_t = tl.where(dV_p, dV_s_m * tl.where(dA_2_p[None, :], t_12, 0.0), 0.0)
             dV_col = tl.sum(dV_t, 1)
             dV = tl.where((f == f_pt)[None, :], dV + dV_col[:, None], dV)
         D_2_1_p = safe_div(1.0, x.to(ACC))

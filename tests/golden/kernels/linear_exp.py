@@ -542,12 +542,13 @@ def linear_exp_backward_dK_dV(
         t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
         A_2 = dot(t_3, t_4, None, ACC)
         dV_p = O_part.to(ACC) != 0.0
+        dV_p_1 = dV_s_m != 0.0
         for f_pt in range(F):
             dO_ptrs = dO_base + tl.cast(f_pt, tl.int64) * stride_dO_f
             dO_ptrs += tl.cast(i0, tl.int64) * stride_dO_i + offs_i * stride_dO_i
             dO = tl.load(dO_ptrs, mask=in_i, other=0.0)
             t_5 = A_2 * dO.to(ACC)[None, :] / O_part.to(ACC)[None, :]
-            dV_t = dV_s_m * tl.where(dV_p[None, :], t_5, 0.0)
+            dV_t = tl.where(dV_p_1, dV_s_m * tl.where(dV_p[None, :], t_5, 0.0), 0.0)
             dV_col = tl.sum(dV_t, 1)
             dV = tl.where((f == f_pt)[None, :], dV + dV_col[:, None], dV)
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
