@@ -275,12 +275,18 @@ def explain(what: str, name: str | None, backward: bool, gpu: str | None, as_jso
     if not Path(what).is_file():
         raise click.BadParameter(f"`{what}` is neither a file nor an error code such as A0203")
     from attndsl import driver
+    from attndsl.diagnostics import DiagnosticError
 
     card = None if gpu is None else gpu.upper()
     if as_json:
         print_json(driver.explain_facts(Path(what), name, backward=backward, gpu=card))
-    else:
+        return OK
+    try:
         click.echo(driver.explain(Path(what), name, backward=backward, gpu=card).rstrip("\n"))
+    except DiagnosticError as refused:
+        if any(code.startswith("A04") for code in refused.codes):
+            click.echo(driver.outline(Path(what), name))
+        raise
     return OK
 
 

@@ -276,6 +276,14 @@ def explain(
     return explanation(load(path, name, backward=backward), gpu)
 
 
+def outline(path: Path, name: str | None = None) -> str:
+    """The cascade and the sweeps of a program, for which there may be no schedule."""
+    from attndsl.explain import outline as text
+
+    source = read_source(path)
+    return text(lower(source, parse(source), name))
+
+
 def explain_facts(
     path: Path, name: str | None = None, *, backward: bool = False, gpu: str | None = None
 ) -> dict[str, Any]:

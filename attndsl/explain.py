@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attndsl.cascade.printer import print_cascade
-from attndsl.facts import program_facts
+from attndsl.facts import program_facts, sweep_facts
 from attndsl.schedule.cost import GPUS
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ def explanation(program: Program, gpu: str | None = None) -> str:
     return "\n".join(parts) + "\n"
 
 
+def outline(program: Program) -> str:
+    """The cascade and the sweeps of a program for which there may be no schedule."""
+    parts = [_section("Cascade"), print_cascade(program.cascade).rstrip(), _section("Sweeps")]
+    return "\n".join([*parts, *_sweeps({"sweeps": sweep_facts(program)})]) + "\n"
+
+
 def _section(title: str) -> str:
     return (
         f"\n{title}\n{'-' * len(title)}" if title != "Cascade" else f"{title}\n{'-' * len(title)}"
@@ -49,7 +55,7 @@ def _section(title: str) -> str:
 
 def _sweeps(facts: dict[str, Any]) -> list[str]:
     """A table of what each sweep makes and reads; then what runs along with what, and what does not."""
-    sweeps, forward = facts["sweeps"], facts["forward"]["kernels"]
+    sweeps = facts["sweeps"]
     columns = [
         (sweeps["as_written"], sweeps["reads_as_written"]),
         (sweeps["after_fusion"], sweeps["reads_after_fusion"]),
@@ -70,9 +76,12 @@ def _sweeps(facts: dict[str, Any]) -> list[str]:
         rows.append((f"reads {tensor} in", at[0], at[1]))
     widths = [max(len(r[k]) for r in rows) for k in range(2)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows]
-    streams = {k["streams"] for k in forward} - {None}
-    over = f" over {', '.join(sorted(streams))}" if streams else ""
-    lines += ["", f"as compiled  {_count(len(forward), 'kernel')}{over}"]
+    lines.append("")
+    if "forward" in facts:
+        forward = facts["forward"]["kernels"]
+        streams = {k["streams"] for k in forward} - {None}
+        over = f" over {', '.join(sorted(streams))}" if streams else ""
+        lines.append(f"as compiled  {_count(len(forward), 'kernel')}{over}")
     if sweeps["by_algebra"] < len(sweeps["after_fusion"]):
         least = _count(sweeps["by_algebra"], "sweep")
         lines.append(f"by algebra   {least} would do, at the price of digits")

@@ -188,6 +188,21 @@ def test_explain_a_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["code"] == code
 
 
+def test_explain_shows_the_sweeps_of_what_has_no_schedule(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.attn"
+    path.write_text(
+        "attention t(K[t,e], V[t,e], g[t]) -> O[t,e] {\n"
+        "  H[t,e] = tanh(g[t] * H[t-1,e]) + K[t,e] * V[t,e]   init 0\n  O[t,e] = H[t,e]\n}\n"
+    )
+    assert main(["explain", str(path)]) == FAILED
+    shown = capsys.readouterr()
+    assert "sweep 1     H           H" in shown.out
+    assert "as compiled" not in shown.out
+    assert "A0401" in shown.err
+
+
 def test_explain_refuses_what_is_neither_file_nor_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
