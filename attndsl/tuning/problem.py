@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attndsl.cascade.bind import Number
+from attndsl.cascade.domains import START
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.codegen.aot import kernel_table
 from attndsl.runtime.cache import store_module
@@ -23,6 +24,10 @@ from attndsl.schedule.tile import Buffer, TileProgram
 from attndsl.sizes import Sizes
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import float_types
+
+# As long as the header of an operator's module: the compiler's cache tells kernels apart by their line, too, and what
+# tuning has compiled need not be compiled again by the first call.
+HEADER = "source: tuned"
 
 LONG = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
@@ -119,11 +124,13 @@ def pose(
     multiprocessors: int = 132,
 ) -> Problem | None:
     """The problem of tuning one launcher; None where the program, at this size, does not use it."""
-    kind: StartKind = "int" if "start" in sizes.params else "none"
+    # As a call would have it: without `start` where the queries stand at the beginning.
+    kind: StartKind = "int" if sizes.params.get(START) else "none"
+    params = {n: v for n, v in sizes.params.items() if n != START or kind == "int"}
     shifted = with_start(cascade, kind)
     passes = plan_passes(shifted, wrt)
-    stage = Stage(shifted, passes, "triton", "")
-    extents = stage.extents(sizes.extents, sizes.params)
+    stage = Stage(shifted, passes, "triton", HEADER)
+    extents = stage.extents(sizes.extents, params)
     if launcher == "forward_split":
         few = FewQueries(passes.forward, passes.split) if passes.split is not None else None
         more = few.slices(extents, multiprocessors) if few is not None else None
@@ -144,5 +151,5 @@ def pose(
         eager=store_module(eager.text, f"{cascade.name}_eager"),
         dtype=dtype,
         extents=extents,
-        params=dict(sizes.params),
+        params=params,
     )

@@ -15,6 +15,7 @@ from typing import Protocol
 from attndsl import __version__
 from attndsl.cascade.domains import START, resolve_start
 from attndsl.cascade.nodes import Cascade, DType
+from attndsl.runtime.stages import no_tile_fits
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import USUAL, Sizes, sizes
 from attndsl.tuning.database import Entry, now
@@ -67,7 +68,8 @@ def tune(
 
     Without `wrt` these are all float inputs, or none without `backward`.
 
-    Raises: DiagnosticError where no schedule is legal; ChildError if the GPU's process cannot even start.
+    Raises: DiagnosticError where no schedule is legal; CallError (A0510) where no tile fits; ChildError if the GPU's
+    process cannot even start.
     """
     if wrt is None:
         floats = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
@@ -78,9 +80,10 @@ def tune(
         for p in problems
         for k in p.kernels
     }
-    firsts = {
-        k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.kernels
-    }
+    with no_tile_fits(cascade.name):
+        firsts = {
+            k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.kernels
+        }
     wanted: Mapping[str, Sequence[Config]] = {k: s.configs(firsts[k]) for k, s in spaces.items()}
     count = workers or os.cpu_count() or 1
     with open_device(problems, capability=machine.capability, workers=count) as device:

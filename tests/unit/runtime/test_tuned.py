@@ -110,6 +110,22 @@ def test_training_finds_what_tuning_wrote(gpu: None) -> None:
     assert keys(op, "Q,K,V") == written
 
 
+def test_the_first_call_compiles_nothing_that_tuning_has_compiled(gpu: None) -> None:
+    """Kernels of a tuned problem and of an operator have one key in the compiler's cache."""
+    from attndsl.tuning.compiling import load as module_of
+    from attndsl.tuning.machine import machine_of
+    from attndsl.tuning.tune import posed, sizes_at
+
+    op = load()
+    at = sizes_at(op.cascade, {"h": 16})
+    problems = posed(op.cascade, at, "bf16", machine_of(H100), ("Q", "K", "V"))
+    stage = op._engine.prepare(phantoms(), Start(), (), "Q,K,V").stage
+    for p in problems:
+        tried = module_of(str(p.module))
+        for k in p.kernels:
+            assert getattr(tried, k.name).cache_key == getattr(stage.module, k.name).cache_key
+
+
 def test_without_an_entry_the_module_chooses(gpu: None) -> None:
     assert load()._engine.prepare(phantoms(), Start(), (), "").config is None
 

@@ -15,6 +15,7 @@ import pytest
 
 from attndsl.tuning.child import Child, ChildError
 from attndsl.tuning.device import Failure, Processes, Timeouts
+from attndsl.tuning.search import search
 
 NAUGHTY = "tests.unit.tuning.naughty"
 ROOT = Path(__file__).parents[3]
@@ -152,6 +153,24 @@ def test_a_compiler_that_fails_puts_the_candidate_out(device: Processes, do: str
             device.compile("k", {"do": do})  # type: ignore[dict-item]
         assert caught.value.kind == "compiler"
     assert device.compile("k", {"do": "well"}).registers == 1  # type: ignore[dict-item]
+
+
+def test_a_compiler_that_hangs_does_not_hold_up_the_search() -> None:
+    limits = Timeouts(start=20, compile=60, run=5)
+    configs = [{"do": "well"}, {"do": "hang"}, {"do": "well", "n": 2}, {"do": "hang", "n": 2}]
+    begin = time.monotonic()
+    with Processes(
+        [Problem()],  # type: ignore[list-item]
+        capability=90,
+        workers=2,
+        timeouts=limits,
+        compiler=NAUGHTY,
+        runner=NAUGHTY,
+    ) as found:
+        outcome = search({"k": configs}, found, seconds=3.0, workers=2)["k"]  # type: ignore[dict-item]
+    assert time.monotonic() - begin < 15
+    assert outcome.best is not None
+    assert not any(t.failure for t in outcome.trials)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,13 @@ def test_a_result_that_cannot_be_stored_is_printed(
     assert json.loads(line)["config"]
 
 
+def test_head_dims_that_no_tile_fits_are_refused(
+    gpu: Pretended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", CAUSAL, "--shape", "e=2048,f=2048"]) == FAILED
+    assert "error[A0510]: causal: no tile fits" in capsys.readouterr().err
+
+
 def test_nothing_right_is_a_failure(
     gpu: Pretended, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
