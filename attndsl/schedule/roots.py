@@ -3,7 +3,7 @@
 before:  t[i] = solve[x : lo <= x <= hi](sum[j](relu(S[i,j] - x)**2) == 1)
 after:   t.x[i]     = x, the guess of the current round
          t.left[i]  = sum[j](relu(S[i,j] - t.x[i])**2);   t.right[i] = 1
-         t.slope[i] = sum[j](-2 * relu(S[i,j] - t.x[i]))
+         t.slope[i] = sum[j](-2 * relu(S[i,j] - t.x[i]));   t.curve[i] = sum[j](2 if S[i,j] > t.x[i] else 0)
          t[i]       = solve[x : t.lo[i] <= x <= t.hi[i]](t.left[i] == t.right[i])
 
 A kernel of its own walks over the keys once a round, improves the guess of each row, and stops when every row's stands
@@ -17,8 +17,10 @@ import dataclasses
 from attndsl.cascade.derivatives import slope_by
 from attndsl.cascade.nodes import (
     Binary,
+    Call,
     Cascade,
     Compare,
+    Const,
     Define,
     Expr,
     Index,
@@ -27,7 +29,6 @@ from attndsl.cascade.nodes import (
     Reduce,
     Reduction,
     Solve,
-    Unary,
 )
 from attndsl.cascade.walk import children, free, rewrite, walk, with_children
 
@@ -40,6 +41,11 @@ def guess_of(root: str) -> str:
 def slope_of(root: str) -> str:
     """The tensor with the derivative of the equation's difference, where it has one."""
     return f"{root}.slope"
+
+
+def curve_of(root: str) -> str:
+    """The tensor with the second derivative, where it is finite at every point."""
+    return f"{root}.curve"
 
 
 def split_roots(cascade: Cascade) -> Cascade:
@@ -95,25 +101,43 @@ def _parts(e: Solve, d: Define, made: list[Define]) -> Solve:
     left, right = (
         named(f"{d.tensor}.{k}", at_guess(x)) for k, x in zip(("left", "right"), sides, strict=True)
     )
-    if all(_smooth(x) for x in sides):
-        slopes = [slope_by(d, x, e.var, lambda i: i) for x in sides]
-        slope = _difference(*slopes)
-        if slope is not None:
-            named(slope_of(d.tensor), at_guess(slope))
+    slope = _slope(d, Binary("-", *sides), e.var)
+    if slope is not None:
+        named(slope_of(d.tensor), at_guess(slope))
+        curve = _slope(d, slope, e.var)
+        if curve is None and _tame(slope, e.var):
+            curve = Const(0.0)
+        if curve is not None and _tame(curve, e.var):
+            named(curve_of(d.tensor), at_guess(curve))
     return dataclasses.replace(e, lo=lo, hi=hi, equation=Compare("==", left, right))
 
 
-def _smooth(e: Expr) -> bool:
-    """Whether the derivative needs no second reduction inside the first: no maximum or product of the unknown."""
-    return not any(
-        isinstance(n, Reduce)
-        and n.op is not Reduction.SUM
-        and any(isinstance(x, Local) for x in walk(n))
-        for n in walk(e)
-    )
+def _slope(d: Define, e: Expr, unknown: str) -> Expr | None:
+    """The derivative by the unknown; None where it has none, or needs a second reduction inside the first."""
+    for n in walk(e):
+        inner = isinstance(n, Reduce) and n.op is not Reduction.SUM
+        if inner and any(isinstance(x, Local) for x in walk(n)):
+            return None
+    return slope_by(d, e, unknown, lambda i: i)
 
 
-def _difference(a: Expr | None, b: Expr | None) -> Expr | None:
-    if b is None:
-        return a
-    return Unary("-", b) if a is None else Binary("-", a, b)
+def _tame(e: Expr, unknown: str) -> bool:
+    """Whether a derivative stays finite: no quotient, logarithm or power of the unknown but whole ones."""
+
+    def moves(x: Expr) -> bool:
+        return any(n == Local(unknown) for n in walk(x))
+
+    for n in walk(e):
+        match n:
+            case Binary("/", _, below) if moves(below):
+                return False
+            case Binary("**", base, power) if moves(base) or moves(power):
+                if not (
+                    isinstance(power, Const) and isinstance(power.value, int) and power.value > 0
+                ):
+                    return False
+            case Call("log" | "log2" | "sqrt" | "rsqrt" | "acos", (x,)) if moves(x):
+                return False
+            case _:
+                pass
+    return True

@@ -1,14 +1,16 @@
 """The kernel of a root: rounds of one sweep each, until the guess of every row stands.
 
 Each round knows the equation's two sides and their slope at the guess, and keeps a bracket around the root. The next
-guess comes from a power law through this round and the last, `side = c * (x - a)**p`, which is exact where all scores
-of a row are equal and is Newton's step in the first round. Where it would leave the bracket, or its steps do not
-shrink, the bracket is halved. A row is settled when its step is so small that the next one could not be seen.
+guess comes from a power law, `side = c * (x - a)**p`, which is exact where all scores of a row are equal: through the
+second derivative where this is finite, else through the last two rounds. Where it would leave the bracket, or its steps
+do not shrink, the bracket is halved. A row is settled when its step is so small that the next one could not be seen.
 
 source: Newton's method inside a bracket: Press et al., Numerical Recipes, section 9.4
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from attndsl.cascade.nodes import (
     Binary,
@@ -30,15 +32,17 @@ from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.masks import reaches
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.products import fold
-from attndsl.schedule.roots import guess_of, slope_of
+from attndsl.schedule.roots import curve_of, guess_of, slope_of
 from attndsl.schedule.tile import Epsilon, Val
 from attndsl.schedule.values import FINAL, ROUND, X
 
 ZERO, ONE, TWO = Const(0.0), Const(1.0), Const(2.0)
 LARGEST = Const(3.0e38)  # about what float32 holds: bounds beyond it are infinite
-# The state of a row: the guess and its bracket, the last guess and the last ratio side / slope, the last two steps, and
-# whether the difference of the sides falls (1) or rises (-1).
-STATE = ("x", "lo", "hi", "old", "ratio", "step", "step2", "sign")
+# The state of a row: the guess and its bracket, the last two steps, and whether the difference of the sides falls (1)
+# or rises (-1).
+STATE = ("x", "lo", "hi", "step", "step2", "sign")
+# Where two rounds give the power: the last guess, and side / slope there.
+MEMORY = ("old", "ratio")
 
 
 def search(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> X:
@@ -57,7 +61,15 @@ class _Search:
         self.e = e
         self.subs = subs
         self.dims: frozenset[str] = frozenset().union(*(kernel.dims_of(s) for s in subs))
-        self.names = {v: kernel.names.fresh(f"{d.tensor}_{v}") for v in STATE}
+        guess = guess_of(d.tensor)
+        sides = (e.equation.left, e.equation.right)
+        self.moves = [
+            isinstance(s, Read) and reaches(kernel, kernel.defs[s.tensor], guess) for s in sides
+        ]
+        slope, curve = slope_of(d.tensor) in kernel.defs, curve_of(d.tensor) in kernel.defs
+        self.remembers = slope and not curve and not all(self.moves)
+        state = (*STATE, *MEMORY) if self.remembers else STATE
+        self.names = {v: kernel.names.fresh(f"{d.tensor}_{v}") for v in state}
 
     def run(self) -> X:
         k = self.kernel
@@ -66,17 +78,16 @@ class _Search:
         solvable = k.names.fresh(f"{self.d.tensor}_solvable")
         both = Logic("and", tuple(finite))
         k.prologue.append(t.Compute(solvable, k.order(self.dims), DType.BOOL, both))
-        first = {"x": lo.expr, "old": lo.expr, "lo": lo.expr, "hi": hi.expr}
+        first = {"x": lo.expr, "lo": lo.expr, "hi": hi.expr, "old": lo.expr}
         for v, name in self.names.items():
             start = Select(Val(solvable), first[v], ZERO) if v in first else ZERO
             k.prologue.append(t.Declare(name, k.order(self.dims), DType.FLOAT, start))
         k.guess = X(self.at("x"), self.dims, frozenset({ROUND}))
         left, right = self.part(self.e.equation.left), self.part(self.e.equation.right)
-        slope = slope_of(self.d.tensor)
-        steep = self.part(Read(slope, self.subs)) if slope in k.defs else None
+        steep, curve = self.derivative(slope_of), self.derivative(curve_of)
         for s in k.states.values():
             k.round.insert(0, t.Assign(s.name, Const(s.reduce.op.identity)))
-        going = self.turn(Val(solvable), left, right, steep)
+        going = self.turn(Val(solvable), left, right, steep, curve)
         k.rounds = t.Rounds(self.e.iters, going, tuple(k.round), tuple(k.epilogue))
         k.round.clear()
         k.epilogue.clear()
@@ -91,6 +102,10 @@ class _Search:
             raise Refused("A0402", f"`{self.d.tensor}` has more equations than rows", self.d.span)
         return self.kernel.bind(x, e.tensor)
 
+    def derivative(self, of: Callable[[str], str]) -> X | None:
+        name = of(self.d.tensor)
+        return self.part(Read(name, self.subs)) if name in self.kernel.defs else None
+
     def at(self, v: str) -> Val:
         return Val(self.names[v])
 
@@ -103,7 +118,7 @@ class _Search:
     def put(self, v: str, e: Expr) -> None:
         self.kernel.epilogue.append(t.Assign(self.names[v], e))
 
-    def turn(self, solvable: Expr, left: X, right: X, steep: X | None) -> str:
+    def turn(self, solvable: Expr, left: X, right: X, steep: X | None, curve: X | None) -> str:
         """Improve the guess at the end of a round; the name of the condition to go on."""
         x, lo, hi, step, sign = (self.at(v) for v in ("x", "lo", "hi", "step", "sign"))
         gap = self.let("gap", Binary("-", left.expr, right.expr))
@@ -120,7 +135,7 @@ class _Search:
         new: Expr = middle
         size: Expr = ZERO
         if steep is not None:
-            new, size = self.better(left, right, gap, steep, middle)
+            new, size = self.better(left, right, gap, steep, curve, middle)
         exact = Compare("==", gap, ZERO)
         new = self.let("next", Select(exact, x, new))
         moved = self.let("moved", Call("abs", (Binary("-", new, x),)))
@@ -133,44 +148,28 @@ class _Search:
         open_ = self.let("open", Compare(">=", step, ZERO), DType.BOOL)
         conditions = (solvable, open_, wide, Unary("not", exact), seen)
         more = self.let("more", Logic("and", conditions), DType.BOOL)
-        self.put("old", x)
+        if self.remembers:
+            self.put("old", x)
         self.put("step2", step)
         self.put("step", Select(more, moved, Const(-1.0)))
         self.put("x", Select(open_, new, x))
         return self.any(more.name)
 
-    def better(self, left: X, right: X, gap: Expr, steep: X, middle: Expr) -> tuple[Expr, Expr]:
+    def better(
+        self, left: X, right: X, gap: Expr, steep: X, curve: X | None, middle: Expr
+    ) -> tuple[Expr, Expr]:
         """The guess by the power law where it may be trusted, else the middle; and the size of a step that shows."""
-        k = self.kernel
-        x, lo, hi, old, ratio, step2 = (
-            self.at(v) for v in ("x", "lo", "hi", "old", "ratio", "step2")
-        )
-        guess = guess_of(self.d.tensor)
-        sides = (self.e.equation.left, self.e.equation.right)
-        moves = [isinstance(s, Read) and reaches(k, k.defs[s.tensor], guess) for s in sides]
+        x, lo, hi, step2 = (self.at(v) for v in ("x", "lo", "hi", "step2"))
         sloped = self.let("sloped", Compare("!=", steep.expr, ZERO), DType.BOOL)
         slope = self.let("slope", Select(sloped, steep.expr, ONE))
         newton = Unary("-", Binary("/", gap, slope))
-        side, level = (left, right) if moves[0] else (right, left)
-        now = self.let("now", Binary("/", side.expr, slope if moves[0] else Unary("-", slope)))
+        side, level = (left, right) if self.moves[0] else (right, left)
+        slant = slope if self.moves[0] else Unary("-", slope)
+        now = self.let("now", Binary("/", side.expr, slant))
         jump: Expr = newton
-        if not all(moves):
-            # With side = c * (x - a)**p, side / slope = (x - a) / p: two rounds give 1 / p; Newton's step has p = 1.
-            apart = self.let("apart", Binary("-", x, old))
-            moved = Compare("!=", apart, ZERO)
-            q: Expr = Binary("/", Binary("-", now, ratio), Select(moved, apart, ONE))
-            q = Call("max", (Call("min", (Select(moved, q, ONE), Const(4.0))), Const(-1.0)))
-            q = self.let("q", q)
-            above = (Compare(">", s.expr, ZERO) for s in (side, level))
-            positive = self.let("positive", Logic("and", tuple(above)), DType.BOOL)
-            share = Binary("/", Select(positive, level.expr, ONE), Select(positive, side.expr, ONE))
-            log = self.let("log", Call("log", (share,)))
-            u = self.let("u", Call("min", (Binary("*", q, log), Const(80.0))))
-            small = Compare("<", Call("abs", (u,)), Const(1e-3))
-            series = Binary("*", log, Binary("+", ONE, Binary("/", u, TWO)))
-            power = Binary("-", Call("exp", (u,)), ONE)
-            power = Binary("/", power, Select(small, ONE, q))
-            jump = Select(positive, Binary("*", now, Select(small, series, power)), newton)
+        if not all(self.moves) and (curve is None or curve.expr != ZERO):
+            bend = None if curve is None else Binary("/", curve.expr, slope)
+            jump = self.law(side, level, now, bend, newton)
         there = self.let("there", Binary("+", x, jump))
         length = Call("abs", (Binary("-", there, x),))
         shrinks = (
@@ -180,8 +179,33 @@ class _Search:
         inside = (Compare(">=", there, lo), Compare("<=", there, hi))
         trusted = Logic("and", (sloped, *inside, Logic("or", shrinks)))
         good = self.let("good", trusted, DType.BOOL)
-        self.put("ratio", now)
+        if self.remembers:
+            self.put("ratio", now)
         return Select(good, there, middle), Select(good, now, ZERO)
+
+    def law(self, side: X, level: X, now: Val, bend: Expr | None, newton: Expr) -> Expr:
+        """The step to where the power law of the side that moves meets the one that stands.
+
+        With side = c * (x - a)**p, `now` = side / slope is (x - a) / p, and its derivative q is 1 / p.
+        """
+        if bend is not None:
+            q: Expr = Binary("-", ONE, Binary("*", now, bend))
+        else:  # from the last two rounds; in the first, p = 1 is Newton's step
+            apart = self.let("apart", Binary("-", self.at("x"), self.at("old")))
+            moved = Compare("!=", apart, ZERO)
+            q = Binary("/", Binary("-", now, self.at("ratio")), Select(moved, apart, ONE))
+            q = Select(moved, q, ONE)
+        q = self.let("q", Call("max", (Call("min", (q, Const(4.0))), Const(-1.0))))
+        above = (Compare(">", s.expr, ZERO) for s in (side, level))
+        positive = self.let("positive", Logic("and", tuple(above)), DType.BOOL)
+        share = Binary("/", Select(positive, level.expr, ONE), Select(positive, side.expr, ONE))
+        log = self.let("log", Call("log", (share,)))
+        u = self.let("u", Call("min", (Binary("*", q, log), Const(80.0))))
+        small = Compare("<", Call("abs", (u,)), Const(1e-3))
+        series = Binary("*", log, Binary("+", ONE, Binary("/", u, TWO)))
+        power = Binary("-", Call("exp", (u,)), ONE)
+        power = Binary("/", power, Select(small, ONE, q))
+        return Select(positive, Binary("*", now, Select(small, series, power)), newton)
 
     def any(self, v: str) -> str:
         """Whether it holds for any row of the tile."""

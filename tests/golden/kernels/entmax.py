@@ -277,8 +277,6 @@ def entmax_t(
     t_x = tl.where(t_solvable, t_lo_1, 0.0)
     t_lo = tl.where(t_solvable, t_lo_1, 0.0)
     t_hi = tl.where(t_solvable, m.to(ACC), 0.0)
-    t_old = tl.where(t_solvable, t_lo_1, 0.0)
-    t_ratio = tl.full([BLOCK_I], 0.0, ACC)
     t_step = tl.full([BLOCK_I], 0.0, ACC)
     t_step2 = tl.full([BLOCK_I], 0.0, ACC)
     t_sign = tl.full([BLOCK_I], 0.0, ACC)
@@ -288,6 +286,7 @@ def entmax_t(
     S_p = 1.0 / (2.0 * tl.sqrt(tl.cast(E, tl.int32).to(ACC)))
     mask_p = i + start
     t_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
+    t_curve_2 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -298,6 +297,7 @@ def entmax_t(
     round = 0
     going = round == 0
     while going & (round < 12):
+        t_curve_2 = tl.full([BLOCK_I], 0.0, ACC)
         t_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
         t_left = tl.full([BLOCK_I], 0.0, ACC)
         # Tiles without a mask.
@@ -315,6 +315,9 @@ def entmax_t(
             t_slope_1_s = tl.maximum(S_1 - t_x[:, None], 0.0)
             t_slope_1_tile = tl.sum(t_slope_1_s, 1)
             t_slope_1 = t_slope_1 + t_slope_1_tile
+            t_curve_2_s = tl.where(S_1 - t_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            t_curve_2_tile = tl.sum(t_curve_2_s, 1)
+            t_curve_2 = t_curve_2 + t_curve_2_tile.to(ACC)
         # Tiles that the mask or the end cuts.
         for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
             j0 = tl.multiple_of(j0, BLOCK_J)
@@ -335,9 +338,14 @@ def entmax_t(
             t_slope_1_s_m = tl.where(mask, t_slope_1_s, 0.0)
             t_slope_1_tile = tl.sum(t_slope_1_s_m, 1)
             t_slope_1 = t_slope_1 + t_slope_1_tile
+            t_curve_2_s = tl.where(S_1 - t_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            t_curve_2_s_m = tl.where(mask, t_curve_2_s.to(ACC), 0.0).to(tl.int32)
+            t_curve_2_tile = tl.sum(t_curve_2_s_m, 1)
+            t_curve_2 = t_curve_2 + t_curve_2_tile.to(ACC)
         # The round's end.
         # entmax.attn:6  t[i]   = solve[x : M[i] - 1 <= x <= M[i]](sum[j](relu(S[i,j] - x...
         t_slope = -(t_slope_1 * 2.0)
+        t_curve = t_curve_2 * 2.0
         t_gap = t_left - 1.0
         t_2 = tl.where(t_slope != 0.0, t_slope, -t_gap) <= 0.0
         t_sign = tl.where(t_sign == 0.0, tl.where(t_2, tl.cast(1.0, ACC), -1.0), t_sign)
@@ -348,27 +356,23 @@ def entmax_t(
         t_sloped = t_slope != 0.0
         t_slope_1_1 = tl.where(t_sloped, t_slope, 1.0)
         t_now = t_left / t_slope_1_1
-        t_apart = t_x - t_old
-        t_3 = (t_now - t_ratio) / tl.where(t_apart != 0.0, t_apart, 1.0)
-        t_q = tl.maximum(tl.minimum(tl.where(t_apart != 0.0, t_3, 1.0), 4.0), -1.0)
+        t_q = tl.maximum(tl.minimum(1.0 - t_now * (t_curve / t_slope_1_1), 4.0), -1.0)
         t_positive = (t_left > 0.0) & (1.0 > 0.0)
-        t_4 = tl.where(t_positive, tl.cast(1.0, ACC), 1.0)
-        t_log = tl.log(t_4 / tl.where(t_positive, t_left, 1.0))
+        t_3 = tl.where(t_positive, tl.cast(1.0, ACC), 1.0)
+        t_log = tl.log(t_3 / tl.where(t_positive, t_left, 1.0))
         t_u = tl.minimum(t_q * t_log, 80.0)
-        t_5 = (tl.exp(t_u) - 1.0) / tl.where(tl.abs(t_u) < 0.001, 1.0, t_q)
-        t_6 = t_now * tl.where(tl.abs(t_u) < 0.001, t_log * (1.0 + t_u / 2.0), t_5)
-        t_there = t_x + tl.where(t_positive, t_6, -(t_gap / t_slope_1_1))
-        t_7 = (t_step2 <= 0.0) | (tl.abs(t_there - t_x) <= t_step2 / 2.0)
-        t_good = t_sloped & (t_there >= t_lo) & (t_there <= t_hi) & t_7
-        t_ratio = t_now
+        t_4 = (tl.exp(t_u) - 1.0) / tl.where(tl.abs(t_u) < 0.001, 1.0, t_q)
+        t_5 = t_now * tl.where(tl.abs(t_u) < 0.001, t_log * (1.0 + t_u / 2.0), t_4)
+        t_there = t_x + tl.where(t_positive, t_5, -(t_gap / t_slope_1_1))
+        t_6 = (t_step2 <= 0.0) | (tl.abs(t_there - t_x) <= t_step2 / 2.0)
+        t_good = t_sloped & (t_there >= t_lo) & (t_there <= t_hi) & t_6
         t_next = tl.where(t_gap == 0.0, t_x, tl.where(t_good, t_there, t_middle))
         t_moved = tl.abs(t_next - t_x)
         t_open = t_step >= 0.0
-        t_8 = t_hi - t_lo > 2.0 * epsilon(ACC) * tl.maximum(tl.abs(t_lo), tl.abs(t_hi))
-        t_9 = epsilon(ACC) * (tl.where(t_good, t_now, 0.0) * tl.where(t_good, t_now, 0.0))
-        t_10 = t_solvable & t_open & t_8 & ((t_gap == 0.0) == 0)
-        t_more = t_10 & (2.0 * t_moved * (2.0 * t_moved) > t_9)
-        t_old = t_x
+        t_7 = t_hi - t_lo > 2.0 * epsilon(ACC) * tl.maximum(tl.abs(t_lo), tl.abs(t_hi))
+        t_8 = epsilon(ACC) * (tl.where(t_good, t_now, 0.0) * tl.where(t_good, t_now, 0.0))
+        t_9 = t_solvable & t_open & t_7 & ((t_gap == 0.0) == 0)
+        t_more = t_9 & (2.0 * t_moved * (2.0 * t_moved) > t_8)
         t_step2 = t_step
         t_step = tl.where(t_more, t_moved, -1.0)
         t_x = tl.where(t_open, t_next, t_x)
@@ -377,8 +381,8 @@ def entmax_t(
         round += 1
 
     # --- epilogue ---
-    t_11 = tl.where(t_solvable, t_x, t_lo_1)
-    tl.store(t_base + offs_i, t_11, mask=in_i)
+    t_10 = tl.where(t_solvable, t_x, t_lo_1)
+    tl.store(t_base + offs_i, t_10, mask=in_i)
 
 
 @triton.jit(
@@ -1102,18 +1106,7 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "e"),),
             "streamed": (("j", "e"),),
-            "carried": (
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-            ),
+            "carried": (("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j")),
             "data": ("Q", "K"),
             "loops": 0,

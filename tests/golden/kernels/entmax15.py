@@ -280,8 +280,6 @@ def entmax15_attention_T_H_S(
     T_H_S_x = tl.where(T_H_S_solvable, T_H_S_lo_1, 0.0)
     T_H_S_lo = tl.where(T_H_S_solvable, T_H_S_lo_1, 0.0)
     T_H_S_hi = tl.where(T_H_S_solvable, M_H_S.to(ACC), 0.0)
-    T_H_S_old = tl.where(T_H_S_solvable, T_H_S_lo_1, 0.0)
-    T_H_S_ratio = tl.full([BLOCK_I], 0.0, ACC)
     T_H_S_step = tl.full([BLOCK_I], 0.0, ACC)
     T_H_S_step2 = tl.full([BLOCK_I], 0.0, ACC)
     T_H_S_sign = tl.full([BLOCK_I], 0.0, ACC)
@@ -291,6 +289,7 @@ def entmax15_attention_T_H_S(
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     T_H_S_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
+    T_H_S_curve_2 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -301,6 +300,7 @@ def entmax15_attention_T_H_S(
     round = 0
     going = round == 0
     while going & (round < 16):
+        T_H_S_curve_2 = tl.full([BLOCK_I], 0.0, ACC)
         T_H_S_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
         T_H_S_left = tl.full([BLOCK_I], 0.0, ACC)
         # Tiles without a mask.
@@ -320,6 +320,9 @@ def entmax15_attention_T_H_S(
             T_H_S_slope_1_s = tl.maximum(H_S - T_H_S_x[:, None], 0.0)
             T_H_S_slope_1_tile = tl.sum(T_H_S_slope_1_s, 1)
             T_H_S_slope_1 = T_H_S_slope_1 + T_H_S_slope_1_tile
+            T_H_S_curve_2_s = tl.where(H_S - T_H_S_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            T_H_S_curve_2_tile = tl.sum(T_H_S_curve_2_s, 1)
+            T_H_S_curve_2 = T_H_S_curve_2 + T_H_S_curve_2_tile.to(ACC)
         # Tiles that the mask or the end cuts.
         for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
             j0 = tl.multiple_of(j0, BLOCK_J)
@@ -342,9 +345,14 @@ def entmax15_attention_T_H_S(
             T_H_S_slope_1_s_m = tl.where(mask, T_H_S_slope_1_s, 0.0)
             T_H_S_slope_1_tile = tl.sum(T_H_S_slope_1_s_m, 1)
             T_H_S_slope_1 = T_H_S_slope_1 + T_H_S_slope_1_tile
+            T_H_S_curve_2_s = tl.where(H_S - T_H_S_x[:, None] > 0.0, tl.cast(1, tl.int32), 0)
+            T_H_S_curve_2_s_m = tl.where(mask, T_H_S_curve_2_s.to(ACC), 0.0).to(tl.int32)
+            T_H_S_curve_2_tile = tl.sum(T_H_S_curve_2_s_m, 1)
+            T_H_S_curve_2 = T_H_S_curve_2 + T_H_S_curve_2_tile.to(ACC)
         # The round's end.
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
         T_H_S_slope = -(T_H_S_slope_1 * 2.0)
+        T_H_S_curve = T_H_S_curve_2 * 2.0
         T_H_S_gap = T_H_S_left - 1.0
         t_2 = tl.where(T_H_S_slope != 0.0, T_H_S_slope, -T_H_S_gap) <= 0.0
         t_3 = tl.where(t_2, tl.cast(1.0, ACC), -1.0)
@@ -356,9 +364,8 @@ def entmax15_attention_T_H_S(
         T_H_S_sloped = T_H_S_slope != 0.0
         T_H_S_slope_1_1 = tl.where(T_H_S_sloped, T_H_S_slope, 1.0)
         T_H_S_now = T_H_S_left / T_H_S_slope_1_1
-        T_H_S_apart = T_H_S_x - T_H_S_old
-        t_4 = (T_H_S_now - T_H_S_ratio) / tl.where(T_H_S_apart != 0.0, T_H_S_apart, 1.0)
-        T_H_S_q = tl.maximum(tl.minimum(tl.where(T_H_S_apart != 0.0, t_4, 1.0), 4.0), -1.0)
+        t_4 = tl.minimum(1.0 - T_H_S_now * (T_H_S_curve / T_H_S_slope_1_1), 4.0)
+        T_H_S_q = tl.maximum(t_4, -1.0)
         T_H_S_positive = (T_H_S_left > 0.0) & (1.0 > 0.0)
         t_5 = tl.where(T_H_S_positive, tl.cast(1.0, ACC), 1.0)
         T_H_S_log = tl.log(t_5 / tl.where(T_H_S_positive, T_H_S_left, 1.0))
@@ -369,7 +376,6 @@ def entmax15_attention_T_H_S(
         T_H_S_there = T_H_S_x + t_8
         t_9 = (T_H_S_step2 <= 0.0) | (tl.abs(T_H_S_there - T_H_S_x) <= T_H_S_step2 / 2.0)
         T_H_S_good = T_H_S_sloped & (T_H_S_there >= T_H_S_lo) & (T_H_S_there <= T_H_S_hi) & t_9
-        T_H_S_ratio = T_H_S_now
         t_10 = tl.where(T_H_S_good, T_H_S_there, T_H_S_middle)
         T_H_S_next = tl.where(T_H_S_gap == 0.0, T_H_S_x, t_10)
         T_H_S_moved = tl.abs(T_H_S_next - T_H_S_x)
@@ -379,7 +385,6 @@ def entmax15_attention_T_H_S(
         t_13 = tl.where(T_H_S_good, T_H_S_now, 0.0) * tl.where(T_H_S_good, T_H_S_now, 0.0)
         t_14 = 2.0 * T_H_S_moved * (2.0 * T_H_S_moved) > epsilon(ACC) * t_13
         T_H_S_more = t_12 & ((T_H_S_gap == 0.0) == 0) & t_14
-        T_H_S_old = T_H_S_x
         T_H_S_step2 = T_H_S_step
         T_H_S_step = tl.where(T_H_S_more, T_H_S_moved, -1.0)
         T_H_S_x = tl.where(T_H_S_open, T_H_S_next, T_H_S_x)
@@ -1124,18 +1129,7 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "e"),),
             "streamed": (("j", "e"),),
-            "carried": (
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-            ),
+            "carried": (("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j")),
             "data": ("Q", "K"),
             "loops": 0,

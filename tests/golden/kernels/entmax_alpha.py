@@ -311,11 +311,11 @@ def entmax_alpha_t(
     t_x = tl.where(t_solvable, t_lo_1, 0.0)
     t_lo = tl.where(t_solvable, t_lo_1, 0.0)
     t_hi = tl.where(t_solvable, m.to(ACC), 0.0)
-    t_old = tl.where(t_solvable, t_lo_1, 0.0)
-    t_ratio = tl.full([BLOCK_I], 0.0, ACC)
     t_step = tl.full([BLOCK_I], 0.0, ACC)
     t_step2 = tl.full([BLOCK_I], 0.0, ACC)
     t_sign = tl.full([BLOCK_I], 0.0, ACC)
+    t_old = tl.where(t_solvable, t_lo_1, 0.0)
+    t_ratio = tl.full([BLOCK_I], 0.0, ACC)
     t_left = tl.full([BLOCK_I], 0.0, ACC)
     # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
     q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)

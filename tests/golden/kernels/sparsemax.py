@@ -271,8 +271,6 @@ def sparsemax_attention_T_S(
     T_S_x = tl.where(T_S_solvable, T_S_lo_1, 0.0)
     T_S_lo = tl.where(T_S_solvable, T_S_lo_1, 0.0)
     T_S_hi = tl.where(T_S_solvable, M_S.to(ACC), 0.0)
-    T_S_old = tl.where(T_S_solvable, T_S_lo_1, 0.0)
-    T_S_ratio = tl.full([BLOCK_I], 0.0, ACC)
     T_S_step = tl.full([BLOCK_I], 0.0, ACC)
     T_S_step2 = tl.full([BLOCK_I], 0.0, ACC)
     T_S_sign = tl.full([BLOCK_I], 0.0, ACC)
@@ -342,27 +340,16 @@ def sparsemax_attention_T_S(
         T_S_sloped = T_S_slope != 0.0
         T_S_slope_1_1 = tl.where(T_S_sloped, T_S_slope, 1.0)
         T_S_now = T_S_left / T_S_slope_1_1
-        T_S_apart = T_S_x - T_S_old
-        t_3 = (T_S_now - T_S_ratio) / tl.where(T_S_apart != 0.0, T_S_apart, 1.0)
-        T_S_q = tl.maximum(tl.minimum(tl.where(T_S_apart != 0.0, t_3, 1.0), 4.0), -1.0)
-        T_S_positive = (T_S_left > 0.0) & (1.0 > 0.0)
-        t_4 = tl.where(T_S_positive, tl.cast(1.0, ACC), 1.0)
-        T_S_log = tl.log(t_4 / tl.where(T_S_positive, T_S_left, 1.0))
-        T_S_u = tl.minimum(T_S_q * T_S_log, 80.0)
-        t_5 = (tl.exp(T_S_u) - 1.0) / tl.where(tl.abs(T_S_u) < 0.001, 1.0, T_S_q)
-        t_6 = tl.where(tl.abs(T_S_u) < 0.001, T_S_log * (1.0 + T_S_u / 2.0), t_5)
-        T_S_there = T_S_x + tl.where(T_S_positive, T_S_now * t_6, -(T_S_gap / T_S_slope_1_1))
-        t_7 = (T_S_step2 <= 0.0) | (tl.abs(T_S_there - T_S_x) <= T_S_step2 / 2.0)
-        T_S_good = T_S_sloped & (T_S_there >= T_S_lo) & (T_S_there <= T_S_hi) & t_7
-        T_S_ratio = T_S_now
+        T_S_there = T_S_x + -(T_S_gap / T_S_slope_1_1)
+        t_3 = (T_S_step2 <= 0.0) | (tl.abs(T_S_there - T_S_x) <= T_S_step2 / 2.0)
+        T_S_good = T_S_sloped & (T_S_there >= T_S_lo) & (T_S_there <= T_S_hi) & t_3
         T_S_next = tl.where(T_S_gap == 0.0, T_S_x, tl.where(T_S_good, T_S_there, T_S_middle))
         T_S_moved = tl.abs(T_S_next - T_S_x)
         T_S_open = T_S_step >= 0.0
-        t_8 = 2.0 * epsilon(ACC) * tl.maximum(tl.abs(T_S_lo), tl.abs(T_S_hi))
-        t_9 = tl.where(T_S_good, T_S_now, 0.0) * tl.where(T_S_good, T_S_now, 0.0)
-        t_10 = T_S_solvable & T_S_open & (T_S_hi - T_S_lo > t_8) & ((T_S_gap == 0.0) == 0)
-        T_S_more = t_10 & (2.0 * T_S_moved * (2.0 * T_S_moved) > epsilon(ACC) * t_9)
-        T_S_old = T_S_x
+        t_4 = 2.0 * epsilon(ACC) * tl.maximum(tl.abs(T_S_lo), tl.abs(T_S_hi))
+        t_5 = tl.where(T_S_good, T_S_now, 0.0) * tl.where(T_S_good, T_S_now, 0.0)
+        t_6 = T_S_solvable & T_S_open & (T_S_hi - T_S_lo > t_4) & ((T_S_gap == 0.0) == 0)
+        T_S_more = t_6 & (2.0 * T_S_moved * (2.0 * T_S_moved) > epsilon(ACC) * t_5)
         T_S_step2 = T_S_step
         T_S_step = tl.where(T_S_more, T_S_moved, -1.0)
         T_S_x = tl.where(T_S_open, T_S_next, T_S_x)
@@ -1097,18 +1084,7 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "e"),),
             "streamed": (("j", "e"),),
-            "carried": (
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-                ("i",),
-            ),
+            "carried": (("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j")),
             "data": ("Q", "K"),
             "loops": 0,
