@@ -33,13 +33,15 @@ SCHEDULES = [
     ),
     ErrorInfo(
         "A0403",
-        "a reduction over several sequences at once",
-        "A kernel keeps a tile of one sequence and streams one other. A sum over two streamed sequences at once "
-        "(three-way attention; a sequence split into blocks and places in a block) needs a third.",
-        "attention f(Q[b,i,e], K[b,j,e], L[b,k,e]) -> O[b,i] {\n  batch b\n"
-        "  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e]\n  O[i] = max[j,k](S[i,j,k])\n}",
-        "attention f(Q[b,i,e], K[b,j,e]) -> O[b,i] {\n  batch b\n"
-        "  S[i,j] = Q[i,e] * K[j,e]\n  O[i] = max[j](S[i,j])\n}",
+        "a gradient added up over several sequences",
+        "The gradient of a tensor that is read at computed positions is added up place by place. A kernel of its own "
+        "walks over two sequences to find the places; a read at every triple of positions would take three.",
+        "attention f(Q[b,i,e], K[b,j,e], L[b,k,e], T[m]) -> O[b,i] {\n  batch b\n"
+        "  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] + T[i - j + |j|] * T[k]   where j <= i, k <= i\n"
+        "  O[i] = sum[j,k](S[i,j,k])\n}",
+        "attention f(Q[b,i,e], K[b,j,e], L[b,k,e], T[m]) -> O[b,i] {\n  batch b\n"
+        "  S[i,j] = Q[i,e] * K[j,e] + T[i - j + |j|]   where j <= i\n"
+        "  R[i] = sum[k](Q[i,e] * L[k,e])\n  O[i] = R[i] * sum[j](S[i,j])\n}",
     ),
     ErrorInfo(
         "A0404",

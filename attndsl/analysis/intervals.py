@@ -74,6 +74,20 @@ def stretches(
     return tuple(out)
 
 
+def bound_of(cond: Expr, index: str) -> list[tuple[bool, Expr]]:
+    """A comparison as bounds of one index: (True, c) for `index <= c`, (False, c) for `index >= c`; [] if none."""
+    if not isinstance(cond, Compare) or cond.op == "!=" or not _integral(cond):
+        return []
+    left, op, right = cond.left, cond.op, cond.right
+    if index in free(right):
+        left, right, op = right, left, _FLIP[op]
+    if index in free(right):
+        return []
+    sides = ("<=", ">=") if op == "==" else (op,)
+    found = [_isolate(left, side, right, index) for side in sides]
+    return [x for x in found if x is not None]
+
+
 def _dnf(cond: Expr, negate: bool = False) -> list[tuple[Expr, ...]]:
     match cond:
         case Unary("not", arg):

@@ -22,7 +22,7 @@ from attndsl.schedule.builder import Builder
 from attndsl.schedule.chunked import ChunkBuilder, assemble
 from attndsl.schedule.forms import inline, inline_where, is_large
 from attndsl.schedule.levels import Key, cone
-from attndsl.schedule.loops import loop_bounds
+from attndsl.schedule.loops import loop_axis, loop_bounds
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.ranges import build_sweep
 from attndsl.schedule.tile import Axis, Role
@@ -48,7 +48,8 @@ def build_kernel(
         kept = ", ".join(f"`{r}`" for r in tiles)
         why = f"a result that keeps {len(tiles)} sequence ranks ({kept}) has no kernel form"
         raise Refused("A0406", why, next((s for s in spans if s is not None), None))
-    axes = [Axis(r, r, Role.GRID) for r in grid] + [Axis(r, r, Role.LOOP) for r in loops]
+    axes = [Axis(r, r, Role.GRID) for r in grid]
+    axes += [Axis(loop_axis(r, tiles, stream), r, Role.LOOP) for r in loops]
     tile_names: list[str] = []
     for r in tiles:
         axis = r if r not in tile_names else r + "_2"
@@ -67,7 +68,7 @@ def build_kernel(
         ]
         if len(b.rooted) < 2:  # one way of masking in a kernel, or values would be computed twice
             break
-    return finish_kernel(b, name, stores, tuple(members), loops, causal_order(b))
+    return finish_kernel(b, name, stores, tuple(members), tuple(b.loop_body), causal_order(b))
 
 
 def build_chunked(

@@ -1,7 +1,8 @@
 """Which targets share a kernel, and in which round each kernel runs.
 
-A target's *key* says how its kernel walks: the sequence ranks it keeps (tiles), the batch ranks of its grid, the summed
-batch ranks (loops) and the rank it streams. Targets of one key and one level share a kernel.
+A target's *key* says how its kernel walks: the sequence ranks it keeps (tiles), the batch ranks of its grid, the rank
+it streams, and the ranks it walks point by point around that (loops): summed batch ranks, and further sequences.
+Targets of one key and one level share a kernel.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ def target_key(
     found = _reductions(defs, x, ranks, stop)
     if not found:
         return Key(tiles, grid, (), None, root)
-    loops = tuple(of.get(i, i) for i in found[0].indices if ranks.kind(i) is Kind.BATCH)
-    stream = next((of.get(i, i) for i in ranks.sequence(found[0].indices)), None)
+    sequences = [of.get(i, i) for i in ranks.sequence(found[0].indices)]
+    stream = sequences[0] if sequences else None
+    batch = (of.get(i, i) for i in found[0].indices if ranks.kind(i) is Kind.BATCH)
+    loops = (*batch, *sequences[1:])
     return Key(tiles, grid, loops, stream, root)
 
 

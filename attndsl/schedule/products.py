@@ -163,8 +163,11 @@ def two_sides(
         return None
     left: list[Expr] = []
     right: list[Expr] = []
+    moving = kernel.stream in (kept[0], kept[1])
     for f, s in zip(factors, spans, strict=True):
-        if s <= first and (s & {kept[0]} or not left):
+        if s == {axis} and moving:  # to the side that stays while the other one streams
+            (right if kept[0] == kernel.stream else left).append(f)
+        elif s <= first and (s & {kept[0]} or not left):
             left.append(f)
         elif s <= second:
             right.append(f)

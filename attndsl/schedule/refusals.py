@@ -13,7 +13,7 @@ from attndsl.source import Span
 WAYS_OUT = {
     "A0401": "write the state as a sum over earlier positions, with the decay between the two as a factor",
     "A0402": "write the equation with one sum of the unknown, or use a normalizer in closed form, such as `softmax`",
-    "A0403": "reduce one sequence at a time, through a definition that keeps the others' result small",
+    "A0403": "read the table at two positions at a time, or take no gradient of it (`--no-backward`)",
     "A0404": "give the sum a definition over one sequence, or make it a difference of two running sums; "
     "declare indices that stay apart, such as heads, as `batch`",
     "A0405": "split the program in two, the second with the first's outputs as inputs",

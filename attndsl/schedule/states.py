@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from attndsl.analysis.ranks import Kind
 from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
@@ -20,7 +19,7 @@ from attndsl.cascade.walk import substitute
 from attndsl.schedule import tile as t
 from attndsl.schedule.corrections import pivots_of
 from attndsl.schedule.kernel import Kernel
-from attndsl.schedule.loops import solve_loops
+from attndsl.schedule.loops import loop_axis, solve_loops
 from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.products import fold
@@ -49,16 +48,12 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
     if kernel.search is not None and not in_equation(kernel, d):
         raise Needs(d.tensor, f"`{d.tensor}` stays the same in all rounds of `{kernel.search}`")
     seq = kernel.ranks.sequence(e.indices)
-    if len(seq) > 1:
-        what = ", ".join(f"`{s}`" for s in seq)
-        why = f"`{d.tensor}` reduces {what} at once: schedules stream one rank"
-        raise Refused("A0403", why, d.span)
-    loops = {kernel.ranks.of.get(i, i) for i in e.indices if kernel.ranks.kind(i) is Kind.BATCH}
-    if not loops <= set(kernel.loop_body):
-        what = ", ".join(f"`{r}`" for r in sorted(loops))
-        raise Needs(d.tensor, f"`{d.tensor}` sums over {what}")
-    if seq and (kernel.stream is None or stream_of(kernel, seq[0]) != kernel.stream):
+    loops = {axis_of(kernel, e, i) for i in e.indices} - {kernel.stream}
+    if seq and (kernel.stream is None or axis_of(kernel, e, seq[0]) != kernel.stream):
         raise Needs(d.tensor, f"`{d.tensor}` streams `{seq[0]}`, this kernel does not")
+    if loops != set(kernel.loop_body) and (loops or seq):
+        what = ", ".join(f"`{r}`" for r in sorted(loops | set(kernel.loop_body)))
+        raise Needs(d.tensor, f"`{d.tensor}` sums over {what}")
     if kernel.points:
         why = f"`{d.tensor}` is reduced for one point of a feature at a time"
         raise Refused("A0404", why, d.span)
@@ -96,11 +91,15 @@ def keep_running(kernel: Kernel, s: State) -> None:
             kernel.commits.append(t.Assign(s.name, Val(new)))
 
 
-def stream_of(kernel: Kernel, index: str) -> str:
-    """The axis that would stream an index."""
+def axis_of(kernel: Kernel, e: Reduce, index: str) -> str:
+    """The axis that walks a reduced index: its first sequence is streamed, everything else is a loop around that."""
     rank = kernel.ranks.of.get(index, index)
-    kept = {a.rank for a in kernel.axes.values() if a.role is Role.TILE}
-    return rank if rank not in kept else rank + "_s"
+    kept = tuple(a.rank for a in kernel.axes.values() if a.role is Role.TILE)
+    first, *_ = (*kernel.ranks.sequence(e.indices), None)
+    if index == first:
+        return rank if rank not in kept else rank + "_s"
+    stream = None if first is None else kernel.ranks.of.get(first, first)
+    return loop_axis(rank, kept, stream)
 
 
 def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
@@ -109,11 +108,7 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
     assert isinstance(e, Reduce)
     here: dict[str, Expr] = {}
     for i in e.indices:
-        if kernel.ranks.kind(i) is Kind.SEQUENCE:
-            assert kernel.stream is not None
-            here[i] = Position(kernel.stream)
-        else:
-            here[i] = Position(kernel.ranks.of.get(i, i))
+        here[i] = Position(axis_of(kernel, e, i))
     body = substitute(e.body, here)
     where = None if e.where is None else substitute(e.where, here)
     where, body = solve_loops(kernel, where, body)

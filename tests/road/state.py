@@ -5,7 +5,6 @@ from __future__ import annotations
 # Refused, with the code.
 REFUSED = {
     "bilinear": "A0404",
-    "cumulated_values": "A0403",
     "features_first": "A0406",
     "heads_summed": "A0404",
     "heads_written": "A0404",

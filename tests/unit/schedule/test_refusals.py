@@ -31,11 +31,6 @@ FORWARD = {
         "attention t(Q[b,i,e], K[b,j,e]) -> O[b,i] {\n  batch b\n  S[i,j] = Q[i,e] * K[j,e]\n"
         "  O[i] = solve[x : 0 <= x <= 1](sum[j](abs(S[i,j] - x * max[j](S[i,j] - x))) == 1)   where i < 4\n}",
     ),
-    "two sequences streamed at once": (
-        "A0403",
-        "`O`",
-        THREE.format("O[b,i]", "O[i] = max[j,k](sum[e](Q[i,e] * K[j,e] * L[k,e]))   where i < 4"),
-    ),
     "a sum at every pair": (
         "A0404",
         "`T`",
