@@ -48,9 +48,12 @@ SCHEDULES = [
         "a term of too many ranks",
         "Inside a kernel a value spans at most a tile of a kept sequence, a tile of the streamed one, and one loop "
         "over a feature. A sum that is needed at every pair of positions and runs over a third one would take a "
-        "matrix of its own for each pair; so would a product of three positions.",
-        HEAD + "  T[i,j] = sum[l : j < l < i](S[i,l])\n  O[i,f] = T[i,j] * V[j,f]\n}",
-        HEAD + "  T[i] = sum[l : l < i](S[i,l])\n  O[i,f] = (S[i,j] - T[i]) * V[j,f]\n}",
+        "matrix of its own for each pair; so would a product of three positions. Sums along a row, over the keys "
+        "before or behind each key, are carried from tile to tile; sums down a column are not.",
+        "attention f(Q[b,h,i,e], K[b,h,j,e], W[g,h]) -> O[b,g,i] {\n  batch b\n"
+        "  S[h,i,j] = Q[h,i,e] * K[h,j,e]\n  T[g,i,j] = W[g,h] * S[h,i,j]\n  O[g,i] = max[j](T[g,i,j])\n}",
+        "attention f(Q[b,h,i,e], K[b,h,j,e], W[h]) -> O[b,h,i] {\n  batch b, h\n"
+        "  S[i,j] = Q[i,e] * K[j,e]\n  T[i,j] = W * S[i,j]\n  O[i] = max[j](T[i,j])\n}",
     ),
     ErrorInfo(
         "A0405",

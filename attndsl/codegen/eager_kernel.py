@@ -32,6 +32,7 @@ from attndsl.schedule.tile import (
     Plan,
     Reach,
     Role,
+    Scan,
     Scatter,
     Stmt,
     Store,
@@ -364,6 +365,8 @@ class _Printer:
                 self.define(s.name, self.product(s.left, s.right, s.over, s.like, s.dims))
             case Fold():
                 self.define(s.name, self.fold(s))
+            case Scan():
+                self.define(s.name, self.scan(s))
             case Declare():
                 self.declare(s)
             case Assign():
@@ -424,6 +427,14 @@ class _Printer:
             kind = DType.INT
         dims = tuple(a for a in src.dims if a != s.over)
         return Text(f"{src.code}.{FOLDS[s.op]}({k})", kind, dims, False)
+
+    def scan(self, s: Scan) -> Text:
+        src = as_float(self.values[s.src])
+        k = src.dims.index(s.over) - len(src.dims)
+        code = f"{src.at(ATOM)}.cumsum({k})"
+        if s.down:
+            code = f"{src.at(ATOM)}.flip({k}).cumsum({k}).flip({k})"
+        return Text(code, DType.FLOAT, src.dims, False)
 
     # --- values that are updated ---
 

@@ -15,6 +15,7 @@ from attndsl.schedule.tile import (
     Load,
     Loop,
     Range,
+    Scan,
     Stmt,
     TileProgram,
     Val,
@@ -54,7 +55,7 @@ def _without(program: TileProgram, used: set[str]) -> TileProgram:
         out: list[Stmt] = []
         for s in statements:
             match s:
-                case Compute() | Load() | Dot() | Fold() if s.name not in used:
+                case Compute() | Load() | Dot() | Fold() | Scan() if s.name not in used:
                     continue
                 case For():
                     out.append(dataclasses.replace(s, body=body(s.body)))

@@ -28,9 +28,11 @@ from attndsl.schedule.tile import (
     Range,
     Reach,
     Role,
+    Scan,
     Scatter,
     Stmt,
     Store,
+    Sweep,
     TileProgram,
     Val,
 )
@@ -253,7 +255,7 @@ class KernelPrinter:
 
     def _declared(self, name: str) -> tuple[str, ...]:
         for s in statements(self.program):
-            if isinstance(s, Compute | Load | Dot | Fold | Declare) and s.name == name:
+            if isinstance(s, Compute | Load | Dot | Fold | Scan | Declare) and s.name == name:
                 return s.dims
         return ()
 
@@ -429,15 +431,17 @@ class KernelPrinter:
         if sweep is not None:
             axis, origin = self._axes[sweep.axis], self._origins[sweep.axis]
             block = self.blocks[sweep.axis]
-            for r in sweep.ranges:
+            if sweep.ordered:
+                self._walk_in_order(sweep, origin, block)
+            for r in sweep.ranges if not sweep.ordered else ():
                 if not r.masked:
                     lo, hi = self._scalar(r.lo), self._scalar(r.hi)
                     self._emit("# Tiles without a mask.")
                     self._walk(f"{origin} in tl.range({lo}, {hi}, {block}", "", r)
-            cut = [r for r in sweep.ranges if r.masked]
+            cut = [r for r in sweep.ranges if r.masked and not sweep.ordered]
             if cut:
                 self._emit("# Tiles that the mask or the end cuts.")
-            if sweep.descending:
+            if sweep.descending and cut:
                 (r,) = cut
                 lo, hi = self._scalar(r.lo), self._scalar(r.hi)
                 step = self.names.fresh("step")
@@ -472,6 +476,22 @@ class KernelPrinter:
         self._masked = False
         self._masks.pop()
         self._indent -= 1
+
+    def _walk_in_order(self, sweep: Sweep, origin: str, block: str) -> None:
+        """The ranges one after the other, tile by tile, up or down: a scan carries from each tile to the next."""
+        for r in sweep.ranges:
+            self._emit(
+                "# Tiles that the mask or the end cuts." if r.masked else "# Tiles without a mask."
+            )
+            lo, hi = self._scalar(r.lo), self._scalar(r.hi)
+            if not sweep.descending:
+                self._walk(f"{origin} in tl.range({lo}, {hi}, {block}", "", r)
+                continue
+            step, count = self.names.fresh("step"), self.names.fresh("steps")
+            low, high = (self._values[n].text.at(ATOM) for n in (r.lo, r.hi))
+            self._emit(f"{count} = tl.cdiv(tl.maximum({high} - {low}, 0), {block})")
+            head = f"{step} in tl.range(0, {self.use('bound')}({count})"
+            self._walk(head, f"{origin} = {low} + ({count} - 1 - {step}) * {block}", r)
 
     def _walk_all(self, ranges: Sequence[Range], origin: str, block: str) -> None:
         """One loop over several ranges with the same body: the code stands, and is compiled, once."""
@@ -524,6 +544,8 @@ class KernelPrinter:
                 self._define(s.name, Text(code, s.dims, DType.FLOAT), zero)
             case Fold():
                 self._fold(s)
+            case Scan():
+                self._scan(s)
             case Declare():
                 text = self._printer.cast(self._printer.print(s.expr), s.dtype)
                 self._define(s.name, self._filled(text, s.dims, s.dtype), frozenset())
@@ -700,6 +722,14 @@ class KernelPrinter:
         self._define(
             s.name, out, frozenset(d for d in s.dims if d in value.zero and s.op is Reduction.SUM)
         )
+
+    def _scan(self, s: Scan) -> None:
+        text = self._printer.number(self._values[s.src].text)
+        if text.dims != s.dims:
+            text = self._filled(text, s.dims, DType.FLOAT)
+        way = ", reverse=True" if s.down else ""
+        code = f"tl.cumsum({text.code}, {s.dims.index(s.over)}{way})"
+        self._define(s.name, Text(code, s.dims, DType.FLOAT))
 
     def _identity(self, op: Reduction, kind: DType) -> str:
         if kind is DType.INT:

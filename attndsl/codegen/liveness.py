@@ -15,6 +15,7 @@ from attndsl.schedule.tile import (
     Fold,
     For,
     Load,
+    Scan,
     Scatter,
     Stmt,
     Store,
@@ -39,7 +40,7 @@ def _uses(s: Stmt) -> set[str]:
             names |= {n.name for n in walk(s.expr) if isinstance(n, Val)}
         case Dot() | AccDot():
             names |= {s.left, s.right}
-        case Fold():
+        case Fold() | Scan():
             names.add(s.src)
         case Store() | Scatter():
             names.add(s.value)
@@ -62,7 +63,7 @@ def held(body: tuple[Stmt, ...], full: Iterable[str]) -> tuple[Dims, ...]:
     for k, s in enumerate(flat):
         live = {n: d for n, d in live.items() if last.get(n, -1) > k or n == getattr(s, "name", "")}
         match s:
-            case Dot() | Fold() if len(s.dims) > 1:
+            case Dot() | Fold() | Scan() if len(s.dims) > 1:
                 live[s.name] = (s.dims,)
             case Compute() | Declare() if len(s.dims) > 1 and s.dtype is not DType.BOOL:
                 live[s.name] = (s.dims,)

@@ -94,6 +94,8 @@ class Kernel(ABC):
         self.round: list[t.Stmt] = []  # before each round of a search
         self.rounds: t.Rounds | None = None
         self.guess: X | None = None
+        # Which way the sweep must run: down, up, or no matter.
+        self.descends: bool | None = None
         self.points: list[tuple[str, list[t.Stmt]]] = []
         # States, and what they stand on.
         self.states: dict[tuple[object, ...], State] = {}
@@ -248,6 +250,6 @@ class Kernel(ABC):
     def dims_of_value(self, v: str) -> frozenset[str]:
         """What a value of the sweep spans."""
         for s in self.sweep:
-            if isinstance(s, (MaskStmt, t.Compute, t.Load, t.Dot, t.Fold)) and s.name == v:
+            if isinstance(s, (MaskStmt, t.Compute, t.Load, t.Dot, t.Fold, t.Scan)) and s.name == v:
                 return frozenset(s.dims)
         raise InternalError(f"`{v}` is no value of the sweep")

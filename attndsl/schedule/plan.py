@@ -14,6 +14,7 @@ from attndsl.analysis.linearity import NotLinear
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.schedule.buffers import buffers_of, in_launch_order
+from attndsl.schedule.columns import build_columns
 from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, target_key
 from attndsl.schedule.outcomes import Needs, Refused
@@ -117,7 +118,8 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
         try:
             if key is None:
                 (x,) = members
-                steps += build_scatter(c, ranks, x, scattered[x], done, rows, label)
+                build = build_columns if x in ready.columns else build_scatter
+                steps += build(c, ranks, x, scattered[x], done, rows, label)
             else:
                 others = rows - frozenset(key.tiles)
                 steps += _kernels(c, ranks, key, members, done, others, label)

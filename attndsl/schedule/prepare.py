@@ -20,9 +20,11 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import rewrite
 from attndsl.schedule.bounded import bound_terms
+from attndsl.schedule.columns import split_columns
 from attndsl.schedule.forms import in_order, is_large, is_scatter
 from attndsl.schedule.normal import normalize
 from attndsl.schedule.roots import split_roots
+from attndsl.schedule.scans import nested, one_way
 from attndsl.schedule.scatter import Scattered, split_scatters
 from attndsl.schedule.tile import HostSum
 
@@ -35,6 +37,8 @@ class Prepared:
     ranks: Ranks
     host: list[HostSum]
     scattered: dict[str, Scattered]
+    columns: frozenset[str]
+    """Those of `scattered` that add up columns of a scan."""
 
 
 def prepare(
@@ -43,15 +47,18 @@ def prepare(
     """Make domains explicit, classify ranks, name the large reductions, cut sums over everything into rows."""
     ranks = classify(cascade, known)
     c = normalize(split_roots(explicit_domains(as_declared(cascade))), ranks)
+    c = one_way(nested(c, ranks), ranks)
     order = row_order or tuple(
         dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
     )
     c = bound_terms(c, ranks)
     c, host = _rows_first(c, ranks, order)
     c, scattered = split_scatters(c, ranks, order)
+    c, columns = split_columns(c, ranks)
+    scattered |= columns
     if scattered:
-        c = normalize(c, ranks)
-    return Prepared(c, ranks, host, scattered)
+        c = one_way(normalize(c, ranks), ranks)
+    return Prepared(c, ranks, host, scattered, frozenset(columns))
 
 
 def as_declared(c: Cascade) -> Cascade:

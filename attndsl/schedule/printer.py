@@ -49,6 +49,9 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
             yield f"{indent}{_lhs(name, dims)} = dot[{over}]({left}, {right}) as {like}"
         case t.Fold(name, dims, op, src, over):
             yield f"{indent}{_lhs(name, dims)} = {op.value}[{over}]({src})"
+        case t.Scan(name, dims, src, over, down):
+            way = "down" if down else "up"
+            yield f"{indent}{_lhs(name, dims)} = scan[{over} {way}]({src})"
         case t.Declare(name, dims, _, expr):
             yield f"{indent}state {_lhs(name, dims)} = {text_of(expr)}"
         case t.Assign(name, expr):
@@ -97,7 +100,8 @@ def print_program(p: t.TileProgram) -> str:
     if p.sweep is not None:
         for r in p.sweep.ranges:
             kind = "partial" if r.masked else "full"
-            lines.append(f"  sweep {p.sweep.axis} in [{r.lo}, {r.hi}) {kind}")
+            way = ", down" if p.sweep.descending else ", up" if p.sweep.ordered else ""
+            lines.append(f"  sweep {p.sweep.axis} in [{r.lo}, {r.hi}) {kind}{way}")
             for s in r.body:
                 lines += _stmt(s, "    ")
     if p.rounds is not None:

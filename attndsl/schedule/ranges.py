@@ -33,6 +33,8 @@ def build_sweep(b: Kernel) -> t.Sweep:
     first: Expr = Origin(tile) if tile else Const(0)
     last: Expr = Binary("-", Binary("+", Origin(tile), Block(tile)), Const(1)) if tile else Const(0)
     found = tuple(_known(b, s) for s in stretches(_domain(b.domains), b.stream, tile, first, last))
+    if b.descends is not None and len(found) > 1:
+        found = (Stretch(partial=True),)  # a scan must not leave the order
     body = [*b.sweep, *b.commits]
     masked = masked_body(body)
     scalars = {s.name for s in b.prologue if isinstance(s, t.Compute) and not s.dims}
@@ -41,7 +43,9 @@ def build_sweep(b: Kernel) -> t.Sweep:
     for low, high, s in _disjoint(b, found):
         for lo, hi, partial in _split(b, low, high, s):
             ranges.append(t.Range(lo, hi, partial, masked if partial else plain))
-    return t.Sweep(b.stream, tuple(ranges))
+    if b.descends:
+        ranges.reverse()
+    return t.Sweep(b.stream, tuple(ranges), bool(b.descends), b.descends is not None)
 
 
 def _domain(domains: list[Expr | None]) -> Expr | None:

@@ -77,7 +77,7 @@ def _prune(body: tuple[t.Stmt, ...]) -> tuple[t.Stmt, ...]:
 def defined(s: t.Stmt) -> str | None:
     """The value that a statement makes, where it does nothing else."""
     match s:
-        case t.Compute() | t.Load() | t.Dot() | t.Fold() | t.Declare():
+        case t.Compute() | t.Load() | t.Dot() | t.Fold() | t.Scan() | t.Declare():
             return s.name
         case _:
             return None
@@ -102,7 +102,7 @@ def used(s: t.Stmt) -> set[str]:
             return {s.left, s.right}
         case t.AccDot():
             return {s.name, s.left, s.right} | ({s.scale} if s.scale else set())
-        case t.Fold():
+        case t.Fold() | t.Scan():
             return {s.src}
         case t.For():
             return set().union(*(used(x) for x in s.body))
@@ -144,7 +144,7 @@ def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
         case t.AccDot():
             scale = None if s.scale is None else name(s.scale)
             return dataclasses.replace(s, left=name(s.left), right=name(s.right), scale=scale)
-        case t.Fold():
+        case t.Fold() | t.Scan():
             return dataclasses.replace(s, src=name(s.src))
         case t.For():
             return dataclasses.replace(s, body=tuple(renamed(x, names) for x in s.body))

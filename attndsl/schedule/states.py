@@ -24,6 +24,7 @@ from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.products import fold
 from attndsl.schedule.roots import guess_of
+from attndsl.schedule.scans import scan_of, scan_value
 from attndsl.schedule.sums import sum_state
 from attndsl.schedule.tile import Role, Val
 from attndsl.schedule.values import (
@@ -40,6 +41,9 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
     """A large reduction over the stream: its running value in the sweep, its last one after it."""
     e = d.expr
     assert isinstance(e, Reduce)
+    scan = scan_of(d, kernel.ranks)
+    if scan is not None and subs[d.indices.index(scan.kept)] == Position(kernel.stream or ""):
+        return scan_value(kernel, d, scan, subs)
     if kernel.carries_stream(subs):
         raise Needs(d.tensor, f"`{d.tensor}` is reduced over another rank than this kernel streams")
     key = ("state", d.tensor, subs)

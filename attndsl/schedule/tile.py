@@ -6,6 +6,7 @@
     Rounds    ::= count prologue* epilogue*                 around the loops and the sweep: a search
     Sweep     ::= axis Range* descending?                   a Range has bounds and its own body: masked or unmasked
     Stmt      ::= Compute v = Expr | Load v = tensor[Expr*] | Dot v = a . b | Fold v = op(a, axis)
+                | Scan v = running sum of a along axis
                 | Declare v = Expr | Assign v = Expr | AccDot v = v * scale + a . b
                 | Reach low high full_low full_high = tensor of ids meets [first, last]
                 | For axis Stmt* | Store tensor[Expr*] = v | Scatter tensor[Expr*] += v
@@ -149,6 +150,17 @@ class Fold(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Scan(Node):
+    """`name[dims] = running sum of src along an axis of the tile`, each point included; from the end if `down`."""
+
+    name: str
+    dims: tuple[str, ...]
+    src: str
+    over: str
+    down: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Declare(Node):
     """A value that is updated in place, with its first value."""
 
@@ -233,7 +245,7 @@ class Reach(Node):
 
 
 Stmt: TypeAlias = (
-    Compute | Load | Dot | Fold | Declare | Assign | AccDot | For | Store | Scatter | Reach
+    Compute | Load | Dot | Fold | Scan | Declare | Assign | AccDot | For | Store | Scatter | Reach
 )
 
 
@@ -258,12 +270,15 @@ class Range(Node):
 class Sweep(Node):
     """One walk over the stream axis, from the last tile to the first if `descending`.
 
-    A PAIR axis stands where the stream stands: the two have the same blocks and positions, but an end of its own each.
+    Ranges and their tiles are walked in this order where `ordered` (something is carried from tile to tile that depends
+    on it), else in any. A PAIR axis stands where the stream stands: the two have the same blocks and positions, but an
+    end of its own each.
     """
 
     axis: str
     ranges: tuple[Range, ...]
     descending: bool = False
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ UNSCHEDULED = {
     "rwkv6",
     "rwkv7",
     "selective",
-    "stick_breaking",
     "talking_heads",
     "two_sweeps",
 }

@@ -201,7 +201,7 @@ def test_the_catalogue_of_refusals(info: ErrorInfo) -> None:
 
 def test_names_in_refusals_are_the_users() -> None:
     info = CODES["A0404"]
-    with pytest.raises(DiagnosticError, match="`T` is a sum for every point of `i`, `j`"):
+    with pytest.raises(DiagnosticError, match="`O` reduces a value of three ranks"):
         scheduled(info, info.wrong)
 
 

@@ -31,12 +31,11 @@ FORWARD = {
         "attention t(Q[b,i,e], K[b,j,e]) -> O[b,i] {\n  batch b\n  S[i,j] = Q[i,e] * K[j,e]\n"
         "  O[i] = solve[x : 0 <= x <= 1](sum[j](abs(S[i,j] - x * max[j](S[i,j] - x))) == 1)   where i < 4\n}",
     ),
-    "a sum at every pair": (
+    "scores of several heads at once": (
         "A0404",
-        "`T`",
-        QKV.format(
-            "O[b,i,f]", "", "T[i,j] = sum[l : j < l < i](S[i,l])\n  O[i,f] = T[i,j] * V[j,f]"
-        ),
+        "`O`",
+        "attention t(Q[b,h,i,e], K[b,h,j,e], W[g,h]) -> O[b,g,i] {\n  batch b\n"
+        "  S[h,i,j] = Q[h,i,e] * K[h,j,e]\n  T[g,i,j] = W[g,h] * S[h,i,j]\n  O[g,i] = max[j](T[g,i,j])\n}",
     ),
     "three kept sequences": (
         "A0406",

@@ -1,0 +1,110 @@
+"""Scans along the keys of each row: carried from tile to tile, up or down, with gradients of rows and of columns."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from attndsl.cascade.autodiff import differentiate
+from attndsl.schedule import plan_backward, plan_forward
+from attndsl.schedule.tile import Scatter, TileProgram
+from tests.unit.schedule.harness import kernels, load
+from tests.unit.schedule.test_sequences import check
+
+TEXT = (
+    "attention t(Q[b,i,e], K[b,j,e], V[b,j,f], u[b,i], w: int, n: int) -> {output} {{\n  batch b\n"
+    "  S[i,j] = Q[i,e] * K[j,e]{domain}\n  X[i,j] = sum[l : {order}]({term})\n  {result}\n}}"
+)
+ORDERS = [
+    "j < l",
+    "j <= l",
+    "l < j",
+    "l <= j",
+    "l > j and l < i",
+    "j < l < i",
+    "l <= j and i - w < l",
+    "j >= l",
+]
+TERMS = ["logsigmoid(-S[i,l])", "S[i,l]**2", "0.1 * S[i,l]", "sigmoid(S[i,l]) * u[i]"]
+RESULTS = [
+    ("O[b,i,f]", "O[i,f] = exp(logsigmoid(S[i,j]) + X[i,j] / 8) * V[j,f]"),
+    ("O[b,i,f]", "O[i,f] = sigmoid(X[i,j]) * V[j,f]"),
+    (
+        "O[b,i,f], Z[b,i]",
+        "Z[i] = sum[j](tanh(X[i,j]))\n  O[i,f] = softmax[j](S[i,j] + tanh(X[i,j])) * V[j,f]",
+    ),
+    (
+        "O[b,i,f]",
+        "Y[i,j] = sum[m : j < m](tanh(X[i,m]))\n  O[i,f] = sigmoid(X[i,j] + Y[i,j]) * V[j,f]",
+    ),
+]
+DOMAINS = [
+    "",
+    "   where j < i",
+    "   where j <= i",
+    "   where i - w < j <= i",
+    "   where j <= i or j < n",
+]
+
+
+def programs() -> list[tuple[str, int, int, int]]:
+    """Programs at random, the same in every run."""
+    choose = random.Random(0)
+    out = []
+    for k in range(24):
+        output, result = RESULTS[k % len(RESULTS)]
+        text = TEXT.format(
+            output=output,
+            result=result,
+            domain=choose.choice(DOMAINS),
+            order=ORDERS[k % len(ORDERS)],
+            term=choose.choice(TERMS),
+        )
+        out.append((text, choose.randint(1, 13), choose.randint(1, 6), choose.randint(1, 6)))
+    return out
+
+
+@pytest.mark.parametrize(("text", "n", "w", "m"), programs())
+def test_random_programs(text: str, n: int, w: int, m: int) -> None:
+    check(text, n, w, m, seed=n)
+
+
+STICK = (
+    "attention t(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n"
+    "  S[i,j] = Q[i,e] * K[j,e]   where j < i\n  L[i,j] = sum[l : j < l < i](logsigmoid(-S[i,l]))\n"
+    "  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]\n}"
+)
+
+
+def test_the_way_of_the_first_scan() -> None:
+    """Forward and backward walk down: the gradient's own scan runs up, and is the row's sum less the rest."""
+    g = differentiate(load(STICK))
+    plans = plan_forward(g.forward, g.residuals), plan_backward(g.forward, g.backward, g.gradients)
+    swept = [k.sweep for plan in plans for k in kernels(plan) if k.sweep is not None]
+    assert len(swept) == 5
+    assert all(s.descending and s.ordered for s in swept)
+    assert all([r.masked for r in s.ranges] == [True, False] for s in swept)
+
+
+def test_columns_are_added_by_rows() -> None:
+    g = differentiate(load(STICK))
+    plan = plan_backward(g.forward, g.backward, g.gradients)
+    adds = {
+        s.tensor
+        for k in plan.steps
+        if isinstance(k, TileProgram) and k.sweep
+        for s in k.sweep.ranges[0].body
+        if isinstance(s, Scatter)
+    }
+    assert {x.split(".")[0] for x in adds} == {"dK", "dV"}
+
+
+def test_a_scan_along_the_rows() -> None:
+    """Carried down the rows of a tile of columns, whose products are added to the rows."""
+    text = (
+        "attention t(Q[b,i,e], K[b,j,e], V[b,j,f], w: int, n: int) -> O[b,i,f] {\n  batch b\n"
+        "  S[i,j] = Q[i,e] * K[j,e]\n  T[i,j] = sum[l : l < i](relu(S[l,j]))\n"
+        "  O[i,f] = sigmoid(S[i,j] - T[i,j]) * V[j,f]\n}"
+    )
+    check(text, 11, 3, 3, seed=0)
