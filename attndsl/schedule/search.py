@@ -37,6 +37,8 @@ from attndsl.schedule.tile import Epsilon, Val
 from attndsl.schedule.values import FINAL, ROUND, X
 
 ZERO, ONE, TWO = Const(0.0), Const(1.0), Const(2.0)
+# Where a search begins in its bracket: thresholds of spread scores lie above, and convex sums are met from below.
+QUARTER = Const(0.25)
 LARGEST = Const(3.0e38)  # about what float32 holds: bounds beyond it are infinite
 # The state of a row: the guess and its bracket, the last two steps, and whether the difference of the sides falls (1)
 # or rises (-1).
@@ -78,7 +80,8 @@ class _Search:
         solvable = k.names.fresh(f"{self.d.tensor}_solvable")
         both = Logic("and", tuple(finite))
         k.prologue.append(t.Compute(solvable, k.order(self.dims), DType.BOOL, both))
-        first = {"x": lo.expr, "lo": lo.expr, "hi": hi.expr, "old": lo.expr}
+        quarter = Binary("+", lo.expr, Binary("*", QUARTER, Binary("-", hi.expr, lo.expr)))
+        first = {"x": quarter, "old": quarter, "lo": lo.expr, "hi": hi.expr}
         for v, name in self.names.items():
             start = Select(Val(solvable), first[v], ZERO) if v in first else ZERO
             k.prologue.append(t.Declare(name, k.order(self.dims), DType.FLOAT, start))
@@ -139,11 +142,14 @@ class _Search:
         exact = Compare("==", gap, ZERO)
         new = self.let("next", Select(exact, x, new))
         moved = self.let("moved", Call("abs", (Binary("-", new, x),)))
-        widest = Call("max", (Call("abs", (lo,)), Call("abs", (hi,))))
-        wide = Compare(">", Binary("-", hi, lo), Binary("*", Binary("*", TWO, Epsilon()), widest))
-        # After a step s the error is about s * s / size.
-        double, least = Binary("*", TWO, moved), Binary("*", Epsilon(), Binary("*", size, size))
-        seen = Compare(">", Binary("*", double, double), least)
+        least = Binary("*", Binary("*", TWO, Epsilon()), widest(lo, hi))
+        wide = Compare(">", Binary("-", hi, lo), least)
+        # After a step s the error is about s * (s / size), and times s / size again where the law knows the curve.
+        order = 2 if curve is None or curve.expr == ZERO else 3
+        length, unseen = Binary("*", TWO, moved), Binary("*", Epsilon(), size)
+        for _ in range(order - 1):
+            length, unseen = Binary("*", length, Binary("*", TWO, moved)), Binary("*", unseen, size)
+        seen = Compare(">", length, Call("abs", (unseen,)))
         # A settled row has a negative step, and moves no more.
         open_ = self.let("open", Compare(">=", step, ZERO), DType.BOOL)
         conditions = (solvable, open_, wide, Unary("not", exact), seen)
@@ -176,7 +182,12 @@ class _Search:
             Compare("<=", step2, ZERO),
             Compare("<=", length, Binary("/", step2, TWO)),
         )
-        inside = (Compare(">=", there, lo), Compare("<=", there, hi))
+        # A root at the very end of its bracket may round to beyond it.
+        slack = self.let("slack", Binary("*", Binary("*", Const(4.0), Epsilon()), widest(lo, hi)))
+        inside = (
+            Compare(">=", there, Binary("-", lo, slack)),
+            Compare("<=", there, Binary("+", hi, slack)),
+        )
         trusted = Logic("and", (sloped, *inside, Logic("or", shrinks)))
         good = self.let("good", trusted, DType.BOOL)
         if self.remembers:
@@ -216,3 +227,8 @@ class _Search:
         going = k.names.fresh("going")
         k.epilogue.append(t.Compute(going, (), DType.BOOL, x.expr))
         return going
+
+
+def widest(lo: Expr, hi: Expr) -> Expr:
+    """The larger size of two bounds."""
+    return Call("max", (Call("abs", (lo,)), Call("abs", (hi,))))
