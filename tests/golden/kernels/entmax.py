@@ -274,7 +274,7 @@ def entmax_t(
     m = tl.load(M_base + offs_i, mask=in_i, other=0.0)
     t_lo_1 = m.to(ACC) - 1.0
     t_solvable = (tl.abs(t_lo_1) <= 3e38) & (tl.abs(m.to(ACC)) <= 3e38)
-    t_x = tl.where(t_solvable, t_lo_1, 0.0)
+    t_x = tl.where(t_solvable, t_lo_1 + 0.25 * (m.to(ACC) - t_lo_1), 0.0)
     t_lo = tl.where(t_solvable, t_lo_1, 0.0)
     t_hi = tl.where(t_solvable, m.to(ACC), 0.0)
     t_step = tl.full([BLOCK_I], 0.0, ACC)
@@ -364,15 +364,17 @@ def entmax_t(
         t_4 = (tl.exp(t_u) - 1.0) / tl.where(tl.abs(t_u) < 0.001, 1.0, t_q)
         t_5 = t_now * tl.where(tl.abs(t_u) < 0.001, t_log * (1.0 + t_u / 2.0), t_4)
         t_there = t_x + tl.where(t_positive, t_5, -(t_gap / t_slope_1_1))
-        t_6 = (t_step2 <= 0.0) | (tl.abs(t_there - t_x) <= t_step2 / 2.0)
-        t_good = t_sloped & (t_there >= t_lo) & (t_there <= t_hi) & t_6
+        t_slack = 4.0 * epsilon(ACC) * tl.maximum(tl.abs(t_lo), tl.abs(t_hi))
+        t_6 = t_sloped & (t_there >= t_lo - t_slack) & (t_there <= t_hi + t_slack)
+        t_good = t_6 & ((t_step2 <= 0.0) | (tl.abs(t_there - t_x) <= t_step2 / 2.0))
         t_next = tl.where(t_gap == 0.0, t_x, tl.where(t_good, t_there, t_middle))
         t_moved = tl.abs(t_next - t_x)
         t_open = t_step >= 0.0
         t_7 = t_hi - t_lo > 2.0 * epsilon(ACC) * tl.maximum(tl.abs(t_lo), tl.abs(t_hi))
-        t_8 = epsilon(ACC) * (tl.where(t_good, t_now, 0.0) * tl.where(t_good, t_now, 0.0))
-        t_9 = t_solvable & t_open & t_7 & ((t_gap == 0.0) == 0)
-        t_more = t_9 & (2.0 * t_moved * (2.0 * t_moved) > t_8)
+        t_8 = epsilon(ACC) * tl.where(t_good, t_now, 0.0) * tl.where(t_good, t_now, 0.0)
+        t_9 = 2.0 * t_moved * (2.0 * t_moved) * (2.0 * t_moved)
+        t_10 = t_solvable & t_open & t_7 & ((t_gap == 0.0) == 0)
+        t_more = t_10 & (t_9 > tl.abs(t_8 * tl.where(t_good, t_now, 0.0)))
         t_step2 = t_step
         t_step = tl.where(t_more, t_moved, -1.0)
         t_x = tl.where(t_open, t_next, t_x)
@@ -381,8 +383,8 @@ def entmax_t(
         round += 1
 
     # --- epilogue ---
-    t_10 = tl.where(t_solvable, t_x, t_lo_1)
-    tl.store(t_base + offs_i, t_10, mask=in_i)
+    t_11 = tl.where(t_solvable, t_x, t_lo_1)
+    tl.store(t_base + offs_i, t_11, mask=in_i)
 
 
 @triton.jit(

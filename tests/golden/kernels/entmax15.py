@@ -277,7 +277,8 @@ def entmax15_attention_T_H_S(
     # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
     T_H_S_lo_1 = M_H_S.to(ACC) - 1.0
     T_H_S_solvable = (tl.abs(T_H_S_lo_1) <= 3e38) & (tl.abs(M_H_S.to(ACC)) <= 3e38)
-    T_H_S_x = tl.where(T_H_S_solvable, T_H_S_lo_1, 0.0)
+    t = T_H_S_lo_1 + 0.25 * (M_H_S.to(ACC) - T_H_S_lo_1)
+    T_H_S_x = tl.where(T_H_S_solvable, t, 0.0)
     T_H_S_lo = tl.where(T_H_S_solvable, T_H_S_lo_1, 0.0)
     T_H_S_hi = tl.where(T_H_S_solvable, M_H_S.to(ACC), 0.0)
     T_H_S_step = tl.full([BLOCK_I], 0.0, ACC)
@@ -293,8 +294,8 @@ def entmax15_attention_T_H_S(
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t_2))
 
     # --- sweep over j ---
     round = 0
@@ -354,9 +355,9 @@ def entmax15_attention_T_H_S(
         T_H_S_slope = -(T_H_S_slope_1 * 2.0)
         T_H_S_curve = T_H_S_curve_2 * 2.0
         T_H_S_gap = T_H_S_left - 1.0
-        t_2 = tl.where(T_H_S_slope != 0.0, T_H_S_slope, -T_H_S_gap) <= 0.0
-        t_3 = tl.where(t_2, tl.cast(1.0, ACC), -1.0)
-        T_H_S_sign = tl.where(T_H_S_sign == 0.0, t_3, T_H_S_sign)
+        t_3 = tl.where(T_H_S_slope != 0.0, T_H_S_slope, -T_H_S_gap) <= 0.0
+        t_4 = tl.where(t_3, tl.cast(1.0, ACC), -1.0)
+        T_H_S_sign = tl.where(T_H_S_sign == 0.0, t_4, T_H_S_sign)
         T_H_S_before = T_H_S_gap * T_H_S_sign > 0.0
         T_H_S_lo = tl.where(T_H_S_before, T_H_S_x, T_H_S_lo)
         T_H_S_hi = tl.where(T_H_S_before, T_H_S_hi, T_H_S_x)
@@ -364,27 +365,31 @@ def entmax15_attention_T_H_S(
         T_H_S_sloped = T_H_S_slope != 0.0
         T_H_S_slope_1_1 = tl.where(T_H_S_sloped, T_H_S_slope, 1.0)
         T_H_S_now = T_H_S_left / T_H_S_slope_1_1
-        t_4 = tl.minimum(1.0 - T_H_S_now * (T_H_S_curve / T_H_S_slope_1_1), 4.0)
-        T_H_S_q = tl.maximum(t_4, -1.0)
+        t_5 = tl.minimum(1.0 - T_H_S_now * (T_H_S_curve / T_H_S_slope_1_1), 4.0)
+        T_H_S_q = tl.maximum(t_5, -1.0)
         T_H_S_positive = (T_H_S_left > 0.0) & (1.0 > 0.0)
-        t_5 = tl.where(T_H_S_positive, tl.cast(1.0, ACC), 1.0)
-        T_H_S_log = tl.log(t_5 / tl.where(T_H_S_positive, T_H_S_left, 1.0))
+        t_6 = tl.where(T_H_S_positive, tl.cast(1.0, ACC), 1.0)
+        T_H_S_log = tl.log(t_6 / tl.where(T_H_S_positive, T_H_S_left, 1.0))
         T_H_S_u = tl.minimum(T_H_S_q * T_H_S_log, 80.0)
-        t_6 = (tl.exp(T_H_S_u) - 1.0) / tl.where(tl.abs(T_H_S_u) < 0.001, 1.0, T_H_S_q)
-        t_7 = tl.where(tl.abs(T_H_S_u) < 0.001, T_H_S_log * (1.0 + T_H_S_u / 2.0), t_6)
-        t_8 = tl.where(T_H_S_positive, T_H_S_now * t_7, -(T_H_S_gap / T_H_S_slope_1_1))
-        T_H_S_there = T_H_S_x + t_8
-        t_9 = (T_H_S_step2 <= 0.0) | (tl.abs(T_H_S_there - T_H_S_x) <= T_H_S_step2 / 2.0)
-        T_H_S_good = T_H_S_sloped & (T_H_S_there >= T_H_S_lo) & (T_H_S_there <= T_H_S_hi) & t_9
-        t_10 = tl.where(T_H_S_good, T_H_S_there, T_H_S_middle)
-        T_H_S_next = tl.where(T_H_S_gap == 0.0, T_H_S_x, t_10)
+        t_7 = (tl.exp(T_H_S_u) - 1.0) / tl.where(tl.abs(T_H_S_u) < 0.001, 1.0, T_H_S_q)
+        t_8 = tl.where(tl.abs(T_H_S_u) < 0.001, T_H_S_log * (1.0 + T_H_S_u / 2.0), t_7)
+        t_9 = tl.where(T_H_S_positive, T_H_S_now * t_8, -(T_H_S_gap / T_H_S_slope_1_1))
+        T_H_S_there = T_H_S_x + t_9
+        T_H_S_slack = 4.0 * epsilon(ACC) * tl.maximum(tl.abs(T_H_S_lo), tl.abs(T_H_S_hi))
+        t_10 = T_H_S_sloped & (T_H_S_there >= T_H_S_lo - T_H_S_slack)
+        t_11 = (T_H_S_step2 <= 0.0) | (tl.abs(T_H_S_there - T_H_S_x) <= T_H_S_step2 / 2.0)
+        T_H_S_good = t_10 & (T_H_S_there <= T_H_S_hi + T_H_S_slack) & t_11
+        t_12 = tl.where(T_H_S_good, T_H_S_there, T_H_S_middle)
+        T_H_S_next = tl.where(T_H_S_gap == 0.0, T_H_S_x, t_12)
         T_H_S_moved = tl.abs(T_H_S_next - T_H_S_x)
         T_H_S_open = T_H_S_step >= 0.0
-        t_11 = 2.0 * epsilon(ACC) * tl.maximum(tl.abs(T_H_S_lo), tl.abs(T_H_S_hi))
-        t_12 = T_H_S_solvable & T_H_S_open & (T_H_S_hi - T_H_S_lo > t_11)
-        t_13 = tl.where(T_H_S_good, T_H_S_now, 0.0) * tl.where(T_H_S_good, T_H_S_now, 0.0)
-        t_14 = 2.0 * T_H_S_moved * (2.0 * T_H_S_moved) > epsilon(ACC) * t_13
-        T_H_S_more = t_12 & ((T_H_S_gap == 0.0) == 0) & t_14
+        t_13 = 2.0 * epsilon(ACC) * tl.maximum(tl.abs(T_H_S_lo), tl.abs(T_H_S_hi))
+        t_14 = T_H_S_solvable & T_H_S_open & (T_H_S_hi - T_H_S_lo > t_13)
+        t_15 = epsilon(ACC) * tl.where(T_H_S_good, T_H_S_now, 0.0)
+        t_16 = t_15 * tl.where(T_H_S_good, T_H_S_now, 0.0)
+        t_17 = 2.0 * T_H_S_moved * (2.0 * T_H_S_moved) * (2.0 * T_H_S_moved)
+        t_18 = t_17 > tl.abs(t_16 * tl.where(T_H_S_good, T_H_S_now, 0.0))
+        T_H_S_more = t_14 & ((T_H_S_gap == 0.0) == 0) & t_18
         T_H_S_step2 = T_H_S_step
         T_H_S_step = tl.where(T_H_S_more, T_H_S_moved, -1.0)
         T_H_S_x = tl.where(T_H_S_open, T_H_S_next, T_H_S_x)

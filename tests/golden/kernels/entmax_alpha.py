@@ -308,13 +308,13 @@ def entmax_alpha_t(
     m = tl.load(M_base + offs_i, mask=in_i, other=0.0)
     t_lo_1 = m.to(ACC) - 1.0
     t_solvable = (tl.abs(t_lo_1) <= 3e38) & (tl.abs(m.to(ACC)) <= 3e38)
-    t_x = tl.where(t_solvable, t_lo_1, 0.0)
+    t_x = tl.where(t_solvable, t_lo_1 + 0.25 * (m.to(ACC) - t_lo_1), 0.0)
     t_lo = tl.where(t_solvable, t_lo_1, 0.0)
     t_hi = tl.where(t_solvable, m.to(ACC), 0.0)
     t_step = tl.full([BLOCK_I], 0.0, ACC)
     t_step2 = tl.full([BLOCK_I], 0.0, ACC)
     t_sign = tl.full([BLOCK_I], 0.0, ACC)
-    t_old = tl.where(t_solvable, t_lo_1, 0.0)
+    t_old = tl.where(t_solvable, t_lo_1 + 0.25 * (m.to(ACC) - t_lo_1), 0.0)
     t_ratio = tl.full([BLOCK_I], 0.0, ACC)
     t_left = tl.full([BLOCK_I], 0.0, ACC)
     # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
@@ -404,16 +404,17 @@ def entmax_alpha_t(
         t_11 = (tl.exp(t_u) - 1.0) / tl.where(tl.abs(t_u) < 0.001, 1.0, t_q)
         t_12 = t_now * tl.where(tl.abs(t_u) < 0.001, t_log * (1.0 + t_u / 2.0), t_11)
         t_there = t_x + tl.where(t_positive, t_12, -(t_gap / t_slope_1_1))
-        t_13 = (t_step2 <= 0.0) | (tl.abs(t_there - t_x) <= t_step2 / 2.0)
-        t_good = t_sloped & (t_there >= t_lo) & (t_there <= t_hi) & t_13
+        t_slack = 4.0 * epsilon(ACC) * tl.maximum(tl.abs(t_lo), tl.abs(t_hi))
+        t_13 = t_sloped & (t_there >= t_lo - t_slack) & (t_there <= t_hi + t_slack)
+        t_good = t_13 & ((t_step2 <= 0.0) | (tl.abs(t_there - t_x) <= t_step2 / 2.0))
         t_ratio = t_now
         t_next = tl.where(t_gap == 0.0, t_x, tl.where(t_good, t_there, t_middle))
         t_moved = tl.abs(t_next - t_x)
         t_open = t_step >= 0.0
         t_14 = t_hi - t_lo > 2.0 * epsilon(ACC) * tl.maximum(tl.abs(t_lo), tl.abs(t_hi))
-        t_15 = epsilon(ACC) * (tl.where(t_good, t_now, 0.0) * tl.where(t_good, t_now, 0.0))
+        t_15 = epsilon(ACC) * tl.where(t_good, t_now, 0.0) * tl.where(t_good, t_now, 0.0)
         t_16 = t_solvable & t_open & t_14 & ((t_gap == 0.0) == 0)
-        t_more = t_16 & (2.0 * t_moved * (2.0 * t_moved) > t_15)
+        t_more = t_16 & (2.0 * t_moved * (2.0 * t_moved) > tl.abs(t_15))
         t_old = t_x
         t_step2 = t_step
         t_step = tl.where(t_more, t_moved, -1.0)

@@ -268,7 +268,7 @@ def sparsemax_attention_T_S(
     # sparsemax.attn:5  O[i,f] = sparsemax[j](S[i,j]) * V[j,f]
     T_S_lo_1 = M_S.to(ACC) - 1.0
     T_S_solvable = (tl.abs(T_S_lo_1) <= 3e38) & (tl.abs(M_S.to(ACC)) <= 3e38)
-    T_S_x = tl.where(T_S_solvable, T_S_lo_1, 0.0)
+    T_S_x = tl.where(T_S_solvable, T_S_lo_1 + 0.25 * (M_S.to(ACC) - T_S_lo_1), 0.0)
     T_S_lo = tl.where(T_S_solvable, T_S_lo_1, 0.0)
     T_S_hi = tl.where(T_S_solvable, M_S.to(ACC), 0.0)
     T_S_step = tl.full([BLOCK_I], 0.0, ACC)
@@ -341,15 +341,18 @@ def sparsemax_attention_T_S(
         T_S_slope_1_1 = tl.where(T_S_sloped, T_S_slope, 1.0)
         T_S_now = T_S_left / T_S_slope_1_1
         T_S_there = T_S_x + -(T_S_gap / T_S_slope_1_1)
-        t_3 = (T_S_step2 <= 0.0) | (tl.abs(T_S_there - T_S_x) <= T_S_step2 / 2.0)
-        T_S_good = T_S_sloped & (T_S_there >= T_S_lo) & (T_S_there <= T_S_hi) & t_3
+        T_S_slack = 4.0 * epsilon(ACC) * tl.maximum(tl.abs(T_S_lo), tl.abs(T_S_hi))
+        t_3 = T_S_sloped & (T_S_there >= T_S_lo - T_S_slack)
+        t_4 = (T_S_step2 <= 0.0) | (tl.abs(T_S_there - T_S_x) <= T_S_step2 / 2.0)
+        T_S_good = t_3 & (T_S_there <= T_S_hi + T_S_slack) & t_4
         T_S_next = tl.where(T_S_gap == 0.0, T_S_x, tl.where(T_S_good, T_S_there, T_S_middle))
         T_S_moved = tl.abs(T_S_next - T_S_x)
         T_S_open = T_S_step >= 0.0
-        t_4 = 2.0 * epsilon(ACC) * tl.maximum(tl.abs(T_S_lo), tl.abs(T_S_hi))
-        t_5 = tl.where(T_S_good, T_S_now, 0.0) * tl.where(T_S_good, T_S_now, 0.0)
-        t_6 = T_S_solvable & T_S_open & (T_S_hi - T_S_lo > t_4) & ((T_S_gap == 0.0) == 0)
-        T_S_more = t_6 & (2.0 * T_S_moved * (2.0 * T_S_moved) > epsilon(ACC) * t_5)
+        t_5 = 2.0 * epsilon(ACC) * tl.maximum(tl.abs(T_S_lo), tl.abs(T_S_hi))
+        t_6 = epsilon(ACC) * tl.where(T_S_good, T_S_now, 0.0)
+        t_7 = tl.abs(t_6 * tl.where(T_S_good, T_S_now, 0.0))
+        t_8 = T_S_solvable & T_S_open & (T_S_hi - T_S_lo > t_5) & ((T_S_gap == 0.0) == 0)
+        T_S_more = t_8 & (2.0 * T_S_moved * (2.0 * T_S_moved) > t_7)
         T_S_step2 = T_S_step
         T_S_step = tl.where(T_S_more, T_S_moved, -1.0)
         T_S_x = tl.where(T_S_open, T_S_next, T_S_x)
