@@ -108,12 +108,9 @@ def compile_kernels(
         for name, kernel in table.items():
             for target in targets:
                 chosen = _config(name, kernel, target, dtype, extents, config)
-                job = _job(kernel, dtype, extents, dtypes or {}, chosen)
-                job.update(
-                    module=str(module.resolve()),
-                    kernel=name,
-                    capability=int(target.removeprefix("sm_")),
-                )
+                capability = int(target.removeprefix("sm_"))
+                job = _job(kernel, dtype, extents, dtypes or {}, chosen, capability)
+                job.update(module=str(module.resolve()), kernel=name, capability=capability)
                 path = Path(folder) / f"{name}-{target}.json"
                 path.write_text(json.dumps(job), encoding="utf-8")
                 jobs.append((name, target, chosen, path))
@@ -143,6 +140,7 @@ def _job(
     extents: Mapping[str, int],
     dtypes: Mapping[str, str],
     config: Mapping[str, int],
+    capability: int,
 ) -> dict[str, Any]:
     """Signature, constants and alignment of one kernel, from its table of arguments."""
     wide = "fp64" if dtype == "fp64" else "fp32"
@@ -160,6 +158,17 @@ def _job(
                     kind, "*i64"
                 )
                 aligned.append(name)
+            case "tiles":
+                tensor, ndim, axis, block, row = of.split()
+                element = dtypes.get(tensor, dtype)
+                if capability < 90 or ITEM_SIZE[element] != 2:
+                    constants[name] = None
+                else:
+                    box = [1] * int(ndim)
+                    box[int(axis)] = config[block]
+                    whole = row not in config
+                    box[-1] = padded(int(extents[row]), ITEM_SIZE[dtype]) if whole else config[row]
+                    signature[name] = f"tensordesc<{element}{box}>"
             case "wide":
                 signature[name] = "i64"
             case "stride" | "stride_wide":

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from attndsl.cascade.nodes import Const, DType, Expr, Extent, Param, Position, Reduction
+from attndsl.cascade.nodes import Const, DType, Expr, Extent, Param, Position, Reduction, Select
 from attndsl.cascade.walk import walk
 from attndsl.codegen.exprs import ATOM, ExpressionPrinter, Text, broadcast
+from attndsl.codegen.joining import Joined, join
 from attndsl.codegen.names import Namespace
 from attndsl.schedule.tile import (
     AccDot,
@@ -101,6 +102,32 @@ def lone(sub: Expr, program: TileProgram) -> Axis | None:
     return None
 
 
+def tile_axes(
+    plan: Plan, program: TileProgram, s: Load
+) -> tuple[tuple[int, Axis], tuple[int, Axis]] | None:
+    """The two axes of a load that the copy engine can make: rows of a user's tensor, or parts of them."""
+    buffer = plan.buffer(s.tensor)
+    if buffer.kind is not STRIDED or s.dtype is not DType.FLOAT or s.guard is not None:
+        return None
+    spans = [(k, a) for k, x in enumerate(s.subs) if (a := lone(x, program)) is not None]
+    if len(spans) != 2 or len(s.dims) != 2:
+        return None
+    (k, block), (last, row) = spans
+    # Past its own end a tensor reads as 0, so its axes must end where the program's do.
+    ends = (buffer.ranks[k], buffer.ranks[last]) == (block.rank, row.rank)
+    fits = block.role in TILED and last == len(s.subs) - 1 and s.dims == (block.name, row.name)
+    return ((k, block), (last, row)) if ends and fits else None
+
+
+def is_gather(plan: Plan, program: TileProgram, s: Load) -> bool:
+    """Whether every pair of two tiles reads an input at an address of its own."""
+    roles = [program.axis(d).role for d in s.dims]
+    blocks = sum(lone(x, program) is not None for x in s.subs)
+    pairs = roles in ([Role.TILE, Role.STREAM], [Role.TILE, Role.TILE])
+    own = plan.buffer(s.tensor).kind is STRIDED
+    return own and pairs and blocks < 2 and s.guard is None and not s.bounds
+
+
 @dataclass(frozen=True, slots=True)
 class Stride:
     """A stride argument: of `axis` of `tensor`.
@@ -114,6 +141,20 @@ class Stride:
     axis: int
     wide: bool
     free: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """An argument that says how the copy engine finds tiles of `tensor`: `block` points of `axis`, `row` of the last.
+
+    `row` is a block too, or the rank that a row holds whole.
+    """
+
+    name: str
+    tensor: str
+    axis: int
+    block: str
+    row: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +199,7 @@ class KernelPrinter:
     params: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     bounds: dict[tuple[str, int], str] = field(default_factory=dict)
+    tiles: dict[tuple[str, str, str], Tiles] = field(default_factory=dict)
     _axes: dict[str, str] = field(default_factory=dict)
     _offsets: dict[str, str] = field(default_factory=dict)
     _origins: dict[str, str] = field(default_factory=dict)
@@ -428,9 +470,14 @@ class KernelPrinter:
             self._masks.append({})
             self._line = None
             self._body(loop.prologue)
-        if sweep is not None:
-            axis, origin = self._axes[sweep.axis], self._origins[sweep.axis]
-            block = self.blocks[sweep.axis]
+        looked_up = any(isinstance(s, Reach) for s in statements(self.program))
+        joined = None
+        if sweep is not None and looked_up and not sweep.ordered:
+            joined = join(sweep)
+        if sweep is not None and joined is not None:
+            self._walk_joined(sweep.ranges, joined)
+        elif sweep is not None:
+            origin, block = self._origins[sweep.axis], self.blocks[sweep.axis]
             if sweep.ordered:
                 self._walk_in_order(sweep, origin, block)
             for r in sweep.ranges if not sweep.ordered else ():
@@ -460,6 +507,15 @@ class KernelPrinter:
 
     def _walk(self, head: str, first: str, r: Range) -> None:
         """One loop over stream tiles; `first` finds the tile's origin where the loop does not."""
+        self._begin(head, first)
+        self._masked = r.masked
+        self._body(r.body)
+        self._masked = False
+        self._masks.pop()
+        self._indent -= 1
+
+    def _begin(self, head: str, first: str = "") -> None:
+        """The head of a loop over stream tiles, and where its tile stands."""
         assert self.program.sweep is not None
         axis = self.program.sweep.axis
         origin = self._origins[axis]
@@ -471,8 +527,36 @@ class KernelPrinter:
             self._emit(line)
         self._emit(f"{origin} = tl.multiple_of({origin}, {self.blocks[axis]})")
         self._emit(f"{self._axes[axis]} = {origin} + {self._offsets[axis]}")
-        self._masked = r.masked
-        self._body(r.body)
+
+    def _walk_joined(self, ranges: Sequence[Range], joined: Joined) -> None:
+        """One loop over adjacent ranges, which applies masks to the tiles that need them."""
+        assert self.program.sweep is not None
+        origin = self._origins[self.program.sweep.axis]
+        block = self.blocks[self.program.sweep.axis]
+        lo, hi = self._scalar(ranges[0].lo), self._scalar(ranges[-1].hi)
+        plain = next(r for r in ranges if not r.masked)
+        start, stop = (self._values[n].text.at(ATOM) for n in (plain.lo, plain.hi))
+        cut = [f"{origin} < {start}"] * ranges[0].masked + [f"{origin} >= {stop}"] * ranges[
+            -1
+        ].masked
+        need = cut[0] if len(cut) == 1 else f"({cut[0]}) | ({cut[1]})"
+        self._emit("# Tiles that the mask or the end cuts are masked.")
+        self._begin(f"{origin} in tl.range({lo}, {hi}, {block}")
+        self._masked = True
+        for s in joined.body:
+            self._source(s)
+            if not (isinstance(s, Compute) and s.name in joined.masks):
+                self._statement(s)
+                continue
+            assert isinstance(s.expr, Select)
+            assert isinstance(s.expr.then, Val)
+            self._define(s.name, self._values[s.expr.then.name].text)
+            self._emit(f"if {need}:")
+            self._indent += 1
+            self._masks.append({})
+            self._body((*joined.masks[s.name], s))
+            self._masks.pop()
+            self._indent -= 1
         self._masked = False
         self._masks.pop()
         self._indent -= 1
@@ -878,14 +962,43 @@ class KernelPrinter:
         dims = pointers.dims
         if s.guard is not None:
             dims = self.order(frozenset({*dims, *self._values[s.guard].text.dims}))
-        other = "0.0" if s.dtype is DType.FLOAT else "0"
-        arguments = [self._spread(pointers, dims)]
-        arguments += [] if mask is None else [f"mask={mask}", f"other={other}"]
         zero = frozenset(d for d in dims if d in s.bounds or self.program.axis(d).role is Role.FULL)
         name = self._name(s.name)
-        self._emit_call(f"{name} = ", "tl.load", arguments)
+        tiles = self._tiles(s, pointers.dims)
+        if tiles is not None:
+            at = ", ".join(self._corner(sub) for sub in s.subs)
+            arguments = [pointers.code, str(mask), tiles.name, f"[{at}]"]
+            self._emit_call(f"{name} = ", self.use("load_tile"), arguments)
+        elif mask is None and pointers.dims == dims and is_gather(self.plan, self.program, s):
+            self._emit_call(f"{name} = ", self.use("gather"), [pointers.code])
+        else:
+            other = "0.0" if s.dtype is DType.FLOAT else "0"
+            arguments = [self._spread(pointers, dims)]
+            arguments += [] if mask is None else [f"mask={mask}", f"other={other}"]
+            self._emit_call(f"{name} = ", "tl.load", arguments)
         text = Text(name, dims, s.dtype, stored=s.dtype is DType.FLOAT)
         self._values[s.name] = _Value(text, zero, s.tensor)
+
+    def _tiles(self, s: Load, dims: tuple[str, ...]) -> Tiles | None:
+        """The argument by which the copy engine can load this tile, if it can."""
+        found = tile_axes(self.plan, self.program, s)
+        if found is None or dims != tuple(a.name for _, a in found):
+            return None
+        (k, block), (_, row) = found
+        key = (s.tensor, block.name, row.name)
+        if key not in self.tiles:
+            name = self.names.fresh(f"{s.tensor}_tiles")
+            wide = self.blocks.get(row.name, row.rank)
+            self.tiles[key] = Tiles(name, s.tensor, k, self.blocks[block.name], wide)
+        return self.tiles[key]
+
+    def _corner(self, sub: Expr) -> str:
+        """The first position along one axis of a tile."""
+        axis = lone(sub, self.program)
+        if axis is not None:
+            return self._origins.get(axis.name, "0")
+        code = self._printer.cast(self._printer.print(sub), DType.INT).code
+        return code if isinstance(sub, Position | Const) else f"tl.cast({code}, tl.int32)"
 
     def _reach(self, s: Reach) -> None:
         """Look the tile's ids up among the least and greatest id of every block of the stream."""

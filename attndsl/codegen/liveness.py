@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from attndsl.cascade.nodes import DType
 from attndsl.cascade.walk import walk
@@ -49,11 +49,14 @@ def _uses(s: Stmt) -> set[str]:
     return names
 
 
-def held(body: tuple[Stmt, ...], full: Iterable[str]) -> tuple[Dims, ...]:
+def held(
+    body: tuple[Stmt, ...], full: Iterable[str], cheap: Collection[str] = ()
+) -> tuple[Dims, ...]:
     """The dims of the two-dimensional values that live at the fullest moment of one turn of a sweep.
 
     Tiles that only feed products wait in shared memory and are not counted; `full` names the FULL axes, whose loads are
-    such tiles. A load of a value for each pair holds its 64-bit addresses too, and counts three times.
+    such tiles. A load of a value for each pair holds its 64-bit addresses too, and counts three times; but for those in
+    `cheap`: they pass through shared memory, or their addresses go with them.
     """
     features = set(full)
     flat = list(_flat(body))
@@ -68,7 +71,7 @@ def held(body: tuple[Stmt, ...], full: Iterable[str]) -> tuple[Dims, ...]:
             case Compute() | Declare() if len(s.dims) > 1 and s.dtype is not DType.BOOL:
                 live[s.name] = (s.dims,)
             case Load() if len(s.dims) > 1 and not features & set(s.dims):
-                live[s.name] = (s.dims,) * 3
+                live[s.name] = (s.dims,) * (1 if s.name in cheap else 3)
         now = tuple(d for dims in live.values() for d in dims)
         if len(now) > len(most):
             most = now

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType
 from attndsl.codegen import configs, helpers
-from attndsl.codegen.kernel import KernelPrinter, Section, statements
+from attndsl.codegen.kernel import KernelPrinter, Section, is_gather, statements, tile_axes
 from attndsl.codegen.literals import literal
 from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace, identifier
 from attndsl.codegen.render import render
+from attndsl.schedule.specialise import used
 from attndsl.schedule.split import SPLIT
 from attndsl.schedule.tile import (
     Buffer,
@@ -44,7 +45,8 @@ HOST_NAMES = frozenset(
     {
         "configure",
         "element_type",
-        "launch_stride",
+        "launch_strides",
+        "strides_of",
         "accumulator",
         "sum_into",
         "fixed_scale",
@@ -123,6 +125,7 @@ class ModuleContext:
     scales: bool  # whether a launcher chooses scales of fixed-point sums
     types: bool  # whether a launcher passes element types
     chunks: bool  # whether a kernel carries a state from chunk to chunk
+    tiles: bool  # whether a launcher describes tiles to the copy engine
     bounds: bool  # whether a launcher passes the bounds of blocks of ids
 
 
@@ -157,6 +160,13 @@ def module_context(
         "padded",
         "least_bytes",
         "block_bounds",
+        "bound_blocks",
+        "tiles_of",
+        "described",
+        "Memory",
+        "capability",
+        "is_phantom",
+        "TensorDescriptor",
         "default_config",
         "functools",
         "Any",
@@ -193,6 +203,7 @@ def module_context(
         sums=any(isinstance(s, HostSum) for s in steps),
         scales=any(isinstance(s, HostScale) for s in steps),
         types=any(a.kind == "type" for k in module.kernels for a in k.arguments),
+        tiles=any(a.kind == "tiles" for k in module.kernels for a in k.arguments),
         bounds=any(a.passed.startswith("bounds:") for k in module.kernels for a in k.arguments),
     )
 
@@ -231,6 +242,11 @@ def _arguments(plan: Plan, program: TileProgram, printer: KernelPrinter) -> tupl
     for (tensor, k), name in printer.bounds.items():
         passed = f"bounds:{tensor}:{k}:{printer.blocks[stream]}"
         out.append(Argument(name, name, passed, "pointer_int", tensor))
+    for t in printer.tiles.values():
+        passed = f"tiles:{t.tensor}:{t.axis}:{t.block}:{t.row}"
+        ndim = len(plan.buffer(t.tensor).ranks)
+        of = f"{t.tensor} {ndim} {t.axis} {t.block} {t.row}"
+        out.append(Argument(t.name, t.name, passed, "tiles", of))
     for s in printer.strides.values():
         last = s.axis == len(plan.buffer(s.tensor).ranks) - 1
         kind = (
@@ -291,6 +307,8 @@ def _glossary(plan: Plan, printer: KernelPrinter) -> tuple[str, ...]:
     for tensor, pointer in printer.pointers.items():
         buffer = plan.buffer(tensor)
         out.append(f"{pointer}  {tensor}[{', '.join(buffer.ranks)}], {buffer.kind.value}")
+    for t in printer.tiles.values():
+        out.append(f"{t.name}  tiles of {t.tensor} for the copy engine, or None")
     for axis, block in printer.blocks.items():
         out.append(f"{block}  points of {axis} in a tile")
     for e in printer.extents.values():
@@ -316,6 +334,8 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     # The ranges of a sweep do the same work; the last has the masks besides.
     swept = program.sweep.ranges[-1].body if program.sweep and program.sweep.ranges else ()
     inside = {id(s) for s in swept}
+    using = swept or tuple(statements(program))
+    kept = {n for s in using for n in used(s)}
     streamed: list[tuple[str, ...]] = []
     resident: list[tuple[str, ...]] = []
     carried: list[tuple[str, ...]] = []
@@ -331,11 +351,18 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     for s in statements(program):
         match s:
             case Load() if (
-                id(s) not in inside and stream not in s.dims and any(d in full for d in s.dims)
+                id(s) not in inside
+                and stream not in s.dims
+                and any(d in full for d in s.dims)
+                and s.name in kept
             ):
                 resident.append(tuple(d for d in s.dims if d in blocked))
             case Declare() if id(s) not in inside and s.dims and stream not in s.dims:
                 carried.append(s.dims)
+    body = swept or tuple(_unswept(program))
+    loads = [s for s in statements(program) if isinstance(s, Load)]
+    gathered = {s.name for s in loads if is_gather(plan, program, s)}
+    tiled = {s.name for s in loads if tile_axes(plan, program, s) is not None}
     return {
         "tiles": spelled(tiles),
         "stream": identifier(stream) if stream else None,
@@ -343,7 +370,8 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "resident": tuple(map(spelled, resident)),
         "streamed": tuple(map(spelled, streamed)),
         "carried": tuple(map(spelled, carried)),
-        "pairs": tuple(map(spelled, held(swept or tuple(_unswept(program)), full))),
+        "pairs": tuple(map(spelled, held(body, full, gathered | tiled))),
+        "pairs_by_address": tuple(map(spelled, held(body, full))),
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
@@ -467,16 +495,20 @@ def _launch(
                 passed.append(tensors[rest])
             case "stride":
                 tensor, axis = rest.rsplit(":", 1)
-                passed.append(
-                    f"{tensors[tensor]}.stride({axis})"
-                    if a.kind == "wide"
-                    else f"launch_stride({tensors[tensor]}, {axis})"
-                )
+                if axis == "0":  # those of the other axes follow
+                    passed.append(f"*launch_strides({tensors[tensor]})")
             case "bounds":
                 tensor, axis, block = rest.rsplit(":", 2)
                 name = a.name.removesuffix("_ptr")
                 lines.append(f'{name} = block_bounds({tensors[tensor]}, {axis}, cfg["{block}"])')
                 passed.append(name)
+            case "tiles":
+                tensor, axis, block, row = rest.rsplit(":", 3)
+                width = f'cfg["{row}"]'
+                if row in lengths:
+                    width = f"padded({lengths[row]}, itemsize)"
+                    padded = True
+                passed.append(f'tiles_of({tensors[tensor]}, {axis}, cfg["{block}"], {width})')
             case "extent":
                 passed.append(f"{a.name}={lengths[rest]}" if a.kind == "full" else lengths[rest])
             case "param":

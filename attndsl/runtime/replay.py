@@ -24,8 +24,9 @@ from attndsl.cascade.domains import START
 from attndsl.runtime.launches import Launch, Recorder, rebound, run
 
 PLAIN = (int, float, bool, str, tuple, torch.dtype, type(None))
-# What a launcher calls of its module besides kernels: functions of tensors that give a tensor.
-ON_HOST = ("sum_into", "fixed_scale", "block_bounds")
+# What a launcher calls of its module besides kernels: functions of tensors that give a tensor, or a description of
+# tiles at its address (None for tensors of some kinds, and then for all of the kind).
+ON_HOST = ("sum_into", "fixed_scale", "block_bounds", "tiles_of")
 
 Slots: TypeAlias = tuple[tuple[int, int], ...]
 """Places of arguments, and which tensor of the call stands there."""
@@ -64,7 +65,7 @@ class Replay:
         """The results, of tensors of the kind that was recorded; they are on the current device."""
         device = self.device
         made = [make(shape, dtype=dtype, device=device) for make, shape, dtype in self.allocations]
-        tensors = [*given, *made]
+        tensors: list[Any] = [*given, *made]
         knobs, stream_of = _triton()
         stream = stream_of(device.index)
         watched = _watched(knobs.launch_enter_hook) or _watched(knobs.launch_exit_hook)
@@ -173,11 +174,11 @@ class Watch:
 
         return act
 
-    def _calling(self, name: str) -> Callable[..., Tensor]:
+    def _calling(self, name: str) -> Callable[..., Any]:
         fn = getattr(self.module, name)
 
-        def act(*arguments: Any) -> Tensor:
-            out: Tensor = fn(*arguments)
+        def act(*arguments: Any) -> Any:
+            out = fn(*arguments)
             self.done.append((name, _Called(fn, arguments, out)))
             return out
 
@@ -198,6 +199,8 @@ class Watch:
         steps: list[Step] = []
         for name, done in self.done:
             if isinstance(done, _Called):
+                if done.made is None:
+                    continue
                 step = _called(done, known)
                 # A tensor that it hands through is known already, and counted twice.
                 known[id(done.made)] = len(before) + sum(s.grid is None for s in steps)
@@ -237,9 +240,9 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class _Called:
-    fn: Callable[..., Tensor]
+    fn: Callable[..., Any]
     arguments: tuple[Any, ...]
-    made: Tensor
+    made: Any
 
 
 def _called(done: _Called, known: dict[int, int]) -> Step | None:
@@ -252,13 +255,13 @@ def _slots(arguments: tuple[Any, ...], known: dict[int, int]) -> tuple[list[Any]
     out = list(arguments)
     slots = []
     for place, x in enumerate(arguments):
-        if isinstance(x, Tensor):
-            if id(x) not in known:
-                return None
+        if id(x) in known:
             slots.append((place, known[id(x)]))
             out[place] = None
-        elif not isinstance(x, PLAIN) and not type(x).__module__.startswith("triton.language"):
-            return None  # a descriptor, which holds an address
+        elif isinstance(x, Tensor) or (
+            not isinstance(x, PLAIN) and not type(x).__module__.startswith("triton.language")
+        ):
+            return None
     return out, tuple(slots)
 
 

@@ -25,7 +25,7 @@ from attndsl.schedule.values import (
 def affine_product(kernel: Kernel, factor: Expr, line: Expr, final: bool, name: str) -> X | None:
     """`c * (i - j)` as a row vector plus a column vector, anchored to the tile so that float32 keeps its digits.
 
-    rewrite:  c * (i - j + k)   ->   c * (i - i0) + (c * (j0 - j) + c * (i0 - j0 + k))
+    rewrite:  c * (i - j + k)   ->   c * (i - i0) + c * (i0 - j + k), where `j` is the stream
     requires: `c` is a float that spans no axis; `i` and `j` are a TILE and the STREAM axis, or two tiles
     """
     if len(kernel.dims_of(line)) != 2 or kernel.dims_of(factor):
@@ -41,25 +41,30 @@ def affine_product(kernel: Kernel, factor: Expr, line: Expr, final: bool, name: 
     if c.dtype is not DType.FLOAT or c.dims:
         return None
     c = kernel.bind(c, name + "_slope")
-    anchor: Expr = rest
-    for a, k in slopes.items():
-        at = t.Origin(a) if a in axes else Position(a)
-        anchor = Binary("+", anchor, Binary("*", Const(k), at))
-    at_tile = kernel.bind(kernel.eval(anchor, final), name + "_at")
-    offset = kernel.combine(TIMES, [c, at_tile], DType.FLOAT, name)
+    # Everything is counted from the tile, in integers; what else there is goes with the stream's part.
     streamed = [a for a in axes if kernel.axes[a].role is Role.STREAM]
     carrier = streamed[0] if streamed else axes[-1]
     vectors: list[X] = []
     for a in axes:
-        inside = Binary("-", Position(a), t.Origin(a))
-        if slopes[a] != 1:
-            inside = Binary("*", Const(slopes[a]), inside)
-        local = kernel.eval(inside, final)
-        v = kernel.combine(TIMES, [c, local], DType.FLOAT, name)
         if a == carrier:
-            v = kernel.combine(PLUS, [v, offset], DType.FLOAT, name)
+            local: Expr = rest
+            for other, k in slopes.items():
+                at = t.Origin(other) if other in axes and other != a else Position(other)
+                local = _plus(local, k, at)
+        else:
+            local = _plus(Const(0), slopes[a], Binary("-", Position(a), t.Origin(a)))
+        v = kernel.combine(TIMES, [c, kernel.eval(local, final)], DType.FLOAT, name)
         vectors.append(kernel.bind(v, f"{name}_{a}"))
     return kernel.combine(PLUS, vectors, DType.FLOAT, name)
+
+
+def _plus(e: Expr, k: int, x: Expr) -> Expr:
+    """`e + k * x`, spelled shortly."""
+    if abs(k) != 1:
+        x = Binary("*", Const(abs(k)), x)
+    if e == Const(0):
+        return x if k > 0 else Unary("-", x)
+    return Binary("+" if k > 0 else "-", e, x)
 
 
 def affine(e: Expr) -> tuple[dict[str, int], Expr] | None:
@@ -81,6 +86,8 @@ def affine(e: Expr) -> tuple[dict[str, int], Expr] | None:
             for i, k in right[0].items():
                 slopes[i] = slopes.get(i, 0) + sign * k
             rest = left[1] if right[1] == Const(0) else Binary(op, left[1], right[1])
+            if op == "+" and left[1] == Const(0):
+                rest = right[1]
             return slopes, rest
         case Const(int()) | Param() | Extent():
             return {}, e

@@ -19,6 +19,8 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.walk import substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.kernel import Kernel
+from attndsl.schedule.lighten import lighten
+from attndsl.schedule.order import arrange
 from attndsl.schedule.products import fold
 from attndsl.schedule.specialise import masked_body, unmasked_body
 from attndsl.schedule.tile import Block, Origin, Role
@@ -35,10 +37,10 @@ def build_sweep(b: Kernel) -> t.Sweep:
     found = tuple(_known(b, s) for s in stretches(_domain(b.domains), b.stream, tile, first, last))
     if b.descends is not None and len(found) > 1:
         found = (Stretch(partial=True),)  # a scan must not leave the order
-    body = [*b.sweep, *b.commits]
-    masked = masked_body(body)
+    body = lighten(b, [*b.sweep, *b.commits])
+    masked = arrange(masked_body(body))
     scalars = {s.name for s in b.prologue if isinstance(s, t.Compute) and not s.dims}
-    plain = unmasked_body(body, b.stream, scalars)
+    plain = arrange(unmasked_body(body, b.stream, scalars))
     ranges: list[t.Range] = []
     for low, high, s in _disjoint(b, found):
         for lo, hi, partial in _split(b, low, high, s):

@@ -19,6 +19,49 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
+def gather(ptrs):
+    """Values of an input at addresses of their own.
+
+    In the compiler's eyes a pure function of the address: what several pairs of a thread share, as the diagonals of a
+    Toeplitz table, is read once; and no copy of the pairs passes through shared memory, as it does for `tl.load`.
+    """
+    kind: tl.constexpr = ptrs.dtype.element_ty
+    if INTERPRETED:
+        return tl.load(ptrs)
+    elif kind == tl.float32:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.f32 $0, [$1];", "=f,l", [ptrs], tl.float32, True, 1
+        )
+    elif kind == tl.int32:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b32 $0, [$1];", "=r,l", [ptrs], tl.int32, True, 1
+        )
+    elif kind == tl.bfloat16:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.bfloat16, True, 1
+        )
+    elif kind == tl.float16:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.float16, True, 1
+        )
+    elif kind == tl.int64:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b64 $0, [$1];", "=l,l", [ptrs], tl.int64, True, 1
+        )
+    else:
+        return tl.load(ptrs)
+
+
+@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's.

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -89,6 +99,11 @@ def differential(
     L_S2_ptr,
     L_S1_ptr,
     O_ptr,
+    Q2_tiles,
+    Q1_tiles,
+    K2_tiles,
+    K1_tiles,
+    V_tiles,
     stride_Q2_b: tl.int64,
     stride_Q2_h: tl.int64,
     stride_Q2_i,
@@ -135,6 +150,11 @@ def differential(
     L_S2_ptr  L_S2[b, h, i], residual
     L_S1_ptr  L_S1[b, h, i], residual
     O_ptr  O[b, h, i, f], output
+    Q2_tiles  tiles of Q2 for the copy engine, or None
+    Q1_tiles  tiles of Q1 for the copy engine, or None
+    K2_tiles  tiles of K2 for the copy engine, or None
+    K1_tiles  tiles of K1 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -184,13 +204,13 @@ def differential(
     Z_S2 = tl.full([BLOCK_I], 0.0, ACC)
     M_S2 = tl.full([BLOCK_I], float("-inf"), ACC)
     # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-    Q2 = tl.load(Q2_base + Q2_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    Q2 = load_tile(Q2_base + Q2_offs, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
     S2_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     Z_S1 = tl.full([BLOCK_I], 0.0, ACC)
     M_S1 = tl.full([BLOCK_I], float("-inf"), ACC)
     # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-    Q1 = tl.load(Q1_base + Q1_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    Q1 = load_tile(Q1_base + Q1_offs, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     O_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
@@ -208,10 +228,14 @@ def differential(
         j = j0 + offs_j
         # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
         K2_ptrs = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
-        K2 = tl.load(K2_ptrs, mask=in_e[None, :], other=0.0)
+        K2 = load_tile(K2_ptrs, in_e[None, :], K2_tiles, [b, h, j0, 0])
         S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
-        S2_1 = S2 * S2_p
-        M_S2_tile = tl.max(S2_1, 1)
+        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+        K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
+        K1 = load_tile(K1_ptrs, in_e[None, :], K1_tiles, [b, h, j0, 0])
+        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
+        M_S2_tile_raw = tl.max(S2, 1)
+        M_S2_tile = M_S2_tile_raw * S2_p
         M_S2_new = tl.maximum(M_S2, M_S2_tile)
         M_S2_safe = tl.where(M_S2_new == float("-inf"), 0.0, M_S2_new)
         alpha = tl.exp2((M_S2 - M_S2_safe) * 1.4426950408889634)
@@ -220,26 +244,21 @@ def differential(
         P_S2 = tl.exp2(S2 * (S2_p * 1.4426950408889634) - P_S2_p[:, None])
         Z_S2_tile = tl.sum(P_S2, 1)
         Z_S2 = Z_S2 * alpha + Z_S2_tile
-        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-        K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
-        K1 = tl.load(K1_ptrs, mask=in_e[None, :], other=0.0)
-        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        S1_1 = S1 * S2_p
-        M_S1_tile = tl.max(S1_1, 1)
+        M_S1_tile_raw = tl.max(S1, 1)
+        M_S1_tile = M_S1_tile_raw * S2_p
         M_S1_new = tl.maximum(M_S1, M_S1_tile)
         M_S1_safe = tl.where(M_S1_new == float("-inf"), 0.0, M_S1_new)
         alpha_1 = tl.exp2((M_S1 - M_S1_safe) * 1.4426950408889634)
         P_S1_p = M_S1_safe * 1.4426950408889634
-        # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
         P_S1 = tl.exp2(S1 * (S2_p * 1.4426950408889634) - P_S1_p[:, None])
         Z_S1_tile = tl.sum(P_S1, 1)
         Z_S1 = Z_S1 * alpha_1 + Z_S1_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha_1[:, None], ACC)
-        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S2 = M_S2_new
         M_S1 = M_S1_new
+        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha_1[:, None], ACC)
+        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
@@ -247,42 +266,41 @@ def differential(
         # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
         K2_ptrs_2 = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
         in_j = j < len_j
-        K2 = tl.load(K2_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K2 = load_tile(K2_ptrs_2, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
         S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
-        S2_1 = S2 * S2_p
+        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+        K1_ptrs_2 = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
+        K1 = load_tile(K1_ptrs_2, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
+        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S2_1_m = tl.where(mask, S2_1, float("-inf"))
-        M_S2_tile = tl.max(S2_1_m, 1)
+        S2_1_m = tl.where(mask, S2, float("-inf"))
+        M_S2_tile_raw = tl.max(S2_1_m, 1)
+        M_S2_tile = M_S2_tile_raw * S2_p
         M_S2_new = tl.maximum(M_S2, M_S2_tile)
         M_S2_safe = tl.where(M_S2_new == float("-inf"), 0.0, M_S2_new)
         alpha = tl.exp2((M_S2 - M_S2_safe) * 1.4426950408889634)
         P_S2_p = M_S2_safe * 1.4426950408889634
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-        P_S2 = tl.exp2(S2_1_m * 1.4426950408889634 - P_S2_p[:, None])
+        P_S2 = tl.exp2(S2_1_m * (S2_p * 1.4426950408889634) - P_S2_p[:, None])
         Z_S2_tile = tl.sum(P_S2, 1)
         Z_S2 = Z_S2 * alpha + Z_S2_tile
-        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-        K1_ptrs_2 = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
-        K1 = tl.load(K1_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
-        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        S1_1 = S1 * S2_p
-        S1_1_m = tl.where(mask, S1_1, float("-inf"))
-        M_S1_tile = tl.max(S1_1_m, 1)
+        S1_1_m = tl.where(mask, S1, float("-inf"))
+        M_S1_tile_raw = tl.max(S1_1_m, 1)
+        M_S1_tile = M_S1_tile_raw * S2_p
         M_S1_new = tl.maximum(M_S1, M_S1_tile)
         M_S1_safe = tl.where(M_S1_new == float("-inf"), 0.0, M_S1_new)
         alpha_1 = tl.exp2((M_S1 - M_S1_safe) * 1.4426950408889634)
         P_S1_p = M_S1_safe * 1.4426950408889634
-        # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-        P_S1 = tl.exp2(S1_1_m * 1.4426950408889634 - P_S1_p[:, None])
+        P_S1 = tl.exp2(S1_1_m * (S2_p * 1.4426950408889634) - P_S1_p[:, None])
         Z_S1_tile = tl.sum(P_S1, 1)
         Z_S1 = Z_S1 * alpha_1 + Z_S1_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha_1[:, None], ACC)
-        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S2 = M_S2_new
         M_S1 = M_S1_new
+        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha_1[:, None], ACC)
+        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha[:, None], ACC)
 
     # --- epilogue ---
     L_S2 = tl.log(Z_S2) + M_S2
@@ -322,6 +340,12 @@ def differential_backward_D_D_2_dlam_6_rows(
     D_2_ptr,
     dlam_6_rows_ptr,
     D_ptr,
+    Q1_tiles,
+    dO_tiles,
+    Q2_tiles,
+    K1_tiles,
+    V_tiles,
+    K2_tiles,
     stride_Q1_b: tl.int64,
     stride_Q1_h: tl.int64,
     stride_Q1_i,
@@ -381,6 +405,12 @@ def differential_backward_D_D_2_dlam_6_rows(
     D_2_ptr  D_2[b, h, i], temp
     dlam_6_rows_ptr  dlam.6.rows[b, h, i], temp
     D_ptr  D[b, h, i], temp
+    Q1_tiles  tiles of Q1 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q2_tiles  tiles of Q2 for the copy engine, or None
+    K1_tiles  tiles of K1 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K2_tiles  tiles of K2 for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -435,16 +465,16 @@ def differential_backward_D_D_2_dlam_6_rows(
     # --- prologue ---
     D_2 = tl.full([BLOCK_I], 0.0, ACC)
     # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-    Q1 = tl.load(Q1_base + Q1_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    Q1 = load_tile(Q1_base + Q1_offs, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
     S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     L_S1 = tl.load(L_S1_base + offs_i * stride_L_S1_i, mask=in_i, other=0.0)
     P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
     P_S1_p = P_S1_safe * 1.4426950408889634
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     dlam_6_rows = tl.full([BLOCK_I], 0.0, ACC)
     # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-    Q2 = tl.load(Q2_base + Q2_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    Q2 = load_tile(Q2_base + Q2_offs, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
     L_S2 = tl.load(L_S2_base + offs_i * stride_L_S2_i, mask=in_i, other=0.0)
     P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
     P_S2_p = P_S2_safe * 1.4426950408889634
@@ -464,20 +494,20 @@ def differential_backward_D_D_2_dlam_6_rows(
         j = j0 + offs_j
         # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
         K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
-        K1 = tl.load(K1_ptrs, mask=in_e[None, :], other=0.0)
+        K1 = load_tile(K1_ptrs, in_e[None, :], K1_tiles, [b, h, j0, 0])
         S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+        K2_ptrs = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
+        K2 = load_tile(K2_ptrs, in_e[None, :], K2_tiles, [b, h, j0, 0])
+        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
         D_2_s = P_S1 * dP_S2
         D_2_tile = tl.sum(D_2_s, 1)
         D_2 = D_2 + D_2_tile
-        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-        K2_ptrs = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
-        K2 = tl.load(K2_ptrs, mask=in_e[None, :], other=0.0)
-        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
         P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
         dlam_6_rows_s = P_S2 * dP_S2
         dlam_6_rows_tile = tl.sum(dlam_6_rows_s, 1)
@@ -491,27 +521,25 @@ def differential_backward_D_D_2_dlam_6_rows(
         # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
         K1_ptrs_2 = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
         in_j = j < len_j
-        K1 = tl.load(K1_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K1 = load_tile(K1_ptrs_2, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
         S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        S1_1 = S1 * S1_p
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S1_1_m = tl.where(mask, S1_1, float("-inf"))
-        P_S1 = tl.exp2(S1_1_m * 1.4426950408889634 - P_S1_p[:, None])
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+        K2_ptrs_2 = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
+        K2 = load_tile(K2_ptrs_2, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
+        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S1_1_m = tl.where(mask, S1, float("-inf"))
+        P_S1 = tl.exp2(S1_1_m * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
         D_2_s = P_S1 * dP_S2
         D_2_tile = tl.sum(D_2_s, 1)
         D_2 = D_2 + D_2_tile
-        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-        K2_ptrs_2 = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
-        K2 = tl.load(K2_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
-        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
-        S2_1 = S2 * S1_p
-        S2_1_m = tl.where(mask, S2_1, float("-inf"))
-        P_S2 = tl.exp2(S2_1_m * 1.4426950408889634 - P_S2_p[:, None])
+        S2_1_m = tl.where(mask, S2, float("-inf"))
+        P_S2 = tl.exp2(S2_1_m * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
         dlam_6_rows_s = P_S2 * dP_S2
         dlam_6_rows_tile = tl.sum(dlam_6_rows_s, 1)
         dlam_6_rows = dlam_6_rows + dlam_6_rows_tile
@@ -553,6 +581,12 @@ def differential_backward_dQ1_dQ2(
     L_S2_ptr,
     dQ1_ptr,
     dQ2_ptr,
+    dO_tiles,
+    Q1_tiles,
+    Q2_tiles,
+    V_tiles,
+    K1_tiles,
+    K2_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -613,6 +647,12 @@ def differential_backward_dQ1_dQ2(
     L_S2_ptr  L_S2[b, h, i], input
     dQ1_ptr  dQ1[b, h, i, e], output
     dQ2_ptr  dQ2[b, h, i, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q1_tiles  tiles of Q1 for the copy engine, or None
+    Q2_tiles  tiles of Q2 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K1_tiles  tiles of K1 for the copy engine, or None
+    K2_tiles  tiles of K2 for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -669,10 +709,10 @@ def differential_backward_dQ1_dQ2(
 
     # --- prologue ---
     dQ1_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D_2 = tl.load(D_2_base + offs_i, mask=in_i, other=0.0)
     # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-    Q1 = tl.load(Q1_base + Q1_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    Q1 = load_tile(Q1_base + Q1_offs, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
     S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     L_S1 = tl.load(L_S1_base + offs_i * stride_L_S1_i, mask=in_i, other=0.0)
     P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
@@ -685,7 +725,7 @@ def differential_backward_dQ1_dQ2(
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
     # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-    Q2 = tl.load(Q2_base + Q2_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    Q2 = load_tile(Q2_base + Q2_offs, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
     L_S2 = tl.load(L_S2_base + offs_i * stride_L_S2_i, mask=in_i, other=0.0)
     P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
     P_S2_p = P_S2_safe * 1.4426950408889634
@@ -702,21 +742,21 @@ def differential_backward_dQ1_dQ2(
         j = j0 + offs_j
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
         K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
-        K1 = tl.load(K1_ptrs, mask=in_e[None, :], other=0.0)
+        K1 = load_tile(K1_ptrs, in_e[None, :], K1_tiles, [b, h, j0, 0])
         S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
-        dS1 = (dP_S2 - D_2.to(ACC)[:, None]) * P_S1
-        dQ1_2 = dot(dS1.to(K1_ptr.dtype.element_ty), K1, dQ1_2, ACC)
         # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
         K2_ptrs = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
-        K2 = tl.load(K2_ptrs, mask=in_e[None, :], other=0.0)
+        K2 = load_tile(K2_ptrs, in_e[None, :], K2_tiles, [b, h, j0, 0])
         S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
+        dS1 = (dP_S2 - D_2.to(ACC)[:, None]) * P_S1
         P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
         dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[:, None]) * P_S2)
+        dQ1_2 = dot(dS1.to(K1_ptr.dtype.element_ty), K1, dQ1_2, ACC)
         dQ2_4 = dot(dS2.to(K2_ptr.dtype.element_ty), K2, dQ2_4, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -725,27 +765,25 @@ def differential_backward_dQ1_dQ2(
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
         K1_ptrs_2 = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
-        K1 = tl.load(K1_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        K1 = load_tile(K1_ptrs_2, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
         S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        S1_1 = S1 * S1_p
-        P_S1 = tl.exp2(S1_1 * 1.4426950408889634 - P_S1_p[:, None])
+        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+        K2_ptrs_2 = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
+        K2 = load_tile(K2_ptrs_2, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
+        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
         dS1 = (dP_S2 - D_2.to(ACC)[:, None]) * P_S1
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS1_m = tl.where(mask, dS1, 0.0)
-        dQ1_2 = dot(dS1_m.to(K1_ptr.dtype.element_ty), K1, dQ1_2, ACC)
-        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-        K2_ptrs_2 = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
-        K2 = tl.load(K2_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
-        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
-        S2_1 = S2 * S1_p
-        P_S2 = tl.exp2(S2_1 * 1.4426950408889634 - P_S2_p[:, None])
+        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
         dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[:, None]) * P_S2)
         dS2_m = tl.where(mask, dS2, 0.0)
+        dQ1_2 = dot(dS1_m.to(K1_ptr.dtype.element_ty), K1, dQ1_2, ACC)
         dQ2_4 = dot(dS2_m.to(K2_ptr.dtype.element_ty), K2, dQ2_4, ACC)
 
     # --- epilogue ---
@@ -784,6 +822,12 @@ def differential_backward_dK1_dK2_dV(
     dV_ptr,
     dK1_ptr,
     dK2_ptr,
+    K1_tiles,
+    K2_tiles,
+    V_tiles,
+    Q1_tiles,
+    Q2_tiles,
+    dO_tiles,
     stride_K1_b: tl.int64,
     stride_K1_h: tl.int64,
     stride_K1_j,
@@ -845,6 +889,12 @@ def differential_backward_dK1_dK2_dV(
     dV_ptr  dV[b, h, j, f], output
     dK1_ptr  dK1[b, h, j, e], output
     dK2_ptr  dK2[b, h, j, e], output
+    K1_tiles  tiles of K1 for the copy engine, or None
+    K2_tiles  tiles of K2 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q1_tiles  tiles of Q1 for the copy engine, or None
+    Q2_tiles  tiles of Q2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -881,14 +931,14 @@ def differential_backward_dK1_dK2_dV(
     in_f = within(f, F, F_PAD)
     Q1_base = Q1_ptr + tl.cast(b, tl.int64) * stride_Q1_b + tl.cast(h, tl.int64) * stride_Q1_h
     Q1_offs = offs_i[:, None] * stride_Q1_i + e[None, :] * stride_Q1_e
-    L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * stride_L_S1_b
-    L_S1_base += tl.cast(h, tl.int64) * stride_L_S1_h
     Q2_base = Q2_ptr + tl.cast(b, tl.int64) * stride_Q2_b + tl.cast(h, tl.int64) * stride_Q2_h
     Q2_offs = offs_i[:, None] * stride_Q2_i + e[None, :] * stride_Q2_e
-    L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * stride_L_S2_b
-    L_S2_base += tl.cast(h, tl.int64) * stride_L_S2_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * stride_L_S1_b
+    L_S1_base += tl.cast(h, tl.int64) * stride_L_S1_h
+    L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * stride_L_S2_b
+    L_S2_base += tl.cast(h, tl.int64) * stride_L_S2_h
     D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
@@ -903,14 +953,14 @@ def differential_backward_dK1_dK2_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-    K1 = tl.load(K1_base + K1_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    K1 = load_tile(K1_base + K1_offs, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
     S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-    K2 = tl.load(K2_base + K2_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    K2 = load_tile(K2_base + K2_offs, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
     # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
     lam = tl.load(lam_base)
     dK1_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK1_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK2_5 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     low = tl.maximum(0, j0 - start)
@@ -928,33 +978,33 @@ def differential_backward_dK1_dK2_dV(
         i = i0 + offs_i
         # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
         Q1_ptrs = Q1_base + tl.cast(i0, tl.int64) * stride_Q1_i + Q1_offs
-        Q1 = tl.load(Q1_ptrs, mask=in_e[None, :], other=0.0)
+        Q1 = load_tile(Q1_ptrs, in_e[None, :], Q1_tiles, [b, h, i0, 0])
         S1 = dot(K1, tl.trans(Q1.to(K1_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+        Q2_ptrs = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
+        Q2 = load_tile(Q2_ptrs, in_e[None, :], Q2_tiles, [b, h, i0, 0])
+        S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         L_S1_ptrs = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
         L_S1 = tl.load(L_S1_ptrs)
         P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
         P_S1_p = P_S1_safe * 1.4426950408889634
         P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
-        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-        Q2_ptrs = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
-        Q2 = tl.load(Q2_ptrs, mask=in_e[None, :], other=0.0)
-        S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
         L_S2_ptrs = L_S2_base + tl.cast(i0, tl.int64) * stride_L_S2_i + offs_i * stride_L_S2_i
         L_S2 = tl.load(L_S2_ptrs)
         P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
         P_S2_p = P_S2_safe * 1.4426950408889634
         P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[None, :])
         dV_1 = P_S1 - P_S2 * lam.to(ACC)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i)
         dS1 = (dP_S2 - D_2.to(ACC)[None, :]) * P_S1
-        dK1_3 = dot(dS1.to(Q1_ptr.dtype.element_ty), Q1, dK1_3, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[None, :]) * P_S2)
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK1_3 = dot(dS1.to(Q1_ptr.dtype.element_ty), Q1, dK1_3, ACC)
         dK2_5 = dot(dS2.to(Q2_ptr.dtype.element_ty), Q2, dK2_5, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -967,41 +1017,39 @@ def differential_backward_dK1_dK2_dV(
         # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
         Q1_ptrs_2 = Q1_base + tl.cast(i0, tl.int64) * stride_Q1_i + Q1_offs
         in_i = i < len_i
-        Q1 = tl.load(Q1_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        Q1 = load_tile(Q1_ptrs_2, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
         S1 = dot(K1, tl.trans(Q1.to(K1_ptr.dtype.element_ty)), None, ACC)
-        S1_1 = S1 * S1_p
+        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+        Q2_ptrs_2 = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
+        Q2 = load_tile(Q2_ptrs_2, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
+        S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         L_S1_ptrs_2 = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
         L_S1 = tl.load(L_S1_ptrs_2, mask=in_i, other=0.0)
         P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
         P_S1_p = P_S1_safe * 1.4426950408889634
-        P_S1 = tl.exp2(S1_1 * 1.4426950408889634 - P_S1_p[None, :])
-        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-        Q2_ptrs_2 = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
-        Q2 = tl.load(Q2_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
-        S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
-        S2_1 = S2 * S1_p
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
         L_S2_ptrs_2 = L_S2_base + tl.cast(i0, tl.int64) * stride_L_S2_i + offs_i * stride_L_S2_i
         L_S2 = tl.load(L_S2_ptrs_2, mask=in_i, other=0.0)
         P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
         P_S2_p = P_S2_safe * 1.4426950408889634
-        P_S2 = tl.exp2(S2_1 * 1.4426950408889634 - P_S2_p[None, :])
+        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[None, :])
         dV_1 = P_S1 - P_S2 * lam.to(ACC)
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS1 = (dP_S2 - D_2.to(ACC)[None, :]) * P_S1
         dS1_m = tl.where(mask, dS1, 0.0)
-        dK1_3 = dot(dS1_m.to(Q1_ptr.dtype.element_ty), Q1, dK1_3, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[None, :]) * P_S2)
         dS2_m = tl.where(mask, dS2, 0.0)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK1_3 = dot(dS1_m.to(Q1_ptr.dtype.element_ty), Q1, dK1_3, ACC)
         dK2_5 = dot(dS2_m.to(Q2_ptr.dtype.element_ty), Q2, dK2_5, ACC)
 
     # --- epilogue ---
@@ -1061,6 +1109,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i",), ("i",), ("i", "f"), ("i", "f")),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q2", "Q1", "K2", "K1", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1075,6 +1124,11 @@ KERNELS: dict[str, Any] = {
             ("L_S2_ptr", "pointer_acc", ""),
             ("L_S1_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q1"),
+            ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
+            ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
+            ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
+            ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q2_b", "stride_wide", ""),
             ("stride_Q2_h", "stride_wide", ""),
             ("stride_Q2_i", "stride", ""),
@@ -1122,7 +1176,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("i", "e"), ("i", "f"), ("i", "e")),
             "streamed": (("j", "e"), ("j", "f"), ("j", "e")),
             "carried": (("i",), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q1", "dO", "Q2", "K1", "V", "K2"),
             "loops": 0,
             "few_rows": False,
@@ -1140,6 +1195,12 @@ KERNELS: dict[str, Any] = {
             ("D_2_ptr", "pointer_acc", ""),
             ("dlam_6_rows_ptr", "pointer_acc", ""),
             ("D_ptr", "pointer_acc", ""),
+            ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
+            ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
             ("stride_Q1_b", "stride_wide", ""),
             ("stride_Q1_h", "stride_wide", ""),
             ("stride_Q1_i", "stride", ""),
@@ -1197,7 +1258,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("i", "f"), ("i", "e"), ("i", "e")),
             "streamed": (("j", "f"), ("j", "e"), ("j", "e")),
             "carried": (("i", "e"), ("i", "e")),
-            "pairs": (("i", "j"), ("i", "j")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("dO", "Q1", "Q2", "V", "K1", "K2"),
             "loops": 0,
             "few_rows": False,
@@ -1216,6 +1278,12 @@ KERNELS: dict[str, Any] = {
             ("L_S2_ptr", "pointer_like", "L_S2"),
             ("dQ1_ptr", "pointer_like", "Q1"),
             ("dQ2_ptr", "pointer_like", "Q2"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
+            ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
+            ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1273,7 +1341,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K1", "K2", "V", "Q1", "Q2", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1293,6 +1362,12 @@ KERNELS: dict[str, Any] = {
             ("dV_ptr", "pointer_like", "V"),
             ("dK1_ptr", "pointer_like", "K1"),
             ("dK2_ptr", "pointer_like", "K2"),
+            ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
+            ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
+            ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K1_b", "stride_wide", ""),
             ("stride_K1_h", "stride_wide", ""),
             ("stride_K1_j", "stride", ""),
@@ -1348,6 +1423,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (),
+            "pairs_by_address": (),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -1408,6 +1484,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1416,26 +1496,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1470,11 +1555,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1486,6 +1582,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def sum_into(shape, source, axes, dtype, scale):
@@ -1534,27 +1676,17 @@ def forward(inputs, extents, params, config=None):
         L_S2,
         L_S1,
         O,
-        launch_stride(Q2, 0),
-        launch_stride(Q2, 1),
-        launch_stride(Q2, 2),
-        launch_stride(Q2, 3),
-        launch_stride(K2, 0),
-        launch_stride(K2, 1),
-        launch_stride(K2, 2),
-        launch_stride(K2, 3),
-        launch_stride(Q1, 0),
-        launch_stride(Q1, 1),
-        launch_stride(Q1, 2),
-        launch_stride(Q1, 3),
-        launch_stride(K1, 0),
-        launch_stride(K1, 1),
-        launch_stride(K1, 2),
-        launch_stride(K1, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        lam.stride(0),
+        tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q2),
+        *launch_strides(K2),
+        *launch_strides(Q1),
+        *launch_strides(K1),
+        *launch_strides(V),
+        *launch_strides(lam),
         len_b,
         len_h,
         len_i,
@@ -1621,37 +1753,21 @@ def backward(inputs, extents, params, config=None):
         D_2,
         dlam_6_rows,
         D,
-        launch_stride(Q1, 0),
-        launch_stride(Q1, 1),
-        launch_stride(Q1, 2),
-        launch_stride(Q1, 3),
-        launch_stride(K1, 0),
-        launch_stride(K1, 1),
-        launch_stride(K1, 2),
-        launch_stride(K1, 3),
-        L_S1.stride(0),
-        L_S1.stride(1),
-        launch_stride(L_S1, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q2, 0),
-        launch_stride(Q2, 1),
-        launch_stride(Q2, 2),
-        launch_stride(Q2, 3),
-        launch_stride(K2, 0),
-        launch_stride(K2, 1),
-        launch_stride(K2, 2),
-        launch_stride(K2, 3),
-        L_S2.stride(0),
-        L_S2.stride(1),
-        launch_stride(L_S2, 2),
-        lam.stride(0),
+        tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q1),
+        *launch_strides(K1),
+        *launch_strides(L_S1),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q2),
+        *launch_strides(K2),
+        *launch_strides(L_S2),
+        *launch_strides(lam),
         len_b,
         len_h,
         len_i,
@@ -1688,37 +1804,21 @@ def backward(inputs, extents, params, config=None):
         L_S2,
         dQ1,
         dQ2,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q1, 0),
-        launch_stride(Q1, 1),
-        launch_stride(Q1, 2),
-        launch_stride(Q1, 3),
-        launch_stride(K1, 0),
-        launch_stride(K1, 1),
-        launch_stride(K1, 2),
-        launch_stride(K1, 3),
-        L_S1.stride(0),
-        L_S1.stride(1),
-        launch_stride(L_S1, 2),
-        lam.stride(0),
-        launch_stride(Q2, 0),
-        launch_stride(Q2, 1),
-        launch_stride(Q2, 2),
-        launch_stride(Q2, 3),
-        launch_stride(K2, 0),
-        launch_stride(K2, 1),
-        launch_stride(K2, 2),
-        launch_stride(K2, 3),
-        L_S2.stride(0),
-        L_S2.stride(1),
-        launch_stride(L_S2, 2),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q1),
+        *launch_strides(K1),
+        *launch_strides(L_S1),
+        *launch_strides(lam),
+        *launch_strides(Q2),
+        *launch_strides(K2),
+        *launch_strides(L_S2),
         len_b,
         len_h,
         len_i,
@@ -1752,37 +1852,21 @@ def backward(inputs, extents, params, config=None):
         dV,
         dK1,
         dK2,
-        launch_stride(K1, 0),
-        launch_stride(K1, 1),
-        launch_stride(K1, 2),
-        launch_stride(K1, 3),
-        launch_stride(Q1, 0),
-        launch_stride(Q1, 1),
-        launch_stride(Q1, 2),
-        launch_stride(Q1, 3),
-        L_S1.stride(0),
-        L_S1.stride(1),
-        launch_stride(L_S1, 2),
-        launch_stride(K2, 0),
-        launch_stride(K2, 1),
-        launch_stride(K2, 2),
-        launch_stride(K2, 3),
-        launch_stride(Q2, 0),
-        launch_stride(Q2, 1),
-        launch_stride(Q2, 2),
-        launch_stride(Q2, 3),
-        L_S2.stride(0),
-        L_S2.stride(1),
-        launch_stride(L_S2, 2),
-        lam.stride(0),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K1),
+        *launch_strides(Q1),
+        *launch_strides(L_S1),
+        *launch_strides(K2),
+        *launch_strides(Q2),
+        *launch_strides(L_S2),
+        *launch_strides(lam),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -59,6 +60,15 @@ def floor_div(a, b):
 
 
 @triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's.
@@ -97,6 +107,8 @@ def entmax_M(
     Q_ptr,
     K_ptr,
     M_ptr,
+    Q_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -122,6 +134,8 @@ def entmax_M(
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     M_ptr  M[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -154,7 +168,7 @@ def entmax_M(
     # --- prologue ---
     M = tl.full([BLOCK_I], float("-inf"), ACC)
     # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / (2.0 * tl.sqrt(tl.cast(E, tl.int32).to(ACC)))
     mask_p = i + start
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -170,10 +184,10 @@ def entmax_M(
         j = j0 + offs_j
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        M_tile = tl.max(S_1, 1)
+        M_tile_raw = tl.max(S, 1)
+        M_tile = M_tile_raw * S_p
         M_new = tl.maximum(M, M_tile)
         M = M_new
     # Tiles that the mask or the end cuts.
@@ -183,13 +197,13 @@ def entmax_M(
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S_1_m = tl.where(mask, S_1, float("-inf"))
-        M_tile = tl.max(S_1_m, 1)
+        S_1_m = tl.where(mask, S, float("-inf"))
+        M_tile_raw = tl.max(S_1_m, 1)
+        M_tile = M_tile_raw * S_p
         M_new = tl.maximum(M, M_tile)
         M = M_new
 
@@ -212,6 +226,8 @@ def entmax_t(
     Q_ptr,
     K_ptr,
     t_ptr,
+    Q_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -238,6 +254,8 @@ def entmax_t(
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     t_ptr  t[b, h, i], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -282,7 +300,7 @@ def entmax_t(
     t_sign = tl.full([BLOCK_I], 0.0, ACC)
     t_left = tl.full([BLOCK_I], 0.0, ACC)
     # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / (2.0 * tl.sqrt(tl.cast(E, tl.int32).to(ACC)))
     mask_p = i + start
     t_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
@@ -306,7 +324,7 @@ def entmax_t(
             j = j0 + offs_j
             # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
             K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-            k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+            k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
             S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
             S_1 = S * S_p
             t_left_s = square(tl.maximum(S_1 - t_x[:, None], 0.0))
@@ -325,7 +343,7 @@ def entmax_t(
             # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
             K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
             in_j = j < len_j
-            k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+            k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
             S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
             S_1 = S * S_p
             t_left_s = square(tl.maximum(S_1 - t_x[:, None], 0.0))
@@ -402,6 +420,9 @@ def entmax_O(
     t_ptr,
     V_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -435,6 +456,9 @@ def entmax_O(
     t_ptr  t[b, h, i], residual
     V_ptr  V[b, h, j, f], input
     O_ptr  O[b, h, i, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -475,7 +499,7 @@ def entmax_O(
     # --- prologue ---
     O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / (2.0 * tl.sqrt(tl.cast(E, tl.int32).to(ACC)))
     # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
     t = tl.load(t_base + offs_i, mask=in_i, other=0.0)
@@ -494,13 +518,13 @@ def entmax_O(
         j = j0 + offs_j
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         O_1 = square(tl.maximum(S_1 - O_safe[:, None], 0.0))
         # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(O_1.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -509,7 +533,7 @@ def entmax_O(
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         O_1 = square(tl.maximum(S_1 - O_safe[:, None], 0.0))
@@ -518,7 +542,7 @@ def entmax_O(
         O_1_m = tl.where(mask, O_1, 0.0)
         # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(O_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
 
     # --- epilogue ---
@@ -544,6 +568,10 @@ def entmax_backward_dt_2_slope(
     V_ptr,
     dt_2_ptr,
     slope_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -586,6 +614,10 @@ def entmax_backward_dt_2_slope(
     V_ptr  V[b, h, j, f], input
     dt_2_ptr  dt_2[b, h, i], temp
     slope_ptr  slope[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -630,12 +662,12 @@ def entmax_backward_dt_2_slope(
     # --- prologue ---
     dt_2 = tl.full([BLOCK_I], 0.0, ACC)
     # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / (2.0 * tl.sqrt(tl.cast(E, tl.int32).to(ACC)))
     # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
     t = tl.load(t_base + offs_i * stride_t_i, mask=in_i, other=0.0)
     dt_2_safe = tl.where(t.to(ACC) == float("-inf"), 0.0, t.to(ACC))
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     mask_p = i + start
     slope_1 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -651,13 +683,13 @@ def entmax_backward_dt_2_slope(
         j = j0 + offs_j
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
         dt_2_s = tl.maximum(S_1 - dt_2_safe[:, None], 0.0) * dt
         dt_2_tile = tl.sum(dt_2_s, 1)
         dt_2 = dt_2 + dt_2_tile
@@ -671,13 +703,13 @@ def entmax_backward_dt_2_slope(
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
         dt_2_s = tl.maximum(S_1 - dt_2_safe[:, None], 0.0) * dt
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
@@ -715,6 +747,10 @@ def entmax_backward_dQ(
     K_ptr,
     t_ptr,
     dQ_ptr,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -758,6 +794,10 @@ def entmax_backward_dQ(
     K_ptr  K[b, h, j, e], input
     t_ptr  t[b, h, i], input
     dQ_ptr  dQ[b, h, i, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -804,13 +844,13 @@ def entmax_backward_dQ(
 
     # --- prologue ---
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     slope = tl.load(slope_base + offs_i, mask=in_i, other=0.0)
     dt_2 = tl.load(dt_2_base + offs_i, mask=in_i, other=0.0)
     dS_p = safe_div(4.0 * dt_2.to(ACC), slope.to(ACC))
     dS_p_1 = tl.where(slope.to(ACC) != 0.0, dS_p, 0.0)
     # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / (2.0 * tl.sqrt(tl.cast(E, tl.int32).to(ACC)))
     # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
     t = tl.load(t_base + offs_i * stride_t_i, mask=in_i, other=0.0)
@@ -830,11 +870,11 @@ def entmax_backward_dQ(
         j = j0 + offs_j
         # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         dS = (2.0 * dt + dS_p_1[:, None]) * tl.maximum(S_1 - dS_safe[:, None], 0.0)
@@ -846,11 +886,11 @@ def entmax_backward_dQ(
         # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         dS = (2.0 * dt + dS_p_1[:, None]) * tl.maximum(S_1 - dS_safe[:, None], 0.0)
@@ -885,6 +925,10 @@ def entmax_backward_dK_dV(
     dt_2_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -929,6 +973,10 @@ def entmax_backward_dK_dV(
     dt_2_ptr  dt_2[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -961,9 +1009,9 @@ def entmax_backward_dK_dV(
     in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    t_base = t_ptr + tl.cast(b, tl.int64) * stride_t_b + tl.cast(h, tl.int64) * stride_t_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    t_base = t_ptr + tl.cast(b, tl.int64) * stride_t_b + tl.cast(h, tl.int64) * stride_t_h
     slope_base = slope_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dt_2_base = dt_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
@@ -976,11 +1024,11 @@ def entmax_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / (2.0 * tl.sqrt(tl.cast(E, tl.int32).to(ACC)))
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = 2.0 * tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -997,23 +1045,23 @@ def entmax_backward_dK_dV(
         i = i0 + offs_i
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dt = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
         t_ptrs = t_base + tl.cast(i0, tl.int64) * stride_t_i + offs_i * stride_t_i
         t_3 = tl.load(t_ptrs)
         dV_safe = tl.where(t_3.to(ACC) == float("-inf"), 0.0, t_3.to(ACC))
         dV_1 = square(tl.maximum(S_1 - dV_safe[None, :], 0.0))
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dt = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         slope = tl.load(slope_base + tl.cast(i0, tl.int64) + offs_i)
         dt_2 = tl.load(dt_2_base + tl.cast(i0, tl.int64) + offs_i)
         dS_p = safe_div(4.0 * dt_2.to(ACC), slope.to(ACC))
         dS_p_1 = tl.where(slope.to(ACC) != 0.0, dS_p, 0.0)
         dS = (2.0 * dt + dS_p_1[None, :]) * tl.maximum(S_1 - dV_safe[None, :], 0.0)
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -1026,8 +1074,11 @@ def entmax_backward_dK_dV(
         # entmax.attn:4  S[i,j] = Q[i,e] * K[j,e] / (2 * sqrt(|e|))   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dt = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax.attn:7  O[i,f] = relu(S[i,j] - t[i])**2 * V[j,f]
         t_ptrs_2 = t_base + tl.cast(i0, tl.int64) * stride_t_i + offs_i * stride_t_i
@@ -1038,16 +1089,13 @@ def entmax_backward_dK_dV(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dt = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         slope = tl.load(slope_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dt_2 = tl.load(dt_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_p = safe_div(4.0 * dt_2.to(ACC), slope.to(ACC))
         dS_p_1 = tl.where(slope.to(ACC) != 0.0, dS_p, 0.0)
         dS = (2.0 * dt + dS_p_1[None, :]) * tl.maximum(S_1 - dV_safe[None, :], 0.0)
         dS_m = tl.where(mask, dS, 0.0)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 
     # --- epilogue ---
@@ -1070,6 +1118,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"),),
             "carried": (("i",),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1078,6 +1127,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("M_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1110,6 +1161,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"),),
             "carried": (("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1119,6 +1171,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("t_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1152,6 +1206,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "f"),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1162,6 +1217,9 @@ KERNELS: dict[str, Any] = {
             ("t_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1201,6 +1259,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1213,6 +1272,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dt_2_ptr", "pointer_acc", ""),
             ("slope_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1259,6 +1322,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"),),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1272,6 +1336,10 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("t_ptr", "pointer_like", "t"),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1317,7 +1385,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1332,6 +1401,10 @@ KERNELS: dict[str, Any] = {
             ("dt_2_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1414,6 +1487,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1422,26 +1499,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1476,11 +1558,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1492,6 +1585,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1520,14 +1659,10 @@ def forward(inputs, extents, params, config=None):
         Q,
         K,
         M,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -1549,14 +1684,10 @@ def forward(inputs, extents, params, config=None):
         Q,
         K,
         t,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -1579,18 +1710,12 @@ def forward(inputs, extents, params, config=None):
         t,
         V,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1643,25 +1768,15 @@ def backward(inputs, extents, params, config=None):
         V,
         dt_2,
         slope,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        t.stride(0),
-        t.stride(1),
-        launch_stride(t, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(t),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1689,25 +1804,15 @@ def backward(inputs, extents, params, config=None):
         K,
         t,
         dQ,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        t.stride(0),
-        t.stride(1),
-        launch_stride(t, 2),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(t),
         len_b,
         len_h,
         len_i,
@@ -1736,25 +1841,15 @@ def backward(inputs, extents, params, config=None):
         dt_2,
         dV,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        t.stride(0),
-        t.stride(1),
-        launch_stride(t, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(t),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

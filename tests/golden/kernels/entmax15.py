@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -59,6 +60,15 @@ def floor_div(a, b):
 
 
 @triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's.
@@ -97,6 +107,8 @@ def entmax15_attention_M_H_S(
     Q_ptr,
     K_ptr,
     M_H_S_ptr,
+    Q_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -122,6 +134,8 @@ def entmax15_attention_M_H_S(
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     M_H_S_ptr  M_H_S[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -154,7 +168,7 @@ def entmax15_attention_M_H_S(
     # --- prologue ---
     M_H_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -170,7 +184,7 @@ def entmax15_attention_M_H_S(
         j = j0 + offs_j
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
@@ -185,7 +199,7 @@ def entmax15_attention_M_H_S(
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
@@ -215,6 +229,8 @@ def entmax15_attention_T_H_S(
     Q_ptr,
     K_ptr,
     T_H_S_ptr,
+    Q_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -241,6 +257,8 @@ def entmax15_attention_T_H_S(
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     T_H_S_ptr  T_H_S[b, h, i], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -286,7 +304,7 @@ def entmax15_attention_T_H_S(
     T_H_S_sign = tl.full([BLOCK_I], 0.0, ACC)
     T_H_S_left = tl.full([BLOCK_I], 0.0, ACC)
     # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     T_H_S_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
@@ -310,7 +328,7 @@ def entmax15_attention_T_H_S(
             j = j0 + offs_j
             # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
             K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-            k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+            k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
             S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
             S_1 = S * S_p
             # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
@@ -331,7 +349,7 @@ def entmax15_attention_T_H_S(
             # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
             K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
             in_j = j < len_j
-            k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+            k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
             S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
             S_1 = S * S_p
             # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
@@ -417,6 +435,9 @@ def entmax15_attention_O(
     T_H_S_ptr,
     V_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -450,6 +471,9 @@ def entmax15_attention_O(
     T_H_S_ptr  T_H_S[b, h, i], residual
     V_ptr  V[b, h, j, f], input
     O_ptr  O[b, h, i, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -490,7 +514,7 @@ def entmax15_attention_O(
     # --- prologue ---
     O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     T_H_S = tl.load(T_H_S_base + offs_i, mask=in_i, other=0.0)
     O_safe = tl.where(T_H_S.to(ACC) == float("-inf"), 0.0, T_H_S.to(ACC))
@@ -508,14 +532,14 @@ def entmax15_attention_O(
         j = j0 + offs_j
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
         H_S = S_1 / 2.0
         O_1 = square(tl.maximum(H_S - O_safe[:, None], 0.0))
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(O_1.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -524,7 +548,7 @@ def entmax15_attention_O(
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
@@ -534,7 +558,7 @@ def entmax15_attention_O(
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         O_1_m = tl.where(mask, O_1, 0.0)
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(O_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
 
     # --- epilogue ---
@@ -560,6 +584,10 @@ def entmax15_attention_backward_dT_H_S_2_slope(
     V_ptr,
     dT_H_S_2_ptr,
     slope_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -602,6 +630,10 @@ def entmax15_attention_backward_dT_H_S_2_slope(
     V_ptr  V[b, h, j, f], input
     dT_H_S_2_ptr  dT_H_S_2[b, h, i], temp
     slope_ptr  slope[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -646,11 +678,11 @@ def entmax15_attention_backward_dT_H_S_2_slope(
     # --- prologue ---
     dT_H_S_2 = tl.full([BLOCK_I], 0.0, ACC)
     # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     T_H_S = tl.load(T_H_S_base + offs_i * stride_T_H_S_i, mask=in_i, other=0.0)
     dT_H_S_2_safe = tl.where(T_H_S.to(ACC) == float("-inf"), 0.0, T_H_S.to(ACC))
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     mask_p = i + start
     slope_1 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -666,14 +698,14 @@ def entmax15_attention_backward_dT_H_S_2_slope(
         j = j0 + offs_j
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
-        H_S = S_1 / 2.0
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dT_H_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
+        H_S = S_1 / 2.0
         dT_H_S_2_s = tl.maximum(H_S - dT_H_S_2_safe[:, None], 0.0) * dT_H_S
         dT_H_S_2_tile = tl.sum(dT_H_S_2_s, 1)
         dT_H_S_2 = dT_H_S_2 + dT_H_S_2_tile
@@ -687,14 +719,14 @@ def entmax15_attention_backward_dT_H_S_2_slope(
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
-        H_S = S_1 / 2.0
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dT_H_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
+        H_S = S_1 / 2.0
         dT_H_S_2_s = tl.maximum(H_S - dT_H_S_2_safe[:, None], 0.0) * dT_H_S
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
@@ -732,6 +764,10 @@ def entmax15_attention_backward_dQ(
     K_ptr,
     T_H_S_ptr,
     dQ_ptr,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -775,6 +811,10 @@ def entmax15_attention_backward_dQ(
     K_ptr  K[b, h, j, e], input
     T_H_S_ptr  T_H_S[b, h, i], input
     dQ_ptr  dQ[b, h, i, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -821,13 +861,13 @@ def entmax15_attention_backward_dQ(
 
     # --- prologue ---
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     slope = tl.load(slope_base + offs_i, mask=in_i, other=0.0)
     dT_H_S_2 = tl.load(dT_H_S_2_base + offs_i, mask=in_i, other=0.0)
     dQ_2_p = safe_div(4.0 * dT_H_S_2.to(ACC), slope.to(ACC))
     dQ_2_p_1 = tl.where(slope.to(ACC) != 0.0, dQ_2_p, 0.0)
     # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     T_H_S = tl.load(T_H_S_base + offs_i * stride_T_H_S_i, mask=in_i, other=0.0)
     dQ_2_safe = tl.where(T_H_S.to(ACC) == float("-inf"), 0.0, T_H_S.to(ACC))
@@ -846,11 +886,11 @@ def entmax15_attention_backward_dQ(
         j = j0 + offs_j
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dT_H_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
@@ -865,11 +905,11 @@ def entmax15_attention_backward_dQ(
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dT_H_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
@@ -907,6 +947,10 @@ def entmax15_attention_backward_dK_dV(
     dT_H_S_2_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -951,6 +995,10 @@ def entmax15_attention_backward_dK_dV(
     dT_H_S_2_ptr  dT_H_S_2[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -983,10 +1031,10 @@ def entmax15_attention_backward_dK_dV(
     in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    T_H_S_base = T_H_S_ptr + tl.cast(b, tl.int64) * stride_T_H_S_b
-    T_H_S_base += tl.cast(h, tl.int64) * stride_T_H_S_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    T_H_S_base = T_H_S_ptr + tl.cast(b, tl.int64) * stride_T_H_S_b
+    T_H_S_base += tl.cast(h, tl.int64) * stride_T_H_S_h
     slope_base = slope_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dT_H_S_2_base = dT_H_S_2_ptr + tl.cast(b, tl.int64) * len_h * len_i
     dT_H_S_2_base += tl.cast(h, tl.int64) * len_i
@@ -1000,11 +1048,11 @@ def entmax15_attention_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -1021,8 +1069,11 @@ def entmax15_attention_backward_dK_dV(
         i = i0 + offs_i
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dT_H_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
         H_S = S_1 / 2.0
@@ -1030,15 +1081,12 @@ def entmax15_attention_backward_dK_dV(
         T_H_S = tl.load(T_H_S_ptrs)
         dV_safe = tl.where(T_H_S.to(ACC) == float("-inf"), 0.0, T_H_S.to(ACC))
         dV_1 = square(tl.maximum(H_S - dV_safe[None, :], 0.0))
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dT_H_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         slope = tl.load(slope_base + tl.cast(i0, tl.int64) + offs_i)
         dT_H_S_2 = tl.load(dT_H_S_2_base + tl.cast(i0, tl.int64) + offs_i)
         dK_3_p = safe_div(4.0 * dT_H_S_2.to(ACC), slope.to(ACC))
         dK_3_p_1 = tl.where(slope.to(ACC) != 0.0, dK_3_p, 0.0)
         dK_3_1 = (2.0 * dT_H_S + dK_3_p_1[None, :]) * tl.maximum(H_S - dV_safe[None, :], 0.0)
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dK_3_1.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -1051,8 +1099,11 @@ def entmax15_attention_backward_dK_dV(
         # entmax15.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dT_H_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
         H_S = S_1 / 2.0
@@ -1064,16 +1115,13 @@ def entmax15_attention_backward_dK_dV(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dT_H_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         slope = tl.load(slope_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dT_H_S_2 = tl.load(dT_H_S_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dK_3_p = safe_div(4.0 * dT_H_S_2.to(ACC), slope.to(ACC))
         dK_3_p_1 = tl.where(slope.to(ACC) != 0.0, dK_3_p, 0.0)
         dK_3_1 = (2.0 * dT_H_S + dK_3_p_1[None, :]) * tl.maximum(H_S - dV_safe[None, :], 0.0)
         dK_3_1_m = tl.where(mask, dK_3_1, 0.0)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dK_3_1_m.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 
     # --- epilogue ---
@@ -1096,6 +1144,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"),),
             "carried": (("i",),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1104,6 +1153,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("M_H_S_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1136,6 +1187,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"),),
             "carried": (("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1145,6 +1197,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("T_H_S_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1178,6 +1232,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "f"),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1188,6 +1243,9 @@ KERNELS: dict[str, Any] = {
             ("T_H_S_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1227,6 +1285,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1239,6 +1298,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dT_H_S_2_ptr", "pointer_acc", ""),
             ("slope_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1285,6 +1348,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"),),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1298,6 +1362,10 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("T_H_S_ptr", "pointer_like", "T_H_S"),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1343,7 +1411,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1358,6 +1427,10 @@ KERNELS: dict[str, Any] = {
             ("dT_H_S_2_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1440,6 +1513,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1448,26 +1525,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1502,11 +1584,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1518,6 +1611,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1546,14 +1685,10 @@ def forward(inputs, extents, params, config=None):
         Q,
         K,
         M_H_S,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -1575,14 +1710,10 @@ def forward(inputs, extents, params, config=None):
         Q,
         K,
         T_H_S,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -1605,18 +1736,12 @@ def forward(inputs, extents, params, config=None):
         T_H_S,
         V,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1669,25 +1794,15 @@ def backward(inputs, extents, params, config=None):
         V,
         dT_H_S_2,
         slope,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        T_H_S.stride(0),
-        T_H_S.stride(1),
-        launch_stride(T_H_S, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(T_H_S),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1715,25 +1830,15 @@ def backward(inputs, extents, params, config=None):
         K,
         T_H_S,
         dQ,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        T_H_S.stride(0),
-        T_H_S.stride(1),
-        launch_stride(T_H_S, 2),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(T_H_S),
         len_b,
         len_h,
         len_i,
@@ -1762,25 +1867,15 @@ def backward(inputs, extents, params, config=None):
         dT_H_S_2,
         dV,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        T_H_S.stride(0),
-        T_H_S.stride(1),
-        launch_stride(T_H_S, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(T_H_S),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

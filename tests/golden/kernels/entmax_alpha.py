@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -56,6 +57,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -121,6 +131,8 @@ def entmax_alpha_M(
     K_ptr,
     alpha_ptr,
     M_ptr,
+    Q_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -148,6 +160,8 @@ def entmax_alpha_M(
     K_ptr  K[b, h, j, e], input
     alpha_ptr  alpha[h], input
     M_ptr  M[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -181,7 +195,7 @@ def entmax_alpha_M(
     # --- prologue ---
     M = tl.full([BLOCK_I], float("-inf"), ACC)
     # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     alpha = tl.load(alpha_base)
     S_p = alpha.to(ACC) - 1.0
     S_p_1 = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -199,7 +213,7 @@ def entmax_alpha_M(
         j = j0 + offs_j
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
         M_tile = tl.max(S_1, 1)
@@ -212,7 +226,7 @@ def entmax_alpha_M(
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
         mask_p_1 = j < len_j
@@ -243,6 +257,8 @@ def entmax_alpha_t(
     K_ptr,
     alpha_ptr,
     t_ptr,
+    Q_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -271,6 +287,8 @@ def entmax_alpha_t(
     K_ptr  K[b, h, j, e], input
     alpha_ptr  alpha[h], input
     t_ptr  t[b, h, i], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -318,7 +336,7 @@ def entmax_alpha_t(
     t_ratio = tl.full([BLOCK_I], 0.0, ACC)
     t_left = tl.full([BLOCK_I], 0.0, ACC)
     # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     alpha = tl.load(alpha_base)
     S_p = alpha.to(ACC) - 1.0
     S_p_1 = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -346,7 +364,7 @@ def entmax_alpha_t(
             j = j0 + offs_j
             # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
             K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-            k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+            k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
             S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
             S_1 = S * S_p * S_p_1
             t_left_s = power(tl.maximum(S_1 - t_x[:, None], 0.0), t_left_p)
@@ -365,7 +383,7 @@ def entmax_alpha_t(
             # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
             K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
             in_j = j < len_j
-            k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+            k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
             S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
             S_1 = S * S_p * S_p_1
             t_left_s = power(tl.maximum(S_1 - t_x[:, None], 0.0), t_left_p)
@@ -445,6 +463,9 @@ def entmax_alpha_O(
     t_ptr,
     V_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -480,6 +501,9 @@ def entmax_alpha_O(
     t_ptr  t[b, h, i], residual
     V_ptr  V[b, h, j, f], input
     O_ptr  O[b, h, i, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -521,7 +545,7 @@ def entmax_alpha_O(
     # --- prologue ---
     O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     alpha = tl.load(alpha_base)
     S_p = alpha.to(ACC) - 1.0
     S_p_1 = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -543,13 +567,13 @@ def entmax_alpha_O(
         j = j0 + offs_j
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
         O_1 = power(tl.maximum(S_1 - O_safe[:, None], 0.0), O_p)
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(O_1.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -558,7 +582,7 @@ def entmax_alpha_O(
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
         O_1 = power(tl.maximum(S_1 - O_safe[:, None], 0.0), O_p)
@@ -567,7 +591,7 @@ def entmax_alpha_O(
         O_1_m = tl.where(mask, O_1, 0.0)
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(O_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
 
     # --- epilogue ---
@@ -596,6 +620,10 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
     D_ptr,
     slope_ptr,
     dalpha_5_rows_ptr,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -641,6 +669,10 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
     D_ptr  D[b, h, i], temp
     slope_ptr  slope[b, h, i], temp
     dalpha_5_rows_ptr  dalpha.5.rows[b, h, i], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -687,9 +719,9 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
 
     # --- prologue ---
     D = tl.full([BLOCK_I], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     alpha = tl.load(alpha_base)
     S_p = alpha.to(ACC) - 1.0
     S_p_1 = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -719,11 +751,11 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
         j = j0 + offs_j
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
         t_3 = tl.abs(tl.maximum(S_1 - D_safe[:, None], 0.0) - D_safe_1) <= D_p
@@ -754,11 +786,11 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
         t_11 = tl.abs(tl.maximum(S_1 - D_safe[:, None], 0.0) - D_safe_1) <= D_p
@@ -818,6 +850,10 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     dalpha_6_rows_ptr,
     dQ_ptr,
     dalpha_4_rows_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -865,6 +901,10 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     dalpha_6_rows_ptr  dalpha.6.rows[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
     dalpha_4_rows_ptr  dalpha.4.rows[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -919,7 +959,7 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     slope = tl.load(slope_base + offs_i, mask=in_i, other=0.0)
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     alpha = tl.load(alpha_base)
     S_p = alpha.to(ACC) - 1.0
     S_p_1 = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -932,7 +972,7 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     mask_p = i + start
     mask_p_1 = tl.abs(slope.to(ACC) - dalpha_6_rows_safe_1) <= dalpha_6_rows_p
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     dQ_2_p = safe_div(d.to(ACC), S_p * slope.to(ACC))
     dQ_2_p_1 = tl.where(slope.to(ACC) != 0.0, dQ_2_p, 0.0)
     dQ_2_p_2 = 1.0 / (alpha.to(ACC) - 1.0) - 1.0
@@ -949,8 +989,13 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        ddS = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
         t_2 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
         t_3 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dalpha_6_rows_p_1)
@@ -966,10 +1011,6 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
         dalpha_6_rows_s_m = tl.where(mask, dalpha_6_rows_s, 0.0)
         dalpha_6_rows_tile = tl.sum(dalpha_6_rows_s_m, 1)
         dalpha_6_rows = dalpha_6_rows + dalpha_6_rows_tile
-        # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t_9 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
         t_10 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dQ_2_p_2)
         t_11 = tl.where(tl.abs(t_9) <= dalpha_6_rows_p, 0.0, t_10)
@@ -979,8 +1020,6 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
         t_14 = (tl.abs(t_13) <= dalpha_6_rows_p) | (j[None, :] <= mask_p[:, None])
         mask_1 = (j[None, :] <= mask_p[:, None]) & t_14 & mask_p_2[None, :]
         dQ_2_1_m = tl.where(mask_1, dQ_2_1, 0.0)
-        dQ_2 = dot(dQ_2_1_m.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
-        ddS = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         t_15 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
         t_16 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dQ_2_p_2)
         t_17 = tl.where(tl.abs(t_15) <= dalpha_6_rows_p, 0.0, t_16)
@@ -989,6 +1028,7 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
         dalpha_4_rows_s_m = tl.where(mask_1, dalpha_4_rows_s, 0.0)
         dalpha_4_rows_tile = tl.sum(dalpha_4_rows_s_m, 1)
         dalpha_4_rows = dalpha_4_rows + dalpha_4_rows_tile
+        dQ_2 = dot(dQ_2_1_m.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
 
     # --- epilogue ---
     dQ = S_p * (dQ_2 / S_p) / dQ_p
@@ -1020,6 +1060,10 @@ def entmax_alpha_backward_dK_dV(
     D_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -1066,6 +1110,10 @@ def entmax_alpha_backward_dK_dV(
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1099,9 +1147,9 @@ def entmax_alpha_backward_dK_dV(
     in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    t_base = t_ptr + tl.cast(b, tl.int64) * stride_t_b + tl.cast(h, tl.int64) * stride_t_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    t_base = t_ptr + tl.cast(b, tl.int64) * stride_t_b + tl.cast(h, tl.int64) * stride_t_h
     slope_base = slope_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
@@ -1114,14 +1162,14 @@ def entmax_alpha_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     alpha = tl.load(alpha_base)
     S_p = alpha.to(ACC) - 1.0
     S_p_1 = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dV_p = 1.0 / (alpha.to(ACC) - 1.0)
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_3_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
     dK_3_p_2 = (tl.abs(dK_3_safe) + 1.0) * 3.814697265625e-06
     dK_3_p_3 = 1.0 / (alpha.to(ACC) - 1.0) - 1.0
@@ -1137,8 +1185,11 @@ def entmax_alpha_backward_dK_dV(
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = tl.load(Q_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dt = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         t_ptrs = t_base + tl.cast(i0, tl.int64) * stride_t_i + offs_i * stride_t_i
@@ -1149,10 +1200,6 @@ def entmax_alpha_backward_dK_dV(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dt = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         slope = tl.load(slope_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dK_3_p = safe_div(d.to(ACC), S_p * slope.to(ACC))
@@ -1165,6 +1212,7 @@ def entmax_alpha_backward_dK_dV(
         t_6 = (j[:, None] <= mask_p[None, :]) & (t_5 | (j[:, None] <= mask_p[None, :]))
         mask_1 = t_6 & mask_p_1[None, :]
         dK_3_1_m = tl.where(mask_1, dK_3_1, 0.0)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dK_3_1_m.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 
     # --- epilogue ---
@@ -1240,6 +1288,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"),),
             "carried": (("i",),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1249,6 +1298,8 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("alpha_ptr", "pointer_like", "alpha"),
             ("M_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1293,6 +1344,7 @@ KERNELS: dict[str, Any] = {
                 ("i",),
             ),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1303,6 +1355,8 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("alpha_ptr", "pointer_like", "alpha"),
             ("t_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1337,6 +1391,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "f"),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1348,6 +1403,9 @@ KERNELS: dict[str, Any] = {
             ("t_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1388,6 +1446,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1402,6 +1461,10 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("slope_ptr", "pointer_acc", ""),
             ("dalpha_5_rows_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1448,7 +1511,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("i", "e"), ("i", "f")),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i", "e"), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1465,6 +1529,10 @@ KERNELS: dict[str, Any] = {
             ("dalpha_6_rows_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("dalpha_4_rows_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1511,7 +1579,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1527,6 +1596,10 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1571,6 +1644,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (),
+            "pairs_by_address": (),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -1636,6 +1710,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1644,26 +1722,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1698,11 +1781,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1714,6 +1808,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def sum_into(shape, source, axes, dtype, scale):
@@ -1755,15 +1895,11 @@ def forward(inputs, extents, params, config=None):
         K,
         alpha,
         M,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        alpha.stride(0),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(alpha),
         len_b,
         len_h,
         len_i,
@@ -1786,15 +1922,11 @@ def forward(inputs, extents, params, config=None):
         K,
         alpha,
         t,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        alpha.stride(0),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(alpha),
         len_b,
         len_h,
         len_i,
@@ -1818,19 +1950,13 @@ def forward(inputs, extents, params, config=None):
         t,
         V,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        alpha.stride(0),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(alpha),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1890,26 +2016,16 @@ def backward(inputs, extents, params, config=None):
         D,
         slope,
         dalpha_5_rows,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        alpha.stride(0),
-        t.stride(0),
-        t.stride(1),
-        launch_stride(t, 2),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(alpha),
+        *launch_strides(t),
         len_b,
         len_h,
         len_i,
@@ -1944,26 +2060,16 @@ def backward(inputs, extents, params, config=None):
         dalpha_6_rows,
         dQ,
         dalpha_4_rows,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        alpha.stride(0),
-        t.stride(0),
-        t.stride(1),
-        launch_stride(t, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(alpha),
+        *launch_strides(t),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -2001,26 +2107,16 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        alpha.stride(0),
-        t.stride(0),
-        t.stride(1),
-        launch_stride(t, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(alpha),
+        *launch_strides(t),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,
@@ -2043,7 +2139,7 @@ def backward(inputs, extents, params, config=None):
         dalpha_5,
         dalpha_6,
         dalpha,
-        alpha.stride(0),
+        *launch_strides(alpha),
         len_h,
         len_e,
         ACC=ACC,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -85,6 +95,9 @@ def entropy(
     L_S_ptr,
     O_ptr,
     H_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -119,6 +132,9 @@ def entropy(
     L_S_ptr  L_S[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
     H_ptr  H[b, h, i], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -162,7 +178,7 @@ def entropy(
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
@@ -180,7 +196,7 @@ def entropy(
         j = j0 + offs_j
         # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         M_S_tile = tl.max(S_1, 1)
@@ -193,12 +209,12 @@ def entropy(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         H_2_s = P_S * S_1
         H_2_tile = tl.sum(H_2_s, 1)
         H_2 = H_2 * alpha + H_2_tile
         M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
@@ -206,7 +222,7 @@ def entropy(
         # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         mask_p_1 = j < len_j
@@ -223,13 +239,13 @@ def entropy(
         Z_S_tile = tl.sum(P_S_m, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(P_S_m.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         H_2_s = P_S * S_1
         H_2_s_m = tl.where(mask, H_2_s, 0.0)
         H_2_tile = tl.sum(H_2_s_m, 1)
         H_2 = H_2 * alpha + H_2_tile
         M_S = M_S_new
+        O_1 = dot(P_S_m.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
 
     # --- epilogue ---
     L_S = tl.log(Z_S) + M_S
@@ -265,6 +281,10 @@ def entropy_backward_D(
     O_ptr,
     dO_ptr,
     D_ptr,
+    Q_tiles,
+    O_tiles,
+    dO_tiles,
+    K_tiles,
     stride_dH_b: tl.int64,
     stride_dH_h: tl.int64,
     stride_dH_i,
@@ -310,6 +330,10 @@ def entropy_backward_D(
     O_ptr  O[b, h, i, f], input
     dO_ptr  dO[b, h, i, f], input
     D_ptr  D[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -356,14 +380,14 @@ def entropy_backward_D(
     dH = tl.load(dH_base + offs_i * stride_dH_i, mask=in_i, other=0.0)
     D_1 = tl.full([BLOCK_I], 0.0, ACC)
     # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
     mask_p = i + start
-    o = tl.load(O_base + O_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
@@ -380,7 +404,7 @@ def entropy_backward_D(
         j = j0 + offs_j
         # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
@@ -394,7 +418,7 @@ def entropy_backward_D(
         # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
@@ -432,6 +456,10 @@ def entropy_backward_dQ(
     V_ptr,
     L_S_ptr,
     dQ_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -478,6 +506,10 @@ def entropy_backward_dQ(
     V_ptr  V[b, h, j, f], input
     L_S_ptr  L_S[b, h, i], input
     dQ_ptr  dQ[b, h, i, e], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -525,12 +557,12 @@ def entropy_backward_dQ(
     # --- prologue ---
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dH = tl.load(dH_base + offs_i * stride_dH_i, mask=in_i, other=0.0)
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
@@ -549,13 +581,13 @@ def entropy_backward_dQ(
         j = j0 + offs_j
         # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         # entropy.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         t_2 = S_1 * dH.to(ACC)[:, None] - dS_safe[:, None] - dP_S + dH.to(ACC)[:, None]
         dS = -(t_2 * P_S)
@@ -567,13 +599,13 @@ def entropy_backward_dQ(
         # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         # entropy.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
         t_3 = S_1 * dH.to(ACC)[:, None] - dS_safe[:, None] - dP_S + dH.to(ACC)[:, None]
         dS = -(t_3 * P_S)
@@ -610,6 +642,10 @@ def entropy_backward_dK_dV(
     V_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -657,6 +693,10 @@ def entropy_backward_dK_dV(
     V_ptr  V[b, h, j, f], input
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -689,9 +729,9 @@ def entropy_backward_dK_dV(
     in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dH_base = dH_ptr + tl.cast(b, tl.int64) * stride_dH_b + tl.cast(h, tl.int64) * stride_dH_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
@@ -704,11 +744,11 @@ def entropy_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # entropy.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -725,24 +765,24 @@ def entropy_backward_dK_dV(
         i = i0 + offs_i
         # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dH_ptrs = dH_base + tl.cast(i0, tl.int64) * stride_dH_i + offs_i * stride_dH_i
         dH = tl.load(dH_ptrs)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         t_3 = S_1 * dH.to(ACC)[None, :] - dS_safe[None, :] - dP_S + dH.to(ACC)[None, :]
         dS = -(t_3 * P_S)
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -755,8 +795,11 @@ def entropy_backward_dK_dV(
         # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
@@ -767,17 +810,14 @@ def entropy_backward_dK_dV(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         P_S_m = tl.where(mask, P_S, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dH_ptrs_2 = dH_base + tl.cast(i0, tl.int64) * stride_dH_i + offs_i * stride_dH_i
         dH = tl.load(dH_ptrs_2, mask=in_i, other=0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         t_4 = S_1 * dH.to(ACC)[None, :] - dS_safe[None, :] - dP_S + dH.to(ACC)[None, :]
         dS = -(t_4 * P_S)
         dS_m = tl.where(mask, dS, 0.0)
+        dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 
     # --- epilogue ---
@@ -801,6 +841,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f"), ("i",)),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -812,6 +853,9 @@ KERNELS: dict[str, Any] = {
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
             ("H_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -847,10 +891,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"), ("i", "f"), ("i", "f")),
+            "resident": (("i", "e"),),
             "streamed": (("j", "e"),),
             "carried": (("i",),),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "O", "dO", "K"),
             "loops": 0,
             "few_rows": False,
@@ -863,6 +908,10 @@ KERNELS: dict[str, Any] = {
             ("O_ptr", "pointer_like", "O"),
             ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_dH_b", "wide", ""),
             ("stride_dH_h", "wide", ""),
             ("stride_dH_i", "stride_last", ""),
@@ -912,6 +961,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "e"),),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -925,6 +975,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -973,7 +1027,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -988,6 +1043,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1073,6 +1132,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1081,26 +1144,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1135,11 +1203,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1151,6 +1230,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1182,18 +1307,12 @@ def forward(inputs, extents, params, config=None):
         L_S,
         O,
         H,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1248,28 +1367,16 @@ def backward(inputs, extents, params, config=None):
         O,
         dO,
         D,
-        dH.stride(0),
-        dH.stride(1),
-        launch_stride(dH, 2),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
-        launch_stride(O, 0),
-        launch_stride(O, 1),
-        launch_stride(O, 2),
-        launch_stride(O, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(dH),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(L_S),
+        *launch_strides(O),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_i,
@@ -1297,28 +1404,16 @@ def backward(inputs, extents, params, config=None):
         V,
         L_S,
         dQ,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        dH.stride(0),
-        dH.stride(1),
-        launch_stride(dH, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(dH),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_i,
@@ -1347,28 +1442,16 @@ def backward(inputs, extents, params, config=None):
         V,
         dV,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        dH.stride(0),
-        dH.stride(1),
-        launch_stride(dH, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(L_S),
+        *launch_strides(dO),
+        *launch_strides(dH),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

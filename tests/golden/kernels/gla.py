@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -171,6 +181,7 @@ def gla_O(
     C_ptr,
     V_ptr,
     O_ptr,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -204,6 +215,7 @@ def gla_O(
     C_ptr  C[b, h, j, e], residual
     V_ptr  V[b, h, j, f], input
     O_ptr  O[b, h, i, f], output
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -268,7 +280,7 @@ def gla_O(
             A = A + A_t
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(A.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -295,7 +307,7 @@ def gla_O(
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(A_m.to(V_ptr.dtype.element_ty), v, O, ACC)
 
     # --- epilogue ---
@@ -329,6 +341,8 @@ def gla_backward_dC_1_dK_dV(
     dC_1_ptr,
     dV_ptr,
     dK_ptr,
+    V_tiles,
+    dO_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -373,6 +387,8 @@ def gla_backward_dC_1_dK_dV(
     dC_1_ptr  dC.1[b, h, j, e], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -420,7 +436,7 @@ def gla_backward_dC_1_dK_dV(
     # --- prologue ---
     dC_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -436,7 +452,7 @@ def gla_backward_dC_1_dK_dV(
         i0 = tl.multiple_of(i0, BLOCK_I)
         i = i0 + offs_i
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         at = tl.minimum(tl.maximum(i, 0), len_j - 1)
         dC_1_p = dA != 0.0
@@ -478,7 +494,7 @@ def gla_backward_dC_1_dK_dV(
         i = i0 + offs_i
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = i + start
         mask_p_1 = i < len_i
@@ -543,6 +559,7 @@ def gla_backward_dC_2(
     C_ptr,
     K_ptr,
     dC_2_ptr,
+    V_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -580,6 +597,7 @@ def gla_backward_dC_2(
     C_ptr  C[b, h, j, e], input
     K_ptr  K[b, h, j, e], input
     dC_2_ptr  dC.2[b, h, j, e], temp
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_J_S  points of j_s in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -634,7 +652,7 @@ def gla_backward_dC_2(
         j_s = j_s0 + offs_j_s
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j_s0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dC_2_p = dA != 0.0
         for e_pt in range(E):
@@ -658,7 +676,7 @@ def gla_backward_dC_2(
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
         in_j_s = j_s < len_j
-        v = tl.load(V_ptrs_2, mask=in_j_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j_s0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p_1 = j_s < len_j
         mask = (j_s[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
@@ -704,6 +722,8 @@ def gla_backward_dQ(
     C_ptr,
     K_ptr,
     dQ_ptr,
+    dO_tiles,
+    V_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -741,6 +761,8 @@ def gla_backward_dQ(
     C_ptr  C[b, h, j, e], input
     K_ptr  K[b, h, j, e], input
     dQ_ptr  dQ[b, h, i, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -778,7 +800,7 @@ def gla_backward_dQ(
 
     # --- prologue ---
     dQ = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     mask_p = i + start
     at = tl.minimum(tl.maximum(i, 0), len_j - 1)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -794,7 +816,7 @@ def gla_backward_dQ(
         j = j0 + offs_j
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dQ_p = dA != 0.0
         for e_pt in range(E):
@@ -818,7 +840,7 @@ def gla_backward_dQ(
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
@@ -974,6 +996,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"),),
             "carried": (("e",),),
             "pairs": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e"), ("j", "e")),
             "data": ("loga",),
             "loops": 0,
             "few_rows": False,
@@ -1008,6 +1031,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "f"),),
             "carried": (("i", "f"),),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("V",),
             "loops": 0,
             "few_rows": False,
@@ -1018,6 +1042,7 @@ KERNELS: dict[str, Any] = {
             ("C_ptr", "pointer_like", "Q"),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "wide", ""),
             ("stride_Q_h", "wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1057,6 +1082,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("i", "f"),),
             "carried": (("j", "e"), ("j", "f")),
             "pairs": (("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i")),
             "data": ("V", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1070,6 +1096,8 @@ KERNELS: dict[str, Any] = {
             ("dC_1_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1117,6 +1145,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j_s", "f"),),
             "carried": (("j", "e"),),
             "pairs": (("j", "j_s"),),
+            "pairs_by_address": (("j", "j_s"),),
             "data": ("dO", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1127,6 +1156,7 @@ KERNELS: dict[str, Any] = {
             ("C_ptr", "pointer_like", "C"),
             ("K_ptr", "pointer_like", "K"),
             ("dC_2_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J_S f"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1170,6 +1200,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "f"),),
             "carried": (("i", "e"),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("dO", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1180,6 +1211,8 @@ KERNELS: dict[str, Any] = {
             ("C_ptr", "pointer_like", "C"),
             ("K_ptr", "pointer_like", "K"),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1220,6 +1253,22 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
             "carried": (("e",),),
             "pairs": (
+                ("j", "e"),
+                ("j", "j"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+            ),
+            "pairs_by_address": (
                 ("j", "e"),
                 ("j", "j"),
                 ("j", "e"),
@@ -1313,6 +1362,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1321,26 +1374,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1409,11 +1467,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1425,6 +1494,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1451,10 +1566,7 @@ def forward(inputs, extents, params, config=None):
     gla_C[grid](
         loga,
         C,
-        loga.stride(0),
-        loga.stride(1),
-        launch_stride(loga, 2),
-        launch_stride(loga, 3),
+        *launch_strides(loga),
         len_b,
         len_h,
         len_j,
@@ -1474,18 +1586,10 @@ def forward(inputs, extents, params, config=None):
         C,
         V,
         O,
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        Q.stride(3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        K.stride(3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1540,26 +1644,13 @@ def backward(inputs, extents, params, config=None):
         dC_1,
         dV,
         dK,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        C.stride(0),
-        C.stride(1),
-        launch_stride(C, 2),
-        C.stride(3),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        Q.stride(3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        K.stride(3),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(C),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_j,
@@ -1584,22 +1675,11 @@ def backward(inputs, extents, params, config=None):
         C,
         K,
         dC_2,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        C.stride(0),
-        C.stride(1),
-        launch_stride(C, 2),
-        C.stride(3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        K.stride(3),
+        tiles_of(V, 2, cfg["BLOCK_J_S"], padded(len_f, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(C),
+        *launch_strides(K),
         len_b,
         len_h,
         len_j,
@@ -1624,22 +1704,12 @@ def backward(inputs, extents, params, config=None):
         C,
         K,
         dQ,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        C.stride(0),
-        C.stride(1),
-        launch_stride(C, 2),
-        C.stride(3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        K.stride(3),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(C),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -1663,14 +1733,8 @@ def backward(inputs, extents, params, config=None):
         Q,
         dC_2,
         dloga,
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
+        *launch_strides(K),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_j,

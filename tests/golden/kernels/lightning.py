@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -50,6 +51,15 @@ def floor_div(a, b):
 
 
 @triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -77,6 +87,9 @@ def lightning(
     s_ptr,
     V_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -111,6 +124,9 @@ def lightning(
     s_ptr  s[h], input
     V_ptr  V[b, h, j, f], input
     O_ptr  O[b, h, i, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -150,12 +166,12 @@ def lightning(
     # --- prologue ---
     O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     s = tl.load(s_base)
     A_slope = -s.to(ACC)
-    v_p = 0 + start + 1 * i0
-    v_p_1 = i0
-    A_i = A_slope * (i - v_p_1).to(ACC)
+    v_p = i0
+    A_i = A_slope * (i - v_p).to(ACC)
+    v_p_1 = start + i0
     mask_p = i + start
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -170,16 +186,13 @@ def lightning(
         j = j0 + offs_j
         # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_at = v_p + -1 * j0
-        v_p_2 = j0
-        A_p = A_slope * A_at.to(ACC)
-        A_j = A_slope * (-1 * (j - v_p_2)).to(ACC) + A_p
+        A_j = A_slope * (v_p_1 - j).to(ACC)
         A_1 = A * tl.exp(A_i[:, None] + A_j[None, :])
         # lightning.attn:6  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(A_1.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -188,19 +201,16 @@ def lightning(
         # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_at = v_p + -1 * j0
-        v_p_2 = j0
-        A_p = A_slope * A_at.to(ACC)
-        A_j = A_slope * (-1 * (j - v_p_2)).to(ACC) + A_p
+        A_j = A_slope * (v_p_1 - j).to(ACC)
         A_1 = A * tl.exp(A_i[:, None] + A_j[None, :])
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         A_1_m = tl.where(mask, A_1, 0.0)
         # lightning.attn:6  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(A_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
 
     # --- epilogue ---
@@ -225,6 +235,10 @@ def lightning_backward_dQ_ds_1_rows(
     Q_ptr,
     dQ_ptr,
     ds_1_rows_ptr,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_s_h: tl.int64,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
@@ -265,6 +279,10 @@ def lightning_backward_dQ_ds_1_rows(
     Q_ptr  Q[b, h, i, e], input
     dQ_ptr  dQ[b, h, i, e], output
     ds_1_rows_ptr  ds.1.rows[b, h, i], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -311,13 +329,13 @@ def lightning_backward_dQ_ds_1_rows(
     # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
     s = tl.load(s_base)
     dQ_slope = -s.to(ACC)
-    v_p = 0 + start + 1 * i0
-    v_p_1 = i0
-    dQ_i = dQ_slope * (i - v_p_1).to(ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    v_p = i0
+    dQ_i = dQ_slope * (i - v_p).to(ACC)
+    v_p_1 = start + i0
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     mask_p = i + start
     ds_1_rows = tl.full([BLOCK_I], 0.0, ACC)
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -329,51 +347,45 @@ def lightning_backward_dQ_ds_1_rows(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
         j = j0 + offs_j
-        dQ_at = v_p + -1 * j0
-        v_p_2 = j0
-        dQ_p = dQ_slope * dQ_at.to(ACC)
-        dQ_j = dQ_slope * (-1 * (j - v_p_2)).to(ACC) + dQ_p
         # lightning.attn:6  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        dQ_1 = tl.exp(dQ_i[:, None] + dQ_j[None, :]) * dA
         # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
-        dQ = dot(dQ_1.to(K_ptr.dtype.element_ty), k, dQ, ACC)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        dQ_j = dQ_slope * (v_p_1 - j).to(ACC)
+        dQ_1 = tl.exp(dQ_i[:, None] + dQ_j[None, :]) * dA
         t_2 = (mask_p[:, None] - j[None, :]).to(ACC)
         ds_1_rows_s = t_2 * tl.exp(dQ_i[:, None] + dQ_j[None, :]) * dA * ddA
         ds_1_rows_tile = tl.sum(ds_1_rows_s, 1)
         ds_1_rows = ds_1_rows + ds_1_rows_tile
+        dQ = dot(dQ_1.to(K_ptr.dtype.element_ty), k, dQ, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
         j = j0 + offs_j
-        dQ_at = v_p + -1 * j0
-        v_p_2 = j0
-        dQ_p = dQ_slope * dQ_at.to(ACC)
-        dQ_j = dQ_slope * (-1 * (j - v_p_2)).to(ACC) + dQ_p
         # lightning.attn:6  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        dQ_j = dQ_slope * (v_p_1 - j).to(ACC)
         dQ_1 = tl.exp(dQ_i[:, None] + dQ_j[None, :]) * dA
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dQ_1_m = tl.where(mask, dQ_1, 0.0)
-        # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
-        dQ = dot(dQ_1_m.to(K_ptr.dtype.element_ty), k, dQ, ACC)
-        ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         t_3 = (mask_p[:, None] - j[None, :]).to(ACC)
         ds_1_rows_s = t_3 * tl.exp(dQ_i[:, None] + dQ_j[None, :]) * dA * ddA
         ds_1_rows_s_m = tl.where(mask, ds_1_rows_s, 0.0)
         ds_1_rows_tile = tl.sum(ds_1_rows_s_m, 1)
         ds_1_rows = ds_1_rows + ds_1_rows_tile
+        dQ = dot(dQ_1_m.to(K_ptr.dtype.element_ty), k, dQ, ACC)
 
     # --- epilogue ---
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
@@ -398,6 +410,10 @@ def lightning_backward_dK_dV(
     K_ptr,
     dK_ptr,
     dV_ptr,
+    V_tiles,
+    K_tiles,
+    dO_tiles,
+    Q_tiles,
     stride_s_h: tl.int64,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
@@ -438,6 +454,10 @@ def lightning_backward_dK_dV(
     K_ptr  K[b, h, j, e], input
     dK_ptr  dK[b, h, j, e], output
     dV_ptr  dV[b, h, j, f], output
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -485,15 +505,13 @@ def lightning_backward_dK_dV(
     # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
     s = tl.load(s_base)
     dK_slope = -s.to(ACC)
-    v_p = 0 + start
-    v_p_1 = -1 * j0
-    v_p_3 = j0
-    dK_j = dK_slope * (-1 * (j - v_p_3)).to(ACC)
+    v_p = j0
+    dK_j = dK_slope * (-(j - v_p)).to(ACC)
     # lightning.attn:6  O[i,f] = A[i,j] * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -507,20 +525,17 @@ def lightning_backward_dK_dV(
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(i0, BLOCK_I)
         i = i0 + offs_i
-        dK_at = v_p + 1 * i0 + v_p_1
-        v_p_2 = i0
-        dK_p = dK_slope * dK_at.to(ACC)
-        dK_i = dK_slope * (i - v_p_2).to(ACC) + dK_p
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        dK_1 = tl.exp(dK_i[None, :] + dK_j[:, None]) * dA
         # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
-        dK = dot(dK_1.to(Q_ptr.dtype.element_ty), q, dK, ACC)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dK_i = dK_slope * (start + i - v_p).to(ACC)
+        dK_1 = tl.exp(dK_i[None, :] + dK_j[:, None]) * dA
         A_1 = A * tl.exp(dK_i[None, :] + dK_j[:, None])
+        dK = dot(dK_1.to(Q_ptr.dtype.element_ty), q, dK, ACC)
         dV = dot(A_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -530,26 +545,23 @@ def lightning_backward_dK_dV(
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(i0, BLOCK_I)
         i = i0 + offs_i
-        dK_at = v_p + 1 * i0 + v_p_1
-        v_p_2 = i0
-        dK_p = dK_slope * dK_at.to(ACC)
-        dK_i = dK_slope * (i - v_p_2).to(ACC) + dK_p
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dK_i = dK_slope * (start + i - v_p).to(ACC)
         dK_1 = tl.exp(dK_i[None, :] + dK_j[:, None]) * dA
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dK_1_m = tl.where(mask, dK_1, 0.0)
-        # lightning.attn:5  A[i,j] = Q[i,e] * K[j,e] * exp(-s * (i - j))   where j <= i
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
-        dK = dot(dK_1_m.to(Q_ptr.dtype.element_ty), q, dK, ACC)
-        A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         A_1 = A * tl.exp(dK_i[None, :] + dK_j[:, None])
         A_1_m = tl.where(mask, A_1, 0.0)
+        dK = dot(dK_1_m.to(Q_ptr.dtype.element_ty), q, dK, ACC)
         dV = dot(A_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
 
     # --- epilogue ---
@@ -606,6 +618,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "f"),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -616,6 +629,9 @@ KERNELS: dict[str, Any] = {
             ("s_ptr", "pointer_like", "s"),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -655,7 +671,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("i", "f"), ("i", "e")),
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"), ("i",)),
-            "pairs": (("i", "j"), ("i", "j")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -668,6 +685,10 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dQ_ptr", "pointer_like", "Q"),
             ("ds_1_rows_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_s_h", "wide", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
@@ -711,7 +732,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "f"), ("j", "e")),
             "streamed": (("i", "f"), ("i", "e")),
             "carried": (("j", "e"), ("j", "f")),
-            "pairs": (("j", "i"),),
+            "pairs": (("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i")),
             "data": ("V", "K", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
@@ -724,6 +746,10 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dK_ptr", "pointer_like", "K"),
             ("dV_ptr", "pointer_like", "V"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("stride_s_h", "wide", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
@@ -765,6 +791,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (),
+            "pairs_by_address": (),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -825,6 +852,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -833,26 +864,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -887,11 +923,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -903,6 +950,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def sum_into(shape, source, axes, dtype, scale):
@@ -943,19 +1036,13 @@ def forward(inputs, extents, params, config=None):
         s,
         V,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        s.stride(0),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(s),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1007,23 +1094,15 @@ def backward(inputs, extents, params, config=None):
         Q,
         dQ,
         ds_1_rows,
-        s.stride(0),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(s),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(K),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_i,
@@ -1054,23 +1133,15 @@ def backward(inputs, extents, params, config=None):
         K,
         dK,
         dV,
-        s.stride(0),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(s),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_j,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -86,6 +96,11 @@ def mla(
     V_ptr,
     L_S_ptr,
     O_ptr,
+    Q_tiles,
+    P_tiles,
+    K_tiles,
+    R_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -130,6 +145,11 @@ def mla(
     V_ptr  V[b, h, j, f], input
     L_S_ptr  L_S[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    P_tiles  tiles of P for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -179,8 +199,8 @@ def mla(
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-    p = tl.load(P_base + P_offs, mask=in_i[:, None] & in_r[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    p = load_tile(P_base + P_offs, in_i[:, None] & in_r[None, :], P_tiles, [b, h, i0, 0])
     S_p = tl.sqrt(tl.cast(E + R, tl.int32).to(ACC))
     mask_p = i + start
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
@@ -197,10 +217,10 @@ def mla(
         j = j0 + offs_j
         # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         R_ptrs = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
-        r_2 = tl.load(R_ptrs, mask=in_r[None, :], other=0.0)
+        r_2 = load_tile(R_ptrs, in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
         S_2 = (S + S_1) / S_p
         M_S_tile = tl.max(S_2, 1)
@@ -213,9 +233,9 @@ def mla(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
@@ -223,10 +243,10 @@ def mla(
         # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         R_ptrs_2 = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
-        r_2 = tl.load(R_ptrs_2, mask=in_j[:, None] & in_r[None, :], other=0.0)
+        r_2 = load_tile(R_ptrs_2, in_j[:, None] & in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
         S_2 = (S + S_1) / S_p
         mask_p_1 = j < len_j
@@ -242,9 +262,9 @@ def mla(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
 
     # --- epilogue ---
     L_S = tl.log(Z_S) + M_S
@@ -276,6 +296,13 @@ def mla_backward_D_dQ_dP(
     D_ptr,
     dQ_ptr,
     dP_ptr,
+    O_tiles,
+    dO_tiles,
+    Q_tiles,
+    P_tiles,
+    V_tiles,
+    K_tiles,
+    R_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -335,6 +362,13 @@ def mla_backward_D_dQ_dP(
     D_ptr  D[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
     dP_ptr  dP[b, h, i, r], output
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    P_tiles  tiles of P for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -392,15 +426,15 @@ def mla_backward_D_dQ_dP(
     dP_offs = offs_i[:, None] * R + r[None, :]
 
     # --- prologue ---
-    o = tl.load(O_base + O_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-    p = tl.load(P_base + P_offs, mask=in_i[:, None] & in_r[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    p = load_tile(P_base + P_offs, in_i[:, None] & in_r[None, :], P_tiles, [b, h, i0, 0])
     S_p = tl.sqrt(tl.cast(E + R, tl.int32).to(ACC))
     mask_p = i + start
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
@@ -420,14 +454,14 @@ def mla_backward_D_dQ_dP(
         j = j0 + offs_j
         # mla.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         R_ptrs = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
-        r_2 = tl.load(R_ptrs, mask=in_r[None, :], other=0.0)
+        r_2 = load_tile(R_ptrs, in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
         S_2 = (S + S_1) / S_p
         P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
@@ -441,14 +475,14 @@ def mla_backward_D_dQ_dP(
         # mla.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         R_ptrs_2 = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
-        r_2 = tl.load(R_ptrs_2, mask=in_j[:, None] & in_r[None, :], other=0.0)
+        r_2 = load_tile(R_ptrs_2, in_j[:, None] & in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
         S_2 = (S + S_1) / S_p
         mask_p_1 = j < len_j
@@ -489,6 +523,12 @@ def mla_backward_dK_dV(
     D_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    R_tiles,
+    V_tiles,
+    Q_tiles,
+    P_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -543,6 +583,12 @@ def mla_backward_dK_dV(
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    P_tiles  tiles of P for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -582,9 +628,9 @@ def mla_backward_dK_dV(
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     P_base = P_ptr + tl.cast(b, tl.int64) * stride_P_b + tl.cast(h, tl.int64) * stride_P_h
     P_offs = offs_i[:, None] * stride_P_i + r[None, :] * stride_P_r
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
@@ -596,12 +642,12 @@ def mla_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
-    r_2 = tl.load(R_base + R_offs, mask=in_j[:, None] & in_r[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    r_2 = load_tile(R_base + R_offs, in_j[:, None] & in_r[None, :], R_tiles, [b, j0, 0])
     S_p = tl.sqrt(tl.cast(E + R, tl.int32).to(ACC))
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # mla.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -617,23 +663,23 @@ def mla_backward_dK_dV(
         i = i0 + offs_i
         # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         P_ptrs = P_base + tl.cast(i0, tl.int64) * stride_P_i + P_offs
-        p = tl.load(P_ptrs, mask=in_r[None, :], other=0.0)
+        p = load_tile(P_ptrs, in_r[None, :], P_tiles, [b, h, i0, 0])
         S_1 = dot(r_2, tl.trans(p.to(R_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_2 = (S + S_1) / S_p
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[None, :])
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -646,11 +692,14 @@ def mla_backward_dK_dV(
         # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         P_ptrs_2 = P_base + tl.cast(i0, tl.int64) * stride_P_i + P_offs
-        p = tl.load(P_ptrs_2, mask=in_i[:, None] & in_r[None, :], other=0.0)
+        p = load_tile(P_ptrs_2, in_i[:, None] & in_r[None, :], P_tiles, [b, h, i0, 0])
         S_1 = dot(r_2, tl.trans(p.to(R_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_2 = (S + S_1) / S_p
         mask_p = i + start
         mask_p_1 = i < len_i
@@ -661,12 +710,9 @@ def mla_backward_dK_dV(
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[None, :])
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 
     # --- epilogue ---
@@ -696,6 +742,12 @@ def mla_backward_dR(
     P_ptr,
     L_S_ptr,
     dR_ptr,
+    R_tiles,
+    V_tiles,
+    K_tiles,
+    dO_tiles,
+    Q_tiles,
+    P_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -749,6 +801,12 @@ def mla_backward_dR(
     P_ptr  P[b, h, i, r], input
     L_S_ptr  L_S[b, h, i], input
     dR_ptr  dR[b, j, r], output
+    R_tiles  tiles of R for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    P_tiles  tiles of P for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -782,11 +840,11 @@ def mla_backward_dR(
     in_e = within(e, E, E_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     P_base = P_ptr + tl.cast(b, tl.int64) * stride_P_b
     P_offs = offs_i[:, None] * stride_P_i + r[None, :] * stride_P_r
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b
     dR_base = dR_ptr + tl.cast(b, tl.int64) * len_j * R + tl.cast(j0, tl.int64) * R
     dR_offs = offs_j[:, None] * R + r[None, :]
@@ -794,7 +852,7 @@ def mla_backward_dR(
     # --- prologue ---
     dR_4 = tl.full([BLOCK_J, R_PAD], 0.0, ACC)
     # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
-    r_2 = tl.load(R_base + R_offs, mask=in_j[:, None] & in_r[None, :], other=0.0)
+    r_2 = load_tile(R_base + R_offs, in_j[:, None] & in_r[None, :], R_tiles, [b, j0, 0])
     S_p = tl.sqrt(tl.cast(E + R, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -810,29 +868,29 @@ def mla_backward_dR(
     for h in range(bound(lo_h), bound(hi_h)):
         # mla.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(h, tl.int64) * stride_V_h + V_offs
-        v = tl.load(V_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
         K_ptrs = K_base + tl.cast(h, tl.int64) * stride_K_h + K_offs
-        k = tl.load(K_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         # Tiles without a mask.
         for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
             i0 = tl.multiple_of(i0, BLOCK_I)
             i = i0 + offs_i
             dO_ptrs = dO_base + tl.cast(h, tl.int64) * stride_dO_h
             dO_ptrs += tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
+            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
             dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-            D_ptrs = D_base + tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64) + offs_i
-            d = tl.load(D_ptrs)
             # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
             Q_ptrs = Q_base + tl.cast(h, tl.int64) * stride_Q_h + tl.cast(i0, tl.int64) * stride_Q_i
             Q_ptrs += Q_offs
-            q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+            q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
             S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
             P_ptrs = P_base + tl.cast(h, tl.int64) * stride_P_h + tl.cast(i0, tl.int64) * stride_P_i
             P_ptrs += P_offs
-            p = tl.load(P_ptrs, mask=in_r[None, :], other=0.0)
+            p = load_tile(P_ptrs, in_r[None, :], P_tiles, [b, h, i0, 0])
             S_1 = dot(r_2, tl.trans(p.to(R_ptr.dtype.element_ty)), None, ACC)
+            D_ptrs = D_base + tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64) + offs_i
+            d = tl.load(D_ptrs)
             S_2 = (S + S_1) / S_p
             L_S_ptrs = L_S_base + tl.cast(h, tl.int64) * stride_L_S_h
             L_S_ptrs += tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
@@ -853,19 +911,19 @@ def mla_backward_dR(
             dO_ptrs_2 = dO_base + tl.cast(h, tl.int64) * stride_dO_h
             dO_ptrs_2 += tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
             in_i = i < len_i
-            dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
+            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
             dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-            D_ptrs_2 = D_base + tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64) + offs_i
-            d = tl.load(D_ptrs_2, mask=in_i, other=0.0)
             # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
             Q_ptrs_2 = Q_base + tl.cast(h, tl.int64) * stride_Q_h
             Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-            q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+            q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
             S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
             P_ptrs_2 = P_base + tl.cast(h, tl.int64) * stride_P_h
             P_ptrs_2 += tl.cast(i0, tl.int64) * stride_P_i + P_offs
-            p = tl.load(P_ptrs_2, mask=in_i[:, None] & in_r[None, :], other=0.0)
+            p = load_tile(P_ptrs_2, in_i[:, None] & in_r[None, :], P_tiles, [b, h, i0, 0])
             S_1 = dot(r_2, tl.trans(p.to(R_ptr.dtype.element_ty)), None, ACC)
+            D_ptrs_2 = D_base + tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64) + offs_i
+            d = tl.load(D_ptrs_2, mask=in_i, other=0.0)
             S_2 = (S + S_1) / S_p
             mask_p = i + start
             mask_p_1 = i < len_i
@@ -901,6 +959,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "r"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "P", "K", "R", "V"),
             "loops": 0,
             "few_rows": False,
@@ -913,6 +972,11 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("P_tiles", "tiles", "P 4 2 BLOCK_I r"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("R_tiles", "tiles", "R 3 1 BLOCK_J r"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -958,10 +1022,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
                 "r": "r",
             },
-            "resident": (("i", "f"), ("i", "f"), ("i", "e"), ("i", "r")),
+            "resident": (("i", "f"), ("i", "e"), ("i", "r")),
             "streamed": (("j", "f"), ("j", "e"), ("j", "r")),
             "carried": (("i", "e"), ("i", "r")),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("O", "dO", "Q", "P", "V", "K", "R"),
             "loops": 0,
             "few_rows": False,
@@ -978,6 +1043,13 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("dP_ptr", "pointer_like", "P"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("P_tiles", "tiles", "P 4 2 BLOCK_I r"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("R_tiles", "tiles", "R 3 1 BLOCK_J r"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1037,7 +1109,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "r"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "r"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "R", "V", "Q", "P", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1053,6 +1126,12 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("R_tiles", "tiles", "R 3 1 BLOCK_J r"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("P_tiles", "tiles", "P 4 2 BLOCK_I r"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1109,6 +1188,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("i", "f"), ("i", "e"), ("i", "r")),
             "carried": (("j", "r"),),
             "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("R", "V", "K", "dO", "Q", "P"),
             "loops": 1,
             "few_rows": False,
@@ -1123,6 +1203,12 @@ KERNELS: dict[str, Any] = {
             ("P_ptr", "pointer_like", "P"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("dR_ptr", "pointer_like", "R"),
+            ("R_tiles", "tiles", "R 3 1 BLOCK_J r"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("P_tiles", "tiles", "P 4 2 BLOCK_I r"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1214,6 +1300,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1222,26 +1312,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1276,11 +1371,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1292,6 +1398,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1326,25 +1478,16 @@ def forward(inputs, extents, params, config=None):
         V,
         L_S,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(P, 0),
-        launch_stride(P, 1),
-        launch_stride(P, 2),
-        launch_stride(P, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(P, 2, cfg["BLOCK_I"], padded(len_r, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(R, 1, cfg["BLOCK_J"], padded(len_r, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(P),
+        *launch_strides(R),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1408,36 +1551,21 @@ def backward(inputs, extents, params, config=None):
         D,
         dQ,
         dP,
-        launch_stride(O, 0),
-        launch_stride(O, 1),
-        launch_stride(O, 2),
-        launch_stride(O, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(P, 0),
-        launch_stride(P, 1),
-        launch_stride(P, 2),
-        launch_stride(P, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(P, 2, cfg["BLOCK_I"], padded(len_r, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(R, 1, cfg["BLOCK_J"], padded(len_r, itemsize)),
+        *launch_strides(O),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(P),
+        *launch_strides(R),
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_i,
@@ -1469,32 +1597,19 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(P, 0),
-        launch_stride(P, 1),
-        launch_stride(P, 2),
-        launch_stride(P, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(R, 1, cfg["BLOCK_J"], padded(len_r, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(P, 2, cfg["BLOCK_I"], padded(len_r, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(R),
+        *launch_strides(P),
+        *launch_strides(L_S),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,
@@ -1525,32 +1640,19 @@ def backward(inputs, extents, params, config=None):
         P,
         L_S,
         dR,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(P, 0),
-        launch_stride(P, 1),
-        launch_stride(P, 2),
-        launch_stride(P, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
+        tiles_of(R, 1, cfg["BLOCK_J"], padded(len_r, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(P, 2, cfg["BLOCK_I"], padded(len_r, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(R),
+        *launch_strides(P),
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_j,

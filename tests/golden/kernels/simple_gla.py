@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -145,6 +155,9 @@ def simple_gla_O(
     C_ptr,
     V_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -178,6 +191,9 @@ def simple_gla_O(
     C_ptr  C[b, h, j], residual
     V_ptr  V[b, h, j, f], input
     O_ptr  O[b, h, i, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -217,7 +233,7 @@ def simple_gla_O(
     # --- prologue ---
     O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     at = tl.minimum(tl.maximum(i, 0), len_j - 1)
     c = tl.load(C_base + at)
@@ -235,13 +251,13 @@ def simple_gla_O(
         j = j0 + offs_j
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         c_1 = tl.load(C_base + tl.cast(j0, tl.int64) + offs_j)
         A_1 = A * A_p * tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :])
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(A_1.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -250,7 +266,7 @@ def simple_gla_O(
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         c_1 = tl.load(C_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
         A_1 = A * A_p * tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :])
@@ -259,7 +275,7 @@ def simple_gla_O(
         A_1_m = tl.where(mask, A_1, 0.0)
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         O = dot(A_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
 
     # --- epilogue ---
@@ -286,6 +302,10 @@ def simple_gla_backward_D_1_dK_dV(
     dV_ptr,
     D_1_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -329,6 +349,10 @@ def simple_gla_backward_D_1_dK_dV(
     dV_ptr  dV[b, h, j, f], output
     D_1_ptr  D.1[b, h, j], temp
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -363,9 +387,9 @@ def simple_gla_backward_D_1_dK_dV(
     in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
@@ -378,12 +402,12 @@ def simple_gla_backward_D_1_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     c_1 = tl.load(C_base + offs_j * stride_C_j, mask=in_j, other=0.0)
     D_1 = tl.full([BLOCK_J], 0.0, ACC)
     # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_4 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
@@ -401,20 +425,20 @@ def simple_gla_backward_D_1_dK_dV(
         i = i0 + offs_i
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        ddA_2 = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         at = tl.minimum(tl.maximum(i, 0), len_j - 1)
         c = tl.load(C_base_2 + at * stride_C_j)
         A_1 = A * A_p * tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None])
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(A_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        ddA_2 = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         D_1_s = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA * ddA_2
         D_1_tile = tl.sum(D_1_s, 1)
         D_1 = D_1 + D_1_tile
         dK_4_1 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA
+        dV = dot(A_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_4 = dot(dK_4_1.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -427,8 +451,12 @@ def simple_gla_backward_D_1_dK_dV(
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        ddA_2 = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         at = tl.minimum(tl.maximum(i, 0), len_j - 1)
         c = tl.load(C_base_2 + at * stride_C_j)
         A_1 = A * A_p * tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None])
@@ -436,17 +464,13 @@ def simple_gla_backward_D_1_dK_dV(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         A_1_m = tl.where(mask, A_1, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(A_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        ddA_2 = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         D_1_s = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA * ddA_2
         D_1_s_m = tl.where(mask, D_1_s, 0.0)
         D_1_tile = tl.sum(D_1_s_m, 1)
         D_1 = D_1 + D_1_tile
         dK_4_1 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA
         dK_4_1_m = tl.where(mask, dK_4_1, 0.0)
+        dV = dot(A_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_4 = dot(dK_4_1_m.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
 
     # --- epilogue ---
@@ -474,6 +498,8 @@ def simple_gla_backward_D_2(
     Q_ptr,
     K_ptr,
     D_2_ptr,
+    V_tiles,
+    K_tiles,
     stride_C_b: tl.int64,
     stride_C_h: tl.int64,
     stride_C_j,
@@ -515,6 +541,8 @@ def simple_gla_backward_D_2(
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     D_2_ptr  D.2[b, h, j], temp
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_J_S  points of j_s in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -543,11 +571,11 @@ def simple_gla_backward_D_2(
     in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     in_e = within(e, E, E_PAD)
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j_s[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j_s[:, None] * stride_K_j + e[None, :] * stride_K_e
+    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     D_2_base += tl.cast(j0, tl.int64)
 
@@ -572,17 +600,16 @@ def simple_gla_backward_D_2(
     for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
         j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
         j_s = j_s0 + offs_j_s
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        C_ptrs = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
-        c_1 = tl.load(C_ptrs)
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j_s0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j_s0, 0])
         ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        C_ptrs = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
+        c_1 = tl.load(C_ptrs)
         D_2_s = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA * ddA
         D_2_tile = tl.sum(D_2_s, 1)
         D_2 = D_2 + D_2_tile
@@ -590,18 +617,17 @@ def simple_gla_backward_D_2(
     for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
         j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
         j_s = j_s0 + offs_j_s
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        C_ptrs_2 = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
-        in_j_s = j_s < len_j
-        c_1 = tl.load(C_ptrs_2, mask=in_j_s, other=0.0)
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j_s[:, None] & in_f[None, :], other=0.0)
+        in_j_s = j_s < len_j
+        v = load_tile(V_ptrs_2, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j_s0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs_2 = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j_s0, 0])
         ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        C_ptrs_2 = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
+        c_1 = tl.load(C_ptrs_2, mask=in_j_s, other=0.0)
         D_2_s = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA * ddA
         mask_p_1 = j_s < len_j
         mask = (j_s[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
@@ -630,6 +656,9 @@ def simple_gla_backward_dQ(
     V_ptr,
     K_ptr,
     dQ_ptr,
+    dO_tiles,
+    V_tiles,
+    K_tiles,
     stride_C_b: tl.int64,
     stride_C_h: tl.int64,
     stride_C_j,
@@ -666,6 +695,9 @@ def simple_gla_backward_dQ(
     V_ptr  V[b, h, j, f], input
     K_ptr  K[b, h, j, e], input
     dQ_ptr  dQ[b, h, i, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -707,7 +739,7 @@ def simple_gla_backward_dQ(
     at = tl.minimum(tl.maximum(i, 0), len_j - 1)
     # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
     c = tl.load(C_base + at * stride_C_j)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     mask_p = i + start
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -721,37 +753,35 @@ def simple_gla_backward_dQ(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
         j = j0 + offs_j
+        # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
         c_1 = tl.load(C_ptrs)
-        # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dQ_3_1 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         dQ_3 = dot(dQ_3_1.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
         j = j0 + offs_j
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
-        in_j = j < len_j
-        c_1 = tl.load(C_ptrs_2, mask=in_j, other=0.0)
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        in_j = j < len_j
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
+        C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
+        c_1 = tl.load(C_ptrs_2, mask=in_j, other=0.0)
         dQ_3_1 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dQ_3_1_m = tl.where(mask, dQ_3_1, 0.0)
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         dQ_3 = dot(dQ_3_1_m.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
 
     # --- epilogue ---
@@ -844,6 +874,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("j", "j"),),
+            "pairs_by_address": (("j", "j"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -875,6 +906,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "f"),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -885,6 +917,9 @@ KERNELS: dict[str, Any] = {
             ("C_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -923,7 +958,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j",), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -937,6 +973,10 @@ KERNELS: dict[str, Any] = {
             ("dV_ptr", "pointer_like", "V"),
             ("D_1_ptr", "pointer_acc", ""),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -983,6 +1023,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j_s", "f"), ("j_s", "e")),
             "carried": (("j",),),
             "pairs": (("j", "j_s"), ("j", "j_s")),
+            "pairs_by_address": (("j", "j_s"), ("j", "j_s")),
             "data": ("dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -994,6 +1035,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("D_2_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J_S f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J_S e"),
             ("stride_C_b", "wide", ""),
             ("stride_C_h", "wide", ""),
             ("stride_C_j", "stride_last", ""),
@@ -1040,6 +1083,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("dO", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1050,6 +1094,9 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("K_ptr", "pointer_like", "K"),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_C_b", "wide", ""),
             ("stride_C_h", "wide", ""),
             ("stride_C_j", "stride_last", ""),
@@ -1089,6 +1136,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("j", "j"),),
+            "pairs_by_address": (("j", "j"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -1155,6 +1203,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1163,26 +1215,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1251,11 +1308,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1267,6 +1335,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1292,9 +1406,7 @@ def forward(inputs, extents, params, config=None):
     simple_gla_C[grid](
         g,
         C,
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
+        *launch_strides(g),
         len_b,
         len_h,
         len_j,
@@ -1313,18 +1425,12 @@ def forward(inputs, extents, params, config=None):
         C,
         V,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1379,25 +1485,15 @@ def backward(inputs, extents, params, config=None):
         dV,
         D_1,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        C.stride(0),
-        C.stride(1),
-        launch_stride(C, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(C),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,
@@ -1423,25 +1519,13 @@ def backward(inputs, extents, params, config=None):
         Q,
         K,
         D_2,
-        C.stride(0),
-        C.stride(1),
-        launch_stride(C, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(V, 2, cfg["BLOCK_J_S"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J_S"], padded(len_e, itemsize)),
+        *launch_strides(C),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_j,
@@ -1466,21 +1550,13 @@ def backward(inputs, extents, params, config=None):
         V,
         K,
         dQ,
-        C.stride(0),
-        C.stride(1),
-        launch_stride(C, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(C),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -91,6 +101,9 @@ def softpick(
     M_ptr,
     O_part_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -125,6 +138,9 @@ def softpick(
     M_ptr  M[b, h, i], residual
     O_part_ptr  O_part[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -167,7 +183,7 @@ def softpick(
     # --- prologue ---
     M = tl.full([BLOCK_I], float("-inf"), ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     O_part_run = tl.full([BLOCK_I], 0.0, ACC)
@@ -185,10 +201,10 @@ def softpick(
         j = j0 + offs_j
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        M_tile = tl.max(S_1, 1)
+        M_tile_raw = tl.max(S, 1)
+        M_tile = M_tile_raw * S_p
         M_new = tl.maximum(M, M_tile)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         M_bound = tl.maximum(M_new, 0.0)
@@ -206,9 +222,9 @@ def softpick(
         O_1_run_1 = tl.maximum(X_bound, 0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_1_run = dot(O_1_run_1.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         M = M_new
+        O_1_run = dot(O_1_run_1.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
@@ -216,13 +232,13 @@ def softpick(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S_1_m = tl.where(mask, S_1, float("-inf"))
-        M_tile = tl.max(S_1_m, 1)
+        S_1_m = tl.where(mask, S, float("-inf"))
+        M_tile_raw = tl.max(S_1_m, 1)
+        M_tile = M_tile_raw * S_p
         M_new = tl.maximum(M, M_tile)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         M_bound = tl.maximum(M_new, 0.0)
@@ -232,7 +248,7 @@ def softpick(
         X_bound_p = M_bound * 1.4426950408889634
         X_bound_p_1 = tl.exp(-M_bound)
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
-        t_3 = tl.exp2(S_1 * 1.4426950408889634 - X_bound_p[:, None])
+        t_3 = tl.exp2(S * (S_p * 1.4426950408889634) - X_bound_p[:, None])
         X_bound = t_3 - X_bound_p_1[:, None]
         O_part_run_s = tl.abs(X_bound)
         O_part_run_s_m = tl.where(mask, O_part_run_s, 0.0)
@@ -242,9 +258,9 @@ def softpick(
         O_1_run_1_m = tl.where(mask, O_1_run_1, 0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_1_run = dot(O_1_run_1_m.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M = M_new
+        O_1_run = dot(O_1_run_1_m.to(V_ptr.dtype.element_ty), v, O_1_run * alpha[:, None], ACC)
 
     # --- epilogue ---
     M_bound_1 = tl.maximum(M, 0.0)
@@ -284,6 +300,11 @@ def softpick_backward_D_dM_ties(
     D_ptr,
     ties_ptr,
     dM_ptr,
+    O_tiles,
+    dO_tiles,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -336,6 +357,11 @@ def softpick_backward_D_dM_ties(
     D_ptr  D[b, h, i], temp
     ties_ptr  ties[b, h, i], temp
     dM_ptr  dM[b, h, i], temp
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -385,14 +411,14 @@ def softpick_backward_D_dM_ties(
     dM_base += tl.cast(i0, tl.int64)
 
     # --- prologue ---
-    o = tl.load(O_base + O_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
     ties = tl.full([BLOCK_I], 0.0, ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     m = tl.load(M_base + offs_i * stride_M_i, mask=in_i, other=0.0)
     ties_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
@@ -419,8 +445,12 @@ def softpick_backward_D_dM_ties(
         j = j0 + offs_j
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         t_2 = tl.abs(S_1 - ties_safe[:, None]) <= ties_p[:, None]
         ties_s = tl.where(t_2, tl.cast(1, tl.int32), 0)
@@ -428,10 +458,6 @@ def softpick_backward_D_dM_ties(
         ties = ties + ties_tile.to(ACC)
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         X = tl.exp2(S * (S_p * 1.4426950408889634) - dM_1_p[:, None]) - X_safe[:, None]
-        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t_3 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
         t_4 = tl.exp2(S * (S_p * 1.4426950408889634) - dM_1_p[:, None])
         dM_1_s = t_4 * (sign(X) * D_1[:, None] - t_3)
@@ -448,8 +474,12 @@ def softpick_backward_D_dM_ties(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         t_6 = tl.abs(S_1 - ties_safe[:, None]) <= ties_p[:, None]
         ties_s = tl.where(t_6, tl.cast(1, tl.int32), 0)
@@ -460,10 +490,6 @@ def softpick_backward_D_dM_ties(
         ties = ties + ties_tile.to(ACC)
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         X = tl.exp2(S_1 * 1.4426950408889634 - dM_1_p[:, None]) - X_safe[:, None]
-        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t_7 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
         t_8 = tl.exp2(S_1 * 1.4426950408889634 - dM_1_p[:, None])
         dM_1_s = t_8 * (sign(X) * D_1[:, None] - t_7)
@@ -507,6 +533,10 @@ def softpick_backward_dQ(
     ties_ptr,
     dM_ptr,
     dQ_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -555,6 +585,10 @@ def softpick_backward_dQ(
     ties_ptr  ties[b, h, i], temp
     dM_ptr  dM[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -606,7 +640,7 @@ def softpick_backward_dQ(
     # --- prologue ---
     dQ_3 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
     m = tl.load(M_base + offs_i * stride_M_i, mask=in_i, other=0.0)
@@ -615,7 +649,7 @@ def softpick_backward_dQ(
     X_row = tl.exp(-m.to(ACC))
     X_safe = tl.where(X_row == float("-inf"), 0.0, X_row)
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
     O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
     dX_2_p = O_part.to(ACC) + 1e-06
@@ -644,15 +678,15 @@ def softpick_backward_dQ(
         j = j0 + offs_j
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         X = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[:, None]) - X_safe[:, None]
-        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t_2 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
         dX_2 = -((sign(X) * d.to(ACC)[:, None] - t_2) / dX_2_p[:, None])
         t_3 = tl.abs(S_1 - dS_safe[:, None]) <= dS_p_1[:, None]
@@ -672,15 +706,15 @@ def softpick_backward_dQ(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         X = tl.exp2(S_1 * 1.4426950408889634 - dS_p[:, None]) - X_safe[:, None]
-        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t_6 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
         dX_2 = -((sign(X) * d.to(ACC)[:, None] - t_6) / dX_2_p[:, None])
         t_7 = tl.abs(S_1 - dS_safe[:, None]) <= dS_p_1[:, None]
@@ -724,6 +758,10 @@ def softpick_backward_dK_dV(
     dM_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -773,6 +811,10 @@ def softpick_backward_dK_dV(
     dM_ptr  dM[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -805,9 +847,9 @@ def softpick_backward_dK_dV(
     in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    M_base = M_ptr + tl.cast(b, tl.int64) * stride_M_b + tl.cast(h, tl.int64) * stride_M_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    M_base = M_ptr + tl.cast(b, tl.int64) * stride_M_b + tl.cast(h, tl.int64) * stride_M_h
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
@@ -823,11 +865,11 @@ def softpick_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_4 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
     mask_p_2 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -842,8 +884,11 @@ def softpick_backward_dK_dV(
         # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = tl.load(Q_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dX = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         M_ptrs = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
@@ -858,8 +903,6 @@ def softpick_backward_dK_dV(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
@@ -867,27 +910,26 @@ def softpick_backward_dK_dV(
         dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
         dV_2 = dO.to(ACC) * dV_p[:, None]
         dV_2_m = tl.where(mask_p_1[:, None], dV_2, 0.0)
-        t = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_2 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t, t_2, dV, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dX = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         dX_2_p = O_part.to(ACC) + 1e-06
-        t_3 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dX_2 = -((sign(X) * d.to(ACC)[None, :] - t_3) / dX_2_p[None, :])
+        t = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dX_2 = -((sign(X) * d.to(ACC)[None, :] - t) / dX_2_p[None, :])
         ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dM = tl.load(dM_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_p = (tl.abs(X_safe) + 1.0) * 3.814697265625e-06
         dS_p_1 = ties.to(ACC) != 0.0
-        t_4 = tl.abs(S_1 - X_safe[None, :]) <= dS_p[None, :]
-        t_5 = dM.to(ACC)[None, :] * tl.where(t_4, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p_2 = safe_div(t_5, ties.to(ACC)[None, :])
-        t_6 = tl.exp2(S_1 * 1.4426950408889634 - X_p[None, :]) * dX_2
-        dS = t_6 - tl.where(dS_p_1[None, :], dS_p_2, 0.0)
+        t_2 = tl.abs(S_1 - X_safe[None, :]) <= dS_p[None, :]
+        t_3 = dM.to(ACC)[None, :] * tl.where(t_2, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_2 = safe_div(t_3, ties.to(ACC)[None, :])
+        t_4 = tl.exp2(S_1 * 1.4426950408889634 - X_p[None, :]) * dX_2
+        dS = t_4 - tl.where(dS_p_1[None, :], dS_p_2, 0.0)
         mask_p_3 = tl.abs(ties.to(ACC) - mask_safe) <= mask_p_2
-        t_7 = mask_p_3[None, :] | (j[:, None] <= mask_p[None, :])
-        mask_1 = (j[:, None] <= mask_p[None, :]) & t_7 & mask_p_1[None, :]
+        t_5 = mask_p_3[None, :] | (j[:, None] <= mask_p[None, :])
+        mask_1 = (j[:, None] <= mask_p[None, :]) & t_5 & mask_p_1[None, :]
         dS_m = tl.where(mask_1, dS, 0.0)
+        t_6 = dV_1_m.to(dO_ptr.dtype.element_ty)
+        t_7 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
+        dV = dot(t_6, t_7, dV, ACC)
         dK_4 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
 
     # --- epilogue ---
@@ -911,6 +953,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -922,6 +965,9 @@ KERNELS: dict[str, Any] = {
             ("M_ptr", "pointer_acc", ""),
             ("O_part_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -957,10 +1003,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "f"), ("i", "e")),
+            "resident": (("i", "f"), ("i", "e")),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("O", "dO", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -976,6 +1023,11 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("ties_ptr", "pointer_acc", ""),
             ("dM_ptr", "pointer_acc", ""),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1029,6 +1081,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "e"),),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1044,6 +1097,10 @@ KERNELS: dict[str, Any] = {
             ("ties_ptr", "pointer_acc", ""),
             ("dM_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1092,7 +1149,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1109,6 +1167,10 @@ KERNELS: dict[str, Any] = {
             ("dM_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1194,6 +1256,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1202,26 +1268,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1256,11 +1327,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1272,6 +1354,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1303,18 +1431,12 @@ def forward(inputs, extents, params, config=None):
         M,
         O_part,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1374,32 +1496,18 @@ def backward(inputs, extents, params, config=None):
         D,
         ties,
         dM,
-        launch_stride(O, 0),
-        launch_stride(O, 1),
-        launch_stride(O, 2),
-        launch_stride(O, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        M.stride(0),
-        M.stride(1),
-        launch_stride(M, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        O_part.stride(0),
-        O_part.stride(1),
-        launch_stride(O_part, 2),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(O),
+        *launch_strides(dO),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(M),
+        *launch_strides(V),
+        *launch_strides(O_part),
         len_b,
         len_h,
         len_i,
@@ -1429,28 +1537,16 @@ def backward(inputs, extents, params, config=None):
         ties,
         dM,
         dQ,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        M.stride(0),
-        M.stride(1),
-        launch_stride(M, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        O_part.stride(0),
-        O_part.stride(1),
-        launch_stride(O_part, 2),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(M),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(O_part),
         len_b,
         len_h,
         len_i,
@@ -1481,28 +1577,16 @@ def backward(inputs, extents, params, config=None):
         dM,
         dV,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        M.stride(0),
-        M.stride(1),
-        launch_stride(M, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        O_part.stride(0),
-        O_part.stride(1),
-        launch_stride(O_part, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(M),
+        *launch_strides(dO),
+        *launch_strides(O_part),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -87,6 +97,8 @@ def standardised_mean(
     Q_ptr,
     K_ptr,
     mean_ptr,
+    Q_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -111,6 +123,8 @@ def standardised_mean(
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     mean_ptr  mean[b, h, i], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -143,7 +157,7 @@ def standardised_mean(
     # --- prologue ---
     mean_1 = tl.full([BLOCK_I], 0.0, ACC)
     # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -156,7 +170,7 @@ def standardised_mean(
         j = j0 + offs_j
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         mean_1_tile = tl.sum(S_1, 1)
@@ -168,7 +182,7 @@ def standardised_mean(
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         mask = j < len_j
@@ -195,6 +209,8 @@ def standardised_var(
     K_ptr,
     mean_ptr,
     var_ptr,
+    Q_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -220,6 +236,8 @@ def standardised_var(
     K_ptr  K[b, h, j, e], input
     mean_ptr  mean[b, h, i], residual
     var_ptr  var[b, h, i], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -254,7 +272,7 @@ def standardised_var(
     # --- prologue ---
     var_2 = tl.full([BLOCK_I], 0.0, ACC)
     # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     # standardised.attn:6  var[i]  = sum[j]((S[i,j] - mean[i])**2) / |j|
     mean = tl.load(mean_base + offs_i, mask=in_i, other=0.0)
@@ -269,7 +287,7 @@ def standardised_var(
         j = j0 + offs_j
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         var_2_s = square(S_1 - mean.to(ACC)[:, None])
@@ -282,7 +300,7 @@ def standardised_var(
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         var_2_s = square(S_1 - mean.to(ACC)[:, None])
@@ -315,6 +333,9 @@ def standardised_O_L_T(
     V_ptr,
     L_T_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_gain_h: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
@@ -351,6 +372,9 @@ def standardised_O_L_T(
     V_ptr  V[b, h, j, f], input
     L_T_ptr  L_T[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -399,7 +423,7 @@ def standardised_O_L_T(
     # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
     gain = tl.load(gain_base)
     # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
     mean = tl.load(mean_base + offs_i, mask=in_i, other=0.0)
@@ -417,7 +441,7 @@ def standardised_O_L_T(
         j = j0 + offs_j
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
@@ -432,9 +456,9 @@ def standardised_O_L_T(
         Z_T_tile = tl.sum(P_T, 1)
         Z_T = Z_T * alpha + Z_T_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_3 = dot(P_T.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         M_T = M_T_new
+        O_3 = dot(P_T.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
@@ -442,7 +466,7 @@ def standardised_O_L_T(
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
@@ -459,9 +483,9 @@ def standardised_O_L_T(
         Z_T_tile = tl.sum(P_T, 1)
         Z_T = Z_T * alpha + Z_T_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_3 = dot(P_T.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_T = M_T_new
+        O_3 = dot(P_T.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
 
     # --- epilogue ---
     L_T = tl.log(Z_T) + M_T
@@ -499,6 +523,11 @@ def standardised_backward_D_D_2_1_D_3(
     D_2_1_ptr,
     dgain_rows_ptr,
     D_3_ptr,
+    O_tiles,
+    dO_tiles,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -557,6 +586,11 @@ def standardised_backward_D_D_2_1_D_3(
     D_2_1_ptr  D_2.1[b, h, i], temp
     dgain_rows_ptr  dgain.rows[b, h, i], temp
     D_3_ptr  D_3[b, h, i], temp
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -611,14 +645,14 @@ def standardised_backward_D_D_2_1_D_3(
     D_3_base += tl.cast(i0, tl.int64)
 
     # --- prologue ---
-    o = tl.load(O_base + O_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
     D_2_1 = tl.full([BLOCK_I], 0.0, ACC)
     # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
     mean = tl.load(mean_base + offs_i * stride_mean_i, mask=in_i, other=0.0)
@@ -645,13 +679,13 @@ def standardised_backward_D_D_2_1_D_3(
         j = j0 + offs_j
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         # standardised.attn:8  O[i,f]  = softmax[j](T[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_T = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
         T = gain.to(ACC) * (S_1 - D_2_1_safe[:, None]) * T_p[:, None]
         P_T = tl.exp2(T * 1.4426950408889634 - P_T_p[:, None])
@@ -674,13 +708,13 @@ def standardised_backward_D_D_2_1_D_3(
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         # standardised.attn:8  O[i,f]  = softmax[j](T[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_T = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
         T = gain.to(ACC) * (S_1 - D_2_1_safe[:, None]) * T_p[:, None]
         P_T = tl.exp2(T * 1.4426950408889634 - P_T_p[:, None])
@@ -739,6 +773,10 @@ def standardised_backward_dQ(
     D_3_ptr,
     D_2_1_ptr,
     dQ_ptr,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -792,6 +830,10 @@ def standardised_backward_dQ(
     D_3_ptr  D_3[b, h, i], temp
     D_2_1_ptr  D_2.1[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -845,12 +887,12 @@ def standardised_backward_dQ(
 
     # --- prologue ---
     dQ_4 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
     gain = tl.load(gain_base)
     # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
     mean = tl.load(mean_base + offs_i * stride_mean_i, mask=in_i, other=0.0)
@@ -880,11 +922,11 @@ def standardised_backward_dQ(
         j = j0 + offs_j
         # standardised.attn:8  O[i,f]  = softmax[j](T[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_T = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
@@ -892,8 +934,8 @@ def standardised_backward_dQ(
         P_T = tl.exp2(T * 1.4426950408889634 - P_T_p[:, None])
         dT = (dP_T - d.to(ACC)[:, None]) * P_T
         dQ_4_1 = dT * gain.to(ACC) - dQ_4_safe[:, None]
-        dQ_4 = dot(dQ_4_1.to(K_ptr.dtype.element_ty), k, dQ_4, ACC)
         dQ_5_1 = S_1 - T_safe[:, None]
+        dQ_4 = dot(dQ_4_1.to(K_ptr.dtype.element_ty), k, dQ_4, ACC)
         dQ_5 = dot(dQ_5_1.to(K_ptr.dtype.element_ty), k, dQ_5, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -902,11 +944,11 @@ def standardised_backward_dQ(
         # standardised.attn:8  O[i,f]  = softmax[j](T[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_T = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
@@ -916,9 +958,9 @@ def standardised_backward_dQ(
         dQ_4_1 = dT * gain.to(ACC) - dQ_4_safe[:, None]
         mask = j < len_j
         dQ_4_1_m = tl.where(mask[None, :], dQ_4_1, 0.0)
-        dQ_4 = dot(dQ_4_1_m.to(K_ptr.dtype.element_ty), k, dQ_4, ACC)
         dQ_5_1 = S_1 - T_safe[:, None]
         dQ_5_1_m = tl.where(mask[None, :], dQ_5_1, 0.0)
+        dQ_4 = dot(dQ_4_1_m.to(K_ptr.dtype.element_ty), k, dQ_4, ACC)
         dQ_5 = dot(dQ_5_1_m.to(K_ptr.dtype.element_ty), k, dQ_5, ACC)
 
     # --- epilogue ---
@@ -956,6 +998,10 @@ def standardised_backward_dK_dV(
     D_2_1_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_gain_h: tl.int64,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
@@ -1010,6 +1056,10 @@ def standardised_backward_dK_dV(
     D_2_1_ptr  D_2.1[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1043,12 +1093,12 @@ def standardised_backward_dK_dV(
     in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     mean_base = mean_ptr + tl.cast(b, tl.int64) * stride_mean_b
     mean_base += tl.cast(h, tl.int64) * stride_mean_h
     var_base = var_ptr + tl.cast(b, tl.int64) * stride_var_b + tl.cast(h, tl.int64) * stride_var_h
     L_T_base = L_T_ptr + tl.cast(b, tl.int64) * stride_L_T_b + tl.cast(h, tl.int64) * stride_L_T_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_3_base = D_3_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_2_1_base = D_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
@@ -1064,11 +1114,11 @@ def standardised_backward_dK_dV(
     # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
     gain = tl.load(gain_base)
     # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_6 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # standardised.attn:8  O[i,f]  = softmax[j](T[i,j]) * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
@@ -1081,8 +1131,11 @@ def standardised_backward_dK_dV(
         i = i0 + offs_i
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_T = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
         mean_ptrs = mean_base + tl.cast(i0, tl.int64) * stride_mean_i + offs_i * stride_mean_i
@@ -1097,10 +1150,6 @@ def standardised_backward_dK_dV(
         P_T_safe = tl.where(L_T.to(ACC) == float("-inf"), 0.0, L_T.to(ACC))
         P_T_p = P_T_safe * 1.4426950408889634
         P_T = tl.exp2(T * 1.4426950408889634 - P_T_p[None, :])
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(P_T.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_T = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dT = (dP_T - d.to(ACC)[None, :]) * P_T
         D_3 = tl.load(D_3_base + tl.cast(i0, tl.int64) + offs_i)
@@ -1112,6 +1161,7 @@ def standardised_backward_dK_dV(
         dS_p_1 = tl.sqrt(var.to(ACC) + 1e-06)
         t = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
         dS = (dT * gain.to(ACC) - dS_safe[None, :] - t) / dS_p_1[None, :]
+        dV = dot(P_T.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_6 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_6, ACC)
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
@@ -1120,8 +1170,11 @@ def standardised_backward_dK_dV(
         # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_T = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
         mean_ptrs_2 = mean_base + tl.cast(i0, tl.int64) * stride_mean_i + offs_i * stride_mean_i
@@ -1138,10 +1191,6 @@ def standardised_backward_dK_dV(
         P_T = tl.exp2(T * 1.4426950408889634 - P_T_p[None, :])
         mask = i < len_i
         P_T_m = tl.where(mask[None, :], P_T, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(P_T_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_T = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dT = (dP_T - d.to(ACC)[None, :]) * P_T
         D_3 = tl.load(D_3_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
@@ -1154,6 +1203,7 @@ def standardised_backward_dK_dV(
         t_2 = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
         dS = (dT * gain.to(ACC) - dS_safe[None, :] - t_2) / dS_p_1[None, :]
         dS_m = tl.where(mask[None, :], dS, 0.0)
+        dV = dot(P_T_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_6 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_6, ACC)
 
     # --- epilogue ---
@@ -1176,6 +1226,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"),),
             "carried": (("i",),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1184,6 +1235,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("mean_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1215,6 +1268,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"),),
             "carried": (("i",),),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1224,6 +1278,8 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("mean_ptr", "pointer_acc", ""),
             ("var_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1256,6 +1312,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1269,6 +1326,9 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("L_T_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_gain_h", "wide", ""),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
@@ -1304,10 +1364,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "f"), ("i", "e")),
+            "resident": (("i", "f"), ("i", "e")),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("O", "dO", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1326,6 +1387,11 @@ KERNELS: dict[str, Any] = {
             ("D_2_1_ptr", "pointer_acc", ""),
             ("dgain_rows_ptr", "pointer_acc", ""),
             ("D_3_ptr", "pointer_acc", ""),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1382,6 +1448,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"), ("i", "e")),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1399,6 +1466,10 @@ KERNELS: dict[str, Any] = {
             ("D_3_ptr", "pointer_acc", ""),
             ("D_2_1_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1450,7 +1521,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1469,6 +1541,10 @@ KERNELS: dict[str, Any] = {
             ("D_2_1_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_gain_h", "wide", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
@@ -1557,6 +1633,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1565,26 +1645,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1619,11 +1704,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1635,6 +1731,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def sum_into(shape, source, axes, dtype, scale):
@@ -1676,14 +1818,10 @@ def forward(inputs, extents, params, config=None):
         Q,
         K,
         mean,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -1704,14 +1842,10 @@ def forward(inputs, extents, params, config=None):
         K,
         mean,
         var,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -1736,19 +1870,13 @@ def forward(inputs, extents, params, config=None):
         V,
         L_T,
         O,
-        gain.stride(0),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(gain),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1814,36 +1942,20 @@ def backward(inputs, extents, params, config=None):
         D_2_1,
         dgain_rows,
         D_3,
-        launch_stride(O, 0),
-        launch_stride(O, 1),
-        launch_stride(O, 2),
-        launch_stride(O, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        mean.stride(0),
-        mean.stride(1),
-        launch_stride(mean, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        gain.stride(0),
-        var.stride(0),
-        var.stride(1),
-        launch_stride(var, 2),
-        L_T.stride(0),
-        L_T.stride(1),
-        launch_stride(L_T, 2),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(O),
+        *launch_strides(dO),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(mean),
+        *launch_strides(V),
+        *launch_strides(gain),
+        *launch_strides(var),
+        *launch_strides(L_T),
         len_b,
         len_h,
         len_i,
@@ -1878,32 +1990,18 @@ def backward(inputs, extents, params, config=None):
         D_3,
         D_2_1,
         dQ,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        gain.stride(0),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        mean.stride(0),
-        mean.stride(1),
-        launch_stride(mean, 2),
-        var.stride(0),
-        var.stride(1),
-        launch_stride(var, 2),
-        L_T.stride(0),
-        L_T.stride(1),
-        launch_stride(L_T, 2),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(gain),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(mean),
+        *launch_strides(var),
+        *launch_strides(L_T),
         len_b,
         len_h,
         len_i,
@@ -1935,32 +2033,18 @@ def backward(inputs, extents, params, config=None):
         D_2_1,
         dV,
         dK,
-        gain.stride(0),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        mean.stride(0),
-        mean.stride(1),
-        launch_stride(mean, 2),
-        var.stride(0),
-        var.stride(1),
-        launch_stride(var, 2),
-        L_T.stride(0),
-        L_T.stride(1),
-        launch_stride(L_T, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(gain),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(mean),
+        *launch_strides(var),
+        *launch_strides(L_T),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

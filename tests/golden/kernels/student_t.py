@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -98,6 +108,7 @@ def student_t(
     V_ptr,
     L_S_ptr,
     O_ptr,
+    V_tiles,
     stride_kappa_h: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
@@ -133,6 +144,7 @@ def student_t(
     V_ptr  V[b, h, j, f], input
     L_S_ptr  L_S[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -208,9 +220,9 @@ def student_t(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
@@ -241,9 +253,9 @@ def student_t(
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
 
     # --- epilogue ---
     L_S = tl.log(Z_S) + M_S
@@ -281,6 +293,9 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     D_ptr,
     dkappa_3_rows_ptr,
     dQ_ptr,
+    O_tiles,
+    dO_tiles,
+    V_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -331,6 +346,9 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     D_ptr  D[b, h, i], temp
     dkappa_3_rows_ptr  dkappa.3.rows[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -363,11 +381,11 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(i0, tl.int64) * stride_Q_i
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
     dkappa_3_rows_base = dkappa_3_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
@@ -378,8 +396,8 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     in_e = within(e, E, E_PAD)
 
     # --- prologue ---
-    o = tl.load(O_base + O_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
@@ -403,6 +421,10 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
         j = j0 + offs_j
+        # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_part = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
         for e_pt in range(E):
             # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
@@ -413,11 +435,6 @@ def student_t_backward_D_dQ_dkappa_3_rows(
             k = tl.load(K_ptrs)
             S_part_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
             S_part = S_part + S_part_t
-        # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
         S = S_p * tl.log(1.0 + S_part / tl.cast(E, ACC))
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
@@ -439,6 +456,11 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
         j = j0 + offs_j
+        # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_part = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
         for e_pt in range(E):
             # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
@@ -446,16 +468,9 @@ def student_t_backward_D_dQ_dkappa_3_rows(
             q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
             K_ptrs_3 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_3 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            in_j = j < len_j
             k = tl.load(K_ptrs_3, mask=in_j, other=0.0)
             S_part_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
             S_part = S_part + S_part_t
-        # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
         S = S_p * tl.log(1.0 + S_part / tl.cast(E, ACC))
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
@@ -513,6 +528,8 @@ def student_t_backward_dK_dV(
     D_ptr,
     dV_ptr,
     dK_ptr,
+    V_tiles,
+    dO_tiles,
     stride_kappa_h: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
@@ -558,6 +575,8 @@ def student_t_backward_dK_dV(
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -585,12 +604,12 @@ def student_t_backward_dK_dV(
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_j = j < len_j
     in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(j0, tl.int64) * stride_K_j
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
@@ -607,7 +626,7 @@ def student_t_backward_dK_dV(
     S_p = -kappa.to(ACC)
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -621,6 +640,9 @@ def student_t_backward_dK_dV(
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(i0, BLOCK_I)
         i = i0 + offs_i
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_part = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
         for e_pt in range(E):
             # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
@@ -637,14 +659,11 @@ def student_t_backward_dK_dV(
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dK_2_p = safe_div(1.0, 1.0 + safe_div(S_part, tl.cast(E, ACC)))
         dK_2_s = dS * tl.where(1.0 + S_part / tl.cast(E, ACC) != 0.0, dK_2_p, 0.0)
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         for e_pt_1 in range(E):
             Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
             Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
@@ -662,12 +681,15 @@ def student_t_backward_dK_dV(
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(i0, BLOCK_I)
         i = i0 + offs_i
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_part = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
         for e_pt in range(E):
             # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
             Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs_3 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            in_i = i < len_i
             q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
             K_ptrs_3 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
             k = tl.load(K_ptrs_3, mask=in_j, other=0.0)
@@ -679,19 +701,15 @@ def student_t_backward_dK_dV(
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         S_m = tl.where(mask, S, float("-inf"))
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-        in_i = i < len_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_m * 1.4426950408889634 - P_S_p[None, :])
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dK_2_p = safe_div(1.0, 1.0 + safe_div(S_part, tl.cast(E, ACC)))
         dK_2_s = dS * tl.where(1.0 + S_part / tl.cast(E, ACC) != 0.0, dK_2_p, 0.0)
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         for e_pt_1 in range(E):
             Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
             Q_ptrs_4 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
@@ -757,6 +775,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "f"),),
             "carried": (("i",), ("i",), ("i", "f")),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("V",),
             "loops": 0,
             "few_rows": False,
@@ -768,6 +787,7 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_kappa_h", "wide", ""),
             ("stride_Q_b", "wide", ""),
             ("stride_Q_h", "wide", ""),
@@ -804,10 +824,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "f")),
+            "resident": (("i", "f"),),
             "streamed": (("j", "f"),),
             "carried": (("i",), ("i", "e")),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("O", "dO", "V"),
             "loops": 0,
             "few_rows": False,
@@ -823,6 +844,9 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dkappa_3_rows_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -873,7 +897,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "f"),),
             "streamed": (("i", "f"),),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("V", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -888,6 +913,8 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_kappa_h", "wide", ""),
             ("stride_Q_b", "wide", ""),
             ("stride_Q_h", "wide", ""),
@@ -932,6 +959,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (),
+            "pairs_by_address": (),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -992,6 +1020,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1000,26 +1032,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1054,11 +1091,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1070,6 +1118,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def sum_into(shape, source, axes, dtype, scale):
@@ -1112,19 +1206,11 @@ def forward(inputs, extents, params, config=None):
         V,
         L_S,
         O,
-        kappa.stride(0),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        Q.stride(3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        K.stride(3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(kappa),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1183,30 +1269,16 @@ def backward(inputs, extents, params, config=None):
         D,
         dkappa_3_rows,
         dQ,
-        launch_stride(O, 0),
-        launch_stride(O, 1),
-        launch_stride(O, 2),
-        launch_stride(O, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        Q.stride(3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        K.stride(3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        kappa.stride(0),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(O),
+        *launch_strides(dO),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
+        *launch_strides(kappa),
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_i,
@@ -1239,26 +1311,14 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dK,
-        kappa.stride(0),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        Q.stride(3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        K.stride(3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(kappa),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(L_S),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -53,6 +54,49 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def gather(ptrs):
+    """Values of an input at addresses of their own.
+
+    In the compiler's eyes a pure function of the address: what several pairs of a thread share, as the diagonals of a
+    Toeplitz table, is read once; and no copy of the pairs passes through shared memory, as it does for `tl.load`.
+    """
+    kind: tl.constexpr = ptrs.dtype.element_ty
+    if INTERPRETED:
+        return tl.load(ptrs)
+    elif kind == tl.float32:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.f32 $0, [$1];", "=f,l", [ptrs], tl.float32, True, 1
+        )
+    elif kind == tl.int32:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b32 $0, [$1];", "=r,l", [ptrs], tl.int32, True, 1
+        )
+    elif kind == tl.bfloat16:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.bfloat16, True, 1
+        )
+    elif kind == tl.float16:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.float16, True, 1
+        )
+    elif kind == tl.int64:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b64 $0, [$1];", "=l,l", [ptrs], tl.int64, True, 1
+        )
+    else:
+        return tl.load(ptrs)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -98,6 +142,9 @@ def transformer_xl(
     V_ptr,
     L_S_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -142,6 +189,9 @@ def transformer_xl(
     V_ptr  V[b, h, j, f], input
     L_S_ptr  L_S[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -186,7 +236,7 @@ def transformer_xl(
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
@@ -206,7 +256,7 @@ def transformer_xl(
         j = j0 + offs_j
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
@@ -217,7 +267,7 @@ def transformer_xl(
             q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
             v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
             R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = tl.load(R_ptrs)
+            r = gather(R_ptrs)
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
@@ -232,9 +282,9 @@ def transformer_xl(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v_1 = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v_1, O_1 * alpha[:, None], ACC)
+        v_1 = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v_1, O_1 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
@@ -242,7 +292,7 @@ def transformer_xl(
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         t_4 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_5 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_4, t_5, None, ACC)
@@ -253,7 +303,7 @@ def transformer_xl(
             q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
             v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = tl.load(R_ptrs_2)
+            r = gather(R_ptrs_2)
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
@@ -271,9 +321,9 @@ def transformer_xl(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v_1 = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v_1, O_1 * alpha[:, None], ACC)
+        v_1 = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v_1, O_1 * alpha[:, None], ACC)
 
     # --- epilogue ---
     L_S = tl.log(Z_S) + M_S
@@ -311,6 +361,11 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     dv_6_rows_ptr,
     dR_4_amax_ptr,
     dQ_ptr,
+    O_tiles,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -372,6 +427,11 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     dv_6_rows_ptr  dv.6.rows[b, h, i, e], temp
     dR_4_amax_ptr  dR.4.amax[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -427,14 +487,14 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     dQ_base += tl.cast(i0, tl.int64) * E
 
     # --- prologue ---
-    o = tl.load(O_base + O_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
     du_5_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
@@ -464,11 +524,11 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         j = j0 + offs_j
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
@@ -479,7 +539,7 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
             q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
             v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
             R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = tl.load(R_ptrs)
+            r = gather(R_ptrs)
             S_p = q_1.to(ACC) + v_1.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
@@ -489,7 +549,7 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
         for e_pt_1 in range(E):
             R_ptrs_2 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
-            r_1 = tl.load(R_ptrs_2)
+            r_1 = gather(R_ptrs_2)
             dv_6_rows_t = dS * r_1.to(ACC)
             dv_6_rows_col = tl.sum(dv_6_rows_t, 1)
             t_4 = dv_6_rows + dv_6_rows_col[:, None]
@@ -500,7 +560,7 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
         for e_pt_2 in range(E):
             R_ptrs_3 = R_base + tl.cast(e_pt_2, tl.int64) * stride_R_e + at * stride_R_r
-            r_2 = tl.load(R_ptrs_3)
+            r_2 = gather(R_ptrs_3)
             dQ_2_t = dS * r_2.to(ACC)
             dQ_2_col = tl.sum(dQ_2_t, 1)
             dQ_2 = tl.where((e == e_pt_2)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
@@ -512,11 +572,11 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_6 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_5, t_6, None, ACC)
@@ -527,7 +587,7 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
             q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
             v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
             R_ptrs_4 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = tl.load(R_ptrs_4)
+            r = gather(R_ptrs_4)
             S_p = q_1.to(ACC) + v_1.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
@@ -540,7 +600,7 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         du_5_rows = dot(dS_m.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
         for e_pt_1 in range(E):
             R_ptrs_5 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
-            r_1 = tl.load(R_ptrs_5)
+            r_1 = gather(R_ptrs_5)
             dv_6_rows_t = dS_m * r_1.to(ACC)
             dv_6_rows_col = tl.sum(dv_6_rows_t, 1)
             t_7 = dv_6_rows + dv_6_rows_col[:, None]
@@ -552,7 +612,7 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
         dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
         for e_pt_2 in range(E):
             R_ptrs_6 = R_base + tl.cast(e_pt_2, tl.int64) * stride_R_e + at * stride_R_r
-            r_2 = tl.load(R_ptrs_6)
+            r_2 = gather(R_ptrs_6)
             dQ_2_t = dS_m * r_2.to(ACC)
             dQ_2_col = tl.sum(dQ_2_t, 1)
             dQ_2 = tl.where((e == e_pt_2)[None, :], dQ_2 + dQ_2_col[:, None], dQ_2)
@@ -596,6 +656,10 @@ def transformer_xl_backward_dK_dV(
     D_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    dO_tiles,
+    Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -650,6 +714,10 @@ def transformer_xl_backward_dK_dV(
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -681,13 +749,13 @@ def transformer_xl_backward_dK_dV(
     V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
@@ -699,12 +767,12 @@ def transformer_xl_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v_1 = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v_1 = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -718,9 +786,12 @@ def transformer_xl_backward_dK_dV(
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(i0, BLOCK_I)
         i = i0 + offs_i
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v_1, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = q.to(ACC) + u.to(ACC)[None, :]
         S_kept = tl.where((e < E)[None, :], S, 0.0)
         t_3 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
@@ -734,7 +805,7 @@ def transformer_xl_backward_dK_dV(
             q_1 = tl.load(Q_ptrs_2)
             v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
             R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = tl.load(R_ptrs)
+            r = gather(R_ptrs)
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[None, :] * r.to(ACC)
             S_2 = S_2 + S_t
@@ -744,12 +815,9 @@ def transformer_xl_backward_dK_dV(
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[None, :])
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_S = dot(v_1, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), S.to(Q_ptr.dtype.element_ty), dK_3, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -759,10 +827,13 @@ def transformer_xl_backward_dK_dV(
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(i0, BLOCK_I)
         i = i0 + offs_i
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v_1, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = tl.load(Q_ptrs_3, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = q.to(ACC) + u.to(ACC)[None, :]
         S_kept = tl.where((e < E)[None, :], S, 0.0)
         t_4 = tl.trans(tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty))
@@ -776,7 +847,7 @@ def transformer_xl_backward_dK_dV(
             q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
             v = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = tl.load(R_ptrs_2)
+            r = gather(R_ptrs_2)
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[None, :] * r.to(ACC)
             S_2 = S_2 + S_t
@@ -789,13 +860,10 @@ def transformer_xl_backward_dK_dV(
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_3_m * 1.4426950408889634 - P_S_p[None, :])
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dP_S = dot(v_1, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         S_m = tl.where(mask_p[:, None], S, 0.0)
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         t_5 = dS.to(Q_ptr.dtype.element_ty)
         t_6 = tl.where(in_i[:, None], S_m, 0.0).to(Q_ptr.dtype.element_ty)
         dK_3 = dot(t_5, t_6, dK_3, ACC)
@@ -834,6 +902,10 @@ def transformer_xl_backward_dR_4(
     R_ptr,
     L_S_ptr,
     dR_4_fixed_ptr,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -888,6 +960,10 @@ def transformer_xl_backward_dR_4(
     R_ptr  R[h, r, e], input
     L_S_ptr  L_S[b, h, i], input
     dR_4_fixed_ptr  dR.4.fixed[h, r, e], fixed
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -933,10 +1009,10 @@ def transformer_xl_backward_dR_4(
 
     # --- prologue ---
     scale = tl.load(dR_4_scale_ptr)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     S = q.to(ACC) + u.to(ACC)[None, :]
     S_kept = tl.where((e < E)[None, :], S, 0.0)
@@ -958,11 +1034,11 @@ def transformer_xl_backward_dR_4(
         j = j0 + offs_j
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_2, t_3, None, ACC)
@@ -973,7 +1049,7 @@ def transformer_xl_backward_dR_4(
             q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
             v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
             R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = tl.load(R_ptrs)
+            r = gather(R_ptrs)
             S_p = q_1.to(ACC) + v_1.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
@@ -996,11 +1072,11 @@ def transformer_xl_backward_dR_4(
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_6 = tl.trans(k.to(Q_ptr.dtype.element_ty))
         S_1 = dot(t_5, t_6, None, ACC)
@@ -1011,7 +1087,7 @@ def transformer_xl_backward_dR_4(
             q_1 = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
             v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = tl.load(R_ptrs_2)
+            r = gather(R_ptrs_2)
             S_p = q_1.to(ACC) + v_1.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
@@ -1147,10 +1223,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"), ("e",)),
+            "resident": (),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "u", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1164,6 +1241,9 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1207,10 +1287,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "f"), ("i", "e"), ("e",), ("e",)),
+            "resident": (("i", "f"),),
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"), ("i", "e"), ("i",), ("i", "e"), ("i", "e")),
-            "pairs": (
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (
                 ("i", "j"),
                 ("i", "j"),
                 ("i", "j"),
@@ -1238,6 +1319,11 @@ KERNELS: dict[str, Any] = {
             ("dv_6_rows_ptr", "pointer_acc", ""),
             ("dR_4_amax_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1293,10 +1379,19 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (("j", "e"), ("e",), ("j", "f")),
-            "streamed": (("i", "e"), ("i", "f")),
+            "streamed": (("i", "f"), ("i", "e")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("i", "e"), ("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "data": ("K", "u", "V", "Q", "dO"),
+            "pairs": (("j", "i"), ("i", "e"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (
+                ("j", "i"),
+                ("i", "e"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+            ),
+            "data": ("K", "u", "V", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1312,6 +1407,10 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1362,10 +1461,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "e"), ("e",)),
+            "resident": (("i", "f"),),
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (),
-            "pairs": (
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (
                 ("i", "j"),
                 ("i", "j"),
                 ("i", "j"),
@@ -1390,6 +1490,10 @@ KERNELS: dict[str, Any] = {
             ("R_ptr", "pointer_like", "R"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("dR_4_fixed_ptr", "pointer_fixed", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1443,6 +1547,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("r", "e"),),
+            "pairs_by_address": (("r", "e"),),
             "data": ("dR.4",),
             "loops": 0,
             "few_rows": False,
@@ -1470,6 +1575,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (),
+            "pairs_by_address": (),
             "data": ("du.5", "dv.6"),
             "loops": 0,
             "few_rows": False,
@@ -1534,6 +1640,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1542,26 +1652,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1596,11 +1711,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1612,6 +1738,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def sum_into(shape, source, axes, dtype, scale):
@@ -1670,25 +1842,15 @@ def forward(inputs, extents, params, config=None):
         V,
         L_S,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(u, 0),
-        launch_stride(u, 1),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        v.stride(0),
-        v.stride(1),
-        R.stride(0),
-        launch_stride(R, 1),
-        R.stride(2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(u),
+        *launch_strides(K),
+        *launch_strides(v),
+        *launch_strides(R),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1760,36 +1922,20 @@ def backward(inputs, extents, params, config=None):
         dv_6_rows,
         dR_4_amax,
         dQ,
-        launch_stride(O, 0),
-        launch_stride(O, 1),
-        launch_stride(O, 2),
-        launch_stride(O, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(u, 0),
-        launch_stride(u, 1),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(v, 0),
-        launch_stride(v, 1),
-        R.stride(0),
-        launch_stride(R, 1),
-        R.stride(2),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(O),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(u),
+        *launch_strides(K),
+        *launch_strides(v),
+        *launch_strides(R),
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_i,
@@ -1829,32 +1975,18 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(u, 0),
-        launch_stride(u, 1),
-        v.stride(0),
-        v.stride(1),
-        R.stride(0),
-        launch_stride(R, 1),
-        R.stride(2),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(u),
+        *launch_strides(v),
+        *launch_strides(R),
+        *launch_strides(L_S),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,
@@ -1889,32 +2021,18 @@ def backward(inputs, extents, params, config=None):
         R,
         L_S,
         dR_4_fixed,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(u, 0),
-        launch_stride(u, 1),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        v.stride(0),
-        v.stride(1),
-        R.stride(0),
-        launch_stride(R, 1),
-        R.stride(2),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(u),
+        *launch_strides(K),
+        *launch_strides(v),
+        *launch_strides(R),
+        *launch_strides(L_S),
         len_h,
         len_b,
         len_i,

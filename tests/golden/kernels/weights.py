@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -86,6 +96,9 @@ def weights_M_S_Z_S_O(
     Z_S_ptr,
     L_S_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -121,6 +134,9 @@ def weights_M_S_Z_S_O(
     Z_S_ptr  Z_S[b, h, i], temp
     L_S_ptr  L_S[b, h, i], residual
     O_ptr  O[b, h, i, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -165,7 +181,7 @@ def weights_M_S_Z_S_O(
     # --- prologue ---
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
@@ -183,10 +199,10 @@ def weights_M_S_Z_S_O(
         j = j0 + offs_j
         # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        M_S_tile = tl.max(S_1, 1)
+        M_S_tile_raw = tl.max(S, 1)
+        M_S_tile = M_S_tile_raw * S_p
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
@@ -197,9 +213,9 @@ def weights_M_S_Z_S_O(
         Z_S = Z_S * alpha + Z_S_tile
         # weights.attn:6  O[i,f] = P[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
@@ -207,26 +223,26 @@ def weights_M_S_Z_S_O(
         # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S_1_m = tl.where(mask, S_1, float("-inf"))
-        M_S_tile = tl.max(S_1_m, 1)
+        S_1_m = tl.where(mask, S, float("-inf"))
+        M_S_tile_raw = tl.max(S_1_m, 1)
+        M_S_tile = M_S_tile_raw * S_p
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # weights.attn:5  P[i,j] = softmax[j](S[i,j])
-        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         # weights.attn:6  O[i,f] = P[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
 
     # --- epilogue ---
     L_S = tl.log(Z_S) + M_S
@@ -254,6 +270,8 @@ def weights_P(
     M_S_ptr,
     Z_S_ptr,
     P_ptr,
+    Q_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -281,6 +299,8 @@ def weights_P(
     M_S_ptr  M_S[b, h, i], temp
     Z_S_ptr  Z_S[b, h, i], temp
     P_ptr  P[b, h, i, j], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -324,8 +344,8 @@ def weights_P(
 
     # --- prologue ---
     # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     S_1 = S * S_p
@@ -364,6 +384,11 @@ def weights_backward_D(
     dO_ptr,
     V_ptr,
     D_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    V_tiles,
+    dP_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -410,6 +435,11 @@ def weights_backward_D(
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dP_tiles  tiles of dP for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -444,24 +474,24 @@ def weights_backward_D(
     in_f = within(f, F, F_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     dP_base = dP_ptr + tl.cast(b, tl.int64) * stride_dP_b + tl.cast(h, tl.int64) * stride_dP_h
     dP_base += tl.cast(i0, tl.int64) * stride_dP_i
     dP_offs = offs_i[:, None] * stride_dP_i + offs_j[None, :] * stride_dP_j
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
 
     # --- prologue ---
     D = tl.full([BLOCK_I], 0.0, ACC)
     # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -475,15 +505,15 @@ def weights_backward_D(
         j = j0 + offs_j
         # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
-        dP_ptrs = dP_base + tl.cast(j0, tl.int64) * stride_dP_j + dP_offs
-        dP = tl.load(dP_ptrs, mask=in_i[:, None], other=0.0)
         # weights.attn:6  O[i,f] = P[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
+        dP_ptrs = dP_base + tl.cast(j0, tl.int64) * stride_dP_j + dP_offs
+        dP = load_tile(dP_ptrs, in_i[:, None], dP_tiles, [b, h, i0, j0])
         dP_3 = dP.to(ACC) + dP_2
         D_s = P_S * dP_3
         D_tile = tl.sum(D_s, 1)
@@ -495,19 +525,18 @@ def weights_backward_D(
         # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S_1_m = tl.where(mask, S_1, float("-inf"))
-        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
-        dP_ptrs_2 = dP_base + tl.cast(j0, tl.int64) * stride_dP_j + dP_offs
-        dP = tl.load(dP_ptrs_2, mask=in_i[:, None] & in_j[None, :], other=0.0)
         # weights.attn:6  O[i,f] = P[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S_1_m = tl.where(mask, S, float("-inf"))
+        P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
+        dP_ptrs_2 = dP_base + tl.cast(j0, tl.int64) * stride_dP_j + dP_offs
+        dP = load_tile(dP_ptrs_2, in_i[:, None] & in_j[None, :], dP_tiles, [b, h, i0, j0])
         dP_3 = dP.to(ACC) + dP_2
         D_s = P_S * dP_3
         D_tile = tl.sum(D_s, 1)
@@ -539,6 +568,11 @@ def weights_backward_dQ(
     K_ptr,
     L_S_ptr,
     dQ_ptr,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
+    dP_tiles,
     stride_dP_b: tl.int64,
     stride_dP_h: tl.int64,
     stride_dP_i,
@@ -586,6 +620,11 @@ def weights_backward_dQ(
     K_ptr  K[b, h, j, e], input
     L_S_ptr  L_S[b, h, i], input
     dQ_ptr  dQ[b, h, i, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    dP_tiles  tiles of dP for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -620,23 +659,23 @@ def weights_backward_dQ(
     in_e = within(e, E, E_PAD)
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
-    dP_base = dP_ptr + tl.cast(b, tl.int64) * stride_dP_b + tl.cast(h, tl.int64) * stride_dP_h
-    dP_base += tl.cast(i0, tl.int64) * stride_dP_i
-    dP_offs = offs_i[:, None] * stride_dP_i + offs_j[None, :] * stride_dP_j
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    dP_base = dP_ptr + tl.cast(b, tl.int64) * stride_dP_b + tl.cast(h, tl.int64) * stride_dP_h
+    dP_base += tl.cast(i0, tl.int64) * stride_dP_i
+    dP_offs = offs_i[:, None] * stride_dP_i + offs_j[None, :] * stride_dP_j
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
 
     # --- prologue ---
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
@@ -654,17 +693,17 @@ def weights_backward_dQ(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
         j = j0 + offs_j
-        dP_ptrs = dP_base + tl.cast(j0, tl.int64) * stride_dP_j + dP_offs
-        dP = tl.load(dP_ptrs, mask=in_i[:, None], other=0.0)
         # weights.attn:6  O[i,f] = P[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        dP_3 = dP.to(ACC) + dP_2
         # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        dP_ptrs = dP_base + tl.cast(j0, tl.int64) * stride_dP_j + dP_offs
+        dP = load_tile(dP_ptrs, in_i[:, None], dP_tiles, [b, h, i0, j0])
+        dP_3 = dP.to(ACC) + dP_2
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_3 - d.to(ACC)[:, None]) * P_S
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
@@ -672,20 +711,19 @@ def weights_backward_dQ(
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(j0, BLOCK_J)
         j = j0 + offs_j
-        dP_ptrs_2 = dP_base + tl.cast(j0, tl.int64) * stride_dP_j + dP_offs
-        in_j = j < len_j
-        dP = tl.load(dP_ptrs_2, mask=in_i[:, None] & in_j[None, :], other=0.0)
         # weights.attn:6  O[i,f] = P[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        in_j = j < len_j
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        dP_3 = dP.to(ACC) + dP_2
         # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
+        dP_ptrs_2 = dP_base + tl.cast(j0, tl.int64) * stride_dP_j + dP_offs
+        dP = load_tile(dP_ptrs_2, in_i[:, None] & in_j[None, :], dP_tiles, [b, h, i0, j0])
+        dP_3 = dP.to(ACC) + dP_2
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_3 - d.to(ACC)[:, None]) * P_S
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
@@ -720,6 +758,10 @@ def weights_backward_dK_dV(
     D_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -768,6 +810,10 @@ def weights_backward_dK_dV(
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -800,9 +846,9 @@ def weights_backward_dK_dV(
     in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dP_base = dP_ptr + tl.cast(b, tl.int64) * stride_dP_b + tl.cast(h, tl.int64) * stride_dP_h
     dP_base += tl.cast(j0, tl.int64) * stride_dP_j
     dP_offs = offs_i[None, :] * stride_dP_i + offs_j[:, None] * stride_dP_j
@@ -817,11 +863,11 @@ def weights_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # weights.attn:6  O[i,f] = P[i,j] * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -838,22 +884,22 @@ def weights_backward_dK_dV(
         i = i0 + offs_i
         # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dP_ptrs = dP_base + tl.cast(i0, tl.int64) * stride_dP_i + dP_offs
         dP = tl.load(dP_ptrs, mask=in_j[:, None], other=0.0)
-        dP_2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         dP_3 = dP.to(ACC) + dP_2
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_3 - d.to(ACC)[None, :]) * P_S
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -866,28 +912,27 @@ def weights_backward_dK_dV(
         # weights.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         P_S_m = tl.where(mask, P_S, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dP_ptrs_2 = dP_base + tl.cast(i0, tl.int64) * stride_dP_i + dP_offs
         dP = tl.load(dP_ptrs_2, mask=in_j[:, None] & in_i[None, :], other=0.0)
-        dP_2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         dP_3 = dP.to(ACC) + dP_2
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_3 - d.to(ACC)[None, :]) * P_S
         dS_m = tl.where(mask, dS, 0.0)
+        dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
     # --- epilogue ---
@@ -911,6 +956,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -923,6 +969,9 @@ KERNELS: dict[str, Any] = {
             ("Z_S_ptr", "pointer_acc", ""),
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -961,6 +1010,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -971,6 +1021,8 @@ KERNELS: dict[str, Any] = {
             ("M_S_ptr", "pointer_acc", ""),
             ("Z_S_ptr", "pointer_acc", ""),
             ("P_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1003,7 +1055,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("i", "e"), ("i", "f")),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",),),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1016,6 +1069,11 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dP_tiles", "tiles", "dP 4 2 BLOCK_I BLOCK_J"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1065,7 +1123,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("i", "f"), ("i", "e")),
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"),),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1079,6 +1138,11 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("dP_tiles", "tiles", "dP 4 2 BLOCK_I BLOCK_J"),
             ("stride_dP_b", "wide", ""),
             ("stride_dP_h", "wide", ""),
             ("stride_dP_i", "stride", ""),
@@ -1128,7 +1192,15 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+            ),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1143,6 +1215,10 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1229,6 +1305,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1237,26 +1317,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1291,11 +1376,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1307,6 +1403,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1341,18 +1483,12 @@ def forward(inputs, extents, params, config=None):
         Z_S,
         L_S,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1378,14 +1514,10 @@ def forward(inputs, extents, params, config=None):
         M_S,
         Z_S,
         P,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -1437,29 +1569,17 @@ def backward(inputs, extents, params, config=None):
         dO,
         V,
         D,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
-        dP.stride(0),
-        dP.stride(1),
-        launch_stride(dP, 2),
-        launch_stride(dP, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dP, 2, cfg["BLOCK_I"], cfg["BLOCK_J"]),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(L_S),
+        *launch_strides(dP),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1487,29 +1607,17 @@ def backward(inputs, extents, params, config=None):
         K,
         L_S,
         dQ,
-        dP.stride(0),
-        dP.stride(1),
-        launch_stride(dP, 2),
-        launch_stride(dP, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dP, 2, cfg["BLOCK_I"], cfg["BLOCK_J"]),
+        *launch_strides(dP),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_i,
@@ -1538,29 +1646,16 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        dP.stride(0),
-        dP.stride(1),
-        launch_stride(dP, 2),
-        launch_stride(dP, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(L_S),
+        *launch_strides(dO),
+        *launch_strides(dP),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

@@ -35,7 +35,8 @@ def test_forward_compiles_for_ampere_and_hopper(module: Path) -> None:
     # Products on the matrix units of each, and key tiles copied to shared memory while they run.
     assert by_target["sm_80"].sass_stats.in_loops["HMMA"] > 0
     assert by_target["sm_90"].sass_stats.in_loops["HGMMA"] > 0
-    assert by_target["sm_90"].sass_stats.in_loops["LDGSTS"] > 0
+    assert by_target["sm_80"].sass_stats.in_loops["LDGSTS"] > 0
+    assert by_target["sm_90"].sass_stats.in_loops["UTMALDG"] > 0
     assert by_target["sm_90"].shared <= 227 * 1024
 
 
@@ -80,4 +81,26 @@ def test_loops_in_machine_code() -> None:
     stats = sass_stats(text)
     assert stats.counts == {"LDL": 1, "HMMA": 1, "STL": 1, "BRA": 2, "EXIT": 1}
     assert stats.in_loops == {"HMMA": 1, "STL": 1, "BRA": 1}
+    assert stats.spills_in_loops == 1
+
+
+def test_waits_at_the_end_of_the_code_are_no_loops() -> None:
+    """They branch back into the middle of what waits; nor does a loop around others count, unless it multiplies."""
+    text = """
+        /*0000*/                   MOV R1, R2 ;
+        /*0010*/                   LDL R1, [R2] ;
+        /*0020*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4], RZ, !UPT ;
+        /*0030*/              @!P0 BRA 0x90 ;
+        /*0040*/                   STL [R2], R1 ;
+        /*0050*/               @P1 BRA 0x20 ;
+        /*0060*/               @P2 BRA 0x10 ;
+        /*0070*/                   STL [R2], R1 ;
+        /*0080*/                   EXIT ;
+        /*0090*/                   SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR4], R3 ;
+        /*00a0*/              @!P0 BRA 0x90 ;
+        /*00b0*/                   BRA 0x40 ;
+        /*00c0*/                   BRA 0xc0;
+    """
+    stats = sass_stats(text)
+    assert stats.in_loops == {"HGMMA": 1, "BRA": 4, "STL": 1, "SYNCS": 1}
     assert stats.spills_in_loops == 1

@@ -46,6 +46,21 @@ def summed(inputs, extents, params, config=None):
     scale[grid](x, part, params["start"], N=extents["n"], num_warps=4)
     return {"total": total, "part": part}
 
+class Tiles:
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+def tiles_of(tensor, axis, rows, width):
+    return Tiles(tensor) if rows else None
+
+def tiled(inputs, extents, params, config=None):
+    x = inputs["x"]
+    out = torch.empty((extents["n"],), dtype=x.dtype, device=x.device)
+    tiles_of(x, 0, 0, 1)
+    tiles = tiles_of(x, 0, extents["n"], 1)
+    scale[(1,)](tiles, out, params["start"], N=extents["n"])
+    return {"out": out}
+
 def unknown(inputs, extents, params, config=None):
     x = inputs["x"] + 1
     out = torch.empty((extents["n"],), dtype=x.dtype, device=x.device)
@@ -66,6 +81,7 @@ class Compiled:
     def run(self, x: int, y: int, z: int, stream: int, *rest: Any) -> None:
         *meta, source, out, start, n = rest
         assert meta == ["function", (4, 1, 0), None, None, None]
+        source = getattr(source, "tensor", source)
         assert n == source.shape[0]
         self.runs.append((x, y, z, stream))
         out.copy_(source * (start + 2))
@@ -90,6 +106,7 @@ class Kernel:
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         def launched(source: Tensor, out: Tensor, start: int, *, N: int, num_warps: int = 4) -> Any:
             self.jit += 1
+            source = getattr(source, "tensor", source)
             out.copy_(source * (start + 2))
             return self.compiled
 
@@ -154,6 +171,15 @@ def test_what_the_host_computes_is_repeated_in_its_place(module: ModuleType) -> 
     total, part = replay((y,), 1)
     assert torch.equal(total, torch.tensor(30.0))
     assert torch.equal(part, 3 * y)
+
+
+def test_tiles_are_described_anew_for_the_tensors_of_each_call(module: ModuleType) -> None:
+    """A description holds an address; where there is none, there is none for any call of the kind."""
+    _, replay = record(module, "tiled")
+    assert replay is not None
+    assert len(replay.steps) == 2
+    y = torch.tensor([5.0, 6.0, 7.0, 8.0])
+    assert torch.equal(replay((y,), 1)[0], 3 * y)
 
 
 def test_what_cannot_be_told_apart_is_not_repeated(module: ModuleType) -> None:

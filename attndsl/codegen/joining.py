@@ -1,0 +1,60 @@
+"""Adjacent ranges of a sweep as one loop: the body of the masked ones, with their masks where a tile needs them.
+
+One loop fills its pipeline once, which counts where sweeps are short: where ids say how far they reach (measured,
+documents forward: 0.18 instead of 0.31 ms). A kernel with two accumulators has no registers to spare for the branch,
+and keeps a loop without masks and one with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from attndsl.cascade.nodes import Const, Select
+from attndsl.schedule.specialise import defined, used
+from attndsl.schedule.tile import AccDot, Compute, Stmt, Sweep, Val
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The statements of a turn; `masks` has the selections that only some tiles need, with what they alone use."""
+
+    body: tuple[Stmt, ...]
+    masks: dict[str, tuple[Stmt, ...]]
+
+
+def join(sweep: Sweep) -> Joined | None:
+    """One turn for all ranges of a sweep; None where they are not adjacent, or better apart."""
+    ranges = sweep.ranges
+    plain = [r for r in ranges if not r.masked]
+    if len(plain) != 1 or len(ranges) < 2 or any(a.hi != b.lo for a, b in pairwise(ranges)):
+        return None
+    if sum(isinstance(s, AccDot) for s in plain[0].body) > 1:
+        return None
+    body = next(r.body for r in ranges if r.masked)
+    kept = {name for s in plain[0].body if (name := defined(s)) is not None}
+    extra = {name: s for s in body if (name := defined(s)) is not None and name not in kept}
+    masks = {name: s for name, s in extra.items() if _is_mask(s)}
+    # What something else than a mask uses is computed for every tile.
+    free = {n for s in body if defined(s) not in extra for n in used(s)}
+    rest = {name: s for name, s in extra.items() if name not in masks}
+    for name in reversed(rest):
+        if name in free:
+            free |= used(rest[name])
+    alone = {name: s for name, s in rest.items() if name not in free}
+    found: dict[str, tuple[Stmt, ...]] = {}
+    for name, mask in masks.items():
+        needed = used(mask)
+        for other in reversed(alone):
+            if other in needed:
+                needed |= used(alone[other])
+        found[name] = tuple(s for other, s in alone.items() if other in needed)
+    return Joined(tuple(s for s in body if defined(s) not in alone), found) if found else None
+
+
+def _is_mask(s: Stmt) -> bool:
+    match s:
+        case Compute(expr=Select(Val(), Val(), Const())):
+            return True
+        case _:
+            return False
