@@ -525,7 +525,8 @@ class KernelPrinter:
         self._line = None
         for line in first.splitlines():
             self._emit(line)
-        self._emit(f"{origin} = tl.multiple_of({origin}, {self.blocks[axis]})")
+        # Bounds read from tensors may have 64 bits, which the copy engine does not take.
+        self._emit(f"{origin} = tl.multiple_of(tl.cast({origin}, tl.int32), {self.blocks[axis]})")
         self._emit(f"{self._axes[axis]} = {origin} + {self._offsets[axis]}")
 
     def _walk_joined(self, ranges: Sequence[Range], joined: Joined) -> None:

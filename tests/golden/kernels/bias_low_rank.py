@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -206,7 +206,7 @@ def bias_low_rank(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_low_rank.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + A[i,r] * B[j,r]
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -232,7 +232,7 @@ def bias_low_rank(
         O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_low_rank.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + A[i,r] * B[j,r]
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -432,7 +432,7 @@ def bias_low_rank_backward_D_dQ(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_low_rank.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -452,7 +452,7 @@ def bias_low_rank_backward_D_dQ(
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_low_rank.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -632,7 +632,7 @@ def bias_low_rank_backward_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # bias_low_rank.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + A[i,r] * B[j,r]
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -657,7 +657,7 @@ def bias_low_rank_backward_dK_dV(
         dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # bias_low_rank.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + A[i,r] * B[j,r]
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -840,7 +840,7 @@ def bias_low_rank_backward_dA(
         P_S_p = P_S_safe * 1.4426950408889634
         # Tiles without a mask.
         for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # bias_low_rank.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
             V_ptrs = V_base + tl.cast(b, tl.int64) * stride_V_b + tl.cast(j0, tl.int64) * stride_V_j
@@ -862,7 +862,7 @@ def bias_low_rank_backward_dA(
             dA = dot(dS.to(B_ptr.dtype.element_ty), b_2, dA, ACC)
         # Tiles that the mask or the end cuts.
         for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # bias_low_rank.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
             V_ptrs_2 = V_base + tl.cast(b, tl.int64) * stride_V_b
@@ -1035,7 +1035,7 @@ def bias_low_rank_backward_dB(
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         # Tiles without a mask.
         for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             dO_ptrs = dO_base + tl.cast(b, tl.int64) * stride_dO_b
             dO_ptrs += tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
@@ -1063,7 +1063,7 @@ def bias_low_rank_backward_dB(
             dB = dot(dS.to(A_ptr.dtype.element_ty), a, dB, ACC)
         # Tiles that the mask or the end cuts.
         for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             dO_ptrs_2 = dO_base + tl.cast(b, tl.int64) * stride_dO_b
             dO_ptrs_2 += tl.cast(i0, tl.int64) * stride_dO_i + dO_offs

@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -237,7 +237,7 @@ def bias_t5(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_t5.attn:4  S[i,j] = Q[i,e] * K[j,e] + table[bucket[i - j + |j| - 1]]
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -263,7 +263,7 @@ def bias_t5(
         O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_t5.attn:4  S[i,j] = Q[i,e] * K[j,e] + table[bucket[i - j + |j| - 1]]
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -458,7 +458,7 @@ def bias_t5_backward_D_dQ_dtable_amax(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_t5.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -482,7 +482,7 @@ def bias_t5_backward_D_dQ_dtable_amax(
         dQ = dot(dS.to(K_ptr.dtype.element_ty), k, dQ, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_t5.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -656,7 +656,7 @@ def bias_t5_backward_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # bias_t5.attn:4  S[i,j] = Q[i,e] * K[j,e] + table[bucket[i - j + |j| - 1]]
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -682,7 +682,7 @@ def bias_t5_backward_dK_dV(
         dK = dot(dS.to(Q_ptr.dtype.element_ty), q, dK, ACC)
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # bias_t5.attn:4  S[i,j] = Q[i,e] * K[j,e] + table[bucket[i - j + |j| - 1]]
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -856,7 +856,7 @@ def bias_t5_backward_dtable(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_t5.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -877,7 +877,7 @@ def bias_t5_backward_dtable(
         tl.atomic_add(dtable_fixed_base + at_1, t, mask=in_i[:, None], sem="relaxed")
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # bias_t5.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs

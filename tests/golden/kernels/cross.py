@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -182,7 +182,7 @@ def cross(
     # --- sweep over m ---
     # Tiles without a mask.
     for m0 in tl.range(bound(lo), bound(full_end), BLOCK_M, num_stages=NUM_STAGES):
-        m0 = tl.multiple_of(m0, BLOCK_M)
+        m0 = tl.multiple_of(tl.cast(m0, tl.int32), BLOCK_M)
         m = m0 + offs_m
         # cross.attn:4  S[i,m] = Q[i,e] * K[m,e] / sqrt(|e|)
         K_ptrs = K_base + tl.cast(m0, tl.int64) * stride_K_m + K_offs
@@ -204,7 +204,7 @@ def cross(
         O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for m0 in tl.range(bound(full_end), bound(stop), BLOCK_M, num_stages=NUM_STAGES):
-        m0 = tl.multiple_of(m0, BLOCK_M)
+        m0 = tl.multiple_of(tl.cast(m0, tl.int32), BLOCK_M)
         m = m0 + offs_m
         # cross.attn:4  S[i,m] = Q[i,e] * K[m,e] / sqrt(|e|)
         K_ptrs_2 = K_base + tl.cast(m0, tl.int64) * stride_K_m + K_offs
@@ -376,7 +376,7 @@ def cross_backward_D_dQ(
     # --- sweep over m ---
     # Tiles without a mask.
     for m0 in tl.range(bound(lo), bound(full_end), BLOCK_M, num_stages=NUM_STAGES):
-        m0 = tl.multiple_of(m0, BLOCK_M)
+        m0 = tl.multiple_of(tl.cast(m0, tl.int32), BLOCK_M)
         m = m0 + offs_m
         # cross.attn:5  O[i,f] = softmax[m](S[i,m]) * V[m,f]
         V_ptrs = V_base + tl.cast(m0, tl.int64) * stride_V_m + V_offs
@@ -391,7 +391,7 @@ def cross_backward_D_dQ(
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for m0 in tl.range(bound(full_end), bound(stop), BLOCK_M, num_stages=NUM_STAGES):
-        m0 = tl.multiple_of(m0, BLOCK_M)
+        m0 = tl.multiple_of(tl.cast(m0, tl.int32), BLOCK_M)
         m = m0 + offs_m
         # cross.attn:5  O[i,f] = softmax[m](S[i,m]) * V[m,f]
         V_ptrs_2 = V_base + tl.cast(m0, tl.int64) * stride_V_m + V_offs
@@ -542,7 +542,7 @@ def cross_backward_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # cross.attn:4  S[i,m] = Q[i,e] * K[m,e] / sqrt(|e|)
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -562,7 +562,7 @@ def cross_backward_dK_dV(
         dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # cross.attn:4  S[i,m] = Q[i,e] * K[m,e] / sqrt(|e|)
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs

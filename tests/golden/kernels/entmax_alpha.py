@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -209,7 +209,7 @@ def entmax_alpha_M(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -221,7 +221,7 @@ def entmax_alpha_M(
         M = M_new
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -360,7 +360,7 @@ def entmax_alpha_t(
         t_left = tl.full([BLOCK_I], 0.0, ACC)
         # Tiles without a mask.
         for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
             K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -378,7 +378,7 @@ def entmax_alpha_t(
             t_slope_1 = t_slope_1 + t_slope_1_tile
         # Tiles that the mask or the end cuts.
         for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
             K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -563,7 +563,7 @@ def entmax_alpha_O(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -577,7 +577,7 @@ def entmax_alpha_O(
         O = dot(O_1.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -747,7 +747,7 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(first_after), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -781,7 +781,7 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = lo + step * BLOCK_J
         j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -984,7 +984,7 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     # --- sweep over j ---
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(lo), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -1180,7 +1180,7 @@ def entmax_alpha_backward_dK_dV(
     # --- sweep over i ---
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs

@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -128,7 +128,7 @@ def fox_C(
     # --- sweep over j ---
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         C = tl.full([BLOCK_J], 0.0, ACC)
         C = C + C_state
@@ -263,7 +263,7 @@ def fox_O_L_S(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -289,7 +289,7 @@ def fox_O_L_S(
         O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -482,7 +482,7 @@ def fox_backward_D_dQ(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -502,7 +502,7 @@ def fox_backward_D_dQ(
         dQ_3 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -682,7 +682,7 @@ def fox_backward_dC_1_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -713,7 +713,7 @@ def fox_backward_dC_1_dK_dV(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         i0 = first + step * BLOCK_I
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -886,7 +886,7 @@ def fox_backward_dC_2(
     # --- sweep over j_s ---
     # Tiles without a mask.
     for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
+        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
         j_s = j_s0 + offs_j_s
         # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
@@ -907,7 +907,7 @@ def fox_backward_dC_2(
         dC_2 = dC_2 + dC_2_tile
     # Tiles that the mask or the end cuts.
     for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
+        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
         j_s = j_s0 + offs_j_s
         # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
@@ -983,7 +983,7 @@ def fox_backward_dlogf(
     last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
     for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
         j0 = last - step
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         dlogf_5 = tl.full([BLOCK_J], 0.0, ACC)
         dlogf_5 = dlogf_5 + dlogf_5_state

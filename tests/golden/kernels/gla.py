@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -135,7 +135,7 @@ def gla_C(
     # --- sweep over j ---
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         C = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
         C = C + C_state[None, :]
@@ -262,7 +262,7 @@ def gla_O(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         A = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
         for e_pt in range(E):
@@ -284,7 +284,7 @@ def gla_O(
         O = dot(A.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         A = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
         for e_pt in range(E):
@@ -449,7 +449,7 @@ def gla_backward_dC_1_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
@@ -490,7 +490,7 @@ def gla_backward_dC_1_dK_dV(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         i0 = first + step * BLOCK_I
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
@@ -648,7 +648,7 @@ def gla_backward_dC_2(
     # --- sweep over j_s ---
     # Tiles without a mask.
     for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
+        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
         j_s = j_s0 + offs_j_s
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
@@ -671,7 +671,7 @@ def gla_backward_dC_2(
             dC_2 = tl.where((e == e_pt)[None, :], dC_2 + dC_2_col[:, None], dC_2)
     # Tiles that the mask or the end cuts.
     for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
+        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
         j_s = j_s0 + offs_j_s
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
@@ -812,7 +812,7 @@ def gla_backward_dQ(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -835,7 +835,7 @@ def gla_backward_dQ(
             dQ = tl.where((e == e_pt)[None, :], dQ + dQ_col[:, None], dQ)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -951,7 +951,7 @@ def gla_backward_dloga(
     last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
     for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
         j0 = last - step
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         dloga_3 = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
         dloga_3 = dloga_3 + dloga_3_state[None, :]

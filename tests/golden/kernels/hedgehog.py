@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -212,7 +212,7 @@ def hedgehog(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -238,7 +238,7 @@ def hedgehog(
         O_1 = dot(A_6.to(V_ptr.dtype.element_ty), v, O_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -452,7 +452,7 @@ def hedgehog_backward_D_dX_3_dX_4(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -470,7 +470,7 @@ def hedgehog_backward_D_dX_3_dX_4(
         dX_4 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_4_1.to(Q_ptr.dtype.element_ty), dX_4, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -676,7 +676,7 @@ def hedgehog_backward_dY_1_dY_2_dK(
     # --- sweep over i ---
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -823,7 +823,7 @@ def hedgehog_backward_dWq(
     for b in range(bound(lo), bound(hi_b)):
         # Tiles without a mask.
         for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
             Q_ptrs = Q_base + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(i0, tl.int64) * stride_Q_i
@@ -840,7 +840,7 @@ def hedgehog_backward_dWq(
             dWq = dot(tl.trans(dX.to(Q_ptr.dtype.element_ty)), q, dWq, ACC)
         # Tiles that the mask or the end cuts.
         for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
             Q_ptrs_2 = Q_base + tl.cast(b, tl.int64) * stride_Q_b
@@ -942,7 +942,7 @@ def hedgehog_backward_dWk(
     for b in range(bound(lo), bound(hi_b)):
         # Tiles without a mask.
         for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
             K_ptrs = K_base + tl.cast(b, tl.int64) * stride_K_b + tl.cast(j0, tl.int64) * stride_K_j
@@ -959,7 +959,7 @@ def hedgehog_backward_dWk(
             dWk = dot(tl.trans(dY.to(K_ptr.dtype.element_ty)), k, dWk, ACC)
         # Tiles that the mask or the end cuts.
         for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
             K_ptrs_2 = K_base + tl.cast(b, tl.int64) * stride_K_b

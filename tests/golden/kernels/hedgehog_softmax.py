@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -309,7 +309,7 @@ def hedgehog_softmax_O_part_O_L(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -341,7 +341,7 @@ def hedgehog_softmax_O_part_O_L(
         O_2 = dot(B_6.to(V_ptr.dtype.element_ty), O_2_1.to(V_ptr.dtype.element_ty), O_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -596,7 +596,7 @@ def hedgehog_softmax_backward_x_D_dX_4(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -619,7 +619,7 @@ def hedgehog_softmax_backward_x_D_dX_4(
         dX_5 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_5_1.to(Q_ptr.dtype.element_ty), dX_5, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -870,7 +870,7 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     # --- sweep over i ---
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
@@ -1046,7 +1046,7 @@ def hedgehog_softmax_backward_dWq(
     for b in range(bound(lo), bound(hi_b)):
         # Tiles without a mask.
         for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
             Q_ptrs = Q_base + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(i0, tl.int64) * stride_Q_i
@@ -1070,7 +1070,7 @@ def hedgehog_softmax_backward_dWq(
             dWq = dot(tl.trans(dX.to(Q_ptr.dtype.element_ty)), q, dWq, ACC)
         # Tiles that the mask or the end cuts.
         for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
             Q_ptrs_2 = Q_base + tl.cast(b, tl.int64) * stride_Q_b
@@ -1193,7 +1193,7 @@ def hedgehog_softmax_backward_dWk(
     for b in range(bound(lo), bound(hi_b)):
         # Tiles without a mask.
         for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
             K_ptrs = K_base + tl.cast(b, tl.int64) * stride_K_b + tl.cast(j0, tl.int64) * stride_K_j
@@ -1226,7 +1226,7 @@ def hedgehog_softmax_backward_dWk(
             dWk = dot(tl.trans(dY.to(K_ptr.dtype.element_ty)), k, dWk, ACC)
         # Tiles that the mask or the end cuts.
         for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
             K_ptrs_2 = K_base + tl.cast(b, tl.int64) * stride_K_b

@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -187,7 +187,7 @@ def linear_relu(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -205,7 +205,7 @@ def linear_relu(
         O_1 = dot(A_2.to(V_ptr.dtype.element_ty), v, O_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -378,7 +378,7 @@ def linear_relu_backward_D_dQ(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -392,7 +392,7 @@ def linear_relu_backward_D_dQ(
         dQ_1 = dot(dQ_1_1.to(K_ptr.dtype.element_ty), dQ_1_2.to(K_ptr.dtype.element_ty), dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -554,7 +554,7 @@ def linear_relu_backward_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
@@ -584,7 +584,7 @@ def linear_relu_backward_dK_dV(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         i0 = first + step * BLOCK_I
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i

@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -200,7 +200,7 @@ def prefix_lm(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # prefix_lm.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i or j < n
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -222,7 +222,7 @@ def prefix_lm(
         O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
     # Tiles without a mask.
     for j0 in tl.range(bound(first_after), bound(full_end_1), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # prefix_lm.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i or j < n
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -248,7 +248,7 @@ def prefix_lm(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = full_end + step * BLOCK_J
         j0 = tl.where(step < steps, j0, full_end_1 + (step - steps) * BLOCK_J)
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # prefix_lm.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i or j < n
         K_ptrs_3 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -440,7 +440,7 @@ def prefix_lm_backward_D_dQ(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # prefix_lm.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -455,7 +455,7 @@ def prefix_lm_backward_D_dQ(
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles without a mask.
     for j0 in tl.range(bound(first_after), bound(full_end_1), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # prefix_lm.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -474,7 +474,7 @@ def prefix_lm_backward_D_dQ(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = full_end + step * BLOCK_J
         j0 = tl.where(step < steps, j0, full_end_1 + (step - steps) * BLOCK_J)
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # prefix_lm.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_3 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -645,7 +645,7 @@ def prefix_lm_backward_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # prefix_lm.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i or j < n
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -673,7 +673,7 @@ def prefix_lm_backward_dK_dV(
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.where(step < steps_2, i0, lo + (step - steps_2) * BLOCK_I)
         i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # prefix_lm.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i or j < n
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs

@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -119,7 +119,7 @@ def simple_gla_C(
     # --- sweep over j ---
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         C = tl.full([BLOCK_J], 0.0, ACC)
         C = C + C_state
@@ -247,7 +247,7 @@ def simple_gla_O(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -261,7 +261,7 @@ def simple_gla_O(
         O = dot(A_1.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -421,7 +421,7 @@ def simple_gla_backward_D_1_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -446,7 +446,7 @@ def simple_gla_backward_D_1_dK_dV(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         i0 = first + step * BLOCK_I
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -598,7 +598,7 @@ def simple_gla_backward_D_2(
     # --- sweep over j_s ---
     # Tiles without a mask.
     for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
+        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
         j_s = j_s0 + offs_j_s
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
@@ -615,7 +615,7 @@ def simple_gla_backward_D_2(
         D_2 = D_2 + D_2_tile
     # Tiles that the mask or the end cuts.
     for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(j_s0, BLOCK_J_S)
+        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
         j_s = j_s0 + offs_j_s
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
@@ -751,7 +751,7 @@ def simple_gla_backward_dQ(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -766,7 +766,7 @@ def simple_gla_backward_dQ(
         dQ_3 = dot(dQ_3_1.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -840,7 +840,7 @@ def simple_gla_backward_dg(
     last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
     for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
         j0 = last - step
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         dg_5 = tl.full([BLOCK_J], 0.0, ACC)
         dg_5 = dg_5 + dg_5_state

@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -193,7 +193,7 @@ def window(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(full), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where i - w < j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -219,7 +219,7 @@ def window(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = first + step * BLOCK_J
         j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where i - w < j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -404,7 +404,7 @@ def window_backward_D_dQ(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(full), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -423,7 +423,7 @@ def window_backward_D_dQ(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = first + step * BLOCK_J
         j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -585,7 +585,7 @@ def window_backward_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # window.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where i - w < j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -609,7 +609,7 @@ def window_backward_dK_dV(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         i0 = first + step * BLOCK_I
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # window.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where i - w < j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs

@@ -29,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -211,7 +211,7 @@ def window_sink(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(full), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -237,7 +237,7 @@ def window_sink(
         O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end_1), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -263,7 +263,7 @@ def window_sink(
         O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
     # Tiles without a mask.
     for j0 in tl.range(bound(first_after), bound(full_end_2), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         K_ptrs_3 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -297,7 +297,7 @@ def window_sink(
         j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
         j0 = tl.where(step < steps_2, j0, full_end_1 + (step - steps_2) * BLOCK_J)
         j0 = tl.where(step < steps_3, j0, full_end_2 + (step - steps_3) * BLOCK_J)
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         K_ptrs_4 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
@@ -515,7 +515,7 @@ def window_sink_backward_D_dQ_dsink_3_rows(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(full), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -530,7 +530,7 @@ def window_sink_backward_D_dQ_dsink_3_rows(
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end_1), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -545,7 +545,7 @@ def window_sink_backward_D_dQ_dsink_3_rows(
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles without a mask.
     for j0 in tl.range(bound(first_after), bound(full_end_2), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
         V_ptrs_3 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -568,7 +568,7 @@ def window_sink_backward_D_dQ_dsink_3_rows(
         j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
         j0 = tl.where(step < steps_2, j0, full_end_1 + (step - steps_2) * BLOCK_J)
         j0 = tl.where(step < steps_3, j0, full_end_2 + (step - steps_3) * BLOCK_J)
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
         V_ptrs_4 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -739,7 +739,7 @@ def window_sink_backward_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -767,7 +767,7 @@ def window_sink_backward_dK_dV(
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.where(step < steps_2, i0, first0 + (step - steps_2) * BLOCK_I)
         i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
