@@ -112,13 +112,14 @@ def lower(source: Source, tree: ast.File, name: str | None) -> Program:
     """
     from attndsl.analysis.stabilise import stabilised
     from attndsl.cascade.domains import apply_start
+    from attndsl.cascade.unroll import unrolled
     from attndsl.frontend.picking import pick
 
     result = check_tree(tree)
     if not result.ok:
         raise DiagnosticError(result.diagnostics)
     cascade = pick(result.cascades, name, source)
-    shifted = stabilised(apply_start(cascade))
+    shifted = stabilised(apply_start(unrolled(cascade)))
     return Program(source, cascade, shifted.cascade, result.diagnostics, shifted.inserted)
 
 

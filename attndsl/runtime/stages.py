@@ -59,10 +59,11 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...]) -> Passes:
     """
     from attndsl.analysis.stabilise import stabilised
     from attndsl.cascade.autodiff import differentiate
+    from attndsl.cascade.unroll import unrolled
     from attndsl.schedule import Refused, plan_backward, plan_forward
     from attndsl.schedule.refusals import diagnose
 
-    cascade = stabilised(cascade).cascade
+    cascade = stabilised(unrolled(cascade)).cascade
     try:
         if not wrt:
             forward = plan_forward(cascade)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from attndsl.cascade.nodes import Cascade
+from attndsl.cascade.unroll import reason
 from attndsl.diagnostics import Diagnostic
 from attndsl.errors import CODES
 from attndsl.schedule.outcomes import Refused
@@ -32,10 +33,18 @@ def diagnose(cascade: Cascade, refused: Refused) -> Diagnostic:
         refused.code,
         f"no schedule for `{cascade.name}`: {CODES[refused.code].title}",
         span=span,
-        label=_in_the_users_words(cascade, refused.why),
+        label=_in_the_users_words(cascade, _reason(cascade, refused)),
         help=WAYS_OUT[refused.code],
         notes=("`op.reference(...)` evaluates it densely",),
     )
+
+
+def _reason(cascade: Cascade, refused: Refused) -> str:
+    """For a recurrence, why it is no sum over its past."""
+    found = re.fullmatch(r"`(\w+)` is a recurrence", refused.why)
+    if found and found[1] in cascade.defined and cascade.define(found[1]).init is not None:
+        return reason(cascade, found[1])
+    return refused.why
 
 
 def _in_the_users_words(cascade: Cascade, why: str) -> str:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 import attndsl
+from attndsl.cascade.bind import bind
 from attndsl.runtime.operator import CompiledAttention
 from attndsl.runtime.stages import Stage, plan_passes
 from attndsl.schedule.tile import Plan, Role, TileProgram
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-SIZES = {"b": 2, "h": 2, "e": 8, "f": 12}
+SIZES = {"b": 2, "h": 2, "e": 8, "f": 12, "n": 8, "p": 12}
 
 # What gates and decays are drawn from, by program and input.
 DRAWS: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
@@ -28,6 +29,10 @@ DRAWS: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
     ("retnet", "gamma"): lambda x: 0.5 + x.abs().clamp_max(1) * 0.49,
     ("retention_normalised", "gamma"): lambda x: 0.5 + x.abs().clamp_max(1) * 0.49,
     ("lightning", "s"): lambda x: x.abs(),
+    ("gla_recurrent", "loga"): lambda x: -x.abs(),
+    ("mamba2", "dt"): lambda x: x.abs() * 0.5,
+    ("rwkv6", "w"): torch.sigmoid,
+    ("hgrn2", "g"): torch.sigmoid,
 }
 PROGRAMS = (
     "linear",
@@ -40,6 +45,7 @@ PROGRAMS = (
     "simple_gla",
     "gla",
 )
+RECURRENCES = ("mamba2", "rwkv6", "hgrn2", "gla_recurrent")
 
 
 def case(name: str, n: int, dtype: torch.dtype) -> tuple[CompiledAttention, list[Tensor]]:
@@ -62,10 +68,9 @@ def run(
     passes = plan_passes(op.cascade, names)
     stage = Stage(op.cascade, passes, backend, "")
     inputs = dict(zip(names, given, strict=True))
-    ranks = {r.name for r in op.cascade.ranks} | set(op.cascade.batch)
-    known = {r: SIZES.get(r, n) for r in ranks}
-    extents = stage.extents(known, {})
-    config = dict.fromkeys(("i", "j"), chunk) | dict.fromkeys(("e", "f"), columns)
+    shapes = {x: tuple(t.shape) for x, t in inputs.items()}
+    extents = stage.extents(bind(op.cascade, shapes, {}).extents, {})
+    config = dict.fromkeys("ijt", chunk) | dict.fromkeys("efnp", columns)
     if backend == "triton":
         config = {f"BLOCK_{a.upper()}": size for a, size in config.items()}
     outs = stage.module.forward(inputs, extents, {}, config)
@@ -90,7 +95,7 @@ def error(made: list[Tensor], want: list[Tensor]) -> float:
     )
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES)
 @pytest.mark.parametrize(("n", "chunk"), [(1, 16), (17, 4), (63, 16), (64, 16), (65, 16), (40, 64)])
 def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chunk: int) -> None:
     op, given = case(name, n, torch.float64)

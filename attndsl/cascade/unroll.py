@@ -1,0 +1,413 @@
+"""Recurrences that only scale their past, as sums over it.
+
+    H[t,e,f] = exp(g[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f]   init H0[e,f]
+    O[t,f]   = sum[e](Q[t,e] * H[t,e,f])
+    ->
+    G[t,e]   = sum[l : l <= t](g[l,e])
+    O[t,f]   = sum[s : s <= t](sum[e](Q[t,e] * exp(G[t,e] - G[s,e]) * K[s,e]) * V[s,f])
+             + sum[e](Q[t,e] * exp(G[t,e]) * H0[e,f])
+
+The state of every step is gone, and what is left is the other way to write the same program: one derivation of
+gradients and one schedule serve both. Legal where the state is read linearly, and scaled by what is never negative.
+
+source: the two forms of a gated linear attention, Yang et al. 2023 (arXiv:2312.06635), section 3
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+from attndsl.cascade.domains import conjuncts
+from attndsl.cascade.names import Names
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Cascade,
+    Compare,
+    Const,
+    Define,
+    Expr,
+    Extent,
+    Index,
+    Position,
+    Read,
+    Reduce,
+    Reduction,
+    Select,
+    Unary,
+)
+from attndsl.cascade.signs import Sign, sign_of
+from attndsl.cascade.types import offset, time_axis
+from attndsl.cascade.walk import bound, free, reads, rename, substitute
+
+# A gate below this is as good as closed; its logarithm must be finite, or a closed gate would be none at all.
+LEAST_GATE = 1e-30
+
+
+class NotUnrolled(Exception):
+    """A recurrence stays one; the message is the reason."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def unrolled(cascade: Cascade) -> Cascade:
+    """The program with every recurrence written as sums that can be; others are left."""
+    for d in cascade.body:
+        if d.init is not None:
+            try:
+                cascade = _Unroll(cascade, d).run()
+            except NotUnrolled:
+                continue
+    return cascade
+
+
+def reason(cascade: Cascade, tensor: str) -> str:
+    """Why a recurrence cannot be written as a sum."""
+    try:
+        _Unroll(cascade, cascade.define(tensor)).run()
+    except NotUnrolled as found:
+        return found.why
+    return f"`{tensor}` is a recurrence"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`sum[index : where](product of factors)`; no index, no sum."""
+
+    factors: tuple[Expr, ...]
+    index: str | None = None
+    where: Expr | None = None
+
+    def times(self, e: Expr) -> Piece:
+        return dataclasses.replace(self, factors=(*self.factors, e))
+
+    def expression(self) -> Expr:
+        whole = product(self.factors)
+        return (
+            whole if self.index is None else Reduce(Reduction.SUM, (self.index,), whole, self.where)
+        )
+
+
+class _Unroll:
+    """One recurrence of a program, to be replaced."""
+
+    def __init__(self, cascade: Cascade, d: Define) -> None:
+        self.cascade = cascade
+        self.d = d
+        self.names = Names(cascade)
+        axis = time_axis(d)
+        if axis is None:
+            raise NotUnrolled(f"`{d.tensor}` does not read its past")
+        self.time, self.step = axis
+        self.made: list[Define] = []
+        self.gates: dict[bool, str] = {}
+
+    def run(self) -> Cascade:
+        d, c = self.d, self.cascade
+        if any(o.name == d.tensor for o in c.outputs):
+            raise NotUnrolled(f"`{d.tensor}` is an output, the state at every step")
+        if d.where is not None:
+            raise NotUnrolled(f"`{d.tensor}` has a domain of its own")
+        gate, added = self.affine(d.expr)
+        if gate is None:
+            raise NotUnrolled(f"`{d.tensor}` does not keep its past")
+        self.gate = gate
+        self.added = added
+        if gate != Const(1) and not self.never_negative(gate):
+            raise NotUnrolled(
+                f"`{d.tensor}` is scaled by what may be negative; `assume … >= 0` would say that it is not"
+            )
+        self.constant = self.time not in free(gate)
+        body: list[Define] = []
+        for x in c.body:
+            if x.tensor == d.tensor:
+                continue
+            if x.init is not None and d.tensor in reads(x.init):
+                raise NotUnrolled(f"`{x.tensor}` starts from it")
+            if d.tensor in reads(x.expr):
+                if x.init is not None:
+                    raise NotUnrolled(f"the recurrence `{x.tensor}` reads it at every step")
+                pieces = [self.paired(p, x, body) for p in self.pieces(x.expr)]
+                expr = reduce(lambda a, b: Binary("+", a, b), [p.expression() for p in pieces])
+                x = dataclasses.replace(x, expr=expr)
+            body.append(x)
+        place = next(k for k, x in enumerate(c.body) if x.tensor == d.tensor)
+        body[place:place] = self.made  # before all that reads them
+        ranks = tuple(self.names.ranks[r.name] for r in c.ranks)
+        ranks += tuple(r for n, r in self.names.ranks.items() if r not in ranks and r.iterates)
+        return dataclasses.replace(c, body=tuple(body), ranks=ranks)
+
+    # --- the step ---------------------------------------------------------------------------------------------------
+
+    def affine(self, e: Expr) -> tuple[Expr | None, Expr | None]:
+        """What the past is multiplied by, and what is added; None for nothing."""
+        d = self.d
+        if d.tensor not in reads(e):
+            return None, e
+        match e:
+            case Read():
+                if any(
+                    s != Index(i) for s, i in zip(e.subs, d.indices, strict=True) if i != self.time
+                ):
+                    raise NotUnrolled(f"`{d.tensor}` mixes the entries of its past")
+                return Const(1), None
+            case Unary("-", a):
+                return _pair(lambda x: Unary("-", x), self.affine(a))
+            case Binary("+" | "-" as op, a, b):
+                (p, x), (q, y) = self.affine(a), self.affine(b)
+                return _sum(op, p, q), _sum(op, x, y)
+            case Binary("*", a, b) if d.tensor not in reads(a):
+                return _pair(lambda x: a if x == Const(1) else Binary("*", a, x), self.affine(b))
+            case Binary("*", a, b) if d.tensor not in reads(b):
+                return _pair(lambda x: b if x == Const(1) else Binary("*", x, b), self.affine(a))
+            case Binary("/", a, b) if d.tensor not in reads(b):
+                return _pair(lambda x: Binary("/", x, b), self.affine(a))
+            case Reduce():
+                raise NotUnrolled(f"`{d.tensor}` mixes the entries of its past")
+            case _:
+                raise NotUnrolled(f"`{d.tensor}` is not linear in its past")
+
+    def never_negative(self, e: Expr) -> bool:
+        """Whether a gate is surely not negative, by how it is made or by what is assumed."""
+        known: dict[str, Sign] = {}
+        least: set[str] = set()
+        for a in self.cascade.assumes:
+            for c in conjuncts(a):
+                match c:
+                    case Compare("<=" | "<", Const(v), Read(tensor=x)) if v >= 0:
+                        known[x] = Sign.NONNEGATIVE
+                    case Compare(">=" | ">", Read(tensor=x), Const(v)) if v >= 0:
+                        known[x] = Sign.NONNEGATIVE
+                    case Compare("<=" | "<", Read(tensor=x), Const(v)) if v <= 1:
+                        least.add(x)
+                    case Compare(">=" | ">", Const(v), Read(tensor=x)) if v <= 1:
+                        least.add(x)
+                    case _:
+                        pass
+        match e:
+            case Binary("-", Const(value=1), Read(tensor=x)) if x in least:
+                return True
+            case Binary("*", a, b):
+                return self.never_negative(a) and self.never_negative(b)
+            case _:
+                return sign_of(e, known) > Sign.ANY
+
+    # --- gates ------------------------------------------------------------------------------------------------------
+
+    def gate_at(self, at: Expr, inclusive: bool, rest: dict[str, Expr]) -> Expr:
+        """The logarithm of all gates up to a time, itself in or not."""
+        if inclusive not in self.gates:
+            self.gates[inclusive] = self.running(inclusive)
+        made = next(x for x in self.made if x.tensor == self.gates[inclusive])
+        subs = tuple(at if i == self.time else rest.get(i, Index(i)) for i in made.indices)
+        return Read(made.tensor, subs)
+
+    def running(self, inclusive: bool) -> str:
+        """Define the running sum of the gates' logarithms."""
+        name = self.names.tensor(f"{self.d.tensor}_gate")
+        inside = free(self.gate) | {self.time}
+        indices = tuple(i for i in self.d.indices if i in inside)
+        index = self.names.index(self.time)
+        one = self.fresh(substitute(_log(self.gate), {self.time: Position(index)}))
+        where = self.past(index, Position(self.time), inclusive)
+        self.made.append(Define(name, indices, Reduce(Reduction.SUM, (index,), one, where)))
+        return name
+
+    def past(self, index: str, at: Expr, inclusive: bool) -> Expr:
+        """That a point is not after another, in the direction of the recurrence."""
+        op = "<=" if inclusive else "<"
+        a, b = (Position(index), at) if self.step > 0 else (at, Position(index))
+        return Compare(op, a, b)
+
+    def between(
+        self, at: Expr, s: str | None, inclusive: bool, rest: dict[str, Expr]
+    ) -> Expr | None:
+        """The product of the gates after `s` and up to a time; of all of them without `s`. None for 1."""
+        gate = substitute(self.gate, rest, rest)
+        if gate == Const(1):
+            return None
+        if not self.constant:
+            up = self.gate_at(_lone(at), inclusive, rest)
+            if s is None:
+                return Call("exp", (up,))
+            return Call("exp", (Binary("-", up, self.gate_at(Index(s), True, rest)),))
+        first: Expr = Const(-1) if self.step > 0 else Extent(self.time)
+        from_: Expr = first if s is None else Position(s)
+        far = Binary("-", at, from_) if self.step > 0 else Binary("-", from_, at)
+        count = far if inclusive else Binary("-", far, Const(1))
+        if isinstance(gate, Call) and gate.fn == "exp":
+            return Call("exp", (Binary("*", gate.args[0], count),))
+        return Binary("**", gate, count)
+
+    # --- what reads the state ---------------------------------------------------------------------------------------
+
+    def pieces(self, e: Expr) -> list[Piece]:
+        """An expression that is linear in the state, as sums over the past."""
+        name = self.d.tensor
+        if name not in reads(e):
+            return [Piece((e,))]
+        match e:
+            case Read():
+                return self.state(e)
+            case Unary("-", a):
+                return [p.times(Const(-1.0)) for p in self.pieces(a)]
+            case Binary("+", a, b):
+                return self.pieces(a) + self.pieces(b)
+            case Binary("-", a, b):
+                return self.pieces(a) + [p.times(Const(-1.0)) for p in self.pieces(b)]
+            case Binary("*", a, b) if name not in reads(a):
+                return [p.times(a) for p in self.pieces(b)]
+            case Binary("*", a, b) if name not in reads(b):
+                return [p.times(b) for p in self.pieces(a)]
+            case Binary("/", a, b) if name not in reads(b):
+                return [p.times(Binary("/", Const(1.0), b)) for p in self.pieces(a)]
+            case Reduce(Reduction.SUM, indices, body, None):
+                return [self.summed(p, indices) for p in self.pieces(body)]
+            case _:
+                raise NotUnrolled(f"`{name}` is read inside something that is not linear")
+
+    def summed(self, p: Piece, indices: Sequence[str]) -> Piece:
+        """A piece summed over more indices: what does not know them stays outside."""
+        factors = [f for whole in p.factors for f in _factors(whole)]
+        inside = [f for f in factors if free(f) & set(indices)]
+        outside = [f for f in factors if not free(f) & set(indices)]
+        fresh = {i: self.names.index(i) for i in indices}
+        inner = rename(Reduce(Reduction.SUM, tuple(indices), product(inside)), fresh)
+        return dataclasses.replace(p, factors=(*outside, inner))
+
+    def paired(self, p: Piece, x: Define, body: list[Define]) -> Piece:
+        """A piece with its weights, what knows both times, as a tensor of its own, as one writes them."""
+        if p.index is None or p.where is None:
+            return p
+        at = free(p.where) - {p.index}
+        factors = [f for whole in p.factors for f in _factors(whole)]
+        both = [f for f in factors if p.index in free(f) and free(f) & at]
+        if not at <= set(x.indices) or not both:
+            return p
+        (now,) = at
+        batch = [i for i in x.indices if i in self.cascade.batch]
+        features = free(product(both)) - {*batch, now, p.index}
+        if features:
+            return p
+        s = self.names.index(self.time)
+        name = self.names.tensor(f"{x.tensor}_weights")
+        there = {p.index: Position(s)}
+        rest = [f for f in factors if f not in both]
+        both = [self.per_head(f, (*batch, now, p.index), body, p) for f in both]
+        weights = substitute(product(both), there)
+        body.append(
+            Define(name, (*batch, now, s), weights, substitute(p.where, there), span=self.d.span)
+        )
+        read = Read(name, (*(Index(i) for i in batch), Index(now), Index(p.index)))
+        return Piece((read, *rest), p.index)
+
+    def per_head(self, f: Expr, indices: tuple[str, ...], body: list[Define], p: Piece) -> Expr:
+        """A contraction that heads share as a tensor of each, so that its gradient is summed where it is small."""
+        if not isinstance(f, Reduce) or set(indices) <= free(f):
+            return f
+        assert p.index is not None
+        s = self.names.index(self.time)
+        name = self.names.tensor("scores")
+        there = {p.index: Position(s)}
+        where = None if p.where is None else substitute(p.where, there)
+        body.append(Define(name, (*indices[:-1], s), substitute(f, there), where, span=self.d.span))
+        return Read(name, tuple(Index(i) for i in indices))
+
+    def state(self, e: Read) -> list[Piece]:
+        """The state at a time, as what was added since and what it started from."""
+        d = self.d
+        rest: dict[str, Expr] = {}
+        at: Expr = Const(0)
+        inclusive = True
+        whole = False
+        for i, s in zip(d.indices, e.subs, strict=True):
+            if i != self.time:
+                rest[i] = s
+                continue
+            step = offset(s)
+            last = Binary("-", Extent(self.time), Const(1)) if self.step > 0 else Const(0)
+            if s == last:
+                at, whole = last, True
+            elif step is not None and step[1] in (0, -self.step):
+                at, inclusive = Position(step[0]), step[1] == 0
+            else:
+                raise NotUnrolled(f"`{d.tensor}` is read at another step than this or the last one")
+        out: list[Piece] = []
+        for x in _summands(self.added) if self.added is not None else []:
+            s = self.names.index(self.time)
+            x = substitute(x, {self.time: Position(s)})
+            x = self.fresh(substitute(x, rest, rest))
+            where = None if whole else self.past(s, at, inclusive)
+            gate = self.between(at, s, inclusive, rest)
+            factors = ([] if gate is None else [gate]) + _factors(x)
+            out.append(Piece(tuple(factors), s, where))
+        assert d.init is not None
+        if d.init != Const(0) and d.init != Const(0.0):
+            gate = self.between(at, None, inclusive, rest)
+            init = self.fresh(substitute(d.init, rest, rest))
+            out.append(Piece((init,) if gate is None else (gate, init)))
+        return out
+
+    def fresh(self, e: Expr) -> Expr:
+        """With bound indices of its own."""
+        return rename(e, {i: self.names.index(i) for i in bound(e)})
+
+
+def product(factors: Sequence[Expr]) -> Expr:
+    return reduce(lambda a, b: Binary("*", a, b), factors) if factors else Const(1.0)
+
+
+def _lone(e: Expr) -> Expr:
+    return Index(e.name) if isinstance(e, Position) else e
+
+
+def _pair(f: object, parts: tuple[Expr | None, Expr | None]) -> tuple[Expr | None, Expr | None]:
+    assert callable(f)
+    a, b = parts
+    return None if a is None else f(a), None if b is None else f(b)
+
+
+def _sum(op: str, a: Expr | None, b: Expr | None) -> Expr | None:
+    if b is None:
+        return a
+    if a is None:
+        return b if op == "+" else Unary("-", b)
+    return Binary(op, a, b)
+
+
+def _summands(e: Expr) -> list[Expr]:
+    match e:
+        case Binary("+", a, b):
+            return _summands(a) + _summands(b)
+        case Binary("-", a, b):
+            return _summands(a) + [Binary("*", Const(-1.0), x) for x in _summands(b)]
+        case Unary("-", a):
+            return [Binary("*", Const(-1.0), x) for x in _summands(a)]
+        case _:
+            return [e]
+
+
+def _factors(e: Expr) -> list[Expr]:
+    match e:
+        case Binary("*", a, b):
+            return _factors(a) + _factors(b)
+        case _:
+            return [e]
+
+
+def _log(e: Expr) -> Expr:
+    """The logarithm of a gate, without one where it can be."""
+    match e:
+        case Call("exp", (x,)):
+            return x
+        case Binary("*", a, b):
+            return Binary("+", _log(a), _log(b))
+        case Select(cond, a, b):
+            return Select(cond, _log(a), _log(b))
+        case _:
+            return Call("log", (Call("max", (e, Const(LEAST_GATE))),))
