@@ -10,13 +10,13 @@ SCHEDULES = [
     ErrorInfo(
         "A0401",
         "a recurrence",
-        "A recurrence (`H[t] = … H[t-1] … init …`) runs step by step. The schedules here walk over tiles of a sequence "
-        "in any order, and have no form for one. Many recurrences are sums in disguise: a decayed state is a cascade "
-        "with a decay between `i` and `j`.",
+        "A recurrence (`H[t] = … H[t-1] … init …`) runs step by step. One that only scales its past, entry by entry "
+        "and by what is never negative, is a sum over the past, and is scheduled as one. Any other, one that is not "
+        "linear in its past or mixes its entries, has no schedule.",
         "attention f(Q[b,t,e], K[b,t,e], V[b,t,f]) -> O[b,t,f] {\n  batch b\n"
-        "  H[t,e,f] = H[t-1,e,f] + K[t,e] * V[t,f]   init 0\n  O[t,f] = Q[t,e] * H[t,e,f]\n}",
-        "attention f(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n"
-        "  A[i,j] = Q[i,e] * K[j,e]   where j <= i\n  O[i,f] = A[i,j] * V[j,f]\n}",
+        "  H[t,e,f] = tanh(H[t-1,e,f]) + K[t,e] * V[t,f]   init 0\n  O[t,f] = Q[t,e] * H[t,e,f]\n}",
+        "attention f(Q[b,t,e], K[b,t,e], V[b,t,f]) -> O[b,t,f] {\n  batch b\n"
+        "  H[t,e,f] = 0.9 * H[t-1,e,f] + K[t,e] * V[t,f]   init 0\n  O[t,f] = Q[t,e] * H[t,e,f]\n}",
     ),
     ErrorInfo(
         "A0402",

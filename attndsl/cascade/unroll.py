@@ -56,14 +56,15 @@ class NotUnrolled(Exception):
 
 
 def unrolled(cascade: Cascade) -> Cascade:
-    """The program with every recurrence written as sums that can be; others are left."""
+    """The program with its recurrences written as sums; as it is, where one of them cannot be."""
+    out = cascade
     for d in cascade.body:
         if d.init is not None:
             try:
-                cascade = _Unroll(cascade, d).run()
+                out = _Unroll(out, out.define(d.tensor)).run()
             except NotUnrolled:
-                continue
-    return cascade
+                return cascade
+    return out
 
 
 def reason(cascade: Cascade, tensor: str) -> str:
@@ -325,13 +326,13 @@ class _Unroll:
         at: Expr = Const(0)
         inclusive = True
         whole = False
-        for i, s in zip(d.indices, e.subs, strict=True):
+        for i, sub in zip(d.indices, e.subs, strict=True):
             if i != self.time:
-                rest[i] = s
+                rest[i] = sub
                 continue
-            step = offset(s)
+            step = offset(sub)
             last = Binary("-", Extent(self.time), Const(1)) if self.step > 0 else Const(0)
-            if s == last:
+            if sub == last:
                 at, whole = last, True
             elif step is not None and step[1] in (0, -self.step):
                 at, inclusive = Position(step[0]), step[1] == 0

@@ -647,8 +647,8 @@ class KernelPrinter:
                 if s.scale is not None:
                     scale = self._printer.number(self._values[s.scale].text)
                     acc = f"{acc} * {broadcast(scale, old.dims)}"
-                code = self._dot(s.left, s.right, s.over, old.dims, s.like, acc)
-                self._emit(f"{old.code} = {code}")
+                factors = self._factors(s.left, s.right, s.over, old.dims, s.like, acc)
+                self._emit_call(f"{old.code} = ", self.use("dot"), factors)
             case For():
                 axis = self.program.axis(s.axis)
                 self._emit(f"for {self._axes[s.axis]} in range({self.extents[axis.rank].name}):")
@@ -730,15 +730,18 @@ class KernelPrinter:
     def _dot(
         self, left: str, right: str, over: str, dims: tuple[str, ...], like: str, acc: str
     ) -> str:
+        return f"{self.use('dot')}({', '.join(self._factors(left, right, over, dims, like, acc))})"
+
+    def _factors(
+        self, left: str, right: str, over: str, dims: tuple[str, ...], like: str, acc: str
+    ) -> list[str]:
+        """The arguments of a product, in names of their own where they are long."""
         a = self._operand(left, dims[0], over, like, first=True)
         b = self._operand(right, dims[1], over, like, first=False)
-        dot = self.use("dot")
-        code = f"{dot}({a}, {b}, {acc}, ACC)"
-        if len(code) > 84:
+        if len(f"dot({a}, {b}, {acc}, ACC)") > 84:
             a = self.part(Text(a, (), DType.FLOAT)).code if not a.isidentifier() else a
             b = self.part(Text(b, (), DType.FLOAT)).code if not b.isidentifier() else b
-            code = f"{dot}({a}, {b}, {acc}, ACC)"
-        return code
+        return [a, b, acc, "ACC"]
 
     def _operand(self, name: str, kept: str, over: str, like: str, first: bool) -> str:
         """A value as the left ([kept, over]) or right ([over, kept]) operand of a product."""
@@ -748,7 +751,9 @@ class KernelPrinter:
         code = text.code
         role = self.program.axis(over).role
         # The schedule masks weights. What they multiply must be finite there besides, and `v / y` past the end is not.
-        open_end = self._masked and role in MOVING and self.program.axis(kept).role is Role.FULL
+        open_end = (
+            self._masked and role is Role.STREAM and self.program.axis(kept).role is Role.FULL
+        )
         if (role is Role.FULL or open_end) and over not in value.zero:
             code = f"tl.where({self._mask((over,), dims)}, {broadcast(self._printer.number(text), dims)}, 0.0)"
             text = Text(code, dims, DType.FLOAT)

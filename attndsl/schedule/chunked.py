@@ -150,14 +150,14 @@ class ChunkBuilder(Builder):
         scale = self.bind(self.eval(product_of(row), False, "reach"), "reach").expr if row else None
         past: Expr = Val(held)
         if axis is not None:
-            x = self.eval(product_of(left), False, name + "_left")
-            v = self.value(x, name + "_left")
-            out = self.names.fresh(name + "_past")
+            x = self.eval(product_of(left), False, "left")
+            v = self.value(x, "left")
+            out = self.names.fresh("past")
             if len(dims) == 2:
                 like = dot_like(self, left)
                 self.prologue.append(t.Dot(out, state.dims, v, held, axis, like))
             else:
-                both = self.names.fresh(name + "_past")
+                both = self.names.fresh("past")
                 span = self.order(frozenset({self.row, axis}))
                 self.prologue.append(
                     t.Compute(both, span, DType.FLOAT, Binary("*", Val(v), Val(held)))
@@ -182,16 +182,16 @@ class ChunkBuilder(Builder):
         scale = None if decay is None else self.value(decay, "decay")
         if len(dims) == 2:
             assert axis is not None
-            a = self.operand(right, seen, name + "_right")
-            b = self.operand(column, seen, name + "_column")
+            a = self.operand(right, seen, "right")
+            b = self.operand(column, seen, "column")
             pair = (a, b) if dims[0] == axis else (b, a)
             like = dot_like(self, right + column)
             self.updates.append(t.AccDot(held, *pair, self.col, like, scale))
             return
-        x = self.eval(product_of(right + column), False, name + "_column")
-        v = masked(self, x, seen.column, 0.0, name + "_column", always=True)
+        x = self.eval(product_of(right + column), False, "column")
+        v = masked(self, x, seen.column, 0.0, "column", always=True)
         tile = X(Val(v), self.dims_of_value(v), frozenset({STREAMED}))
-        folded = fold(self, Reduction.SUM, v, tile, self.col, name + "_chunk")
+        folded = fold(self, Reduction.SUM, v, tile, self.col, "chunk")
         old: Expr = Val(held) if scale is None else Binary("*", Val(held), Val(scale))
         self.updates.append(t.Assign(held, Binary("+", old, folded.expr)))
 

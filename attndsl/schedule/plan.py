@@ -122,7 +122,7 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
                 steps += build(c, ranks, x, scattered[x], done, rows, label)
             else:
                 others = rows - frozenset(key.tiles)
-                steps += _kernels(c, ranks, key, members, done, others, label)
+                steps += _kernels(c, ranks, key, members, done, others, label, name)
         except Needs as need:
             _learn(state, defs, need, members)
             return None
@@ -137,6 +137,7 @@ def _kernels(
     done: frozenset[str],
     rows: frozenset[str],
     label: str,
+    name: str,
 ) -> list[TileProgram]:
     """The kernels of targets of one key: by chunks, each its own, where sums carry over; the others share one."""
     out: list[TileProgram] = []
@@ -144,9 +145,9 @@ def _kernels(
     if key.root is not None:
         return [build_kernel(c, ranks, key, members, done, rows, label)]
     for m in members:
-        name = label if len(members) == 1 else f"{label}_{m}"
+        own = label if len(members) == 1 else f"{name}_{m}"
         try:
-            out.append(build_chunked(c, ranks, key, m, done, rows, name))
+            out.append(build_chunked(c, ranks, key, m, done, rows, own))
         except NotLinear:
             rest.append(m)
     # What only maps rows needs no stream, though it came with those that do.
@@ -160,7 +161,7 @@ def _kernels(
         maps = []
     if maps:
         alone = key._replace(stream=None)
-        apart = f"{label}_rows" if out else label
+        apart = f"{name}_{'_'.join(maps[:3])}" if out else label
         out.append(build_kernel(c, ranks, alone, maps, done, rows, apart))
     return out
 

@@ -144,10 +144,10 @@ def fox_C(
         C_tile = tl.sum(logf_m, 1)
         C = C + C_tile
         logf_m_1 = tl.where(mask_p, logf.to(ACC), 0.0)
-        C_chunk = tl.sum(logf_m_1, 0)
+        chunk = tl.sum(logf_m_1, 0)
         in_j = j < len_j
         tl.store(C_base + tl.cast(j0, tl.int64) + offs_j, C, mask=in_j)
-        C_state = C_state + C_chunk
+        C_state = C_state + chunk
 
 
 @triton.jit(
@@ -998,11 +998,11 @@ def fox_backward_dlogf(
         dlogf_5_tile = tl.sum(dC_m, 1)
         dlogf_5 = dlogf_5 + dlogf_5_tile
         dC_m_1 = tl.where(mask_p, dC, 0.0)
-        dlogf_5_chunk = tl.sum(dC_m_1, 0)
+        chunk = tl.sum(dC_m_1, 0)
         dlogf = -dlogf_5
         in_j = j < len_j
         tl.store(dlogf_base + tl.cast(j0, tl.int64) + offs_j, dlogf, mask=in_j)
-        dlogf_5_state = dlogf_5_state + dlogf_5_chunk
+        dlogf_5_state = dlogf_5_state + chunk
 
 
 # --- tile sizes ---

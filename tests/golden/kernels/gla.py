@@ -150,14 +150,14 @@ def gla_C(
         loga = tl.load(loga_ptrs, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
         C = dot(C_1_m.to(loga_ptr.dtype.element_ty), loga, C, ACC)
         loga_m = tl.where(mask_p[:, None], loga.to(ACC), 0.0)
-        C_chunk = tl.sum(loga_m, 0)
+        chunk = tl.sum(loga_m, 0)
         in_j = j < len_j
         tl.store(
             C_base + tl.cast(j0, tl.int64) * len_e + C_offs,
             C,
             mask=in_j[:, None] & in_e[None, :],
         )
-        C_state = C_state + C_chunk
+        C_state = C_state + chunk
 
 
 @triton.jit(
@@ -976,12 +976,12 @@ def gla_backward_dloga(
         t_2 = dloga_3_1_m.to(Q_ptr.dtype.element_ty)
         t_3 = dC_m.to(Q_ptr.dtype.element_ty)
         dloga_3 = dot(t_2, t_3, dloga_3, ACC)
-        dloga_3_chunk = tl.sum(dC_m, 0)
+        chunk = tl.sum(dC_m, 0)
         dloga = -dloga_3
         dloga_ptrs = dloga_base + tl.cast(j0, tl.int64) * len_e + dC_1_offs
         in_j = j < len_j
         tl.store(dloga_ptrs, dloga, mask=in_j[:, None] & in_e[None, :])
-        dloga_3_state = dloga_3_state + dloga_3_chunk
+        dloga_3_state = dloga_3_state + chunk
 
 
 # --- tile sizes ---

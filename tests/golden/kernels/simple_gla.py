@@ -134,10 +134,10 @@ def simple_gla_C(
         C_tile = tl.sum(g_m, 1)
         C = C + C_tile
         g_m_1 = tl.where(mask_p, g.to(ACC), 0.0)
-        C_chunk = tl.sum(g_m_1, 0)
+        chunk = tl.sum(g_m_1, 0)
         in_j = j < len_j
         tl.store(C_base + tl.cast(j0, tl.int64) + offs_j, C, mask=in_j)
-        C_state = C_state + C_chunk
+        C_state = C_state + chunk
 
 
 @triton.jit(
@@ -855,11 +855,11 @@ def simple_gla_backward_dg(
         dg_5_tile = tl.sum(D_m, 1)
         dg_5 = dg_5 + dg_5_tile
         D_m_1 = tl.where(mask_p, D, 0.0)
-        dg_5_chunk = tl.sum(D_m_1, 0)
+        chunk = tl.sum(D_m_1, 0)
         dg = -(dg_5 / dg_p)
         in_j = j < len_j
         tl.store(dg_base + tl.cast(j0, tl.int64) + offs_j, dg, mask=in_j)
-        dg_5_state = dg_5_state + dg_5_chunk
+        dg_5_state = dg_5_state + chunk
 
 
 # --- tile sizes ---
