@@ -88,6 +88,13 @@ CALLS = [
         "same queries and parameters, over keys that do not overlap.",
     ),
     ErrorInfo(
+        "A0513",
+        "no state to take up",
+        "`state=`, `return_state=True` and `op.step` need a state whose size does not grow with the sequence: that of "
+        "a recurrence, or of causal sums whose weights split into what rows know and what columns know. Softmax and "
+        "windows have none; nor has a program that depends on positions themselves, which every call counts anew.",
+    ),
+    ErrorInfo(
         "A0520",
         "no GPU to measure on",
         "`attndsl tune` and `attndsl bench` time kernels where they are to run. What was tuned on another machine can "

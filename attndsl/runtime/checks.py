@@ -54,9 +54,10 @@ def _factors(e: Expr) -> list[Expr]:
 class TensorCheck:
     """The checks of one program, prepared."""
 
-    def __init__(self, cascade: Cascade) -> None:
+    def __init__(self, cascade: Cascade, apart: frozenset[str] = frozenset()) -> None:
+        """`apart` are inputs that may have a type of their own in any product: states."""
         self.cascade = cascade
-        self.products = products(cascade)
+        self.products = tuple(p - apart for p in products(cascade))
 
     def __call__(self, tensors: Sequence[Tensor]) -> None:
         """Raise `CallError` A0501 if a tensor is not what is declared."""

@@ -68,6 +68,7 @@ class Engine:
         planner: Planner,
         header: str,
         autotune: str = "never",
+        apart: frozenset[str] = frozenset(),
     ) -> None:
         self.cascade = cascade
         self.backend = backend
@@ -77,7 +78,7 @@ class Engine:
         self.names = tuple(t.name for t in cascade.inputs)
         self.shifted = bool(shifted_indices(cascade))
         self.scanned = shifted_scan(cascade)
-        self.check = TensorCheck(cascade)
+        self.check = TensorCheck(cascade, apart)
         self.ranges = RangeCheck(cascade)
         self.calls: dict[Any, Prepared] = {}
         self.stages: dict[tuple[StartKind, tuple[str, ...], str], Stage] = {}

@@ -20,6 +20,7 @@ from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.library import Operators, Place, nobody_looks
 from attndsl.runtime.partial import Partials, State
 from attndsl.runtime.stages import Planner, plan_passes
+from attndsl.runtime.states import StateLike, States, states_of
 from attndsl.schedule.monoid import Carried
 
 BACKENDS = ("triton", "eager")
@@ -49,19 +50,21 @@ class CompiledAttention:
         planner: Planner = plan_passes,
         header: str = "",
         autotune: str = "never",
+        apart: frozenset[str] = frozenset(),
     ) -> None:
         if autotune not in AUTOTUNE:
             raise ValueError(f"autotune {autotune!r} is none of {', '.join(AUTOTUNE)}")
         if backend is not None and backend not in BACKENDS:
             raise ValueError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
         self.cascade = cascade
-        self._engine = Engine(cascade, backend, planner, header, autotune)
+        self._engine = Engine(cascade, backend, planner, header, autotune, apart)
         self._operators = Operators(self._engine)
         self._op = self._operators.op
         self._partials = Partials(self._engine)
         self._inputs = tuple(t.name for t in cascade.inputs)
         self._params = tuple(p.name for p in cascade.params)
         self._kinds = {p.name: p.dtype for p in cascade.params}
+        self._stateful: States | None = None
         self._defaults: tuple[Number | None, ...] = (None,) * len(cascade.params)
         self.__name__ = cascade.name
         self.__doc__ = print_cascade(cascade)
@@ -89,17 +92,35 @@ class CompiledAttention:
         self,
         *tensors: Tensor,
         start: int | str | Tensor | None = None,
+        state: StateLike | None = None,
+        return_state: bool = False,
         out: Tensor | tuple[Tensor, ...] | None = None,
         debug: bool = False,
         **named: Any,
     ) -> Any:
         """Run the program: its outputs in declared order.
 
+        A linear or recurrent program takes up the `state` that another call returned, and with
+        `return_state` returns the one that it ends in, after its outputs.
+
         `start` is the position of the first query where queries and keys are on one axis and differ
         in number: "end", a number, or an int tensor with one number for each batch entry. `out` is
         filled with the outputs and returned. With `debug`, `assume`s and every subscript are
         checked against the values (slow, dense).
         """
+        if state is not None or return_state:
+            if start is not None:
+                raise CallError(
+                    "A0505",
+                    f"{self.name}: `start` came with a state, which stands for all that came before",
+                    help="leave `start` out",
+                )
+            *made, after = self._with_state(tensors, named, state)
+            made = made[0] if len(made) == 1 else tuple(made)
+            made = made if out is None else self._filled(out, made)
+            if not return_state:
+                return made
+            return (made, after) if isinstance(made, Tensor) else (*made, after)
         if named or len(tensors) != len(self._inputs):
             given, params = self._named(tensors, named)
         else:
@@ -134,6 +155,46 @@ class CompiledAttention:
             )  # what PyTorch says of a wrong argument is not about the program
             raise
         return made if out is None else self._filled(out, made)
+
+    def step(self, state: StateLike | None, *tensors: Tensor, **named: Any) -> Any:
+        """One token: its outputs, then the state after it.
+
+            o, state = op.step(state, q_t, k_t, v_t)      # q_t[b,h,e], or q_t[b,h,1,e]
+
+        Tensors may lack their axis of time; outputs then lack it too. The state of the first token
+        is None, or what `return_state=True` returned for a prompt.
+        """
+        states = self._states()
+        names = dict(zip(self._inputs, tensors, strict=False)) | named
+        lacking = False
+        for t in self.cascade.inputs:
+            x = names.get(t.name)
+            if isinstance(x, Tensor):
+                names[t.name], was = states.with_time(t, x)
+                lacking = lacking or was
+        *made, after = self._with_state((), names, state)
+        if lacking:
+            made = [states.without_time(k, x) for k, x in enumerate(made)]
+        return (*made, after)
+
+    def _with_state(
+        self, tensors: tuple[Tensor, ...], named: dict[str, Any], state: StateLike | None
+    ) -> Any:
+        states = self._states()
+        names = dict(zip(self._inputs, tensors, strict=False)) | named
+        if state is not None:  # what the program would start from need not come
+            for n in states.made.unused - names.keys():
+                names[n] = torch.empty(0)
+            tensors = () if states.made.unused else tensors
+            named = names if states.made.unused else named
+        given, params = self._arguments(tensors, named)
+        return states(dict(zip(self._inputs, given, strict=True)), state, self._given(params))
+
+    def _states(self) -> States:
+        """The program with its state; made when first asked for."""
+        if self._stateful is None:
+            self._stateful = states_of(self.cascade, CompiledAttention, self._engine.backend)
+        return self._stateful
 
     def _filled(self, out: Tensor | tuple[Tensor, ...], made: Any) -> Any:
         """`out` with the outputs in it."""
@@ -340,7 +401,7 @@ class CompiledAttention:
                 raise self._error(f"`{name}` came twice, by place and by name")
         for name in named:
             if name not in self._inputs and name not in self._kinds:
-                known = (*self._inputs, *self._params, "start", "debug")
+                known = (*self._inputs, *self._params, "start", "state", "return_state", "debug")
                 raise self._error(f"there is no argument `{name}`", did_you_mean(name, known) or "")
         for name in self._inputs[len(tensors) :]:
             if name not in named:

@@ -52,8 +52,8 @@ class Planner(Protocol):
     def __call__(self, cascade: Cascade, wrt: tuple[str, ...]) -> Passes: ...
 
 
-def plan_passes(cascade: Cascade, wrt: tuple[str, ...]) -> Passes:
-    """Differentiate and schedule.
+def plan_passes(cascade: Cascade, wrt: tuple[str, ...], wide: tuple[str, ...] = ()) -> Passes:
+    """Differentiate and schedule; `wide` are outputs in the accumulators' type.
 
     Raises: DiagnosticError where no schedule is legal.
     """
@@ -66,10 +66,10 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...]) -> Passes:
     cascade = stabilised(unrolled(cascade)).cascade
     try:
         if not wrt:
-            forward = plan_forward(cascade)
+            forward = plan_forward(cascade, wide=wide)
             return Passes(forward, split=split_of(cascade, forward, ()))
         gradient = differentiate(cascade, wrt)
-        forward = plan_forward(gradient.forward, gradient.residuals)
+        forward = plan_forward(gradient.forward, gradient.residuals, wide)
         return Passes(
             forward,
             plan_backward(gradient.forward, gradient.backward, gradient.gradients),

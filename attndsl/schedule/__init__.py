@@ -11,14 +11,19 @@ from attndsl.schedule.tile import Plan
 __all__ = ["Plan", "Refused", "plan", "plan_backward", "plan_forward"]
 
 
-def plan_forward(cascade: Cascade, residuals: tuple[str, ...] = ()) -> Plan:
-    """The kernels of the forward pass; `cascade` has `start` applied, `residuals` are outputs kept for the backward."""
+def plan_forward(
+    cascade: Cascade, residuals: tuple[str, ...] = (), wide: tuple[str, ...] = ()
+) -> Plan:
+    """The kernels of the forward pass; `cascade` has `start` applied, `residuals` are outputs kept for the backward.
+
+    `wide` are outputs in the accumulators' type, whatever the inputs' is: states.
+    """
     ranks = classify(cascade)
     first = next((t for t in cascade.inputs if t.dtype is DType.FLOAT), None)
     like: dict[str, str] = {}
     if first is not None:
         for o in cascade.outputs:
-            if any(ranks.kind(i) is Kind.FEATURE for i in o.indices):
+            if o.name not in wide and any(ranks.kind(i) is Kind.FEATURE for i in o.indices):
                 like[o.name] = first.name
     return plan(cascade, cascade.name, residuals=residuals, like=like)
 

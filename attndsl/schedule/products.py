@@ -134,6 +134,15 @@ def factors_of(kernel: Kernel, body: Expr, over: frozenset[str]) -> list[Expr]:
             if len(above) == 1 and kernel.dims_of(b) <= kernel.dims_of(a):
                 return [body]
             return [*above, Select(Compare("!=", b, Const(0.0)), inverse, Const(0.0))]
+        case Select(cond, a, Const(value=0)) if len(kernel.dims_of(body)) > 2:
+            # The condition goes on what knows all that it asks; that may be anything where it does not hold.
+            parts = factors_of(kernel, a, over)
+            asks = kernel.dims_of(cond)
+            if any(asks <= kernel.dims_of(f) for f in parts):
+                return [
+                    Select(cond, f, Const(0.0)) if asks <= kernel.dims_of(f) else f for f in parts
+                ]
+            return [body]
         case Unary("-", a):
             return [Const(-1.0), *factors_of(kernel, a, over)]
         case Read(tensor=name, subs=subs) if (

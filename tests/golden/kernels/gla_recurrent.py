@@ -638,6 +638,7 @@ def gla_recurrent_backward_dH_gate_1(
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
         dO_weights_m = tl.where(mask, dO_weights, 0.0)
+        dH_gate_1_p = dO_weights_m != 0.0
         for e_pt in range(E):
             H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
             H_gate_ptrs_2 += offs_t * E
@@ -650,7 +651,7 @@ def gla_recurrent_backward_dH_gate_1(
             Q_ptrs += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q = tl.load(Q_ptrs, mask=in_t_s, other=0.0)
             t_3 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None])
-            dH_gate_1_t = dO_weights_m * (t_3 * q.to(ACC)[None, :])
+            dH_gate_1_t = tl.where(dH_gate_1_p, dO_weights_m * (t_3 * q.to(ACC)[None, :]), 0.0)
             dH_gate_1_col = tl.sum(dH_gate_1_t, 1)
             t_4 = dH_gate_1 + dH_gate_1_col[:, None]
             dH_gate_1 = tl.where((e == e_pt)[None, :], t_4, dH_gate_1)
@@ -773,6 +774,7 @@ def gla_recurrent_backward_dH_gate_2(
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
         dO_weights_m = tl.where(mask, dO_weights, 0.0)
+        dH_gate_2_p = dO_weights_m != 0.0
         for e_pt in range(E):
             H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
             H_gate_ptrs_2 += offs_t * E
@@ -784,7 +786,7 @@ def gla_recurrent_backward_dH_gate_2(
             K_ptrs += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k = tl.load(K_ptrs, mask=in_t_s, other=0.0)
             t_3 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_1.to(ACC)[None, :])
-            dH_gate_2_t = dO_weights_m * (t_3 * k.to(ACC)[None, :])
+            dH_gate_2_t = tl.where(dH_gate_2_p, dO_weights_m * (t_3 * k.to(ACC)[None, :]), 0.0)
             dH_gate_2_col = tl.sum(dH_gate_2_t, 1)
             t_4 = dH_gate_2 + dH_gate_2_col[:, None]
             dH_gate_2 = tl.where((e == e_pt)[None, :], t_4, dH_gate_2)

@@ -414,6 +414,7 @@ def hgrn2_backward_dH_gate_1(
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
         dO_weights_m = tl.where(mask, dO_weights, 0.0)
+        dH_gate_1_p = dO_weights_m != 0.0
         for e_pt in range(E):
             H_gate_ptrs_4 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
             H_gate_ptrs_4 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
@@ -426,7 +427,7 @@ def hgrn2_backward_dH_gate_1(
             Q_ptrs += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q = tl.load(Q_ptrs, mask=in_t_s, other=0.0)
             t_3 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None])
-            dH_gate_1_t = dO_weights_m * (t_3 * q.to(ACC)[None, :])
+            dH_gate_1_t = tl.where(dH_gate_1_p, dO_weights_m * (t_3 * q.to(ACC)[None, :]), 0.0)
             dH_gate_1_col = tl.sum(dH_gate_1_t, 1)
             t_4 = dH_gate_1 + dH_gate_1_col[:, None]
             dH_gate_1 = tl.where((e == e_pt)[None, :], t_4, dH_gate_1)
@@ -557,6 +558,7 @@ def hgrn2_backward_dH_gate_2(
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
         dO_weights_m = tl.where(mask, dO_weights, 0.0)
+        dH_gate_2_p_1 = dO_weights_m != 0.0
         for e_pt in range(E):
             g_ptrs = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
             g_ptrs += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
@@ -569,7 +571,7 @@ def hgrn2_backward_dH_gate_2(
             H_gate_1 = tl.load(H_gate_ptrs_5, mask=in_t_s, other=0.0)
             dH_gate_2_p = 1.0 - g.to(ACC)
             t_3 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_1.to(ACC)[None, :])
-            dH_gate_2_t = dO_weights_m * (dH_gate_2_p[None, :] * t_3)
+            dH_gate_2_t = tl.where(dH_gate_2_p_1, dO_weights_m * (dH_gate_2_p[None, :] * t_3), 0.0)
             dH_gate_2_col = tl.sum(dH_gate_2_t, 1)
             t_4 = dH_gate_2 + dH_gate_2_col[:, None]
             dH_gate_2 = tl.where((e == e_pt)[None, :], t_4, dH_gate_2)

@@ -539,6 +539,7 @@ def rwkv6_backward_dH_gate_2_1(
         mask_p = t < len_t
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
         dO_weights_m = tl.where(mask, dO_weights, 0.0)
+        dH_gate_2_1_p = dO_weights_m != 0.0
         for e_pt in range(E):
             H_gate_ptrs_3 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
             H_gate_ptrs_3 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
@@ -552,7 +553,7 @@ def rwkv6_backward_dH_gate_2_1(
             R_ptrs += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r = tl.load(R_ptrs, mask=in_t_s, other=0.0)
             t_3 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_2.to(ACC)[:, None])
-            dH_gate_2_1_t = dO_weights_m * (t_3 * r.to(ACC)[None, :])
+            dH_gate_2_1_t = tl.where(dH_gate_2_1_p, dO_weights_m * (t_3 * r.to(ACC)[None, :]), 0.0)
             dH_gate_2_1_col = tl.sum(dH_gate_2_1_t, 1)
             t_4 = dH_gate_2_1 + dH_gate_2_1_col[:, None]
             dH_gate_2_1 = tl.where((e == e_pt)[None, :], t_4, dH_gate_2_1)
@@ -693,6 +694,7 @@ def rwkv6_backward_dH_gate_2(
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
         dO_weights_m = tl.where(mask, dO_weights, 0.0)
+        dH_gate_2_p = dO_weights_m != 0.0
         for e_pt in range(E):
             H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
             H_gate_ptrs_2 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
@@ -705,7 +707,7 @@ def rwkv6_backward_dH_gate_2(
             K_ptrs += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k = tl.load(K_ptrs, mask=in_t_s, other=0.0)
             t_3 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_2.to(ACC)[None, :])
-            dH_gate_2_t = dO_weights_m * (t_3 * k.to(ACC)[None, :])
+            dH_gate_2_t = tl.where(dH_gate_2_p, dO_weights_m * (t_3 * k.to(ACC)[None, :]), 0.0)
             dH_gate_2_col = tl.sum(dH_gate_2_t, 1)
             t_4 = dH_gate_2 + dH_gate_2_col[:, None]
             dH_gate_2 = tl.where((e == e_pt)[None, :], t_4, dH_gate_2)
