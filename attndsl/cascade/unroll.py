@@ -41,7 +41,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.signs import Sign, sign_of
 from attndsl.cascade.types import offset, time_axis
-from attndsl.cascade.walk import bound, free, reads, rename, substitute
+from attndsl.cascade.walk import bound, free, reads, rename, replaced, substitute, walk
 
 # A gate below this is as good as closed; its logarithm must be finite, or a closed gate would be none at all.
 LEAST_GATE = 1e-30
@@ -114,6 +114,10 @@ class _Unroll:
             raise NotUnrolled(f"`{d.tensor}` is an output, the state at every step")
         if d.where is not None:
             raise NotUnrolled(f"`{d.tensor}` has a domain of its own")
+        d, asked = self.asked(d)
+        place = next(k for k, x in enumerate(c.body) if x.tensor == d.tensor)
+        c = dataclasses.replace(c, body=(*c.body[:place], *asked, d, *c.body[place + 1 :]))
+        own = {x.tensor for x in asked}
         gate, added = self.affine(d.expr)
         if gate is None:
             raise NotUnrolled(f"`{d.tensor}` does not keep its past")
@@ -135,13 +139,44 @@ class _Unroll:
                     raise NotUnrolled(f"the recurrence `{x.tensor}` reads it at every step")
                 pieces = [self.paired(p, x, body) for p in self.pieces(x.expr)]
                 expr = reduce(lambda a, b: Binary("+", a, b), [p.expression() for p in pieces])
-                x = dataclasses.replace(x, expr=expr)
+                itself = x.tensor in own and x.tensor in reads(expr)
+                x = dataclasses.replace(x, expr=expr, init=Const(0) if itself else None)
             body.append(x)
-        place = next(k for k, x in enumerate(c.body) if x.tensor == d.tensor)
         body[place:place] = self.made  # before all that reads them
         ranks = tuple(self.names.ranks[r.name] for r in c.ranks)
         ranks += tuple(r for n, r in self.names.ranks.items() if r not in ranks and r.iterates)
         return dataclasses.replace(c, body=tuple(body), ranks=ranks)
+
+    def asked(self, d: Define) -> tuple[Define, list[Define]]:
+        """The step with what it asks of its past, `sum[c](K[t,c] * H[t-1,c,f])`, as tensors of their own.
+
+        Each is a sum over the past that reads itself at earlier points, for the state holds what was answered.
+        """
+        made: list[Define] = []
+        expr = d.expr
+        for n in walk(d.expr):
+            own = [
+                r
+                for r in (walk(n) if isinstance(n, Reduce) else ())
+                if isinstance(r, Read) and r.tensor == d.tensor
+            ]
+            if not own or not isinstance(n, Reduce):
+                continue
+            indices = tuple(
+                i
+                for i in d.indices
+                if i == self.time or all(Index(i) in r.subs for r in own) or i in free(n)
+            )
+            if (
+                free(n) - set(indices)
+                or n.op is not Reduction.SUM
+                or len(indices) == len(d.indices)
+            ):
+                raise NotUnrolled(f"`{d.tensor}` mixes the entries of its past")
+            name = self.names.tensor(f"{d.tensor}_past")
+            made.append(Define(name, indices, n, span=d.span))
+            expr = replaced(expr, n, Read(name, tuple(Index(i) for i in indices)))
+        return dataclasses.replace(d, expr=expr), made
 
     # --- the step ---------------------------------------------------------------------------------------------------
 
@@ -397,6 +432,8 @@ def _factors(e: Expr) -> list[Expr]:
     match e:
         case Binary("*", a, b):
             return _factors(a) + _factors(b)
+        case Unary("-", a):
+            return [Const(-1.0), *_factors(a)]
         case _:
             return [e]
 

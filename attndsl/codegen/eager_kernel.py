@@ -34,6 +34,7 @@ from attndsl.schedule.tile import (
     Role,
     Scan,
     Scatter,
+    Solve,
     Stmt,
     Store,
     TileProgram,
@@ -367,6 +368,8 @@ class _Printer:
                 self.define(s.name, self.fold(s))
             case Scan():
                 self.define(s.name, self.scan(s))
+            case Solve():
+                self.define(s.name, self.solve(s))
             case Declare():
                 self.declare(s)
             case Assign():
@@ -418,6 +421,16 @@ class _Printer:
 
     def sorted(self, axes: set[str]) -> tuple[str, ...]:
         return tuple(a for a in self.order if a in axes)
+
+    def solve(self, s: Solve) -> Text:
+        """A triangular system; rows past the end of the columns are not asked for."""
+        matrix, right = self.values[s.matrix], self.values[s.right]
+        size = f"{right.code}.shape[-2]"
+        eye = f"torch.eye({size}, dtype=acc, device=device)"
+        upper = "False" if s.lower else "True"
+        code = f"torch.linalg.solve_triangular({eye} - {matrix.code}, {right.code}, upper={upper}, unitriangular=True)"
+        grid = tuple(a for a in right.dims if a in self.grid)
+        return Text(code, DType.FLOAT, (*grid, *s.dims), False)
 
     def fold(self, s: Fold) -> Text:
         src = self.values[s.src]

@@ -22,7 +22,7 @@ from attndsl.schedule.tile import (
 )
 
 # Fields that name a value, beside `Val` leaves.
-_USES = ("left", "right", "src", "value", "scale", "guard", "lo", "hi", "going")
+_USES = ("left", "right", "src", "matrix", "value", "scale", "guard", "lo", "hi", "going")
 
 
 def live(program: TileProgram) -> TileProgram:

@@ -31,6 +31,7 @@ from attndsl.schedule.tile import (
     Role,
     Scan,
     Scatter,
+    Solve,
     Stmt,
     Store,
     Sweep,
@@ -297,7 +298,10 @@ class KernelPrinter:
 
     def _declared(self, name: str) -> tuple[str, ...]:
         for s in statements(self.program):
-            if isinstance(s, Compute | Load | Dot | Fold | Scan | Declare) and s.name == name:
+            if (
+                isinstance(s, Compute | Load | Dot | Fold | Scan | Solve | Declare)
+                and s.name == name
+            ):
                 return s.dims
         return ()
 
@@ -631,6 +635,11 @@ class KernelPrinter:
                 self._fold(s)
             case Scan():
                 self._scan(s)
+            case Solve():
+                matrix, right = (self._values[v].text for v in (s.matrix, s.right))
+                block = self.blocks[self._stands_for(s.dims[0])]
+                code = f"{self.use('solve')}({matrix.code}, {right.code}, ACC, {block})"
+                self._define(s.name, Text(code, s.dims, DType.FLOAT))
             case Declare():
                 text = self._printer.cast(self._printer.print(s.expr), s.dtype)
                 self._define(s.name, self._filled(text, s.dims, s.dtype), frozenset())

@@ -17,6 +17,7 @@ from attndsl.schedule.tile import (
     Load,
     Scan,
     Scatter,
+    Solve,
     Stmt,
     Store,
     Val,
@@ -42,6 +43,8 @@ def _uses(s: Stmt) -> set[str]:
             names |= {s.left, s.right}
         case Fold() | Scan():
             names.add(s.src)
+        case Solve():
+            names |= {s.matrix, s.right}
         case Store() | Scatter():
             names.add(s.value)
     if isinstance(s, Load | Store | Scatter):
@@ -66,7 +69,7 @@ def held(
     for k, s in enumerate(flat):
         live = {n: d for n, d in live.items() if last.get(n, -1) > k or n == getattr(s, "name", "")}
         match s:
-            case Dot() | Fold() | Scan() if len(s.dims) > 1:
+            case Dot() | Fold() | Scan() | Solve() if len(s.dims) > 1:
                 live[s.name] = (s.dims,)
             case Compute() | Declare() if len(s.dims) > 1 and s.dtype is not DType.BOOL:
                 live[s.name] = (s.dims,)

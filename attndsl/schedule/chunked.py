@@ -16,7 +16,7 @@ source: Yang et al. 2023 (arXiv:2312.06635), section 4; one kernel over chunks: 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from attndsl.analysis.linearity import Anchor, NotLinear, Reach, Splitter, Term, reach
 from attndsl.analysis.ranks import Ranks
@@ -32,21 +32,25 @@ from attndsl.cascade.nodes import (
     Position,
     Read,
     Reduction,
+    Unary,
 )
-from attndsl.cascade.walk import substitute
+from attndsl.cascade.walk import rewrite, substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.forms import is_large, product_of
-from attndsl.schedule.masks import masked
+from attndsl.schedule.masks import mask_of, masked
 from attndsl.schedule.memory import dot_like
+from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
 from attndsl.schedule.specialise import masked_body, used
 from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
-from attndsl.schedule.values import STREAMED, State, SweepStmt, X
+from attndsl.schedule.values import CHOICE, FINAL, STREAMED, State, SweepStmt, X
 
 
 class ChunkBuilder(Builder):
     """A builder whose running sums also take what a carried state holds."""
+
+    needs_at_points = True
 
     def __init__(
         self,
@@ -61,6 +65,13 @@ class ChunkBuilder(Builder):
         assert self.stream is not None
         self.col: str = self.stream
         self.ascending: bool | None = None
+        self.member = ""
+        self.solved: X | None = (
+            None  # the target at the columns of its own chunk, where it reads itself
+        )
+        self.outer: Expr = Const(1.0)  # what multiplies the sum in which it does
+        self.matrix: Expr | None = None  # what multiplies it there
+        self.later: list[Callable[[], None]] = []  # what waits until it is known
         self.carried: list[t.Stmt] = []  # the states themselves
         self.updates: list[t.Stmt] = []  # at the end of a chunk
 
@@ -71,6 +82,90 @@ class ChunkBuilder(Builder):
         self.ascending = seen.ascending
         for term in Splitter(self.row, self.col, self.seen).terms(body):
             self.carry(state, d, term, seen)
+
+    # --- targets that read themselves at earlier points ----------------------------------------------------------
+
+    def reads_itself(self, e: Expr) -> bool:
+        """Whether an expression reads the target, directly or by way of what is computed from it on the spot."""
+        return any(
+            isinstance(n, Read) and (n.tensor == self.member or self.by_way(n.tensor))
+            for n in walk(e)
+        )
+
+    def by_way(self, tensor: str) -> bool:
+        d = self.defs.get(tensor)
+        if not self.member or d is None or tensor in self.available or is_large(d.expr, self.ranks):
+            return False
+        return self.reads_itself(d.expr)
+
+    def opened(self, e: Expr) -> Expr:
+        """With what is computed from the target written out."""
+
+        def rule(n: Expr) -> Expr | None:
+            if isinstance(n, Read) and n.tensor != self.member and self.by_way(n.tensor):
+                return self.opened(self.inlined(self.defs[n.tensor], n.subs))
+            return None
+
+        return rewrite(e, rule)
+
+    def without_itself(self, d: Define, body: Expr, where: Expr | None) -> Expr | None:
+        """The terms of a sum that do not read the target; the matrix of those that do is kept for `close`."""
+        if not self.reads_itself(body):
+            return body
+        body = self.opened(body)
+        rest, times = affine(body, lambda e: isinstance(e, Read) and e.tensor == self.member)
+        whole = self.defs[self.member].expr
+        factor: Expr | None = Const(1.0)
+        if d.tensor != self.member:
+            _, factor = affine(whole, lambda e: isinstance(e, Read) and e.tensor == d.tensor)
+        if times is None or factor is None or self.matrix is not None:
+            raise NotLinear(f"`{self.member}` reads itself in more than one way", d.span)
+        x = self.eval(times, False, "weight")
+        v = masked(self, x, where, 0.0, "weight", always=True)
+        self.outer = factor
+        self.matrix = Val(v)
+        return rest
+
+    def read(self, e: Read, final: bool) -> X:
+        if e.tensor == self.member and self.carries_stream(e.subs):
+            if self.solved is None:
+                dims = frozenset().union(*(self.dims_of(s) for s in e.subs))
+                name = self.names.fresh(self.member)
+                self.solved = X(Val(name), dims, frozenset({FINAL}))
+                self.made[name] = self.solved
+            return self.solved
+        d = self.defs.get(e.tensor)
+        made_here = (
+            d is not None and e.tensor not in self.available and is_large(d.expr, self.ranks)
+        )
+        if made_here and not final:
+            raise Needs(e.tensor, f"`{e.tensor}` must be known before what a chunk leaves")
+        return super().read(e, final)
+
+    def close(self, store: t.Store) -> t.Store:
+        """Solve for the target inside the chunk, `(I - matrix) x = what is known`; then do what waited for it."""
+        if self.matrix is None:
+            return store
+        rows = self.ranks.sequence(self.defs[self.member].indices)
+        where: dict[str, Expr] = {i: Position(self.row) for i in rows}
+        outer = self.eval(
+            at_positions(self.outer, self.defs[self.member], where, self), True, "factor"
+        )
+        matrix = self.names.fresh("matrix")
+        assert isinstance(self.matrix, Val)
+        dims = self.order(frozenset({self.row, self.col}))
+        product = Binary("*", Val(self.matrix.name), self.bind(outer, "factor").expr)
+        self.epilogue.append(t.Compute(matrix, dims, DType.FLOAT, product))
+        subs = tuple(Position(self.col) if s == Position(self.row) else s for s in store.subs)
+        x = self.read(Read(self.member, subs), True)
+        assert isinstance(x.expr, Val)
+        ascending = self.ascending is not False
+        solve = t.Solve(x.expr.name, self.order(x.dims), matrix, store.value, ascending)
+        self.epilogue.append(solve)
+        for action in self.later:
+            action()
+        bounds = tuple(self.col if a == self.row else a for a in store.bounds)
+        return dataclasses.replace(store, subs=subs, value=x.expr.name, bounds=bounds)
 
     def seen(self, e: Read) -> Expr | None:
         """What a tensor over rows and columns is made of."""
@@ -134,7 +229,11 @@ class ChunkBuilder(Builder):
         self.carried.append(t.Declare(held, dims, DType.FLOAT, Const(0.0)))
         self.read_state(state, held, dims, axis, left, row, name)
         decay = self.eval(product_of([*outer, *inner]), False, "decay") if outer or inner else None
-        self.write_state(held, dims, axis, (right, column), decay, seen, name)
+        sides = (right, column)
+        if any(map(self.reads_itself, column)):
+            self.later.append(lambda: self.write_state(held, dims, axis, sides, decay, seen))
+        else:
+            self.write_state(held, dims, axis, sides, decay, seen)
 
     def read_state(
         self,
@@ -175,7 +274,6 @@ class ChunkBuilder(Builder):
         sides: tuple[list[Expr], list[Expr]],
         decay: X | None,
         seen: Reach,
-        name: str,
     ) -> None:
         """`held = held * decay + sum[col](right * column)`, at the end of a chunk."""
         right, column = sides
@@ -203,7 +301,53 @@ class ChunkBuilder(Builder):
             isinstance(s, t.Load) and s.name == v for s in (*self.prologue, *self.sweep)
         ):
             return v
+        if FINAL in x.on:
+            keep = mask_of(self, seen.column)
+            kept = self.combine(CHOICE, [keep, x, X(Const(0.0))], DType.FLOAT, name)
+            return self.value(kept, name)
         return masked(self, x, seen.column, 0.0, name, always=True)
+
+
+def affine(e: Expr, target: Callable[[Expr], bool]) -> tuple[Expr | None, Expr | None]:
+    """What an expression is without the target, and what the target is multiplied by; None for nothing.
+
+    Raises: NotLinear.
+    """
+
+    def both(
+        f: Callable[[Expr], Expr], parts: tuple[Expr | None, Expr | None]
+    ) -> tuple[Expr | None, Expr | None]:
+        return tuple(None if p is None else f(p) for p in parts)  # type: ignore[return-value]
+
+    def plus(op: str, a: Expr | None, b: Expr | None) -> Expr | None:
+        if b is None:
+            return a
+        return Binary(op, Const(0.0) if a is None else a, b)
+
+    if not any(target(n) for n in walk(e)):
+        return e, None
+    if target(e):
+        return None, Const(1.0)
+    match e:
+        case Unary("-", a):
+            return both(lambda x: Unary("-", x), affine(a, target))
+        case Binary("+" | "-" as op, a, b):
+            (x, p), (y, q) = affine(a, target), affine(b, target)
+            return plus(op, x, y), plus(op, p, q)
+        case Binary("*", a, b) if not any(target(n) for n in walk(a)):
+            return both(lambda x: Binary("*", a, x), affine(b, target))
+        case Binary("*", a, b) if not any(target(n) for n in walk(b)):
+            return both(lambda x: Binary("*", x, b), affine(a, target))
+        case Binary("/", a, b) if not any(target(n) for n in walk(b)):
+            return both(lambda x: Binary("/", x, b), affine(a, target))
+        case _:
+            raise NotLinear("it is not linear in itself", e.span)
+
+
+def at_positions(e: Expr, d: Define, where: dict[str, Expr], b: Builder) -> Expr:
+    """An expression over a definition's indices, at the kernel's axes."""
+    here = {i: where.get(i, Position(b.ranks.of.get(i, i))) for i in d.indices}
+    return substitute(e, here)
 
 
 def assemble(

@@ -55,6 +55,9 @@ class Kernel(ABC):
     kernel finds, in rounds.
     """
 
+    needs_at_points = False
+    """Whether a sum that is read point by point is made by an earlier kernel; no other can be."""
+
     def __init__(
         self,
         cascade: Cascade,
@@ -115,6 +118,10 @@ class Kernel(ABC):
     @abstractmethod
     def read(self, e: Read, final: bool) -> X:
         """The value of a tensor at subscripts over the kernel's axes."""
+
+    def without_itself(self, d: Define, body: Expr, where: Expr | None) -> Expr | None:
+        """The terms of a sum that do not read the target that they make: all of them, but for chunks."""
+        return body
 
     def sum_made(self, state: State, d: Define, body: Expr, where: Expr | None) -> None:  # noqa: B027
         """What else a running sum takes, once its terms of the sweep are built: nothing, but for chunks."""

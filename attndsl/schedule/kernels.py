@@ -93,7 +93,9 @@ def build_chunked(
     axes = [Axis(r, r, Role.GRID) for r in grid]
     axes += [Axis(tile, tile, Role.TILE), Axis(col, stream, Role.STREAM)]
     b = ChunkBuilder(c, ranks, axes, done, rows)
-    store = store_target(b, b.defs[member], _tiles_at(b, member, [tile]))
+    if member in cone(b.defs, member, done, itself=True):
+        b.member = member
+    store = b.close(store_target(b, b.defs[member], _tiles_at(b, member, [tile])))
     if not b.carried:
         raise NotLinear("nothing is carried", c.define(member).span)
     return assemble(b, name, [store], (member,))

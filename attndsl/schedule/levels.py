@@ -126,7 +126,10 @@ def levels(
 
 
 def cone(
-    defs: dict[str, Define], tensor: str, stop: set[str] | frozenset[str] = frozenset()
+    defs: dict[str, Define],
+    tensor: str,
+    stop: set[str] | frozenset[str] = frozenset(),
+    itself: bool = False,
 ) -> set[str]:
     """All body tensors that a tensor is computed from; not through those in `stop`."""
     out: set[str] = set()
@@ -141,4 +144,4 @@ def cone(
                     out.add(r)
                     if r not in stop:
                         todo.append(r)
-    return out - {tensor}
+    return out if itself else out - {tensor}

@@ -184,6 +184,7 @@ def reaches(kernel: Kernel, d: Define, tensor: str) -> bool:
     """Whether a definition reads a tensor, directly or not."""
     key = ("reaches", d.tensor, tensor)
     if key not in kernel.known:
+        kernel.known[key] = False  # a sum that reads itself does so by way of itself
         names = {n.tensor for n in walk(d.expr) if isinstance(n, Read)}
         kernel.known[key] = tensor in names or any(
             reaches(kernel, kernel.defs[n], tensor)

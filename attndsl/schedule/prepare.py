@@ -18,7 +18,8 @@ from attndsl.cascade.nodes import (
     Reduction,
     Select,
 )
-from attndsl.cascade.walk import rewrite
+from attndsl.cascade.types import time_axis
+from attndsl.cascade.walk import reads, rewrite
 from attndsl.schedule.bounded import bound_terms
 from attndsl.schedule.columns import split_columns
 from attndsl.schedule.forms import in_order, is_large, is_scatter
@@ -45,6 +46,7 @@ def prepare(
     cascade: Cascade, known: dict[str, Kind] | None = None, row_order: tuple[str, ...] = ()
 ) -> Prepared:
     """Make domains explicit, classify ranks, name the large reductions, cut sums over everything into rows."""
+    cascade = _read_themselves(cascade)
     ranks = classify(cascade, known)
     c = normalize(split_roots(explicit_domains(as_declared(cascade))), ranks)
     c = one_way(nested(c, ranks), ranks)
@@ -59,6 +61,17 @@ def prepare(
     if scattered:
         c = one_way(normalize(c, ranks), ranks)
     return Prepared(c, ranks, host, scattered, frozenset(columns))
+
+
+def _read_themselves(c: Cascade) -> Cascade:
+    """Sums that read themselves at earlier points, without the start that marks them: no earlier point, no term."""
+    body = tuple(
+        dataclasses.replace(d, init=None)
+        if d.init == Const(0) and time_axis(d) is None and d.tensor in reads(d.expr)
+        else d
+        for d in c.body
+    )
+    return dataclasses.replace(c, body=body)
 
 
 def as_declared(c: Cascade) -> Cascade:

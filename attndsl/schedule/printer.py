@@ -52,6 +52,8 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
         case t.Scan(name, dims, src, over, down):
             way = "down" if down else "up"
             yield f"{indent}{_lhs(name, dims)} = scan[{over} {way}]({src})"
+        case t.Solve(name, dims, matrix, right, _):
+            yield f"{indent}{_lhs(name, dims)} = solve({right} + {matrix} . {name})"
         case t.Declare(name, dims, _, expr):
             yield f"{indent}state {_lhs(name, dims)} = {text_of(expr)}"
         case t.Assign(name, expr):

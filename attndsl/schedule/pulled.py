@@ -223,10 +223,12 @@ def _in_order(body: list[Define]) -> tuple[Define, ...]:
     """Every definition after what it reads, otherwise as given."""
     made = {d.tensor: d for d in body}
     out: dict[str, Define] = {}
+    open_: set[str] = set()
 
     def visit(d: Define) -> None:
-        if d.tensor in out:
+        if d.tensor in open_:
             return
+        open_.add(d.tensor)
         for e in (d.expr, d.where, d.init):
             for n in sorted(reads(e)) if e is not None else ():
                 if n in made and n != d.tensor:

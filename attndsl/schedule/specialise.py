@@ -77,7 +77,7 @@ def _prune(body: tuple[t.Stmt, ...]) -> tuple[t.Stmt, ...]:
 def defined(s: t.Stmt) -> str | None:
     """The value that a statement makes, where it does nothing else."""
     match s:
-        case t.Compute() | t.Load() | t.Dot() | t.Fold() | t.Scan() | t.Declare():
+        case t.Compute() | t.Load() | t.Dot() | t.Fold() | t.Scan() | t.Solve() | t.Declare():
             return s.name
         case _:
             return None
@@ -104,6 +104,8 @@ def used(s: t.Stmt) -> set[str]:
             return {s.name, s.left, s.right} | ({s.scale} if s.scale else set())
         case t.Fold() | t.Scan():
             return {s.src}
+        case t.Solve():
+            return {s.matrix, s.right}
         case t.For():
             return set().union(*(used(x) for x in s.body))
         case t.Store():
@@ -146,6 +148,8 @@ def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
             return dataclasses.replace(s, left=name(s.left), right=name(s.right), scale=scale)
         case t.Fold() | t.Scan():
             return dataclasses.replace(s, src=name(s.src))
+        case t.Solve():
+            return dataclasses.replace(s, matrix=name(s.matrix), right=name(s.right))
         case t.For():
             return dataclasses.replace(s, body=tuple(renamed(x, names) for x in s.body))
         case t.Store():

@@ -58,6 +58,8 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
     if loops != set(kernel.loop_body) and (loops or seq):
         what = ", ".join(f"`{r}`" for r in sorted(loops | set(kernel.loop_body)))
         raise Needs(d.tensor, f"`{d.tensor}` sums over {what}")
+    if kernel.points and kernel.needs_at_points:
+        raise Needs(d.tensor, f"`{d.tensor}` is read for one point of a feature at a time")
     if kernel.points:
         why = f"`{d.tensor}` is reduced for one point of a feature at a time"
         raise Refused("A0404", why, d.span)
@@ -137,7 +139,9 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
     outer = kernel.root
     kernel.root = None if found is None else (found.tensor, found.subs, where)
     if e.op is Reduction.SUM:
-        sum_state(kernel, state, d, body, where, pivots)
+        rest = kernel.without_itself(d, body, where)
+        if rest is not None:
+            sum_state(kernel, state, d, rest, where, pivots)
         kernel.sum_made(state, d, body, where)
     else:
         if pivots:

@@ -7,6 +7,7 @@
     Sweep     ::= axis Range* descending?                   a Range has bounds and its own body: masked or unmasked
     Stmt      ::= Compute v = Expr | Load v = tensor[Expr*] | Dot v = a . b | Fold v = op(a, axis)
                 | Scan v = running sum of a along axis
+                | Solve v = (I - m)^-1 . a
                 | Declare v = Expr | Assign v = Expr | AccDot v = v * scale + a . b
                 | Reach low high full_low full_high = tensor of ids meets [first, last]
                 | For axis Stmt* | Store tensor[Expr*] = v | Scatter tensor[Expr*] += v
@@ -161,6 +162,21 @@ class Scan(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Solve(Node):
+    """`name[dims]`, the solution of `name = right + matrix . name`.
+
+    `matrix` spans the stream and its PAIR axis, `right` the stream and `dims[1]`; `dims[0]` is the PAIR axis. The
+    matrix is zero on and above its diagonal, or on and below it if not `lower`.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    matrix: str
+    right: str
+    lower: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Declare(Node):
     """A value that is updated in place, with its first value."""
 
@@ -245,7 +261,19 @@ class Reach(Node):
 
 
 Stmt: TypeAlias = (
-    Compute | Load | Dot | Fold | Scan | Declare | Assign | AccDot | For | Store | Scatter | Reach
+    Compute
+    | Load
+    | Dot
+    | Fold
+    | Scan
+    | Solve
+    | Declare
+    | Assign
+    | AccDot
+    | For
+    | Store
+    | Scatter
+    | Reach
 )
 
 

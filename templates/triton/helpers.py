@@ -62,6 +62,25 @@ def gather(ptrs):
 
 
 @triton.jit
+def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
+    """The solution of `x = right + matrix @ x` for a strictly triangular matrix, by inverses of ever larger blocks.
+
+    Blocks of two are inverted by changing a sign. The inverse of a block of twice the size is made of those of its
+    halves; it has no larger entries than substitution meets, unlike powers of the matrix.
+    """
+    i = tl.arange(0, SIZE)
+    row, column = i[:, None], i[None, :]
+    inverse = tl.where(row // 2 == column // 2, matrix, 0.0) + tl.where(row == column, 1.0, 0.0)
+    for k in tl.static_range(1, 8):
+        if (2 << k) <= SIZE:
+            same = row // (2 << k) == column // (2 << k)
+            across = row // (1 << k) != column // (1 << k)
+            part = tl.where(same & across, matrix, 0.0)
+            inverse = dot(dot(inverse, part, None, OUT), inverse, inverse, OUT)
+    return dot(inverse, right, None, OUT)
+
+
+@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's.

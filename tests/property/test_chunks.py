@@ -33,6 +33,14 @@ DRAWS: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
     ("mamba2", "dt"): lambda x: x.abs() * 0.5,
     ("rwkv6", "w"): torch.sigmoid,
     ("hgrn2", "g"): torch.sigmoid,
+    ("rwkv7", "w"): torch.sigmoid,
+    ("rwkv7", "A"): lambda x: 0.2 * x,
+    ("rwkv7", "B"): lambda x: 0.2 * x,
+    ("deltanet", "K"): lambda x: torch.nn.functional.normalize(x, dim=-1),
+    ("deltanet", "beta"): torch.sigmoid,
+    ("gated_delta", "K"): lambda x: torch.nn.functional.normalize(x, dim=-1),
+    ("gated_delta", "beta"): torch.sigmoid,
+    ("gated_delta", "g"): lambda x: -x.abs(),
 }
 PROGRAMS = (
     "linear",
@@ -46,6 +54,7 @@ PROGRAMS = (
     "gla",
 )
 RECURRENCES = ("mamba2", "rwkv6", "hgrn2", "gla_recurrent")
+DELTA_RULES = ("deltanet", "gated_delta", "rwkv7")
 
 
 def case(name: str, n: int, dtype: torch.dtype) -> tuple[CompiledAttention, list[Tensor]]:
@@ -95,7 +104,7 @@ def error(made: list[Tensor], want: list[Tensor]) -> float:
     )
 
 
-@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES)
+@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES + DELTA_RULES)
 @pytest.mark.parametrize(("n", "chunk"), [(1, 16), (17, 4), (63, 16), (64, 16), (65, 16), (40, 64)])
 def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chunk: int) -> None:
     op, given = case(name, n, torch.float64)
@@ -105,7 +114,7 @@ def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chu
     assert error(grads, want_grads) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["linear", "retnet", "simple_gla"])
+@pytest.mark.parametrize("name", ["linear", "retnet", "simple_gla", "deltanet"])
 def test_portable_kernels_carry_a_state(name: str) -> None:
     code = f"from tests.property.test_chunks import portable; portable({name!r})"
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

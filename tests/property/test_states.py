@@ -8,9 +8,9 @@ from torch import Tensor
 
 import attndsl
 from attndsl.callerrors import CallError
-from tests.property.test_chunks import EXAMPLES, PROGRAMS, RECURRENCES, case, error
+from tests.property.test_chunks import DELTA_RULES, EXAMPLES, PROGRAMS, RECURRENCES, case, error
 
-STATEFUL = PROGRAMS + RECURRENCES
+STATEFUL = PROGRAMS + RECURRENCES + DELTA_RULES
 
 
 def along(op: attndsl.CompiledAttention, given: list[Tensor], part: slice | int) -> list[Tensor]:
