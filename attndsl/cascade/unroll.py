@@ -173,7 +173,7 @@ class _Unroll:
                 or len(indices) == len(d.indices)
             ):
                 raise NotUnrolled(f"`{d.tensor}` mixes the entries of its past")
-            name = self.names.tensor(f"{d.tensor}_past")
+            name = self.names.tensor("U")
             made.append(Define(name, indices, n, span=d.span))
             expr = replaced(expr, n, Read(name, tuple(Index(i) for i in indices)))
         return dataclasses.replace(d, expr=expr), made
@@ -245,7 +245,7 @@ class _Unroll:
 
     def running(self, inclusive: bool) -> str:
         """Define the running sum of the gates' logarithms."""
-        name = self.names.tensor(f"{self.d.tensor}_gate")
+        name = self.names.tensor("G")
         inside = free(self.gate) | {self.time}
         indices = tuple(i for i in self.d.indices if i in inside)
         index = self.names.index(self.time)
@@ -331,7 +331,7 @@ class _Unroll:
         if features:
             return p
         s = self.names.index(self.time)
-        name = self.names.tensor(f"{x.tensor}_weights")
+        name = self.names.tensor("A")
         there = {p.index: Position(s)}
         rest = [f for f in factors if f not in both]
         both = [self.per_head(f, (*batch, now, p.index), body, p) for f in both]
@@ -348,7 +348,7 @@ class _Unroll:
             return f
         assert p.index is not None
         s = self.names.index(self.time)
-        name = self.names.tensor("scores")
+        name = self.names.tensor("S")
         there = {p.index: Position(s)}
         where = None if p.where is None else substitute(p.where, there)
         body.append(Define(name, (*indices[:-1], s), substitute(f, there), where, span=self.d.span))

@@ -1438,7 +1438,8 @@ def choose_chunk(
     shared = registers = 0
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # More stages than two only take registers (measured: benchmarks/).
+        for stages in (2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
             if interpreted or (shared <= smem and registers <= 200):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}

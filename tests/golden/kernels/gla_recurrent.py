@@ -71,9 +71,9 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_e",
     ],
 )
-def gla_recurrent_H_gate(
+def gla_recurrent_G(
     loga_ptr,
-    H_gate_ptr,
+    G_ptr,
     stride_loga_b: tl.int64,
     stride_loga_h: tl.int64,
     stride_loga_t,
@@ -90,7 +90,7 @@ def gla_recurrent_H_gate(
     """One program for each b, h and tile of e; sweeps t.
 
     loga_ptr  loga[b, h, t, e], input
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -112,39 +112,42 @@ def gla_recurrent_H_gate(
     loga_base += tl.cast(h, tl.int64) * stride_loga_h + tl.cast(e0, tl.int64) * stride_loga_e
     loga_offs = offs_t[:, None] * stride_loga_t + offs_e[None, :] * stride_loga_e
     in_e = e < len_e
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    H_gate_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    H_gate_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    G_offs = offs_t[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
-    H_gate_1 = 1.0
+    G_1 = 1.0
     lo = 0
     hi = len_t
-    H_gate_state = tl.full([BLOCK_E], 0.0, ACC)
+    G_state = tl.full([BLOCK_E], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        H_gate = H_gate + H_gate_state[None, :]
+        G = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G = G + G_state[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        t_2 = tl.where(t >= 0, tl.cast(H_gate_1, ACC), 0.0)
-        H_gate_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
-        H_gate_1_m = tl.where(mask, H_gate_1_w, 0.0)
+        t_2 = tl.where(t >= 0, tl.cast(G_1, ACC), 0.0)
+        G_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
+        G_1_m = tl.where(mask, G_1_w, 0.0)
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         loga_ptrs = loga_base + tl.cast(t0, tl.int64) * stride_loga_t + loga_offs
         in_t_s = t < len_t
         loga = tl.load(loga_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate = dot(H_gate_1_m.to(loga_ptr.dtype.element_ty), loga, H_gate, ACC)
+        G = dot(G_1_m.to(loga_ptr.dtype.element_ty), loga, G, ACC)
         loga_m = tl.where(mask_p[:, None], loga.to(ACC), 0.0)
         chunk = tl.sum(loga_m, 0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * len_e + H_gate_offs
         in_t = t < len_t
-        tl.store(H_gate_ptrs, H_gate, mask=in_t[:, None] & in_e[None, :])
-        H_gate_state = H_gate_state + chunk
+        tl.store(
+            G_base + tl.cast(t0, tl.int64) * len_e + G_offs,
+            G,
+            mask=in_t[:, None] & in_e[None, :],
+        )
+        G_state = G_state + chunk
 
 
 @triton.jit(
@@ -158,7 +161,7 @@ def gla_recurrent_H_gate(
     ],
 )
 def gla_recurrent_O(
-    H_gate_ptr,
+    G_ptr,
     K_ptr,
     Q_ptr,
     V_ptr,
@@ -193,7 +196,7 @@ def gla_recurrent_O(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     K_ptr  K[b, h, t, e], input
     Q_ptr  Q[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
@@ -225,9 +228,8 @@ def gla_recurrent_O(
     in_f = f < len_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E
-    H_gate_offs = offs_t[:, None] * E + e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_offs = offs_t[:, None] * E + e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
@@ -254,34 +256,34 @@ def gla_recurrent_O(
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         in_t = t < len_t
         q_1 = tl.load(Q_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_2 = tl.load(H_gate_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_2 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        H_gate_3 = tl.load(H_gate_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = H_gate_3.to(ACC) * 1.4426950408889634
-        t_2 = tl.exp2(H_gate_2.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        left = q_1.to(ACC) * t_2
-        t_3 = tl.where(in_e[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_ptr.dtype.element_ty)
-        past = dot(t_3, t_4, None, ACC)
+        g_3 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+        left_p = g_3.to(ACC) * 1.4426950408889634
+        left = q_1.to(ACC) * tl.exp2(g_2.to(ACC) * 1.4426950408889634 - left_p[None, :])
+        t_2 = tl.where(in_e[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(t_2, t_3, None, ACC)
         O_1 = O_1 + past
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        H_gate_4 = tl.load(H_gate_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_4.to(ACC) - H_gate_3.to(ACC))
-        O = tl.exp(H_gate_2.to(ACC)) * q_1.to(ACC)
+        g_4 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+        decay = tl.exp(g_4.to(ACC) - g_3.to(ACC))
+        O = tl.exp(g_2.to(ACC)) * q_1.to(ACC)
         O_kept = tl.where((e < E)[None, :], O, 0.0)
-        t_5 = tl.where(in_e[None, :], O_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_6 = H0.to(Q_ptr.dtype.element_ty)
-        O_1_1 = dot(t_5, t_6, None, ACC)
-        O_weights = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+        t_4 = tl.where(in_e[None, :], O_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = H0.to(Q_ptr.dtype.element_ty)
+        O_1_1 = dot(t_4, t_5, None, ACC)
+        A = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
         for e_pt in range(E):
-            H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_2 += offs_t * E
-            H_gate = tl.load(H_gate_ptrs_2, mask=in_t, other=0.0)
-            H_gate_ptrs_3 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_3 += offs_t * E
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g = tl.load(G_ptrs, mask=in_t, other=0.0)
+            G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             in_t_s = t < len_t
-            H_gate_1 = tl.load(H_gate_ptrs_3, mask=in_t_s, other=0.0)
+            g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
             # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
@@ -290,22 +292,25 @@ def gla_recurrent_O(
             Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q = tl.load(Q_ptrs_2, mask=in_t, other=0.0)
-            t_7 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_1.to(ACC)[None, :])
-            O_weights_t = t_7 * k.to(ACC)[None, :] * q.to(ACC)[:, None]
-            O_weights = O_weights + O_weights_t
+            t_6 = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * k.to(ACC)[None, :]
+            A_t = t_6 * q.to(ACC)[:, None]
+            A = A + A_t
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        O_weights_m = tl.where(mask, O_weights, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
         v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(O_weights_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_4 = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_5 = tl.load(H_gate_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        right = k_1.to(ACC) * tl.exp(H_gate_4.to(ACC)[None, :] - H_gate_5.to(ACC))
+        g_5 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        right = k_1.to(ACC) * tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC))
         right_m = tl.where(mask_p[:, None], right, 0.0)
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         O_2 = O_1 + O_1_1
@@ -314,9 +319,9 @@ def gla_recurrent_O(
             O_2,
             mask=in_t[:, None] & in_f[None, :],
         )
-        t_8 = tl.trans(right_m.to(K_ptr.dtype.element_ty))
-        t_9 = v.to(K_ptr.dtype.element_ty)
-        O_1_state = dot(t_8, t_9, O_1_state * decay[:, None], ACC)
+        t_7 = tl.trans(right_m.to(K_ptr.dtype.element_ty))
+        t_8 = v.to(K_ptr.dtype.element_ty)
+        O_1_state = dot(t_7, t_8, O_1_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -327,7 +332,7 @@ def gla_recurrent_O(
     ],
 )
 def gla_recurrent_HT(
-    H_gate_ptr,
+    G_ptr,
     K_ptr,
     V_ptr,
     H0_ptr,
@@ -357,7 +362,7 @@ def gla_recurrent_HT(
 ):
     """One program for each b, h; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     K_ptr  K[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     H0_ptr  H0[b, h, e, f], input
@@ -377,13 +382,12 @@ def gla_recurrent_HT(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     in_e = within(e, E, E_PAD)
     H0_base = H0_ptr + tl.cast(b, tl.int64) * stride_H0_b + tl.cast(h, tl.int64) * stride_H0_h
     H0_offs = e[:, None] * stride_H0_e + f[None, :] * stride_H0_f
     in_f = within(f, F, F_PAD)
-    H_gate_offs = offs_t[:, None] * E + e[None, :]
+    G_offs = offs_t[:, None] * E + e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
@@ -394,10 +398,10 @@ def gla_recurrent_HT(
     # --- prologue ---
     HT_2 = tl.full([E_PAD, F_PAD], 0.0, ACC)
     at = len_t - 1
-    H_gate = tl.load(H_gate_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    g = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     H0 = tl.load(H0_base + H0_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
-    HT_p = tl.exp(H_gate.to(ACC))
+    HT_p = tl.exp(g.to(ACC))
     HT_p_1 = HT_p[:, None] * H0.to(ACC)
     stop = tl.maximum(0, floor_div(len_t + BLOCK_T - 1, BLOCK_T) * BLOCK_T)
     lo = 0
@@ -408,12 +412,11 @@ def gla_recurrent_HT(
     for t0 in tl.range(bound(lo), bound(full_end), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_e[None, :], other=0.0)
+        g_1 = tl.load(G_base + tl.cast(t0, tl.int64) * E + G_offs, mask=in_e[None, :], other=0.0)
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
-        HT_2_1 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)) * k.to(ACC)
+        HT_2_1 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
         t_2 = tl.trans(HT_2_1.to(K_ptr.dtype.element_ty))
@@ -423,13 +426,16 @@ def gla_recurrent_HT(
     for t0 in tl.range(bound(full_end), bound(stop), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate_ptrs_2 = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
         in_t = t < len_t
-        H_gate_1 = tl.load(H_gate_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_1 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = tl.load(K_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        HT_2_1 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)) * k.to(ACC)
+        HT_2_1 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC)
         mask = t < len_t
         HT_2_1_m = tl.where(mask[:, None], HT_2_1, 0.0)
         V_ptrs_2 = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
@@ -454,9 +460,9 @@ def gla_recurrent_HT(
         "len_e",
     ],
 )
-def gla_recurrent_backward_H_gate(
+def gla_recurrent_backward_G(
     loga_ptr,
-    H_gate_ptr,
+    G_ptr,
     stride_loga_b: tl.int64,
     stride_loga_h: tl.int64,
     stride_loga_t,
@@ -473,7 +479,7 @@ def gla_recurrent_backward_H_gate(
     """One program for each b, h and tile of e; sweeps t.
 
     loga_ptr  loga[b, h, t, e], input
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -495,39 +501,42 @@ def gla_recurrent_backward_H_gate(
     loga_base += tl.cast(h, tl.int64) * stride_loga_h + tl.cast(e0, tl.int64) * stride_loga_e
     loga_offs = offs_t[:, None] * stride_loga_t + offs_e[None, :] * stride_loga_e
     in_e = e < len_e
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    H_gate_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    H_gate_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    G_offs = offs_t[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
-    H_gate_1 = 1.0
+    G_1 = 1.0
     lo = 0
     hi = len_t
-    H_gate_state = tl.full([BLOCK_E], 0.0, ACC)
+    G_state = tl.full([BLOCK_E], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        H_gate = H_gate + H_gate_state[None, :]
+        G = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G = G + G_state[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        t_2 = tl.where(t >= 0, tl.cast(H_gate_1, ACC), 0.0)
-        H_gate_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
-        H_gate_1_m = tl.where(mask, H_gate_1_w, 0.0)
+        t_2 = tl.where(t >= 0, tl.cast(G_1, ACC), 0.0)
+        G_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
+        G_1_m = tl.where(mask, G_1_w, 0.0)
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         loga_ptrs = loga_base + tl.cast(t0, tl.int64) * stride_loga_t + loga_offs
         in_t_s = t < len_t
         loga = tl.load(loga_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate = dot(H_gate_1_m.to(loga_ptr.dtype.element_ty), loga, H_gate, ACC)
+        G = dot(G_1_m.to(loga_ptr.dtype.element_ty), loga, G, ACC)
         loga_m = tl.where(mask_p[:, None], loga.to(ACC), 0.0)
         chunk = tl.sum(loga_m, 0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * len_e + H_gate_offs
         in_t = t < len_t
-        tl.store(H_gate_ptrs, H_gate, mask=in_t[:, None] & in_e[None, :])
-        H_gate_state = H_gate_state + chunk
+        tl.store(
+            G_base + tl.cast(t0, tl.int64) * len_e + G_offs,
+            G,
+            mask=in_t[:, None] & in_e[None, :],
+        )
+        G_state = G_state + chunk
 
 
 @triton.jit(
@@ -537,12 +546,12 @@ def gla_recurrent_backward_H_gate(
         "len_t",
     ],
 )
-def gla_recurrent_backward_dH_gate_1(
+def gla_recurrent_backward_dG_1(
     V_ptr,
     dO_ptr,
-    H_gate_ptr,
+    G_ptr,
     Q_ptr,
-    dH_gate_1_ptr,
+    dG_1_ptr,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -570,9 +579,9 @@ def gla_recurrent_backward_dH_gate_1(
 
     V_ptr  V[b, h, t, f], input
     dO_ptr  dO[b, h, t, f], input
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     Q_ptr  Q[b, h, t, e], input
-    dH_gate_1_ptr  dH_gate.1[b, h, t, e], temp
+    dG_1_ptr  dG.1[b, h, t, e], temp
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -591,21 +600,20 @@ def gla_recurrent_backward_dH_gate_1(
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     in_e = within(e, E, E_PAD)
-    H_gate_offs = offs_t[:, None] * E + e[None, :]
+    G_offs = offs_t[:, None] * E + e[None, :]
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
-    dH_gate_1_base = dH_gate_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_1_base += tl.cast(h, tl.int64) * len_t * E
+    dG_1_base = dG_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_1_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dH_gate_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -614,58 +622,63 @@ def gla_recurrent_backward_dH_gate_1(
         t0 = last - step
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        dH_gate_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
         v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        H_gate_2 = tl.load(H_gate_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_3 = tl.load(H_gate_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        reach_2 = tl.exp(H_gate_2.to(ACC)[None, :] - H_gate_3.to(ACC))
-        t_2 = tl.trans(tl.where(in_f[None, :], dH_gate_1_state, 0.0).to(V_ptr.dtype.element_ty))
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+        g_3 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        reach_2 = tl.exp(g_2.to(ACC)[None, :] - g_3.to(ACC))
+        t_2 = tl.trans(tl.where(in_f[None, :], dG_1_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t_2, None, ACC)
-        dH_gate_1 = dH_gate_1 + past * reach_2
+        dG_1 = dG_1 + past * reach_2
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        H_gate_4 = tl.load(H_gate_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_2.to(ACC) - H_gate_4.to(ACC))
-        column_p = H_gate_4.to(ACC) * 1.4426950408889634
+        g_4 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+        decay = tl.exp(g_2.to(ACC) - g_4.to(ACC))
+        column_p = g_4.to(ACC) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dO_weights = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        dO_weights_m = tl.where(mask, dO_weights, 0.0)
-        dH_gate_1_p = dO_weights_m != 0.0
+        dA_m = tl.where(mask, dA, 0.0)
+        dG_1_p = dA_m != 0.0
         for e_pt in range(E):
-            H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_2 += offs_t * E
-            H_gate = tl.load(H_gate_ptrs_2, mask=in_t_s, other=0.0)
-            H_gate_ptrs_3 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_3 += offs_t * E
-            H_gate_1 = tl.load(H_gate_ptrs_3, mask=in_t, other=0.0)
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g_1 = tl.load(G_ptrs_2, mask=in_t, other=0.0)
             # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
             Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q = tl.load(Q_ptrs, mask=in_t_s, other=0.0)
-            t_3 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None])
-            dH_gate_1_t = tl.where(dH_gate_1_p, dO_weights_m * (t_3 * q.to(ACC)[None, :]), 0.0)
-            dH_gate_1_col = tl.sum(dH_gate_1_t, 1)
-            t_4 = dH_gate_1 + dH_gate_1_col[:, None]
-            dH_gate_1 = tl.where((e == e_pt)[None, :], t_4, dH_gate_1)
+            t_3 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * q.to(ACC)[None, :]
+            dG_1_t = tl.where(dG_1_p, dA_m * t_3, 0.0)
+            dG_1_col = tl.sum(dG_1_t, 1)
+            dG_1 = tl.where((e == e_pt)[None, :], dG_1 + dG_1_col[:, None], dG_1)
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q_1 = tl.load(Q_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_4 = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_5 = tl.load(H_gate_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_5 = tl.exp2(H_gate_5.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column = q_1.to(ACC) * t_5
+        g_5 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        column = q_1.to(ACC) * tl.exp2(g_5.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        dH_gate_1_ptrs = dH_gate_1_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        tl.store(dH_gate_1_ptrs, dH_gate_1, mask=in_t[:, None] & in_e[None, :])
-        t_6 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
-        dH_gate_1_state = dot(t_6, dO, dH_gate_1_state * decay[:, None], ACC)
+        tl.store(
+            dG_1_base + tl.cast(t0, tl.int64) * E + G_offs,
+            dG_1,
+            mask=in_t[:, None] & in_e[None, :],
+        )
+        t_4 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
+        dG_1_state = dot(t_4, dO, dG_1_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -675,12 +688,12 @@ def gla_recurrent_backward_dH_gate_1(
         "len_t",
     ],
 )
-def gla_recurrent_backward_dH_gate_2(
+def gla_recurrent_backward_dG_2(
     dO_ptr,
     V_ptr,
-    H_gate_ptr,
+    G_ptr,
     K_ptr,
-    dH_gate_2_ptr,
+    dG_2_ptr,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -708,9 +721,9 @@ def gla_recurrent_backward_dH_gate_2(
 
     dO_ptr  dO[b, h, t, f], input
     V_ptr  V[b, h, t, f], input
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     K_ptr  K[b, h, t, e], input
-    dH_gate_2_ptr  dH_gate.2[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -729,77 +742,82 @@ def gla_recurrent_backward_dH_gate_2(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E
-    H_gate_offs = offs_t[:, None] * E + e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_offs = offs_t[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
-    dH_gate_2_base = dH_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_2_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dH_gate_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        dH_gate_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t = t < len_t
         dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_2 = tl.load(H_gate_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_2 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        H_gate_3 = tl.load(H_gate_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_p = H_gate_3.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(H_gate_2.to(ACC) * 1.4426950408889634 - reach_p[None, :])
-        t_2 = tl.trans(tl.where(in_f[None, :], dH_gate_2_state, 0.0).to(dO_ptr.dtype.element_ty))
+        g_3 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+        reach_p = g_3.to(ACC) * 1.4426950408889634
+        reach_2 = tl.exp2(g_2.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0).to(dO_ptr.dtype.element_ty))
         past = dot(dO, t_2, None, ACC)
-        dH_gate_2 = dH_gate_2 + past * reach_2
+        dG_2 = dG_2 + past * reach_2
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        H_gate_4 = tl.load(H_gate_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_4.to(ACC) - H_gate_3.to(ACC))
+        g_4 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+        decay = tl.exp(g_4.to(ACC) - g_3.to(ACC))
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
         v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dO_weights = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        dO_weights_m = tl.where(mask, dO_weights, 0.0)
-        dH_gate_2_p = dO_weights_m != 0.0
+        dA_m = tl.where(mask, dA, 0.0)
+        dG_2_p = dA_m != 0.0
         for e_pt in range(E):
-            H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_2 += offs_t * E
-            H_gate = tl.load(H_gate_ptrs_2, mask=in_t, other=0.0)
-            H_gate_ptrs_3 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_3 += offs_t * E
-            H_gate_1 = tl.load(H_gate_ptrs_3, mask=in_t_s, other=0.0)
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g = tl.load(G_ptrs, mask=in_t, other=0.0)
+            G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k = tl.load(K_ptrs, mask=in_t_s, other=0.0)
-            t_3 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_1.to(ACC)[None, :])
-            dH_gate_2_t = tl.where(dH_gate_2_p, dO_weights_m * (t_3 * k.to(ACC)[None, :]), 0.0)
-            dH_gate_2_col = tl.sum(dH_gate_2_t, 1)
-            t_4 = dH_gate_2 + dH_gate_2_col[:, None]
-            dH_gate_2 = tl.where((e == e_pt)[None, :], t_4, dH_gate_2)
+            t_3 = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * k.to(ACC)[None, :]
+            dG_2_t = tl.where(dG_2_p, dA_m * t_3, 0.0)
+            dG_2_col = tl.sum(dG_2_t, 1)
+            dG_2 = tl.where((e == e_pt)[None, :], dG_2 + dG_2_col[:, None], dG_2)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_4 = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_5 = tl.load(H_gate_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        column = k_1.to(ACC) * tl.exp(H_gate_4.to(ACC)[None, :] - H_gate_5.to(ACC))
+        g_5 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        column = k_1.to(ACC) * tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC))
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        dH_gate_2_ptrs = dH_gate_2_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        tl.store(dH_gate_2_ptrs, dH_gate_2, mask=in_t[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dH_gate_2_state = dot(t_5, v, dH_gate_2_state * decay[:, None], ACC)
+        tl.store(
+            dG_2_base + tl.cast(t0, tl.int64) * E + G_offs,
+            dG_2,
+            mask=in_t[:, None] & in_e[None, :],
+        )
+        t_4 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dG_2_state = dot(t_4, v, dG_2_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -809,12 +827,12 @@ def gla_recurrent_backward_dH_gate_2(
         "len_t",
     ],
 )
-def gla_recurrent_backward_dH_gate_1_dH_gate_2_dH_gate_3(
-    H_gate_ptr,
+def gla_recurrent_backward_dG_1_dG_2_dG_3(
+    G_ptr,
     K_ptr,
     V_ptr,
     dHT_ptr,
-    dH_gate_3_ptr,
+    dG_3_ptr,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -841,11 +859,11 @@ def gla_recurrent_backward_dH_gate_1_dH_gate_2_dH_gate_3(
 ):
     """One program for each b, h and tile of t; sweeps t_s.
 
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     K_ptr  K[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     dHT_ptr  dHT[b, h, e, f], input
-    dH_gate_3_ptr  dH_gate.3[b, h, t, e], temp
+    dG_3_ptr  dG.3[b, h, t, e], temp
     BLOCK_T  points of t in a tile
     BLOCK_T_S  points of t_s in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -867,28 +885,27 @@ def gla_recurrent_backward_dH_gate_1_dH_gate_2_dH_gate_3(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     in_e = within(e, E, E_PAD)
     dHT_base = dHT_ptr + tl.cast(b, tl.int64) * stride_dHT_b + tl.cast(h, tl.int64) * stride_dHT_h
     dHT_offs = e[:, None] * stride_dHT_e + f[None, :] * stride_dHT_f
     in_f = within(f, F, F_PAD)
-    H_gate_offs = offs_t_s[:, None] * E + e[None, :]
+    G_offs = offs_t_s[:, None] * E + e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t_s[:, None] * stride_K_t + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t_s[:, None] * stride_V_t + f[None, :] * stride_V_f
-    dH_gate_3_base = dH_gate_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_3_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    dH_gate_3_offs = offs_t[:, None] * E + e[None, :]
+    dG_3_base = dG_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_3_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dG_3_offs = offs_t[:, None] * E + e[None, :]
     in_t = t < len_t
 
     # --- prologue ---
-    dH_gate_3 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
-    dH_gate_3_1 = 1.0
+    dG_3 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    dG_3_1 = 1.0
     mask_p = len_t - 1
     mask_p_1 = mask_p == t
-    H_gate = tl.load(H_gate_base + tl.cast(mask_p, tl.int64) * E + e, mask=in_e, other=0.0)
+    g = tl.load(G_base + tl.cast(mask_p, tl.int64) * E + e, mask=in_e, other=0.0)
     dHT = tl.load(dHT_base + dHT_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
     stop = tl.maximum(0, floor_div(len_t + BLOCK_T_S - 1, BLOCK_T_S) * BLOCK_T_S)
     lo = 0
@@ -900,26 +917,29 @@ def gla_recurrent_backward_dH_gate_1_dH_gate_2_dH_gate_3(
         t_s = t_s0 + offs_t_s
         mask_p_2 = t_s < len_t
         mask = mask_p_1[:, None] & mask_p_2[None, :]
-        t_2 = tl.where(t_s >= 0, tl.cast(dH_gate_3_1, ACC), 0.0)
-        dH_gate_3_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
-        dH_gate_3_1_m = tl.where(mask, dH_gate_3_1_w, 0.0)
-        H_gate_ptrs = H_gate_base + tl.cast(t_s0, tl.int64) * E + H_gate_offs
+        t_2 = tl.where(t_s >= 0, tl.cast(dG_3_1, ACC), 0.0)
+        dG_3_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
+        dG_3_1_m = tl.where(mask, dG_3_1_w, 0.0)
         in_t_s = t_s < len_t
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_1 = tl.load(
+            G_base + tl.cast(t_s0, tl.int64) * E + G_offs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs = K_base + tl.cast(t_s0, tl.int64) * stride_K_t + K_offs
         k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         V_ptrs = V_base + tl.cast(t_s0, tl.int64) * stride_V_t + V_offs
         v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dK_2 = dot(v, tl.trans(dHT.to(V_ptr.dtype.element_ty)), None, ACC)
-        dH_gate_3_2 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)) * k.to(ACC) * dK_2
-        dH_gate_3_2_m = tl.where(mask_p_2[:, None], dH_gate_3_2, 0.0)
-        t_3 = dH_gate_3_1_m.to(K_ptr.dtype.element_ty)
-        t_4 = tl.where(in_t_s[:, None], dH_gate_3_2_m, 0.0).to(K_ptr.dtype.element_ty)
-        dH_gate_3 = dot(t_3, t_4, dH_gate_3, ACC)
+        dG_3_2 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC) * dK_2
+        dG_3_2_m = tl.where(mask_p_2[:, None], dG_3_2, 0.0)
+        t_3 = dG_3_1_m.to(K_ptr.dtype.element_ty)
+        t_4 = tl.where(in_t_s[:, None], dG_3_2_m, 0.0).to(K_ptr.dtype.element_ty)
+        dG_3 = dot(t_3, t_4, dG_3, ACC)
 
     # --- epilogue ---
-    tl.store(dH_gate_3_base + dH_gate_3_offs, dH_gate_3, mask=in_t[:, None] & in_e[None, :])
+    tl.store(dG_3_base + dG_3_offs, dG_3, mask=in_t[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -930,7 +950,7 @@ def gla_recurrent_backward_dH_gate_1_dH_gate_2_dH_gate_3(
     ],
 )
 def gla_recurrent_backward_dH0(
-    H_gate_ptr,
+    G_ptr,
     dHT_ptr,
     Q_ptr,
     dO_ptr,
@@ -960,7 +980,7 @@ def gla_recurrent_backward_dH0(
 ):
     """One program for each b, h; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     dHT_ptr  dHT[b, h, e, f], input
     Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
@@ -980,13 +1000,12 @@ def gla_recurrent_backward_dH0(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     in_e = within(e, E, E_PAD)
     dHT_base = dHT_ptr + tl.cast(b, tl.int64) * stride_dHT_b + tl.cast(h, tl.int64) * stride_dHT_h
     dHT_offs = e[:, None] * stride_dHT_e + f[None, :] * stride_dHT_f
     in_f = within(f, F, F_PAD)
-    H_gate_offs = offs_t[:, None] * E + e[None, :]
+    G_offs = offs_t[:, None] * E + e[None, :]
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
@@ -996,9 +1015,9 @@ def gla_recurrent_backward_dH0(
 
     # --- prologue ---
     at = len_t - 1
-    H_gate = tl.load(H_gate_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    g = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
     dHT = tl.load(dHT_base + dHT_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
-    dH0_p = tl.exp(H_gate.to(ACC))
+    dH0_p = tl.exp(g.to(ACC))
     dH0_5 = tl.full([E_PAD, F_PAD], 0.0, ACC)
     dH0_p_1 = dH0_p[:, None] * dHT.to(ACC)
     stop = tl.maximum(0, floor_div(len_t + BLOCK_T - 1, BLOCK_T) * BLOCK_T)
@@ -1010,12 +1029,11 @@ def gla_recurrent_backward_dH0(
     for t0 in tl.range(bound(lo), bound(full_end), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_e[None, :], other=0.0)
+        g_1 = tl.load(G_base + tl.cast(t0, tl.int64) * E + G_offs, mask=in_e[None, :], other=0.0)
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
-        dH0_5_1 = tl.exp(H_gate_1.to(ACC)) * q.to(ACC)
+        dH0_5_1 = tl.exp(g_1.to(ACC)) * q.to(ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
         t_2 = tl.trans(dH0_5_1.to(Q_ptr.dtype.element_ty))
@@ -1025,13 +1043,16 @@ def gla_recurrent_backward_dH0(
     for t0 in tl.range(bound(full_end), bound(stop), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate_ptrs_2 = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
         in_t = t < len_t
-        H_gate_1 = tl.load(H_gate_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_1 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = tl.load(Q_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        dH0_5_1 = tl.exp(H_gate_1.to(ACC)) * q.to(ACC)
+        dH0_5_1 = tl.exp(g_1.to(ACC)) * q.to(ACC)
         mask = t < len_t
         dH0_5_1_m = tl.where(mask[:, None], dH0_5_1, 0.0)
         dO_ptrs_2 = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
@@ -1056,7 +1077,7 @@ def gla_recurrent_backward_dH0(
     ],
 )
 def gla_recurrent_backward_dV(
-    H_gate_ptr,
+    G_ptr,
     K_ptr,
     dHT_ptr,
     Q_ptr,
@@ -1091,7 +1112,7 @@ def gla_recurrent_backward_dV(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     K_ptr  K[b, h, t, e], input
     dHT_ptr  dHT[b, h, e, f], input
     Q_ptr  Q[b, h, t, e], input
@@ -1116,14 +1137,13 @@ def gla_recurrent_backward_dV(
     f = f0 + offs_f
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     in_e = within(e, E, E_PAD)
     dHT_base = dHT_ptr + tl.cast(b, tl.int64) * stride_dHT_b + tl.cast(h, tl.int64) * stride_dHT_h
     dHT_base += tl.cast(f0, tl.int64) * stride_dHT_f
     dHT_offs = e[:, None] * stride_dHT_e + offs_f[None, :] * stride_dHT_f
     in_f = f < len_f
-    H_gate_offs = offs_t[:, None] * E + e[None, :]
+    G_offs = offs_t[:, None] * E + e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
@@ -1137,7 +1157,7 @@ def gla_recurrent_backward_dV(
 
     # --- prologue ---
     at = len_t - 1
-    H_gate = tl.load(H_gate_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    g = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
     dHT = tl.load(dHT_base + dHT_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
     lo = 0
     hi = len_t
@@ -1150,38 +1170,39 @@ def gla_recurrent_backward_dV(
         t0 = last - step
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
         in_t = t < len_t
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_1 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        dV = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)) * k.to(ACC)
+        dV = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC)
         dV_kept = tl.where((e < E)[None, :], dV, 0.0)
         t_2 = tl.where(in_e[None, :], dV_kept, 0.0).to(K_ptr.dtype.element_ty)
         t_3 = dHT.to(K_ptr.dtype.element_ty)
         dV_1 = dot(t_2, t_3, None, ACC)
         dV_4 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        H_gate_4 = tl.load(H_gate_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        left = k.to(ACC) * tl.exp(H_gate_4.to(ACC)[None, :] - H_gate_1.to(ACC))
+        g_4 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+        left = k.to(ACC) * tl.exp(g_4.to(ACC)[None, :] - g_1.to(ACC))
         t_4 = tl.where(in_e[None, :], left, 0.0).to(K_ptr.dtype.element_ty)
         t_5 = tl.where(in_e[:, None], dV_4_state, 0.0).to(K_ptr.dtype.element_ty)
         past = dot(t_4, t_5, None, ACC)
         dV_4 = dV_4 + past
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        H_gate_5 = tl.load(H_gate_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_4.to(ACC) - H_gate_5.to(ACC))
-        right_p = H_gate_5.to(ACC) * 1.4426950408889634
-        O_weights = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+        g_5 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+        decay = tl.exp(g_4.to(ACC) - g_5.to(ACC))
+        right_p = g_5.to(ACC) * 1.4426950408889634
+        A = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
         for e_pt in range(E):
-            H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_2 += offs_t * E
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             in_t_s = t < len_t
-            H_gate_2 = tl.load(H_gate_ptrs_2, mask=in_t_s, other=0.0)
-            H_gate_ptrs_3 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_3 += offs_t * E
-            H_gate_3 = tl.load(H_gate_ptrs_3, mask=in_t, other=0.0)
+            g_2 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g_3 = tl.load(G_ptrs_2, mask=in_t, other=0.0)
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs_2, mask=in_t, other=0.0)
@@ -1189,29 +1210,31 @@ def gla_recurrent_backward_dV(
             Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q = tl.load(Q_ptrs, mask=in_t_s, other=0.0)
-            t_6 = tl.exp(H_gate_2.to(ACC)[None, :] - H_gate_3.to(ACC)[:, None])
-            O_weights_t = t_6 * k_1.to(ACC)[:, None] * q.to(ACC)[None, :]
-            O_weights = O_weights + O_weights_t
+            t_6 = tl.exp(g_2.to(ACC)[None, :] - g_3.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
+            A_t = t_6 * q.to(ACC)[None, :]
+            A = A + A_t
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        O_weights_m = tl.where(mask, O_weights, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dV_4 = dot(O_weights_m.to(dO_ptr.dtype.element_ty), dO, dV_4, ACC)
+        dV_4 = dot(A_m.to(dO_ptr.dtype.element_ty), dO, dV_4, ACC)
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q_1 = tl.load(Q_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_4 = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_6 = tl.load(H_gate_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_7 = tl.exp2(H_gate_6.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right = q_1.to(ACC) * t_7
+        g_6 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        right = q_1.to(ACC) * tl.exp2(g_6.to(ACC) * 1.4426950408889634 - right_p[None, :])
         right_m = tl.where(mask_p[:, None], right, 0.0)
         dV_2 = dV_1 + dV_4
         dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_offs
         tl.store(dV_ptrs, dV_2, mask=in_t[:, None] & in_f[None, :])
-        t_8 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_9 = dO.to(Q_ptr.dtype.element_ty)
-        dV_4_state = dot(t_8, t_9, dV_4_state * decay[:, None], ACC)
+        t_7 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
+        t_8 = dO.to(Q_ptr.dtype.element_ty)
+        dV_4_state = dot(t_7, t_8, dV_4_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -1227,16 +1250,16 @@ def gla_recurrent_backward_dV(
     ],
 )
 def gla_recurrent_backward_dloga(
-    H_gate_ptr,
+    G_ptr,
     K_ptr,
     V_ptr,
     dHT_ptr,
-    dH_gate_1_ptr,
+    dG_1_ptr,
     Q_ptr,
     dO_ptr,
     H0_ptr,
-    dH_gate_2_ptr,
-    dH_gate_3_ptr,
+    dG_2_ptr,
+    dG_3_ptr,
     dloga_ptr,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
@@ -1275,16 +1298,16 @@ def gla_recurrent_backward_dloga(
 ):
     """One program for each b, h and tile of e; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     K_ptr  K[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     dHT_ptr  dHT[b, h, e, f], input
-    dH_gate_1_ptr  dH_gate.1[b, h, t, e], temp
+    dG_1_ptr  dG.1[b, h, t, e], temp
     Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     H0_ptr  H0[b, h, e, f], input
-    dH_gate_2_ptr  dH_gate.2[b, h, t, e], temp
-    dH_gate_3_ptr  dH_gate.3[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
+    dG_3_ptr  dG.3[b, h, t, e], temp
     dloga_ptr  dloga[b, h, t, e], output
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -1305,8 +1328,8 @@ def gla_recurrent_backward_dloga(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    H_gate_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
     in_e = e < len_e
     dHT_base = dHT_ptr + tl.cast(b, tl.int64) * stride_dHT_b + tl.cast(h, tl.int64) * stride_dHT_h
     dHT_base += tl.cast(e0, tl.int64) * stride_dHT_e
@@ -1315,38 +1338,37 @@ def gla_recurrent_backward_dloga(
     H0_base = H0_ptr + tl.cast(b, tl.int64) * stride_H0_b + tl.cast(h, tl.int64) * stride_H0_h
     H0_base += tl.cast(e0, tl.int64) * stride_H0_e
     H0_offs = offs_e[:, None] * stride_H0_e + f[None, :] * stride_H0_f
-    H_gate_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    G_offs = offs_t[:, None] * len_e + offs_e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(e0, tl.int64) * stride_K_e
     K_offs = offs_t[:, None] * stride_K_t + offs_e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
-    dH_gate_1_base = dH_gate_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    dH_gate_1_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_1_base = dG_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_1_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(e0, tl.int64) * stride_Q_e
     Q_offs = offs_t[:, None] * stride_Q_t + offs_e[None, :] * stride_Q_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
-    dH_gate_2_base = dH_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    dH_gate_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    dH_gate_3_base = dH_gate_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    dH_gate_3_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_3_base = dG_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_3_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
     dloga_base = dloga_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
     dloga_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     dloga_1 = 1.0
     at = len_t - 1
-    H_gate_ptrs = H_gate_base + tl.cast(at, tl.int64) * len_e + offs_e
-    H_gate = tl.load(H_gate_ptrs, mask=in_e, other=0.0)
+    g = tl.load(G_base + tl.cast(at, tl.int64) * len_e + offs_e, mask=in_e, other=0.0)
     dHT = tl.load(dHT_base + dHT_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     H0 = tl.load(H0_base + H0_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
-    dH_gate = H0.to(ACC) * dHT.to(ACC)
-    dH_gate_kept = tl.where((f < F)[None, :], dH_gate, 0.0)
-    dH_gate_1_1 = tl.sum(tl.where(in_f[None, :], dH_gate_kept, 0.0), 1)
-    dH_gate_p_1 = dH_gate_1_1 * tl.exp(H_gate.to(ACC))
+    dG = H0.to(ACC) * dHT.to(ACC)
+    dG_kept = tl.where((f < F)[None, :], dG, 0.0)
+    dG_1_1 = tl.sum(tl.where(in_f[None, :], dG_kept, 0.0), 1)
+    dG_p_1 = dG_1_1 * tl.exp(g.to(ACC))
     lo = 0
     hi = len_t
     dloga_state = tl.full([BLOCK_E], 0.0, ACC)
@@ -1365,39 +1387,41 @@ def gla_recurrent_backward_dloga(
         t_2 = tl.where(t >= 0, tl.cast(dloga_1, ACC), 0.0)
         dloga_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
         dloga_1_m = tl.where(mask, dloga_1_w, 0.0)
-        H_gate_ptrs_2 = H_gate_base + tl.cast(t0, tl.int64) * len_e + H_gate_offs
         in_t_s = t < len_t
-        H_gate_1 = tl.load(H_gate_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_1 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * len_e + G_offs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dK_2 = dot(v, tl.trans(dHT.to(V_ptr.dtype.element_ty)), None, ACC)
-        dH_gate_1_ptrs = dH_gate_1_base + tl.cast(t0, tl.int64) * len_e + H_gate_offs
-        dH_gate_1 = tl.load(dH_gate_1_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        dG_1_ptrs = dG_1_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        dG_1 = tl.load(dG_1_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dQ_2 = dot(dO, tl.trans(H0.to(dO_ptr.dtype.element_ty)), None, ACC)
-        dH_gate_2_ptrs = dH_gate_2_base + tl.cast(t0, tl.int64) * len_e + H_gate_offs
-        dH_gate_2 = tl.load(dH_gate_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        dH_gate_p = at == t
-        dH_gate_2_1 = tl.where(dH_gate_p[:, None], dH_gate_p_1[None, :], 0.0)
-        dH_gate_3_ptrs = dH_gate_3_base + tl.cast(t0, tl.int64) * len_e + H_gate_offs
-        dH_gate_3 = tl.load(dH_gate_3_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_3 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)) * k.to(ACC) * dK_2
-        t_4 = tl.exp(H_gate_1.to(ACC)) * q.to(ACC) * dQ_2
-        t_5 = t_3 + k.to(ACC) * dH_gate_1.to(ACC) - t_4 - q.to(ACC) * dH_gate_2.to(ACC)
-        dH_gate_3_1 = -(t_5 - dH_gate_2_1 - dH_gate_3.to(ACC))
-        dH_gate_3_1_m = tl.where(mask_p[:, None], dH_gate_3_1, 0.0)
-        t_6 = dloga_1_m.to(Q_ptr.dtype.element_ty)
-        t_7 = dH_gate_3_1_m.to(Q_ptr.dtype.element_ty)
-        dloga = dot(t_6, t_7, dloga, ACC)
-        chunk = tl.sum(dH_gate_3_1_m, 0)
-        dloga_ptrs = dloga_base + tl.cast(t0, tl.int64) * len_e + H_gate_offs
+        dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        dG_2 = tl.load(dG_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        dG_p = at == t
+        dG_2_1 = tl.where(dG_p[:, None], dG_p_1[None, :], 0.0)
+        dG_3_ptrs = dG_3_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        dG_3 = tl.load(dG_3_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_3 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC) * dK_2
+        t_4 = t_3 + k.to(ACC) * dG_1.to(ACC) - tl.exp(g_1.to(ACC)) * q.to(ACC) * dQ_2
+        dG_3_1 = -(t_4 - q.to(ACC) * dG_2.to(ACC) - dG_2_1 - dG_3.to(ACC))
+        dG_3_1_m = tl.where(mask_p[:, None], dG_3_1, 0.0)
+        t_5 = dloga_1_m.to(Q_ptr.dtype.element_ty)
+        t_6 = dG_3_1_m.to(Q_ptr.dtype.element_ty)
+        dloga = dot(t_5, t_6, dloga, ACC)
+        chunk = tl.sum(dG_3_1_m, 0)
+        dloga_ptrs = dloga_base + tl.cast(t0, tl.int64) * len_e + G_offs
         in_t = t < len_t
         tl.store(dloga_ptrs, dloga, mask=in_t[:, None] & in_e[None, :])
         dloga_state = dloga_state + chunk
@@ -1411,13 +1435,13 @@ def gla_recurrent_backward_dloga(
     ],
 )
 def gla_recurrent_backward_dQ_dK(
-    H_gate_ptr,
+    G_ptr,
     dO_ptr,
     H0_ptr,
-    dH_gate_2_ptr,
+    dG_2_ptr,
     V_ptr,
     dHT_ptr,
-    dH_gate_1_ptr,
+    dG_1_ptr,
     dQ_ptr,
     dK_ptr,
     stride_dO_b: tl.int64,
@@ -1449,13 +1473,13 @@ def gla_recurrent_backward_dQ_dK(
 ):
     """One program for each b, h and tile of t.
 
-    H_gate_ptr  H_gate[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], temp
     dO_ptr  dO[b, h, t, f], input
     H0_ptr  H0[b, h, e, f], input
-    dH_gate_2_ptr  dH_gate.2[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
     V_ptr  V[b, h, t, f], input
     dHT_ptr  dHT[b, h, e, f], input
-    dH_gate_1_ptr  dH_gate.1[b, h, t, e], temp
+    dG_1_ptr  dG.1[b, h, t, e], temp
     dQ_ptr  dQ[b, h, t, e], output
     dK_ptr  dK[b, h, t, e], output
     BLOCK_T  points of t in a tile
@@ -1477,9 +1501,9 @@ def gla_recurrent_backward_dQ_dK(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    H_gate_offs = offs_t[:, None] * E + e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base += tl.cast(t0, tl.int64) * E
+    G_offs = offs_t[:, None] * E + e[None, :]
     in_t = t < len_t
     in_e = within(e, E, E_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
@@ -1488,48 +1512,46 @@ def gla_recurrent_backward_dQ_dK(
     in_f = within(f, F, F_PAD)
     H0_base = H0_ptr + tl.cast(b, tl.int64) * stride_H0_b + tl.cast(h, tl.int64) * stride_H0_h
     H0_offs = e[:, None] * stride_H0_e + f[None, :] * stride_H0_f
-    dH_gate_2_base = dH_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_2_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    H_gate_base_2 = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base_2 += tl.cast(h, tl.int64) * len_t * E
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(t0, tl.int64) * stride_V_t
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     dHT_base = dHT_ptr + tl.cast(b, tl.int64) * stride_dHT_b + tl.cast(h, tl.int64) * stride_dHT_h
     dHT_offs = e[:, None] * stride_dHT_e + f[None, :] * stride_dHT_f
-    dH_gate_1_base = dH_gate_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_1_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dG_1_base = dG_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_1_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     dQ_base += tl.cast(t0, tl.int64) * E
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     dK_base += tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    H_gate = tl.load(H_gate_base + H_gate_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     dO = tl.load(dO_base + dO_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     H0 = tl.load(H0_base + H0_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
     dQ_2 = dot(dO, tl.trans(H0.to(dO_ptr.dtype.element_ty)), None, ACC)
-    dH_gate_2 = tl.load(dH_gate_2_base + H_gate_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    dQ = tl.exp(H_gate.to(ACC)) * dQ_2 + dH_gate_2.to(ACC)
+    dG_2 = tl.load(dG_2_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    dQ = tl.exp(g.to(ACC)) * dQ_2 + dG_2.to(ACC)
     at = len_t - 1
-    H_gate_1 = tl.load(H_gate_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    g_1 = tl.load(G_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
     v = tl.load(V_base + V_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
     dHT = tl.load(dHT_base + dHT_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
     dK_2 = dot(v, tl.trans(dHT.to(V_ptr.dtype.element_ty)), None, ACC)
-    dH_gate_1 = tl.load(dH_gate_1_base + H_gate_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    t_2 = tl.exp(H_gate_1.to(ACC)[None, :] - H_gate.to(ACC)) * dK_2
-    dK = t_2 + dH_gate_1.to(ACC)
+    dG_1 = tl.load(dG_1_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    dK = tl.exp(g_1.to(ACC)[None, :] - g.to(ACC)) * dK_2 + dG_1.to(ACC)
 
     # --- epilogue ---
-    tl.store(dQ_base + H_gate_offs, dQ, mask=in_t[:, None] & in_e[None, :])
-    tl.store(dK_base + H_gate_offs, dK, mask=in_t[:, None] & in_e[None, :])
+    tl.store(dQ_base + G_offs, dQ, mask=in_t[:, None] & in_e[None, :])
+    tl.store(dK_base + G_offs, dK, mask=in_t[:, None] & in_e[None, :])
 
 
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "gla_recurrent_H_gate": {
+    "gla_recurrent_G": {
         "facts": {
             "tiles": ("e",),
             "stream": "t",
@@ -1545,7 +1567,7 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("loga_ptr", "pointer_like", "loga"),
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("stride_loga_b", "wide", ""),
             ("stride_loga_h", "wide", ""),
             ("stride_loga_t", "stride", ""),
@@ -1571,13 +1593,13 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "data": ("H0", "Q", "H_gate", "V", "K"),
+            "data": ("H0", "Q", "G", "V", "K"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
             ("V_ptr", "pointer_like", "V"),
@@ -1623,12 +1645,12 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"),),
-            "data": ("H_gate", "H0", "K", "V"),
+            "data": ("G", "H0", "K", "V"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("H0_ptr", "pointer_like", "H0"),
@@ -1657,7 +1679,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_recurrent_backward_H_gate": {
+    "gla_recurrent_backward_G": {
         "facts": {
             "tiles": ("e",),
             "stream": "t",
@@ -1673,7 +1695,7 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("loga_ptr", "pointer_like", "loga"),
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("stride_loga_b", "wide", ""),
             ("stride_loga_h", "wide", ""),
             ("stride_loga_t", "stride", ""),
@@ -1688,7 +1710,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_recurrent_backward_dH_gate_1": {
+    "gla_recurrent_backward_dG_1": {
         "facts": {
             "tiles": (),
             "stream": "t",
@@ -1700,7 +1722,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("V", "H_gate", "dO", "Q"),
+            "data": ("V", "G", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -1708,9 +1730,9 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
-            ("dH_gate_1_ptr", "pointer_acc", ""),
+            ("dG_1_ptr", "pointer_acc", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1735,7 +1757,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_recurrent_backward_dH_gate_2": {
+    "gla_recurrent_backward_dG_2": {
         "facts": {
             "tiles": (),
             "stream": "t",
@@ -1747,7 +1769,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("dO", "H_gate", "V", "K"),
+            "data": ("dO", "G", "V", "K"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -1755,9 +1777,9 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
-            ("dH_gate_2_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1782,7 +1804,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_recurrent_backward_dH_gate_1_dH_gate_2_dH_gate_3": {
+    "gla_recurrent_backward_dG_1_dG_2_dG_3": {
         "facts": {
             "tiles": ("t",),
             "stream": "t_s",
@@ -1794,16 +1816,16 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t_s", "e"), ("t_s", "e"), ("t_s", "f")),
             "carried": (("t", "e"),),
             "pairs": (("t", "t_s"), ("t_s", "e")),
-            "data": ("H_gate", "dHT", "K", "V"),
+            "data": ("G", "dHT", "K", "V"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("dHT_ptr", "pointer_like", "dHT"),
-            ("dH_gate_3_ptr", "pointer_acc", ""),
+            ("dG_3_ptr", "pointer_acc", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1841,12 +1863,12 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"),),
-            "data": ("H_gate", "dHT", "Q", "dO"),
+            "data": ("G", "dHT", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("dHT_ptr", "pointer_like", "dHT"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
@@ -1886,13 +1908,13 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "data": ("H_gate", "dHT", "K", "dO", "Q"),
+            "data": ("G", "dHT", "K", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("dHT_ptr", "pointer_like", "dHT"),
             ("Q_ptr", "pointer_like", "Q"),
@@ -1970,33 +1992,22 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
             ),
-            "data": (
-                "H_gate",
-                "dHT",
-                "H0",
-                "K",
-                "V",
-                "dH_gate.1",
-                "Q",
-                "dO",
-                "dH_gate.2",
-                "dH_gate.3",
-            ),
+            "data": ("G", "dHT", "H0", "K", "V", "dG.1", "Q", "dO", "dG.2", "dG.3"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("dHT_ptr", "pointer_like", "dHT"),
-            ("dH_gate_1_ptr", "pointer_acc", ""),
+            ("dG_1_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("H0_ptr", "pointer_like", "H0"),
-            ("dH_gate_2_ptr", "pointer_acc", ""),
-            ("dH_gate_3_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
+            ("dG_3_ptr", "pointer_acc", ""),
             ("dloga_ptr", "pointer_like", "loga"),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
@@ -2055,18 +2066,18 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "e"), ("t", "e")),
-            "data": ("H_gate", "dO", "H0", "dH_gate.2", "V", "dHT", "dH_gate.1"),
+            "data": ("G", "dO", "H0", "dG.2", "V", "dHT", "dG.1"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("dO_ptr", "pointer_like", "dO"),
             ("H0_ptr", "pointer_like", "H0"),
-            ("dH_gate_2_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("dHT_ptr", "pointer_like", "dHT"),
-            ("dH_gate_1_ptr", "pointer_acc", ""),
+            ("dG_1_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("dK_ptr", "pointer_like", "K"),
             ("stride_dO_b", "stride_wide", ""),
@@ -2201,7 +2212,8 @@ def choose_chunk(
     shared = registers = 0
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # More stages than two only take registers (measured: benchmarks/).
+        for stages in (2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
             if interpreted or (shared <= smem and registers <= 200):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
@@ -2273,17 +2285,17 @@ def forward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    H_gate = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    G = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
     HT = torch.empty((len_b, len_h, len_e, len_f), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
-    cfg = configure("gla_recurrent_H_gate", extents, inputs, config)
+    cfg = configure("gla_recurrent_G", extents, inputs, config)
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
-    gla_recurrent_H_gate[grid](
+    gla_recurrent_G[grid](
         loga,
-        H_gate,
+        G,
         loga.stride(0),
         loga.stride(1),
         launch_stride(loga, 2),
@@ -2302,7 +2314,7 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     gla_recurrent_O[grid](
-        H_gate,
+        G,
         K,
         Q,
         V,
@@ -2339,7 +2351,7 @@ def forward(inputs, extents, params, config=None):
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
     gla_recurrent_HT[grid](
-        H_gate,
+        G,
         K,
         V,
         H0,
@@ -2388,10 +2400,10 @@ def backward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    H_gate = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
-    dH_gate_1 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
-    dH_gate_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
-    dH_gate_3 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    G = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_1 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_3 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dH0 = torch.empty((len_b, len_h, len_e, len_f), dtype=inputs["H0"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dloga = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["loga"].dtype, device=device)
@@ -2399,12 +2411,12 @@ def backward(inputs, extents, params, config=None):
     dK = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
-    cfg = configure("gla_recurrent_backward_H_gate", extents, inputs, config)
+    cfg = configure("gla_recurrent_backward_G", extents, inputs, config)
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
-    gla_recurrent_backward_H_gate[grid](
+    gla_recurrent_backward_G[grid](
         loga,
-        H_gate,
+        G,
         loga.stride(0),
         loga.stride(1),
         launch_stride(loga, 2),
@@ -2418,15 +2430,15 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h; sweeps t.
-    cfg = configure("gla_recurrent_backward_dH_gate_1", extents, inputs, config)
+    cfg = configure("gla_recurrent_backward_dG_1", extents, inputs, config)
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
-    gla_recurrent_backward_dH_gate_1[grid](
+    gla_recurrent_backward_dG_1[grid](
         V,
         dO,
-        H_gate,
+        G,
         Q,
-        dH_gate_1,
+        dG_1,
         launch_stride(V, 0),
         launch_stride(V, 1),
         launch_stride(V, 2),
@@ -2451,15 +2463,15 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h; sweeps t.
-    cfg = configure("gla_recurrent_backward_dH_gate_2", extents, inputs, config)
+    cfg = configure("gla_recurrent_backward_dG_2", extents, inputs, config)
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
-    gla_recurrent_backward_dH_gate_2[grid](
+    gla_recurrent_backward_dG_2[grid](
         dO,
         V,
-        H_gate,
+        G,
         K,
-        dH_gate_2,
+        dG_2,
         launch_stride(dO, 0),
         launch_stride(dO, 1),
         launch_stride(dO, 2),
@@ -2484,16 +2496,16 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of t; sweeps t_s.
-    cfg = configure("gla_recurrent_backward_dH_gate_1_dH_gate_2_dH_gate_3", extents, inputs, config)
+    cfg = configure("gla_recurrent_backward_dG_1_dG_2_dG_3", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
-    gla_recurrent_backward_dH_gate_1_dH_gate_2_dH_gate_3[grid](
-        H_gate,
+    gla_recurrent_backward_dG_1_dG_2_dG_3[grid](
+        G,
         K,
         V,
         dHT,
-        dH_gate_3,
+        dG_3,
         launch_stride(K, 0),
         launch_stride(K, 1),
         launch_stride(K, 2),
@@ -2522,7 +2534,7 @@ def backward(inputs, extents, params, config=None):
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
     gla_recurrent_backward_dH0[grid](
-        H_gate,
+        G,
         dHT,
         Q,
         dO,
@@ -2556,7 +2568,7 @@ def backward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     gla_recurrent_backward_dV[grid](
-        H_gate,
+        G,
         K,
         dHT,
         Q,
@@ -2594,16 +2606,16 @@ def backward(inputs, extents, params, config=None):
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
     gla_recurrent_backward_dloga[grid](
-        H_gate,
+        G,
         K,
         V,
         dHT,
-        dH_gate_1,
+        dG_1,
         Q,
         dO,
         H0,
-        dH_gate_2,
-        dH_gate_3,
+        dG_2,
+        dG_3,
         dloga,
         K.stride(0),
         K.stride(1),
@@ -2645,13 +2657,13 @@ def backward(inputs, extents, params, config=None):
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
     gla_recurrent_backward_dQ_dK[grid](
-        H_gate,
+        G,
         dO,
         H0,
-        dH_gate_2,
+        dG_2,
         V,
         dHT,
-        dH_gate_1,
+        dG_1,
         dQ,
         dK,
         launch_stride(dO, 0),

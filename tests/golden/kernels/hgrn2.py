@@ -63,9 +63,9 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_e",
     ],
 )
-def hgrn2_H_gate(
+def hgrn2_G(
     g_ptr,
-    H_gate_ptr,
+    G_ptr,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -82,7 +82,7 @@ def hgrn2_H_gate(
     """One program for each b, h and tile of e; sweeps t.
 
     g_ptr  g[b, h, t, e], input
-    H_gate_ptr  H_gate[b, h, t, e], residual
+    G_ptr  G[b, h, t, e], residual
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -104,42 +104,43 @@ def hgrn2_H_gate(
     g_base += tl.cast(e0, tl.int64) * stride_g_e
     g_offs = offs_t[:, None] * stride_g_t + offs_e[None, :] * stride_g_e
     in_e = e < len_e
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    H_gate_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    H_gate_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    G_offs = offs_t[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
-    H_gate_1 = 1.0
+    G_1 = 1.0
     lo = 0
     hi = len_t
-    H_gate_state = tl.full([BLOCK_E], 0.0, ACC)
+    G_state = tl.full([BLOCK_E], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        H_gate = H_gate + H_gate_state[None, :]
+        G = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G = G + G_state[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        t_2 = tl.where(t >= 0, tl.cast(H_gate_1, ACC), 0.0)
-        H_gate_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
-        H_gate_1_m = tl.where(mask, H_gate_1_w, 0.0)
+        t_2 = tl.where(t >= 0, tl.cast(G_1, ACC), 0.0)
+        G_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
+        G_1_m = tl.where(mask, G_1_w, 0.0)
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
         in_t_s = t < len_t
         g = tl.load(g_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_2 = tl.log(tl.maximum(g.to(ACC), 1e-30))
-        H_gate_2_m = tl.where(mask_p[:, None], H_gate_2, 0.0)
-        t_3 = H_gate_1_m.to(g_ptr.dtype.element_ty)
-        t_4 = H_gate_2_m.to(g_ptr.dtype.element_ty)
-        H_gate = dot(t_3, t_4, H_gate, ACC)
-        chunk = tl.sum(H_gate_2_m, 0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * len_e + H_gate_offs
+        G_2 = tl.log(tl.maximum(g.to(ACC), 1e-30))
+        G_2_m = tl.where(mask_p[:, None], G_2, 0.0)
+        G = dot(G_1_m.to(g_ptr.dtype.element_ty), G_2_m.to(g_ptr.dtype.element_ty), G, ACC)
+        chunk = tl.sum(G_2_m, 0)
         in_t = t < len_t
-        tl.store(H_gate_ptrs, H_gate, mask=in_t[:, None] & in_e[None, :])
-        H_gate_state = H_gate_state + chunk
+        tl.store(
+            G_base + tl.cast(t0, tl.int64) * len_e + G_offs,
+            G,
+            mask=in_t[:, None] & in_e[None, :],
+        )
+        G_state = G_state + chunk
 
 
 @triton.jit(
@@ -153,7 +154,7 @@ def hgrn2_H_gate(
     ],
 )
 def hgrn2_O(
-    H_gate_ptr,
+    G_ptr,
     g_ptr,
     Q_ptr,
     V_ptr,
@@ -183,7 +184,7 @@ def hgrn2_O(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t, e], residual
+    G_ptr  G[b, h, t, e], residual
     g_ptr  g[b, h, t, e], input
     Q_ptr  Q[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
@@ -210,9 +211,8 @@ def hgrn2_O(
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
     in_e = within(e, E, E_PAD)
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E
-    H_gate_offs = offs_t[:, None] * E + e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_offs = offs_t[:, None] * E + e[None, :]
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
@@ -238,54 +238,57 @@ def hgrn2_O(
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         in_t = t < len_t
         q_1 = tl.load(Q_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_2 = tl.load(H_gate_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_3 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        H_gate_3 = tl.load(H_gate_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = H_gate_3.to(ACC) * 1.4426950408889634
-        t_2 = tl.exp2(H_gate_2.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        left = q_1.to(ACC) * t_2
-        t_3 = tl.where(in_e[None, :], left, 0.0).to(H_gate_ptr.dtype.element_ty)
-        t_4 = tl.where(in_e[:, None], O_state, 0.0).to(H_gate_ptr.dtype.element_ty)
-        past = dot(t_3, t_4, None, ACC)
+        g_4 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+        left_p = g_4.to(ACC) * 1.4426950408889634
+        left = q_1.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - left_p[None, :])
+        t_2 = tl.where(in_e[None, :], left, 0.0).to(G_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], O_state, 0.0).to(G_ptr.dtype.element_ty)
+        past = dot(t_2, t_3, None, ACC)
         O = O + past
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        H_gate_4 = tl.load(H_gate_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_4.to(ACC) - H_gate_3.to(ACC))
-        O_weights = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+        g_5 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+        decay = tl.exp(g_5.to(ACC) - g_4.to(ACC))
+        A = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
         for e_pt in range(E):
-            H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_2 += offs_t * E
-            H_gate = tl.load(H_gate_ptrs_2, mask=in_t, other=0.0)
-            H_gate_ptrs_3 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_3 += offs_t * E
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g = tl.load(G_ptrs, mask=in_t, other=0.0)
+            G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             in_t_s = t < len_t
-            H_gate_1 = tl.load(H_gate_ptrs_3, mask=in_t_s, other=0.0)
+            g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
             # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
             g_ptrs = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
             g_ptrs += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-            g = tl.load(g_ptrs, mask=in_t_s, other=0.0)
-            O_weights_p = 1.0 - g.to(ACC)
+            g_2 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
+            A_p = 1.0 - g_2.to(ACC)
             # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
             Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q = tl.load(Q_ptrs_2, mask=in_t, other=0.0)
-            t_5 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_1.to(ACC)[None, :])
-            O_weights_t = t_5 * O_weights_p[None, :] * q.to(ACC)[:, None]
-            O_weights = O_weights + O_weights_t
+            t_4 = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * A_p[None, :]
+            A_t = t_4 * q.to(ACC)[:, None]
+            A = A + A_t
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        O_weights_m = tl.where(mask, O_weights, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
         v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        O = dot(O_weights_m.to(V_ptr.dtype.element_ty), v, O, ACC)
+        O = dot(A_m.to(V_ptr.dtype.element_ty), v, O, ACC)
         g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
-        g_1 = tl.load(g_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_4 = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_5 = tl.load(H_gate_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        right = (1.0 - g_1.to(ACC)) * tl.exp(H_gate_4.to(ACC)[None, :] - H_gate_5.to(ACC))
+        g_6 = tl.load(g_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_7 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        right = (1.0 - g_6.to(ACC)) * tl.exp(g_5.to(ACC)[None, :] - g_7.to(ACC))
         right_m = tl.where(mask_p[:, None], right, 0.0)
         # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
         tl.store(
@@ -293,9 +296,9 @@ def hgrn2_O(
             O,
             mask=in_t[:, None] & in_f[None, :],
         )
-        t_6 = tl.trans(right_m.to(g_ptr.dtype.element_ty))
-        t_7 = v.to(g_ptr.dtype.element_ty)
-        O_state = dot(t_6, t_7, O_state * decay[:, None], ACC)
+        t_5 = tl.trans(right_m.to(g_ptr.dtype.element_ty))
+        t_6 = v.to(g_ptr.dtype.element_ty)
+        O_state = dot(t_5, t_6, O_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -305,12 +308,12 @@ def hgrn2_O(
         "len_t",
     ],
 )
-def hgrn2_backward_dH_gate_1(
+def hgrn2_backward_dG_1(
     V_ptr,
     dO_ptr,
-    H_gate_ptr,
+    G_ptr,
     Q_ptr,
-    dH_gate_1_ptr,
+    dG_1_ptr,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -319,10 +322,10 @@ def hgrn2_backward_dH_gate_1(
     stride_dO_h: tl.int64,
     stride_dO_t,
     stride_dO_f,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
-    stride_H_gate_e,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_t,
@@ -342,9 +345,9 @@ def hgrn2_backward_dH_gate_1(
 
     V_ptr  V[b, h, t, f], input
     dO_ptr  dO[b, h, t, f], input
-    H_gate_ptr  H_gate[b, h, t, e], input
+    G_ptr  G[b, h, t, e], input
     Q_ptr  Q[b, h, t, e], input
-    dH_gate_1_ptr  dH_gate.1[b, h, t, e], temp
+    dG_1_ptr  dG.1[b, h, t, e], temp
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -363,22 +366,21 @@ def hgrn2_backward_dH_gate_1(
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     in_e = within(e, E, E_PAD)
-    H_gate_offs = offs_t[:, None] * stride_H_gate_t + e[None, :] * stride_H_gate_e
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
-    dH_gate_1_base = dH_gate_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_1_base += tl.cast(h, tl.int64) * len_t * E
-    dH_gate_1_offs = offs_t[:, None] * E + e[None, :]
+    dG_1_base = dG_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_1_base += tl.cast(h, tl.int64) * len_t * E
+    dG_1_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dH_gate_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -387,61 +389,58 @@ def hgrn2_backward_dH_gate_1(
         t0 = last - step
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        dH_gate_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
         v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        H_gate_ptrs = H_gate_base + tl.cast(at, tl.int64) * stride_H_gate_t + e * stride_H_gate_e
-        H_gate_2 = tl.load(H_gate_ptrs, mask=in_e, other=0.0)
-        H_gate_ptrs_2 = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t + H_gate_offs
-        H_gate_3 = tl.load(H_gate_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        reach_2 = tl.exp(H_gate_2.to(ACC)[None, :] - H_gate_3.to(ACC))
-        t_2 = tl.trans(tl.where(in_f[None, :], dH_gate_1_state, 0.0).to(V_ptr.dtype.element_ty))
+        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+        g_2 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        g_3 = tl.load(G_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        reach_2 = tl.exp(g_2.to(ACC)[None, :] - g_3.to(ACC))
+        t_2 = tl.trans(tl.where(in_f[None, :], dG_1_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t_2, None, ACC)
-        dH_gate_1 = dH_gate_1 + past * reach_2
+        dG_1 = dG_1 + past * reach_2
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        H_gate_ptrs_3 = H_gate_base + tl.cast(at_1, tl.int64) * stride_H_gate_t
-        H_gate_ptrs_3 += e * stride_H_gate_e
-        H_gate_4 = tl.load(H_gate_ptrs_3, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_2.to(ACC) - H_gate_4.to(ACC))
-        column_p = H_gate_4.to(ACC) * 1.4426950408889634
+        G_ptrs_3 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        decay = tl.exp(g_2.to(ACC) - g_4.to(ACC))
+        column_p = g_4.to(ACC) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dO_weights = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        dO_weights_m = tl.where(mask, dO_weights, 0.0)
-        dH_gate_1_p = dO_weights_m != 0.0
+        dA_m = tl.where(mask, dA, 0.0)
+        dG_1_p = dA_m != 0.0
         for e_pt in range(E):
-            H_gate_ptrs_4 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
-            H_gate_ptrs_4 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
-            H_gate = tl.load(H_gate_ptrs_4, mask=in_t_s, other=0.0)
-            H_gate_ptrs_5 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
-            H_gate_ptrs_5 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
-            H_gate_1 = tl.load(H_gate_ptrs_5, mask=in_t, other=0.0)
+            G_ptrs_4 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g = tl.load(G_ptrs_4, mask=in_t_s, other=0.0)
+            G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_1 = tl.load(G_ptrs_5, mask=in_t, other=0.0)
             # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
             Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q = tl.load(Q_ptrs, mask=in_t_s, other=0.0)
-            t_3 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None])
-            dH_gate_1_t = tl.where(dH_gate_1_p, dO_weights_m * (t_3 * q.to(ACC)[None, :]), 0.0)
-            dH_gate_1_col = tl.sum(dH_gate_1_t, 1)
-            t_4 = dH_gate_1 + dH_gate_1_col[:, None]
-            dH_gate_1 = tl.where((e == e_pt)[None, :], t_4, dH_gate_1)
+            t_3 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * q.to(ACC)[None, :]
+            dG_1_t = tl.where(dG_1_p, dA_m * t_3, 0.0)
+            dG_1_col = tl.sum(dG_1_t, 1)
+            dG_1 = tl.where((e == e_pt)[None, :], dG_1 + dG_1_col[:, None], dG_1)
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q_1 = tl.load(Q_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_6 = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t + H_gate_offs
-        H_gate_5 = tl.load(H_gate_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_5 = tl.exp2(H_gate_5.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column = q_1.to(ACC) * t_5
+        G_ptrs_6 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        g_5 = tl.load(G_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        column = q_1.to(ACC) * tl.exp2(g_5.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        dH_gate_1_ptrs = dH_gate_1_base + tl.cast(t0, tl.int64) * E + dH_gate_1_offs
-        tl.store(dH_gate_1_ptrs, dH_gate_1, mask=in_t[:, None] & in_e[None, :])
-        t_6 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
-        dH_gate_1_state = dot(t_6, dO, dH_gate_1_state * decay[:, None], ACC)
+        dG_1_ptrs = dG_1_base + tl.cast(t0, tl.int64) * E + dG_1_offs
+        tl.store(dG_1_ptrs, dG_1, mask=in_t[:, None] & in_e[None, :])
+        t_4 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
+        dG_1_state = dot(t_4, dO, dG_1_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -451,12 +450,12 @@ def hgrn2_backward_dH_gate_1(
         "len_t",
     ],
 )
-def hgrn2_backward_dH_gate_2(
+def hgrn2_backward_dG_2(
     dO_ptr,
     V_ptr,
     g_ptr,
-    H_gate_ptr,
-    dH_gate_2_ptr,
+    G_ptr,
+    dG_2_ptr,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -469,10 +468,10 @@ def hgrn2_backward_dH_gate_2(
     stride_g_h: tl.int64,
     stride_g_t,
     stride_g_e,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
-    stride_H_gate_e,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -489,8 +488,8 @@ def hgrn2_backward_dH_gate_2(
     dO_ptr  dO[b, h, t, f], input
     V_ptr  V[b, h, t, f], input
     g_ptr  g[b, h, t, e], input
-    H_gate_ptr  H_gate[b, h, t, e], input
-    dH_gate_2_ptr  dH_gate.2[b, h, t, e], temp
+    G_ptr  G[b, h, t, e], input
+    dG_2_ptr  dG.2[b, h, t, e], temp
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -509,82 +508,79 @@ def hgrn2_backward_dH_gate_2(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h
-    H_gate_offs = offs_t[:, None] * stride_H_gate_t + e[None, :] * stride_H_gate_e
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     in_e = within(e, E, E_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
-    dH_gate_2_base = dH_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_2_base += tl.cast(h, tl.int64) * len_t * E
-    dH_gate_2_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dH_gate_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        dH_gate_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t = t < len_t
         dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t + H_gate_offs
-        H_gate_2 = tl.load(H_gate_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        g_3 = tl.load(G_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        H_gate_ptrs_2 = H_gate_base + tl.cast(at, tl.int64) * stride_H_gate_t + e * stride_H_gate_e
-        H_gate_3 = tl.load(H_gate_ptrs_2, mask=in_e, other=0.0)
-        reach_p = H_gate_3.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(H_gate_2.to(ACC) * 1.4426950408889634 - reach_p[None, :])
-        t_2 = tl.trans(tl.where(in_f[None, :], dH_gate_2_state, 0.0).to(dO_ptr.dtype.element_ty))
+        G_ptrs_2 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        reach_p = g_4.to(ACC) * 1.4426950408889634
+        reach_2 = tl.exp2(g_3.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0).to(dO_ptr.dtype.element_ty))
         past = dot(dO, t_2, None, ACC)
-        dH_gate_2 = dH_gate_2 + past * reach_2
+        dG_2 = dG_2 + past * reach_2
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        H_gate_ptrs_3 = H_gate_base + tl.cast(at_1, tl.int64) * stride_H_gate_t
-        H_gate_ptrs_3 += e * stride_H_gate_e
-        H_gate_4 = tl.load(H_gate_ptrs_3, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_4.to(ACC) - H_gate_3.to(ACC))
+        G_ptrs_3 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_5 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        decay = tl.exp(g_5.to(ACC) - g_4.to(ACC))
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
         v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dO_weights = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        dO_weights_m = tl.where(mask, dO_weights, 0.0)
-        dH_gate_2_p_1 = dO_weights_m != 0.0
+        dA_m = tl.where(mask, dA, 0.0)
+        dG_2_p_1 = dA_m != 0.0
         for e_pt in range(E):
             g_ptrs = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
             g_ptrs += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
             g = tl.load(g_ptrs, mask=in_t_s, other=0.0)
-            H_gate_ptrs_4 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
-            H_gate_ptrs_4 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
-            H_gate = tl.load(H_gate_ptrs_4, mask=in_t, other=0.0)
-            H_gate_ptrs_5 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
-            H_gate_ptrs_5 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
-            H_gate_1 = tl.load(H_gate_ptrs_5, mask=in_t_s, other=0.0)
-            dH_gate_2_p = 1.0 - g.to(ACC)
-            t_3 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_1.to(ACC)[None, :])
-            dH_gate_2_t = tl.where(dH_gate_2_p_1, dO_weights_m * (dH_gate_2_p[None, :] * t_3), 0.0)
-            dH_gate_2_col = tl.sum(dH_gate_2_t, 1)
-            t_4 = dH_gate_2 + dH_gate_2_col[:, None]
-            dH_gate_2 = tl.where((e == e_pt)[None, :], t_4, dH_gate_2)
+            G_ptrs_4 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_1 = tl.load(G_ptrs_4, mask=in_t, other=0.0)
+            G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
+            dG_2_p = 1.0 - g.to(ACC)
+            t_3 = dG_2_p[None, :] * tl.exp(g_1.to(ACC)[:, None] - g_2.to(ACC)[None, :])
+            dG_2_t = tl.where(dG_2_p_1, dA_m * t_3, 0.0)
+            dG_2_col = tl.sum(dG_2_t, 1)
+            dG_2 = tl.where((e == e_pt)[None, :], dG_2 + dG_2_col[:, None], dG_2)
         g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
-        g_1 = tl.load(g_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_6 = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t + H_gate_offs
-        H_gate_5 = tl.load(H_gate_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        column = (1.0 - g_1.to(ACC)) * tl.exp(H_gate_4.to(ACC)[None, :] - H_gate_5.to(ACC))
+        g_6 = tl.load(g_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_ptrs_6 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        g_7 = tl.load(G_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        column = (1.0 - g_6.to(ACC)) * tl.exp(g_5.to(ACC)[None, :] - g_7.to(ACC))
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        dH_gate_2_ptrs = dH_gate_2_base + tl.cast(t0, tl.int64) * E + dH_gate_2_offs
-        tl.store(dH_gate_2_ptrs, dH_gate_2, mask=in_t[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dH_gate_2_state = dot(t_5, v, dH_gate_2_state * decay[:, None], ACC)
+        dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * E + dG_2_offs
+        tl.store(dG_2_ptrs, dG_2, mask=in_t[:, None] & in_e[None, :])
+        t_4 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dG_2_state = dot(t_4, v, dG_2_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -601,9 +597,9 @@ def hgrn2_backward_dH_gate_2(
 )
 def hgrn2_backward_dg(
     g_ptr,
-    dH_gate_1_ptr,
+    dG_1_ptr,
     Q_ptr,
-    dH_gate_2_ptr,
+    dG_2_ptr,
     dg_ptr,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
@@ -625,9 +621,9 @@ def hgrn2_backward_dg(
     """One program for each b, h and tile of e; sweeps t.
 
     g_ptr  g[b, h, t, e], input
-    dH_gate_1_ptr  dH_gate.1[b, h, t, e], temp
+    dG_1_ptr  dG.1[b, h, t, e], temp
     Q_ptr  Q[b, h, t, e], input
-    dH_gate_2_ptr  dH_gate.2[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
     dg_ptr  dg[b, h, t, e], output
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -650,14 +646,14 @@ def hgrn2_backward_dg(
     g_base += tl.cast(e0, tl.int64) * stride_g_e
     g_offs = offs_t[:, None] * stride_g_t + offs_e[None, :] * stride_g_e
     in_e = e < len_e
-    dH_gate_1_base = dH_gate_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    dH_gate_1_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    dH_gate_1_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_1_base = dG_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_1_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_1_offs = offs_t[:, None] * len_e + offs_e[None, :]
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(e0, tl.int64) * stride_Q_e
     Q_offs = offs_t[:, None] * stride_Q_t + offs_e[None, :] * stride_Q_e
-    dH_gate_2_base = dH_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    dH_gate_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
     dg_base = dg_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
     dg_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
@@ -682,8 +678,8 @@ def hgrn2_backward_dg(
         g_1 = tl.load(g_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         dg_p = tl.where(g_1.to(ACC) > 1e-30, tl.cast(1, tl.int32), 0)
         dg_p_1 = tl.maximum(g_1.to(ACC), 1e-30)
-        dH_gate_1_ptrs = dH_gate_1_base + tl.cast(t0, tl.int64) * len_e + dH_gate_1_offs
-        dH_gate_1_1 = tl.load(dH_gate_1_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_1_ptrs = dG_1_base + tl.cast(t0, tl.int64) * len_e + dG_1_offs
+        dG_1_1 = tl.load(dG_1_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
         t_2 = tl.where(t >= 0, tl.cast(dg_3_1, ACC), 0.0)
@@ -692,21 +688,19 @@ def hgrn2_backward_dg(
         g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
         in_t_s = t < len_t
         g = tl.load(g_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        dH_gate_1_ptrs_2 = dH_gate_1_base + tl.cast(t0, tl.int64) * len_e + dH_gate_1_offs
-        dH_gate_1 = tl.load(dH_gate_1_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        dG_1_ptrs_2 = dG_1_base + tl.cast(t0, tl.int64) * len_e + dG_1_offs
+        dG_1 = tl.load(dG_1_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        dH_gate_2_ptrs = dH_gate_2_base + tl.cast(t0, tl.int64) * len_e + dH_gate_1_offs
-        dH_gate_2 = tl.load(dH_gate_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        dH_gate = (1.0 - g.to(ACC)) * dH_gate_1.to(ACC) - q.to(ACC) * dH_gate_2.to(ACC)
-        dH_gate_m = tl.where(mask_p[:, None], dH_gate, 0.0)
-        t_3 = dg_3_1_m.to(Q_ptr.dtype.element_ty)
-        t_4 = dH_gate_m.to(Q_ptr.dtype.element_ty)
-        dg_3 = dot(t_3, t_4, dg_3, ACC)
-        chunk = tl.sum(dH_gate_m, 0)
-        dg = -(dg_3 * dg_p.to(ACC) / dg_p_1) - dH_gate_1_1.to(ACC)
-        dg_ptrs = dg_base + tl.cast(t0, tl.int64) * len_e + dH_gate_1_offs
+        dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * len_e + dG_1_offs
+        dG_2 = tl.load(dG_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        dG = (1.0 - g.to(ACC)) * dG_1.to(ACC) - q.to(ACC) * dG_2.to(ACC)
+        dG_m = tl.where(mask_p[:, None], dG, 0.0)
+        dg_3 = dot(dg_3_1_m.to(Q_ptr.dtype.element_ty), dG_m.to(Q_ptr.dtype.element_ty), dg_3, ACC)
+        chunk = tl.sum(dG_m, 0)
+        dg = -(dg_3 * dg_p.to(ACC) / dg_p_1) - dG_1_1.to(ACC)
+        dg_ptrs = dg_base + tl.cast(t0, tl.int64) * len_e + dG_1_offs
         tl.store(dg_ptrs, dg, mask=in_t[:, None] & in_e[None, :])
         dg_3_state = dg_3_state + chunk
 
@@ -722,15 +716,15 @@ def hgrn2_backward_dg(
     ],
 )
 def hgrn2_backward_dV(
-    H_gate_ptr,
+    G_ptr,
     g_ptr,
     Q_ptr,
     dO_ptr,
     dV_ptr,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
-    stride_H_gate_e,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -756,7 +750,7 @@ def hgrn2_backward_dV(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t, e], input
+    G_ptr  G[b, h, t, e], input
     g_ptr  g[b, h, t, e], input
     Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
@@ -783,9 +777,8 @@ def hgrn2_backward_dV(
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
     in_e = within(e, E, E_PAD)
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h
-    H_gate_offs = offs_t[:, None] * stride_H_gate_t + e[None, :] * stride_H_gate_e
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
@@ -812,62 +805,60 @@ def hgrn2_backward_dV(
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
         in_t = t < len_t
-        g_1 = tl.load(g_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_3 = tl.load(g_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        H_gate_ptrs = H_gate_base + tl.cast(at, tl.int64) * stride_H_gate_t + e * stride_H_gate_e
-        H_gate_2 = tl.load(H_gate_ptrs, mask=in_e, other=0.0)
-        H_gate_ptrs_2 = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t + H_gate_offs
-        H_gate_3 = tl.load(H_gate_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        left = (1.0 - g_1.to(ACC)) * tl.exp(H_gate_2.to(ACC)[None, :] - H_gate_3.to(ACC))
+        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        g_5 = tl.load(G_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left = (1.0 - g_3.to(ACC)) * tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC))
         t_2 = tl.where(in_e[None, :], left, 0.0).to(g_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dV_state, 0.0).to(g_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         dV = dV + past
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        H_gate_ptrs_3 = H_gate_base + tl.cast(at_1, tl.int64) * stride_H_gate_t
-        H_gate_ptrs_3 += e * stride_H_gate_e
-        H_gate_4 = tl.load(H_gate_ptrs_3, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_2.to(ACC) - H_gate_4.to(ACC))
-        right_p = H_gate_4.to(ACC) * 1.4426950408889634
-        O_weights = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+        G_ptrs_3 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_6 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        decay = tl.exp(g_4.to(ACC) - g_6.to(ACC))
+        right_p = g_6.to(ACC) * 1.4426950408889634
+        A = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
         for e_pt in range(E):
-            H_gate_ptrs_4 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
-            H_gate_ptrs_4 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
+            G_ptrs_4 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
             in_t_s = t < len_t
-            H_gate = tl.load(H_gate_ptrs_4, mask=in_t_s, other=0.0)
-            H_gate_ptrs_5 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
-            H_gate_ptrs_5 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
-            H_gate_1 = tl.load(H_gate_ptrs_5, mask=in_t, other=0.0)
+            g = tl.load(G_ptrs_4, mask=in_t_s, other=0.0)
+            G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_1 = tl.load(G_ptrs_5, mask=in_t, other=0.0)
             g_ptrs_2 = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
             g_ptrs_2 += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-            g = tl.load(g_ptrs_2, mask=in_t, other=0.0)
-            O_weights_p = 1.0 - g.to(ACC)
+            g_2 = tl.load(g_ptrs_2, mask=in_t, other=0.0)
+            A_p = 1.0 - g_2.to(ACC)
             # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
             Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q = tl.load(Q_ptrs, mask=in_t_s, other=0.0)
-            t_4 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None])
-            O_weights_t = t_4 * O_weights_p[:, None] * q.to(ACC)[None, :]
-            O_weights = O_weights + O_weights_t
+            t_4 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * A_p[:, None]
+            A_t = t_4 * q.to(ACC)[None, :]
+            A = A + A_t
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        O_weights_m = tl.where(mask, O_weights, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dV = dot(O_weights_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dV = dot(A_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q_1 = tl.load(Q_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_6 = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t + H_gate_offs
-        H_gate_5 = tl.load(H_gate_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_5 = tl.exp2(H_gate_5.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right = q_1.to(ACC) * t_5
+        G_ptrs_6 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        g_7 = tl.load(G_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right = q_1.to(ACC) * tl.exp2(g_7.to(ACC) * 1.4426950408889634 - right_p[None, :])
         right_m = tl.where(mask_p[:, None], right, 0.0)
         dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_offs
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
-        t_6 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_7 = dO.to(Q_ptr.dtype.element_ty)
-        dV_state = dot(t_6, t_7, dV_state * decay[:, None], ACC)
+        t_5 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
+        t_6 = dO.to(Q_ptr.dtype.element_ty)
+        dV_state = dot(t_5, t_6, dV_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -878,7 +869,7 @@ def hgrn2_backward_dV(
     ],
 )
 def hgrn2_backward_dQ(
-    dH_gate_2_ptr,
+    dG_2_ptr,
     dQ_ptr,
     len_b: tl.int32,
     len_h: tl.int32,
@@ -891,7 +882,7 @@ def hgrn2_backward_dQ(
 ):
     """One program for each b, h and tile of t.
 
-    dH_gate_2_ptr  dH_gate.2[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
     dQ_ptr  dQ[b, h, t, e], output
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -910,29 +901,25 @@ def hgrn2_backward_dQ(
     e = tl.arange(0, E_PAD)
 
     # --- pointers ---
-    dH_gate_2_base = dH_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_2_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    dH_gate_2_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dG_2_offs = offs_t[:, None] * E + e[None, :]
     in_t = t < len_t
     in_e = within(e, E, E_PAD)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     dQ_base += tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    dH_gate_2 = tl.load(
-        dH_gate_2_base + dH_gate_2_offs,
-        mask=in_t[:, None] & in_e[None, :],
-        other=0.0,
-    )
+    dG_2 = tl.load(dG_2_base + dG_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
 
     # --- epilogue ---
-    tl.store(dQ_base + dH_gate_2_offs, dH_gate_2, mask=in_t[:, None] & in_e[None, :])
+    tl.store(dQ_base + dG_2_offs, dG_2, mask=in_t[:, None] & in_e[None, :])
 
 
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "hgrn2_H_gate": {
+    "hgrn2_G": {
         "facts": {
             "tiles": ("e",),
             "stream": "t",
@@ -948,7 +935,7 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("g_ptr", "pointer_like", "g"),
-            ("H_gate_ptr", "pointer_like", "Q"),
+            ("G_ptr", "pointer_like", "Q"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
             ("stride_g_t", "stride", ""),
@@ -974,13 +961,13 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "data": ("Q", "H_gate", "V", "g"),
+            "data": ("Q", "G", "V", "g"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_like", "Q"),
+            ("G_ptr", "pointer_like", "Q"),
             ("g_ptr", "pointer_like", "g"),
             ("Q_ptr", "pointer_like", "Q"),
             ("V_ptr", "pointer_like", "V"),
@@ -1009,7 +996,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hgrn2_backward_dH_gate_1": {
+    "hgrn2_backward_dG_1": {
         "facts": {
             "tiles": (),
             "stream": "t",
@@ -1021,7 +1008,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("V", "H_gate", "dO", "Q"),
+            "data": ("V", "G", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -1029,9 +1016,9 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("H_gate_ptr", "pointer_like", "H_gate"),
+            ("G_ptr", "pointer_like", "G"),
             ("Q_ptr", "pointer_like", "Q"),
-            ("dH_gate_1_ptr", "pointer_acc", ""),
+            ("dG_1_ptr", "pointer_acc", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1040,10 +1027,10 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_H_gate_b", "stride_wide", ""),
-            ("stride_H_gate_h", "stride_wide", ""),
-            ("stride_H_gate_t", "stride", ""),
-            ("stride_H_gate_e", "stride_last", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
@@ -1060,7 +1047,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hgrn2_backward_dH_gate_2": {
+    "hgrn2_backward_dG_2": {
         "facts": {
             "tiles": (),
             "stream": "t",
@@ -1072,7 +1059,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("dO", "H_gate", "V", "g"),
+            "data": ("dO", "G", "V", "g"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -1081,8 +1068,8 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("g_ptr", "pointer_like", "g"),
-            ("H_gate_ptr", "pointer_like", "H_gate"),
-            ("dH_gate_2_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_like", "G"),
+            ("dG_2_ptr", "pointer_acc", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1095,10 +1082,10 @@ KERNELS: dict[str, Any] = {
             ("stride_g_h", "stride_wide", ""),
             ("stride_g_t", "stride", ""),
             ("stride_g_e", "stride_last", ""),
-            ("stride_H_gate_b", "stride_wide", ""),
-            ("stride_H_gate_h", "stride_wide", ""),
-            ("stride_H_gate_t", "stride", ""),
-            ("stride_H_gate_e", "stride_last", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -1140,16 +1127,16 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
             ),
-            "data": ("g", "dH_gate.1", "Q", "dH_gate.2"),
+            "data": ("g", "dG.1", "Q", "dG.2"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("g_ptr", "pointer_like", "g"),
-            ("dH_gate_1_ptr", "pointer_acc", ""),
+            ("dG_1_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
-            ("dH_gate_2_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
             ("dg_ptr", "pointer_like", "g"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
@@ -1180,21 +1167,21 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "data": ("g", "H_gate", "dO", "Q"),
+            "data": ("g", "G", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_like", "H_gate"),
+            ("G_ptr", "pointer_like", "G"),
             ("g_ptr", "pointer_like", "g"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_ptr", "pointer_like", "V"),
-            ("stride_H_gate_b", "stride_wide", ""),
-            ("stride_H_gate_h", "stride_wide", ""),
-            ("stride_H_gate_t", "stride", ""),
-            ("stride_H_gate_e", "stride_last", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
             ("stride_g_b", "stride_wide", ""),
             ("stride_g_h", "stride_wide", ""),
             ("stride_g_t", "stride", ""),
@@ -1230,12 +1217,12 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (),
-            "data": ("dH_gate.2",),
+            "data": ("dG.2",),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("dH_gate_2_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
@@ -1351,7 +1338,8 @@ def choose_chunk(
     shared = registers = 0
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # More stages than two only take registers (measured: benchmarks/).
+        for stages in (2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
             if interpreted or (shared <= smem and registers <= 200):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
@@ -1421,16 +1409,16 @@ def forward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    H_gate = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
+    G = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
-    cfg = configure("hgrn2_H_gate", extents, inputs, config)
+    cfg = configure("hgrn2_G", extents, inputs, config)
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
-    hgrn2_H_gate[grid](
+    hgrn2_G[grid](
         g,
-        H_gate,
+        G,
         g.stride(0),
         g.stride(1),
         launch_stride(g, 2),
@@ -1449,7 +1437,7 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     hgrn2_O[grid](
-        H_gate,
+        G,
         g,
         Q,
         V,
@@ -1476,7 +1464,7 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
     return {
-        "H_gate": H_gate,
+        "G": G,
         "O": O,
     }
 
@@ -1486,7 +1474,7 @@ def backward(inputs, extents, params, config=None):
     Q = inputs["Q"]
     g = inputs["g"]
     V = inputs["V"]
-    H_gate = inputs["H_gate"]
+    G = inputs["G"]
     dO = inputs["dO"]
     len_b = extents["b"]
     len_h = extents["h"]
@@ -1495,22 +1483,22 @@ def backward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    dH_gate_1 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
-    dH_gate_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_1 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dg = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["g"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dQ = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h; sweeps t.
-    cfg = configure("hgrn2_backward_dH_gate_1", extents, inputs, config)
+    cfg = configure("hgrn2_backward_dG_1", extents, inputs, config)
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
-    hgrn2_backward_dH_gate_1[grid](
+    hgrn2_backward_dG_1[grid](
         V,
         dO,
-        H_gate,
+        G,
         Q,
-        dH_gate_1,
+        dG_1,
         launch_stride(V, 0),
         launch_stride(V, 1),
         launch_stride(V, 2),
@@ -1519,10 +1507,10 @@ def backward(inputs, extents, params, config=None):
         launch_stride(dO, 1),
         launch_stride(dO, 2),
         launch_stride(dO, 3),
-        launch_stride(H_gate, 0),
-        launch_stride(H_gate, 1),
-        launch_stride(H_gate, 2),
-        launch_stride(H_gate, 3),
+        launch_stride(G, 0),
+        launch_stride(G, 1),
+        launch_stride(G, 2),
+        launch_stride(G, 3),
         launch_stride(Q, 0),
         launch_stride(Q, 1),
         launch_stride(Q, 2),
@@ -1539,15 +1527,15 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h; sweeps t.
-    cfg = configure("hgrn2_backward_dH_gate_2", extents, inputs, config)
+    cfg = configure("hgrn2_backward_dG_2", extents, inputs, config)
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
-    hgrn2_backward_dH_gate_2[grid](
+    hgrn2_backward_dG_2[grid](
         dO,
         V,
         g,
-        H_gate,
-        dH_gate_2,
+        G,
+        dG_2,
         launch_stride(dO, 0),
         launch_stride(dO, 1),
         launch_stride(dO, 2),
@@ -1560,10 +1548,10 @@ def backward(inputs, extents, params, config=None):
         launch_stride(g, 1),
         launch_stride(g, 2),
         launch_stride(g, 3),
-        launch_stride(H_gate, 0),
-        launch_stride(H_gate, 1),
-        launch_stride(H_gate, 2),
-        launch_stride(H_gate, 3),
+        launch_stride(G, 0),
+        launch_stride(G, 1),
+        launch_stride(G, 2),
+        launch_stride(G, 3),
         len_b,
         len_h,
         len_t,
@@ -1581,9 +1569,9 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_e,)
     hgrn2_backward_dg[grid](
         g,
-        dH_gate_1,
+        dG_1,
         Q,
-        dH_gate_2,
+        dG_2,
         dg,
         g.stride(0),
         g.stride(1),
@@ -1607,15 +1595,15 @@ def backward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     hgrn2_backward_dV[grid](
-        H_gate,
+        G,
         g,
         Q,
         dO,
         dV,
-        launch_stride(H_gate, 0),
-        launch_stride(H_gate, 1),
-        launch_stride(H_gate, 2),
-        launch_stride(H_gate, 3),
+        launch_stride(G, 0),
+        launch_stride(G, 1),
+        launch_stride(G, 2),
+        launch_stride(G, 3),
         launch_stride(g, 0),
         launch_stride(g, 1),
         launch_stride(g, 2),
@@ -1644,7 +1632,7 @@ def backward(inputs, extents, params, config=None):
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
     hgrn2_backward_dQ[grid](
-        dH_gate_2,
+        dG_2,
         dQ,
         len_b,
         len_h,

@@ -71,10 +71,10 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_t",
     ],
 )
-def mamba2_H_gate(
+def mamba2_G(
     dt_ptr,
     logA_ptr,
-    H_gate_ptr,
+    G_ptr,
     stride_dt_b: tl.int64,
     stride_dt_h: tl.int64,
     stride_dt_t,
@@ -90,7 +90,7 @@ def mamba2_H_gate(
 
     dt_ptr  dt[b, h, t], input
     logA_ptr  logA[h], input
-    H_gate_ptr  H_gate[b, h, t], residual
+    G_ptr  G[b, h, t], residual
     BLOCK_T  points of t in a tile
     ACC  type of arithmetic and of accumulators
     """
@@ -104,23 +104,23 @@ def mamba2_H_gate(
     # --- pointers ---
     logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
 
     # --- prologue ---
     # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
     logA = tl.load(logA_base)
-    H_gate_p = tl.exp(logA.to(ACC))
+    G_p = tl.exp(logA.to(ACC))
     lo = 0
     hi = len_t
-    H_gate_1_state = tl.cast(0.0, ACC)
+    G_1_state = tl.cast(0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate_1 = tl.full([BLOCK_T], 0.0, ACC)
-        H_gate_1 = H_gate_1 + H_gate_1_state
+        G_1 = tl.full([BLOCK_T], 0.0, ACC)
+        G_1 = G_1 + G_1_state
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         in_t_s = t < len_t
@@ -129,14 +129,14 @@ def mamba2_H_gate(
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
         dt_w = tl.where((t >= 0)[:, None], tl.where(t >= 0, dt.to(ACC), 0.0)[None, :], 0.0)
         dt_m = tl.where(mask, dt_w, 0.0)
-        H_gate_1_tile = tl.sum(dt_m, 1)
-        H_gate_1 = H_gate_1 + H_gate_1_tile
+        G_1_tile = tl.sum(dt_m, 1)
+        G_1 = G_1 + G_1_tile
         dt_m_1 = tl.where(mask_p, dt.to(ACC), 0.0)
         chunk = tl.sum(dt_m_1, 0)
-        H_gate = -(H_gate_1 * H_gate_p)
+        G = -(G_1 * G_p)
         in_t = t < len_t
-        tl.store(H_gate_base + tl.cast(t0, tl.int64) + offs_t, H_gate, mask=in_t)
-        H_gate_1_state = H_gate_1_state + chunk
+        tl.store(G_base + tl.cast(t0, tl.int64) + offs_t, G, mask=in_t)
+        G_1_state = G_1_state + chunk
 
 
 @triton.jit(
@@ -153,7 +153,7 @@ def mamba2_H_gate(
     ],
 )
 def mamba2_Y(
-    H_gate_ptr,
+    G_ptr,
     C_ptr,
     B_ptr,
     dt_ptr,
@@ -187,7 +187,7 @@ def mamba2_Y(
 ):
     """One program for each b, h and tile of p; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t], residual
+    G_ptr  G[b, h, t], residual
     C_ptr  C[b, t, n], input
     B_ptr  B[b, t, n], input
     dt_ptr  dt[b, h, t], input
@@ -214,7 +214,7 @@ def mamba2_Y(
 
     # --- pointers ---
     D_base = D_ptr + tl.cast(h, tl.int64) * stride_D_h
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
     C_offs = offs_t[:, None] * stride_C_t + n[None, :] * stride_C_n
     in_n = within(n, N, N_PAD)
@@ -243,44 +243,42 @@ def mamba2_Y(
         t = t0 + offs_t
         Y_2 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
         in_t = t < len_t
-        H_gate = tl.load(H_gate_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        g = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = tl.load(C_ptrs, mask=in_t[:, None] & in_n[None, :], other=0.0)
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        H_gate_2 = tl.load(H_gate_base + tl.cast(at, tl.int64))
-        reach_safe = tl.where(H_gate_2.to(ACC) == float("-inf"), 0.0, H_gate_2.to(ACC))
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64))
+        reach_safe = tl.where(g_2.to(ACC) == float("-inf"), 0.0, g_2.to(ACC))
         reach_p = reach_safe * 1.4426950408889634
-        reach_2 = tl.exp2(H_gate.to(ACC) * 1.4426950408889634 - reach_p)
+        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
         t_2 = tl.where(in_n[:, None], Y_2_state, 0.0).to(C_ptr.dtype.element_ty)
         past = dot(c, t_2, None, ACC)
         Y_2 = Y_2 + past * reach_2[:, None]
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        H_gate_3 = tl.load(H_gate_base + tl.cast(at_1, tl.int64))
-        decay = tl.exp(H_gate_3.to(ACC) - H_gate_2.to(ACC))
+        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64))
+        decay = tl.exp(g_3.to(ACC) - g_2.to(ACC))
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x_1 = tl.load(X_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
         Y_p = d.to(ACC) * x_1.to(ACC)
         in_t_s = t < len_t
-        H_gate_1 = tl.load(H_gate_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
+        g_1 = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         b_2 = tl.load(B_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
-        scores = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
-        Y_weights = tl.exp(H_gate.to(ACC)[:, None] - H_gate_1.to(ACC)[None, :]) * scores
+        S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
+        A = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        Y_weights_m = tl.where(mask, Y_weights, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
         X_ptrs_2 = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = tl.load(X_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
         Y_2_1 = dt.to(ACC)[:, None] * x.to(ACC)
         Y_2_1_m = tl.where(mask_p[:, None], Y_2_1, 0.0)
-        t_3 = Y_weights_m.to(X_ptr.dtype.element_ty)
-        t_4 = Y_2_1_m.to(X_ptr.dtype.element_ty)
-        Y_2 = dot(t_3, t_4, Y_2, ACC)
-        column_p = tl.exp(H_gate_3.to(ACC) - H_gate_1.to(ACC))
+        Y_2 = dot(A_m.to(X_ptr.dtype.element_ty), Y_2_1_m.to(X_ptr.dtype.element_ty), Y_2, ACC)
+        column_p = tl.exp(g_3.to(ACC) - g_1.to(ACC))
         column = dt.to(ACC)[:, None] * x.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
@@ -295,91 +293,89 @@ def mamba2_Y(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_H_gate_b",
-        "stride_H_gate_h",
-        "stride_dY_b",
-        "stride_dY_h",
+        "stride_G_b",
+        "stride_G_h",
+        "stride_C_b",
         "len_b",
         "len_h",
         "len_t",
-        "len_p",
+        "len_n",
     ],
 )
-def mamba2_backward_dH_gate_u1(
-    H_gate_ptr,
-    B_ptr,
-    C_ptr,
+def mamba2_backward_dG_u1(
+    G_ptr,
+    X_ptr,
     dY_ptr,
-    dH_gate_u1_ptr,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
-    stride_B_b: tl.int64,
-    stride_B_t,
-    stride_B_n,
-    stride_C_b: tl.int64,
-    stride_C_t,
-    stride_C_n,
+    C_ptr,
+    dG_u1_ptr,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_X_b: tl.int64,
+    stride_X_h: tl.int64,
+    stride_X_t,
+    stride_X_p,
     stride_dY_b: tl.int64,
     stride_dY_h: tl.int64,
     stride_dY_t,
     stride_dY_p,
+    stride_C_b: tl.int64,
+    stride_C_t,
+    stride_C_n,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_p: tl.int32,
-    N: tl.constexpr,
-    N_PAD: tl.constexpr,
+    len_n: tl.int32,
+    P: tl.constexpr,
+    P_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
-    BLOCK_P: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of p; sweeps t.
+    """One program for each b, h and tile of n; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t], input
-    B_ptr  B[b, t, n], input
-    C_ptr  C[b, t, n], input
+    G_ptr  G[b, h, t], input
+    X_ptr  X[b, h, t, p], input
     dY_ptr  dY[b, h, t, p], input
-    dH_gate_u1_ptr  dH_gate.u1[b, h, t, p], temp
+    C_ptr  C[b, t, n], input
+    dG_u1_ptr  dG.u1[b, h, t, n], temp
     BLOCK_T  points of t in a tile
-    BLOCK_P  points of p in a tile
-    N, N_PAD  |n|, and padded to a power of two
+    BLOCK_N  points of n in a tile
+    P, P_PAD  |p|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_p = tl.cdiv(len_p, BLOCK_P)
-    p0 = (pid % tiles_p) * BLOCK_P
-    pid = pid // tiles_p
+    tiles_n = tl.cdiv(len_n, BLOCK_N)
+    n0 = (pid % tiles_n) * BLOCK_N
+    pid = pid // tiles_n
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
-    n = tl.arange(0, N_PAD)
-    offs_p = tl.arange(0, BLOCK_P)
-    p = p0 + offs_p
+    offs_n = tl.arange(0, BLOCK_N)
+    n = n0 + offs_n
+    p = tl.arange(0, P_PAD)
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b
-    B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
-    in_n = within(n, N, N_PAD)
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
-    C_offs = offs_t[:, None] * stride_C_t + n[None, :] * stride_C_n
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
+    X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
+    in_p = within(p, P, P_PAD)
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
-    dY_base += tl.cast(p0, tl.int64) * stride_dY_p
-    dY_offs = offs_t[:, None] * stride_dY_t + offs_p[None, :] * stride_dY_p
-    in_p = p < len_p
-    dH_gate_u1_base = dH_gate_u1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_p
-    dH_gate_u1_base += tl.cast(h, tl.int64) * len_t * len_p + tl.cast(p0, tl.int64)
-    dH_gate_u1_offs = offs_t[:, None] * len_p + offs_p[None, :]
+    dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(n0, tl.int64) * stride_C_n
+    C_offs = offs_t[:, None] * stride_C_t + offs_n[None, :] * stride_C_n
+    in_n = n < len_n
+    dG_u1_base = dG_u1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_n
+    dG_u1_base += tl.cast(h, tl.int64) * len_t * len_n + tl.cast(n0, tl.int64)
+    dG_u1_offs = offs_t[:, None] * len_n + offs_n[None, :]
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dH_gate_u1_state = tl.full([N_PAD, BLOCK_P], 0.0, ACC)
+    dG_u1_state = tl.full([BLOCK_N, P_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -388,51 +384,47 @@ def mamba2_backward_dH_gate_u1(
         t0 = last - step
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        dH_gate_u1 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t
-        H_gate_ptrs += offs_t * stride_H_gate_t
+        dG_u1 = tl.full([BLOCK_T, BLOCK_N], 0.0, ACC)
+        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t = t < len_t
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_t, other=0.0)
+        g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = tl.load(B_ptrs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+        X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
+        x = tl.load(X_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        H_gate_ptrs_2 = H_gate_base + tl.cast(at, tl.int64) * stride_H_gate_t
-        H_gate_2 = tl.load(H_gate_ptrs_2)
-        reach_2 = tl.exp(H_gate_2.to(ACC) - H_gate_1.to(ACC))
-        t_2 = tl.where(in_n[:, None], dH_gate_u1_state, 0.0).to(B_ptr.dtype.element_ty)
-        past = dot(b_2, t_2, None, ACC)
-        dH_gate_u1 = dH_gate_u1 + past * reach_2[:, None]
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+        reach_2 = tl.exp(g_2.to(ACC) - g_1.to(ACC))
+        t_2 = tl.trans(tl.where(in_p[None, :], dG_u1_state, 0.0).to(X_ptr.dtype.element_ty))
+        past = dot(x, t_2, None, ACC)
+        dG_u1 = dG_u1 + past * reach_2[:, None]
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        H_gate_ptrs_3 = H_gate_base + tl.cast(at_1, tl.int64) * stride_H_gate_t
-        H_gate_3 = tl.load(H_gate_ptrs_3)
-        decay = tl.exp(H_gate_2.to(ACC) - H_gate_3.to(ACC))
-        column_safe = tl.where(H_gate_3.to(ACC) == float("-inf"), 0.0, H_gate_3.to(ACC))
+        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
+        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
+        column_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
         column_p = column_safe * 1.4426950408889634
-        H_gate_ptrs_4 = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t
-        H_gate_ptrs_4 += offs_t * stride_H_gate_t
+        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t_s = t < len_t
-        H_gate = tl.load(H_gate_ptrs_4, mask=in_t_s, other=0.0)
+        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
+        dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
+        dY = tl.load(dY_ptrs, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
+        dG_u1_1 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
+        dG_u1_2 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * dG_u1_1
+        mask_p = t < len_t
+        mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
+        dG_u1_2_m = tl.where(mask, dG_u1_2, 0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = tl.load(C_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
-        dH_gate_u1_1 = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
-        dH_gate_u1_2 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None]) * dH_gate_u1_1
-        mask_p = t < len_t
-        mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        dH_gate_u1_2_m = tl.where(mask, dH_gate_u1_2, 0.0)
-        dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
-        dY = tl.load(dY_ptrs, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
-        dH_gate_u1 = dot(dH_gate_u1_2_m.to(dY_ptr.dtype.element_ty), dY, dH_gate_u1, ACC)
-        column_p_1 = tl.exp2(H_gate.to(ACC) * 1.4426950408889634 - column_p)
-        column = dY.to(ACC) * column_p_1[:, None]
+        dG_u1 = dot(dG_u1_2_m.to(C_ptr.dtype.element_ty), c, dG_u1, ACC)
+        column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
+        column = c.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        dH_gate_u1_ptrs = dH_gate_u1_base + tl.cast(t0, tl.int64) * len_p + dH_gate_u1_offs
-        tl.store(dH_gate_u1_ptrs, dH_gate_u1, mask=in_t[:, None] & in_p[None, :])
-        dH_gate_u1_state = dot(
-            tl.trans(c),
-            column_m.to(C_ptr.dtype.element_ty),
-            dH_gate_u1_state * decay,
+        dG_u1_ptrs = dG_u1_base + tl.cast(t0, tl.int64) * len_n + dG_u1_offs
+        tl.store(dG_u1_ptrs, dG_u1, mask=in_t[:, None] & in_n[None, :])
+        dG_u1_state = dot(
+            tl.trans(column_m.to(dY_ptr.dtype.element_ty)),
+            dY,
+            dG_u1_state * decay,
             ACC,
         )
 
@@ -512,8 +504,8 @@ def mamba2_backward_dD_7_rows(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_H_gate_b",
-        "stride_H_gate_h",
+        "stride_G_b",
+        "stride_G_h",
         "stride_dt_b",
         "stride_dt_h",
         "len_b",
@@ -522,7 +514,7 @@ def mamba2_backward_dD_7_rows(
     ],
 )
 def mamba2_backward_dB_dC(
-    H_gate_ptr,
+    G_ptr,
     X_ptr,
     dY_ptr,
     dt_ptr,
@@ -530,9 +522,9 @@ def mamba2_backward_dB_dC(
     B_ptr,
     dB_ptr,
     dC_ptr,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
     stride_X_b: tl.int64,
     stride_X_h: tl.int64,
     stride_X_t,
@@ -564,7 +556,7 @@ def mamba2_backward_dB_dC(
 ):
     """One program for each b and tile of t; sweeps t_s.
 
-    H_gate_ptr  H_gate[b, h, t], input
+    G_ptr  G[b, h, t], input
     X_ptr  X[b, h, t, p], input
     dY_ptr  dY[b, h, t, p], input
     dt_ptr  dt[b, h, t], input
@@ -591,8 +583,7 @@ def mamba2_backward_dB_dC(
     p = tl.arange(0, P_PAD)
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(t0, tl.int64) * stride_H_gate_t
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(t0, tl.int64) * stride_G_t
     in_t = t < len_t
     X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(t0, tl.int64) * stride_X_t
     X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
@@ -600,7 +591,7 @@ def mamba2_backward_dB_dC(
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(t0, tl.int64) * stride_dt_t
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(t0, tl.int64) * stride_dY_t
     dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
-    H_gate_base_2 = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b
     dY_base_2 = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b
     dY_offs_2 = offs_t_s[:, None] * stride_dY_t + p[None, :] * stride_dY_p
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
@@ -624,9 +615,8 @@ def mamba2_backward_dB_dC(
 
     # --- sweep over t_s ---
     for h in range(bound(lo), bound(hi_h)):
-        H_gate_ptrs = H_gate_base + tl.cast(h, tl.int64) * stride_H_gate_h
-        H_gate_ptrs += offs_t * stride_H_gate_t
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_t, other=0.0)
+        G_ptrs = G_base + tl.cast(h, tl.int64) * stride_G_h + offs_t * stride_G_t
+        g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         X_ptrs = X_base + tl.cast(h, tl.int64) * stride_X_h + X_offs
         x = tl.load(X_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
@@ -638,38 +628,38 @@ def mamba2_backward_dB_dC(
         for t_s0 in tl.range(bound(lo), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
             t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
             t_s = t_s0 + offs_t_s
-            H_gate_ptrs_2 = H_gate_base_2 + tl.cast(h, tl.int64) * stride_H_gate_h
-            H_gate_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_H_gate_t + offs_t_s * stride_H_gate_t
+            G_ptrs_2 = G_base_2 + tl.cast(h, tl.int64) * stride_G_h
+            G_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
             in_t_s = t_s < len_t
-            H_gate = tl.load(H_gate_ptrs_2, mask=in_t_s, other=0.0)
+            g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
             dY_ptrs_2 = dY_base_2 + tl.cast(h, tl.int64) * stride_dY_h
             dY_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs_2
             dY = tl.load(dY_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
-            dY_weights = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
-            dY_weights_2 = dY_weights * dt.to(ACC)[:, None]
-            dscores = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None]) * dY_weights_2
+            dA = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
+            dA_2 = dA * dt.to(ACC)[:, None]
+            dS = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * dA_2
             mask_p = t_s < len_t
             mask = (t[:, None] <= t_s[None, :]) & mask_p[None, :]
-            dscores_m = tl.where(mask, dscores, 0.0)
+            dS_m = tl.where(mask, dS, 0.0)
             # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
             C_ptrs = C_base + tl.cast(t_s0, tl.int64) * stride_C_t + C_offs
             c = tl.load(C_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
-            dB = dot(dscores_m.to(C_ptr.dtype.element_ty), c, dB, ACC)
+            dB = dot(dS_m.to(C_ptr.dtype.element_ty), c, dB, ACC)
             # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
             X_ptrs_2 = X_base_2 + tl.cast(h, tl.int64) * stride_X_h
             X_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_X_t + X_offs_2
             x_1 = tl.load(X_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
-            dY_weights_1 = dot(dY_1, tl.trans(x_1.to(dY_ptr.dtype.element_ty)), None, ACC)
+            dA_1 = dot(dY_1, tl.trans(x_1.to(dY_ptr.dtype.element_ty)), None, ACC)
             dt_ptrs_2 = dt_base_2 + tl.cast(h, tl.int64) * stride_dt_h
             dt_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_dt_t + offs_t_s * stride_dt_t
             dt_1 = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
-            dY_weights_2_1 = dY_weights_1 * dt_1.to(ACC)[None, :]
-            dscores_1 = tl.exp(H_gate_1.to(ACC)[:, None] - H_gate.to(ACC)[None, :]) * dY_weights_2_1
+            dA_2_1 = dA_1 * dt_1.to(ACC)[None, :]
+            dS_1 = tl.exp(g_1.to(ACC)[:, None] - g.to(ACC)[None, :]) * dA_2_1
             mask_1 = (t_s[None, :] <= t[:, None]) & mask_p[None, :]
-            dscores_1_m = tl.where(mask_1, dscores_1, 0.0)
+            dS_1_m = tl.where(mask_1, dS_1, 0.0)
             B_ptrs = B_base + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs
             b_2 = tl.load(B_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
-            dC = dot(dscores_1_m.to(B_ptr.dtype.element_ty), b_2, dC, ACC)
+            dC = dot(dS_1_m.to(B_ptr.dtype.element_ty), b_2, dC, ACC)
 
     # --- epilogue ---
     tl.store(dB_base + dB_offs, dB, mask=in_t[:, None] & in_n[None, :])
@@ -678,8 +668,8 @@ def mamba2_backward_dB_dC(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_H_gate_b",
-        "stride_H_gate_h",
+        "stride_G_b",
+        "stride_G_h",
         "stride_dt_b",
         "stride_dt_h",
         "len_b",
@@ -687,18 +677,24 @@ def mamba2_backward_dB_dC(
         "len_t",
     ],
 )
-def mamba2_backward_dH_gate(
-    H_gate_ptr,
+def mamba2_backward_dG(
+    G_ptr,
+    C_ptr,
+    B_ptr,
     dY_ptr,
     X_ptr,
     dt_ptr,
-    C_ptr,
-    B_ptr,
-    dH_gate_u1_ptr,
-    dH_gate_ptr,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
+    dG_u1_ptr,
+    dG_ptr,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_C_b: tl.int64,
+    stride_C_t,
+    stride_C_n,
+    stride_B_b: tl.int64,
+    stride_B_t,
+    stride_B_n,
     stride_dY_b: tl.int64,
     stride_dY_h: tl.int64,
     stride_dY_t,
@@ -710,12 +706,6 @@ def mamba2_backward_dH_gate(
     stride_dt_b: tl.int64,
     stride_dt_h: tl.int64,
     stride_dt_t,
-    stride_C_b: tl.int64,
-    stride_C_t,
-    stride_C_n,
-    stride_B_b: tl.int64,
-    stride_B_t,
-    stride_B_n,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -730,14 +720,14 @@ def mamba2_backward_dH_gate(
 ):
     """One program for each b, h and tile of t; sweeps t_s.
 
-    H_gate_ptr  H_gate[b, h, t], input
+    G_ptr  G[b, h, t], input
+    C_ptr  C[b, t, n], input
+    B_ptr  B[b, t, n], input
     dY_ptr  dY[b, h, t, p], input
     X_ptr  X[b, h, t, p], input
     dt_ptr  dt[b, h, t], input
-    C_ptr  C[b, t, n], input
-    B_ptr  B[b, t, n], input
-    dH_gate_u1_ptr  dH_gate.u1[b, h, t, p], temp
-    dH_gate_ptr  dH_gate[b, h, t], temp
+    dG_u1_ptr  dG.u1[b, h, t, n], temp
+    dG_ptr  dG[b, h, t], temp
     BLOCK_T  points of t in a tile
     BLOCK_T_S  points of t_s in a tile
     N, N_PAD  |n|, and padded to a power of two
@@ -759,52 +749,46 @@ def mamba2_backward_dH_gate(
     p = tl.arange(0, P_PAD)
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h + tl.cast(t0, tl.int64) * stride_H_gate_t
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base += tl.cast(t0, tl.int64) * stride_G_t
     in_t = t < len_t
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(t0, tl.int64) * stride_C_t
+    C_offs = offs_t[:, None] * stride_C_t + n[None, :] * stride_C_n
+    in_n = within(n, N, N_PAD)
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
     dY_base += tl.cast(t0, tl.int64) * stride_dY_t
     dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
     in_p = within(p, P, P_PAD)
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(t0, tl.int64) * stride_C_t
-    C_offs = offs_t[:, None] * stride_C_t + n[None, :] * stride_C_n
-    in_n = within(n, N, N_PAD)
-    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
-    X_base += tl.cast(t0, tl.int64) * stride_X_t
-    X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
-    dH_gate_u1_base = dH_gate_u1_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
-    dH_gate_u1_base += tl.cast(h, tl.int64) * len_t * P + tl.cast(t0, tl.int64) * P
-    dH_gate_u1_offs = offs_t[:, None] * P + p[None, :]
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(t0, tl.int64) * stride_B_t
+    B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
+    dG_u1_base = dG_u1_ptr + tl.cast(b, tl.int64) * len_h * len_t * N
+    dG_u1_base += tl.cast(h, tl.int64) * len_t * N + tl.cast(t0, tl.int64) * N
+    dG_u1_offs = offs_t[:, None] * N + n[None, :]
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     dt_base += tl.cast(t0, tl.int64) * stride_dt_t
-    H_gate_base_2 = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base_2 += tl.cast(h, tl.int64) * stride_H_gate_h
-    X_base_2 = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
-    X_offs_2 = offs_t_s[:, None] * stride_X_t + p[None, :] * stride_X_p
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    B_base_2 = B_ptr + tl.cast(b, tl.int64) * stride_B_b
+    B_offs_2 = offs_t_s[:, None] * stride_B_t + n[None, :] * stride_B_n
+    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
+    X_offs = offs_t_s[:, None] * stride_X_t + p[None, :] * stride_X_p
     dt_base_2 = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b
-    B_offs = offs_t_s[:, None] * stride_B_t + n[None, :] * stride_B_n
-    dH_gate_base = dH_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    dH_gate_base += tl.cast(t0, tl.int64)
+    dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    dG_base += tl.cast(t0, tl.int64)
 
     # --- prologue ---
-    dH_gate_1 = tl.full([BLOCK_T], 0.0, ACC)
-    H_gate = tl.load(H_gate_base + offs_t * stride_H_gate_t, mask=in_t, other=0.0)
-    dY = tl.load(dY_base + dY_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+    dG_1 = tl.full([BLOCK_T], 0.0, ACC)
+    g = tl.load(G_base + offs_t * stride_G_t, mask=in_t, other=0.0)
     # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
     c = tl.load(C_base + C_offs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+    dY = tl.load(dY_base + dY_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
     # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-    x_1 = tl.load(X_base + X_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
-    dH_gate_u1 = tl.load(
-        dH_gate_u1_base + dH_gate_u1_offs,
-        mask=in_t[:, None] & in_p[None, :],
-        other=0.0,
-    )
-    dH_gate_2 = x_1.to(ACC) * dH_gate_u1.to(ACC)
-    dH_gate_2_kept = tl.where((p < P)[None, :], dH_gate_2, 0.0)
-    dH_gate_2_1 = tl.sum(tl.where(in_p[None, :], dH_gate_2_kept, 0.0), 1)
+    b_1 = tl.load(B_base + B_offs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+    dG_u1 = tl.load(dG_u1_base + dG_u1_offs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+    dG_2 = b_1.to(ACC) * dG_u1.to(ACC)
+    dG_2_kept = tl.where((n < N)[None, :], dG_2, 0.0)
+    dG_2_1 = tl.sum(tl.where(in_n[None, :], dG_2_kept, 0.0), 1)
     dt_1 = tl.load(dt_base + offs_t * stride_dt_t, mask=in_t, other=0.0)
-    dH_gate_p = dH_gate_2_1 * dt_1.to(ACC)
+    dG_p = dG_2_1 * dt_1.to(ACC)
     high = tl.minimum(len_t, t0 + BLOCK_T)
     stop = tl.maximum(0, floor_div(high + BLOCK_T_S - 1, BLOCK_T_S) * BLOCK_T_S)
     lo = 0
@@ -816,52 +800,48 @@ def mamba2_backward_dH_gate(
     for t_s0 in tl.range(bound(lo), bound(full_end), BLOCK_T_S, num_stages=NUM_STAGES):
         t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        H_gate_ptrs = H_gate_base_2 + tl.cast(t_s0, tl.int64) * stride_H_gate_t
-        H_gate_ptrs += offs_t_s * stride_H_gate_t
-        H_gate_1 = tl.load(H_gate_ptrs)
+        G_ptrs = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
+        g_1 = tl.load(G_ptrs)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        X_ptrs = X_base_2 + tl.cast(t_s0, tl.int64) * stride_X_t + X_offs_2
+        B_ptrs = B_base_2 + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs_2
+        b_2 = tl.load(B_ptrs, mask=in_n[None, :], other=0.0)
+        S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
+        X_ptrs = X_base + tl.cast(t_s0, tl.int64) * stride_X_t + X_offs
         x = tl.load(X_ptrs, mask=in_p[None, :], other=0.0)
-        dY_weights = dot(dY, tl.trans(x.to(dY_ptr.dtype.element_ty)), None, ACC)
+        dA = dot(dY, tl.trans(x.to(dY_ptr.dtype.element_ty)), None, ACC)
         dt_ptrs = dt_base_2 + tl.cast(t_s0, tl.int64) * stride_dt_t + offs_t_s * stride_dt_t
         dt = tl.load(dt_ptrs)
-        dY_weights_2 = dY_weights * dt.to(ACC)[None, :]
-        B_ptrs = B_base + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs
-        b_2 = tl.load(B_ptrs, mask=in_n[None, :], other=0.0)
-        scores = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
-        t_3 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_1.to(ACC)[None, :]) * dY_weights_2
-        dH_gate_1_s = t_3 * scores
-        dH_gate_1_tile = tl.sum(dH_gate_1_s, 1)
-        dH_gate_1 = dH_gate_1 + dH_gate_1_tile
+        dA_2 = dA * dt.to(ACC)[None, :]
+        dG_1_s = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S * dA_2
+        dG_1_tile = tl.sum(dG_1_s, 1)
+        dG_1 = dG_1 + dG_1_tile
     # Tiles that the mask or the end cuts.
     for t_s0 in tl.range(bound(full_end), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
         t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        H_gate_ptrs_2 = H_gate_base_2 + tl.cast(t_s0, tl.int64) * stride_H_gate_t
-        H_gate_ptrs_2 += offs_t_s * stride_H_gate_t
+        G_ptrs_2 = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
         in_t_s = t_s < len_t
-        H_gate_1 = tl.load(H_gate_ptrs_2, mask=in_t_s, other=0.0)
+        g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        X_ptrs_2 = X_base_2 + tl.cast(t_s0, tl.int64) * stride_X_t + X_offs_2
+        B_ptrs_2 = B_base_2 + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs_2
+        b_2 = tl.load(B_ptrs_2, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
+        S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
+        X_ptrs_2 = X_base + tl.cast(t_s0, tl.int64) * stride_X_t + X_offs
         x = tl.load(X_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
-        dY_weights = dot(dY, tl.trans(x.to(dY_ptr.dtype.element_ty)), None, ACC)
+        dA = dot(dY, tl.trans(x.to(dY_ptr.dtype.element_ty)), None, ACC)
         dt_ptrs_2 = dt_base_2 + tl.cast(t_s0, tl.int64) * stride_dt_t + offs_t_s * stride_dt_t
         dt = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
-        dY_weights_2 = dY_weights * dt.to(ACC)[None, :]
-        B_ptrs_2 = B_base + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs
-        b_2 = tl.load(B_ptrs_2, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
-        scores = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
-        t_4 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_1.to(ACC)[None, :]) * dY_weights_2
-        dH_gate_1_s = t_4 * scores
+        dA_2 = dA * dt.to(ACC)[None, :]
+        dG_1_s = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S * dA_2
         mask_p = t_s < len_t
         mask = (t_s[None, :] <= t[:, None]) & mask_p[None, :]
-        dH_gate_1_s_m = tl.where(mask, dH_gate_1_s, 0.0)
-        dH_gate_1_tile = tl.sum(dH_gate_1_s_m, 1)
-        dH_gate_1 = dH_gate_1 + dH_gate_1_tile
+        dG_1_s_m = tl.where(mask, dG_1_s, 0.0)
+        dG_1_tile = tl.sum(dG_1_s_m, 1)
+        dG_1 = dG_1 + dG_1_tile
 
     # --- epilogue ---
-    dH_gate = dH_gate_1 - dH_gate_p
-    tl.store(dH_gate_base + offs_t, dH_gate, mask=in_t)
+    dG = dG_1 - dG_p
+    tl.store(dG_base + offs_t, dG, mask=in_t)
 
 
 @triton.jit(
@@ -871,8 +851,8 @@ def mamba2_backward_dH_gate(
         "stride_dY_h",
         "stride_dt_b",
         "stride_dt_h",
-        "stride_H_gate_b",
-        "stride_H_gate_h",
+        "stride_G_b",
+        "stride_G_h",
         "len_b",
         "len_h",
         "len_t",
@@ -883,7 +863,7 @@ def mamba2_backward_dX(
     D_ptr,
     dY_ptr,
     dt_ptr,
-    H_gate_ptr,
+    G_ptr,
     B_ptr,
     C_ptr,
     dX_ptr,
@@ -895,9 +875,9 @@ def mamba2_backward_dX(
     stride_dt_b: tl.int64,
     stride_dt_h: tl.int64,
     stride_dt_t,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
     stride_B_b: tl.int64,
     stride_B_t,
     stride_B_n,
@@ -920,7 +900,7 @@ def mamba2_backward_dX(
     D_ptr  D[h], input
     dY_ptr  dY[b, h, t, p], input
     dt_ptr  dt[b, h, t], input
-    H_gate_ptr  H_gate[b, h, t], input
+    G_ptr  G[b, h, t], input
     B_ptr  B[b, t, n], input
     C_ptr  C[b, t, n], input
     dX_ptr  dX[b, h, t, p], output
@@ -949,8 +929,7 @@ def mamba2_backward_dX(
     dY_offs = offs_t[:, None] * stride_dY_t + offs_p[None, :] * stride_dY_p
     in_p = p < len_p
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b
     B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
     in_n = within(n, N, N_PAD)
@@ -981,42 +960,38 @@ def mamba2_backward_dX(
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
         dX_3 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t
-        H_gate_ptrs += offs_t * stride_H_gate_t
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_t, other=0.0)
+        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         b_2 = tl.load(B_ptrs, mask=in_t[:, None] & in_n[None, :], other=0.0)
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        H_gate_ptrs_2 = H_gate_base + tl.cast(at, tl.int64) * stride_H_gate_t
-        H_gate_2 = tl.load(H_gate_ptrs_2)
-        reach_2 = tl.exp(H_gate_2.to(ACC) - H_gate_1.to(ACC))
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+        reach_2 = tl.exp(g_2.to(ACC) - g_1.to(ACC))
         t_2 = tl.where(in_n[:, None], dX_3_state, 0.0).to(B_ptr.dtype.element_ty)
         past = dot(b_2, t_2, None, ACC)
         dX_3 = dX_3 + past * reach_2[:, None]
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        H_gate_ptrs_3 = H_gate_base + tl.cast(at_1, tl.int64) * stride_H_gate_t
-        H_gate_3 = tl.load(H_gate_ptrs_3)
-        decay = tl.exp(H_gate_2.to(ACC) - H_gate_3.to(ACC))
-        column_safe = tl.where(H_gate_3.to(ACC) == float("-inf"), 0.0, H_gate_3.to(ACC))
+        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
+        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
+        column_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
         column_p = column_safe * 1.4426950408889634
         dX_p = d.to(ACC) * dY.to(ACC)
-        H_gate_ptrs_4 = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t
-        H_gate_ptrs_4 += offs_t * stride_H_gate_t
+        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t_s = t < len_t
-        H_gate = tl.load(H_gate_ptrs_4, mask=in_t_s, other=0.0)
+        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = tl.load(C_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
-        scores = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
+        S = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        Y_weights = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None]) * scores
+        A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        Y_weights_m = tl.where(mask, Y_weights, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         dY_ptrs_2 = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
         dY_1 = tl.load(dY_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
-        dX_3 = dot(Y_weights_m.to(dY_ptr.dtype.element_ty), dY_1, dX_3, ACC)
-        column_p_1 = tl.exp2(H_gate.to(ACC) * 1.4426950408889634 - column_p)
+        dX_3 = dot(A_m.to(dY_ptr.dtype.element_ty), dY_1, dX_3, ACC)
+        column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
         column = dY_1.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dX = dX_p + dt.to(ACC)[:, None] * dX_3
@@ -1035,7 +1010,7 @@ def mamba2_backward_dX(
     ],
 )
 def mamba2_backward_dlogA_6_rows(
-    dH_gate_ptr,
+    dG_ptr,
     dt_ptr,
     dlogA_6_rows_ptr,
     stride_dt_b: tl.int64,
@@ -1050,7 +1025,7 @@ def mamba2_backward_dlogA_6_rows(
 ):
     """One program for each b, h; sweeps t.
 
-    dH_gate_ptr  dH_gate[b, h, t], temp
+    dG_ptr  dG[b, h, t], temp
     dt_ptr  dt[b, h, t], input
     dlogA_6_rows_ptr  dlogA.6.rows[b, h, t], temp
     BLOCK_T  points of t in a tile
@@ -1064,7 +1039,7 @@ def mamba2_backward_dlogA_6_rows(
     offs_t = tl.arange(0, BLOCK_T)
 
     # --- pointers ---
-    dH_gate_base = dH_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     dlogA_6_rows_base = dlogA_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_t
     dlogA_6_rows_base += tl.cast(h, tl.int64) * len_t
@@ -1081,13 +1056,13 @@ def mamba2_backward_dlogA_6_rows(
         t = t0 + offs_t
         dlogA_6_rows = tl.full([BLOCK_T], 0.0, ACC)
         in_t = t < len_t
-        dH_gate = tl.load(dH_gate_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
-        dlogA_6_rows = dlogA_6_rows + dlogA_6_rows_state * dH_gate.to(ACC)
+        dG = tl.load(dG_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        dlogA_6_rows = dlogA_6_rows + dlogA_6_rows_state * dG.to(ACC)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         in_t_s = t < len_t
         dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
-        dlogA_6_rows_s = dH_gate.to(ACC)[:, None] * dt.to(ACC)[None, :]
+        dlogA_6_rows_s = dG.to(ACC)[:, None] * dt.to(ACC)[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
         dlogA_6_rows_s_m = tl.where(mask, dlogA_6_rows_s, 0.0)
@@ -1102,8 +1077,8 @@ def mamba2_backward_dlogA_6_rows(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_H_gate_b",
-        "stride_H_gate_h",
+        "stride_G_b",
+        "stride_G_h",
         "stride_logA_h",
         "len_b",
         "len_h",
@@ -1111,17 +1086,17 @@ def mamba2_backward_dlogA_6_rows(
     ],
 )
 def mamba2_backward_dX_ddt_dlogA_6_rows(
-    H_gate_ptr,
+    G_ptr,
     B_ptr,
     C_ptr,
     X_ptr,
     dY_ptr,
     logA_ptr,
-    dH_gate_ptr,
+    dG_ptr,
     ddt_ptr,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
     stride_B_b: tl.int64,
     stride_B_t,
     stride_B_n,
@@ -1151,13 +1126,13 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
 ):
     """One program for each b, h and tile of t; sweeps t_s.
 
-    H_gate_ptr  H_gate[b, h, t], input
+    G_ptr  G[b, h, t], input
     B_ptr  B[b, t, n], input
     C_ptr  C[b, t, n], input
     X_ptr  X[b, h, t, p], input
     dY_ptr  dY[b, h, t, p], input
     logA_ptr  logA[h], input
-    dH_gate_ptr  dH_gate[b, h, t], temp
+    dG_ptr  dG[b, h, t], temp
     ddt_ptr  ddt[b, h, t], output
     BLOCK_T  points of t in a tile
     BLOCK_T_S  points of t_s in a tile
@@ -1180,8 +1155,8 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     p = tl.arange(0, P_PAD)
 
     # --- pointers ---
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h + tl.cast(t0, tl.int64) * stride_H_gate_t
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base += tl.cast(t0, tl.int64) * stride_G_t
     in_t = t < len_t
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(t0, tl.int64) * stride_B_t
     B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
@@ -1191,19 +1166,18 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
     in_p = within(p, P, P_PAD)
     logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
-    H_gate_base_2 = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base_2 += tl.cast(h, tl.int64) * stride_H_gate_h
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
     C_offs = offs_t_s[:, None] * stride_C_t + n[None, :] * stride_C_n
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
     dY_offs = offs_t_s[:, None] * stride_dY_t + p[None, :] * stride_dY_p
-    dH_gate_base = dH_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     ddt_base = ddt_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     ddt_base += tl.cast(t0, tl.int64)
 
     # --- prologue ---
     ddt_4 = tl.full([BLOCK_T], 0.0, ACC)
-    H_gate_1 = tl.load(H_gate_base + offs_t * stride_H_gate_t, mask=in_t, other=0.0)
+    g_1 = tl.load(G_base + offs_t * stride_G_t, mask=in_t, other=0.0)
     # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
     b_2 = tl.load(B_base + B_offs, mask=in_t[:, None] & in_n[None, :], other=0.0)
     x = tl.load(X_base + X_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
@@ -1223,26 +1197,24 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     for t_s0 in tl.range(bound(full), bound(full_end), BLOCK_T_S, num_stages=NUM_STAGES):
         t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        H_gate_ptrs = H_gate_base_2 + tl.cast(t_s0, tl.int64) * stride_H_gate_t
-        H_gate_ptrs += offs_t_s * stride_H_gate_t
-        H_gate = tl.load(H_gate_ptrs)
+        G_ptrs = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
+        g = tl.load(G_ptrs)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t_s0, tl.int64) * stride_C_t + C_offs
         c = tl.load(C_ptrs, mask=in_n[None, :], other=0.0)
-        scores = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
+        S = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        Y_weights = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None]) * scores
+        A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
         dY_ptrs = dY_base + tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs
         dY = tl.load(dY_ptrs, mask=in_p[None, :], other=0.0)
-        dY_weights_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
-        ddt_4_s = Y_weights * dY_weights_3
+        dA_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
+        ddt_4_s = A * dA_3
         ddt_4_tile = tl.sum(ddt_4_s, 1)
         ddt_4 = ddt_4 + ddt_4_tile
-        dH_gate_ptrs = dH_gate_base + tl.cast(t_s0, tl.int64) + offs_t_s
-        dH_gate = tl.load(dH_gate_ptrs)
-        t_4 = tl.where(t_s >= 0, dH_gate.to(ACC), 0.0)
-        dH_gate_w = tl.where((t >= 0)[:, None], t_4[None, :], 0.0)
-        ddt_5_tile = tl.sum(dH_gate_w, 1)
+        dG = tl.load(dG_base + tl.cast(t_s0, tl.int64) + offs_t_s)
+        t_4 = tl.where(t_s >= 0, dG.to(ACC), 0.0)
+        dG_w = tl.where((t >= 0)[:, None], t_4[None, :], 0.0)
+        ddt_5_tile = tl.sum(dG_w, 1)
         ddt_5 = ddt_5 + ddt_5_tile
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_T_S)
@@ -1252,31 +1224,29 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
         t_s0 = tl.where(step < steps, t_s0, full_end + (step - steps) * BLOCK_T_S)
         t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        H_gate_ptrs_2 = H_gate_base_2 + tl.cast(t_s0, tl.int64) * stride_H_gate_t
-        H_gate_ptrs_2 += offs_t_s * stride_H_gate_t
+        G_ptrs_2 = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
         in_t_s = t_s < len_t
-        H_gate = tl.load(H_gate_ptrs_2, mask=in_t_s, other=0.0)
+        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs_2 = C_base + tl.cast(t_s0, tl.int64) * stride_C_t + C_offs
         c = tl.load(C_ptrs_2, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
-        scores = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
+        S = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        Y_weights = tl.exp(H_gate.to(ACC)[None, :] - H_gate_1.to(ACC)[:, None]) * scores
+        A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
         dY_ptrs_2 = dY_base + tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs
         dY = tl.load(dY_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
-        dY_weights_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
-        ddt_4_s = Y_weights * dY_weights_3
+        dA_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
+        ddt_4_s = A * dA_3
         mask_p = t_s < len_t
         mask = (t[:, None] <= t_s[None, :]) & mask_p[None, :]
         ddt_4_s_m = tl.where(mask, ddt_4_s, 0.0)
         ddt_4_tile = tl.sum(ddt_4_s_m, 1)
         ddt_4 = ddt_4 + ddt_4_tile
-        dH_gate_ptrs_2 = dH_gate_base + tl.cast(t_s0, tl.int64) + offs_t_s
-        dH_gate = tl.load(dH_gate_ptrs_2, mask=in_t_s, other=0.0)
-        t_5 = tl.where(t_s >= 0, dH_gate.to(ACC), 0.0)
-        dH_gate_w = tl.where((t >= 0)[:, None], t_5[None, :], 0.0)
-        dH_gate_m = tl.where(mask, dH_gate_w, 0.0)
-        ddt_5_tile = tl.sum(dH_gate_m, 1)
+        dG = tl.load(dG_base + tl.cast(t_s0, tl.int64) + offs_t_s, mask=in_t_s, other=0.0)
+        t_5 = tl.where(t_s >= 0, dG.to(ACC), 0.0)
+        dG_w = tl.where((t >= 0)[:, None], t_5[None, :], 0.0)
+        dG_m = tl.where(mask, dG_w, 0.0)
+        ddt_5_tile = tl.sum(dG_m, 1)
         ddt_5 = ddt_5 + ddt_5_tile
 
     # --- epilogue ---
@@ -1336,7 +1306,7 @@ def mamba2_backward_dlogA_dD(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "mamba2_H_gate": {
+    "mamba2_G": {
         "facts": {
             "tiles": (),
             "stream": "t",
@@ -1353,7 +1323,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("dt_ptr", "pointer_like", "dt"),
             ("logA_ptr", "pointer_like", "logA"),
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("stride_dt_b", "wide", ""),
             ("stride_dt_h", "wide", ""),
             ("stride_dt_t", "stride_last", ""),
@@ -1391,7 +1361,7 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_acc", ""),
             ("C_ptr", "pointer_like", "C"),
             ("B_ptr", "pointer_like", "B"),
             ("dt_ptr", "pointer_like", "dt"),
@@ -1424,49 +1394,50 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "mamba2_backward_dH_gate_u1": {
+    "mamba2_backward_dG_u1": {
         "facts": {
-            "tiles": ("p",),
+            "tiles": ("n",),
             "stream": "t",
             "pads": {
-                "n": "n",
+                "p": "p",
             },
             "resident": (),
-            "streamed": (("t", "n"), ("t", "n"), ("t", "p")),
+            "streamed": (("t", "p"), ("t", "p"), ("t", "n")),
             "carried": (("n", "p"),),
-            "pairs": (("t", "p"), ("t", "t"), ("t", "p"), ("t", "p"), ("t", "p")),
-            "data": ("B", "C", "dY"),
+            "pairs": (("t", "n"), ("t", "t"), ("t", "n"), ("t", "n"), ("t", "n")),
+            "data": ("X", "dY", "C"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_like", "H_gate"),
-            ("B_ptr", "pointer_like", "B"),
-            ("C_ptr", "pointer_like", "C"),
+            ("G_ptr", "pointer_like", "G"),
+            ("X_ptr", "pointer_like", "X"),
             ("dY_ptr", "pointer_like", "dY"),
-            ("dH_gate_u1_ptr", "pointer_acc", ""),
-            ("stride_H_gate_b", "wide", ""),
-            ("stride_H_gate_h", "wide", ""),
-            ("stride_H_gate_t", "stride_last", ""),
-            ("stride_B_b", "stride_wide", ""),
-            ("stride_B_t", "stride", ""),
-            ("stride_B_n", "stride_last", ""),
-            ("stride_C_b", "stride_wide", ""),
-            ("stride_C_t", "stride", ""),
-            ("stride_C_n", "stride_last", ""),
-            ("stride_dY_b", "wide", ""),
-            ("stride_dY_h", "wide", ""),
+            ("C_ptr", "pointer_like", "C"),
+            ("dG_u1_ptr", "pointer_acc", ""),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride_last", ""),
+            ("stride_X_b", "stride_wide", ""),
+            ("stride_X_h", "stride_wide", ""),
+            ("stride_X_t", "stride", ""),
+            ("stride_X_p", "stride_last", ""),
+            ("stride_dY_b", "stride_wide", ""),
+            ("stride_dY_h", "stride_wide", ""),
             ("stride_dY_t", "stride", ""),
             ("stride_dY_p", "stride_last", ""),
+            ("stride_C_b", "wide", ""),
+            ("stride_C_t", "stride", ""),
+            ("stride_C_n", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_p", "extent", "p"),
-            ("N", "full", "n"),
-            ("N_PAD", "pad", "n"),
+            ("len_n", "extent", "n"),
+            ("P", "full", "p"),
+            ("P_PAD", "pad", "p"),
             ("BLOCK_T", "block", "t"),
-            ("BLOCK_P", "block", "p"),
+            ("BLOCK_N", "block", "n"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1525,7 +1496,7 @@ KERNELS: dict[str, Any] = {
             "few_rows": False,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_like", "H_gate"),
+            ("G_ptr", "pointer_like", "G"),
             ("X_ptr", "pointer_like", "X"),
             ("dY_ptr", "pointer_like", "dY"),
             ("dt_ptr", "pointer_like", "dt"),
@@ -1533,9 +1504,9 @@ KERNELS: dict[str, Any] = {
             ("B_ptr", "pointer_like", "B"),
             ("dB_ptr", "pointer_like", "B"),
             ("dC_ptr", "pointer_like", "C"),
-            ("stride_H_gate_b", "wide", ""),
-            ("stride_H_gate_h", "wide", ""),
-            ("stride_H_gate_t", "stride_last", ""),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride_last", ""),
             ("stride_X_b", "stride_wide", ""),
             ("stride_X_h", "stride_wide", ""),
             ("stride_X_t", "stride", ""),
@@ -1566,7 +1537,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "mamba2_backward_dH_gate": {
+    "mamba2_backward_dG": {
         "facts": {
             "tiles": ("t",),
             "stream": "t_s",
@@ -1574,26 +1545,32 @@ KERNELS: dict[str, Any] = {
                 "n": "n",
                 "p": "p",
             },
-            "resident": (("t", "p"), ("t", "n"), ("t", "p"), ("t", "p")),
-            "streamed": (("t_s", "p"), ("t_s", "n")),
+            "resident": (("t", "n"), ("t", "p"), ("t", "n"), ("t", "n")),
+            "streamed": (("t_s", "n"), ("t_s", "p")),
             "carried": (("t",),),
             "pairs": (("t", "t_s"), ("t", "t_s")),
-            "data": ("dY", "C", "X", "dH_gate.u1", "B"),
+            "data": ("C", "dY", "B", "dG.u1", "X"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_like", "H_gate"),
+            ("G_ptr", "pointer_like", "G"),
+            ("C_ptr", "pointer_like", "C"),
+            ("B_ptr", "pointer_like", "B"),
             ("dY_ptr", "pointer_like", "dY"),
             ("X_ptr", "pointer_like", "X"),
             ("dt_ptr", "pointer_like", "dt"),
-            ("C_ptr", "pointer_like", "C"),
-            ("B_ptr", "pointer_like", "B"),
-            ("dH_gate_u1_ptr", "pointer_acc", ""),
-            ("dH_gate_ptr", "pointer_acc", ""),
-            ("stride_H_gate_b", "wide", ""),
-            ("stride_H_gate_h", "wide", ""),
-            ("stride_H_gate_t", "stride_last", ""),
+            ("dG_u1_ptr", "pointer_acc", ""),
+            ("dG_ptr", "pointer_acc", ""),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride_last", ""),
+            ("stride_C_b", "stride_wide", ""),
+            ("stride_C_t", "stride", ""),
+            ("stride_C_n", "stride_last", ""),
+            ("stride_B_b", "stride_wide", ""),
+            ("stride_B_t", "stride", ""),
+            ("stride_B_n", "stride_last", ""),
             ("stride_dY_b", "stride_wide", ""),
             ("stride_dY_h", "stride_wide", ""),
             ("stride_dY_t", "stride", ""),
@@ -1605,12 +1582,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dt_b", "wide", ""),
             ("stride_dt_h", "wide", ""),
             ("stride_dt_t", "stride_last", ""),
-            ("stride_C_b", "stride_wide", ""),
-            ("stride_C_t", "stride", ""),
-            ("stride_C_n", "stride_last", ""),
-            ("stride_B_b", "stride_wide", ""),
-            ("stride_B_t", "stride", ""),
-            ("stride_B_n", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -1644,7 +1615,7 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_like", "D"),
             ("dY_ptr", "pointer_like", "dY"),
             ("dt_ptr", "pointer_like", "dt"),
-            ("H_gate_ptr", "pointer_like", "H_gate"),
+            ("G_ptr", "pointer_like", "G"),
             ("B_ptr", "pointer_like", "B"),
             ("C_ptr", "pointer_like", "C"),
             ("dX_ptr", "pointer_like", "X"),
@@ -1656,9 +1627,9 @@ KERNELS: dict[str, Any] = {
             ("stride_dt_b", "wide", ""),
             ("stride_dt_h", "wide", ""),
             ("stride_dt_t", "stride_last", ""),
-            ("stride_H_gate_b", "wide", ""),
-            ("stride_H_gate_h", "wide", ""),
-            ("stride_H_gate_t", "stride_last", ""),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride_last", ""),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
             ("stride_B_n", "stride_last", ""),
@@ -1692,7 +1663,7 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("dH_gate_ptr", "pointer_acc", ""),
+            ("dG_ptr", "pointer_acc", ""),
             ("dt_ptr", "pointer_like", "dt"),
             ("dlogA_6_rows_ptr", "pointer_acc", ""),
             ("stride_dt_b", "wide", ""),
@@ -1723,17 +1694,17 @@ KERNELS: dict[str, Any] = {
             "few_rows": False,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_like", "H_gate"),
+            ("G_ptr", "pointer_like", "G"),
             ("B_ptr", "pointer_like", "B"),
             ("C_ptr", "pointer_like", "C"),
             ("X_ptr", "pointer_like", "X"),
             ("dY_ptr", "pointer_like", "dY"),
             ("logA_ptr", "pointer_like", "logA"),
-            ("dH_gate_ptr", "pointer_acc", ""),
+            ("dG_ptr", "pointer_acc", ""),
             ("ddt_ptr", "pointer_like", "dt"),
-            ("stride_H_gate_b", "wide", ""),
-            ("stride_H_gate_h", "wide", ""),
-            ("stride_H_gate_t", "stride_last", ""),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride_last", ""),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
             ("stride_B_n", "stride_last", ""),
@@ -1891,7 +1862,8 @@ def choose_chunk(
     shared = registers = 0
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # More stages than two only take registers (measured: benchmarks/).
+        for stages in (2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
             if interpreted or (shared <= smem and registers <= 200):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
@@ -1975,16 +1947,16 @@ def forward(inputs, extents, params, config=None):
     len_p = extents["p"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    H_gate = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    G = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     Y = torch.empty((len_b, len_h, len_t, len_p), dtype=inputs["X"].dtype, device=device)
 
     # One program for each b, h; sweeps t.
-    cfg = configure("mamba2_H_gate", extents, inputs, config)
+    cfg = configure("mamba2_G", extents, inputs, config)
     grid = (len_b * len_h,)
-    mamba2_H_gate[grid](
+    mamba2_G[grid](
         dt,
         logA,
-        H_gate,
+        G,
         dt.stride(0),
         dt.stride(1),
         launch_stride(dt, 2),
@@ -2002,7 +1974,7 @@ def forward(inputs, extents, params, config=None):
     tiles_p = triton.cdiv(len_p, cfg["BLOCK_P"])
     grid = (len_b * len_h * tiles_p,)
     mamba2_Y[grid](
-        H_gate,
+        G,
         C,
         B,
         dt,
@@ -2033,7 +2005,7 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
     return {
-        "H_gate": H_gate,
+        "G": G,
         "Y": Y,
     }
 
@@ -2046,7 +2018,7 @@ def backward(inputs, extents, params, config=None):
     dt = inputs["dt"]
     logA = inputs["logA"]
     D = inputs["D"]
-    H_gate = inputs["H_gate"]
+    G = inputs["G"]
     dY = inputs["dY"]
     len_b = extents["b"]
     len_h = extents["h"]
@@ -2055,47 +2027,48 @@ def backward(inputs, extents, params, config=None):
     len_p = extents["p"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    dH_gate_u1 = torch.empty((len_b, len_h, len_t, len_p), dtype=acc, device=device)
+    dG_u1 = torch.empty((len_b, len_h, len_t, len_n), dtype=acc, device=device)
     dD_7_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dB = torch.empty((len_b, len_t, len_n), dtype=inputs["B"].dtype, device=device)
     dC = torch.empty((len_b, len_t, len_n), dtype=inputs["C"].dtype, device=device)
-    dH_gate = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    dG = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dX = torch.empty((len_b, len_h, len_t, len_p), dtype=inputs["X"].dtype, device=device)
     dlogA_6_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     ddt = torch.empty((len_b, len_h, len_t), dtype=inputs["dt"].dtype, device=device)
     dlogA = torch.empty((len_h,), dtype=inputs["logA"].dtype, device=device)
     dD = torch.empty((len_h,), dtype=inputs["D"].dtype, device=device)
 
-    # One program for each b, h and tile of p; sweeps t.
-    cfg = configure("mamba2_backward_dH_gate_u1", extents, inputs, config)
+    # One program for each b, h and tile of n; sweeps t.
+    cfg = configure("mamba2_backward_dG_u1", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_p = triton.cdiv(len_p, cfg["BLOCK_P"])
-    grid = (len_b * len_h * tiles_p,)
-    mamba2_backward_dH_gate_u1[grid](
-        H_gate,
-        B,
-        C,
+    tiles_n = triton.cdiv(len_n, cfg["BLOCK_N"])
+    grid = (len_b * len_h * tiles_n,)
+    mamba2_backward_dG_u1[grid](
+        G,
+        X,
         dY,
-        dH_gate_u1,
-        H_gate.stride(0),
-        H_gate.stride(1),
-        launch_stride(H_gate, 2),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(C, 0),
-        launch_stride(C, 1),
-        launch_stride(C, 2),
-        dY.stride(0),
-        dY.stride(1),
+        C,
+        dG_u1,
+        G.stride(0),
+        G.stride(1),
+        launch_stride(G, 2),
+        launch_stride(X, 0),
+        launch_stride(X, 1),
+        launch_stride(X, 2),
+        launch_stride(X, 3),
+        launch_stride(dY, 0),
+        launch_stride(dY, 1),
         launch_stride(dY, 2),
         launch_stride(dY, 3),
+        C.stride(0),
+        launch_stride(C, 1),
+        launch_stride(C, 2),
         len_b,
         len_h,
         len_t,
-        len_p,
-        N=len_n,
-        N_PAD=padded(len_n, itemsize),
+        len_n,
+        P=len_p,
+        P_PAD=padded(len_p, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -2136,7 +2109,7 @@ def backward(inputs, extents, params, config=None):
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * tiles_t,)
     mamba2_backward_dB_dC[grid](
-        H_gate,
+        G,
         X,
         dY,
         dt,
@@ -2144,9 +2117,9 @@ def backward(inputs, extents, params, config=None):
         B,
         dB,
         dC,
-        H_gate.stride(0),
-        H_gate.stride(1),
-        launch_stride(H_gate, 2),
+        G.stride(0),
+        G.stride(1),
+        launch_stride(G, 2),
         launch_stride(X, 0),
         launch_stride(X, 1),
         launch_stride(X, 2),
@@ -2176,22 +2149,28 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of t; sweeps t_s.
-    cfg = configure("mamba2_backward_dH_gate", extents, inputs, config)
+    cfg = configure("mamba2_backward_dG", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
-    mamba2_backward_dH_gate[grid](
-        H_gate,
+    mamba2_backward_dG[grid](
+        G,
+        C,
+        B,
         dY,
         X,
         dt,
-        C,
-        B,
-        dH_gate_u1,
-        dH_gate,
-        H_gate.stride(0),
-        H_gate.stride(1),
-        launch_stride(H_gate, 2),
+        dG_u1,
+        dG,
+        G.stride(0),
+        G.stride(1),
+        launch_stride(G, 2),
+        launch_stride(C, 0),
+        launch_stride(C, 1),
+        launch_stride(C, 2),
+        launch_stride(B, 0),
+        launch_stride(B, 1),
+        launch_stride(B, 2),
         launch_stride(dY, 0),
         launch_stride(dY, 1),
         launch_stride(dY, 2),
@@ -2203,12 +2182,6 @@ def backward(inputs, extents, params, config=None):
         dt.stride(0),
         dt.stride(1),
         launch_stride(dt, 2),
-        launch_stride(C, 0),
-        launch_stride(C, 1),
-        launch_stride(C, 2),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
         len_b,
         len_h,
         len_t,
@@ -2229,7 +2202,7 @@ def backward(inputs, extents, params, config=None):
         D,
         dY,
         dt,
-        H_gate,
+        G,
         B,
         C,
         dX,
@@ -2241,9 +2214,9 @@ def backward(inputs, extents, params, config=None):
         dt.stride(0),
         dt.stride(1),
         launch_stride(dt, 2),
-        H_gate.stride(0),
-        H_gate.stride(1),
-        launch_stride(H_gate, 2),
+        G.stride(0),
+        G.stride(1),
+        launch_stride(G, 2),
         launch_stride(B, 0),
         launch_stride(B, 1),
         launch_stride(B, 2),
@@ -2264,7 +2237,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("mamba2_backward_dlogA_6_rows", extents, inputs, config)
     grid = (len_b * len_h,)
     mamba2_backward_dlogA_6_rows[grid](
-        dH_gate,
+        dG,
         dt,
         dlogA_6_rows,
         dt.stride(0),
@@ -2287,17 +2260,17 @@ def backward(inputs, extents, params, config=None):
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
     mamba2_backward_dX_ddt_dlogA_6_rows[grid](
-        H_gate,
+        G,
         B,
         C,
         X,
         dY,
         logA,
-        dH_gate,
+        dG,
         ddt,
-        H_gate.stride(0),
-        H_gate.stride(1),
-        launch_stride(H_gate, 2),
+        G.stride(0),
+        G.stride(1),
+        launch_stride(G, 2),
         launch_stride(B, 0),
         launch_stride(B, 1),
         launch_stride(B, 2),

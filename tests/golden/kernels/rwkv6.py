@@ -71,9 +71,9 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_e",
     ],
 )
-def rwkv6_H_gate(
+def rwkv6_G(
     w_ptr,
-    H_gate_ptr,
+    G_ptr,
     stride_w_b: tl.int64,
     stride_w_h: tl.int64,
     stride_w_t,
@@ -90,7 +90,7 @@ def rwkv6_H_gate(
     """One program for each b, h and tile of e; sweeps t.
 
     w_ptr  w[b, h, t, e], input
-    H_gate_ptr  H_gate[b, h, t, e], residual
+    G_ptr  G[b, h, t, e], residual
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -112,42 +112,43 @@ def rwkv6_H_gate(
     w_base += tl.cast(e0, tl.int64) * stride_w_e
     w_offs = offs_t[:, None] * stride_w_t + offs_e[None, :] * stride_w_e
     in_e = e < len_e
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    H_gate_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    H_gate_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    G_offs = offs_t[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
-    H_gate_1 = 1.0
+    G_1 = 1.0
     lo = 0
     hi = len_t
-    H_gate_state = tl.full([BLOCK_E], 0.0, ACC)
+    G_state = tl.full([BLOCK_E], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        H_gate = H_gate + H_gate_state[None, :]
+        G = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G = G + G_state[None, :]
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
-        t_2 = tl.where(t >= 0, tl.cast(H_gate_1, ACC), 0.0)
-        H_gate_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
-        H_gate_1_m = tl.where(mask, H_gate_1_w, 0.0)
+        t_2 = tl.where(t >= 0, tl.cast(G_1, ACC), 0.0)
+        G_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
+        G_1_m = tl.where(mask, G_1_w, 0.0)
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
         in_t_s = t < len_t
         w = tl.load(w_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_2 = tl.log(tl.maximum(w.to(ACC), 1e-30))
-        H_gate_2_m = tl.where(mask_p[:, None], H_gate_2, 0.0)
-        t_3 = H_gate_1_m.to(w_ptr.dtype.element_ty)
-        t_4 = H_gate_2_m.to(w_ptr.dtype.element_ty)
-        H_gate = dot(t_3, t_4, H_gate, ACC)
-        chunk = tl.sum(H_gate_2_m, 0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * len_e + H_gate_offs
+        G_2 = tl.log(tl.maximum(w.to(ACC), 1e-30))
+        G_2_m = tl.where(mask_p[:, None], G_2, 0.0)
+        G = dot(G_1_m.to(w_ptr.dtype.element_ty), G_2_m.to(w_ptr.dtype.element_ty), G, ACC)
+        chunk = tl.sum(G_2_m, 0)
         in_t = t < len_t
-        tl.store(H_gate_ptrs, H_gate, mask=in_t[:, None] & in_e[None, :])
-        H_gate_state = H_gate_state + chunk
+        tl.store(
+            G_base + tl.cast(t0, tl.int64) * len_e + G_offs,
+            G,
+            mask=in_t[:, None] & in_e[None, :],
+        )
+        G_state = G_state + chunk
 
 
 @triton.jit(
@@ -160,9 +161,9 @@ def rwkv6_H_gate(
         "len_e",
     ],
 )
-def rwkv6_H_gate_2(
+def rwkv6_G_2(
     w_ptr,
-    H_gate_2_ptr,
+    G_2_ptr,
     stride_w_b: tl.int64,
     stride_w_h: tl.int64,
     stride_w_t,
@@ -179,7 +180,7 @@ def rwkv6_H_gate_2(
     """One program for each b, h and tile of e; sweeps t.
 
     w_ptr  w[b, h, t, e], input
-    H_gate_2_ptr  H_gate_2[b, h, t, e], residual
+    G_2_ptr  G_2[b, h, t, e], residual
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -201,42 +202,42 @@ def rwkv6_H_gate_2(
     w_base += tl.cast(e0, tl.int64) * stride_w_e
     w_offs = offs_t[:, None] * stride_w_t + offs_e[None, :] * stride_w_e
     in_e = e < len_e
-    H_gate_2_base = H_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    H_gate_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    H_gate_2_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    G_2_offs = offs_t[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
-    H_gate_2_1 = 1.0
+    G_2_1 = 1.0
     lo = 0
     hi = len_t
-    H_gate_2_state = tl.full([BLOCK_E], 0.0, ACC)
+    G_2_state = tl.full([BLOCK_E], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        H_gate_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        H_gate_2 = H_gate_2 + H_gate_2_state[None, :]
+        G_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G_2 = G_2 + G_2_state[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        t_2 = tl.where(t >= 0, tl.cast(H_gate_2_1, ACC), 0.0)
-        H_gate_2_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
-        H_gate_2_1_m = tl.where(mask, H_gate_2_1_w, 0.0)
+        t_2 = tl.where(t >= 0, tl.cast(G_2_1, ACC), 0.0)
+        G_2_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
+        G_2_1_m = tl.where(mask, G_2_1_w, 0.0)
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
         in_t_s = t < len_t
         w = tl.load(w_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_2_2 = tl.log(tl.maximum(w.to(ACC), 1e-30))
-        H_gate_2_2_m = tl.where(mask_p[:, None], H_gate_2_2, 0.0)
-        t_3 = H_gate_2_1_m.to(w_ptr.dtype.element_ty)
-        t_4 = H_gate_2_2_m.to(w_ptr.dtype.element_ty)
-        H_gate_2 = dot(t_3, t_4, H_gate_2, ACC)
-        chunk = tl.sum(H_gate_2_2_m, 0)
-        H_gate_2_ptrs = H_gate_2_base + tl.cast(t0, tl.int64) * len_e + H_gate_2_offs
+        G_2_2 = tl.log(tl.maximum(w.to(ACC), 1e-30))
+        G_2_2_m = tl.where(mask_p[:, None], G_2_2, 0.0)
+        t_3 = G_2_1_m.to(w_ptr.dtype.element_ty)
+        t_4 = G_2_2_m.to(w_ptr.dtype.element_ty)
+        G_2 = dot(t_3, t_4, G_2, ACC)
+        chunk = tl.sum(G_2_2_m, 0)
+        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * len_e + G_2_offs
         in_t = t < len_t
-        tl.store(H_gate_2_ptrs, H_gate_2, mask=in_t[:, None] & in_e[None, :])
-        H_gate_2_state = H_gate_2_state + chunk
+        tl.store(G_2_ptrs, G_2, mask=in_t[:, None] & in_e[None, :])
+        G_2_state = G_2_state + chunk
 
 
 @triton.jit(
@@ -250,8 +251,8 @@ def rwkv6_H_gate_2(
     ],
 )
 def rwkv6_O(
-    H_gate_ptr,
-    H_gate_2_ptr,
+    G_ptr,
+    G_2_ptr,
     K_ptr,
     R_ptr,
     V_ptr,
@@ -284,8 +285,8 @@ def rwkv6_O(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    H_gate_ptr  H_gate[b, h, t, e], residual
-    H_gate_2_ptr  H_gate_2[b, h, t, e], residual
+    G_ptr  G[b, h, t, e], residual
+    G_2_ptr  G_2[b, h, t, e], residual
     K_ptr  K[b, h, t, e], input
     R_ptr  R[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
@@ -314,11 +315,9 @@ def rwkv6_O(
     in_e = within(e, E, E_PAD)
     R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
     R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_base += tl.cast(h, tl.int64) * len_t * E
-    H_gate_offs = offs_t[:, None] * E + e[None, :]
-    H_gate_2_base = H_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    H_gate_2_base += tl.cast(h, tl.int64) * len_t * E
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_offs = offs_t[:, None] * E + e[None, :]
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
@@ -346,20 +345,22 @@ def rwkv6_O(
         R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
         in_t = t < len_t
         r_1 = tl.load(R_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_1 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        H_gate_2_1 = tl.load(H_gate_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = H_gate_2_1.to(ACC) * 1.4426950408889634
-        t_2 = tl.exp2(H_gate_1.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        left = r_1.to(ACC) * t_2
-        t_3 = tl.where(in_e[None, :], left, 0.0).to(H_gate_ptr.dtype.element_ty)
-        t_4 = tl.where(in_e[:, None], O_1_state, 0.0).to(H_gate_ptr.dtype.element_ty)
-        past = dot(t_3, t_4, None, ACC)
+        G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+        left_p = G_2_1.to(ACC) * 1.4426950408889634
+        left = r_1.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - left_p[None, :])
+        t_2 = tl.where(in_e[None, :], left, 0.0).to(G_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(G_ptr.dtype.element_ty)
+        past = dot(t_2, t_3, None, ACC)
         O_1 = O_1 + past
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        H_gate_2_2 = tl.load(H_gate_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_2_2.to(ACC) - H_gate_2_1.to(ACC))
+        G_2_2 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+        decay = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v_1 = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
@@ -368,15 +369,13 @@ def rwkv6_O(
         O_kept = tl.where((e < E)[None, :], O, 0.0)
         O_1_1 = tl.sum(tl.where(in_e[None, :], O_kept, 0.0), 1)
         O_p = v_1.to(ACC) * O_1_1[:, None]
-        O_weights = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+        A = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
         for e_pt in range(E):
-            H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_ptrs_2 += offs_t * E
-            H_gate = tl.load(H_gate_ptrs_2, mask=in_t, other=0.0)
-            H_gate_2_ptrs = H_gate_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-            H_gate_2_ptrs += offs_t * E
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g = tl.load(G_ptrs, mask=in_t, other=0.0)
+            G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             in_t_s = t < len_t
-            H_gate_2 = tl.load(H_gate_2_ptrs, mask=in_t_s, other=0.0)
+            G_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
             # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
@@ -385,22 +384,25 @@ def rwkv6_O(
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r = tl.load(R_ptrs_2, mask=in_t, other=0.0)
-            t_5 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_2.to(ACC)[None, :])
-            O_weights_t = t_5 * k.to(ACC)[None, :] * r.to(ACC)[:, None]
-            O_weights = O_weights + O_weights_t
+            t_4 = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * k.to(ACC)[None, :]
+            A_t = t_4 * r.to(ACC)[:, None]
+            A = A + A_t
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
-        O_weights_m = tl.where(mask, O_weights, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         V_ptrs_2 = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
         v = tl.load(V_ptrs_2, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        O_1 = dot(O_weights_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
         K_ptrs_3 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k_1 = tl.load(K_ptrs_3, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_2_ptrs_2 = H_gate_2_base + tl.cast(t0, tl.int64) * E + H_gate_offs
-        H_gate_2_3 = tl.load(H_gate_2_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        right = k_1.to(ACC) * tl.exp(H_gate_2_2.to(ACC)[None, :] - H_gate_2_3.to(ACC))
+        G_2_3 = tl.load(
+            G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        right = k_1.to(ACC) * tl.exp(G_2_2.to(ACC)[None, :] - G_2_3.to(ACC))
         right_m = tl.where(mask_p[:, None], right, 0.0)
         # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
         O_2 = O_1 + O_p
@@ -409,9 +411,9 @@ def rwkv6_O(
             O_2,
             mask=in_t[:, None] & in_f[None, :],
         )
-        t_6 = tl.trans(right_m.to(K_ptr.dtype.element_ty))
-        t_7 = v.to(K_ptr.dtype.element_ty)
-        O_1_state = dot(t_6, t_7, O_1_state * decay[:, None], ACC)
+        t_5 = tl.trans(right_m.to(K_ptr.dtype.element_ty))
+        t_6 = v.to(K_ptr.dtype.element_ty)
+        O_1_state = dot(t_5, t_6, O_1_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -421,13 +423,13 @@ def rwkv6_O(
         "len_t",
     ],
 )
-def rwkv6_backward_dH_gate_2_1(
+def rwkv6_backward_dG_2_1(
     V_ptr,
     dO_ptr,
-    H_gate_ptr,
-    H_gate_2_ptr,
+    G_ptr,
+    G_2_ptr,
     R_ptr,
-    dH_gate_2_1_ptr,
+    dG_2_1_ptr,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -436,14 +438,14 @@ def rwkv6_backward_dH_gate_2_1(
     stride_dO_h: tl.int64,
     stride_dO_t,
     stride_dO_f,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
-    stride_H_gate_e,
-    stride_H_gate_2_b: tl.int64,
-    stride_H_gate_2_h: tl.int64,
-    stride_H_gate_2_t,
-    stride_H_gate_2_e,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
     stride_R_b: tl.int64,
     stride_R_h: tl.int64,
     stride_R_t,
@@ -463,10 +465,10 @@ def rwkv6_backward_dH_gate_2_1(
 
     V_ptr  V[b, h, t, f], input
     dO_ptr  dO[b, h, t, f], input
-    H_gate_ptr  H_gate[b, h, t, e], input
-    H_gate_2_ptr  H_gate_2[b, h, t, e], input
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
     R_ptr  R[b, h, t, e], input
-    dH_gate_2_1_ptr  dH_gate_2.1[b, h, t, e], temp
+    dG_2_1_ptr  dG_2.1[b, h, t, e], temp
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -485,25 +487,23 @@ def rwkv6_backward_dH_gate_2_1(
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     in_e = within(e, E, E_PAD)
-    H_gate_2_base = H_gate_2_ptr + tl.cast(b, tl.int64) * stride_H_gate_2_b
-    H_gate_2_base += tl.cast(h, tl.int64) * stride_H_gate_2_h
-    H_gate_2_offs = offs_t[:, None] * stride_H_gate_2_t + e[None, :] * stride_H_gate_2_e
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
     R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
-    H_gate_offs = offs_t[:, None] * stride_H_gate_t + e[None, :] * stride_H_gate_e
-    dH_gate_2_1_base = dH_gate_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_2_1_base += tl.cast(h, tl.int64) * len_t * E
-    dH_gate_2_1_offs = offs_t[:, None] * E + e[None, :]
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    dG_2_1_base = dG_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_1_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_1_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dH_gate_2_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -512,62 +512,58 @@ def rwkv6_backward_dH_gate_2_1(
         t0 = last - step
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        dH_gate_2_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_2_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
         v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        H_gate_ptrs = H_gate_base + tl.cast(at, tl.int64) * stride_H_gate_t + e * stride_H_gate_e
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_e, other=0.0)
-        H_gate_2_ptrs = H_gate_2_base + tl.cast(t0, tl.int64) * stride_H_gate_2_t + H_gate_2_offs
-        H_gate_2_1 = tl.load(H_gate_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        reach_2 = tl.exp(H_gate_1.to(ACC)[None, :] - H_gate_2_1.to(ACC))
-        t_2 = tl.trans(tl.where(in_f[None, :], dH_gate_2_1_state, 0.0).to(V_ptr.dtype.element_ty))
+        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+        g_1 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+        G_2_1 = tl.load(G_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        reach_2 = tl.exp(g_1.to(ACC)[None, :] - G_2_1.to(ACC))
+        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_1_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t_2, None, ACC)
-        dH_gate_2_1 = dH_gate_2_1 + past * reach_2
+        dG_2_1 = dG_2_1 + past * reach_2
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        H_gate_ptrs_2 = H_gate_base + tl.cast(at_1, tl.int64) * stride_H_gate_t
-        H_gate_ptrs_2 += e * stride_H_gate_e
-        H_gate_2_2 = tl.load(H_gate_ptrs_2, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_1.to(ACC) - H_gate_2_2.to(ACC))
-        column_p = H_gate_2_2.to(ACC) * 1.4426950408889634
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_2 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        decay = tl.exp(g_1.to(ACC) - g_2.to(ACC))
+        column_p = g_2.to(ACC) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dO_weights = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
-        dO_weights_m = tl.where(mask, dO_weights, 0.0)
-        dH_gate_2_1_p = dO_weights_m != 0.0
+        dA_m = tl.where(mask, dA, 0.0)
+        dG_2_1_p = dA_m != 0.0
         for e_pt in range(E):
-            H_gate_ptrs_3 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
-            H_gate_ptrs_3 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
-            H_gate = tl.load(H_gate_ptrs_3, mask=in_t_s, other=0.0)
-            H_gate_2_ptrs_2 = H_gate_2_base + tl.cast(e_pt, tl.int64) * stride_H_gate_2_e
-            H_gate_2_ptrs_2 += tl.cast(t0, tl.int64) * stride_H_gate_2_t
-            H_gate_2_ptrs_2 += offs_t * stride_H_gate_2_t
-            H_gate_2 = tl.load(H_gate_2_ptrs_2, mask=in_t, other=0.0)
+            G_ptrs_3 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_3 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g = tl.load(G_ptrs_3, mask=in_t_s, other=0.0)
+            G_2_ptrs_2 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_2 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2 = tl.load(G_2_ptrs_2, mask=in_t, other=0.0)
             # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
             R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r = tl.load(R_ptrs, mask=in_t_s, other=0.0)
-            t_3 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_2.to(ACC)[:, None])
-            dH_gate_2_1_t = tl.where(dH_gate_2_1_p, dO_weights_m * (t_3 * r.to(ACC)[None, :]), 0.0)
-            dH_gate_2_1_col = tl.sum(dH_gate_2_1_t, 1)
-            t_4 = dH_gate_2_1 + dH_gate_2_1_col[:, None]
-            dH_gate_2_1 = tl.where((e == e_pt)[None, :], t_4, dH_gate_2_1)
+            t_3 = tl.exp(g.to(ACC)[None, :] - G_2.to(ACC)[:, None]) * r.to(ACC)[None, :]
+            dG_2_1_t = tl.where(dG_2_1_p, dA_m * t_3, 0.0)
+            dG_2_1_col = tl.sum(dG_2_1_t, 1)
+            dG_2_1 = tl.where((e == e_pt)[None, :], dG_2_1 + dG_2_1_col[:, None], dG_2_1)
         R_ptrs_2 = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
         r_1 = tl.load(R_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_4 = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t + H_gate_offs
-        H_gate_3 = tl.load(H_gate_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_5 = tl.exp2(H_gate_3.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column = r_1.to(ACC) * t_5
+        G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        g_3 = tl.load(G_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        column = r_1.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        dH_gate_2_1_ptrs = dH_gate_2_1_base + tl.cast(t0, tl.int64) * E + dH_gate_2_1_offs
-        tl.store(dH_gate_2_1_ptrs, dH_gate_2_1, mask=in_t[:, None] & in_e[None, :])
-        t_6 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
-        dH_gate_2_1_state = dot(t_6, dO, dH_gate_2_1_state * decay[:, None], ACC)
+        dG_2_1_ptrs = dG_2_1_base + tl.cast(t0, tl.int64) * E + dG_2_1_offs
+        tl.store(dG_2_1_ptrs, dG_2_1, mask=in_t[:, None] & in_e[None, :])
+        t_4 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
+        dG_2_1_state = dot(t_4, dO, dG_2_1_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -577,13 +573,13 @@ def rwkv6_backward_dH_gate_2_1(
         "len_t",
     ],
 )
-def rwkv6_backward_dH_gate_2(
+def rwkv6_backward_dG_2(
     dO_ptr,
     V_ptr,
-    H_gate_ptr,
-    H_gate_2_ptr,
+    G_ptr,
+    G_2_ptr,
     K_ptr,
-    dH_gate_2_ptr,
+    dG_2_ptr,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -592,14 +588,14 @@ def rwkv6_backward_dH_gate_2(
     stride_V_h: tl.int64,
     stride_V_t,
     stride_V_f,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
-    stride_H_gate_e,
-    stride_H_gate_2_b: tl.int64,
-    stride_H_gate_2_h: tl.int64,
-    stride_H_gate_2_t,
-    stride_H_gate_2_e,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -619,10 +615,10 @@ def rwkv6_backward_dH_gate_2(
 
     dO_ptr  dO[b, h, t, f], input
     V_ptr  V[b, h, t, f], input
-    H_gate_ptr  H_gate[b, h, t, e], input
-    H_gate_2_ptr  H_gate_2[b, h, t, e], input
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
     K_ptr  K[b, h, t, e], input
-    dH_gate_2_ptr  dH_gate.2[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -641,86 +637,80 @@ def rwkv6_backward_dH_gate_2(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h
-    H_gate_offs = offs_t[:, None] * stride_H_gate_t + e[None, :] * stride_H_gate_e
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     in_e = within(e, E, E_PAD)
-    H_gate_2_base = H_gate_2_ptr + tl.cast(b, tl.int64) * stride_H_gate_2_b
-    H_gate_2_base += tl.cast(h, tl.int64) * stride_H_gate_2_h
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
-    H_gate_2_offs = offs_t[:, None] * stride_H_gate_2_t + e[None, :] * stride_H_gate_2_e
-    dH_gate_2_base = dH_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_2_base += tl.cast(h, tl.int64) * len_t * E
-    dH_gate_2_offs = offs_t[:, None] * E + e[None, :]
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dH_gate_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(t0, BLOCK_T)
         t = t0 + offs_t
-        dH_gate_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t = t < len_t
         dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        H_gate_ptrs = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t + H_gate_offs
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        g_1 = tl.load(G_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        H_gate_2_ptrs = H_gate_2_base + tl.cast(at, tl.int64) * stride_H_gate_2_t
-        H_gate_2_ptrs += e * stride_H_gate_2_e
-        H_gate_2_1 = tl.load(H_gate_2_ptrs, mask=in_e, other=0.0)
-        reach_p = H_gate_2_1.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(H_gate_1.to(ACC) * 1.4426950408889634 - reach_p[None, :])
-        t_2 = tl.trans(tl.where(in_f[None, :], dH_gate_2_state, 0.0).to(dO_ptr.dtype.element_ty))
+        G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_1 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+        reach_p = G_2_1.to(ACC) * 1.4426950408889634
+        reach_2 = tl.exp2(g_1.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0).to(dO_ptr.dtype.element_ty))
         past = dot(dO, t_2, None, ACC)
-        dH_gate_2 = dH_gate_2 + past * reach_2
+        dG_2 = dG_2 + past * reach_2
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        H_gate_2_ptrs_2 = H_gate_2_base + tl.cast(at_1, tl.int64) * stride_H_gate_2_t
-        H_gate_2_ptrs_2 += e * stride_H_gate_2_e
-        H_gate_2_2 = tl.load(H_gate_2_ptrs_2, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_2_2.to(ACC) - H_gate_2_1.to(ACC))
+        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_2 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        decay = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
         v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dO_weights = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
-        dO_weights_m = tl.where(mask, dO_weights, 0.0)
-        dH_gate_2_p = dO_weights_m != 0.0
+        dA_m = tl.where(mask, dA, 0.0)
+        dG_2_p = dA_m != 0.0
         for e_pt in range(E):
-            H_gate_ptrs_2 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
-            H_gate_ptrs_2 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
-            H_gate = tl.load(H_gate_ptrs_2, mask=in_t, other=0.0)
-            H_gate_2_ptrs_3 = H_gate_2_base + tl.cast(e_pt, tl.int64) * stride_H_gate_2_e
-            H_gate_2_ptrs_3 += tl.cast(t0, tl.int64) * stride_H_gate_2_t
-            H_gate_2_ptrs_3 += offs_t * stride_H_gate_2_t
-            H_gate_2 = tl.load(H_gate_2_ptrs_3, mask=in_t_s, other=0.0)
+            G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_2 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g = tl.load(G_ptrs_2, mask=in_t, other=0.0)
+            G_2_ptrs_3 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_3 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k = tl.load(K_ptrs, mask=in_t_s, other=0.0)
-            t_3 = tl.exp(H_gate.to(ACC)[:, None] - H_gate_2.to(ACC)[None, :])
-            dH_gate_2_t = tl.where(dH_gate_2_p, dO_weights_m * (t_3 * k.to(ACC)[None, :]), 0.0)
-            dH_gate_2_col = tl.sum(dH_gate_2_t, 1)
-            t_4 = dH_gate_2 + dH_gate_2_col[:, None]
-            dH_gate_2 = tl.where((e == e_pt)[None, :], t_4, dH_gate_2)
+            t_3 = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * k.to(ACC)[None, :]
+            dG_2_t = tl.where(dG_2_p, dA_m * t_3, 0.0)
+            dG_2_col = tl.sum(dG_2_t, 1)
+            dG_2 = tl.where((e == e_pt)[None, :], dG_2 + dG_2_col[:, None], dG_2)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_2_ptrs_4 = H_gate_2_base + tl.cast(t0, tl.int64) * stride_H_gate_2_t + H_gate_2_offs
-        H_gate_2_3 = tl.load(H_gate_2_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        column = k_1.to(ACC) * tl.exp(H_gate_2_2.to(ACC)[None, :] - H_gate_2_3.to(ACC))
+        G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+        G_2_3 = tl.load(G_2_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        column = k_1.to(ACC) * tl.exp(G_2_2.to(ACC)[None, :] - G_2_3.to(ACC))
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        dH_gate_2_ptrs = dH_gate_2_base + tl.cast(t0, tl.int64) * E + dH_gate_2_offs
-        tl.store(dH_gate_2_ptrs, dH_gate_2, mask=in_t[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dH_gate_2_state = dot(t_5, v, dH_gate_2_state * decay[:, None], ACC)
+        dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * E + dG_2_offs
+        tl.store(dG_2_ptrs, dG_2, mask=in_t[:, None] & in_e[None, :])
+        t_4 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dG_2_state = dot(t_4, v, dG_2_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -811,8 +801,8 @@ def rwkv6_backward_dV(
     K_ptr,
     R_ptr,
     dO_ptr,
-    H_gate_ptr,
-    H_gate_2_ptr,
+    G_ptr,
+    G_2_ptr,
     dV_ptr,
     stride_u_h: tl.int64,
     stride_u_e,
@@ -828,14 +818,14 @@ def rwkv6_backward_dV(
     stride_dO_h: tl.int64,
     stride_dO_t,
     stride_dO_f,
-    stride_H_gate_b: tl.int64,
-    stride_H_gate_h: tl.int64,
-    stride_H_gate_t,
-    stride_H_gate_e,
-    stride_H_gate_2_b: tl.int64,
-    stride_H_gate_2_h: tl.int64,
-    stride_H_gate_2_t,
-    stride_H_gate_2_e,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -853,8 +843,8 @@ def rwkv6_backward_dV(
     K_ptr  K[b, h, t, e], input
     R_ptr  R[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
-    H_gate_ptr  H_gate[b, h, t, e], input
-    H_gate_2_ptr  H_gate_2[b, h, t, e], input
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
     dV_ptr  dV[b, h, t, f], output
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -885,12 +875,10 @@ def rwkv6_backward_dV(
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_t[:, None] * stride_dO_t + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
-    H_gate_base = H_gate_ptr + tl.cast(b, tl.int64) * stride_H_gate_b
-    H_gate_base += tl.cast(h, tl.int64) * stride_H_gate_h
-    H_gate_2_base = H_gate_2_ptr + tl.cast(b, tl.int64) * stride_H_gate_2_b
-    H_gate_2_base += tl.cast(h, tl.int64) * stride_H_gate_2_h
-    H_gate_2_offs = offs_t[:, None] * stride_H_gate_2_t + e[None, :] * stride_H_gate_2_e
-    H_gate_offs = offs_t[:, None] * stride_H_gate_t + e[None, :] * stride_H_gate_e
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dV_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     dV_offs = offs_t[:, None] * len_f + offs_f[None, :]
@@ -922,32 +910,30 @@ def rwkv6_backward_dV(
         dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
         dV_3 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        H_gate_ptrs = H_gate_base + tl.cast(at, tl.int64) * stride_H_gate_t + e * stride_H_gate_e
-        H_gate_1 = tl.load(H_gate_ptrs, mask=in_e, other=0.0)
-        H_gate_2_ptrs = H_gate_2_base + tl.cast(t0, tl.int64) * stride_H_gate_2_t + H_gate_2_offs
-        H_gate_2_1 = tl.load(H_gate_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        left = k.to(ACC) * tl.exp(H_gate_1.to(ACC)[None, :] - H_gate_2_1.to(ACC))
+        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+        g_1 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+        G_2_1 = tl.load(G_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        left = k.to(ACC) * tl.exp(g_1.to(ACC)[None, :] - G_2_1.to(ACC))
         t_2 = tl.where(in_e[None, :], left, 0.0).to(K_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dV_3_state, 0.0).to(K_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         dV_3 = dV_3 + past
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        H_gate_ptrs_2 = H_gate_base + tl.cast(at_1, tl.int64) * stride_H_gate_t
-        H_gate_ptrs_2 += e * stride_H_gate_e
-        H_gate_2_2 = tl.load(H_gate_ptrs_2, mask=in_e, other=0.0)
-        decay = tl.exp(H_gate_1.to(ACC) - H_gate_2_2.to(ACC))
-        right_p = H_gate_2_2.to(ACC) * 1.4426950408889634
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_2 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        decay = tl.exp(g_1.to(ACC) - g_2.to(ACC))
+        right_p = g_2.to(ACC) * 1.4426950408889634
         dV_p = O_part_1[:, None] * dO.to(ACC)
-        O_weights = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+        A = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
         for e_pt in range(E):
-            H_gate_ptrs_3 = H_gate_base + tl.cast(e_pt, tl.int64) * stride_H_gate_e
-            H_gate_ptrs_3 += tl.cast(t0, tl.int64) * stride_H_gate_t + offs_t * stride_H_gate_t
+            G_ptrs_3 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_3 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
             in_t_s = t < len_t
-            H_gate = tl.load(H_gate_ptrs_3, mask=in_t_s, other=0.0)
-            H_gate_2_ptrs_2 = H_gate_2_base + tl.cast(e_pt, tl.int64) * stride_H_gate_2_e
-            H_gate_2_ptrs_2 += tl.cast(t0, tl.int64) * stride_H_gate_2_t
-            H_gate_2_ptrs_2 += offs_t * stride_H_gate_2_t
-            H_gate_2 = tl.load(H_gate_2_ptrs_2, mask=in_t, other=0.0)
+            g = tl.load(G_ptrs_3, mask=in_t_s, other=0.0)
+            G_2_ptrs_2 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_2 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2 = tl.load(G_2_ptrs_2, mask=in_t, other=0.0)
             # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
@@ -956,29 +942,28 @@ def rwkv6_backward_dV(
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_4 = tl.exp(H_gate.to(ACC)[None, :] - H_gate_2.to(ACC)[:, None])
-            O_weights_t = t_4 * k_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
-            O_weights = O_weights + O_weights_t
+            t_4 = tl.exp(g.to(ACC)[None, :] - G_2.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
+            A_t = t_4 * r_1.to(ACC)[None, :]
+            A = A + A_t
         mask_p = t < len_t
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
-        O_weights_m = tl.where(mask, O_weights, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         dO_ptrs_2 = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO_1 = tl.load(dO_ptrs_2, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dV_3 = dot(O_weights_m.to(dO_ptr.dtype.element_ty), dO_1, dV_3, ACC)
+        dV_3 = dot(A_m.to(dO_ptr.dtype.element_ty), dO_1, dV_3, ACC)
         R_ptrs_3 = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
         r_2 = tl.load(R_ptrs_3, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        H_gate_ptrs_4 = H_gate_base + tl.cast(t0, tl.int64) * stride_H_gate_t + H_gate_offs
-        H_gate_3 = tl.load(H_gate_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_5 = tl.exp2(H_gate_3.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right = r_2.to(ACC) * t_5
+        G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        g_3 = tl.load(G_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        right = r_2.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - right_p[None, :])
         right_m = tl.where(mask_p[:, None], right, 0.0)
         dV = dV_p + dV_3
         dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_offs
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
-        t_6 = tl.trans(right_m.to(R_ptr.dtype.element_ty))
-        t_7 = dO_1.to(R_ptr.dtype.element_ty)
-        dV_3_state = dot(t_6, t_7, dV_3_state * decay[:, None], ACC)
+        t_5 = tl.trans(right_m.to(R_ptr.dtype.element_ty))
+        t_6 = dO_1.to(R_ptr.dtype.element_ty)
+        dV_3_state = dot(t_5, t_6, dV_3_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -997,10 +982,10 @@ def rwkv6_backward_dV(
 )
 def rwkv6_backward_dw(
     R_ptr,
-    dH_gate_2_ptr,
+    dG_2_ptr,
     w_ptr,
     K_ptr,
-    dH_gate_2_1_ptr,
+    dG_2_1_ptr,
     dw_ptr,
     stride_R_b: tl.int64,
     stride_R_h: tl.int64,
@@ -1026,10 +1011,10 @@ def rwkv6_backward_dw(
     """One program for each b, h and tile of e; sweeps t.
 
     R_ptr  R[b, h, t, e], input
-    dH_gate_2_ptr  dH_gate.2[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
     w_ptr  w[b, h, t, e], input
     K_ptr  K[b, h, t, e], input
-    dH_gate_2_1_ptr  dH_gate_2.1[b, h, t, e], temp
+    dG_2_1_ptr  dG_2.1[b, h, t, e], temp
     dw_ptr  dw[b, h, t, e], output
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -1055,14 +1040,14 @@ def rwkv6_backward_dw(
     R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
     R_base += tl.cast(e0, tl.int64) * stride_R_e
     R_offs = offs_t[:, None] * stride_R_t + offs_e[None, :] * stride_R_e
-    dH_gate_2_base = dH_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    dH_gate_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    dH_gate_2_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_offs = offs_t[:, None] * len_e + offs_e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(e0, tl.int64) * stride_K_e
     K_offs = offs_t[:, None] * stride_K_t + offs_e[None, :] * stride_K_e
-    dH_gate_2_1_base = dH_gate_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    dH_gate_2_1_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_1_base = dG_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_1_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
     dw_base = dw_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
     dw_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
@@ -1099,31 +1084,29 @@ def rwkv6_backward_dw(
         R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
         in_t_s = t < len_t
         r = tl.load(R_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        dH_gate_2_ptrs = dH_gate_2_base + tl.cast(t0, tl.int64) * len_e + dH_gate_2_offs
-        dH_gate_2 = tl.load(dH_gate_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        dH_gate = r.to(ACC) * dH_gate_2.to(ACC)
-        dH_gate_m = tl.where(mask_p[:, None], dH_gate, 0.0)
-        t_3 = dw_4_1_m.to(R_ptr.dtype.element_ty)
-        t_4 = dH_gate_m.to(R_ptr.dtype.element_ty)
-        dw_4 = dot(t_3, t_4, dw_4, ACC)
-        chunk = tl.sum(dH_gate_m, 0)
+        dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * len_e + dG_2_offs
+        dG_2 = tl.load(dG_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        dG = r.to(ACC) * dG_2.to(ACC)
+        dG_m = tl.where(mask_p[:, None], dG, 0.0)
+        dw_4 = dot(dw_4_1_m.to(R_ptr.dtype.element_ty), dG_m.to(R_ptr.dtype.element_ty), dw_4, ACC)
+        chunk = tl.sum(dG_m, 0)
         mask_1 = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        t_5 = tl.where(t >= 0, tl.cast(dw_4_1, ACC), 0.0)
-        dw_4_1_w_1 = tl.where((t >= 0)[:, None], t_5[None, :], 0.0)
+        t_3 = tl.where(t >= 0, tl.cast(dw_4_1, ACC), 0.0)
+        dw_4_1_w_1 = tl.where((t >= 0)[:, None], t_3[None, :], 0.0)
         dw_4_1_m_1 = tl.where(mask_1, dw_4_1_w_1, 0.0)
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        dH_gate_2_1_ptrs = dH_gate_2_1_base + tl.cast(t0, tl.int64) * len_e + dH_gate_2_offs
-        dH_gate_2_1 = tl.load(dH_gate_2_1_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        dH_gate_2_1_1 = k.to(ACC) * dH_gate_2_1.to(ACC)
-        dH_gate_2_1_1_m = tl.where(mask_p[:, None], dH_gate_2_1_1, 0.0)
-        t_6 = dw_4_1_m_1.to(R_ptr.dtype.element_ty)
-        t_7 = dH_gate_2_1_1_m.to(R_ptr.dtype.element_ty)
-        dw_5 = dot(t_6, t_7, dw_5, ACC)
-        chunk_1 = tl.sum(dH_gate_2_1_1_m, 0)
+        dG_2_1_ptrs = dG_2_1_base + tl.cast(t0, tl.int64) * len_e + dG_2_offs
+        dG_2_1 = tl.load(dG_2_1_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        dG_2_1_1 = k.to(ACC) * dG_2_1.to(ACC)
+        dG_2_1_1_m = tl.where(mask_p[:, None], dG_2_1_1, 0.0)
+        t_4 = dw_4_1_m_1.to(R_ptr.dtype.element_ty)
+        t_5 = dG_2_1_1_m.to(R_ptr.dtype.element_ty)
+        dw_5 = dot(t_4, t_5, dw_5, ACC)
+        chunk_1 = tl.sum(dG_2_1_1_m, 0)
         dw = dw_4 * dw_p.to(ACC) / dw_p_1 - dw_5 * dw_p.to(ACC) / dw_p_1
-        dw_ptrs = dw_base + tl.cast(t0, tl.int64) * len_e + dH_gate_2_offs
+        dw_ptrs = dw_base + tl.cast(t0, tl.int64) * len_e + dG_2_offs
         tl.store(dw_ptrs, dw, mask=in_t[:, None] & in_e[None, :])
         dw_4_state = dw_4_state + chunk
         dw_5_state = dw_5_state + chunk_1
@@ -1140,9 +1123,9 @@ def rwkv6_backward_dR_dK(
     K_ptr,
     dO_part_ptr,
     u_ptr,
-    dH_gate_2_ptr,
+    dG_2_ptr,
     R_ptr,
-    dH_gate_2_1_ptr,
+    dG_2_1_ptr,
     dR_ptr,
     dK_ptr,
     stride_K_b: tl.int64,
@@ -1169,9 +1152,9 @@ def rwkv6_backward_dR_dK(
     K_ptr  K[b, h, t, e], input
     dO_part_ptr  dO_part[b, h, t], temp
     u_ptr  u[h, e], input
-    dH_gate_2_ptr  dH_gate.2[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
     R_ptr  R[b, h, t, e], input
-    dH_gate_2_1_ptr  dH_gate_2.1[b, h, t, e], temp
+    dG_2_1_ptr  dG_2.1[b, h, t, e], temp
     dR_ptr  dR[b, h, t, e], output
     dK_ptr  dK[b, h, t, e], output
     BLOCK_T  points of t in a tile
@@ -1199,14 +1182,14 @@ def rwkv6_backward_dR_dK(
     dO_part_base = dO_part_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dO_part_base += tl.cast(t0, tl.int64)
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
-    dH_gate_2_base = dH_gate_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_2_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    dH_gate_2_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dG_2_offs = offs_t[:, None] * E + e[None, :]
     R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
     R_base += tl.cast(t0, tl.int64) * stride_R_t
     R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
-    dH_gate_2_1_base = dH_gate_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dH_gate_2_1_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dG_2_1_base = dG_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_1_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
     dR_base = dR_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     dR_base += tl.cast(t0, tl.int64) * E
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
@@ -1217,25 +1200,15 @@ def rwkv6_backward_dR_dK(
     k = tl.load(K_base + K_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     dO_part = tl.load(dO_part_base + offs_t, mask=in_t, other=0.0)
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
-    dH_gate_2 = tl.load(
-        dH_gate_2_base + dH_gate_2_offs,
-        mask=in_t[:, None] & in_e[None, :],
-        other=0.0,
-    )
-    t_2 = k.to(ACC) * dO_part.to(ACC)[:, None] * u.to(ACC)[None, :]
-    dR = t_2 + dH_gate_2.to(ACC)
+    dG_2 = tl.load(dG_2_base + dG_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    dR = k.to(ACC) * dO_part.to(ACC)[:, None] * u.to(ACC)[None, :] + dG_2.to(ACC)
     r = tl.load(R_base + R_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    dH_gate_2_1 = tl.load(
-        dH_gate_2_1_base + dH_gate_2_offs,
-        mask=in_t[:, None] & in_e[None, :],
-        other=0.0,
-    )
-    t_3 = r.to(ACC) * dO_part.to(ACC)[:, None] * u.to(ACC)[None, :]
-    dK = t_3 + dH_gate_2_1.to(ACC)
+    dG_2_1 = tl.load(dG_2_1_base + dG_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    dK = r.to(ACC) * dO_part.to(ACC)[:, None] * u.to(ACC)[None, :] + dG_2_1.to(ACC)
 
     # --- epilogue ---
-    tl.store(dR_base + dH_gate_2_offs, dR, mask=in_t[:, None] & in_e[None, :])
-    tl.store(dK_base + dH_gate_2_offs, dK, mask=in_t[:, None] & in_e[None, :])
+    tl.store(dR_base + dG_2_offs, dR, mask=in_t[:, None] & in_e[None, :])
+    tl.store(dK_base + dG_2_offs, dK, mask=in_t[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1346,7 +1319,7 @@ def rwkv6_backward_du(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "rwkv6_H_gate": {
+    "rwkv6_G": {
         "facts": {
             "tiles": ("e",),
             "stream": "t",
@@ -1362,7 +1335,7 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
-            ("H_gate_ptr", "pointer_like", "R"),
+            ("G_ptr", "pointer_like", "R"),
             ("stride_w_b", "wide", ""),
             ("stride_w_h", "wide", ""),
             ("stride_w_t", "stride", ""),
@@ -1377,7 +1350,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv6_H_gate_2": {
+    "rwkv6_G_2": {
         "facts": {
             "tiles": ("e",),
             "stream": "t",
@@ -1393,7 +1366,7 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
-            ("H_gate_2_ptr", "pointer_like", "R"),
+            ("G_2_ptr", "pointer_like", "R"),
             ("stride_w_b", "wide", ""),
             ("stride_w_h", "wide", ""),
             ("stride_w_t", "stride", ""),
@@ -1427,14 +1400,14 @@ KERNELS: dict[str, Any] = {
             ),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "data": ("u", "R", "H_gate", "H_gate_2", "V", "K"),
+            "data": ("u", "R", "G", "G_2", "V", "K"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("H_gate_ptr", "pointer_like", "R"),
-            ("H_gate_2_ptr", "pointer_like", "R"),
+            ("G_ptr", "pointer_like", "R"),
+            ("G_2_ptr", "pointer_like", "R"),
             ("K_ptr", "pointer_like", "K"),
             ("R_ptr", "pointer_like", "R"),
             ("V_ptr", "pointer_like", "V"),
@@ -1466,7 +1439,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv6_backward_dH_gate_2_1": {
+    "rwkv6_backward_dG_2_1": {
         "facts": {
             "tiles": (),
             "stream": "t",
@@ -1478,7 +1451,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("V", "H_gate", "H_gate_2", "dO", "R"),
+            "data": ("V", "G", "G_2", "dO", "R"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -1486,10 +1459,10 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("H_gate_ptr", "pointer_like", "H_gate"),
-            ("H_gate_2_ptr", "pointer_like", "H_gate_2"),
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
             ("R_ptr", "pointer_like", "R"),
-            ("dH_gate_2_1_ptr", "pointer_acc", ""),
+            ("dG_2_1_ptr", "pointer_acc", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1498,14 +1471,14 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_H_gate_b", "stride_wide", ""),
-            ("stride_H_gate_h", "stride_wide", ""),
-            ("stride_H_gate_t", "stride", ""),
-            ("stride_H_gate_e", "stride_last", ""),
-            ("stride_H_gate_2_b", "stride_wide", ""),
-            ("stride_H_gate_2_h", "stride_wide", ""),
-            ("stride_H_gate_2_t", "stride", ""),
-            ("stride_H_gate_2_e", "stride_last", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
             ("stride_R_b", "stride_wide", ""),
             ("stride_R_h", "stride_wide", ""),
             ("stride_R_t", "stride", ""),
@@ -1522,7 +1495,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv6_backward_dH_gate_2": {
+    "rwkv6_backward_dG_2": {
         "facts": {
             "tiles": (),
             "stream": "t",
@@ -1534,7 +1507,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("dO", "H_gate", "H_gate_2", "V", "K"),
+            "data": ("dO", "G", "G_2", "V", "K"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -1542,10 +1515,10 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("H_gate_ptr", "pointer_like", "H_gate"),
-            ("H_gate_2_ptr", "pointer_like", "H_gate_2"),
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
             ("K_ptr", "pointer_like", "K"),
-            ("dH_gate_2_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1554,14 +1527,14 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_H_gate_b", "stride_wide", ""),
-            ("stride_H_gate_h", "stride_wide", ""),
-            ("stride_H_gate_t", "stride", ""),
-            ("stride_H_gate_e", "stride_last", ""),
-            ("stride_H_gate_2_b", "stride_wide", ""),
-            ("stride_H_gate_2_h", "stride_wide", ""),
-            ("stride_H_gate_2_t", "stride", ""),
-            ("stride_H_gate_2_e", "stride_last", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1634,7 +1607,7 @@ KERNELS: dict[str, Any] = {
             ),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "data": ("u", "K", "R", "dO", "H_gate", "H_gate_2"),
+            "data": ("u", "K", "R", "dO", "G", "G_2"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -1644,8 +1617,8 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("R_ptr", "pointer_like", "R"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("H_gate_ptr", "pointer_like", "H_gate"),
-            ("H_gate_2_ptr", "pointer_like", "H_gate_2"),
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
             ("dV_ptr", "pointer_like", "V"),
             ("stride_u_h", "stride_wide", ""),
             ("stride_u_e", "stride_last", ""),
@@ -1661,14 +1634,14 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_H_gate_b", "stride_wide", ""),
-            ("stride_H_gate_h", "stride_wide", ""),
-            ("stride_H_gate_t", "stride", ""),
-            ("stride_H_gate_e", "stride_last", ""),
-            ("stride_H_gate_2_b", "stride_wide", ""),
-            ("stride_H_gate_2_h", "stride_wide", ""),
-            ("stride_H_gate_2_t", "stride", ""),
-            ("stride_H_gate_2_e", "stride_last", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -1702,17 +1675,17 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
             ),
-            "data": ("w", "R", "dH_gate.2", "K", "dH_gate_2.1"),
+            "data": ("w", "R", "dG.2", "K", "dG_2.1"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("R_ptr", "pointer_like", "R"),
-            ("dH_gate_2_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
             ("w_ptr", "pointer_like", "w"),
             ("K_ptr", "pointer_like", "K"),
-            ("dH_gate_2_1_ptr", "pointer_acc", ""),
+            ("dG_2_1_ptr", "pointer_acc", ""),
             ("dw_ptr", "pointer_like", "w"),
             ("stride_R_b", "wide", ""),
             ("stride_R_h", "wide", ""),
@@ -1747,7 +1720,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "e"), ("t", "e")),
-            "data": ("K", "u", "dH_gate.2", "R", "dH_gate_2.1"),
+            "data": ("K", "u", "dG.2", "R", "dG_2.1"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1755,9 +1728,9 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dO_part_ptr", "pointer_acc", ""),
             ("u_ptr", "pointer_like", "u"),
-            ("dH_gate_2_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
             ("R_ptr", "pointer_like", "R"),
-            ("dH_gate_2_1_ptr", "pointer_acc", ""),
+            ("dG_2_1_ptr", "pointer_acc", ""),
             ("dR_ptr", "pointer_like", "R"),
             ("dK_ptr", "pointer_like", "K"),
             ("stride_K_b", "stride_wide", ""),
@@ -1922,7 +1895,8 @@ def choose_chunk(
     shared = registers = 0
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # More stages than two only take registers (measured: benchmarks/).
+        for stages in (2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
             if interpreted or (shared <= smem and registers <= 200):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
@@ -1994,17 +1968,17 @@ def forward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    H_gate = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
-    H_gate_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
+    G = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
+    G_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["R"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
-    cfg = configure("rwkv6_H_gate", extents, inputs, config)
+    cfg = configure("rwkv6_G", extents, inputs, config)
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
-    rwkv6_H_gate[grid](
+    rwkv6_G[grid](
         w,
-        H_gate,
+        G,
         w.stride(0),
         w.stride(1),
         launch_stride(w, 2),
@@ -2018,12 +1992,12 @@ def forward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of e; sweeps t.
-    cfg = configure("rwkv6_H_gate_2", extents, inputs, config)
+    cfg = configure("rwkv6_G_2", extents, inputs, config)
     tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
     grid = (len_b * len_h * tiles_e,)
-    rwkv6_H_gate_2[grid](
+    rwkv6_G_2[grid](
         w,
-        H_gate_2,
+        G_2,
         w.stride(0),
         w.stride(1),
         launch_stride(w, 2),
@@ -2042,8 +2016,8 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     rwkv6_O[grid](
-        H_gate,
-        H_gate_2,
+        G,
+        G_2,
         K,
         R,
         V,
@@ -2073,8 +2047,8 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
     return {
-        "H_gate": H_gate,
-        "H_gate_2": H_gate_2,
+        "G": G,
+        "G_2": G_2,
         "O": O,
     }
 
@@ -2086,8 +2060,8 @@ def backward(inputs, extents, params, config=None):
     V = inputs["V"]
     w = inputs["w"]
     u = inputs["u"]
-    H_gate = inputs["H_gate"]
-    H_gate_2 = inputs["H_gate_2"]
+    G = inputs["G"]
+    G_2 = inputs["G_2"]
     dO = inputs["dO"]
     len_b = extents["b"]
     len_h = extents["h"]
@@ -2096,8 +2070,8 @@ def backward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    dH_gate_2_1 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
-    dH_gate_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_1 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dO_part = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dw = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["w"].dtype, device=device)
@@ -2106,16 +2080,16 @@ def backward(inputs, extents, params, config=None):
     du = torch.empty((len_h, len_e), dtype=inputs["u"].dtype, device=device)
 
     # One program for each b, h; sweeps t.
-    cfg = configure("rwkv6_backward_dH_gate_2_1", extents, inputs, config)
+    cfg = configure("rwkv6_backward_dG_2_1", extents, inputs, config)
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
-    rwkv6_backward_dH_gate_2_1[grid](
+    rwkv6_backward_dG_2_1[grid](
         V,
         dO,
-        H_gate,
-        H_gate_2,
+        G,
+        G_2,
         R,
-        dH_gate_2_1,
+        dG_2_1,
         launch_stride(V, 0),
         launch_stride(V, 1),
         launch_stride(V, 2),
@@ -2124,14 +2098,14 @@ def backward(inputs, extents, params, config=None):
         launch_stride(dO, 1),
         launch_stride(dO, 2),
         launch_stride(dO, 3),
-        launch_stride(H_gate, 0),
-        launch_stride(H_gate, 1),
-        launch_stride(H_gate, 2),
-        launch_stride(H_gate, 3),
-        launch_stride(H_gate_2, 0),
-        launch_stride(H_gate_2, 1),
-        launch_stride(H_gate_2, 2),
-        launch_stride(H_gate_2, 3),
+        launch_stride(G, 0),
+        launch_stride(G, 1),
+        launch_stride(G, 2),
+        launch_stride(G, 3),
+        launch_stride(G_2, 0),
+        launch_stride(G_2, 1),
+        launch_stride(G_2, 2),
+        launch_stride(G_2, 3),
         launch_stride(R, 0),
         launch_stride(R, 1),
         launch_stride(R, 2),
@@ -2148,16 +2122,16 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h; sweeps t.
-    cfg = configure("rwkv6_backward_dH_gate_2", extents, inputs, config)
+    cfg = configure("rwkv6_backward_dG_2", extents, inputs, config)
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
-    rwkv6_backward_dH_gate_2[grid](
+    rwkv6_backward_dG_2[grid](
         dO,
         V,
-        H_gate,
-        H_gate_2,
+        G,
+        G_2,
         K,
-        dH_gate_2,
+        dG_2,
         launch_stride(dO, 0),
         launch_stride(dO, 1),
         launch_stride(dO, 2),
@@ -2166,14 +2140,14 @@ def backward(inputs, extents, params, config=None):
         launch_stride(V, 1),
         launch_stride(V, 2),
         launch_stride(V, 3),
-        launch_stride(H_gate, 0),
-        launch_stride(H_gate, 1),
-        launch_stride(H_gate, 2),
-        launch_stride(H_gate, 3),
-        launch_stride(H_gate_2, 0),
-        launch_stride(H_gate_2, 1),
-        launch_stride(H_gate_2, 2),
-        launch_stride(H_gate_2, 3),
+        launch_stride(G, 0),
+        launch_stride(G, 1),
+        launch_stride(G, 2),
+        launch_stride(G, 3),
+        launch_stride(G_2, 0),
+        launch_stride(G_2, 1),
+        launch_stride(G_2, 2),
+        launch_stride(G_2, 3),
         launch_stride(K, 0),
         launch_stride(K, 1),
         launch_stride(K, 2),
@@ -2225,8 +2199,8 @@ def backward(inputs, extents, params, config=None):
         K,
         R,
         dO,
-        H_gate,
-        H_gate_2,
+        G,
+        G_2,
         dV,
         launch_stride(u, 0),
         launch_stride(u, 1),
@@ -2242,14 +2216,14 @@ def backward(inputs, extents, params, config=None):
         dO.stride(1),
         launch_stride(dO, 2),
         launch_stride(dO, 3),
-        launch_stride(H_gate, 0),
-        launch_stride(H_gate, 1),
-        launch_stride(H_gate, 2),
-        launch_stride(H_gate, 3),
-        launch_stride(H_gate_2, 0),
-        launch_stride(H_gate_2, 1),
-        launch_stride(H_gate_2, 2),
-        launch_stride(H_gate_2, 3),
+        launch_stride(G, 0),
+        launch_stride(G, 1),
+        launch_stride(G, 2),
+        launch_stride(G, 3),
+        launch_stride(G_2, 0),
+        launch_stride(G_2, 1),
+        launch_stride(G_2, 2),
+        launch_stride(G_2, 3),
         len_b,
         len_h,
         len_t,
@@ -2266,10 +2240,10 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_e,)
     rwkv6_backward_dw[grid](
         R,
-        dH_gate_2,
+        dG_2,
         w,
         K,
-        dH_gate_2_1,
+        dG_2_1,
         dw,
         R.stride(0),
         R.stride(1),
@@ -2300,9 +2274,9 @@ def backward(inputs, extents, params, config=None):
         K,
         dO_part,
         u,
-        dH_gate_2,
+        dG_2,
         R,
-        dH_gate_2_1,
+        dG_2_1,
         dR,
         dK,
         launch_stride(K, 0),
