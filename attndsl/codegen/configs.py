@@ -128,7 +128,7 @@ def choose_chunk(
     shared = registers = 0
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (measured: benchmarks/).
+        # More stages than two only take registers (benchmarks/results/linear-h200.json).
         for stages in (2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
             if interpreted or (shared <= smem and registers <= 200):
