@@ -63,6 +63,10 @@ class Symbols(Protocol):
         """Axes in the order of the tile program."""
         ...
 
+    def broadcast(self, text: Text, dims: tuple[str, ...]) -> str:
+        """`text` with the axes of `dims` that it lacks."""
+        ...
+
     def part(self, text: Text) -> Text:
         """Give a subexpression a name, in a statement of its own."""
         ...
@@ -169,8 +173,8 @@ class ExpressionPrinter:
         def spread() -> list[Text]:
             return [
                 p
-                if broadcast(p, dims) == p.code
-                else replace(p, code=broadcast(p, dims), level=ATOM)
+                if self._symbols.broadcast(p, dims) == p.code
+                else replace(p, code=self._symbols.broadcast(p, dims), level=ATOM)
                 for p in parts
             ]
 

@@ -332,6 +332,10 @@ class KernelPrinter:
     def order(self, dims: frozenset[str]) -> tuple[str, ...]:
         return tuple(a.name for a in self.program.axes if a.name in dims)
 
+    def broadcast(self, text: Text, dims: tuple[str, ...]) -> str:
+        """`text` at the axes `dims`; a dialect with layouts also moves it there."""
+        return broadcast(text, dims)
+
     def part(self, text: Text, name: str = "t") -> Text:
         name = self.names.fresh(name)
         self._emit(f"{name} = {text.code}")
@@ -386,7 +390,7 @@ class KernelPrinter:
         self._lines = []
         self._body(self.program.epilogue)
         epilogue = self._lines
-        self._lines = self._program_id()
+        self._lines = self._program_id() + self._positions()
         self._section("program")
         self._lines = self._top
         self._section("pointers")
@@ -424,7 +428,12 @@ class KernelPrinter:
                 out.append(f"pid = pid // {extent}")
         if not order:
             out.clear()
-        for axis in program.axes:
+        return out
+
+    def _positions(self) -> list[str]:
+        """The positions inside tiles, axis by axis."""
+        out: list[str] = []
+        for axis in self.program.axes:
             name = self._axes[axis.name]
             if axis.role in TILED:
                 offs = self._offsets[axis.name]
@@ -655,7 +664,7 @@ class KernelPrinter:
                 acc = old.code
                 if s.scale is not None:
                     scale = self._printer.number(self._values[s.scale].text)
-                    acc = f"{acc} * {broadcast(scale, old.dims)}"
+                    acc = f"{acc} * {self.broadcast(scale, old.dims)}"
                 factors = self._factors(s.left, s.right, s.over, old.dims, s.like, acc)
                 self._emit_call(f"{old.code} = ", self.use("dot"), factors)
             case For():
@@ -700,7 +709,7 @@ class KernelPrinter:
         if not text.dims:
             dtype = {DType.FLOAT: "ACC", DType.INT: "tl.int32", DType.BOOL: "tl.int1"}[kind]
             return Text(f"tl.full({self._shape(dims)}, {text.code}, {dtype})", dims, kind)
-        return Text(f"tl.broadcast_to({broadcast(text, dims)}, {self._shape(dims)})", dims, kind)
+        return Text(f"tl.broadcast_to({self.broadcast(text, dims)}, {self._shape(dims)})", dims, kind)
 
     def _vanishes(self, e: Expr | Val | Block | Origin, axis: str) -> bool:
         """Whether an expression is surely 0 past the end of an axis."""
@@ -764,7 +773,7 @@ class KernelPrinter:
             self._masked and role is Role.STREAM and self.program.axis(kept).role is Role.FULL
         )
         if (role is Role.FULL or open_end) and over not in value.zero:
-            code = f"tl.where({self._mask((over,), dims)}, {broadcast(self._printer.number(text), dims)}, 0.0)"
+            code = f"tl.where({self._mask((over,), dims)}, {self.broadcast(self._printer.number(text), dims)}, 0.0)"
             text = Text(code, dims, DType.FLOAT)
         if text.dims != dims:
             code = self._filled(self._printer.number(text), dims, DType.FLOAT).code
@@ -846,10 +855,10 @@ class KernelPrinter:
         for axis in self.order(frozenset(bounds)):
             if self.program.axis(axis).role in BLOCKED:
                 inside = Text(self._inside(axis), (axis,), DType.BOOL)
-                terms.append(broadcast(inside, dims) if len(dims) > 1 else inside.code)
+                terms.append(self.broadcast(inside, dims) if len(dims) > 1 else inside.code)
         if guard is not None:
             value = self._printer.value(self._values[guard].text)
-            terms.append(broadcast(value, dims) if len(dims) > 1 else value.code)
+            terms.append(self.broadcast(value, dims) if len(dims) > 1 else value.code)
         return " & ".join(terms) or None
 
     def _inside(self, axis: str) -> str:
@@ -916,7 +925,7 @@ class KernelPrinter:
         spread = []
         for k, text in blocks:
             stride = self._stride(buffer, k)
-            one = broadcast(text, dims) if len(dims) > 1 else text.at(4)
+            one = self.broadcast(text, dims) if len(dims) > 1 else text.at(4)
             spread.append(one if stride == "1" else f"{one} * {stride}")
         offsets = " + ".join(spread)
         plain = all(
@@ -1046,12 +1055,12 @@ class KernelPrinter:
         """Pointers at `dims`: a mask or values wider than an address do not widen it by themselves."""
         if pointers.dims == dims:
             return pointers.code
-        return f"{broadcast(pointers, dims)} + tl.zeros({self._shape(dims)}, tl.int32)"
+        return f"{self.broadcast(pointers, dims)} + tl.zeros({self._shape(dims)}, tl.int32)"
 
     def _store(self, s: Store) -> None:
         pointers, mask = self._access(s)
         value = self._printer.value(self._values[s.value].text)
-        code = broadcast(value, pointers.dims) if len(pointers.dims) > 1 else value.code
+        code = self.broadcast(value, pointers.dims) if len(pointers.dims) > 1 else value.code
         arguments = [pointers.code, code] + ([] if mask is None else [f"mask={mask}"])
         self._emit_call("", "tl.store", arguments)
 
@@ -1061,7 +1070,7 @@ class KernelPrinter:
         dims = self.order(frozenset({*pointers.dims, *value.dims}))
         scale = self._printer.number(self._values[s.scale].text)
         fixed = self.use("fixed_point")
-        code = f"{fixed}({broadcast(value, dims)}, {broadcast(scale, dims)})"
+        code = f"{fixed}({self.broadcast(value, dims)}, {self.broadcast(scale, dims)})"
         amount = self.part(Text(code, dims, DType.INT)).code
         arguments = [self._spread(pointers, dims), amount]
         arguments += ([] if mask is None else [f"mask={mask}"]) + ['sem="relaxed"']

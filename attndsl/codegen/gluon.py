@@ -1,0 +1,170 @@
+"""A tile program as a Hopper kernel: what the Gluon template is filled with, or why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attndsl.codegen import helpers
+from attndsl.codegen.gluon_kernel import GluonPrinter, used
+from attndsl.codegen.kernel import Section
+from attndsl.codegen.names import RESERVED, Namespace
+from attndsl.schedule.tile import Plan, Role, TileProgram
+from attndsl.schedule.warps import Roles, Unfit, roles
+
+# Names that the template and the pipeline use for themselves.
+PIPELINE = frozenset(
+    {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}
+    | {"GROUP", "GROUPS", "STAGES", "REGISTERS", "SCORES", "mbarrier", "warpgroup_mma", "tma_load"}
+    | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A tensor that the copy engine reads in tiles; `box` has a name or a number for each axis."""
+
+    name: str
+    tensor: str
+    box: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HopperArgument:
+    """One argument: `passed` as in `triton.Argument`."""
+
+    name: str
+    declared: str
+    passed: str
+    kind: str
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HopperContext:
+    """What the Gluon template is filled with."""
+
+    name: str
+    summary: str
+    glossary: tuple[str, ...]
+    fixed: tuple[str, ...]
+    arguments: tuple[HopperArgument, ...]
+    descriptors: tuple[Descriptor, ...]
+    load: tuple[str, ...]
+    compute: tuple[str, ...]
+    load_names: str
+    compute_names: str
+    main: tuple[Section, ...]
+    producer: tuple[str, ...]
+    consumer: tuple[Section, ...]
+    tile: str
+    stream: str
+    facts: dict[str, object]
+
+
+def hopper_kernel(
+    plan: Plan, program: TileProgram, name: str, wanted: set[str]
+) -> HopperContext | Unfit:
+    """The kernel whose warps specialise; adds the helpers that it calls to `wanted`."""
+    from attndsl.codegen.triton import _arguments
+
+    found = roles(program)
+    if isinstance(found, Unfit):
+        return found
+    names = Namespace(RESERVED | helpers.names() | PIPELINE)
+    printer = GluonPrinter(plan, program, names, wanted, roles=found)
+    printer.run_roles()
+    main = [line for s in printer.main for line in s.lines]
+    consumer = [line for s in printer.consumer for line in s.lines]
+    everything = [*main, *printer.producer, *consumer]
+    arguments = [
+        HopperArgument(d, d, f"descriptor:{t}", "descriptor", t)
+        for t, d in printer.descriptors.items()
+    ]
+    block = {printer.blocks[found.tile], printer.blocks[found.stream]}
+    for a in _arguments(plan, program, printer):
+        if a.kind == "stages" or (a.name not in block and not used([a.name], everything)):
+            continue
+        arguments.append(HopperArgument(a.name, a.declared, a.passed, a.kind, a.of))
+    for c in ("GROUPS", "STAGES", "REGISTERS"):
+        arguments.append(HopperArgument(c, f"{c}: tl.constexpr", "config", "config"))
+    made = [
+        left.strip()
+        for line in main
+        if " = " in line
+        for left in line.split(" = ")[0].split(",")
+        if left.strip().isidentifier()
+    ]
+    candidates = [a.name for a in arguments] + list(dict.fromkeys(made))
+    constant = {a.name for a in arguments if a.declared.endswith("constexpr")}
+
+    def declare(lines: list[str]) -> tuple[tuple[str, ...], str]:
+        assigned = {n for line in lines for n in _assigned(line)}
+        chosen = [n for n in dict.fromkeys(used(candidates, lines)) if n not in assigned]
+        listed = tuple(f"{n}: gl.constexpr" if n in constant else n for n in chosen)
+        return listed, ", ".join(chosen)
+
+    load, load_names = declare(printer.producer)
+    compute, compute_names = declare(consumer)
+    resident, rings = found.resident, found.rings
+    descriptors = {}
+    for value in (*resident.values(), *rings.values()):
+        d = printer.descriptors[value.tensor]
+        descriptors[d] = Descriptor(d, value.tensor, tuple(printer._box(value)))
+    return HopperContext(
+        name=name,
+        summary=_summary(program),
+        glossary=tuple(_glossary(printer)),
+        fixed=tuple(
+            a.name
+            for a in arguments
+            if a.kind in ("wide", "extent") or a.kind.startswith("param")
+        ),
+        arguments=tuple(arguments),
+        descriptors=tuple(descriptors.values()),
+        load=load,
+        compute=compute,
+        load_names=load_names,
+        compute_names=compute_names,
+        main=tuple(printer.main),
+        producer=tuple(printer.producer),
+        consumer=tuple(printer.consumer),
+        tile=printer.blocks[found.tile],
+        stream=printer.blocks[found.stream],
+        facts=_facts(program, found, printer),
+    )
+
+
+def _assigned(line: str) -> list[str]:
+    left, equals, _ = line.strip().partition(" = ")
+    if not equals:
+        return []
+    return [n.strip().split(":")[0] for n in left.split(",")]
+
+
+def _summary(program: TileProgram) -> str:
+    points = ", ".join(a.name for a in program.of(Role.GRID))
+    tile = program.of(Role.TILE)[0].name
+    assert program.sweep is not None
+    return f"One program for each {points} and tile of {tile}; sweeps {program.sweep.axis}; its warps specialise."
+
+
+def _glossary(printer: GluonPrinter) -> list[str]:
+    out = [f"{d}  tiles of {t} in memory" for t, d in printer.descriptors.items()]
+    out += ["GROUPS  consumers, of 64 rows each", "STAGES  tiles in flight in a ring"]
+    return out
+
+
+def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[str, object]:
+    """What the choice of stages and blocks depends on: shared memory and registers."""
+
+    def full(dims: tuple[str, ...]) -> str:
+        name = next(d for d in dims if program.axis(d).role is Role.FULL)
+        return program.axis(name).rank
+
+    sums = {a.name: printer._values[a.name].text.dims for b in found.bodies for a in b.sums}
+    return {
+        "resident": [full(x.dims) for x in found.resident.values()],
+        "rings": [full(x.dims) for x in found.rings.values()],
+        "sums": [full(d) for d in sums.values()],
+        "scores": max(len(b.scores) for b in found.bodies),
+    }
