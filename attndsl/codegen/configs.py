@@ -138,3 +138,34 @@ def choose_chunk(
         f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
         f"of shared memory (of {smem}) and {registers} registers a thread (of 200)"
     )
+
+
+def choose_warps(
+    facts: dict[str, Any], extents: dict[str, int], smem: int
+) -> dict[str, int] | None:
+    """Block sizes and stages of a kernel whose warps specialise: the first that fits; None if none does.
+
+    A group of four warps holds 64 rows: of every accumulator, of the scores, and of the operands that wait for their
+    product, which are half as large. Two groups share a block's registers, or three with fewer each.
+    """
+
+    def sizes(ranks: list[str]) -> int:
+        return sum(max(64, 1 << (extents[r] - 1).bit_length()) for r in ranks)
+
+    resident, rings, sums = sizes(facts["resident"]), sizes(facts["rings"]), sizes(facts["sums"])
+    for groups, block, stages in facts.get("wanted") or (
+        (3, 128, 2), (2, 128, 2), (2, 64, 3), (2, 64, 2), (2, 32, 3), (2, 32, 2)
+    ):
+        shared = (groups * 64 * resident + stages * block * rings) * 2 + 1024
+        held = (sums + block * facts["scores"] + block * len(facts["sums"]) // 2) // 2
+        if shared <= smem and held <= (180 if groups == 2 else 128):
+            return {
+                f"BLOCK_{facts['tile']}": groups * 64,
+                f"BLOCK_{facts['stream']}": block,
+                "GROUPS": groups,
+                "STAGES": stages,
+                "REGISTERS": 240 if groups == 2 else 160,
+                "num_warps": 4,
+                "maxnreg": 168 if groups == 2 else 128,
+            }
+    return None

@@ -163,6 +163,8 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
 
     sums = {a.name: printer._values[a.name].text.dims for b in found.bodies for a in b.sums}
     return {
+        "tile": printer.blocks[found.tile].removeprefix("BLOCK_"),
+        "stream": printer.blocks[found.stream].removeprefix("BLOCK_"),
         "resident": [full(x.dims) for x in found.resident.values()],
         "rings": [full(x.dims) for x in found.rings.values()],
         "sums": [full(d) for d in sums.values()],

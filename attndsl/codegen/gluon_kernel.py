@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from attndsl.cascade.nodes import DType, Position
 from attndsl.codegen.exprs import ATOM, Text, broadcast
 from attndsl.codegen.kernel import KernelPrinter, Section
-from attndsl.schedule.tile import AccDot, Load, Role
+from attndsl.schedule.tile import AccDot, Fold, Load, Role
 from attndsl.schedule.warps import Body, Roles
 
 ROWS = 64  # of the tile, to a group of four warps: what one warp-group product covers
@@ -95,6 +95,13 @@ class GluonPrinter(KernelPrinter):
             name = self._masks[0][axis] = self.names.fresh(f"in_{axis}")
             self._top.append(f"{name} = {self._axes[axis]} < {self.extents[a.rank].name}")
         return self._masks[0][axis]
+
+    def _fold(self, s: Fold) -> None:
+        KernelPrinter._fold(self, s)
+        dims = self._values[s.src].text.dims
+        if len(dims) == 2 and s.dims and dims != (self._roles.tile, self._roles.stream):
+            name = self._values[s.name].text.code
+            self._emit(f"{name} = gl.convert_layout({name}, {self._home(s.dims)})")
 
     def _storage(self, like: str) -> str:
         for tensor, name in self.descriptors.items():

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from attndsl.cascade.nodes import DType
 from attndsl.codegen import configs, helpers
+from attndsl.codegen.gluon import HopperContext, hopper_kernel
 from attndsl.codegen.kernel import KernelPrinter, Section, is_gather, statements, tile_axes
 from attndsl.codegen.literals import literal
 from attndsl.codegen.liveness import held
@@ -90,6 +91,19 @@ class StepContext:
     kernel: str = ""
     grid: str = ""
     arguments: tuple[str, ...] = ()
+    hopper: HopperStep | None = None  # the same step by a kernel whose warps specialise
+
+
+@dataclass(frozen=True, slots=True)
+class HopperStep:
+    """When a kernel whose warps specialise takes a step, and how it is launched."""
+
+    tensors: str
+    kernel: str
+    facts: str
+    lines: tuple[str, ...]
+    grid: str
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +141,8 @@ class ModuleContext:
     chunks: bool  # whether a kernel carries a state from chunk to chunk
     tiles: bool  # whether a launcher describes tiles to the copy engine
     bounds: bool  # whether a launcher passes the bounds of blocks of ids
+    hopper: tuple[HopperContext, ...] = ()  # kernels whose warps specialise
+    hopper_table: str = ""
 
 
 @dataclass(slots=True)
@@ -136,6 +152,7 @@ class _Module:
     names: Namespace
     helpers: set[str] = field(default_factory=set)
     kernels: list[KernelContext] = field(default_factory=list)
+    hopper: list[HopperContext] = field(default_factory=list)
 
 
 def render_module(
@@ -194,6 +211,7 @@ def module_context(
                 configs.padded,
                 configs.choose,
                 *((configs.choose_chunk,) if chunks else ()),
+                *((configs.choose_warps,) if module.hopper else ()),
             )
         ),
         chunks=chunks,
@@ -205,6 +223,8 @@ def module_context(
         types=any(a.kind == "type" for k in module.kernels for a in k.arguments),
         tiles=any(a.kind == "tiles" for k in module.kernels for a in k.arguments),
         bounds=any(a.passed.startswith("bounds:") for k in module.kernels for a in k.arguments),
+        hopper=tuple(module.hopper),
+        hopper_table=literal({k.name: k.facts for k in module.hopper}),
     )
 
 
@@ -424,7 +444,15 @@ def _launcher(name: str, plan: Plan, module: _Module) -> LauncherContext:
     for k, step in enumerate(plan.steps):
         match step:
             case TileProgram():
-                steps.append(_launch(step, kernels[k][0], tensors, lengths))
+                step_context = _launch(step, kernels[k][0], tensors, lengths)
+                found = hopper_kernel(
+                    plan, step, module.names.fresh(f"{step.name}_hopper"), module.helpers
+                )
+                if isinstance(found, HopperContext):
+                    module.hopper.append(found)
+                    fast = _hopper_launch(step, found, tensors, lengths)
+                    step_context = replace(step_context, hopper=fast)
+                steps.append(step_context)
             case HostSum():
                 steps.append(_host_sum(step, plan, tensors, lengths))
             case HostScale():
@@ -534,5 +562,59 @@ def _launch(
         lines=tuple(lines),
         kernel=context.name,
         grid=" * ".join(grid) or "1",
+        arguments=(*passed, "**cfg"),
+    )
+
+
+def _hopper_launch(
+    step: TileProgram, context: HopperContext, tensors: dict[str, str], lengths: dict[str, str]
+) -> HopperStep:
+    boxes = {d.name: d for d in context.descriptors}
+    pads = {a.name: a.of for a in context.arguments if a.kind == "pad"}
+    blocks = {a.name for a in context.arguments if a.kind == "block"}
+    passed = []
+    for a in context.arguments:
+        what, _, rest = a.passed.partition(":")
+        match what:
+            case "descriptor":
+                box = [
+                    f"padded({lengths[pads[b]]}, 2)"
+                    if b in pads
+                    else f'cfg["{b}"]'
+                    if b in blocks
+                    else b
+                    for b in boxes[a.name].box
+                ]
+                passed.append(f"memory_tiles({tensors[rest]}, [{', '.join(box)}])")
+            case "tensor":
+                passed.append(tensors[rest])
+            case "stride":
+                tensor, axis = rest.rsplit(":", 1)
+                passed.append(
+                    f"{tensors[tensor]}.stride({axis})"
+                    if a.kind == "wide"
+                    else f"launch_stride({tensors[tensor]}, {axis})"
+                )
+            case "extent":
+                passed.append(f"{a.name}={lengths[rest]}" if a.kind == "full" else lengths[rest])
+            case "param":
+                value = f'params["{rest}"]'
+                passed.append(f"int({value})" if a.kind == "param_bool" else value)
+            case "pad":
+                passed.append(f"{a.name}=padded({lengths[rest]}, 2)")
+            case "type":
+                passed.append(f'{a.name}=element_type(inputs["{rest}"])')
+            case "acc":
+                passed.append("ACC=ACC")
+    grid = [lengths[a.rank] for a in step.of(Role.GRID)]
+    (tiled,) = step.of(Role.TILE)
+    grid.append(f'triton.cdiv({lengths[tiled.rank]}, cfg["{context.tile}"])')
+    names = dict.fromkeys(tensors[d.tensor] for d in context.descriptors)
+    return HopperStep(
+        tensors=f"({', '.join(names)},)",
+        kernel=context.name,
+        facts=context.name,
+        lines=(),
+        grid=" * ".join(grid),
         arguments=(*passed, "**cfg"),
     )

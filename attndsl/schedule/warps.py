@@ -115,7 +115,7 @@ def _roles(program: TileProgram) -> Roles:
         raise _No("its scores are no product of tiles")
     bodies = tuple(_without(b, rings) for b in bodies)
     _registers_only(program, bodies, resident, rings, tile, stream)
-    scalars, rows = _parted(program.prologue, resident)
+    scalars, rows = _parted(program, resident)
     return Roles(tile, stream, resident, rings, scalars, rows, bodies)
 
 
@@ -181,7 +181,8 @@ def _registers_only(
     """What lies in shared memory feeds products and nothing else; what lies in registers has the products' layouts."""
     shared = {*resident, *rings}
     rest = [s for s in program.prologue if s not in resident.values()]
-    for s in (*rest, *(m for b in bodies for m in b.middle), *program.epilogue):
+    # Before and after the sweep there is room to hold a resident tile in registers too.
+    for s in (m for b in bodies for m in b.middle):
         used = shared & set(reads(s))
         if used:
             raise _No(f"`{sorted(used)[0]}` is read outside products")
@@ -202,13 +203,15 @@ def _registers_only(
 
 
 def _parted(
-    prologue: tuple[Stmt, ...], resident: dict[str, Load]
+    program: TileProgram, resident: dict[str, Load]
 ) -> tuple[tuple[Stmt, ...], tuple[Stmt, ...]]:
+    """The prologue's scalars, and its rest; a resident tile that more than products need is in both memories."""
     scalars: list[Stmt] = []
     rows: list[Stmt] = []
     late: set[str] = set()
-    for s in prologue:
-        if isinstance(s, Load) and s.name in resident:
+    also = {n for s in (*program.prologue, *program.epilogue) for n in reads(s)}
+    for s in program.prologue:
+        if isinstance(s, Load) and s.name in resident and s.name not in also:
             continue
         if isinstance(s, Compute | Load) and not s.dims and not late & set(reads(s)):
             scalars.append(s)
