@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from attndsl.codegen import helpers
 from attndsl.codegen.gluon_kernel import GluonPrinter, used
 from attndsl.codegen.kernel import Section
+from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace
-from attndsl.schedule.tile import Plan, Role, TileProgram
+from attndsl.schedule.tile import Load, Plan, Role, TileProgram
 from attndsl.schedule.warps import Roles, Unfit, roles
 
 # Names that the template and the pipeline use for themselves.
@@ -161,6 +162,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         name = next(d for d in dims if program.axis(d).role is Role.FULL)
         return program.axis(name).rank
 
+    full_axes = [a.name for a in program.of(Role.FULL)]
     sums = {a.name: printer._values[a.name].text.dims for b in found.bodies for a in b.sums}
     return {
         "tile": printer.blocks[found.tile].removeprefix("BLOCK_"),
@@ -168,5 +170,11 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "resident": [full(x.dims) for x in found.resident.values()],
         "rings": [full(x.dims) for x in found.rings.values()],
         "sums": [full(d) for d in sums.values()],
-        "scores": max(len(b.scores) for b in found.bodies),
+        "pairs": max(
+            len(held((*b.scores, *b.middle, *b.sums), dict.fromkeys(full_axes, "")))
+            for b in found.bodies
+        ),
+        "gathered": max(
+            sum(isinstance(s, Load) and len(s.dims) == 2 for s in b.middle) for b in found.bodies
+        ),
     }

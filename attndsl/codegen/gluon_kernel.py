@@ -364,7 +364,7 @@ class GluonPrinter(KernelPrinter):
             )
 
     def _operand_name(self, acc: AccDot) -> str:
-        return f"{self._values[acc.left].text.code}_operand_{self._values[acc.name].text.code}"
+        return f"{self._values[acc.name].text.code}_operand"
 
     def _wait_scores(self, body: Body, left: int) -> None:
         names = [self._values[d.name].text.code for d in body.scores]
