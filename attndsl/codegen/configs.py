@@ -157,9 +157,7 @@ def choose_warps(
         (3, 128, 2), (2, 128, 2), (2, 64, 3), (2, 64, 2), (2, 32, 3), (2, 32, 2)
     ):
         shared = (groups * 64 * resident + stages * block * rings) * 2 + 1024
-        # A value [tile, stream] from memory has an address of two registers besides.
-        pairs = block * (facts["pairs"] + 3 * facts["gathered"])
-        held = (sums + pairs + block * len(facts["sums"]) // 2) // 2
+        held = (sums + block * facts["pairs"] + block * len(facts["sums"]) // 2) // 2
         if shared <= smem and held <= (180 if groups == 2 else 128):
             return {
                 f"BLOCK_{facts['tile']}": groups * 64,

@@ -9,7 +9,7 @@ from attndsl.codegen.gluon_kernel import GluonPrinter, used
 from attndsl.codegen.kernel import Section
 from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace
-from attndsl.schedule.tile import Load, Plan, Role, TileProgram
+from attndsl.schedule.tile import Plan, Role, TileProgram
 from attndsl.schedule.warps import Roles, Unfit, roles
 
 # Names that the template and the pipeline use for themselves.
@@ -171,10 +171,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "rings": [full(x.dims) for x in found.rings.values()],
         "sums": [full(d) for d in sums.values()],
         "pairs": max(
-            len(held((*b.scores, *b.middle, *b.sums), dict.fromkeys(full_axes, "")))
+            len(held((*b.scores, *b.middle, *b.sums), full_axes))
             for b in found.bodies
-        ),
-        "gathered": max(
-            sum(isinstance(s, Load) and len(s.dims) == 2 for s in b.middle) for b in found.bodies
         ),
     }
