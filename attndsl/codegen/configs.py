@@ -158,7 +158,7 @@ def choose_warps(
     ):
         shared = (groups * 64 * resident + stages * block * rings) * 2 + 1024
         held = (sums + block * facts["pairs"] + block * len(facts["sums"]) // 2) // 2
-        if shared <= smem and held <= (180 if groups == 2 else 128):
+        if shared <= smem and held <= (195 if groups == 2 else 128):
             return {
                 f"BLOCK_{facts['tile']}": groups * 64,
                 f"BLOCK_{facts['stream']}": block,
