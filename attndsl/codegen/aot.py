@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attndsl.codegen.configs import choose, choose_chunk, padded
+from attndsl.codegen.configs import choose, choose_chunk, choose_warps, padded
 from attndsl.codegen.sass import SassStats, disassemble, sass_stats
 
 # Shared memory that one block may ask for, in bytes.
@@ -68,13 +68,15 @@ class CompiledKernel:
         return sass_stats(self.sass)
 
 
-def kernel_table(source: str) -> dict[str, Any]:
-    """The table `KERNELS` of a generated module, read without importing it."""
+def kernel_table(source: str, name: str = "KERNELS") -> dict[str, Any]:
+    """A table of a generated module, read without importing it: `HOPPER` has the kernels whose warps specialise."""
     for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and node.value and ast.unparse(node.target) == "KERNELS":
+        if isinstance(node, ast.AnnAssign) and node.value and ast.unparse(node.target) == name:
             table: dict[str, Any] = ast.literal_eval(node.value)
             return table
-    raise ValueError("the module has no table `KERNELS`")
+    if name == "HOPPER":
+        return {}
+    raise ValueError(f"the module has no table `{name}`")
 
 
 def full_ranks(source: str) -> frozenset[str]:
@@ -102,7 +104,8 @@ def compile_kernels(
 
     Raises: CompileError with the compiler's words; ValueError (A0502) where no tile fits the target.
     """
-    table = kernel_table(module.read_text(encoding="utf-8"))
+    text = module.read_text(encoding="utf-8")
+    table = kernel_table(text)
     with tempfile.TemporaryDirectory(prefix="attndsl-aot-") as folder:
         jobs: list[tuple[str, str, dict[str, int], Path]] = []
         for name, kernel in table.items():
@@ -114,6 +117,16 @@ def compile_kernels(
                 path = Path(folder) / f"{name}-{target}.json"
                 path.write_text(json.dumps(job), encoding="utf-8")
                 jobs.append((name, target, chosen, path))
+        for name, kernel in kernel_table(text, "HOPPER").items():
+            for target in set(targets) & {"sm_90"}:
+                warps = _warps(name, kernel, target, dtype, extents, dtypes or {}, config)
+                if warps is None:
+                    continue
+                job = _job(kernel, dtype, extents, dtypes or {}, warps, 90)
+                job.update(module=str(module.resolve()), kernel=name, capability=90)
+                path = Path(folder) / f"{name}-{target}.json"
+                path.write_text(json.dumps(job), encoding="utf-8")
+                jobs.append((name, target, warps, path))
         with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
             return list(pool.map(lambda j: _compile(*j), jobs))
 
@@ -131,6 +144,26 @@ def _config(
     chosen = find(kernel["facts"], dict(extents), ITEM_SIZE[dtype], smem)
     own = (config or {}).get(name, config or {})
     chosen.update((k, int(v)) for k, v in own.items() if k in chosen)
+    return chosen
+
+
+def _warps(
+    name: str,
+    kernel: Mapping[str, Any],
+    target: str,
+    dtype: str,
+    extents: Mapping[str, int],
+    dtypes: Mapping[str, str],
+    config: Mapping[str, Any] | None,
+) -> dict[str, int] | None:
+    """The configuration of a kernel whose warps specialise; None where the call would take the portable one."""
+    tensors = [of.split()[0] for _, kind, of in kernel["arguments"] if kind == "descriptor"]
+    if ITEM_SIZE[dtype] != 2 or any(dtypes.get(t, dtype) != dtype for t in tensors):
+        return None
+    chosen = choose_warps(kernel["facts"], dict(extents), SHARED_MEMORY[target])
+    if chosen is not None:
+        own = (config or {}).get(name, {})
+        chosen.update((k, int(v)) for k, v in own.items() if k in chosen)
     return chosen
 
 
@@ -169,6 +202,16 @@ def _job(
                     whole = row not in config
                     box[-1] = padded(int(extents[row]), ITEM_SIZE[dtype]) if whole else config[row]
                     signature[name] = f"tensordesc<{element}{box}>"
+            case "descriptor":
+                _, *sides = of.split()
+                pads = {n: r for n, k, r in kernel["arguments"] if k == "pad"}
+                box = [
+                    padded(int(extents[pads[x]]), 2) if x in pads else config.get(x) or int(x)
+                    for x in sides
+                ]
+                signature[name] = f"memory {dtype} {' '.join(map(str, box))}"
+            case "config":
+                constants[name] = config[name]
             case "wide":
                 signature[name] = "i64"
             case "stride" | "stride_wide":
@@ -194,7 +237,7 @@ def _job(
                 constants[name] = config["num_stages"]
             case _:
                 raise AssertionError(kind)
-    options = {k: config[k] for k in ("num_warps", "num_stages")}
+    options = {k: config[k] for k in ("num_warps", "num_stages", "maxnreg") if k in config}
     return {"signature": signature, "constants": constants, "aligned": aligned, "options": options}
 
 

@@ -41,9 +41,18 @@ def compile_job(job: dict[str, Any], out: Path) -> dict[str, Any]:
     constants = {
         k: getattr(tl, v) if isinstance(v, str) else v for k, v in job["constants"].items()
     }
-    source = ASTSource(
+    make: Any = ASTSource
+    signature = dict(job["signature"])
+    for name, kind in signature.items():
+        if kind.startswith("memory "):
+            signature[name] = memory_tiles(*kind.split()[1:])
+    if fn.is_gluon():
+        from triton.experimental.gluon._runtime import GluonASTSource
+
+        make = GluonASTSource
+    source = make(
         fn=fn,
-        signature=job["signature"],
+        signature=signature,
         constexprs={(fn.arg_names.index(k),): v for k, v in constants.items()},
         attrs={(fn.arg_names.index(k),): [["tt.divisibility", 16]] for k in job["aligned"]},
     )
@@ -59,6 +68,17 @@ def compile_job(job: dict[str, Any], out: Path) -> dict[str, Any]:
         [tool("cuobjdump"), "-res-usage", str(cubin)], capture_output=True, text=True, check=True
     ).stdout
     return {"shared": int(kernel.metadata.shared), "entry": kernel.metadata.name, "usage": usage}
+
+
+def memory_tiles(dtype: str, *box: str) -> str:
+    """The type of an argument by which the copy engine finds tiles."""
+    from triton.experimental.gluon import language as gl
+
+    sides = [int(n) for n in box]
+    layout = gl.NVMMASharedLayout.get_default_for(
+        sides, {"bf16": gl.bfloat16}.get(dtype, gl.float16)
+    )
+    return f"tensordesc<{dtype}{sides},{layout!r}>"
 
 
 def tool(name: str) -> str:

@@ -154,7 +154,12 @@ def choose_warps(
 
     resident, rings, sums = sizes(facts["resident"]), sizes(facts["rings"]), sizes(facts["sums"])
     for groups, block, stages in facts.get("wanted") or (
-        (3, 128, 2), (2, 128, 2), (2, 64, 3), (2, 64, 2), (2, 32, 3), (2, 32, 2)
+        (3, 128, 2),
+        (2, 128, 2),
+        (2, 64, 3),
+        (2, 64, 2),
+        (2, 32, 3),
+        (2, 32, 2),
     ):
         shared = (groups * 64 * resident + stages * block * rings) * 2 + 1024
         held = (sums + block * facts["pairs"] + block * len(facts["sums"]) // 2) // 2

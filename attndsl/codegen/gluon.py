@@ -68,7 +68,7 @@ def hopper_kernel(
     """The kernel whose warps specialise; adds the helpers that it calls to `wanted`."""
     from attndsl.codegen.triton import _arguments
 
-    found = roles(program)
+    found = roles(plan, program)
     if isinstance(found, Unfit):
         return found
     names = Namespace(RESERVED | helpers.names() | PIPELINE)
@@ -77,8 +77,12 @@ def hopper_kernel(
     main = [line for s in printer.main for line in s.lines]
     consumer = [line for s in printer.consumer for line in s.lines]
     everything = [*main, *printer.producer, *consumer]
+    boxes = {
+        x.tensor: " ".join(printer.box(x))
+        for x in (*found.resident.values(), *found.rings.values())
+    }
     arguments = [
-        HopperArgument(d, d, f"descriptor:{t}", "descriptor", t)
+        HopperArgument(d, d, f"descriptor:{t}", "descriptor", f"{t} {boxes[t]}")
         for t, d in printer.descriptors.items()
     ]
     block = {printer.blocks[found.tile], printer.blocks[found.stream]}
@@ -110,15 +114,13 @@ def hopper_kernel(
     descriptors = {}
     for value in (*resident.values(), *rings.values()):
         d = printer.descriptors[value.tensor]
-        descriptors[d] = Descriptor(d, value.tensor, tuple(printer._box(value)))
+        descriptors[d] = Descriptor(d, value.tensor, tuple(printer.box(value)))
     return HopperContext(
         name=name,
         summary=_summary(program),
         glossary=tuple(_glossary(printer)),
         fixed=tuple(
-            a.name
-            for a in arguments
-            if a.kind in ("wide", "extent") or a.kind.startswith("param")
+            a.name for a in arguments if a.kind in ("wide", "extent") or a.kind.startswith("param")
         ),
         arguments=tuple(arguments),
         descriptors=tuple(descriptors.values()),
@@ -170,8 +172,5 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "resident": [full(x.dims) for x in found.resident.values()],
         "rings": [full(x.dims) for x in found.rings.values()],
         "sums": [full(d) for d in sums.values()],
-        "pairs": max(
-            len(held((*b.scores, *b.middle, *b.sums), full_axes))
-            for b in found.bodies
-        ),
+        "pairs": max(len(held((*b.scores, *b.middle, *b.sums), full_axes)) for b in found.bodies),
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType, Position
 from attndsl.codegen.exprs import ATOM, Text, broadcast
-from attndsl.codegen.kernel import KernelPrinter, Section
+from attndsl.codegen.kernel import KernelPrinter, Section, Tiles
 from attndsl.schedule.tile import AccDot, Fold, Load, Role
 from attndsl.schedule.warps import Body, Roles
 
@@ -86,6 +86,10 @@ class GluonPrinter(KernelPrinter):
             return pointers.code
         zeros = f"gl.zeros({self._shape(dims)}, gl.int32, {self._home(dims)})"
         return f"{self.broadcast(pointers, dims)} + {zeros}"
+
+    def _tiles(self, s: Load, dims: tuple[str, ...]) -> Tiles | None:
+        """What consumers load themselves goes straight to registers."""
+        return None
 
     def _inside(self, axis: str) -> str:
         a = self.program.axis(axis)
@@ -179,7 +183,7 @@ class GluonPrinter(KernelPrinter):
     def _allocations(self) -> Iterator[str]:
         roles = self._roles
         for name, load in roles.resident.items():
-            shape = ", ".join(["GROUPS", *self._box(load)])
+            shape = ", ".join(["GROUPS", *self.box(load)])
             d = self.descriptors[load.tensor]
             yield f"{name}_tile = gl.allocate_shared_memory({d}.dtype, [{shape}], {d}.layout)"
             self.shared.append(f"{name}_tile")
@@ -187,7 +191,7 @@ class GluonPrinter(KernelPrinter):
         yield "mbarrier.init(ready, count=1)"
         self.shared.append("ready")
         for name, load in roles.rings.items():
-            shape = ", ".join(["STAGES", *self._box(load)])
+            shape = ", ".join(["STAGES", *self.box(load)])
             d = self.descriptors[load.tensor]
             yield f"{name}_ring = gl.allocate_shared_memory({d}.dtype, [{shape}], {d}.layout)"
             for what in ("full", "empty"):
@@ -202,7 +206,7 @@ class GluonPrinter(KernelPrinter):
             yield f"    mbarrier.init({name}_empty.index(stage), count=GROUPS)"
         yield "fence_async_shared()"
 
-    def _box(self, load: Load) -> list[str]:
+    def box(self, load: Load) -> list[str]:
         """The shape of a tile in memory: 1 along what is fixed."""
         out = []
         for sub in load.subs:
@@ -219,7 +223,7 @@ class GluonPrinter(KernelPrinter):
         return out
 
     def _matrix(self, load: Load) -> str:
-        return ", ".join(b for b in self._box(load) if b != "1")
+        return ", ".join(b for b in self.box(load) if b != "1")
 
     def _at(self, name: str, tile: str) -> str:
         out = []
@@ -235,7 +239,7 @@ class GluonPrinter(KernelPrinter):
         return f"[{', '.join(out)}]"
 
     def _bytes(self, load: Load) -> str:
-        return " * ".join([b for b in self._box(load) if b != "1"] + ["2"])
+        return " * ".join([b for b in self.box(load) if b != "1"] + ["2"])
 
     def _run_producer(self) -> None:
         roles = self._roles

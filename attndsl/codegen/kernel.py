@@ -709,7 +709,9 @@ class KernelPrinter:
         if not text.dims:
             dtype = {DType.FLOAT: "ACC", DType.INT: "tl.int32", DType.BOOL: "tl.int1"}[kind]
             return Text(f"tl.full({self._shape(dims)}, {text.code}, {dtype})", dims, kind)
-        return Text(f"tl.broadcast_to({self.broadcast(text, dims)}, {self._shape(dims)})", dims, kind)
+        return Text(
+            f"tl.broadcast_to({self.broadcast(text, dims)}, {self._shape(dims)})", dims, kind
+        )
 
     def _vanishes(self, e: Expr | Val | Block | Origin, axis: str) -> bool:
         """Whether an expression is surely 0 past the end of an axis."""

@@ -224,7 +224,15 @@ def module_context(
         tiles=any(a.kind == "tiles" for k in module.kernels for a in k.arguments),
         bounds=any(a.passed.startswith("bounds:") for k in module.kernels for a in k.arguments),
         hopper=tuple(module.hopper),
-        hopper_table=literal({k.name: k.facts for k in module.hopper}),
+        hopper_table=literal(
+            {
+                k.name: {
+                    "facts": k.facts,
+                    "arguments": [(a.name, a.kind, a.of) for a in k.arguments],
+                }
+                for k in module.hopper
+            }
+        ),
     )
 
 

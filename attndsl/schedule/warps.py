@@ -1,6 +1,6 @@
 """Whether the warps of a kernel can specialise, and who then does what.
 
-    roles(program) -> Roles, or Unfit with the reason
+    roles(plan, program) -> Roles, or Unfit with the reason
 
 On Hopper a kernel runs fastest when one warp only copies (a producer, which keeps rings of stream tiles full) and
 groups of four warps only compute (consumers, 64 rows of the tile each). What a tile program must be like for this, and
@@ -31,6 +31,7 @@ from attndsl.schedule.tile import (
     Dot,
     Fold,
     Load,
+    Plan,
     Range,
     Role,
     Stmt,
@@ -74,15 +75,15 @@ class _No(Exception):
     pass
 
 
-def roles(program: TileProgram) -> Roles | Unfit:
+def roles(plan: Plan, program: TileProgram) -> Roles | Unfit:
     """The roles of a kernel's warps."""
     try:
-        return _roles(program)
+        return _roles(plan, program)
     except _No as no:
         return Unfit(str(no))
 
 
-def _roles(program: TileProgram) -> Roles:
+def _roles(plan: Plan, program: TileProgram) -> Roles:
     tiles, sweep = program.of(Role.TILE), program.sweep
     if sweep is None:
         raise _No("it sweeps over nothing")
@@ -91,7 +92,8 @@ def _roles(program: TileProgram) -> Roles:
     if program.loops:
         raise _No(f"a loop over `{program.loops[0].axis}` is around its sweep")
     tile, stream = tiles[0].name, sweep.axis
-    full = {a.name for a in program.of(Role.FULL)}
+    full = {a.name: a.rank for a in program.of(Role.FULL)}
+    rank = {tile: tiles[0].rank, stream: program.axis(stream).rank, **full}
     prologue = {s.name: s for s in program.prologue if isinstance(s, Load)}
     bodies = tuple(_body(r, tile, stream) for r in sweep.ranges)
     resident: dict[str, Load] = {}
@@ -100,15 +102,15 @@ def _roles(program: TileProgram) -> Roles:
         loads = {s.name: s for s in r.body if isinstance(s, Load)}
         for dot in body.scores:
             left, right = prologue.get(dot.left), loads.get(dot.right)
-            if left is None or not _block(left, tile, full):
+            if left is None or not _block(plan, left, tile, rank):
                 raise _No(f"`{dot.left}`, left in a product, is no tile of memory")
-            if right is None or not _block(right, stream, full):
+            if right is None or not _block(plan, right, stream, rank):
                 raise _No(f"`{dot.right}`, right in a product, is no tile of memory")
             resident[left.name] = left
             rings.setdefault(right.name, right)
         for acc in body.sums:
             right = loads.get(acc.right)
-            if right is None or not _block(right, stream, full):
+            if right is None or not _block(plan, right, stream, rank):
                 raise _No(f"`{acc.right}`, right in a sum of products, is no tile of memory")
             rings.setdefault(right.name, right)
     if not resident:
@@ -128,7 +130,7 @@ def _body(r: Range, tile: str, stream: str) -> Body:
             case Dot():
                 if s.dims != (tile, stream):
                     raise _No(f"the product `{s.name}` is not one of rows and keys")
-                if middle and any(not isinstance(m, Load) for m in middle) and _feeds(middle, s):
+                if _feeds(middle, s):
                     raise _No(f"the product `{s.name}` waits for another's result")
                 scores.append(s)
             case AccDot():
@@ -145,7 +147,7 @@ def _body(r: Range, tile: str, stream: str) -> Body:
 
 
 def _feeds(middle: Iterable[Stmt], s: Dot) -> bool:
-    made = {m.name for m in middle if not isinstance(m, Load | Store)} if middle else set()
+    made = {m.name for m in middle if isinstance(m, Compute | Fold | Assign)}
     return s.left in made or s.right in made
 
 
@@ -154,16 +156,21 @@ def _without(body: Body, rings: dict[str, Load]) -> Body:
     return Body(body.masked, body.scores, middle, body.sums)
 
 
-def _block(load: Load, along: str, full: set[str]) -> bool:
-    """Whether a load is a tile of memory: an axis, whole rows of another, all else fixed."""
-    if load.guard is not None or len(load.dims) != 2:
-        return False
+def _block(plan: Plan, load: Load, along: str, rank: dict[str, str]) -> bool:
+    """Whether a load is a tile of memory: an axis, whole rows of the last, all else fixed.
+
+    Past its end a tensor reads as 0, so its axes must end where the program's do.
+    """
+    ends = plan.buffer(load.tensor).ranks
     last = load.subs[-1]
-    if not (isinstance(last, Position) and last.name in full and last.name in load.dims):
+    row = last.name if isinstance(last, Position) else ""
+    if load.guard is not None or len(load.subs) > 5 or load.dims != (along, row):
         return False
-    lone = [s for s in load.subs if s == Position(along)]
-    others = [s for s in load.subs[:-1] if s != Position(along)]
-    return len(lone) == 1 and not any(_spans(s, {along, *full}) for s in others)
+    moving = [k for k, s in enumerate(load.subs) if s == Position(along)]
+    fixed = [s for s in load.subs[:-1] if s != Position(along)]
+    if len(moving) != 1 or any(_spans(s, set(rank)) for s in fixed):
+        return False
+    return ends[moving[0]] == rank[along] and ends[-1] == rank.get(row)
 
 
 def _spans(e: Expr, axes: set[str]) -> bool:
@@ -226,6 +233,7 @@ def _parted(
 
 def reads(s: Stmt) -> tuple[str, ...]:
     """The values that a statement reads."""
+    found: tuple[Expr, ...]
     match s:
         case Compute() | Declare() | Assign():
             found = (s.expr,)

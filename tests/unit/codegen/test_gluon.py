@@ -1,0 +1,109 @@
+"""Kernels whose warps specialise: which programs get them, and what their machine code is like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attndsl import driver
+from attndsl.codegen.aot import compile_kernels
+from attndsl.codegen.configs import choose_warps
+from attndsl.output import module_text
+from attndsl.schedule.tile import Plan, TileProgram
+from attndsl.schedule.warps import Roles, Unfit, roles
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+SCAN = """
+attention several(Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f]) -> O[b,h,i,f] {
+  batch b, h
+  S[i,j] = (elu(Q[i,e]) + 1) * (elu(K[j,e]) + 1)   where j <= i, i - j < 64
+  O[i,f] = S[i,j] * V[j,f]
+}
+"""
+
+
+def found(path: Path) -> dict[str, Roles | Unfit]:
+    program = driver.load(path)
+    out: dict[str, Roles | Unfit] = {}
+    for plan in program.plans:
+        assert isinstance(plan, Plan)
+        out |= {s.name: roles(plan, s) for s in plan.steps if isinstance(s, TileProgram)}
+    return out
+
+
+def test_roles_of_softmax_attention() -> None:
+    forward = found(EXAMPLES / "causal.attn")["causal"]
+    assert isinstance(forward, Roles)
+    assert (forward.tile, forward.stream) == ("i", "j")
+    assert [x.tensor for x in forward.resident.values()] == ["Q"]
+    assert [x.tensor for x in forward.rings.values()] == ["K", "V"]
+    assert {b.masked for b in forward.bodies} == {True, False}
+    for body in forward.bodies:
+        assert len(body.scores) == len(body.sums) == 1
+
+
+def test_the_backward_pass_has_roles_too() -> None:
+    kernels = found(EXAMPLES / "causal.attn")
+    keys = kernels["causal_backward_dK_dV"]
+    assert isinstance(keys, Roles)
+    assert {x.tensor for x in keys.resident.values()} == {"K", "V"}
+    assert {x.tensor for x in keys.rings.values()} == {"Q", "dO"}
+    assert all(len(b.sums) == 2 for b in keys.bodies)
+
+
+def test_operands_that_are_computed_keep_the_portable_form(tmp_path: Path) -> None:
+    path = tmp_path / "several.attn"
+    path.write_text(SCAN, encoding="utf-8")
+    forward = found(path)["several"]
+    assert isinstance(forward, Unfit)
+    assert "tile of memory" in forward.reason or "waits for" in forward.reason, forward.reason
+
+
+def test_blocks_fit_what_a_group_holds() -> None:
+    facts = {
+        "tile": "I",
+        "stream": "J",
+        "resident": ["e"],
+        "rings": ["e", "f"],
+        "sums": ["f"],
+        "pairs": 1,
+    }
+    smem = 227 * 1024
+    chosen = choose_warps(facts, {"e": 128, "f": 128}, smem)
+    assert chosen is not None
+    assert (chosen["GROUPS"], chosen["BLOCK_I"], chosen["BLOCK_J"]) == (2, 128, 128)
+    wide = choose_warps(facts, {"e": 256, "f": 256}, smem)
+    assert wide is not None
+    assert wide["BLOCK_J"] < 128
+    assert choose_warps(facts, {"e": 1024, "f": 1024}, smem) is None
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        "causal",
+        pytest.param("full", marks=pytest.mark.slow),
+        pytest.param("alibi", marks=pytest.mark.slow),
+        pytest.param("softcap", marks=pytest.mark.slow),
+        pytest.param("window", marks=pytest.mark.slow),
+        pytest.param("gqa", marks=pytest.mark.slow),
+        pytest.param("sigmoid", marks=pytest.mark.slow),
+        pytest.param("bias_dense", marks=pytest.mark.slow),
+    ],
+)
+def test_products_run_asynchronously(example: str, tmp_path: Path) -> None:
+    program = driver.load(EXAMPLES / f"{example}.attn")
+    path = tmp_path / f"{example}.py"
+    path.write_text(module_text(program, driver.CompileOptions()), encoding="utf-8")
+    made = compile_kernels(path, targets=["sm_90"], extents={"e": 128, "f": 128})
+    hopper = [k for k in made if k.name.endswith("_hopper")]
+    assert hopper
+    for kernel in hopper:
+        assert kernel.shared <= 227 * 1024
+        products = kernel.sass.count("HGMMA")
+        # A product that is waited for by itself would have a wait of its own.
+        assert products >= 5 * kernel.sass.count("WARPGROUP.DEPBAR") > 0, kernel.name
+        if "dK" not in kernel.name:
+            assert kernel.sass_stats.spills_in_loops == 0, kernel.name
