@@ -115,6 +115,7 @@ def _targets(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
     "--value-dim", type=click.IntRange(min=1), metavar="D", help="Value dim.  [default: --head-dim]"
 )
 @click.option("--no-backward", is_flag=True, help="Leave out the gradient kernels.")
+@click.option("--hopper", is_flag=True, help="Kernels whose warps specialise besides, for sm_90.")
 @click.option(
     "--dump-ir",
     "dump",
@@ -133,6 +134,7 @@ def compile_(
     head_dim: int | None,
     value_dim: int | None,
     no_backward: bool,
+    hopper: bool,
     dump: tuple[str, ...],
     stop_after: str | None,
     as_json: bool,
@@ -152,7 +154,11 @@ def compile_(
             out=Path("build", name or file.stem) if out is None else out,
             targets=targets,
             options=driver.CompileOptions(
-                dtype=dtype, head_dim=head_dim, value_dim=value_dim, backward=not no_backward
+                dtype=dtype,
+                head_dim=head_dim,
+                value_dim=value_dim,
+                backward=not no_backward,
+                hopper=hopper,
             ),
             progress=report,
             dump=steps,

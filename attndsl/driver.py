@@ -47,6 +47,8 @@ class CompileOptions:
     head_dim: int | None = None
     value_dim: int | None = None
     backward: bool = True
+    hopper: bool = False
+    """Whether kernels get a form for Hopper whose warps specialise, where they can have one."""
 
 
 @dataclass(frozen=True, slots=True)

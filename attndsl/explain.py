@@ -147,6 +147,7 @@ def _kernel(k: dict[str, Any]) -> list[str]:
     rows += [("" if n else "ends", line) for n, line in enumerate(k["ends"])]
     rows.append(("reads", ", ".join(k["reads"])))
     rows.append(("writes", ", ".join(k["writes"])))
+    rows.append(("Hopper", k["hopper"]))
     if "flops" in k:
         rows += _cost(k)
     return [k["name"], *(f"  {label:<9}{text}" for label, text in rows)]

@@ -20,6 +20,7 @@ from attndsl.schedule.cost import GPUS, Cost, bound, costs
 from attndsl.schedule.prepare import prepare
 from attndsl.schedule.printer import text_of
 from attndsl.schedule.tile import Role
+from attndsl.schedule.warps import Unfit, roles
 from attndsl.sizes import USUAL, Sizes, sizes
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def compile_facts(
     for p in ("forward", "backward"):
         for kernel in facts.get(p, {}).get("kernels", ()):
             kernel["code"] = code[next(names)] if kernels else {}
+    for name in names:  # the forms whose warps specialise come last
+        facts.setdefault("hopper", {})[name] = code[name]
     return facts
 
 
@@ -118,7 +121,7 @@ def _pass(
         found = {c.kernel: c for c in costs(plan, extents, usual.params, itemsize)}
     return {
         "kernels": [
-            {**_kernel(s), **_cost(found.get(s.name), itemsize, gpu)}
+            {**_kernel(s), "hopper": _hopper(plan, s), **_cost(found.get(s.name), itemsize, gpu)}
             for s in plan.steps
             if isinstance(s, t.TileProgram)
         ],
@@ -126,6 +129,15 @@ def _pass(
         "kept_for_backward": [b.name for b in plan.buffers if b.kind is t.BufferKind.RESIDUAL],
         "notes": list(plan.notes),
     }
+
+
+def _hopper(plan: t.Plan, p: t.TileProgram) -> str:
+    """What `backend="hopper"` makes of a kernel: the roles of its warps, or why it stays as it is."""
+    found = roles(plan, p)
+    if isinstance(found, Unfit):
+        return f"the portable form: {found.reason}"
+    moved = dict.fromkeys(x.tensor for x in found.rings.values())
+    return f"warps specialise: one copies tiles of {', '.join(moved)}, groups of four multiply"
 
 
 def _kernel(p: t.TileProgram) -> Facts:

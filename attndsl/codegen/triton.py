@@ -40,6 +40,7 @@ from attndsl.schedule.tile import (
     Stmt,
     TileProgram,
 )
+from attndsl.schedule.warps import Unfit, roles
 
 # Names that launchers use.
 HOST_NAMES = frozenset(
@@ -153,21 +154,35 @@ class _Module:
     helpers: set[str] = field(default_factory=set)
     kernels: list[KernelContext] = field(default_factory=list)
     hopper: list[HopperContext] = field(default_factory=list)
+    specialise: bool = False
 
 
 def render_module(
-    name: str, forward: Plan, backward: Plan | None, header: str, split: Plan | None = None
+    name: str,
+    forward: Plan,
+    backward: Plan | None,
+    header: str,
+    split: Plan | None = None,
+    *,
+    hopper: bool = False,
 ) -> str:
     """The text of a module with the kernels and launchers of both passes.
 
-    `split` is the split-keys form of the forward pass; its launcher is `forward_split`.
+    `split` is the split-keys form of the forward pass; its launcher is `forward_split`. With `hopper`, kernels that can
+    have a form whose warps specialise get that besides, and take it on a Hopper card.
     """
-    context = module_context(name, forward, backward, header, split)
+    context = module_context(name, forward, backward, header, split, hopper=hopper)
     return render("triton/module.py.jinja", module=context)
 
 
 def module_context(
-    name: str, forward: Plan, backward: Plan | None, header: str, split: Plan | None = None
+    name: str,
+    forward: Plan,
+    backward: Plan | None,
+    header: str,
+    split: Plan | None = None,
+    *,
+    hopper: bool = False,
 ) -> ModuleContext:
     """Everything that the module template places."""
     own = HOST_NAMES | {
@@ -188,7 +203,10 @@ def module_context(
         "functools",
         "Any",
     }
-    module = _Module(Namespace(RESERVED | helpers.names() | own))
+    own |= {"gl", "gluon", "hopper", "hopper_config", "choose_warps", "memory_tiles", "MemoryTiles"}
+    own |= {"HOPPER", "tma", "tma_load", "mbarrier", "warpgroup_mma", "warpgroup_mma_wait"}
+    own |= {"fence_async_shared"}
+    module = _Module(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
         launchers.append(_launcher("backward", backward, module))
@@ -453,14 +471,8 @@ def _launcher(name: str, plan: Plan, module: _Module) -> LauncherContext:
         match step:
             case TileProgram():
                 step_context = _launch(step, kernels[k][0], tensors, lengths)
-                found = hopper_kernel(
-                    plan, step, module.names.fresh(f"{step.name}_hopper"), module.helpers
-                )
-                if isinstance(found, HopperContext):
-                    module.hopper.append(found)
-                    fast = _hopper_launch(step, found, tensors, lengths)
-                    step_context = replace(step_context, hopper=fast)
-                steps.append(step_context)
+                fast = _hopper_step(plan, step, module, tensors, lengths)
+                steps.append(replace(step_context, hopper=fast))
             case HostSum():
                 steps.append(_host_sum(step, plan, tensors, lengths))
             case HostScale():
@@ -572,6 +584,23 @@ def _launch(
         grid=" * ".join(grid) or "1",
         arguments=(*passed, "**cfg"),
     )
+
+
+def _hopper_step(
+    plan: Plan,
+    step: TileProgram,
+    module: _Module,
+    tensors: dict[str, str],
+    lengths: dict[str, str],
+) -> HopperStep | None:
+    """The step by a kernel whose warps specialise, where one is wanted and can be had."""
+    if not module.specialise or isinstance(roles(plan, step), Unfit):
+        return None
+    found = hopper_kernel(plan, step, module.names.fresh(f"{step.name}_hopper"), module.helpers)
+    if isinstance(found, Unfit):
+        return None
+    module.hopper.append(found)
+    return _hopper_launch(step, found, tensors, lengths)
 
 
 def _hopper_launch(

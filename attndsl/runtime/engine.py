@@ -90,10 +90,10 @@ class Engine:
     def backend_of(self, device: torch.device) -> str:
         """Triton on CUDA (and on CPU in Triton's interpreter), else eager; unless one was asked for."""
         runs = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-        if self.backend == "triton" and not runs:
+        if self.backend in ("triton", "hopper") and not runs:
             raise CallError(
                 "A0501",
-                f"{self.cascade.name}: the backend is `triton`, and the tensors are on {device}",
+                f"{self.cascade.name}: the backend is `{self.backend}`, and the tensors are on {device}",
                 help='move them to a GPU, set TRITON_INTERPRET=1, or load with backend="eager"',
             )
         return self.backend or ("triton" if runs else "eager")

@@ -24,9 +24,10 @@ def load(
         o, lse = op(q, k, v, slope)
 
     `name` picks an attention of the file; it may be left out if there is one. `backend` is "triton"
-    or "eager"; by default CUDA tensors take the first and CPU tensors the second. With `autotune="once"`
-    the first call of a kind that nothing is known about searches for its tiles (30 s), and every later
-    process finds them; with "always" every process searches; "never" uses what `attndsl tune` found.
+    or "eager"; by default CUDA tensors take the first and CPU tensors the second. "hopper" is "triton" with
+    warp-specialised kernels on compute capability 9.0, where `attndsl explain` says that a program has them.
+    With `autotune="once"` the first call of a kind that nothing is known about searches for its tiles (30 s), and
+    every later process finds them; with "always" every process searches; "never" uses what `attndsl tune` found.
 
     Raises: DiagnosticError if the program is refused, OSError if the file cannot be read.
     """

@@ -95,10 +95,17 @@ def split_of(cascade: Cascade, forward: Plan, residuals: tuple[str, ...]) -> Pla
 
 def render(backend: str, name: str, passes: Passes, header: str) -> str:
     """The text of the module of one stage."""
-    if backend == "triton":
+    if backend in ("triton", "hopper"):
         from attndsl.codegen.triton import render_module as render_triton
 
-        return render_triton(name, passes.forward, passes.backward, header, passes.split)
+        return render_triton(
+            name,
+            passes.forward,
+            passes.backward,
+            header,
+            passes.split,
+            hopper=backend == "hopper",
+        )
     from attndsl.codegen.eager import render_module
 
     text: str = render_module(name, passes.forward, passes.backward, header)
