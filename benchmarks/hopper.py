@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import EXAMPLES, milliseconds, relative, write
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import attndsl
-from benchmarks.common import EXAMPLES, milliseconds, relative, write
 
 SHAPES = [(4, 16, 4096, 128), (1, 16, 16384, 128), (4, 32, 4096, 64)]
 PROGRAMS = ["full", "causal", "alibi", "softcap", "window", "sigmoid"]
