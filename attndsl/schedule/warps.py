@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from attndsl.cascade.nodes import Expr, Position
 from attndsl.cascade.walk import walk
+from attndsl.schedule.specialise import used
 from attndsl.schedule.tile import (
     AccDot,
     Assign,
@@ -35,9 +36,7 @@ from attndsl.schedule.tile import (
     Range,
     Role,
     Stmt,
-    Store,
     TileProgram,
-    Val,
 )
 
 
@@ -89,6 +88,10 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         raise _No("it sweeps over nothing")
     if len(tiles) != 1:
         raise _No(f"it tiles {len(tiles)} axes, and warps specialise over one")
+    if program.rounds is not None:
+        raise _No("it sweeps in rounds")
+    if sweep.ordered or sweep.descending:
+        raise _No("its sweep hands something from tile to tile in order")
     if program.loops:
         raise _No(f"a loop over `{program.loops[0].axis}` is around its sweep")
     tile, stream = tiles[0].name, sweep.axis
@@ -141,7 +144,7 @@ def _body(r: Range, tile: str, stream: str) -> Body:
                 raise _No(f"its sweep holds a {type(s).__name__.lower()}")
     names = {s.name for s in sums}
     for m in middle:
-        if names & set(reads(m)):
+        if names & used(m):
             raise _No("what it accumulates is read inside the sweep")
     return Body(r.masked, tuple(scores), tuple(middle), tuple(sums))
 
@@ -190,9 +193,9 @@ def _registers_only(
     rest = [s for s in program.prologue if s not in resident.values()]
     # Before and after the sweep there is room to hold a resident tile in registers too.
     for s in (m for b in bodies for m in b.middle):
-        used = shared & set(reads(s))
-        if used:
-            raise _No(f"`{sorted(used)[0]}` is read outside products")
+        apart = shared & used(s)
+        if apart:
+            raise _No(f"`{min(apart)}` is read outside products")
     full = {a.name for a in program.of(Role.FULL)}
     allowed = {(), (tile,), (stream,), (tile, stream), *((tile, f) for f in full)}
     allowed |= {(f,) for f in full}
@@ -216,11 +219,11 @@ def _parted(
     scalars: list[Stmt] = []
     rows: list[Stmt] = []
     late: set[str] = set()
-    also = {n for s in (*program.prologue, *program.epilogue) for n in reads(s)}
+    also = {n for s in (*program.prologue, *program.epilogue) for n in used(s)}
     for s in program.prologue:
         if isinstance(s, Load) and s.name in resident and s.name not in also:
             continue
-        if isinstance(s, Compute | Load) and not s.dims and not late & set(reads(s)):
+        if isinstance(s, Compute | Load) and not s.dims and not late & used(s):
             scalars.append(s)
             continue
         if isinstance(s, Compute | Load | Fold | Declare):
@@ -229,25 +232,3 @@ def _parted(
             continue
         raise _No(f"its prologue holds a {type(s).__name__.lower()}")
     return tuple(scalars), tuple(rows)
-
-
-def reads(s: Stmt) -> tuple[str, ...]:
-    """The values that a statement reads."""
-    found: tuple[Expr, ...]
-    match s:
-        case Compute() | Declare() | Assign():
-            found = (s.expr,)
-            extra: tuple[str, ...] = ()
-        case Load():
-            found, extra = s.subs, (s.guard,) if s.guard else ()
-        case Fold():
-            return (s.src,)
-        case Dot():
-            return (s.left, s.right)
-        case AccDot():
-            return (s.name, s.left, s.right, *((s.scale,) if s.scale else ()))
-        case Store():
-            found, extra = s.subs, (s.value,)
-        case _:
-            return ()
-    return (*(n.name for e in found for n in walk(e) if isinstance(n, Val)), *extra)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -39,6 +40,15 @@ def dot(a, b, acc, OUT: tl.constexpr):
         return tl.dot(a.to(OUT), b.to(OUT), acc, input_precision="ieee", out_dtype=OUT)
     else:
         return tl.dot(a, b, acc, input_precision="ieee", out_dtype=OUT)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -89,6 +99,7 @@ def deltanet_U(
     beta_ptr,
     V_ptr,
     U_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -117,6 +128,7 @@ def deltanet_U(
     beta_ptr  beta[b, h, t], input
     V_ptr  V[b, h, t, f], input
     U_ptr  U[b, h, t, f], residual
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -158,13 +170,13 @@ def deltanet_U(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         U = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         in_t = t < len_t
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         past = dot(k, tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
         U = U + past
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
@@ -214,6 +226,7 @@ def deltanet_O(
     V_ptr,
     U_ptr,
     O_ptr,
+    Q_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_t,
@@ -248,6 +261,7 @@ def deltanet_O(
     V_ptr  V[b, h, t, f], input
     U_ptr  U[b, h, t, f], residual
     O_ptr  O[b, h, t, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -292,13 +306,13 @@ def deltanet_O(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # deltanet.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         in_t = t < len_t
-        q = tl.load(Q_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         past = dot(q, tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
         O = O + past
         # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
@@ -345,6 +359,7 @@ def deltanet_backward_dU_1(
     Q_ptr,
     dO_ptr,
     dU_1_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -374,6 +389,7 @@ def deltanet_backward_dU_1(
     Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     dU_1_ptr  dU.1[b, h, t, f], temp
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -416,13 +432,13 @@ def deltanet_backward_dU_1(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dU_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         in_t = t < len_t
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         t_2 = tl.where(in_e[:, None], dU_1_state, 0.0).to(K_ptr.dtype.element_ty)
         past = dot(k, t_2, None, ACC)
         dU_1 = dU_1 + past
@@ -457,6 +473,7 @@ def deltanet_backward_dU_2(
     beta_ptr,
     dU_1_ptr,
     dU_2_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -482,6 +499,7 @@ def deltanet_backward_dU_2(
     beta_ptr  beta[b, h, t], input
     dU_1_ptr  dU.1[b, h, t, f], temp
     dU_2_ptr  dU.2[b, h, t, f], temp
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -523,13 +541,13 @@ def deltanet_backward_dU_2(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dU_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         in_t = t < len_t
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         t_2 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
         past = dot(k, t_2, None, ACC)
         dU_2 = dU_2 + past
@@ -581,6 +599,8 @@ def deltanet_backward_dK_3(
     dU_2_ptr,
     K_ptr,
     dK_3_ptr,
+    V_tiles,
+    U_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -616,6 +636,8 @@ def deltanet_backward_dK_3(
     dU_2_ptr  dU.2[b, h, t, f], temp
     K_ptr  K[b, h, t, e], input
     dK_3_ptr  dK.3[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -665,15 +687,15 @@ def deltanet_backward_dK_3(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_3 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
-        v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = tl.load(U_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         dA = v.to(ACC) - u.to(ACC)
         dA_kept = tl.where((f < F)[None, :], dA, 0.0)
         t_2 = dA.to(V_ptr.dtype.element_ty)
@@ -721,6 +743,8 @@ def deltanet_backward_dK_5(
     dO_ptr,
     Q_ptr,
     dK_5_ptr,
+    V_tiles,
+    U_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -755,6 +779,8 @@ def deltanet_backward_dK_5(
     dO_ptr  dO[b, h, t, f], input
     Q_ptr  Q[b, h, t, e], input
     dK_5_ptr  dK.5[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -799,15 +825,15 @@ def deltanet_backward_dK_5(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_5 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
-        v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = tl.load(U_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         dA_2 = v.to(ACC) - u.to(ACC)
         dA_2_kept = tl.where((f < F)[None, :], dA_2, 0.0)
         t_2 = dA_2.to(V_ptr.dtype.element_ty)
@@ -851,6 +877,7 @@ def deltanet_backward_dQ(
     U_ptr,
     K_ptr,
     dQ_ptr,
+    dO_tiles,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -889,6 +916,7 @@ def deltanet_backward_dQ(
     U_ptr  U[b, h, t, f], input
     K_ptr  K[b, h, t, e], input
     dQ_ptr  dQ[b, h, t, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -933,12 +961,12 @@ def deltanet_backward_dQ(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dQ = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         t_2 = tl.trans(tl.where(in_f[None, :], dQ_state, 0.0).to(dO_ptr.dtype.element_ty))
         past = dot(dO, t_2, None, ACC)
         dQ = dQ + past
@@ -1082,7 +1110,7 @@ def deltanet_backward_dK(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_3_ptrs = dK_3_base + tl.cast(t0, tl.int64) * len_e + dK_3_offs
         in_t = t < len_t
@@ -1154,6 +1182,7 @@ def deltanet_backward_dV_dbeta(
     dK_5_ptr,
     dV_ptr,
     dbeta_ptr,
+    K_tiles,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -1182,6 +1211,7 @@ def deltanet_backward_dV_dbeta(
     dK_5_ptr  dK.5[b, h, t, e], temp
     dV_ptr  dV[b, h, t, f], output
     dbeta_ptr  dbeta[b, h, t], output
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1230,7 +1260,7 @@ def deltanet_backward_dV_dbeta(
     dU_2 = tl.load(dU_2_base + dU_2_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
     dU_1 = tl.load(dU_1_base + dU_2_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
     dV = beta.to(ACC)[:, None] * dU_2.to(ACC) + beta.to(ACC)[:, None] * dU_1.to(ACC)
-    k = tl.load(K_base + K_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     dK_3 = tl.load(dK_3_base + dK_3_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     dbeta_6 = k.to(ACC) * dK_3.to(ACC)
     dbeta_6_kept = tl.where((e < E)[None, :], dbeta_6, 0.0)
@@ -1268,6 +1298,15 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1278,6 +1317,7 @@ KERNELS: dict[str, Any] = {
             ("beta_ptr", "pointer_like", "beta"),
             ("V_ptr", "pointer_like", "V"),
             ("U_ptr", "pointer_like", "Q"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1321,6 +1361,16 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("Q", "K", "V", "U"),
             "loops": 0,
             "few_rows": False,
@@ -1333,6 +1383,7 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("U_ptr", "pointer_like", "Q"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
@@ -1371,6 +1422,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1381,6 +1433,7 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dU_1_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1424,6 +1477,15 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("K", "dU.1"),
             "loops": 0,
             "few_rows": False,
@@ -1434,6 +1496,7 @@ KERNELS: dict[str, Any] = {
             ("beta_ptr", "pointer_like", "beta"),
             ("dU_1_ptr", "pointer_acc", ""),
             ("dU_2_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1465,6 +1528,14 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
             "data": ("V", "U", "dU.1", "dU.2", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1478,6 +1549,8 @@ KERNELS: dict[str, Any] = {
             ("dU_2_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("dK_3_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1516,6 +1589,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("V", "U", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
@@ -1527,6 +1601,8 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dK_5_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1566,6 +1642,14 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
             "data": ("dO", "V", "U", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1578,6 +1662,7 @@ KERNELS: dict[str, Any] = {
             ("U_ptr", "pointer_like", "U"),
             ("K_ptr", "pointer_like", "K"),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -1628,6 +1713,16 @@ KERNELS: dict[str, Any] = {
             ),
             "carried": (("e", "f"),),
             "pairs": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
+            "pairs_by_address": (
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
@@ -1692,6 +1787,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "f"), ("t", "e")),
+            "pairs_by_address": (("t", "f"), ("t", "e")),
             "data": ("dU.2", "dU.1", "K", "dK.3", "dK.5"),
             "loops": 0,
             "few_rows": False,
@@ -1705,6 +1801,7 @@ KERNELS: dict[str, Any] = {
             ("dK_5_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dbeta_ptr", "pointer_like", "beta"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -1772,6 +1869,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1780,26 +1881,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1869,11 +1975,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1885,6 +2002,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def element_type(tensor):
@@ -1918,17 +2081,10 @@ def forward(inputs, extents, params, config=None):
         beta,
         V,
         U,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        V.stride(0),
-        V.stride(1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(beta),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
@@ -1951,21 +2107,11 @@ def forward(inputs, extents, params, config=None):
         V,
         U,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        V.stride(0),
-        V.stride(1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(beta),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
@@ -2015,18 +2161,10 @@ def backward(inputs, extents, params, config=None):
         Q,
         dO,
         dU_1,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        dO.stride(0),
-        dO.stride(1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_t,
@@ -2047,13 +2185,9 @@ def backward(inputs, extents, params, config=None):
         beta,
         dU_1,
         dU_2,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(beta),
         len_b,
         len_h,
         len_t,
@@ -2078,21 +2212,12 @@ def backward(inputs, extents, params, config=None):
         dU_2,
         K,
         dK_3,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(V),
+        *launch_strides(U),
+        *launch_strides(beta),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -2114,22 +2239,12 @@ def backward(inputs, extents, params, config=None):
         dO,
         Q,
         dK_5,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(V),
+        *launch_strides(U),
+        *launch_strides(dO),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_t,
@@ -2152,25 +2267,12 @@ def backward(inputs, extents, params, config=None):
         U,
         K,
         dQ,
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(beta),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(U),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -2196,21 +2298,10 @@ def backward(inputs, extents, params, config=None):
         K,
         dK_5,
         dK,
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        *launch_strides(beta),
+        *launch_strides(V),
+        *launch_strides(U),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -2236,13 +2327,9 @@ def backward(inputs, extents, params, config=None):
         dK_5,
         dV,
         dbeta,
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(beta),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,

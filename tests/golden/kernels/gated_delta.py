@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -128,7 +138,7 @@ def gated_delta_G(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G = tl.full([BLOCK_T], 0.0, ACC)
         G = G + G_state
@@ -197,7 +207,7 @@ def gated_delta_G_2(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G_2 = tl.full([BLOCK_T], 0.0, ACC)
         G_2 = G_2 + G_2_state
@@ -237,6 +247,7 @@ def gated_delta_U_2(
     beta_ptr,
     V_ptr,
     U_2_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -267,6 +278,7 @@ def gated_delta_U_2(
     beta_ptr  beta[b, h, t], input
     V_ptr  V[b, h, t, f], input
     U_2_ptr  U.2[b, h, t, f], temp
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -309,14 +321,14 @@ def gated_delta_U_2(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         U_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         in_t = t < len_t
         g = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64))
         reach_p = G_2_1.to(ACC) * 1.4426950408889634
@@ -373,6 +385,7 @@ def gated_delta_U(
     beta_ptr,
     U_2_ptr,
     U_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -403,6 +416,7 @@ def gated_delta_U(
     beta_ptr  beta[b, h, t], input
     U_2_ptr  U.2[b, h, t, f], temp
     U_ptr  U[b, h, t, f], residual
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -446,14 +460,14 @@ def gated_delta_U(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         U_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         in_t = t < len_t
         g = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64))
         reach_p = G_2_1.to(ACC) * 1.4426950408889634
@@ -514,6 +528,7 @@ def gated_delta_U_1(
     beta_ptr,
     U_2_ptr,
     U_1_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -545,6 +560,7 @@ def gated_delta_U_1(
     beta_ptr  beta[b, h, t], input
     U_2_ptr  U.2[b, h, t, f], temp
     U_1_ptr  U.1[b, h, t, f], temp
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -588,14 +604,14 @@ def gated_delta_U_1(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         U_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         in_t = t < len_t
         g = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64))
         reach_p = G_2_1.to(ACC) * 1.4426950408889634
@@ -662,6 +678,7 @@ def gated_delta_O(
     U_ptr,
     V_ptr,
     O_ptr,
+    Q_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_t,
@@ -701,6 +718,7 @@ def gated_delta_O(
     U_ptr  U[b, h, t, f], residual
     V_ptr  V[b, h, t, f], input
     O_ptr  O[b, h, t, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -748,14 +766,14 @@ def gated_delta_O(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O_3 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         in_t = t < len_t
         G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64))
         reach_p = G_2_2.to(ACC) * 1.4426950408889634
@@ -836,6 +854,7 @@ def gated_delta_backward_dU_1(
     Q_ptr,
     dO_ptr,
     dU_1_ptr,
+    K_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -869,6 +888,7 @@ def gated_delta_backward_dU_1(
     Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     dU_1_ptr  dU.1[b, h, t, f], temp
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -912,7 +932,7 @@ def gated_delta_backward_dU_1(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dU_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
@@ -920,7 +940,7 @@ def gated_delta_backward_dU_1(
         G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
         reach_2 = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
@@ -980,6 +1000,7 @@ def gated_delta_backward_dU_2(
     beta_ptr,
     dU_1_ptr,
     dU_2_ptr,
+    K_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -1017,6 +1038,7 @@ def gated_delta_backward_dU_2(
     beta_ptr  beta[b, h, t], input
     dU_1_ptr  dU.1[b, h, t, f], temp
     dU_2_ptr  dU.2[b, h, t, f], temp
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1061,7 +1083,7 @@ def gated_delta_backward_dU_2(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dU_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
@@ -1069,7 +1091,7 @@ def gated_delta_backward_dU_2(
         G_2 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
         reach_2 = tl.exp(g_2.to(ACC) - G_2.to(ACC))
@@ -1140,6 +1162,7 @@ def gated_delta_backward_dK_13(
     dO_ptr,
     Q_ptr,
     dK_13_ptr,
+    V_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -1173,6 +1196,7 @@ def gated_delta_backward_dK_13(
     dO_ptr  dO[b, h, t, f], input
     Q_ptr  Q[b, h, t, e], input
     dK_13_ptr  dK.13[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1216,7 +1240,7 @@ def gated_delta_backward_dK_13(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_13 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
@@ -1224,7 +1248,7 @@ def gated_delta_backward_dK_13(
         G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
         reach_2 = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
@@ -1282,6 +1306,7 @@ def gated_delta_backward_dK_14(
     dO_ptr,
     Q_ptr,
     dK_14_ptr,
+    U_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -1315,6 +1340,7 @@ def gated_delta_backward_dK_14(
     dO_ptr  dO[b, h, t, f], input
     Q_ptr  Q[b, h, t, e], input
     dK_14_ptr  dK.14[b, h, t, e], temp
+    U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1358,14 +1384,14 @@ def gated_delta_backward_dK_14(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_14 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t = t < len_t
         G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = tl.load(U_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
         reach_2 = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
@@ -1433,6 +1459,7 @@ def gated_delta_backward_dK_15(
     dU_2_ptr,
     K_ptr,
     dK_15_ptr,
+    V_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -1475,6 +1502,7 @@ def gated_delta_backward_dK_15(
     dU_2_ptr  dU.2[b, h, t, f], temp
     K_ptr  K[b, h, t, e], input
     dK_15_ptr  dK.15[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1525,7 +1553,7 @@ def gated_delta_backward_dK_15(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_15 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
@@ -1533,7 +1561,7 @@ def gated_delta_backward_dK_15(
         G_2 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
         reach_2 = tl.exp(g_2.to(ACC) - G_2.to(ACC))
@@ -1607,6 +1635,7 @@ def gated_delta_backward_dK_16(
     dU_2_ptr,
     K_ptr,
     dK_16_ptr,
+    U_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -1649,6 +1678,7 @@ def gated_delta_backward_dK_16(
     dU_2_ptr  dU.2[b, h, t, f], temp
     K_ptr  K[b, h, t, e], input
     dK_16_ptr  dK.16[b, h, t, e], temp
+    U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1699,14 +1729,14 @@ def gated_delta_backward_dK_16(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_16 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t = t < len_t
         G_2 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = tl.load(U_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
         reach_2 = tl.exp(g_2.to(ACC) - G_2.to(ACC))
@@ -1784,6 +1814,12 @@ def gated_delta_backward_dG_2_3_dG_2_4_dK_13(
     dG_2_4_ptr,
     dG_9_ptr,
     dG_10_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    K_tiles_2,
+    V_tiles,
+    U_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -1845,6 +1881,12 @@ def gated_delta_backward_dG_2_3_dG_2_4_dK_13(
     dG_2_4_ptr  dG_2.4[b, h, t], temp
     dG_9_ptr  dG.9[b, h, t], temp
     dG_10_ptr  dG.10[b, h, t], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_T_S  points of t_s in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1891,16 +1933,16 @@ def gated_delta_backward_dG_2_3_dG_2_4_dK_13(
     dU_1_offs = offs_t[:, None] * F + f[None, :]
     dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     dU_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
-    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs_2 = offs_t_s[:, None] * stride_K_t + e[None, :] * stride_K_e
-    beta_base_2 = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
-    beta_base_2 += tl.cast(h, tl.int64) * stride_beta_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t_s[:, None] * stride_V_t + f[None, :] * stride_V_f
-    g_base_2 = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
     U_offs = offs_t_s[:, None] * stride_U_t + f[None, :] * stride_U_f
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    beta_base_2 = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
+    beta_base_2 += tl.cast(h, tl.int64) * stride_beta_h
+    g_base_2 = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     dG_2_3_base = dG_2_3_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dG_2_3_base += tl.cast(t0, tl.int64)
     dG_2_4_base = dG_2_4_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
@@ -1914,13 +1956,13 @@ def gated_delta_backward_dG_2_3_dG_2_4_dK_13(
     dG_2_3 = tl.full([BLOCK_T], 0.0, ACC)
     G_2 = tl.load(G_2_base + offs_t * stride_G_2_t, mask=in_t, other=0.0)
     # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
-    q = tl.load(Q_base + Q_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+    dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dG_2_4 = tl.full([BLOCK_T], 0.0, ACC)
     dG_9 = tl.full([BLOCK_T], 0.0, ACC)
     g_1 = tl.load(G_base + offs_t * stride_G_t, mask=in_t, other=0.0)
     # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-    k_1 = tl.load(K_base + K_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    k_1 = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     g_2 = tl.load(g_base + offs_t * stride_g_t, mask=in_t, other=0.0)
     beta_1 = tl.load(beta_base + offs_t * stride_beta_t, mask=in_t, other=0.0)
     dU_1 = tl.load(dU_1_base + dU_1_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
@@ -1935,20 +1977,30 @@ def gated_delta_backward_dG_2_3_dG_2_4_dK_13(
     # --- sweep over t_s ---
     # Tiles that the mask or the end cuts.
     for t_s0 in tl.range(bound(lo), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
-        t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
+        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        G_2_ptrs = G_2_base_2 + tl.cast(t_s0, tl.int64) * stride_G_2_t + offs_t_s * stride_G_2_t
-        in_t_s = t_s < len_t
-        G_2_1 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base_2 + tl.cast(t_s0, tl.int64) * stride_K_t + K_offs_2
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        in_t_s = t_s < len_t
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t_s0, 0])
         A_4_part = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        V_ptrs = V_base + tl.cast(t_s0, tl.int64) * stride_V_t + V_offs
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t_s0, 0])
+        dA_4 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        U_ptrs = U_base + tl.cast(t_s0, tl.int64) * stride_U_t + U_offs
+        u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t_s0, 0])
+        dA_3 = dot(dO, tl.trans(u.to(dO_ptr.dtype.element_ty)), None, ACC)
+        A_part = dot(k_1, tl.trans(k), None, ACC)
+        t_2 = tl.where(in_f[None, :], dU_kept, 0.0).to(U_ptr.dtype.element_ty)
+        t_3 = tl.trans(u)
+        dA = dot(t_2, t_3, None, ACC)
+        t_4 = tl.where(in_f[None, :], dU_kept, 0.0).to(V_ptr.dtype.element_ty)
+        t_5 = tl.trans(v)
+        dA_2 = dot(t_4, t_5, None, ACC)
+        G_2_ptrs = G_2_base_2 + tl.cast(t_s0, tl.int64) * stride_G_2_t + offs_t_s * stride_G_2_t
+        G_2_1 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
         beta_ptrs = beta_base_2 + tl.cast(t_s0, tl.int64) * stride_beta_t + offs_t_s * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        V_ptrs = V_base + tl.cast(t_s0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dA_4 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dA_4_2 = beta.to(ACC)[None, :] * dA_4
         dG_2_3_s = tl.exp(G_2.to(ACC)[:, None] - G_2_1.to(ACC)[None, :]) * A_4_part * dA_4_2
         mask_p = t_s < len_t
@@ -1958,28 +2010,18 @@ def gated_delta_backward_dG_2_3_dG_2_4_dK_13(
         dG_2_3 = dG_2_3 + dG_2_3_tile
         g_ptrs = g_base_2 + tl.cast(t_s0, tl.int64) * stride_g_t + offs_t_s * stride_g_t
         g = tl.load(g_ptrs, mask=in_t_s, other=0.0)
-        U_ptrs = U_base + tl.cast(t_s0, tl.int64) * stride_U_t + U_offs
-        u = tl.load(U_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dA_3 = dot(dO, tl.trans(u.to(dO_ptr.dtype.element_ty)), None, ACC)
         dA_3_2_p = tl.exp(g.to(ACC)) * beta.to(ACC)
         dA_3_2 = -(dA_3_2_p[None, :] * dA_3)
         dG_2_4_s = tl.exp(G_2.to(ACC)[:, None] - G_2_1.to(ACC)[None, :]) * A_4_part * dA_3_2
         dG_2_4_s_m = tl.where(mask, dG_2_4_s, 0.0)
         dG_2_4_tile = tl.sum(dG_2_4_s_m, 1)
         dG_2_4 = dG_2_4 + dG_2_4_tile
-        A_part = dot(k_1, tl.trans(k), None, ACC)
-        t_2 = tl.where(in_f[None, :], dU_kept, 0.0).to(U_ptr.dtype.element_ty)
-        t_3 = tl.trans(u)
-        dA = dot(t_2, t_3, None, ACC)
         dA_5 = -(dA_3_2_p[None, :] * dA)
         dG_9_s = tl.exp(g_1.to(ACC)[:, None] - G_2_1.to(ACC)[None, :]) * A_part * dA_5
         mask_1 = (t_s[None, :] < t[:, None]) & mask_p[None, :]
         dG_9_s_m = tl.where(mask_1, dG_9_s, 0.0)
         dG_9_tile = tl.sum(dG_9_s_m, 1)
         dG_9 = dG_9 + dG_9_tile
-        t_4 = tl.where(in_f[None, :], dU_kept, 0.0).to(V_ptr.dtype.element_ty)
-        t_5 = tl.trans(v)
-        dA_2 = dot(t_4, t_5, None, ACC)
         dA_2_2 = beta.to(ACC)[None, :] * dA_2
         dG_10_s = tl.exp(g_1.to(ACC)[:, None] - G_2_1.to(ACC)[None, :]) * A_part * dA_2_2
         dG_10_s_m = tl.where(mask_1, dG_10_s, 0.0)
@@ -2018,6 +2060,7 @@ def gated_delta_backward_dQ(
     g_ptr,
     U_ptr,
     dQ_ptr,
+    dO_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -2064,6 +2107,7 @@ def gated_delta_backward_dQ(
     g_ptr  g[b, h, t], input
     U_ptr  U[b, h, t, f], input
     dQ_ptr  dQ[b, h, t, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -2111,14 +2155,14 @@ def gated_delta_backward_dQ(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dQ_11 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t = t < len_t
         G_2 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
         reach_safe = tl.where(G_2_2.to(ACC) == float("-inf"), 0.0, G_2_2.to(ACC))
@@ -2329,7 +2373,7 @@ def gated_delta_backward_dK(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dK_13_ptrs = dK_13_base + tl.cast(t0, tl.int64) * len_e + dK_13_offs
         in_t = t < len_t
@@ -2460,6 +2504,7 @@ def gated_delta_backward_dV(
     dU_1_ptr,
     dU_2_ptr,
     dV_ptr,
+    K_tiles,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -2507,6 +2552,7 @@ def gated_delta_backward_dV(
     dU_1_ptr  dU.1[b, h, t, f], temp
     dU_2_ptr  dU.2[b, h, t, f], temp
     dV_ptr  dV[b, h, t, f], output
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -2559,7 +2605,7 @@ def gated_delta_backward_dV(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
@@ -2569,7 +2615,7 @@ def gated_delta_backward_dV(
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
         reach_2 = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
@@ -2684,6 +2730,12 @@ def gated_delta_backward_dQ_dK_dV(
     dG_10_ptr,
     dbeta_ptr,
     dg_ptr,
+    K_tiles,
+    V_tiles,
+    U_tiles,
+    Q_tiles,
+    dO_tiles,
+    K_tiles_2,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -2751,6 +2803,12 @@ def gated_delta_backward_dQ_dK_dV(
     dG_10_ptr  dG.10[b, h, t], temp
     dbeta_ptr  dbeta[b, h, t], output
     dg_ptr  dg[b, h, t], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_T_S  points of t_s in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -2790,14 +2848,14 @@ def gated_delta_backward_dQ_dK_dV(
     U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h + tl.cast(t0, tl.int64) * stride_beta_t
-    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_t_s[:, None] * stride_Q_t + e[None, :] * stride_Q_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t_s[:, None] * stride_dO_t + f[None, :] * stride_dO_f
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs_2 = offs_t_s[:, None] * stride_K_t + e[None, :] * stride_K_e
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     g_base_2 = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     beta_base_2 = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base_2 += tl.cast(h, tl.int64) * stride_beta_h
@@ -2828,12 +2886,12 @@ def gated_delta_backward_dQ_dK_dV(
     dbeta_25 = tl.full([BLOCK_T], 0.0, ACC)
     G_2_1 = tl.load(G_2_base + offs_t * stride_G_2_t, mask=in_t, other=0.0)
     # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-    k = tl.load(K_base + K_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    v = tl.load(V_base + V_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    v = load_tile(V_base + V_offs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
     dbeta_26 = tl.full([BLOCK_T], 0.0, ACC)
     g_2 = tl.load(g_base + offs_t * stride_g_t, mask=in_t, other=0.0)
     dbeta_27 = tl.full([BLOCK_T], 0.0, ACC)
-    u = tl.load(U_base + U_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    u = load_tile(U_base + U_offs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
     dbeta_p = tl.exp(g_2.to(ACC))
     dbeta_28 = tl.full([BLOCK_T], 0.0, ACC)
     dg_21 = tl.full([BLOCK_T], 0.0, ACC)
@@ -2848,20 +2906,24 @@ def gated_delta_backward_dQ_dK_dV(
     # --- sweep over t_s ---
     # Tiles that the mask or the end cuts.
     for t_s0 in tl.range(bound(lo), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
-        t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
+        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        G_2_ptrs = G_2_base_2 + tl.cast(t_s0, tl.int64) * stride_G_2_t + offs_t_s * stride_G_2_t
-        in_t_s = t_s < len_t
-        G_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t_s0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        in_t_s = t_s < len_t
+        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t_s0, 0])
         A_4_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        A_4 = tl.exp(G_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * A_4_part
         dO_ptrs = dO_base + tl.cast(t_s0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t_s0, 0])
         dA_4_3 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        K_ptrs = K_base_2 + tl.cast(t_s0, tl.int64) * stride_K_t + K_offs_2
+        k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t_s0, 0])
+        A_2_part = dot(k, tl.trans(k_1), None, ACC)
+        dA_3_4 = dot(u, tl.trans(dO.to(U_ptr.dtype.element_ty)), None, ACC)
+        G_2_ptrs = G_2_base_2 + tl.cast(t_s0, tl.int64) * stride_G_2_t + offs_t_s * stride_G_2_t
+        G_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
+        A_4 = tl.exp(G_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * A_4_part
         dbeta_25_s = A_4 * dA_4_3
         mask_p = t_s < len_t
         mask = (t[:, None] <= t_s[None, :]) & mask_p[None, :]
@@ -2870,9 +2932,6 @@ def gated_delta_backward_dQ_dK_dV(
         dbeta_25 = dbeta_25 + dbeta_25_tile
         G_ptrs = G_base + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
         g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
-        K_ptrs = K_base_2 + tl.cast(t_s0, tl.int64) * stride_K_t + K_offs_2
-        k_1 = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        A_2_part = dot(k, tl.trans(k_1), None, ACC)
         A_2 = tl.exp(g.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * A_2_part
         g_ptrs = g_base_2 + tl.cast(t_s0, tl.int64) * stride_g_t + offs_t_s * stride_g_t
         g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
@@ -2892,7 +2951,6 @@ def gated_delta_backward_dQ_dK_dV(
         dbeta_26_s_m = tl.where(mask_1, dbeta_26_s, 0.0)
         dbeta_26_tile = tl.sum(dbeta_26_s_m, 1)
         dbeta_26 = dbeta_26 + dbeta_26_tile
-        dA_3_4 = dot(u, tl.trans(dO.to(U_ptr.dtype.element_ty)), None, ACC)
         dbeta_27_s = A_4 * dA_3_4
         dbeta_27_s_m = tl.where(mask, dbeta_27_s, 0.0)
         dbeta_27_tile = tl.sum(dbeta_27_s_m, 1)
@@ -2964,6 +3022,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "t"),),
+            "pairs_by_address": (("t", "t"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -2992,6 +3051,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "t"),),
+            "pairs_by_address": (("t", "t"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -3022,6 +3082,14 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -3034,6 +3102,7 @@ KERNELS: dict[str, Any] = {
             ("beta_ptr", "pointer_like", "beta"),
             ("V_ptr", "pointer_like", "V"),
             ("U_2_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -3068,6 +3137,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "t")),
+            "pairs_by_address": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "t")),
             "data": ("K", "U.2"),
             "loops": 0,
             "few_rows": False,
@@ -3081,6 +3151,7 @@ KERNELS: dict[str, Any] = {
             ("beta_ptr", "pointer_like", "beta"),
             ("U_2_ptr", "pointer_acc", ""),
             ("U_ptr", "pointer_like", "Q"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -3122,6 +3193,15 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("K", "U.2"),
             "loops": 0,
             "few_rows": False,
@@ -3135,6 +3215,7 @@ KERNELS: dict[str, Any] = {
             ("beta_ptr", "pointer_like", "beta"),
             ("U_2_ptr", "pointer_acc", ""),
             ("U_1_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -3178,6 +3259,16 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("Q", "K", "U", "V"),
             "loops": 0,
             "few_rows": False,
@@ -3192,6 +3283,7 @@ KERNELS: dict[str, Any] = {
             ("U_ptr", "pointer_like", "Q"),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
@@ -3233,6 +3325,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -3244,6 +3337,7 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dU_1_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -3290,6 +3384,15 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("K", "dU.1"),
             "loops": 0,
             "few_rows": False,
@@ -3303,6 +3406,7 @@ KERNELS: dict[str, Any] = {
             ("beta_ptr", "pointer_like", "beta"),
             ("dU_1_ptr", "pointer_acc", ""),
             ("dU_2_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -3343,6 +3447,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("V", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
@@ -3354,6 +3459,7 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dK_13_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -3392,6 +3498,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("U", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
@@ -3403,6 +3510,7 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dK_14_ptr", "pointer_acc", ""),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -3441,6 +3549,14 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
             "data": ("V", "dU.1", "dU.2", "K"),
             "loops": 0,
             "few_rows": False,
@@ -3456,6 +3572,7 @@ KERNELS: dict[str, Any] = {
             ("dU_2_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("dK_15_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -3499,6 +3616,14 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
             "data": ("U", "dU.1", "dU.2", "K"),
             "loops": 0,
             "few_rows": False,
@@ -3514,6 +3639,7 @@ KERNELS: dict[str, Any] = {
             ("dU_2_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("dK_16_ptr", "pointer_acc", ""),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -3554,10 +3680,25 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "f")),
+            "resident": (("t", "e"), ("t", "f"), ("t", "e")),
             "streamed": (("t_s", "e"), ("t_s", "f"), ("t_s", "f")),
             "carried": (("t",), ("t",), ("t",), ("t",)),
-            "pairs": (("t", "t_s"), ("t", "t_s")),
+            "pairs": (
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t", "t_s"),
+            ),
+            "pairs_by_address": (
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t", "t_s"),
+            ),
             "data": ("Q", "dO", "K", "dU.1", "dU.2", "V", "U"),
             "loops": 0,
             "few_rows": False,
@@ -3578,6 +3719,12 @@ KERNELS: dict[str, Any] = {
             ("dG_2_4_ptr", "pointer_acc", ""),
             ("dG_9_ptr", "pointer_acc", ""),
             ("dG_10_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T_S e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T_S f"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T_S f"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -3642,6 +3789,15 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "t"),
             ),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "t"),
+            ),
             "data": ("dO", "V", "K", "U"),
             "loops": 0,
             "few_rows": False,
@@ -3656,6 +3812,7 @@ KERNELS: dict[str, Any] = {
             ("g_ptr", "pointer_like", "g"),
             ("U_ptr", "pointer_like", "U"),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -3714,6 +3871,24 @@ KERNELS: dict[str, Any] = {
             ),
             "carried": (("e", "f"), ("e", "f")),
             "pairs": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
+            ),
+            "pairs_by_address": (
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
@@ -3810,6 +3985,18 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("K", "Q", "dO", "dU.1", "dU.2"),
             "loops": 0,
             "few_rows": False,
@@ -3826,6 +4013,7 @@ KERNELS: dict[str, Any] = {
             ("dU_1_ptr", "pointer_acc", ""),
             ("dU_2_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -3883,7 +4071,14 @@ KERNELS: dict[str, Any] = {
                 ("t_s", "e"),
             ),
             "carried": (("t",), ("t",), ("t",), ("t",), ("t",), ("t",), ("t",), ("t",)),
-            "pairs": (("t", "t_s"), ("t", "t_s"), ("t_s", "f"), ("t", "t_s")),
+            "pairs": (("t", "t_s"), ("t", "t_s"), ("t", "t_s"), ("t_s", "f"), ("t", "t_s")),
+            "pairs_by_address": (
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t", "t_s"),
+                ("t_s", "f"),
+                ("t", "t_s"),
+            ),
             "data": ("K", "V", "U", "Q", "dO", "dU.1", "dU.2", "dK.13", "dK.14", "dK.15", "dK.16"),
             "loops": 0,
             "few_rows": False,
@@ -3910,6 +4105,12 @@ KERNELS: dict[str, Any] = {
             ("dG_10_ptr", "pointer_acc", ""),
             ("dbeta_ptr", "pointer_like", "beta"),
             ("dg_ptr", "pointer_like", "g"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T_S e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T_S f"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T_S e"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -4003,6 +4204,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -4011,26 +4216,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -4100,11 +4310,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -4116,6 +4337,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def element_type(tensor):
@@ -4150,9 +4417,7 @@ def forward(inputs, extents, params, config=None):
     gated_delta_G[grid](
         g,
         G,
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
+        *launch_strides(g),
         len_b,
         len_h,
         len_t,
@@ -4166,9 +4431,7 @@ def forward(inputs, extents, params, config=None):
     gated_delta_G_2[grid](
         g,
         G_2,
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
+        *launch_strides(g),
         len_b,
         len_h,
         len_t,
@@ -4188,17 +4451,10 @@ def forward(inputs, extents, params, config=None):
         beta,
         V,
         U_2,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        V.stride(0),
-        V.stride(1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(beta),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
@@ -4222,16 +4478,10 @@ def forward(inputs, extents, params, config=None):
         beta,
         U_2,
         U,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(g),
+        *launch_strides(beta),
         len_b,
         len_h,
         len_t,
@@ -4255,16 +4505,10 @@ def forward(inputs, extents, params, config=None):
         beta,
         U_2,
         U_1,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(g),
+        *launch_strides(beta),
         len_b,
         len_h,
         len_t,
@@ -4290,24 +4534,12 @@ def forward(inputs, extents, params, config=None):
         U,
         V,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        V.stride(0),
-        V.stride(1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(g),
+        *launch_strides(beta),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
@@ -4370,21 +4602,11 @@ def backward(inputs, extents, params, config=None):
         Q,
         dO,
         dU_1,
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        dO.stride(0),
-        dO.stride(1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_t,
@@ -4408,22 +4630,12 @@ def backward(inputs, extents, params, config=None):
         beta,
         dU_1,
         dU_2,
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(K),
+        *launch_strides(g),
+        *launch_strides(beta),
         len_b,
         len_h,
         len_t,
@@ -4446,21 +4658,11 @@ def backward(inputs, extents, params, config=None):
         dO,
         Q,
         dK_13,
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_t,
@@ -4482,21 +4684,11 @@ def backward(inputs, extents, params, config=None):
         dO,
         Q,
         dK_14,
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(U),
+        *launch_strides(dO),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_t,
@@ -4522,26 +4714,13 @@ def backward(inputs, extents, params, config=None):
         dU_2,
         K,
         dK_15,
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(V),
+        *launch_strides(g),
+        *launch_strides(beta),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -4567,26 +4746,13 @@ def backward(inputs, extents, params, config=None):
         dU_2,
         K,
         dK_16,
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(U),
+        *launch_strides(g),
+        *launch_strides(beta),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -4618,38 +4784,21 @@ def backward(inputs, extents, params, config=None):
         dG_2_4,
         dG_9,
         dG_10,
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T_S"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T_S"], padded(len_f, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T_S"], padded(len_f, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(beta),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(g),
+        *launch_strides(U),
+        *launch_strides(G),
         len_b,
         len_h,
         len_t,
@@ -4675,31 +4824,14 @@ def backward(inputs, extents, params, config=None):
         g,
         U,
         dQ,
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(beta),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(K),
+        *launch_strides(g),
+        *launch_strides(U),
         len_b,
         len_h,
         len_t,
@@ -4730,30 +4862,13 @@ def backward(inputs, extents, params, config=None):
         K,
         V,
         dK,
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        *launch_strides(beta),
+        *launch_strides(g),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(U),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
@@ -4781,30 +4896,14 @@ def backward(inputs, extents, params, config=None):
         dU_1,
         dU_2,
         dV,
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        dO.stride(0),
-        dO.stride(1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(beta),
+        *launch_strides(G_2),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(dO),
+        *launch_strides(G),
+        *launch_strides(g),
         len_b,
         len_h,
         len_t,
@@ -4842,38 +4941,21 @@ def backward(inputs, extents, params, config=None):
         dG_10,
         dbeta,
         dg,
-        G_2.stride(0),
-        G_2.stride(1),
-        launch_stride(G_2, 2),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        beta.stride(0),
-        beta.stride(1),
-        launch_stride(beta, 2),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T_S"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T_S"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T_S"], padded(len_e, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(G),
+        *launch_strides(g),
+        *launch_strides(beta),
+        *launch_strides(U),
         len_b,
         len_h,
         len_t,

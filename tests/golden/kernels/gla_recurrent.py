@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -125,7 +135,7 @@ def gla_recurrent_G(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G = G + G_state[None, :]
@@ -167,6 +177,7 @@ def gla_recurrent_O(
     V_ptr,
     H0_ptr,
     O_ptr,
+    Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -202,6 +213,7 @@ def gla_recurrent_O(
     V_ptr  V[b, h, t, f], input
     H0_ptr  H0[b, h, e, f], input
     O_ptr  O[b, h, t, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -249,13 +261,13 @@ def gla_recurrent_O(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         in_t = t < len_t
-        q_1 = tl.load(Q_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        q_1 = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         g_2 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t[:, None] & in_e[None, :],
@@ -337,6 +349,8 @@ def gla_recurrent_HT(
     V_ptr,
     H0_ptr,
     HT_ptr,
+    K_tiles,
+    V_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -367,6 +381,8 @@ def gla_recurrent_HT(
     V_ptr  V[b, h, t, f], input
     H0_ptr  H0[b, h, e, f], input
     HT_ptr  HT[b, h, e, f], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -410,21 +426,21 @@ def gla_recurrent_HT(
     # --- sweep over t ---
     # Tiles without a mask.
     for t0 in tl.range(bound(lo), bound(full_end), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         g_1 = tl.load(G_base + tl.cast(t0, tl.int64) * E + G_offs, mask=in_e[None, :], other=0.0)
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, t0, 0])
         HT_2_1 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, t0, 0])
         t_2 = tl.trans(HT_2_1.to(K_ptr.dtype.element_ty))
         t_3 = v.to(K_ptr.dtype.element_ty)
         HT_2 = dot(t_2, t_3, HT_2, ACC)
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(full_end), bound(stop), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         in_t = t < len_t
         g_1 = tl.load(
@@ -434,12 +450,12 @@ def gla_recurrent_HT(
         )
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         HT_2_1 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC)
         mask = t < len_t
         HT_2_1_m = tl.where(mask[:, None], HT_2_1, 0.0)
         V_ptrs_2 = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs_2, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         t_4 = tl.trans(tl.where(in_t[:, None], HT_2_1_m, 0.0).to(K_ptr.dtype.element_ty))
         t_5 = v.to(K_ptr.dtype.element_ty)
         HT_2 = dot(t_4, t_5, HT_2, ACC)
@@ -514,7 +530,7 @@ def gla_recurrent_backward_G(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G = G + G_state[None, :]
@@ -552,6 +568,7 @@ def gla_recurrent_backward_dG_1(
     G_ptr,
     Q_ptr,
     dG_1_ptr,
+    V_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -582,6 +599,7 @@ def gla_recurrent_backward_dG_1(
     G_ptr  G[b, h, t, e], temp
     Q_ptr  Q[b, h, t, e], input
     dG_1_ptr  dG.1[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -620,13 +638,13 @@ def gla_recurrent_backward_dG_1(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
-        v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
         g_3 = tl.load(
@@ -694,6 +712,7 @@ def gla_recurrent_backward_dG_2(
     G_ptr,
     K_ptr,
     dG_2_ptr,
+    dO_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -724,6 +743,7 @@ def gla_recurrent_backward_dG_2(
     G_ptr  G[b, h, t, e], temp
     K_ptr  K[b, h, t, e], input
     dG_2_ptr  dG.2[b, h, t, e], temp
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -760,12 +780,12 @@ def gla_recurrent_backward_dG_2(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         g_2 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t[:, None] & in_e[None, :],
@@ -833,6 +853,8 @@ def gla_recurrent_backward_dG_1_dG_2_dG_3(
     V_ptr,
     dHT_ptr,
     dG_3_ptr,
+    V_tiles,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -864,6 +886,8 @@ def gla_recurrent_backward_dG_1_dG_2_dG_3(
     V_ptr  V[b, h, t, f], input
     dHT_ptr  dHT[b, h, e, f], input
     dG_3_ptr  dG.3[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_T_S  points of t_s in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -890,11 +914,11 @@ def gla_recurrent_backward_dG_1_dG_2_dG_3(
     dHT_base = dHT_ptr + tl.cast(b, tl.int64) * stride_dHT_b + tl.cast(h, tl.int64) * stride_dHT_h
     dHT_offs = e[:, None] * stride_dHT_e + f[None, :] * stride_dHT_f
     in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t_s[:, None] * stride_V_t + f[None, :] * stride_V_f
     G_offs = offs_t_s[:, None] * E + e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t_s[:, None] * stride_K_t + e[None, :] * stride_K_e
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_t_s[:, None] * stride_V_t + f[None, :] * stride_V_f
     dG_3_base = dG_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dG_3_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
     dG_3_offs = offs_t[:, None] * E + e[None, :]
@@ -913,25 +937,25 @@ def gla_recurrent_backward_dG_1_dG_2_dG_3(
     # --- sweep over t_s ---
     # Tiles that the mask or the end cuts.
     for t_s0 in tl.range(bound(lo), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
-        t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
+        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
         t_s = t_s0 + offs_t_s
+        # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+        V_ptrs = V_base + tl.cast(t_s0, tl.int64) * stride_V_t + V_offs
+        in_t_s = t_s < len_t
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t_s0, 0])
+        dK_2 = dot(v, tl.trans(dHT.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p_2 = t_s < len_t
         mask = mask_p_1[:, None] & mask_p_2[None, :]
         t_2 = tl.where(t_s >= 0, tl.cast(dG_3_1, ACC), 0.0)
         dG_3_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
         dG_3_1_m = tl.where(mask, dG_3_1_w, 0.0)
-        in_t_s = t_s < len_t
         g_1 = tl.load(
             G_base + tl.cast(t_s0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs = K_base + tl.cast(t_s0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        V_ptrs = V_base + tl.cast(t_s0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dK_2 = dot(v, tl.trans(dHT.to(V_ptr.dtype.element_ty)), None, ACC)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t_s0, 0])
         dG_3_2 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC) * dK_2
         dG_3_2_m = tl.where(mask_p_2[:, None], dG_3_2, 0.0)
         t_3 = dG_3_1_m.to(K_ptr.dtype.element_ty)
@@ -955,6 +979,8 @@ def gla_recurrent_backward_dH0(
     Q_ptr,
     dO_ptr,
     dH0_ptr,
+    Q_tiles,
+    dO_tiles,
     stride_dHT_b: tl.int64,
     stride_dHT_h: tl.int64,
     stride_dHT_e,
@@ -985,6 +1011,8 @@ def gla_recurrent_backward_dH0(
     Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     dH0_ptr  dH0[b, h, e, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1027,21 +1055,21 @@ def gla_recurrent_backward_dH0(
     # --- sweep over t ---
     # Tiles without a mask.
     for t0 in tl.range(bound(lo), bound(full_end), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         g_1 = tl.load(G_base + tl.cast(t0, tl.int64) * E + G_offs, mask=in_e[None, :], other=0.0)
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, t0, 0])
         dH0_5_1 = tl.exp(g_1.to(ACC)) * q.to(ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, t0, 0])
         t_2 = tl.trans(dH0_5_1.to(Q_ptr.dtype.element_ty))
         t_3 = dO.to(Q_ptr.dtype.element_ty)
         dH0_5 = dot(t_2, t_3, dH0_5, ACC)
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(full_end), bound(stop), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         in_t = t < len_t
         g_1 = tl.load(
@@ -1051,12 +1079,12 @@ def gla_recurrent_backward_dH0(
         )
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_2, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         dH0_5_1 = tl.exp(g_1.to(ACC)) * q.to(ACC)
         mask = t < len_t
         dH0_5_1_m = tl.where(mask[:, None], dH0_5_1, 0.0)
         dO_ptrs_2 = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs_2, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         t_4 = tl.trans(tl.where(in_t[:, None], dH0_5_1_m, 0.0).to(Q_ptr.dtype.element_ty))
         t_5 = dO.to(Q_ptr.dtype.element_ty)
         dH0_5 = dot(t_4, t_5, dH0_5, ACC)
@@ -1083,6 +1111,7 @@ def gla_recurrent_backward_dV(
     Q_ptr,
     dO_ptr,
     dV_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1118,6 +1147,7 @@ def gla_recurrent_backward_dV(
     Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     dV_ptr  dV[b, h, t, f], output
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1168,7 +1198,7 @@ def gla_recurrent_backward_dV(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         in_t = t < len_t
         g_1 = tl.load(
@@ -1178,7 +1208,7 @@ def gla_recurrent_backward_dV(
         )
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         dV = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC)
         dV_kept = tl.where((e < E)[None, :], dV, 0.0)
         t_2 = tl.where(in_e[None, :], dV_kept, 0.0).to(K_ptr.dtype.element_ty)
@@ -1261,6 +1291,8 @@ def gla_recurrent_backward_dloga(
     dG_2_ptr,
     dG_3_ptr,
     dloga_ptr,
+    dHT_tiles,
+    H0_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1309,6 +1341,8 @@ def gla_recurrent_backward_dloga(
     dG_2_ptr  dG.2[b, h, t, e], temp
     dG_3_ptr  dG.3[b, h, t, e], temp
     dloga_ptr  dloga[b, h, t, e], output
+    dHT_tiles  tiles of dHT for the copy engine, or None
+    H0_tiles  tiles of H0 for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1362,9 +1396,9 @@ def gla_recurrent_backward_dloga(
     dloga_1 = 1.0
     at = len_t - 1
     g = tl.load(G_base + tl.cast(at, tl.int64) * len_e + offs_e, mask=in_e, other=0.0)
-    dHT = tl.load(dHT_base + dHT_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
+    dHT = load_tile(dHT_base + dHT_offs, in_e[:, None] & in_f[None, :], dHT_tiles, [b, h, e0, 0])
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
-    H0 = tl.load(H0_base + H0_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
+    H0 = load_tile(H0_base + H0_offs, in_e[:, None] & in_f[None, :], H0_tiles, [b, h, e0, 0])
     dG = H0.to(ACC) * dHT.to(ACC)
     dG_kept = tl.where((f < F)[None, :], dG, 0.0)
     dG_1_1 = tl.sum(tl.where(in_f[None, :], dG_kept, 0.0), 1)
@@ -1378,7 +1412,7 @@ def gla_recurrent_backward_dloga(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dloga = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         dloga = dloga + dloga_state[None, :]
@@ -1444,6 +1478,8 @@ def gla_recurrent_backward_dQ_dK(
     dG_1_ptr,
     dQ_ptr,
     dK_ptr,
+    dO_tiles,
+    V_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -1482,6 +1518,8 @@ def gla_recurrent_backward_dQ_dK(
     dG_1_ptr  dG.1[b, h, t, e], temp
     dQ_ptr  dQ[b, h, t, e], output
     dK_ptr  dK[b, h, t, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1529,7 +1567,7 @@ def gla_recurrent_backward_dQ_dK(
 
     # --- prologue ---
     g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     H0 = tl.load(H0_base + H0_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
     dQ_2 = dot(dO, tl.trans(H0.to(dO_ptr.dtype.element_ty)), None, ACC)
@@ -1537,7 +1575,7 @@ def gla_recurrent_backward_dQ_dK(
     dQ = tl.exp(g.to(ACC)) * dQ_2 + dG_2.to(ACC)
     at = len_t - 1
     g_1 = tl.load(G_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-    v = tl.load(V_base + V_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
     dHT = tl.load(dHT_base + dHT_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
     dK_2 = dot(v, tl.trans(dHT.to(V_ptr.dtype.element_ty)), None, ACC)
     dG_1 = tl.load(dG_1_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
@@ -1560,6 +1598,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"),),
             "carried": (("e",),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("loga",),
             "loops": 0,
             "few_rows": False,
@@ -1593,6 +1632,14 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("H0", "Q", "G", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1605,6 +1652,7 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("H0_ptr", "pointer_like", "H0"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1641,10 +1689,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("e",), ("e", "f")),
+            "resident": (("e",),),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"),),
+            "pairs_by_address": (("t", "e"),),
             "data": ("G", "H0", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1655,6 +1704,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("H0_ptr", "pointer_like", "H0"),
             ("HT_ptr", "pointer_like", "Q"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1688,6 +1739,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"),),
             "carried": (("e",),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("loga",),
             "loops": 0,
             "few_rows": False,
@@ -1722,6 +1774,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("V", "G", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
@@ -1733,6 +1786,7 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("dG_1_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1769,6 +1823,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("dO", "G", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1780,6 +1835,7 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("dG_2_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1813,10 +1869,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (("e",), ("e", "f")),
-            "streamed": (("t_s", "e"), ("t_s", "e"), ("t_s", "f")),
+            "streamed": (("t_s", "f"), ("t_s", "e"), ("t_s", "e")),
             "carried": (("t", "e"),),
-            "pairs": (("t", "t_s"), ("t_s", "e")),
-            "data": ("G", "dHT", "K", "V"),
+            "pairs": (("t_s", "e"), ("t", "t_s")),
+            "pairs_by_address": (("t_s", "e"), ("t", "t_s")),
+            "data": ("G", "dHT", "V", "K"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1826,6 +1883,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dHT_ptr", "pointer_like", "dHT"),
             ("dG_3_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T_S f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T_S e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1859,10 +1918,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("e",), ("e", "f")),
+            "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"),),
+            "pairs_by_address": (("t", "e"),),
             "data": ("G", "dHT", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1873,6 +1933,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dH0_ptr", "pointer_like", "H0"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_dHT_b", "stride_wide", ""),
             ("stride_dHT_h", "stride_wide", ""),
             ("stride_dHT_e", "stride", ""),
@@ -1908,6 +1970,14 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("G", "dHT", "K", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
@@ -1920,6 +1990,7 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_ptr", "pointer_like", "V"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1992,6 +2063,31 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
             ),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "t"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
             "data": ("G", "dHT", "H0", "K", "V", "dG.1", "Q", "dO", "dG.2", "dG.3"),
             "loops": 0,
             "few_rows": False,
@@ -2009,6 +2105,8 @@ KERNELS: dict[str, Any] = {
             ("dG_2_ptr", "pointer_acc", ""),
             ("dG_3_ptr", "pointer_acc", ""),
             ("dloga_ptr", "pointer_like", "loga"),
+            ("dHT_tiles", "tiles", "dHT 4 2 BLOCK_E f"),
+            ("H0_tiles", "tiles", "H0 4 2 BLOCK_E f"),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2066,6 +2164,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e")),
             "data": ("G", "dO", "H0", "dG.2", "V", "dHT", "dG.1"),
             "loops": 0,
             "few_rows": False,
@@ -2080,6 +2179,8 @@ KERNELS: dict[str, Any] = {
             ("dG_1_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("dK_ptr", "pointer_like", "K"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -2156,6 +2257,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -2164,26 +2269,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -2253,11 +2363,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -2269,6 +2390,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -2296,10 +2463,7 @@ def forward(inputs, extents, params, config=None):
     gla_recurrent_G[grid](
         loga,
         G,
-        loga.stride(0),
-        loga.stride(1),
-        launch_stride(loga, 2),
-        launch_stride(loga, 3),
+        *launch_strides(loga),
         len_b,
         len_h,
         len_t,
@@ -2320,22 +2484,11 @@ def forward(inputs, extents, params, config=None):
         V,
         H0,
         O,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        V.stride(0),
-        V.stride(1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(H0, 0),
-        launch_stride(H0, 1),
-        launch_stride(H0, 2),
-        launch_stride(H0, 3),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(V),
+        *launch_strides(H0),
         len_b,
         len_h,
         len_t,
@@ -2356,18 +2509,11 @@ def forward(inputs, extents, params, config=None):
         V,
         H0,
         HT,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(H0, 0),
-        launch_stride(H0, 1),
-        launch_stride(H0, 2),
-        launch_stride(H0, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(V),
+        *launch_strides(H0),
         len_b,
         len_h,
         len_t,
@@ -2417,10 +2563,7 @@ def backward(inputs, extents, params, config=None):
     gla_recurrent_backward_G[grid](
         loga,
         G,
-        loga.stride(0),
-        loga.stride(1),
-        launch_stride(loga, 2),
-        launch_stride(loga, 3),
+        *launch_strides(loga),
         len_b,
         len_h,
         len_t,
@@ -2439,18 +2582,10 @@ def backward(inputs, extents, params, config=None):
         G,
         Q,
         dG_1,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_t,
@@ -2472,18 +2607,10 @@ def backward(inputs, extents, params, config=None):
         G,
         K,
         dG_2,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -2506,18 +2633,11 @@ def backward(inputs, extents, params, config=None):
         V,
         dHT,
         dG_3,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dHT, 0),
-        launch_stride(dHT, 1),
-        launch_stride(dHT, 2),
-        launch_stride(dHT, 3),
+        tiles_of(V, 2, cfg["BLOCK_T_S"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T_S"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(V),
+        *launch_strides(dHT),
         len_b,
         len_h,
         len_t,
@@ -2539,18 +2659,11 @@ def backward(inputs, extents, params, config=None):
         Q,
         dO,
         dH0,
-        launch_stride(dHT, 0),
-        launch_stride(dHT, 1),
-        launch_stride(dHT, 2),
-        launch_stride(dHT, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(dHT),
+        *launch_strides(Q),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_t,
@@ -2574,22 +2687,11 @@ def backward(inputs, extents, params, config=None):
         Q,
         dO,
         dV,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(dHT, 0),
-        launch_stride(dHT, 1),
-        launch_stride(dHT, 2),
-        launch_stride(dHT, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        dO.stride(0),
-        dO.stride(1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(dHT),
+        *launch_strides(Q),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_t,
@@ -2617,30 +2719,14 @@ def backward(inputs, extents, params, config=None):
         dG_2,
         dG_3,
         dloga,
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dHT, 0),
-        launch_stride(dHT, 1),
-        launch_stride(dHT, 2),
-        launch_stride(dHT, 3),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(H0, 0),
-        launch_stride(H0, 1),
-        launch_stride(H0, 2),
-        launch_stride(H0, 3),
+        tiles_of(dHT, 2, cfg["BLOCK_E"], padded(len_f, itemsize)),
+        tiles_of(H0, 2, cfg["BLOCK_E"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(V),
+        *launch_strides(dHT),
+        *launch_strides(Q),
+        *launch_strides(dO),
+        *launch_strides(H0),
         len_b,
         len_h,
         len_t,
@@ -2666,22 +2752,12 @@ def backward(inputs, extents, params, config=None):
         dG_1,
         dQ,
         dK,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(H0, 0),
-        launch_stride(H0, 1),
-        launch_stride(H0, 2),
-        launch_stride(H0, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dHT, 0),
-        launch_stride(dHT, 1),
-        launch_stride(dHT, 2),
-        launch_stride(dHT, 3),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(H0),
+        *launch_strides(V),
+        *launch_strides(dHT),
         len_b,
         len_h,
         len_t,

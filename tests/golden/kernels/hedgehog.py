@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -86,6 +96,9 @@ def hedgehog(
     V_ptr,
     O_part_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -129,6 +142,9 @@ def hedgehog(
     V_ptr  V[b, h, j, f], input
     O_part_ptr  O_part[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     D, D_PAD  |d|, and padded to a power of two
@@ -176,7 +192,7 @@ def hedgehog(
     # --- prologue ---
     O_part = tl.full([BLOCK_I], 0.0, ACC)
     # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
     X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
     A = tl.exp(X)
@@ -196,11 +212,11 @@ def hedgehog(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
         A_1 = tl.exp(Y)
         A_1_kept = tl.where((d < D)[None, :], A_1, 0.0)
@@ -218,16 +234,16 @@ def hedgehog(
         O_part = O_part + O_part_tile
         # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         O_1 = dot(A_6.to(V_ptr.dtype.element_ty), v, O_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
         A_1 = tl.exp(Y)
         A_1_kept = tl.where((d < D)[None, :], A_1, 0.0)
@@ -248,7 +264,7 @@ def hedgehog(
         O_part = O_part + O_part_tile
         # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         O_1 = dot(A_6_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
 
     # --- epilogue ---
@@ -281,6 +297,11 @@ def hedgehog_backward_D_dX_3_dX_4(
     dX_3_ptr,
     dX_4_ptr,
     dQ_ptr,
+    O_tiles,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -340,6 +361,11 @@ def hedgehog_backward_D_dX_3_dX_4(
     dX_3_ptr  dX.3[b, h, i, d], temp
     dX_4_ptr  dX.4[b, h, i, d], temp
     dQ_ptr  dQ[b, h, i, e], output
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     D, D_PAD  |d|, and padded to a power of two
@@ -398,8 +424,8 @@ def hedgehog_backward_D_dX_3_dX_4(
     dQ_offs = offs_i[:, None] * E + e[None, :]
 
     # --- prologue ---
-    o = tl.load(O_base + O_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D_2 = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D_2, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
@@ -412,7 +438,7 @@ def hedgehog_backward_D_dX_3_dX_4(
     Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
     dX_4 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
     # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
     X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
     dX_p = tl.exp(X)
@@ -426,47 +452,47 @@ def hedgehog_backward_D_dX_3_dX_4(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_2 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
         # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+        t_2 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
+        dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
         dX_3_1 = tl.exp(Y)
-        dX_3 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_3_1.to(Q_ptr.dtype.element_ty), dX_3, ACC)
         dX_4_1 = tl.exp(-Y)
+        dX_3 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_3_1.to(Q_ptr.dtype.element_ty), dX_3, ACC)
         dX_4 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_4_1.to(Q_ptr.dtype.element_ty), dX_4, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
         t_3 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
         dA_2 = tl.where(dA_2_p[:, None], t_3, 0.0)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
-        # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
-        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
         dX_3_1 = tl.exp(Y)
         dX_3_1_m = tl.where(mask_p_1[:, None], dX_3_1, 0.0)
+        dX_4_1 = tl.exp(-Y)
+        dX_4_1_m = tl.where(mask_p_1[:, None], dX_4_1, 0.0)
         t_4 = dA_2_m.to(Q_ptr.dtype.element_ty)
         t_5 = tl.where(in_j[:, None], dX_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
         dX_3 = dot(t_4, t_5, dX_3, ACC)
-        dX_4_1 = tl.exp(-Y)
-        dX_4_1_m = tl.where(mask_p_1[:, None], dX_4_1, 0.0)
         t_6 = dA_2_m.to(Q_ptr.dtype.element_ty)
         t_7 = tl.where(in_j[:, None], dX_4_1_m, 0.0).to(Q_ptr.dtype.element_ty)
         dX_4 = dot(t_6, t_7, dX_4, ACC)
@@ -506,6 +532,10 @@ def hedgehog_backward_dY_1_dY_2_dK(
     dY_1_ptr,
     dY_2_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -561,6 +591,10 @@ def hedgehog_backward_dY_1_dY_2_dK(
     dY_1_ptr  dY.1[b, h, j, d], temp
     dY_2_ptr  dY.2[b, h, j, d], temp
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     D, D_PAD  |d|, and padded to a power of two
@@ -598,12 +632,12 @@ def hedgehog_backward_dY_1_dY_2_dK(
     V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
@@ -620,7 +654,7 @@ def hedgehog_backward_dY_1_dY_2_dK(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
     Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
     A = tl.exp(Y)
@@ -633,7 +667,7 @@ def hedgehog_backward_dY_1_dY_2_dK(
     mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     dY_1 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
     # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dY_2 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
     stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
@@ -641,17 +675,20 @@ def hedgehog_backward_dY_1_dY_2_dK(
     # --- sweep over i ---
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
+        # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
-        in_i = i < len_i
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
         A_1 = tl.exp(X)
         A_1_kept = tl.where((d < D)[None, :], A_1, 0.0)
         t = tl.where(in_d[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -672,25 +709,22 @@ def hedgehog_backward_dY_1_dY_2_dK(
         t_5 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
         mask = (j[:, None] <= mask_p[None, :]) & t_5 & mask_p_3[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
-        t_6 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_7 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_6, t_7, dV, ACC)
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        t_8 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dV_p[None, :], t_8, 0.0)
+        t_6 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dV_p[None, :], t_6, 0.0)
         mask_1 = (j[:, None] <= mask_p[None, :]) & mask_p_3[None, :]
         dA_2_m = tl.where(mask_1, dA_2, 0.0)
         A_1_m = tl.where(mask_p_3[:, None], A_1, 0.0)
+        A_4_m = tl.where(mask_p_3[:, None], A_4, 0.0)
+        t_7 = dV_1_m.to(dO_ptr.dtype.element_ty)
+        t_8 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
+        dV = dot(t_7, t_8, dV, ACC)
         t_9 = dA_2_m.to(Q_ptr.dtype.element_ty)
         t_10 = tl.where(in_i[:, None], A_1_m, 0.0).to(Q_ptr.dtype.element_ty)
         dY_1 = dot(t_9, t_10, dY_1, ACC)
-        A_4_m = tl.where(mask_p_3[:, None], A_4, 0.0)
         t_11 = dA_2_m.to(Q_ptr.dtype.element_ty)
         t_12 = tl.where(in_i[:, None], A_4_m, 0.0).to(Q_ptr.dtype.element_ty)
         dY_2 = dot(t_11, t_12, dY_2, ACC)
@@ -719,6 +753,7 @@ def hedgehog_backward_dWq(
     Wq_ptr,
     dX_4_ptr,
     dWq_ptr,
+    Q_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -744,6 +779,7 @@ def hedgehog_backward_dWq(
     Wq_ptr  Wq[h, d, e], input
     dX_4_ptr  dX.4[b, h, i, d], temp
     dWq_ptr  dWq[h, d, e], output
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_I  points of i in a tile
     D, D_PAD  |d|, and padded to a power of two
     E, E_PAD  |e|, and padded to a power of two
@@ -761,10 +797,10 @@ def hedgehog_backward_dWq(
     Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
     in_d = within(d, D, D_PAD)
     in_e = within(e, E, E_PAD)
-    dX_3_base = dX_3_ptr + tl.cast(h, tl.int64) * len_i * D
-    dX_3_offs = offs_i[:, None] * D + d[None, :]
     Q_base = Q_ptr + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dX_3_base = dX_3_ptr + tl.cast(h, tl.int64) * len_i * D
+    dX_3_offs = offs_i[:, None] * D + d[None, :]
     dX_4_base = dX_4_ptr + tl.cast(h, tl.int64) * len_i * D
     dWq_base = dWq_ptr + tl.cast(h, tl.int64) * D * E
     dWq_offs = d[:, None] * E + e[None, :]
@@ -782,16 +818,16 @@ def hedgehog_backward_dWq(
     for b in range(bound(lo), bound(hi_b)):
         # Tiles without a mask.
         for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
-            dX_3_ptrs = dX_3_base + tl.cast(b, tl.int64) * len_h * len_i * D
-            dX_3_ptrs += tl.cast(i0, tl.int64) * D + dX_3_offs
-            dX_3 = tl.load(dX_3_ptrs, mask=in_d[None, :], other=0.0)
             # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
             Q_ptrs = Q_base + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(i0, tl.int64) * stride_Q_i
             Q_ptrs += Q_offs
-            q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+            q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
             X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+            dX_3_ptrs = dX_3_base + tl.cast(b, tl.int64) * len_h * len_i * D
+            dX_3_ptrs += tl.cast(i0, tl.int64) * D + dX_3_offs
+            dX_3 = tl.load(dX_3_ptrs, mask=in_d[None, :], other=0.0)
             dX_4_ptrs = dX_4_base + tl.cast(b, tl.int64) * len_h * len_i * D
             dX_4_ptrs += tl.cast(i0, tl.int64) * D + dX_3_offs
             dX_4 = tl.load(dX_4_ptrs, mask=in_d[None, :], other=0.0)
@@ -799,17 +835,17 @@ def hedgehog_backward_dWq(
             dWq = dot(tl.trans(dX.to(Q_ptr.dtype.element_ty)), q, dWq, ACC)
         # Tiles that the mask or the end cuts.
         for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
-            dX_3_ptrs_2 = dX_3_base + tl.cast(b, tl.int64) * len_h * len_i * D
-            dX_3_ptrs_2 += tl.cast(i0, tl.int64) * D + dX_3_offs
-            in_i = i < len_i
-            dX_3 = tl.load(dX_3_ptrs_2, mask=in_i[:, None] & in_d[None, :], other=0.0)
             # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
             Q_ptrs_2 = Q_base + tl.cast(b, tl.int64) * stride_Q_b
             Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-            q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+            in_i = i < len_i
+            q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
             X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+            dX_3_ptrs_2 = dX_3_base + tl.cast(b, tl.int64) * len_h * len_i * D
+            dX_3_ptrs_2 += tl.cast(i0, tl.int64) * D + dX_3_offs
+            dX_3 = tl.load(dX_3_ptrs_2, mask=in_i[:, None] & in_d[None, :], other=0.0)
             dX_4_ptrs_2 = dX_4_base + tl.cast(b, tl.int64) * len_h * len_i * D
             dX_4_ptrs_2 += tl.cast(i0, tl.int64) * D + dX_3_offs
             dX_4 = tl.load(dX_4_ptrs_2, mask=in_i[:, None] & in_d[None, :], other=0.0)
@@ -836,6 +872,7 @@ def hedgehog_backward_dWk(
     Wk_ptr,
     dY_2_ptr,
     dWk_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -861,6 +898,7 @@ def hedgehog_backward_dWk(
     Wk_ptr  Wk[h, d, e], input
     dY_2_ptr  dY.2[b, h, j, d], temp
     dWk_ptr  dWk[h, d, e], output
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_J  points of j in a tile
     D, D_PAD  |d|, and padded to a power of two
     E, E_PAD  |e|, and padded to a power of two
@@ -878,10 +916,10 @@ def hedgehog_backward_dWk(
     Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
     in_d = within(d, D, D_PAD)
     in_e = within(e, E, E_PAD)
-    dY_1_base = dY_1_ptr + tl.cast(h, tl.int64) * len_j * D
-    dY_1_offs = offs_j[:, None] * D + d[None, :]
     K_base = K_ptr + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    dY_1_base = dY_1_ptr + tl.cast(h, tl.int64) * len_j * D
+    dY_1_offs = offs_j[:, None] * D + d[None, :]
     dY_2_base = dY_2_ptr + tl.cast(h, tl.int64) * len_j * D
     dWk_base = dWk_ptr + tl.cast(h, tl.int64) * D * E
     dWk_offs = d[:, None] * E + e[None, :]
@@ -899,16 +937,16 @@ def hedgehog_backward_dWk(
     for b in range(bound(lo), bound(hi_b)):
         # Tiles without a mask.
         for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
-            dY_1_ptrs = dY_1_base + tl.cast(b, tl.int64) * len_h * len_j * D
-            dY_1_ptrs += tl.cast(j0, tl.int64) * D + dY_1_offs
-            dY_1 = tl.load(dY_1_ptrs, mask=in_d[None, :], other=0.0)
             # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
             K_ptrs = K_base + tl.cast(b, tl.int64) * stride_K_b + tl.cast(j0, tl.int64) * stride_K_j
             K_ptrs += K_offs
-            k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+            k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
             Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+            dY_1_ptrs = dY_1_base + tl.cast(b, tl.int64) * len_h * len_j * D
+            dY_1_ptrs += tl.cast(j0, tl.int64) * D + dY_1_offs
+            dY_1 = tl.load(dY_1_ptrs, mask=in_d[None, :], other=0.0)
             dY_2_ptrs = dY_2_base + tl.cast(b, tl.int64) * len_h * len_j * D
             dY_2_ptrs += tl.cast(j0, tl.int64) * D + dY_1_offs
             dY_2 = tl.load(dY_2_ptrs, mask=in_d[None, :], other=0.0)
@@ -916,17 +954,17 @@ def hedgehog_backward_dWk(
             dWk = dot(tl.trans(dY.to(K_ptr.dtype.element_ty)), k, dWk, ACC)
         # Tiles that the mask or the end cuts.
         for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
-            dY_1_ptrs_2 = dY_1_base + tl.cast(b, tl.int64) * len_h * len_j * D
-            dY_1_ptrs_2 += tl.cast(j0, tl.int64) * D + dY_1_offs
-            in_j = j < len_j
-            dY_1 = tl.load(dY_1_ptrs_2, mask=in_j[:, None] & in_d[None, :], other=0.0)
             # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
             K_ptrs_2 = K_base + tl.cast(b, tl.int64) * stride_K_b
             K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + K_offs
-            k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+            in_j = j < len_j
+            k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
             Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+            dY_1_ptrs_2 = dY_1_base + tl.cast(b, tl.int64) * len_h * len_j * D
+            dY_1_ptrs_2 += tl.cast(j0, tl.int64) * D + dY_1_offs
+            dY_1 = tl.load(dY_1_ptrs_2, mask=in_j[:, None] & in_d[None, :], other=0.0)
             dY_2_ptrs_2 = dY_2_base + tl.cast(b, tl.int64) * len_h * len_j * D
             dY_2_ptrs_2 += tl.cast(j0, tl.int64) * D + dY_1_offs
             dY_2 = tl.load(dY_2_ptrs_2, mask=in_j[:, None] & in_d[None, :], other=0.0)
@@ -952,10 +990,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"), ("d", "e"), ("d", "e")),
+            "resident": (("d", "e"),),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i", "f")),
             "pairs": (("j", "d"), ("j", "d")),
+            "pairs_by_address": (("j", "d"), ("j", "d")),
             "data": ("Q", "Wq", "Wk", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -968,6 +1007,9 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("O_part_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1012,10 +1054,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "f"), ("d", "e"), ("i", "e"), ("d", "e")),
+            "resident": (("i", "f"), ("d", "e")),
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "d"), ("i", "d")),
-            "pairs": (("i", "j"), ("j", "d"), ("j", "d")),
+            "pairs": (("j", "d"), ("i", "j"), ("j", "d")),
+            "pairs_by_address": (("j", "d"), ("i", "j"), ("j", "d")),
             "data": ("O", "dO", "Wk", "Q", "Wq", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1033,6 +1076,11 @@ KERNELS: dict[str, Any] = {
             ("dX_3_ptr", "pointer_acc", ""),
             ("dX_4_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1088,10 +1136,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("d", "e"), ("d", "e"), ("j", "f")),
+            "resident": (("d", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "d"), ("j", "d")),
-            "pairs": (("i", "d"), ("j", "i"), ("i", "d"), ("i", "d")),
+            "pairs": (("j", "i"), ("i", "d"), ("j", "i"), ("i", "d"), ("i", "d")),
+            "pairs_by_address": (("j", "i"), ("i", "d"), ("j", "i"), ("i", "d"), ("i", "d")),
             "data": ("K", "Wk", "Wq", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1109,6 +1158,10 @@ KERNELS: dict[str, Any] = {
             ("dY_1_ptr", "pointer_acc", ""),
             ("dY_2_ptr", "pointer_acc", ""),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -1160,10 +1213,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
             },
             "resident": (("d", "e"),),
-            "streamed": (("i", "d"), ("i", "e"), ("i", "d")),
+            "streamed": (("i", "e"), ("i", "d"), ("i", "d")),
             "carried": (("d", "e"),),
             "pairs": (("i", "d"),),
-            "data": ("Wq", "dX.3", "Q", "dX.4"),
+            "pairs_by_address": (("i", "d"),),
+            "data": ("Wq", "Q", "dX.3", "dX.4"),
             "loops": 1,
             "few_rows": False,
         },
@@ -1173,6 +1227,7 @@ KERNELS: dict[str, Any] = {
             ("Wq_ptr", "pointer_like", "Wq"),
             ("dX_4_ptr", "pointer_acc", ""),
             ("dWq_ptr", "pointer_like", "Wq"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1201,10 +1256,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
             },
             "resident": (("d", "e"),),
-            "streamed": (("j", "d"), ("j", "e"), ("j", "d")),
+            "streamed": (("j", "e"), ("j", "d"), ("j", "d")),
             "carried": (("d", "e"),),
             "pairs": (("j", "d"),),
-            "data": ("Wk", "dY.1", "K", "dY.2"),
+            "pairs_by_address": (("j", "d"),),
+            "data": ("Wk", "K", "dY.1", "dY.2"),
             "loops": 1,
             "few_rows": False,
         },
@@ -1214,6 +1270,7 @@ KERNELS: dict[str, Any] = {
             ("Wk_ptr", "pointer_like", "Wk"),
             ("dY_2_ptr", "pointer_acc", ""),
             ("dWk_ptr", "pointer_like", "Wk"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1281,6 +1338,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1289,26 +1350,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1343,11 +1409,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1359,6 +1436,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1393,24 +1516,14 @@ def forward(inputs, extents, params, config=None):
         V,
         O_part,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(Wq, 0),
-        launch_stride(Wq, 1),
-        launch_stride(Wq, 2),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Wk, 0),
-        launch_stride(Wk, 1),
-        launch_stride(Wk, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(Wq),
+        *launch_strides(K),
+        *launch_strides(Wk),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1479,35 +1592,19 @@ def backward(inputs, extents, params, config=None):
         dX_3,
         dX_4,
         dQ,
-        launch_stride(O, 0),
-        launch_stride(O, 1),
-        launch_stride(O, 2),
-        launch_stride(O, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        O_part.stride(0),
-        O_part.stride(1),
-        launch_stride(O_part, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Wk, 0),
-        launch_stride(Wk, 1),
-        launch_stride(Wk, 2),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(Wq, 0),
-        launch_stride(Wq, 1),
-        launch_stride(Wq, 2),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(O),
+        *launch_strides(dO),
+        *launch_strides(O_part),
+        *launch_strides(V),
+        *launch_strides(K),
+        *launch_strides(Wk),
+        *launch_strides(Q),
+        *launch_strides(Wq),
         len_b,
         len_h,
         len_i,
@@ -1541,31 +1638,17 @@ def backward(inputs, extents, params, config=None):
         dY_1,
         dY_2,
         dK,
-        O_part.stride(0),
-        O_part.stride(1),
-        launch_stride(O_part, 2),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Wk, 0),
-        launch_stride(Wk, 1),
-        launch_stride(Wk, 2),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(Wq, 0),
-        launch_stride(Wq, 1),
-        launch_stride(Wq, 2),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(O_part),
+        *launch_strides(K),
+        *launch_strides(Wk),
+        *launch_strides(Q),
+        *launch_strides(Wq),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,
@@ -1591,13 +1674,9 @@ def backward(inputs, extents, params, config=None):
         Wq,
         dX_4,
         dWq,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(Wq, 0),
-        launch_stride(Wq, 1),
-        launch_stride(Wq, 2),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(Wq),
         len_h,
         len_b,
         len_i,
@@ -1619,13 +1698,9 @@ def backward(inputs, extents, params, config=None):
         Wk,
         dY_2,
         dWk,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Wk, 0),
-        launch_stride(Wk, 1),
-        launch_stride(Wk, 2),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Wk),
         len_h,
         len_b,
         len_j,

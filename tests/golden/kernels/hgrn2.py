@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -39,6 +40,15 @@ def dot(a, b, acc, OUT: tl.constexpr):
         return tl.dot(a.to(OUT), b.to(OUT), acc, input_precision="ieee", out_dtype=OUT)
     else:
         return tl.dot(a, b, acc, input_precision="ieee", out_dtype=OUT)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -117,7 +127,7 @@ def hgrn2_G(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G = G + G_state[None, :]
@@ -159,6 +169,7 @@ def hgrn2_O(
     Q_ptr,
     V_ptr,
     O_ptr,
+    Q_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -189,6 +200,7 @@ def hgrn2_O(
     Q_ptr  Q[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     O_ptr  O[b, h, t, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -231,13 +243,13 @@ def hgrn2_O(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         in_t = t < len_t
-        q_1 = tl.load(Q_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        q_1 = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         g_3 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t[:, None] & in_e[None, :],
@@ -314,6 +326,8 @@ def hgrn2_backward_dG_1(
     G_ptr,
     Q_ptr,
     dG_1_ptr,
+    V_tiles,
+    G_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -348,6 +362,8 @@ def hgrn2_backward_dG_1(
     G_ptr  G[b, h, t, e], input
     Q_ptr  Q[b, h, t, e], input
     dG_1_ptr  dG.1[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -387,18 +403,18 @@ def hgrn2_backward_dG_1(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
-        v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
         g_2 = tl.load(G_ptrs, mask=in_e, other=0.0)
         G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_3 = tl.load(G_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_3 = load_tile(G_ptrs_2, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         reach_2 = tl.exp(g_2.to(ACC)[None, :] - g_3.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_1_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t_2, None, ACC)
@@ -456,6 +472,8 @@ def hgrn2_backward_dG_2(
     g_ptr,
     G_ptr,
     dG_2_ptr,
+    dO_tiles,
+    G_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -490,6 +508,8 @@ def hgrn2_backward_dG_2(
     g_ptr  g[b, h, t, e], input
     G_ptr  G[b, h, t, e], input
     dG_2_ptr  dG.2[b, h, t, e], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -527,14 +547,14 @@ def hgrn2_backward_dG_2(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_3 = tl.load(G_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_3 = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_ptrs_2 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
         g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
@@ -601,6 +621,7 @@ def hgrn2_backward_dg(
     Q_ptr,
     dG_2_ptr,
     dg_ptr,
+    g_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -625,6 +646,7 @@ def hgrn2_backward_dg(
     Q_ptr  Q[b, h, t, e], input
     dG_2_ptr  dG.2[b, h, t, e], temp
     dg_ptr  dg[b, h, t, e], output
+    g_tiles  tiles of g for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -668,14 +690,14 @@ def hgrn2_backward_dg(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dg_3 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         dg_3 = dg_3 + dg_3_state[None, :]
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
         in_t = t < len_t
-        g_1 = tl.load(g_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_1 = load_tile(g_ptrs, in_t[:, None] & in_e[None, :], g_tiles, [b, h, t0, e0])
         dg_p = tl.where(g_1.to(ACC) > 1e-30, tl.cast(1, tl.int32), 0)
         dg_p_1 = tl.maximum(g_1.to(ACC), 1e-30)
         dG_1_ptrs = dG_1_base + tl.cast(t0, tl.int64) * len_e + dG_1_offs
@@ -721,6 +743,8 @@ def hgrn2_backward_dV(
     Q_ptr,
     dO_ptr,
     dV_ptr,
+    g_tiles,
+    G_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -755,6 +779,8 @@ def hgrn2_backward_dV(
     Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     dV_ptr  dV[b, h, t, f], output
+    g_tiles  tiles of g for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -799,18 +825,18 @@ def hgrn2_backward_dV(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dV = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
         in_t = t < len_t
-        g_3 = tl.load(g_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_3 = load_tile(g_ptrs, in_t[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
         g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
         G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_5 = tl.load(G_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_5 = load_tile(G_ptrs_2, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         left = (1.0 - g_3.to(ACC)) * tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC))
         t_2 = tl.where(in_e[None, :], left, 0.0).to(g_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dV_state, 0.0).to(g_ptr.dtype.element_ty)
@@ -928,6 +954,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"),),
             "carried": (("e",),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("g",),
             "loops": 0,
             "few_rows": False,
@@ -961,6 +988,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("Q", "G", "V", "g"),
             "loops": 0,
             "few_rows": False,
@@ -972,6 +1000,7 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_g_b", "stride_wide", ""),
             ("stride_g_h", "stride_wide", ""),
             ("stride_g_t", "stride", ""),
@@ -1008,6 +1037,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("V", "G", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
@@ -1019,6 +1049,8 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dG_1_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1059,6 +1091,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("dO", "G", "V", "g"),
             "loops": 0,
             "few_rows": False,
@@ -1070,6 +1103,8 @@ KERNELS: dict[str, Any] = {
             ("g_ptr", "pointer_like", "g"),
             ("G_ptr", "pointer_like", "G"),
             ("dG_2_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1127,6 +1162,27 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
             ),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "t"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
             "data": ("g", "dG.1", "Q", "dG.2"),
             "loops": 0,
             "few_rows": False,
@@ -1138,6 +1194,7 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dG_2_ptr", "pointer_acc", ""),
             ("dg_ptr", "pointer_like", "g"),
+            ("g_tiles", "tiles", "g 4 2 BLOCK_T BLOCK_E"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
             ("stride_g_t", "stride", ""),
@@ -1167,6 +1224,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("g", "G", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
@@ -1178,6 +1236,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_ptr", "pointer_like", "V"),
+            ("g_tiles", "tiles", "g 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
@@ -1217,6 +1277,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (),
+            "pairs_by_address": (),
             "data": ("dG.2",),
             "loops": 0,
             "few_rows": False,
@@ -1282,6 +1343,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1290,26 +1355,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1379,11 +1449,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1395,6 +1476,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1419,10 +1546,7 @@ def forward(inputs, extents, params, config=None):
     hgrn2_G[grid](
         g,
         G,
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        launch_stride(g, 3),
+        *launch_strides(g),
         len_b,
         len_h,
         len_t,
@@ -1442,18 +1566,10 @@ def forward(inputs, extents, params, config=None):
         Q,
         V,
         O,
-        launch_stride(g, 0),
-        launch_stride(g, 1),
-        launch_stride(g, 2),
-        launch_stride(g, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        V.stride(0),
-        V.stride(1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(g),
+        *launch_strides(Q),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
@@ -1499,22 +1615,12 @@ def backward(inputs, extents, params, config=None):
         G,
         Q,
         dG_1,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(G),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_t,
@@ -1536,22 +1642,12 @@ def backward(inputs, extents, params, config=None):
         g,
         G,
         dG_2,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(g, 0),
-        launch_stride(g, 1),
-        launch_stride(g, 2),
-        launch_stride(g, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(g),
+        *launch_strides(G),
         len_b,
         len_h,
         len_t,
@@ -1573,14 +1669,9 @@ def backward(inputs, extents, params, config=None):
         Q,
         dG_2,
         dg,
-        g.stride(0),
-        g.stride(1),
-        launch_stride(g, 2),
-        launch_stride(g, 3),
-        Q.stride(0),
-        Q.stride(1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
+        tiles_of(g, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        *launch_strides(g),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_t,
@@ -1600,22 +1691,12 @@ def backward(inputs, extents, params, config=None):
         Q,
         dO,
         dV,
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(g, 0),
-        launch_stride(g, 1),
-        launch_stride(g, 2),
-        launch_stride(g, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        dO.stride(0),
-        dO.stride(1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
+        tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(G),
+        *launch_strides(g),
+        *launch_strides(Q),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_t,

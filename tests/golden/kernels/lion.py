@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -89,6 +99,9 @@ def lion(
     V_ptr,
     O_part_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -121,6 +134,9 @@ def lion(
     V_ptr  V[b, h, j, f], input
     O_part_ptr  O_part[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -161,7 +177,7 @@ def lion(
     # --- prologue ---
     O_part = tl.full([BLOCK_I], 0.0, ACC)
     # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     A = silu(q.to(ACC)) + 0.5
     A_kept = tl.where((e < E)[None, :], A, 0.0)
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
@@ -172,11 +188,11 @@ def lion(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         A_1 = silu(k.to(ACC)) + 0.5
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
         t = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -186,16 +202,16 @@ def lion(
         O_part = O_part + O_part_tile
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         O_1 = dot(A_2.to(V_ptr.dtype.element_ty), v, O_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         A_1 = silu(k.to(ACC)) + 0.5
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
         t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -207,7 +223,7 @@ def lion(
         O_part = O_part + O_part_tile
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
 
     # --- epilogue ---
@@ -235,6 +251,11 @@ def lion_backward_D_dQ(
     K_ptr,
     D_ptr,
     dQ_ptr,
+    O_tiles,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -281,6 +302,11 @@ def lion_backward_D_dQ(
     K_ptr  K[b, h, j, e], input
     D_ptr  D[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -327,13 +353,13 @@ def lion_backward_D_dQ(
     dQ_offs = offs_i[:, None] * E + e[None, :]
 
     # --- prologue ---
-    o = tl.load(O_base + O_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
     # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
     O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
@@ -346,27 +372,27 @@ def lion_backward_D_dQ(
     # --- sweep over j ---
     # Tiles without a mask.
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
         dA_2 = tl.where(dA_2_p[:, None], t, 0.0)
         # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         dQ_1_1 = silu(k.to(ACC)) + 0.5
         dQ_1 = dot(dA_2.to(K_ptr.dtype.element_ty), dQ_1_1.to(K_ptr.dtype.element_ty), dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
-        v = tl.load(V_ptrs_2, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t_2 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
         dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
@@ -374,7 +400,7 @@ def lion_backward_D_dQ(
         dA_2_m = tl.where(mask[None, :], dA_2, 0.0)
         # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         dQ_1_1 = silu(k.to(ACC)) + 0.5
         dQ_1_1_m = tl.where(mask[:, None], dQ_1_1, 0.0)
         t_3 = dA_2_m.to(K_ptr.dtype.element_ty)
@@ -406,6 +432,10 @@ def lion_backward_dK_dV(
     D_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    dO_tiles,
+    Q_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -448,6 +478,10 @@ def lion_backward_dK_dV(
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -478,12 +512,12 @@ def lion_backward_dK_dV(
     V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
@@ -495,12 +529,12 @@ def lion_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-    k = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     A = silu(k.to(ACC)) + 0.5
     A_kept = tl.where((e < E)[None, :], A, 0.0)
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = (1.0 + k.to(ACC) * (1.0 - tl.sigmoid(k.to(ACC)))) * tl.sigmoid(k.to(ACC))
     stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
@@ -509,15 +543,18 @@ def lion_backward_dK_dV(
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs)
         # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         A_1 = silu(q.to(ACC)) + 0.5
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
         t = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
@@ -525,28 +562,28 @@ def lion_backward_dK_dV(
         A_2 = dot(t, t_2, None, ACC)
         dV_p = O_part.to(ACC) != 0.0
         dV_1 = tl.where(dV_p[None, :], A_2, 0.0)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         t_3 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
         dA_2 = tl.where(dV_p[None, :], t_3, 0.0)
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
         dK_2 = dot(dA_2.to(Q_ptr.dtype.element_ty), A_1.to(Q_ptr.dtype.element_ty), dK_2, ACC)
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(i0, BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs_2 += offs_i * stride_O_part_i
-        in_i = i < len_i
         O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
         # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         A_1 = silu(q.to(ACC)) + 0.5
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
         t_4 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
@@ -556,20 +593,17 @@ def lion_backward_dK_dV(
         dV_1 = tl.where(dV_p[None, :], A_2, 0.0)
         mask = i < len_i
         dV_1_m = tl.where(mask[None, :], dV_1, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         dV_2_m = tl.where(mask[:, None], dV_2, 0.0)
-        t_6 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_7 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_6, t_7, dV, ACC)
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        t_8 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dV_p[None, :], t_8, 0.0)
+        t_6 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dV_p[None, :], t_6, 0.0)
         dA_2_m = tl.where(mask[None, :], dA_2, 0.0)
         A_1_m = tl.where(mask[:, None], A_1, 0.0)
+        t_7 = dV_1_m.to(dO_ptr.dtype.element_ty)
+        t_8 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
+        dV = dot(t_7, t_8, dV, ACC)
         t_9 = dA_2_m.to(Q_ptr.dtype.element_ty)
         t_10 = tl.where(in_i[:, None], A_1_m, 0.0).to(Q_ptr.dtype.element_ty)
         dK_2 = dot(t_9, t_10, dK_2, ACC)
@@ -591,10 +625,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"),),
+            "resident": (),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i", "f")),
             "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -605,6 +640,9 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("O_part_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -639,10 +677,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "f"), ("i", "e")),
+            "resident": (("i", "f"),),
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"),),
             "pairs": (("i", "j"), ("j", "e")),
+            "pairs_by_address": (("i", "j"), ("j", "e")),
             "data": ("O", "dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -656,6 +695,11 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("D_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -701,11 +745,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("j", "f")),
-            "streamed": (("i", "e"), ("i", "f")),
+            "resident": (("j", "f"),),
+            "streamed": (("i", "f"), ("i", "e")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("i", "e"), ("j", "i"), ("i", "f")),
-            "data": ("K", "V", "Q", "dO"),
+            "pairs": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "f")),
+            "pairs_by_address": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "f")),
+            "data": ("K", "V", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
         },
@@ -718,6 +763,10 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -799,6 +848,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -807,26 +860,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -861,11 +919,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -877,6 +946,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -906,18 +1021,12 @@ def forward(inputs, extents, params, config=None):
         V,
         O_part,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -970,29 +1079,17 @@ def backward(inputs, extents, params, config=None):
         K,
         D,
         dQ,
-        launch_stride(O, 0),
-        launch_stride(O, 1),
-        launch_stride(O, 2),
-        launch_stride(O, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        O_part.stride(0),
-        O_part.stride(1),
-        launch_stride(O_part, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(O),
+        *launch_strides(dO),
+        *launch_strides(Q),
+        *launch_strides(O_part),
+        *launch_strides(V),
+        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -1019,25 +1116,15 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dK,
-        O_part.stride(0),
-        O_part.stride(1),
-        launch_stride(O_part, 2),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(O_part),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

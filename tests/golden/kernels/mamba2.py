@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -117,7 +127,7 @@ def mamba2_G(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G_1 = tl.full([BLOCK_T], 0.0, ACC)
         G_1 = G_1 + G_1_state
@@ -160,6 +170,8 @@ def mamba2_Y(
     X_ptr,
     D_ptr,
     Y_ptr,
+    C_tiles,
+    X_tiles,
     stride_C_b: tl.int64,
     stride_C_t,
     stride_C_n,
@@ -194,6 +206,8 @@ def mamba2_Y(
     X_ptr  X[b, h, t, p], input
     D_ptr  D[h], input
     Y_ptr  Y[b, h, t, p], output
+    C_tiles  tiles of C for the copy engine, or None
+    X_tiles  tiles of X for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_P  points of p in a tile
     N, N_PAD  |n|, and padded to a power of two
@@ -239,14 +253,14 @@ def mamba2_Y(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         Y_2 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
         in_t = t < len_t
         g = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
-        c = tl.load(C_ptrs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+        c = load_tile(C_ptrs, in_t[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64))
         reach_safe = tl.where(g_2.to(ACC) == float("-inf"), 0.0, g_2.to(ACC))
@@ -259,7 +273,7 @@ def mamba2_Y(
         g_3 = tl.load(G_base + tl.cast(at_1, tl.int64))
         decay = tl.exp(g_3.to(ACC) - g_2.to(ACC))
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
-        x_1 = tl.load(X_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+        x_1 = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, p0])
         Y_p = d.to(ACC) * x_1.to(ACC)
         in_t_s = t < len_t
         g_1 = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
@@ -308,6 +322,7 @@ def mamba2_backward_dG_u1(
     dY_ptr,
     C_ptr,
     dG_u1_ptr,
+    X_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -340,6 +355,7 @@ def mamba2_backward_dG_u1(
     dY_ptr  dY[b, h, t, p], input
     C_ptr  C[b, t, n], input
     dG_u1_ptr  dG.u1[b, h, t, n], temp
+    X_tiles  tiles of X for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_N  points of n in a tile
     P, P_PAD  |p|, and padded to a power of two
@@ -382,7 +398,7 @@ def mamba2_backward_dG_u1(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_u1 = tl.full([BLOCK_T, BLOCK_N], 0.0, ACC)
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
@@ -390,7 +406,7 @@ def mamba2_backward_dG_u1(
         g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
-        x = tl.load(X_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+        x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
         reach_2 = tl.exp(g_2.to(ACC) - g_1.to(ACC))
@@ -440,6 +456,8 @@ def mamba2_backward_dD_7_rows(
     X_ptr,
     dY_ptr,
     dD_7_rows_ptr,
+    X_tiles,
+    dY_tiles,
     stride_X_b: tl.int64,
     stride_X_h: tl.int64,
     stride_X_t,
@@ -462,6 +480,8 @@ def mamba2_backward_dD_7_rows(
     X_ptr  X[b, h, t, p], input
     dY_ptr  dY[b, h, t, p], input
     dD_7_rows_ptr  dD.7.rows[b, h, t], temp
+    X_tiles  tiles of X for the copy engine, or None
+    dY_tiles  tiles of dY for the copy engine, or None
     BLOCK_T  points of t in a tile
     P, P_PAD  |p|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -492,8 +512,8 @@ def mamba2_backward_dD_7_rows(
 
     # --- prologue ---
     # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
-    x = tl.load(X_base + X_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
-    dY = tl.load(dY_base + dY_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+    x = load_tile(X_base + X_offs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
+    dY = load_tile(dY_base + dY_offs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
     dD_7_rows = x.to(ACC) * dY.to(ACC)
     dD_7_rows_kept = tl.where((p < P)[None, :], dD_7_rows, 0.0)
     dD_7_rows_1 = tl.sum(tl.where(in_p[None, :], dD_7_rows_kept, 0.0), 1)
@@ -522,6 +542,12 @@ def mamba2_backward_dB_dC(
     B_ptr,
     dB_ptr,
     dC_ptr,
+    X_tiles,
+    dY_tiles,
+    dY_tiles_2,
+    X_tiles_2,
+    C_tiles,
+    B_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -564,6 +590,12 @@ def mamba2_backward_dB_dC(
     B_ptr  B[b, t, n], input
     dB_ptr  dB[b, t, n], output
     dC_ptr  dC[b, t, n], output
+    X_tiles  tiles of X for the copy engine, or None
+    dY_tiles  tiles of dY for the copy engine, or None
+    dY_tiles_2  tiles of dY for the copy engine, or None
+    X_tiles_2  tiles of X for the copy engine, or None
+    C_tiles  tiles of C for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_T_S  points of t_s in a tile
     N, N_PAD  |n|, and padded to a power of two
@@ -591,14 +623,14 @@ def mamba2_backward_dB_dC(
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(t0, tl.int64) * stride_dt_t
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(t0, tl.int64) * stride_dY_t
     dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
-    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b
     dY_base_2 = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b
     dY_offs_2 = offs_t_s[:, None] * stride_dY_t + p[None, :] * stride_dY_p
+    X_base_2 = X_ptr + tl.cast(b, tl.int64) * stride_X_b
+    X_offs_2 = offs_t_s[:, None] * stride_X_t + p[None, :] * stride_X_p
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
     C_offs = offs_t_s[:, None] * stride_C_t + n[None, :] * stride_C_n
     in_n = within(n, N, N_PAD)
-    X_base_2 = X_ptr + tl.cast(b, tl.int64) * stride_X_b
-    X_offs_2 = offs_t_s[:, None] * stride_X_t + p[None, :] * stride_X_p
     dt_base_2 = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b
     B_offs = offs_t_s[:, None] * stride_B_t + n[None, :] * stride_B_n
@@ -619,23 +651,28 @@ def mamba2_backward_dB_dC(
         g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         X_ptrs = X_base + tl.cast(h, tl.int64) * stride_X_h + X_offs
-        x = tl.load(X_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+        x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
         dt_ptrs = dt_base + tl.cast(h, tl.int64) * stride_dt_h + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
         dY_ptrs = dY_base + tl.cast(h, tl.int64) * stride_dY_h + dY_offs
-        dY_1 = tl.load(dY_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+        dY_1 = load_tile(dY_ptrs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
         # Tiles that the mask or the end cuts.
         for t_s0 in tl.range(bound(lo), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
-            t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
+            t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
             t_s = t_s0 + offs_t_s
-            G_ptrs_2 = G_base_2 + tl.cast(h, tl.int64) * stride_G_h
-            G_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-            in_t_s = t_s < len_t
-            g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
             dY_ptrs_2 = dY_base_2 + tl.cast(h, tl.int64) * stride_dY_h
             dY_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs_2
-            dY = tl.load(dY_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
+            in_t_s = t_s < len_t
+            dY = load_tile(dY_ptrs_2, in_t_s[:, None] & in_p[None, :], dY_tiles_2, [b, h, t_s0, 0])
             dA = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
+            # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+            X_ptrs_2 = X_base_2 + tl.cast(h, tl.int64) * stride_X_h
+            X_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_X_t + X_offs_2
+            x_1 = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles_2, [b, h, t_s0, 0])
+            dA_1 = dot(dY_1, tl.trans(x_1.to(dY_ptr.dtype.element_ty)), None, ACC)
+            G_ptrs_2 = G_base_2 + tl.cast(h, tl.int64) * stride_G_h
+            G_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
+            g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
             dA_2 = dA * dt.to(ACC)[:, None]
             dS = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * dA_2
             mask_p = t_s < len_t
@@ -643,13 +680,8 @@ def mamba2_backward_dB_dC(
             dS_m = tl.where(mask, dS, 0.0)
             # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
             C_ptrs = C_base + tl.cast(t_s0, tl.int64) * stride_C_t + C_offs
-            c = tl.load(C_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
-            dB = dot(dS_m.to(C_ptr.dtype.element_ty), c, dB, ACC)
+            c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t_s0, 0])
             # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-            X_ptrs_2 = X_base_2 + tl.cast(h, tl.int64) * stride_X_h
-            X_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_X_t + X_offs_2
-            x_1 = tl.load(X_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
-            dA_1 = dot(dY_1, tl.trans(x_1.to(dY_ptr.dtype.element_ty)), None, ACC)
             dt_ptrs_2 = dt_base_2 + tl.cast(h, tl.int64) * stride_dt_h
             dt_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_dt_t + offs_t_s * stride_dt_t
             dt_1 = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
@@ -658,7 +690,8 @@ def mamba2_backward_dB_dC(
             mask_1 = (t_s[None, :] <= t[:, None]) & mask_p[None, :]
             dS_1_m = tl.where(mask_1, dS_1, 0.0)
             B_ptrs = B_base + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs
-            b_2 = tl.load(B_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
+            b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t_s0, 0])
+            dB = dot(dS_m.to(C_ptr.dtype.element_ty), c, dB, ACC)
             dC = dot(dS_1_m.to(B_ptr.dtype.element_ty), b_2, dC, ACC)
 
     # --- epilogue ---
@@ -686,6 +719,11 @@ def mamba2_backward_dG(
     dt_ptr,
     dG_u1_ptr,
     dG_ptr,
+    C_tiles,
+    dY_tiles,
+    B_tiles,
+    B_tiles_2,
+    X_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -728,6 +766,11 @@ def mamba2_backward_dG(
     dt_ptr  dt[b, h, t], input
     dG_u1_ptr  dG.u1[b, h, t, n], temp
     dG_ptr  dG[b, h, t], temp
+    C_tiles  tiles of C for the copy engine, or None
+    dY_tiles  tiles of dY for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    B_tiles_2  tiles of B for the copy engine, or None
+    X_tiles  tiles of X for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_T_S  points of t_s in a tile
     N, N_PAD  |n|, and padded to a power of two
@@ -766,11 +809,11 @@ def mamba2_backward_dG(
     dG_u1_offs = offs_t[:, None] * N + n[None, :]
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     dt_base += tl.cast(t0, tl.int64) * stride_dt_t
-    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     B_base_2 = B_ptr + tl.cast(b, tl.int64) * stride_B_b
     B_offs_2 = offs_t_s[:, None] * stride_B_t + n[None, :] * stride_B_n
     X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
     X_offs = offs_t_s[:, None] * stride_X_t + p[None, :] * stride_X_p
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     dt_base_2 = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dG_base += tl.cast(t0, tl.int64)
@@ -779,10 +822,10 @@ def mamba2_backward_dG(
     dG_1 = tl.full([BLOCK_T], 0.0, ACC)
     g = tl.load(G_base + offs_t * stride_G_t, mask=in_t, other=0.0)
     # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
-    c = tl.load(C_base + C_offs, mask=in_t[:, None] & in_n[None, :], other=0.0)
-    dY = tl.load(dY_base + dY_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+    c = load_tile(C_base + C_offs, in_t[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
+    dY = load_tile(dY_base + dY_offs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
     # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-    b_1 = tl.load(B_base + B_offs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+    b_1 = load_tile(B_base + B_offs, in_t[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
     dG_u1 = tl.load(dG_u1_base + dG_u1_offs, mask=in_t[:, None] & in_n[None, :], other=0.0)
     dG_2 = b_1.to(ACC) * dG_u1.to(ACC)
     dG_2_kept = tl.where((n < N)[None, :], dG_2, 0.0)
@@ -798,17 +841,17 @@ def mamba2_backward_dG(
     # --- sweep over t_s ---
     # Tiles without a mask.
     for t_s0 in tl.range(bound(lo), bound(full_end), BLOCK_T_S, num_stages=NUM_STAGES):
-        t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
+        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        G_ptrs = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-        g_1 = tl.load(G_ptrs)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         B_ptrs = B_base_2 + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs_2
-        b_2 = tl.load(B_ptrs, mask=in_n[None, :], other=0.0)
+        b_2 = load_tile(B_ptrs, in_n[None, :], B_tiles_2, [b, t_s0, 0])
         S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
         X_ptrs = X_base + tl.cast(t_s0, tl.int64) * stride_X_t + X_offs
-        x = tl.load(X_ptrs, mask=in_p[None, :], other=0.0)
+        x = load_tile(X_ptrs, in_p[None, :], X_tiles, [b, h, t_s0, 0])
         dA = dot(dY, tl.trans(x.to(dY_ptr.dtype.element_ty)), None, ACC)
+        G_ptrs = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
+        g_1 = tl.load(G_ptrs)
         dt_ptrs = dt_base_2 + tl.cast(t_s0, tl.int64) * stride_dt_t + offs_t_s * stride_dt_t
         dt = tl.load(dt_ptrs)
         dA_2 = dA * dt.to(ACC)[None, :]
@@ -817,18 +860,18 @@ def mamba2_backward_dG(
         dG_1 = dG_1 + dG_1_tile
     # Tiles that the mask or the end cuts.
     for t_s0 in tl.range(bound(full_end), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
-        t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
+        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        G_ptrs_2 = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-        in_t_s = t_s < len_t
-        g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         B_ptrs_2 = B_base_2 + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs_2
-        b_2 = tl.load(B_ptrs_2, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
+        in_t_s = t_s < len_t
+        b_2 = load_tile(B_ptrs_2, in_t_s[:, None] & in_n[None, :], B_tiles_2, [b, t_s0, 0])
         S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
         X_ptrs_2 = X_base + tl.cast(t_s0, tl.int64) * stride_X_t + X_offs
-        x = tl.load(X_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
+        x = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles, [b, h, t_s0, 0])
         dA = dot(dY, tl.trans(x.to(dY_ptr.dtype.element_ty)), None, ACC)
+        G_ptrs_2 = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
+        g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         dt_ptrs_2 = dt_base_2 + tl.cast(t_s0, tl.int64) * stride_dt_t + offs_t_s * stride_dt_t
         dt = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
         dA_2 = dA * dt.to(ACC)[None, :]
@@ -867,6 +910,8 @@ def mamba2_backward_dX(
     B_ptr,
     C_ptr,
     dX_ptr,
+    dY_tiles,
+    B_tiles,
     stride_D_h: tl.int64,
     stride_dY_b: tl.int64,
     stride_dY_h: tl.int64,
@@ -904,6 +949,8 @@ def mamba2_backward_dX(
     B_ptr  B[b, t, n], input
     C_ptr  C[b, t, n], input
     dX_ptr  dX[b, h, t, p], output
+    dY_tiles  tiles of dY for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_P  points of p in a tile
     N, N_PAD  |n|, and padded to a power of two
@@ -951,11 +998,11 @@ def mamba2_backward_dX(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
         in_t = t < len_t
-        dY = tl.load(dY_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+        dY = load_tile(dY_ptrs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, p0])
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
@@ -963,7 +1010,7 @@ def mamba2_backward_dX(
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = tl.load(B_ptrs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+        b_2 = load_tile(B_ptrs, in_t[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
         reach_2 = tl.exp(g_2.to(ACC) - g_1.to(ACC))
@@ -1052,7 +1099,7 @@ def mamba2_backward_dlogA_6_rows(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dlogA_6_rows = tl.full([BLOCK_T], 0.0, ACC)
         in_t = t < len_t
@@ -1094,6 +1141,10 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     logA_ptr,
     dG_ptr,
     ddt_ptr,
+    B_tiles,
+    X_tiles,
+    C_tiles,
+    dY_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -1134,6 +1185,10 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     logA_ptr  logA[h], input
     dG_ptr  dG[b, h, t], temp
     ddt_ptr  ddt[b, h, t], output
+    B_tiles  tiles of B for the copy engine, or None
+    X_tiles  tiles of X for the copy engine, or None
+    C_tiles  tiles of C for the copy engine, or None
+    dY_tiles  tiles of dY for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_T_S  points of t_s in a tile
     N, N_PAD  |n|, and padded to a power of two
@@ -1166,11 +1221,11 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
     in_p = within(p, P, P_PAD)
     logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
-    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
     C_offs = offs_t_s[:, None] * stride_C_t + n[None, :] * stride_C_n
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
     dY_offs = offs_t_s[:, None] * stride_dY_t + p[None, :] * stride_dY_p
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     ddt_base = ddt_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     ddt_base += tl.cast(t0, tl.int64)
@@ -1179,8 +1234,8 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     ddt_4 = tl.full([BLOCK_T], 0.0, ACC)
     g_1 = tl.load(G_base + offs_t * stride_G_t, mask=in_t, other=0.0)
     # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-    b_2 = tl.load(B_base + B_offs, mask=in_t[:, None] & in_n[None, :], other=0.0)
-    x = tl.load(X_base + X_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+    b_2 = load_tile(B_base + B_offs, in_t[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
+    x = load_tile(X_base + X_offs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
     logA = tl.load(logA_base)
     ddt_5 = tl.full([BLOCK_T], 0.0, ACC)
     ddt_p = tl.exp(logA.to(ACC))
@@ -1195,19 +1250,19 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     # --- sweep over t_s ---
     # Tiles without a mask.
     for t_s0 in tl.range(bound(full), bound(full_end), BLOCK_T_S, num_stages=NUM_STAGES):
-        t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
+        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        G_ptrs = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-        g = tl.load(G_ptrs)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t_s0, tl.int64) * stride_C_t + C_offs
-        c = tl.load(C_ptrs, mask=in_n[None, :], other=0.0)
+        c = load_tile(C_ptrs, in_n[None, :], C_tiles, [b, t_s0, 0])
         S = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
+        dY_ptrs = dY_base + tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs
+        dY = load_tile(dY_ptrs, in_p[None, :], dY_tiles, [b, h, t_s0, 0])
+        dA_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
+        G_ptrs = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
+        g = tl.load(G_ptrs)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
-        dY_ptrs = dY_base + tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs
-        dY = tl.load(dY_ptrs, mask=in_p[None, :], other=0.0)
-        dA_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
         ddt_4_s = A * dA_3
         ddt_4_tile = tl.sum(ddt_4_s, 1)
         ddt_4 = ddt_4 + ddt_4_tile
@@ -1222,20 +1277,20 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         t_s0 = first + step * BLOCK_T_S
         t_s0 = tl.where(step < steps, t_s0, full_end + (step - steps) * BLOCK_T_S)
-        t_s0 = tl.multiple_of(t_s0, BLOCK_T_S)
+        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
         t_s = t_s0 + offs_t_s
-        G_ptrs_2 = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-        in_t_s = t_s < len_t
-        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs_2 = C_base + tl.cast(t_s0, tl.int64) * stride_C_t + C_offs
-        c = tl.load(C_ptrs_2, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
+        in_t_s = t_s < len_t
+        c = load_tile(C_ptrs_2, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t_s0, 0])
         S = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
+        dY_ptrs_2 = dY_base + tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs
+        dY = load_tile(dY_ptrs_2, in_t_s[:, None] & in_p[None, :], dY_tiles, [b, h, t_s0, 0])
+        dA_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
+        G_ptrs_2 = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
+        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
-        dY_ptrs_2 = dY_base + tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs
-        dY = tl.load(dY_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
-        dA_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
         ddt_4_s = A * dA_3
         mask_p = t_s < len_t
         mask = (t[:, None] <= t_s[None, :]) & mask_p[None, :]
@@ -1315,6 +1370,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "t"),),
+            "pairs_by_address": (("t", "t"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -1355,6 +1411,15 @@ KERNELS: dict[str, Any] = {
                 ("t", "p"),
                 ("t", "p"),
             ),
+            "pairs_by_address": (
+                ("t", "p"),
+                ("t", "p"),
+                ("t", "t"),
+                ("t", "p"),
+                ("t", "p"),
+                ("t", "p"),
+                ("t", "p"),
+            ),
             "data": ("C", "X", "B"),
             "loops": 0,
             "few_rows": False,
@@ -1368,6 +1433,8 @@ KERNELS: dict[str, Any] = {
             ("X_ptr", "pointer_like", "X"),
             ("D_ptr", "pointer_like", "D"),
             ("Y_ptr", "pointer_like", "X"),
+            ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
+            ("X_tiles", "tiles", "X 4 2 BLOCK_T BLOCK_P"),
             ("stride_C_b", "stride_wide", ""),
             ("stride_C_t", "stride", ""),
             ("stride_C_n", "stride_last", ""),
@@ -1405,6 +1472,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "p"), ("t", "p"), ("t", "n")),
             "carried": (("n", "p"),),
             "pairs": (("t", "n"), ("t", "t"), ("t", "n"), ("t", "n"), ("t", "n")),
+            "pairs_by_address": (("t", "n"), ("t", "t"), ("t", "n"), ("t", "n"), ("t", "n")),
             "data": ("X", "dY", "C"),
             "loops": 0,
             "few_rows": False,
@@ -1416,6 +1484,7 @@ KERNELS: dict[str, Any] = {
             ("dY_ptr", "pointer_like", "dY"),
             ("C_ptr", "pointer_like", "C"),
             ("dG_u1_ptr", "pointer_acc", ""),
+            ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -1453,6 +1522,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "p"),),
+            "pairs_by_address": (("t", "p"),),
             "data": ("X", "dY"),
             "loops": 0,
             "few_rows": False,
@@ -1461,6 +1531,8 @@ KERNELS: dict[str, Any] = {
             ("X_ptr", "pointer_like", "X"),
             ("dY_ptr", "pointer_like", "dY"),
             ("dD_7_rows_ptr", "pointer_acc", ""),
+            ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
+            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
             ("stride_X_b", "stride_wide", ""),
             ("stride_X_h", "stride_wide", ""),
             ("stride_X_t", "stride", ""),
@@ -1488,9 +1560,10 @@ KERNELS: dict[str, Any] = {
                 "p": "p",
             },
             "resident": (("t", "p"), ("t", "p")),
-            "streamed": (("t_s", "p"), ("t_s", "n"), ("t_s", "p"), ("t_s", "n")),
+            "streamed": (("t_s", "p"), ("t_s", "p"), ("t_s", "n"), ("t_s", "n")),
             "carried": (("t", "n"), ("t", "n")),
-            "pairs": (("t", "t_s"),),
+            "pairs": (("t", "t_s"), ("t", "t_s")),
+            "pairs_by_address": (("t", "t_s"), ("t", "t_s")),
             "data": ("X", "dY", "C", "B"),
             "loops": 1,
             "few_rows": False,
@@ -1504,6 +1577,12 @@ KERNELS: dict[str, Any] = {
             ("B_ptr", "pointer_like", "B"),
             ("dB_ptr", "pointer_like", "B"),
             ("dC_ptr", "pointer_like", "C"),
+            ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
+            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
+            ("dY_tiles_2", "tiles", "dY 4 2 BLOCK_T_S p"),
+            ("X_tiles_2", "tiles", "X 4 2 BLOCK_T_S p"),
+            ("C_tiles", "tiles", "C 3 1 BLOCK_T_S n"),
+            ("B_tiles", "tiles", "B 3 1 BLOCK_T_S n"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -1545,10 +1624,11 @@ KERNELS: dict[str, Any] = {
                 "n": "n",
                 "p": "p",
             },
-            "resident": (("t", "n"), ("t", "p"), ("t", "n"), ("t", "n")),
+            "resident": (("t", "n"), ("t", "p")),
             "streamed": (("t_s", "n"), ("t_s", "p")),
             "carried": (("t",),),
             "pairs": (("t", "t_s"), ("t", "t_s")),
+            "pairs_by_address": (("t", "t_s"), ("t", "t_s")),
             "data": ("C", "dY", "B", "dG.u1", "X"),
             "loops": 0,
             "few_rows": False,
@@ -1562,6 +1642,11 @@ KERNELS: dict[str, Any] = {
             ("dt_ptr", "pointer_like", "dt"),
             ("dG_u1_ptr", "pointer_acc", ""),
             ("dG_ptr", "pointer_acc", ""),
+            ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
+            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
+            ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
+            ("B_tiles_2", "tiles", "B 3 1 BLOCK_T_S n"),
+            ("X_tiles", "tiles", "X 4 2 BLOCK_T_S p"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -1606,6 +1691,14 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "p"), ("t", "n"), ("t", "n"), ("t", "p")),
             "carried": (("n", "p"),),
             "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p"), ("t", "p"), ("t", "p")),
+            "pairs_by_address": (
+                ("t", "p"),
+                ("t", "p"),
+                ("t", "t"),
+                ("t", "p"),
+                ("t", "p"),
+                ("t", "p"),
+            ),
             "data": ("dY", "B", "C"),
             "loops": 0,
             "few_rows": False,
@@ -1619,6 +1712,8 @@ KERNELS: dict[str, Any] = {
             ("B_ptr", "pointer_like", "B"),
             ("C_ptr", "pointer_like", "C"),
             ("dX_ptr", "pointer_like", "X"),
+            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T BLOCK_P"),
+            ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
             ("stride_D_h", "wide", ""),
             ("stride_dY_b", "wide", ""),
             ("stride_dY_h", "wide", ""),
@@ -1657,6 +1752,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "t"),),
+            "pairs_by_address": (("t", "t"),),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -1689,6 +1785,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t_s", "n"), ("t_s", "p")),
             "carried": (("t",), ("t",)),
             "pairs": (("t", "t_s"), ("t", "t_s")),
+            "pairs_by_address": (("t", "t_s"), ("t", "t_s")),
             "data": ("B", "X", "C", "dY"),
             "loops": 0,
             "few_rows": False,
@@ -1702,6 +1799,10 @@ KERNELS: dict[str, Any] = {
             ("logA_ptr", "pointer_like", "logA"),
             ("dG_ptr", "pointer_acc", ""),
             ("ddt_ptr", "pointer_like", "dt"),
+            ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
+            ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
+            ("C_tiles", "tiles", "C 3 1 BLOCK_T_S n"),
+            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T_S p"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -1742,6 +1843,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (),
+            "pairs_by_address": (),
             "data": (),
             "loops": 0,
             "few_rows": False,
@@ -1806,6 +1908,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1814,26 +1920,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1903,11 +2014,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1919,6 +2041,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def sum_into(shape, source, axes, dtype, scale):
@@ -1957,10 +2125,8 @@ def forward(inputs, extents, params, config=None):
         dt,
         logA,
         G,
-        dt.stride(0),
-        dt.stride(1),
-        launch_stride(dt, 2),
-        logA.stride(0),
+        *launch_strides(dt),
+        *launch_strides(logA),
         len_b,
         len_h,
         len_t,
@@ -1981,20 +2147,13 @@ def forward(inputs, extents, params, config=None):
         X,
         D,
         Y,
-        launch_stride(C, 0),
-        launch_stride(C, 1),
-        launch_stride(C, 2),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        dt.stride(0),
-        dt.stride(1),
-        launch_stride(dt, 2),
-        X.stride(0),
-        X.stride(1),
-        launch_stride(X, 2),
-        launch_stride(X, 3),
-        D.stride(0),
+        tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(X, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
+        *launch_strides(C),
+        *launch_strides(B),
+        *launch_strides(dt),
+        *launch_strides(X),
+        *launch_strides(D),
         len_b,
         len_h,
         len_t,
@@ -2049,20 +2208,11 @@ def backward(inputs, extents, params, config=None):
         dY,
         C,
         dG_u1,
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        launch_stride(X, 0),
-        launch_stride(X, 1),
-        launch_stride(X, 2),
-        launch_stride(X, 3),
-        launch_stride(dY, 0),
-        launch_stride(dY, 1),
-        launch_stride(dY, 2),
-        launch_stride(dY, 3),
-        C.stride(0),
-        launch_stride(C, 1),
-        launch_stride(C, 2),
+        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        *launch_strides(G),
+        *launch_strides(X),
+        *launch_strides(dY),
+        *launch_strides(C),
         len_b,
         len_h,
         len_t,
@@ -2082,14 +2232,10 @@ def backward(inputs, extents, params, config=None):
         X,
         dY,
         dD_7_rows,
-        launch_stride(X, 0),
-        launch_stride(X, 1),
-        launch_stride(X, 2),
-        launch_stride(X, 3),
-        launch_stride(dY, 0),
-        launch_stride(dY, 1),
-        launch_stride(dY, 2),
-        launch_stride(dY, 3),
+        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        *launch_strides(X),
+        *launch_strides(dY),
         len_b,
         len_h,
         len_t,
@@ -2117,26 +2263,18 @@ def backward(inputs, extents, params, config=None):
         B,
         dB,
         dC,
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        launch_stride(X, 0),
-        launch_stride(X, 1),
-        launch_stride(X, 2),
-        launch_stride(X, 3),
-        launch_stride(dY, 0),
-        launch_stride(dY, 1),
-        launch_stride(dY, 2),
-        launch_stride(dY, 3),
-        dt.stride(0),
-        dt.stride(1),
-        launch_stride(dt, 2),
-        launch_stride(C, 0),
-        launch_stride(C, 1),
-        launch_stride(C, 2),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
+        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        tiles_of(dY, 2, cfg["BLOCK_T_S"], padded(len_p, itemsize)),
+        tiles_of(X, 2, cfg["BLOCK_T_S"], padded(len_p, itemsize)),
+        tiles_of(C, 1, cfg["BLOCK_T_S"], padded(len_n, itemsize)),
+        tiles_of(B, 1, cfg["BLOCK_T_S"], padded(len_n, itemsize)),
+        *launch_strides(G),
+        *launch_strides(X),
+        *launch_strides(dY),
+        *launch_strides(dt),
+        *launch_strides(C),
+        *launch_strides(B),
         len_b,
         len_h,
         len_t,
@@ -2162,26 +2300,17 @@ def backward(inputs, extents, params, config=None):
         dt,
         dG_u1,
         dG,
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        launch_stride(C, 0),
-        launch_stride(C, 1),
-        launch_stride(C, 2),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(dY, 0),
-        launch_stride(dY, 1),
-        launch_stride(dY, 2),
-        launch_stride(dY, 3),
-        launch_stride(X, 0),
-        launch_stride(X, 1),
-        launch_stride(X, 2),
-        launch_stride(X, 3),
-        dt.stride(0),
-        dt.stride(1),
-        launch_stride(dt, 2),
+        tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(B, 1, cfg["BLOCK_T_S"], padded(len_n, itemsize)),
+        tiles_of(X, 2, cfg["BLOCK_T_S"], padded(len_p, itemsize)),
+        *launch_strides(G),
+        *launch_strides(C),
+        *launch_strides(B),
+        *launch_strides(dY),
+        *launch_strides(X),
+        *launch_strides(dt),
         len_b,
         len_h,
         len_t,
@@ -2206,23 +2335,14 @@ def backward(inputs, extents, params, config=None):
         B,
         C,
         dX,
-        D.stride(0),
-        dY.stride(0),
-        dY.stride(1),
-        launch_stride(dY, 2),
-        launch_stride(dY, 3),
-        dt.stride(0),
-        dt.stride(1),
-        launch_stride(dt, 2),
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(C, 0),
-        launch_stride(C, 1),
-        launch_stride(C, 2),
+        tiles_of(dY, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
+        tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        *launch_strides(D),
+        *launch_strides(dY),
+        *launch_strides(dt),
+        *launch_strides(G),
+        *launch_strides(B),
+        *launch_strides(C),
         len_b,
         len_h,
         len_t,
@@ -2240,9 +2360,7 @@ def backward(inputs, extents, params, config=None):
         dG,
         dt,
         dlogA_6_rows,
-        dt.stride(0),
-        dt.stride(1),
-        launch_stride(dt, 2),
+        *launch_strides(dt),
         len_b,
         len_h,
         len_t,
@@ -2268,24 +2386,16 @@ def backward(inputs, extents, params, config=None):
         logA,
         dG,
         ddt,
-        G.stride(0),
-        G.stride(1),
-        launch_stride(G, 2),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(C, 0),
-        launch_stride(C, 1),
-        launch_stride(C, 2),
-        launch_stride(X, 0),
-        launch_stride(X, 1),
-        launch_stride(X, 2),
-        launch_stride(X, 3),
-        launch_stride(dY, 0),
-        launch_stride(dY, 1),
-        launch_stride(dY, 2),
-        launch_stride(dY, 3),
-        logA.stride(0),
+        tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        tiles_of(C, 1, cfg["BLOCK_T_S"], padded(len_n, itemsize)),
+        tiles_of(dY, 2, cfg["BLOCK_T_S"], padded(len_p, itemsize)),
+        *launch_strides(G),
+        *launch_strides(B),
+        *launch_strides(C),
+        *launch_strides(X),
+        *launch_strides(dY),
+        *launch_strides(logA),
         len_b,
         len_h,
         len_t,
@@ -2306,7 +2416,7 @@ def backward(inputs, extents, params, config=None):
         dD_7,
         dlogA,
         dD,
-        logA.stride(0),
+        *launch_strides(logA),
         len_h,
         ACC=ACC,
         **cfg,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -125,7 +135,7 @@ def rwkv6_G(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G = G + G_state[None, :]
@@ -215,7 +225,7 @@ def rwkv6_G_2(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2 = G_2 + G_2_state[None, :]
@@ -258,6 +268,9 @@ def rwkv6_O(
     V_ptr,
     u_ptr,
     O_ptr,
+    R_tiles,
+    V_tiles,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -292,6 +305,9 @@ def rwkv6_O(
     V_ptr  V[b, h, t, f], input
     u_ptr  u[h, e], input
     O_ptr  O[b, h, t, f], output
+    R_tiles  tiles of R for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -338,13 +354,13 @@ def rwkv6_O(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
         R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
         in_t = t < len_t
-        r_1 = tl.load(R_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        r_1 = load_tile(R_ptrs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
         g_1 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t[:, None] & in_e[None, :],
@@ -362,9 +378,9 @@ def rwkv6_O(
         G_2_2 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
         decay = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v_1 = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v_1 = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_2 = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k_2 = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         O = u.to(ACC)[None, :] * k_2.to(ACC) * r_1.to(ACC)
         O_kept = tl.where((e < E)[None, :], O, 0.0)
         O_1_1 = tl.sum(tl.where(in_e[None, :], O_kept, 0.0), 1)
@@ -430,6 +446,8 @@ def rwkv6_backward_dG_2_1(
     G_2_ptr,
     R_ptr,
     dG_2_1_ptr,
+    V_tiles,
+    G_2_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -469,6 +487,8 @@ def rwkv6_backward_dG_2_1(
     G_2_ptr  G_2[b, h, t, e], input
     R_ptr  R[b, h, t, e], input
     dG_2_1_ptr  dG_2.1[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -510,18 +530,18 @@ def rwkv6_backward_dG_2_1(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
-        v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
         g_1 = tl.load(G_ptrs, mask=in_e, other=0.0)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_1 = tl.load(G_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_1 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         reach_2 = tl.exp(g_1.to(ACC)[None, :] - G_2_1.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_1_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t_2, None, ACC)
@@ -580,6 +600,8 @@ def rwkv6_backward_dG_2(
     G_2_ptr,
     K_ptr,
     dG_2_ptr,
+    dO_tiles,
+    G_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -619,6 +641,8 @@ def rwkv6_backward_dG_2(
     G_2_ptr  G_2[b, h, t, e], input
     K_ptr  K[b, h, t, e], input
     dG_2_ptr  dG.2[b, h, t, e], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -658,14 +682,14 @@ def rwkv6_backward_dG_2(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_1 = tl.load(G_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_1 = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
         G_2_1 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
@@ -724,6 +748,8 @@ def rwkv6_backward_dO_part(
     V_ptr,
     dO_ptr,
     dO_part_ptr,
+    V_tiles,
+    dO_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -746,6 +772,8 @@ def rwkv6_backward_dO_part(
     V_ptr  V[b, h, t, f], input
     dO_ptr  dO[b, h, t, f], input
     dO_part_ptr  dO_part[b, h, t], temp
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -776,8 +804,8 @@ def rwkv6_backward_dO_part(
 
     # --- prologue ---
     # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
-    v = tl.load(V_base + V_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dO_part = v.to(ACC) * dO.to(ACC)
     dO_part_kept = tl.where((f < F)[None, :], dO_part, 0.0)
     dO_part_1 = tl.sum(tl.where(in_f[None, :], dO_part_kept, 0.0), 1)
@@ -804,6 +832,10 @@ def rwkv6_backward_dV(
     G_ptr,
     G_2_ptr,
     dV_ptr,
+    K_tiles,
+    R_tiles,
+    dO_tiles,
+    G_2_tiles,
     stride_u_h: tl.int64,
     stride_u_e,
     stride_K_b: tl.int64,
@@ -846,6 +878,10 @@ def rwkv6_backward_dV(
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     dV_ptr  dV[b, h, t, f], output
+    K_tiles  tiles of K for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -895,25 +931,25 @@ def rwkv6_backward_dV(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         in_t = t < len_t
-        k = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r = tl.load(R_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        r = load_tile(R_ptrs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
         O_part = u.to(ACC)[None, :] * k.to(ACC) * r.to(ACC)
         O_part_kept = tl.where((e < E)[None, :], O_part, 0.0)
         O_part_1 = tl.sum(tl.where(in_e[None, :], O_part_kept, 0.0), 1)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_3 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
         g_1 = tl.load(G_ptrs, mask=in_e, other=0.0)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_1 = tl.load(G_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_1 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         left = k.to(ACC) * tl.exp(g_1.to(ACC)[None, :] - G_2_1.to(ACC))
         t_2 = tl.where(in_e[None, :], left, 0.0).to(K_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dV_3_state, 0.0).to(K_ptr.dtype.element_ty)
@@ -987,6 +1023,7 @@ def rwkv6_backward_dw(
     K_ptr,
     dG_2_1_ptr,
     dw_ptr,
+    w_tiles,
     stride_R_b: tl.int64,
     stride_R_h: tl.int64,
     stride_R_t,
@@ -1016,6 +1053,7 @@ def rwkv6_backward_dw(
     K_ptr  K[b, h, t, e], input
     dG_2_1_ptr  dG_2.1[b, h, t, e], temp
     dw_ptr  dw[b, h, t, e], output
+    w_tiles  tiles of w for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -1063,14 +1101,14 @@ def rwkv6_backward_dw(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dw_4 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         dw_4 = dw_4 + dw_4_state[None, :]
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
         in_t = t < len_t
-        w = tl.load(w_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        w = load_tile(w_ptrs, in_t[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
         dw_p = tl.where(w.to(ACC) > 1e-30, tl.cast(1, tl.int32), 0)
         dw_p_1 = tl.maximum(w.to(ACC), 1e-30)
         dw_5 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
@@ -1128,6 +1166,8 @@ def rwkv6_backward_dR_dK(
     dG_2_1_ptr,
     dR_ptr,
     dK_ptr,
+    K_tiles,
+    R_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1157,6 +1197,8 @@ def rwkv6_backward_dR_dK(
     dG_2_1_ptr  dG_2.1[b, h, t, e], temp
     dR_ptr  dR[b, h, t, e], output
     dK_ptr  dK[b, h, t, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -1197,12 +1239,12 @@ def rwkv6_backward_dR_dK(
 
     # --- prologue ---
     # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
-    k = tl.load(K_base + K_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     dO_part = tl.load(dO_part_base + offs_t, mask=in_t, other=0.0)
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
     dG_2 = tl.load(dG_2_base + dG_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     dR = k.to(ACC) * dO_part.to(ACC)[:, None] * u.to(ACC)[None, :] + dG_2.to(ACC)
-    r = tl.load(R_base + R_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    r = load_tile(R_base + R_offs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
     dG_2_1 = tl.load(dG_2_1_base + dG_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     dK = r.to(ACC) * dO_part.to(ACC)[:, None] * u.to(ACC)[None, :] + dG_2_1.to(ACC)
 
@@ -1223,6 +1265,8 @@ def rwkv6_backward_du(
     R_ptr,
     dO_part_ptr,
     du_ptr,
+    K_tiles,
+    R_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1246,6 +1290,8 @@ def rwkv6_backward_du(
     R_ptr  R[b, h, t, e], input
     dO_part_ptr  dO_part[b, h, t], temp
     du_ptr  du[h, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -1276,15 +1322,15 @@ def rwkv6_backward_du(
     for b in range(bound(lo), bound(hi_b)):
         # Tiles without a mask.
         for t0 in tl.range(bound(lo), bound(full_end), BLOCK_T, num_stages=NUM_STAGES):
-            t0 = tl.multiple_of(t0, BLOCK_T)
+            t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
             t = t0 + offs_t
             # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
             K_ptrs = K_base + tl.cast(b, tl.int64) * stride_K_b + tl.cast(t0, tl.int64) * stride_K_t
             K_ptrs += K_offs
-            k = tl.load(K_ptrs, mask=in_e[None, :], other=0.0)
+            k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, t0, 0])
             R_ptrs = R_base + tl.cast(b, tl.int64) * stride_R_b + tl.cast(t0, tl.int64) * stride_R_t
             R_ptrs += R_offs
-            r = tl.load(R_ptrs, mask=in_e[None, :], other=0.0)
+            r = load_tile(R_ptrs, in_e[None, :], R_tiles, [b, h, t0, 0])
             dO_part_ptrs = dO_part_base + tl.cast(b, tl.int64) * len_h * len_t
             dO_part_ptrs += tl.cast(t0, tl.int64) + offs_t
             dO_part = tl.load(dO_part_ptrs)
@@ -1293,16 +1339,16 @@ def rwkv6_backward_du(
             du = du + du_tile
         # Tiles that the mask or the end cuts.
         for t0 in tl.range(bound(full_end), bound(stop), BLOCK_T, num_stages=NUM_STAGES):
-            t0 = tl.multiple_of(t0, BLOCK_T)
+            t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
             t = t0 + offs_t
             # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
             K_ptrs_2 = K_base + tl.cast(b, tl.int64) * stride_K_b
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + K_offs
             in_t = t < len_t
-            k = tl.load(K_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+            k = load_tile(K_ptrs_2, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
             R_ptrs_2 = R_base + tl.cast(b, tl.int64) * stride_R_b
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + R_offs
-            r = tl.load(R_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+            r = load_tile(R_ptrs_2, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
             dO_part_ptrs_2 = dO_part_base + tl.cast(b, tl.int64) * len_h * len_t
             dO_part_ptrs_2 += tl.cast(t0, tl.int64) + offs_t
             dO_part = tl.load(dO_part_ptrs_2, mask=in_t, other=0.0)
@@ -1328,6 +1374,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"),),
             "carried": (("e",),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("w",),
             "loops": 0,
             "few_rows": False,
@@ -1359,6 +1406,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"),),
             "carried": (("e",),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("w",),
             "loops": 0,
             "few_rows": False,
@@ -1400,6 +1448,14 @@ KERNELS: dict[str, Any] = {
             ),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("u", "R", "G", "G_2", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1413,6 +1469,9 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("u_ptr", "pointer_like", "u"),
             ("O_ptr", "pointer_like", "R"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1451,6 +1510,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("V", "G", "G_2", "dO", "R"),
             "loops": 0,
             "few_rows": False,
@@ -1463,6 +1523,8 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("R_ptr", "pointer_like", "R"),
             ("dG_2_1_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1507,6 +1569,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("dO", "G", "G_2", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1519,6 +1582,8 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("K_ptr", "pointer_like", "K"),
             ("dG_2_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1562,6 +1627,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "f"),),
+            "pairs_by_address": (("t", "f"),),
             "data": ("V", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1570,6 +1636,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dO_part_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1607,6 +1675,14 @@ KERNELS: dict[str, Any] = {
             ),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("u", "K", "R", "dO", "G", "G_2"),
             "loops": 0,
             "few_rows": False,
@@ -1620,6 +1696,10 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
             ("dV_ptr", "pointer_like", "V"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_u_h", "stride_wide", ""),
             ("stride_u_e", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
@@ -1675,6 +1755,19 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
             ),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "t"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
             "data": ("w", "R", "dG.2", "K", "dG_2.1"),
             "loops": 0,
             "few_rows": False,
@@ -1687,6 +1780,7 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dG_2_1_ptr", "pointer_acc", ""),
             ("dw_ptr", "pointer_like", "w"),
+            ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
             ("stride_R_b", "wide", ""),
             ("stride_R_h", "wide", ""),
             ("stride_R_t", "stride", ""),
@@ -1720,6 +1814,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e")),
             "data": ("K", "u", "dG.2", "R", "dG_2.1"),
             "loops": 0,
             "few_rows": False,
@@ -1733,6 +1828,8 @@ KERNELS: dict[str, Any] = {
             ("dG_2_1_ptr", "pointer_acc", ""),
             ("dR_ptr", "pointer_like", "R"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1764,6 +1861,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e")),
             "carried": (("e",),),
             "pairs": (("t", "e"),),
+            "pairs_by_address": (("t", "e"),),
             "data": ("K", "R"),
             "loops": 1,
             "few_rows": False,
@@ -1773,6 +1871,8 @@ KERNELS: dict[str, Any] = {
             ("R_ptr", "pointer_like", "R"),
             ("dO_part_ptr", "pointer_acc", ""),
             ("du_ptr", "pointer_like", "u"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1839,6 +1939,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1847,26 +1951,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1936,11 +2045,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1952,6 +2072,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1979,10 +2145,7 @@ def forward(inputs, extents, params, config=None):
     rwkv6_G[grid](
         w,
         G,
-        w.stride(0),
-        w.stride(1),
-        launch_stride(w, 2),
-        launch_stride(w, 3),
+        *launch_strides(w),
         len_b,
         len_h,
         len_t,
@@ -1998,10 +2161,7 @@ def forward(inputs, extents, params, config=None):
     rwkv6_G_2[grid](
         w,
         G_2,
-        w.stride(0),
-        w.stride(1),
-        launch_stride(w, 2),
-        launch_stride(w, 3),
+        *launch_strides(w),
         len_b,
         len_h,
         len_t,
@@ -2023,20 +2183,13 @@ def forward(inputs, extents, params, config=None):
         V,
         u,
         O,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
-        V.stride(0),
-        V.stride(1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(u, 0),
-        launch_stride(u, 1),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(R),
+        *launch_strides(V),
+        *launch_strides(u),
         len_b,
         len_h,
         len_t,
@@ -2090,26 +2243,13 @@ def backward(inputs, extents, params, config=None):
         G_2,
         R,
         dG_2_1,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(R),
         len_b,
         len_h,
         len_t,
@@ -2132,26 +2272,13 @@ def backward(inputs, extents, params, config=None):
         G_2,
         K,
         dG_2,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -2172,14 +2299,10 @@ def backward(inputs, extents, params, config=None):
         V,
         dO,
         dO_part,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_t,
@@ -2202,28 +2325,16 @@ def backward(inputs, extents, params, config=None):
         G,
         G_2,
         dV,
-        launch_stride(u, 0),
-        launch_stride(u, 1),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
-        dO.stride(0),
-        dO.stride(1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(u),
+        *launch_strides(K),
+        *launch_strides(R),
+        *launch_strides(dO),
+        *launch_strides(G),
+        *launch_strides(G_2),
         len_b,
         len_h,
         len_t,
@@ -2245,18 +2356,10 @@ def backward(inputs, extents, params, config=None):
         K,
         dG_2_1,
         dw,
-        R.stride(0),
-        R.stride(1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
-        w.stride(0),
-        w.stride(1),
-        launch_stride(w, 2),
-        launch_stride(w, 3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        *launch_strides(R),
+        *launch_strides(w),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -2279,16 +2382,11 @@ def backward(inputs, extents, params, config=None):
         dG_2_1,
         dR,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(u, 0),
-        launch_stride(u, 1),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(u),
+        *launch_strides(R),
         len_b,
         len_h,
         len_t,
@@ -2307,14 +2405,10 @@ def backward(inputs, extents, params, config=None):
         R,
         dO_part,
         du,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(R),
         len_h,
         len_b,
         len_t,

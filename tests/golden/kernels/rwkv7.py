@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -39,6 +40,15 @@ def dot(a, b, acc, OUT: tl.constexpr):
         return tl.dot(a.to(OUT), b.to(OUT), acc, input_precision="ieee", out_dtype=OUT)
     else:
         return tl.dot(a, b, acc, input_precision="ieee", out_dtype=OUT)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -136,7 +146,7 @@ def rwkv7_G(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G = G + G_state[None, :]
@@ -226,7 +236,7 @@ def rwkv7_G_2(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2 = G_2 + G_2_state[None, :]
@@ -268,6 +278,7 @@ def rwkv7_U_2(
     A_ptr,
     V_ptr,
     U_2_ptr,
+    A_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -299,6 +310,7 @@ def rwkv7_U_2(
     A_ptr  A[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     U_2_ptr  U.2[b, h, t, f], temp
+    A_tiles  tiles of A for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -342,13 +354,13 @@ def rwkv7_U_2(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         U_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
         in_t = t < len_t
-        a_1 = tl.load(A_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        a_1 = load_tile(A_ptrs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
         g_1 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t[:, None] & in_e[None, :],
@@ -419,6 +431,7 @@ def rwkv7_U(
     A_ptr,
     U_2_ptr,
     U_ptr,
+    A_tiles,
     stride_B_b: tl.int64,
     stride_B_h: tl.int64,
     stride_B_t,
@@ -446,6 +459,7 @@ def rwkv7_U(
     A_ptr  A[b, h, t, e], input
     U_2_ptr  U.2[b, h, t, f], temp
     U_ptr  U[b, h, t, f], residual
+    A_tiles  tiles of A for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -488,13 +502,13 @@ def rwkv7_U(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         U_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
         in_t = t < len_t
-        a_1 = tl.load(A_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        a_1 = load_tile(A_ptrs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
         g_1 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t[:, None] & in_e[None, :],
@@ -569,6 +583,7 @@ def rwkv7_U_1(
     A_ptr,
     U_2_ptr,
     U_1_ptr,
+    A_tiles,
     stride_B_b: tl.int64,
     stride_B_h: tl.int64,
     stride_B_t,
@@ -596,6 +611,7 @@ def rwkv7_U_1(
     A_ptr  A[b, h, t, e], input
     U_2_ptr  U.2[b, h, t, f], temp
     U_1_ptr  U.1[b, h, t, f], temp
+    A_tiles  tiles of A for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -638,13 +654,13 @@ def rwkv7_U_1(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         U_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
         in_t = t < len_t
-        a_1 = tl.load(A_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        a_1 = load_tile(A_ptrs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
         g_1 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t[:, None] & in_e[None, :],
@@ -726,6 +742,7 @@ def rwkv7_O(
     K_ptr,
     V_ptr,
     O_ptr,
+    R_tiles,
     stride_B_b: tl.int64,
     stride_B_h: tl.int64,
     stride_B_t,
@@ -762,6 +779,7 @@ def rwkv7_O(
     K_ptr  K[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     O_ptr  O[b, h, t, f], output
+    R_tiles  tiles of R for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -809,13 +827,13 @@ def rwkv7_O(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O_3 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
         R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
         in_t = t < len_t
-        r_1 = tl.load(R_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        r_1 = load_tile(R_ptrs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
         G_2_2 = tl.load(
             G_2_base + tl.cast(t0, tl.int64) * E + G_2_offs,
             mask=in_t[:, None] & in_e[None, :],
@@ -935,6 +953,8 @@ def rwkv7_backward_dU(
     G_ptr,
     A_ptr,
     dU_ptr,
+    B_tiles,
+    G_2_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -979,6 +999,8 @@ def rwkv7_backward_dU(
     G_ptr  G[b, h, t, e], input
     A_ptr  A[b, h, t, e], input
     dU_ptr  dU[b, h, t, f], temp
+    B_tiles  tiles of B for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1029,18 +1051,18 @@ def rwkv7_backward_dU(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dU_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         in_t = t < len_t
-        b_1 = tl.load(B_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        b_1 = load_tile(B_ptrs, in_t[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
         G_2_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
         G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_3 = tl.load(G_2_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_3 = load_tile(G_2_ptrs_2, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         left = b_1.to(ACC) * tl.exp(G_2_2.to(ACC)[None, :] - G_2_3.to(ACC))
         t_2 = tl.where(in_e[None, :], left, 0.0).to(B_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dU_1_state, 0.0).to(B_ptr.dtype.element_ty)
@@ -1149,6 +1171,8 @@ def rwkv7_backward_dG_2_3(
     G_2_ptr,
     R_ptr,
     dG_2_3_ptr,
+    U_tiles,
+    G_2_tiles,
     stride_U_b: tl.int64,
     stride_U_h: tl.int64,
     stride_U_t,
@@ -1183,6 +1207,8 @@ def rwkv7_backward_dG_2_3(
     G_2_ptr  G_2[b, h, t, e], input
     R_ptr  R[b, h, t, e], input
     dG_2_3_ptr  dG_2.3[b, h, t, e], temp
+    U_tiles  tiles of U for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1222,17 +1248,17 @@ def rwkv7_backward_dG_2_3(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2_3 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         in_t = t < len_t
-        u = tl.load(U_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
         G_2_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
         G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_3 = tl.load(G_2_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_3 = load_tile(G_2_ptrs_2, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         reach_2 = tl.exp(G_2_2.to(ACC)[None, :] - G_2_3.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_3_state, 0.0).to(U_ptr.dtype.element_ty))
         past = dot(u, t_2, None, ACC)
@@ -1292,6 +1318,8 @@ def rwkv7_backward_dG_2_4(
     G_2_ptr,
     A_ptr,
     dG_2_4_ptr,
+    U_tiles,
+    G_2_tiles,
     stride_U_b: tl.int64,
     stride_U_h: tl.int64,
     stride_U_t,
@@ -1327,6 +1355,8 @@ def rwkv7_backward_dG_2_4(
     G_2_ptr  G_2[b, h, t, e], input
     A_ptr  A[b, h, t, e], input
     dG_2_4_ptr  dG_2.4[b, h, t, e], temp
+    U_tiles  tiles of U for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1368,17 +1398,17 @@ def rwkv7_backward_dG_2_4(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2_4 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         in_t = t < len_t
-        u = tl.load(U_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
         g_1 = tl.load(G_ptrs, mask=in_e, other=0.0)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_1 = tl.load(G_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_1 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         reach_2 = tl.exp(g_1.to(ACC)[None, :] - G_2_1.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_4_state, 0.0).to(U_ptr.dtype.element_ty))
         past = dot(u, t_2, None, ACC)
@@ -1440,6 +1470,8 @@ def rwkv7_backward_dG_2_5(
     G_2_ptr,
     R_ptr,
     dG_2_5_ptr,
+    V_tiles,
+    G_2_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -1474,6 +1506,8 @@ def rwkv7_backward_dG_2_5(
     G_2_ptr  G_2[b, h, t, e], input
     R_ptr  R[b, h, t, e], input
     dG_2_5_ptr  dG_2.5[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1513,18 +1547,18 @@ def rwkv7_backward_dG_2_5(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2_5 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
-        v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
         G_2_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
         G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_3 = tl.load(G_2_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_3 = load_tile(G_2_ptrs_2, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         reach_2 = tl.exp(G_2_2.to(ACC)[None, :] - G_2_3.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_5_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t_2, None, ACC)
@@ -1584,6 +1618,8 @@ def rwkv7_backward_dG_2_6(
     G_2_ptr,
     A_ptr,
     dG_2_6_ptr,
+    V_tiles,
+    G_2_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -1619,6 +1655,8 @@ def rwkv7_backward_dG_2_6(
     G_2_ptr  G_2[b, h, t, e], input
     A_ptr  A[b, h, t, e], input
     dG_2_6_ptr  dG_2.6[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1660,18 +1698,18 @@ def rwkv7_backward_dG_2_6(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2_6 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t = t < len_t
-        v = tl.load(V_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
         g_1 = tl.load(G_ptrs, mask=in_e, other=0.0)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_1 = tl.load(G_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_1 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         reach_2 = tl.exp(g_1.to(ACC)[None, :] - G_2_1.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_6_state, 0.0).to(V_ptr.dtype.element_ty))
         past = dot(v, t_2, None, ACC)
@@ -1732,6 +1770,8 @@ def rwkv7_backward_dG_2_7(
     G_2_ptr,
     K_ptr,
     dG_2_7_ptr,
+    dO_tiles,
+    G_2_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -1766,6 +1806,8 @@ def rwkv7_backward_dG_2_7(
     G_2_ptr  G_2[b, h, t, e], input
     K_ptr  K[b, h, t, e], input
     dG_2_7_ptr  dG_2.7[b, h, t, e], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1803,14 +1845,14 @@ def rwkv7_backward_dG_2_7(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2_7 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_2 = tl.load(G_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_ptrs_2 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
         G_2_3 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
@@ -1871,6 +1913,8 @@ def rwkv7_backward_dG_2_8(
     G_2_ptr,
     B_ptr,
     dG_2_8_ptr,
+    dO_tiles,
+    G_2_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -1905,6 +1949,8 @@ def rwkv7_backward_dG_2_8(
     G_2_ptr  G_2[b, h, t, e], input
     B_ptr  B[b, h, t, e], input
     dG_2_8_ptr  dG_2.8[b, h, t, e], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1942,14 +1988,14 @@ def rwkv7_backward_dG_2_8(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_2_8 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_2 = tl.load(G_2_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_ptrs_2 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
         G_2_3 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
@@ -2011,6 +2057,7 @@ def rwkv7_backward_dG_9(
     G_2_ptr,
     B_ptr,
     dG_9_ptr,
+    G_tiles,
     stride_U_b: tl.int64,
     stride_U_h: tl.int64,
     stride_U_t,
@@ -2047,6 +2094,7 @@ def rwkv7_backward_dG_9(
     G_2_ptr  G_2[b, h, t, e], input
     B_ptr  B[b, h, t, e], input
     dG_9_ptr  dG.9[b, h, t, e], temp
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2086,7 +2134,7 @@ def rwkv7_backward_dG_9(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_9 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         in_t = t < len_t
@@ -2096,7 +2144,7 @@ def rwkv7_backward_dG_9(
             other=0.0,
         )
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_1 = tl.load(G_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_1 = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
         G_2_1 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
@@ -2159,6 +2207,7 @@ def rwkv7_backward_dG_10(
     G_2_ptr,
     K_ptr,
     dG_10_ptr,
+    G_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -2195,6 +2244,7 @@ def rwkv7_backward_dG_10(
     G_2_ptr  G_2[b, h, t, e], input
     K_ptr  K[b, h, t, e], input
     dG_10_ptr  dG.10[b, h, t, e], temp
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2234,7 +2284,7 @@ def rwkv7_backward_dG_10(
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dG_10 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
         in_t = t < len_t
@@ -2244,7 +2294,7 @@ def rwkv7_backward_dG_10(
             other=0.0,
         )
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_1 = tl.load(G_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        g_1 = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
         G_2_1 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
@@ -2326,6 +2376,7 @@ def rwkv7_backward_dw(
     dG_2_7_ptr,
     dG_2_8_ptr,
     dw_ptr,
+    w_tiles,
     stride_A_b: tl.int64,
     stride_A_h: tl.int64,
     stride_A_t,
@@ -2371,6 +2422,7 @@ def rwkv7_backward_dw(
     dG_2_7_ptr  dG_2.7[b, h, t, e], temp
     dG_2_8_ptr  dG_2.8[b, h, t, e], temp
     dw_ptr  dw[b, h, t, e], output
+    w_tiles  tiles of w for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -2436,14 +2488,14 @@ def rwkv7_backward_dw(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dw_11 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         dw_11 = dw_11 + dw_11_state[None, :]
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
         in_t = t < len_t
-        w = tl.load(w_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        w = load_tile(w_ptrs, in_t[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
         dw_p = tl.where(w.to(ACC) > 1e-30, tl.cast(1, tl.int32), 0)
         dw_p_1 = tl.maximum(w.to(ACC), 1e-30)
         dw_12 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
@@ -2523,6 +2575,8 @@ def rwkv7_backward_dV(
     A_ptr,
     dU_ptr,
     dV_ptr,
+    K_tiles,
+    G_2_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -2568,6 +2622,8 @@ def rwkv7_backward_dV(
     A_ptr  A[b, h, t, e], input
     dU_ptr  dU[b, h, t, f], temp
     dV_ptr  dV[b, h, t, f], output
+    K_tiles  tiles of K for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -2619,18 +2675,18 @@ def rwkv7_backward_dV(
     last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
     for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = last - step
-        t0 = tl.multiple_of(t0, BLOCK_T)
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dV_13 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         in_t = t < len_t
-        k_1 = tl.load(K_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
         G_2_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
         G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_3 = tl.load(G_2_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        G_2_3 = load_tile(G_2_ptrs_2, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         left = k_1.to(ACC) * tl.exp(G_2_2.to(ACC)[None, :] - G_2_3.to(ACC))
         t_2 = tl.where(in_e[None, :], left, 0.0).to(K_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dV_13_state, 0.0).to(K_ptr.dtype.element_ty)
@@ -2846,6 +2902,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"),),
             "carried": (("e",),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("w",),
             "loops": 0,
             "few_rows": False,
@@ -2877,6 +2934,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"),),
             "carried": (("e",),),
             "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("w",),
             "loops": 0,
             "few_rows": False,
@@ -2910,6 +2968,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("A", "G", "G_2", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -2922,6 +2981,7 @@ KERNELS: dict[str, Any] = {
             ("A_ptr", "pointer_like", "A"),
             ("V_ptr", "pointer_like", "V"),
             ("U_2_ptr", "pointer_acc", ""),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2957,6 +3017,14 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "t"), ("t", "t")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "t"),
+            ),
             "data": ("A", "G", "G_2", "U.2", "B"),
             "loops": 0,
             "few_rows": False,
@@ -2969,6 +3037,7 @@ KERNELS: dict[str, Any] = {
             ("A_ptr", "pointer_like", "A"),
             ("U_2_ptr", "pointer_acc", ""),
             ("U_ptr", "pointer_like", "R"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_h", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
@@ -3008,6 +3077,15 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("A", "G", "G_2", "U.2", "B"),
             "loops": 0,
             "few_rows": False,
@@ -3020,6 +3098,7 @@ KERNELS: dict[str, Any] = {
             ("A_ptr", "pointer_like", "A"),
             ("U_2_ptr", "pointer_acc", ""),
             ("U_1_ptr", "pointer_acc", ""),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_h", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
@@ -3070,6 +3149,18 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("R", "G_2", "U", "B", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -3083,6 +3174,7 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "R"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_h", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
@@ -3139,6 +3231,16 @@ KERNELS: dict[str, Any] = {
                 ("t", "t"),
                 ("t", "t"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "t"),
+                ("t", "t"),
+            ),
             "data": ("B", "G_2", "G", "dO", "R", "A"),
             "loops": 0,
             "few_rows": False,
@@ -3152,6 +3254,8 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("A_ptr", "pointer_like", "A"),
             ("dU_ptr", "pointer_acc", ""),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -3200,6 +3304,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("U", "G_2", "dO", "R"),
             "loops": 0,
             "few_rows": False,
@@ -3211,6 +3316,8 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("R_ptr", "pointer_like", "R"),
             ("dG_2_3_ptr", "pointer_acc", ""),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_t", "stride", ""),
@@ -3251,6 +3358,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("U", "G", "G_2", "dU", "A"),
             "loops": 0,
             "few_rows": False,
@@ -3263,6 +3371,8 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("A_ptr", "pointer_like", "A"),
             ("dG_2_4_ptr", "pointer_acc", ""),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_t", "stride", ""),
@@ -3303,6 +3413,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("V", "G_2", "dO", "R"),
             "loops": 0,
             "few_rows": False,
@@ -3314,6 +3425,8 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("R_ptr", "pointer_like", "R"),
             ("dG_2_5_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -3354,6 +3467,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("V", "G", "G_2", "dU", "A"),
             "loops": 0,
             "few_rows": False,
@@ -3366,6 +3480,8 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("A_ptr", "pointer_like", "A"),
             ("dG_2_6_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -3406,6 +3522,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("dO", "G_2", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -3417,6 +3534,8 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("K_ptr", "pointer_like", "K"),
             ("dG_2_7_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -3457,6 +3576,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("dO", "G_2", "U", "B"),
             "loops": 0,
             "few_rows": False,
@@ -3468,6 +3588,8 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("B_ptr", "pointer_like", "B"),
             ("dG_2_8_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -3508,6 +3630,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("dU", "G", "G_2", "U", "B"),
             "loops": 0,
             "few_rows": False,
@@ -3520,6 +3643,7 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("B_ptr", "pointer_like", "B"),
             ("dG_9_ptr", "pointer_acc", ""),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_t", "stride", ""),
@@ -3561,6 +3685,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("dU", "G", "G_2", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -3573,6 +3698,7 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("K_ptr", "pointer_like", "K"),
             ("dG_10_ptr", "pointer_acc", ""),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -3658,6 +3784,40 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
             ),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "t"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
             "data": (
                 "w",
                 "A",
@@ -3692,6 +3852,7 @@ KERNELS: dict[str, Any] = {
             ("dG_2_7_ptr", "pointer_acc", ""),
             ("dG_2_8_ptr", "pointer_acc", ""),
             ("dw_ptr", "pointer_like", "w"),
+            ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
             ("stride_A_b", "wide", ""),
             ("stride_A_h", "wide", ""),
             ("stride_A_t", "stride", ""),
@@ -3753,6 +3914,18 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("K", "G_2", "G", "dO", "R", "dU", "A"),
             "loops": 0,
             "few_rows": False,
@@ -3767,6 +3940,8 @@ KERNELS: dict[str, Any] = {
             ("A_ptr", "pointer_like", "A"),
             ("dU_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -3823,6 +3998,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("dG_2.7", "dG_2.8", "dG_2.5", "dG_2.6", "dG.9", "dG.10", "dG_2.3", "dG_2.4"),
             "loops": 0,
             "few_rows": False,
@@ -3898,6 +4074,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -3906,26 +4086,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -3995,11 +4180,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -4011,6 +4207,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def element_type(tensor):
@@ -4047,10 +4289,7 @@ def forward(inputs, extents, params, config=None):
     rwkv7_G[grid](
         w,
         G,
-        w.stride(0),
-        w.stride(1),
-        launch_stride(w, 2),
-        launch_stride(w, 3),
+        *launch_strides(w),
         len_b,
         len_h,
         len_t,
@@ -4066,10 +4305,7 @@ def forward(inputs, extents, params, config=None):
     rwkv7_G_2[grid](
         w,
         G_2,
-        w.stride(0),
-        w.stride(1),
-        launch_stride(w, 2),
-        launch_stride(w, 3),
+        *launch_strides(w),
         len_b,
         len_h,
         len_t,
@@ -4090,18 +4326,10 @@ def forward(inputs, extents, params, config=None):
         A,
         V,
         U_2,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(A, 0),
-        launch_stride(A, 1),
-        launch_stride(A, 2),
-        launch_stride(A, 3),
-        V.stride(0),
-        V.stride(1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(A),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
@@ -4124,14 +4352,9 @@ def forward(inputs, extents, params, config=None):
         A,
         U_2,
         U,
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(B, 3),
-        launch_stride(A, 0),
-        launch_stride(A, 1),
-        launch_stride(A, 2),
-        launch_stride(A, 3),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(B),
+        *launch_strides(A),
         len_b,
         len_h,
         len_t,
@@ -4154,14 +4377,9 @@ def forward(inputs, extents, params, config=None):
         A,
         U_2,
         U_1,
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(B, 3),
-        launch_stride(A, 0),
-        launch_stride(A, 1),
-        launch_stride(A, 2),
-        launch_stride(A, 3),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(B),
+        *launch_strides(A),
         len_b,
         len_h,
         len_t,
@@ -4185,22 +4403,11 @@ def forward(inputs, extents, params, config=None):
         K,
         V,
         O,
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(B, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        V.stride(0),
-        V.stride(1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(B),
+        *launch_strides(R),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
@@ -4266,30 +4473,14 @@ def backward(inputs, extents, params, config=None):
         G,
         A,
         dU,
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(B, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
-        dO.stride(0),
-        dO.stride(1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(A, 0),
-        launch_stride(A, 1),
-        launch_stride(A, 2),
-        launch_stride(A, 3),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(B),
+        *launch_strides(R),
+        *launch_strides(dO),
+        *launch_strides(G),
+        *launch_strides(A),
         len_b,
         len_h,
         len_t,
@@ -4310,22 +4501,12 @@ def backward(inputs, extents, params, config=None):
         G_2,
         R,
         dG_2_3,
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(U),
+        *launch_strides(dO),
+        *launch_strides(G_2),
+        *launch_strides(R),
         len_b,
         len_h,
         len_t,
@@ -4348,22 +4529,12 @@ def backward(inputs, extents, params, config=None):
         G_2,
         A,
         dG_2_4,
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(A, 0),
-        launch_stride(A, 1),
-        launch_stride(A, 2),
-        launch_stride(A, 3),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(U),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(A),
         len_b,
         len_h,
         len_t,
@@ -4385,22 +4556,12 @@ def backward(inputs, extents, params, config=None):
         G_2,
         R,
         dG_2_5,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(G_2),
+        *launch_strides(R),
         len_b,
         len_h,
         len_t,
@@ -4423,22 +4584,12 @@ def backward(inputs, extents, params, config=None):
         G_2,
         A,
         dG_2_6,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(A, 0),
-        launch_stride(A, 1),
-        launch_stride(A, 2),
-        launch_stride(A, 3),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(V),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(A),
         len_b,
         len_h,
         len_t,
@@ -4460,22 +4611,12 @@ def backward(inputs, extents, params, config=None):
         G_2,
         K,
         dG_2_7,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(G_2),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -4497,22 +4638,12 @@ def backward(inputs, extents, params, config=None):
         G_2,
         B,
         dG_2_8,
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(B, 3),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(U),
+        *launch_strides(G_2),
+        *launch_strides(B),
         len_b,
         len_h,
         len_t,
@@ -4535,22 +4666,11 @@ def backward(inputs, extents, params, config=None):
         G_2,
         B,
         dG_9,
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(B, 0),
-        launch_stride(B, 1),
-        launch_stride(B, 2),
-        launch_stride(B, 3),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(U),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(B),
         len_b,
         len_h,
         len_t,
@@ -4574,22 +4694,11 @@ def backward(inputs, extents, params, config=None):
         G_2,
         K,
         dG_10,
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(V),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(K),
         len_b,
         len_h,
         len_t,
@@ -4621,26 +4730,12 @@ def backward(inputs, extents, params, config=None):
         dG_2_7,
         dG_2_8,
         dw,
-        A.stride(0),
-        A.stride(1),
-        launch_stride(A, 2),
-        launch_stride(A, 3),
-        w.stride(0),
-        w.stride(1),
-        launch_stride(w, 2),
-        launch_stride(w, 3),
-        B.stride(0),
-        B.stride(1),
-        launch_stride(B, 2),
-        launch_stride(B, 3),
-        K.stride(0),
-        K.stride(1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        R.stride(0),
-        R.stride(1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
+        tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        *launch_strides(A),
+        *launch_strides(w),
+        *launch_strides(B),
+        *launch_strides(K),
+        *launch_strides(R),
         len_b,
         len_h,
         len_t,
@@ -4663,30 +4758,14 @@ def backward(inputs, extents, params, config=None):
         A,
         dU,
         dV,
-        launch_stride(G_2, 0),
-        launch_stride(G_2, 1),
-        launch_stride(G_2, 2),
-        launch_stride(G_2, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(R, 0),
-        launch_stride(R, 1),
-        launch_stride(R, 2),
-        launch_stride(R, 3),
-        dO.stride(0),
-        dO.stride(1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(G, 0),
-        launch_stride(G, 1),
-        launch_stride(G, 2),
-        launch_stride(G, 3),
-        launch_stride(A, 0),
-        launch_stride(A, 1),
-        launch_stride(A, 2),
-        launch_stride(A, 3),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(K),
+        *launch_strides(R),
+        *launch_strides(dO),
+        *launch_strides(G),
+        *launch_strides(A),
         len_b,
         len_h,
         len_t,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -47,6 +48,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -89,6 +99,9 @@ def simplicial2(
     U_ptr,
     L_S_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -135,6 +148,9 @@ def simplicial2(
     U_ptr  U[b, h, k, f], input
     L_S_ptr  L_S[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -178,7 +194,7 @@ def simplicial2(
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start - w1
     mask_p_1 = i + start
@@ -205,37 +221,37 @@ def simplicial2(
         u = tl.load(U_ptrs, mask=in_f, other=0.0)
         # Tiles that the mask or the end cuts.
         for j0 in tl.range(bound(first), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
             in_j = j < len_j
-            k_2 = tl.load(K_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+            k_2 = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
             t = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
             t_2 = tl.trans(k_2.to(Q_ptr.dtype.element_ty))
             S_1 = dot(t, t_2, None, ACC)
-            S_2 = S_1 * S_p
             mask_p_5 = j < len_j
             t_3 = (mask_p[:, None] < j[None, :]) & (j[None, :] <= mask_p_1[:, None])
             mask = t_3 & mask_p_3[:, None] & mask_p_4[:, None] & mask_p_5[None, :]
-            S_2_m = tl.where(mask, S_2, float("-inf"))
-            M_S_tile = tl.max(S_2_m, 1)
+            S_2_m = tl.where(mask, S_1, float("-inf"))
+            M_S_tile_raw = tl.max(S_2_m, 1)
+            M_S_tile = M_S_tile_raw * S_p
             M_S_new = tl.maximum(M_S, M_S_tile)
             M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
             alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
             P_S_p = M_S_safe * 1.4426950408889634
             # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
-            P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[:, None])
+            P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
             Z_S_tile = tl.sum(P_S, 1)
             Z_S = Z_S * alpha + Z_S_tile
             V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-            v = tl.load(V_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+            v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
             O_1_1 = v.to(ACC) * u.to(ACC)[None, :]
             O_1_1_m = tl.where(mask_p_5[:, None], O_1_1, 0.0)
+            M_S = M_S_new
             t_4 = P_S.to(V_ptr.dtype.element_ty)
             t_5 = tl.where(in_j[:, None], O_1_1_m, 0.0).to(V_ptr.dtype.element_ty)
             O_1 = dot(t_4, t_5, O_1 * alpha[:, None], ACC)
-            M_S = M_S_new
 
     # --- epilogue ---
     L_S = tl.log(Z_S) + M_S
@@ -255,6 +271,8 @@ def simplicial2_backward_D(
     O_ptr,
     dO_ptr,
     D_ptr,
+    O_tiles,
+    dO_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -277,6 +295,8 @@ def simplicial2_backward_D(
     O_ptr  O[b, h, i, f], input
     dO_ptr  dO[b, h, i, f], input
     D_ptr  D[b, h, i], temp
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_I  points of i in a tile
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -306,8 +326,8 @@ def simplicial2_backward_D(
     D_base += tl.cast(i0, tl.int64)
 
     # --- prologue ---
-    o = tl.load(O_base + O_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
@@ -340,6 +360,10 @@ def simplicial2_backward_dQ(
     K_ptr,
     L_S_ptr,
     dQ_ptr,
+    dO_tiles,
+    Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_U_b: tl.int64,
     stride_U_h: tl.int64,
     stride_U_k: tl.int64,
@@ -395,6 +419,10 @@ def simplicial2_backward_dQ(
     K_ptr  K[b, h, j, e], input
     L_S_ptr  L_S[b, h, i], input
     dQ_ptr  dQ[b, h, i, e], output
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -441,10 +469,10 @@ def simplicial2_backward_dQ(
 
     # --- prologue ---
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start - w1
     mask_p_1 = i + start
@@ -476,27 +504,26 @@ def simplicial2_backward_dQ(
         mask_p_4 = k <= mask_p_1
         # Tiles that the mask or the end cuts.
         for j0 in tl.range(bound(first), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-            j0 = tl.multiple_of(j0, BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
             V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
             in_j = j < len_j
-            v = tl.load(V_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+            v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
             t = tl.where(in_f[None, :], dP_S_kept, 0.0).to(dO_ptr.dtype.element_ty)
             t_2 = tl.trans(v.to(dO_ptr.dtype.element_ty))
             dP_S_1 = dot(t, t_2, None, ACC)
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-            k_2 = tl.load(K_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+            k_2 = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
             t_3 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
             t_4 = tl.trans(k_2.to(Q_ptr.dtype.element_ty))
             S_1 = dot(t_3, t_4, None, ACC)
-            S_2 = S_1 * S_p
             mask_p_5 = j < len_j
             t_5 = (mask_p[:, None] < j[None, :]) & (j[None, :] <= mask_p_1[:, None])
             mask = t_5 & mask_p_3[:, None] & mask_p_4[:, None] & mask_p_5[None, :]
-            S_2_m = tl.where(mask, S_2, float("-inf"))
-            P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[:, None])
+            S_2_m = tl.where(mask, S_1, float("-inf"))
+            P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
             dS = (dP_S_1 - d.to(ACC)[:, None]) * P_S
             dQ_1_1 = k_2.to(ACC) * l.to(ACC)[None, :]
             dQ_1_1_m = tl.where(mask_p_5[:, None], dQ_1_1, 0.0)
@@ -534,6 +561,10 @@ def simplicial2_backward_dK_dV(
     D_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -590,6 +621,10 @@ def simplicial2_backward_dK_dV(
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -624,9 +659,9 @@ def simplicial2_backward_dK_dV(
     U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
@@ -638,11 +673,11 @@ def simplicial2_backward_dK_dV(
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-    k_2 = tl.load(K_base + K_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    k_2 = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
-    v = tl.load(V_base + V_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low_p = j0 - start
     high_p = j0 + BLOCK_J - 1 - 1 + w1 - start + 1
@@ -674,29 +709,29 @@ def simplicial2_backward_dK_dV(
         full_end = tl.maximum(full, tl.minimum(stop, tl.maximum(0, t_2) // first_p * first_p))
         # Tiles without a mask.
         for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-            q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+            q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
             t_3 = tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty)
             t_4 = tl.trans(q.to(K_ptr.dtype.element_ty))
             S_1 = dot(t_3, t_4, None, ACC)
+            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+            t_5 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(V_ptr.dtype.element_ty)
+            t_6 = tl.trans(dO.to(V_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_5, t_6, None, ACC)
             L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
             L_S = tl.load(L_S_ptrs)
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
             P_S = tl.exp2(S_1 * (S_p * 1.4426950408889634) - P_S_p[None, :])
-            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
             dV_1 = u.to(ACC)[None, :] * dO.to(ACC)
-            dV = dot(P_S.to(dO_ptr.dtype.element_ty), dV_1.to(dO_ptr.dtype.element_ty), dV, ACC)
-            t_5 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(V_ptr.dtype.element_ty)
-            t_6 = tl.trans(dO.to(V_ptr.dtype.element_ty))
-            dP_S_1 = dot(t_5, t_6, None, ACC)
             d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
             dS = (dP_S_1 - d.to(ACC)[None, :]) * P_S
             dK_2_1 = l.to(ACC)[None, :] * q.to(ACC)
+            dV = dot(P_S.to(dO_ptr.dtype.element_ty), dV_1.to(dO_ptr.dtype.element_ty), dV, ACC)
             dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), dK_2_1.to(Q_ptr.dtype.element_ty), dK_2, ACC)
         # Tiles that the mask or the end cuts.
         steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -704,43 +739,42 @@ def simplicial2_backward_dK_dV(
         for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
             i0 = first + step * BLOCK_I
             i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
             in_i = i < len_i
-            q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+            q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
             t_7 = tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty)
             t_8 = tl.trans(q.to(K_ptr.dtype.element_ty))
             S_1 = dot(t_7, t_8, None, ACC)
-            S_2 = S_1 * S_p
+            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+            t_9 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(V_ptr.dtype.element_ty)
+            t_10 = tl.trans(dO.to(V_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_9, t_10, None, ACC)
             mask_p = i + start - w1
             mask_p_1 = i + start
             mask_p_2 = i + start - w2 < k
             mask_p_3 = k <= i + start
             mask_p_4 = i < len_i
-            t_9 = (mask_p[None, :] < j[:, None]) & (j[:, None] <= mask_p_1[None, :])
-            mask = t_9 & mask_p_2[None, :] & mask_p_3[None, :] & mask_p_4[None, :]
-            S_2_m = tl.where(mask, S_2, float("-inf"))
+            t_11 = (mask_p[None, :] < j[:, None]) & (j[:, None] <= mask_p_1[None, :])
+            mask = t_11 & mask_p_2[None, :] & mask_p_3[None, :] & mask_p_4[None, :]
+            S_2_m = tl.where(mask, S_1, float("-inf"))
             L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
             L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
-            P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[None, :])
-            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
+            P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
             dV_1 = u.to(ACC)[None, :] * dO.to(ACC)
             dV_1_m = tl.where(mask_p_4[:, None], dV_1, 0.0)
-            t_10 = P_S.to(dO_ptr.dtype.element_ty)
-            t_11 = tl.where(in_i[:, None], dV_1_m, 0.0).to(dO_ptr.dtype.element_ty)
-            dV = dot(t_10, t_11, dV, ACC)
-            t_12 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(V_ptr.dtype.element_ty)
-            t_13 = tl.trans(dO.to(V_ptr.dtype.element_ty))
-            dP_S_1 = dot(t_12, t_13, None, ACC)
             d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
             dS = (dP_S_1 - d.to(ACC)[None, :]) * P_S
             dK_2_1 = l.to(ACC)[None, :] * q.to(ACC)
             dK_2_1_m = tl.where(mask_p_4[:, None], dK_2_1, 0.0)
+            t_12 = P_S.to(dO_ptr.dtype.element_ty)
+            t_13 = tl.where(in_i[:, None], dV_1_m, 0.0).to(dO_ptr.dtype.element_ty)
+            dV = dot(t_12, t_13, dV, ACC)
             t_14 = dS.to(Q_ptr.dtype.element_ty)
             t_15 = tl.where(in_i[:, None], dK_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
             dK_2 = dot(t_14, t_15, dK_2, ACC)
@@ -776,6 +810,10 @@ def simplicial2_backward_dL_dU(
     D_ptr,
     dU_ptr,
     dL_ptr,
+    L_tiles,
+    U_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j: tl.int64,
@@ -832,6 +870,10 @@ def simplicial2_backward_dL_dU(
     D_ptr  D[b, h, i], temp
     dU_ptr  dU[b, h, k, f], output
     dL_ptr  dL[b, h, k, e], output
+    L_tiles  tiles of L for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_K  points of k in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -866,9 +908,9 @@ def simplicial2_backward_dL_dU(
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_k * F + tl.cast(h, tl.int64) * len_k * F
     dU_base += tl.cast(k0, tl.int64) * F
@@ -880,11 +922,11 @@ def simplicial2_backward_dL_dU(
     # --- prologue ---
     dU = tl.full([BLOCK_K, F_PAD], 0.0, ACC)
     # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-    l = tl.load(L_base + L_offs, mask=in_k[:, None] & in_e[None, :], other=0.0)
+    l = load_tile(L_base + L_offs, in_k[:, None] & in_e[None, :], L_tiles, [b, h, k0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dL_3 = tl.full([BLOCK_K, E_PAD], 0.0, ACC)
     # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
-    u = tl.load(U_base + U_offs, mask=in_k[:, None] & in_f[None, :], other=0.0)
+    u = load_tile(U_base + U_offs, in_k[:, None] & in_f[None, :], U_tiles, [b, h, k0, 0])
     dL_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low_p = k0 - start
     high_p = k0 + BLOCK_K - 1 - 1 + w2 - start + 1
@@ -916,29 +958,29 @@ def simplicial2_backward_dL_dU(
         full_end = tl.maximum(full, tl.minimum(stop, tl.maximum(0, t_2) // first_p * first_p))
         # Tiles without a mask.
         for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-            q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+            q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
             t_3 = tl.where(in_e[None, :], S_kept, 0.0).to(L_ptr.dtype.element_ty)
             t_4 = tl.trans(q.to(L_ptr.dtype.element_ty))
             S_1 = dot(t_3, t_4, None, ACC)
+            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+            t_5 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(U_ptr.dtype.element_ty)
+            t_6 = tl.trans(dO.to(U_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_5, t_6, None, ACC)
             L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
             L_S = tl.load(L_S_ptrs)
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
             P_S = tl.exp2(S_1 * (S_p * 1.4426950408889634) - P_S_p[None, :])
-            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
             dU_1 = v.to(ACC)[None, :] * dO.to(ACC)
-            dU = dot(P_S.to(dO_ptr.dtype.element_ty), dU_1.to(dO_ptr.dtype.element_ty), dU, ACC)
-            t_5 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(U_ptr.dtype.element_ty)
-            t_6 = tl.trans(dO.to(U_ptr.dtype.element_ty))
-            dP_S_1 = dot(t_5, t_6, None, ACC)
             d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
             dS = (dP_S_1 - d.to(ACC)[None, :]) * P_S
             dL_3_1 = k_2.to(ACC)[None, :] * q.to(ACC)
+            dU = dot(P_S.to(dO_ptr.dtype.element_ty), dU_1.to(dO_ptr.dtype.element_ty), dU, ACC)
             dL_3 = dot(dS.to(Q_ptr.dtype.element_ty), dL_3_1.to(Q_ptr.dtype.element_ty), dL_3, ACC)
         # Tiles that the mask or the end cuts.
         steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -946,43 +988,42 @@ def simplicial2_backward_dL_dU(
         for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
             i0 = first + step * BLOCK_I
             i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-            i0 = tl.multiple_of(i0, BLOCK_I)
+            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
             in_i = i < len_i
-            q = tl.load(Q_ptrs_2, mask=in_i[:, None] & in_e[None, :], other=0.0)
+            q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
             t_7 = tl.where(in_e[None, :], S_kept, 0.0).to(L_ptr.dtype.element_ty)
             t_8 = tl.trans(q.to(L_ptr.dtype.element_ty))
             S_1 = dot(t_7, t_8, None, ACC)
-            S_2 = S_1 * S_p
+            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+            t_9 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(U_ptr.dtype.element_ty)
+            t_10 = tl.trans(dO.to(U_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_9, t_10, None, ACC)
             mask_p = i + start - w2
             mask_p_1 = i + start
             mask_p_2 = i + start - w1 < j
             mask_p_3 = j <= i + start
             mask_p_4 = i < len_i
-            t_9 = (mask_p_2 & mask_p_3)[None, :] & (mask_p[None, :] < k[:, None])
-            mask = t_9 & (k[:, None] <= mask_p_1[None, :]) & mask_p_4[None, :]
-            S_2_m = tl.where(mask, S_2, float("-inf"))
+            t_11 = (mask_p_2 & mask_p_3)[None, :] & (mask_p[None, :] < k[:, None])
+            mask = t_11 & (k[:, None] <= mask_p_1[None, :]) & mask_p_4[None, :]
+            S_2_m = tl.where(mask, S_1, float("-inf"))
             L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
             L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
-            P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[None, :])
-            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = tl.load(dO_ptrs_2, mask=in_i[:, None] & in_f[None, :], other=0.0)
+            P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
             dU_1 = v.to(ACC)[None, :] * dO.to(ACC)
             dU_1_m = tl.where(mask_p_4[:, None], dU_1, 0.0)
-            t_10 = P_S.to(dO_ptr.dtype.element_ty)
-            t_11 = tl.where(in_i[:, None], dU_1_m, 0.0).to(dO_ptr.dtype.element_ty)
-            dU = dot(t_10, t_11, dU, ACC)
-            t_12 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(U_ptr.dtype.element_ty)
-            t_13 = tl.trans(dO.to(U_ptr.dtype.element_ty))
-            dP_S_1 = dot(t_12, t_13, None, ACC)
             d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
             dS = (dP_S_1 - d.to(ACC)[None, :]) * P_S
             dL_3_1 = k_2.to(ACC)[None, :] * q.to(ACC)
             dL_3_1_m = tl.where(mask_p_4[:, None], dL_3_1, 0.0)
+            t_12 = P_S.to(dO_ptr.dtype.element_ty)
+            t_13 = tl.where(in_i[:, None], dU_1_m, 0.0).to(dO_ptr.dtype.element_ty)
+            dU = dot(t_12, t_13, dU, ACC)
             t_14 = dS.to(Q_ptr.dtype.element_ty)
             t_15 = tl.where(in_i[:, None], dL_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
             dL_3 = dot(t_14, t_15, dL_3, ACC)
@@ -1004,10 +1045,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"), ("e",), ("f",)),
+            "resident": (("f",),),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
             "pairs": (("i", "j"), ("j", "f")),
+            "pairs_by_address": (("i", "j"), ("j", "f")),
             "data": ("Q", "L", "U", "K", "V"),
             "loops": 1,
             "few_rows": False,
@@ -1020,6 +1062,9 @@ KERNELS: dict[str, Any] = {
             ("U_ptr", "pointer_like", "U"),
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1069,6 +1114,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("i", "f"),),
+            "pairs_by_address": (("i", "f"),),
             "data": ("O", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1077,6 +1123,8 @@ KERNELS: dict[str, Any] = {
             ("O_ptr", "pointer_like", "O"),
             ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1103,10 +1151,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "e"), ("f",), ("e",)),
+            "resident": (("e",),),
             "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"),),
             "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("dO", "Q", "U", "L", "V", "K"),
             "loops": 1,
             "few_rows": False,
@@ -1121,6 +1170,10 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_k", "stride_wide", ""),
@@ -1174,10 +1227,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("j", "f"), ("e",), ("f",)),
+            "resident": (("e",), ("f",)),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("i", "f")),
+            "pairs": (("j", "i"), ("i", "f"), ("j", "i"), ("i", "e")),
+            "pairs_by_address": (("j", "i"), ("i", "f"), ("j", "i"), ("i", "e")),
             "data": ("K", "V", "L", "U", "Q", "dO"),
             "loops": 1,
             "few_rows": False,
@@ -1193,6 +1247,10 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1246,10 +1304,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("k", "e"), ("k", "f"), ("e",), ("f",)),
+            "resident": (("e",), ("f",)),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("k", "f"), ("k", "e")),
-            "pairs": (("k", "i"), ("i", "f")),
+            "pairs": (("k", "i"), ("i", "f"), ("k", "i"), ("i", "e")),
+            "pairs_by_address": (("k", "i"), ("i", "f"), ("k", "i"), ("i", "e")),
             "data": ("L", "U", "K", "V", "Q", "dO"),
             "loops": 1,
             "few_rows": False,
@@ -1265,6 +1324,10 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dU_ptr", "pointer_like", "U"),
             ("dL_ptr", "pointer_like", "L"),
+            ("L_tiles", "tiles", "L 4 2 BLOCK_K e"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_K f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride_wide", ""),
@@ -1358,6 +1421,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1366,26 +1433,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1420,11 +1492,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1436,6 +1519,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1470,26 +1599,14 @@ def forward(inputs, extents, params, config=None):
         U,
         L_S,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(L, 0),
-        launch_stride(L, 1),
-        launch_stride(L, 2),
-        launch_stride(L, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(L),
+        *launch_strides(K),
+        *launch_strides(V),
+        *launch_strides(U),
         len_b,
         len_h,
         len_k,
@@ -1546,14 +1663,10 @@ def backward(inputs, extents, params, config=None):
         O,
         dO,
         D,
-        launch_stride(O, 0),
-        launch_stride(O, 1),
-        launch_stride(O, 2),
-        launch_stride(O, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(O),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_i,
@@ -1578,33 +1691,17 @@ def backward(inputs, extents, params, config=None):
         K,
         L_S,
         dQ,
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(L, 0),
-        launch_stride(L, 1),
-        launch_stride(L, 2),
-        launch_stride(L, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(U),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(Q),
+        *launch_strides(L),
+        *launch_strides(K),
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_k,
@@ -1637,33 +1734,17 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dK,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(L, 0),
-        launch_stride(L, 1),
-        launch_stride(L, 2),
-        launch_stride(L, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(L),
+        *launch_strides(Q),
+        *launch_strides(L_S),
+        *launch_strides(U),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_k,
@@ -1696,33 +1777,17 @@ def backward(inputs, extents, params, config=None):
         D,
         dU,
         dL,
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(L, 0),
-        launch_stride(L, 1),
-        launch_stride(L, 2),
-        launch_stride(L, 3),
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        L_S.stride(0),
-        L_S.stride(1),
-        launch_stride(L_S, 2),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(U, 0),
-        launch_stride(U, 1),
-        launch_stride(U, 2),
-        launch_stride(U, 3),
+        tiles_of(L, 2, cfg["BLOCK_K"], padded(len_e, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_K"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(L),
+        *launch_strides(Q),
+        *launch_strides(L_S),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(U),
         len_b,
         len_h,
         len_j,

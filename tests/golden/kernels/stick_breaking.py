@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -28,7 +29,7 @@ def bound(x):
     if INTERPRETED:
         return tl.cast(x, tl.int32).handle.data.item()
     else:
-        return x
+        return tl.cast(x, tl.int32)
 
 
 @triton.jit
@@ -53,6 +54,15 @@ def floor_div(a, b):
     q = a // b
     r = a - q * b
     return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -94,6 +104,9 @@ def stick_breaking(
     K_ptr,
     V_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -126,6 +139,9 @@ def stick_breaking(
     K_ptr  K[b, h, j, e], input
     V_ptr  V[b, h, j, f], input
     O_ptr  O[b, h, i, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -164,7 +180,7 @@ def stick_breaking(
     # --- prologue ---
     O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     L = tl.full([BLOCK_I], 0.0, ACC)
@@ -179,12 +195,12 @@ def stick_breaking(
     steps = tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J)
     for step in tl.range(0, bound(steps), num_stages=NUM_STAGES):
         j0 = full_end + (steps - 1 - step) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
@@ -198,18 +214,18 @@ def stick_breaking(
         O_1_m = tl.where(mask, O_1, 0.0)
         # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        O = dot(O_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         L = L + L_tile
+        O = dot(O_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles without a mask.
     steps_2 = tl.cdiv(tl.maximum(full_end - lo, 0), BLOCK_J)
     for step_2 in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = lo + (steps_2 - 1 - step_2) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
@@ -219,9 +235,9 @@ def stick_breaking(
         O_1 = tl.exp(logsigmoid(S_1) + L_at)
         # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_f[None, :], other=0.0)
-        O = dot(O_1.to(V_ptr.dtype.element_ty), v, O, ACC)
+        v = load_tile(V_ptrs_2, in_f[None, :], V_tiles, [b, h, j0, 0])
         L = L + L_tile
+        O = dot(O_1.to(V_ptr.dtype.element_ty), v, O, ACC)
 
     # --- epilogue ---
     tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
@@ -243,6 +259,10 @@ def stick_breaking_backward_dS_1_all_dV_amax(
     V_ptr,
     dS_1_all_ptr,
     dV_amax_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -281,6 +301,10 @@ def stick_breaking_backward_dS_1_all_dV_amax(
     V_ptr  V[b, h, j, f], input
     dS_1_all_ptr  dS.1.all[b, h, i], temp
     dV_amax_ptr  dV.amax[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -323,11 +347,11 @@ def stick_breaking_backward_dS_1_all_dV_amax(
     # --- prologue ---
     dS_1_all = tl.full([BLOCK_I], 0.0, ACC)
     # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     L = tl.full([BLOCK_I], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     dV_amax_2 = tl.full([BLOCK_I], float("-inf"), ACC)
     dV_amax = tl.abs(dO.to(ACC))
     dV_amax_kept = tl.where((f < F)[None, :], dV_amax, float("-inf"))
@@ -343,13 +367,17 @@ def stick_breaking_backward_dS_1_all_dV_amax(
     steps = tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J)
     for step in tl.range(0, bound(steps), num_stages=NUM_STAGES):
         j0 = full_end + (steps - 1 - step) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
         mask_p_1 = j < len_j
@@ -358,10 +386,6 @@ def stick_breaking_backward_dS_1_all_dV_amax(
         L_run = tl.cumsum(L_s_m, 1, reverse=True)
         L_at = L[:, None] + L_run - L_s_m
         L_tile = tl.sum(L_s_m, 1)
-        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dS_1_all_s = tl.exp(logsigmoid(S_1) + L_at) * dL
         dS_1_all_s_m = tl.where(mask, dS_1_all_s, 0.0)
         dS_1_all_tile = tl.sum(dS_1_all_s_m, 1)
@@ -376,21 +400,21 @@ def stick_breaking_backward_dS_1_all_dV_amax(
     steps_2 = tl.cdiv(tl.maximum(full_end - lo, 0), BLOCK_J)
     for step_2 in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = lo + (steps_2 - 1 - step_2) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_f[None, :], V_tiles, [b, h, j0, 0])
+        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
         L_run = tl.cumsum(L_s, 1, reverse=True)
         L_at = L[:, None] + L_run - L_s
         L_tile = tl.sum(L_s, 1)
-        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_f[None, :], other=0.0)
-        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dS_1_all_s = tl.exp(logsigmoid(S_1) + L_at) * dL
         dS_1_all_tile = tl.sum(dS_1_all_s, 1)
         dS_1_all = dS_1_all + dS_1_all_tile
@@ -423,6 +447,10 @@ def stick_breaking_backward_dQ_dK_3_amax(
     V_ptr,
     dQ_ptr,
     dK_3_amax_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -462,6 +490,10 @@ def stick_breaking_backward_dQ_dK_3_amax(
     V_ptr  V[b, h, j, f], input
     dQ_ptr  dQ[b, h, i, e], output
     dK_3_amax_ptr  dK.3.amax[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -507,12 +539,12 @@ def stick_breaking_backward_dQ_dK_3_amax(
     # --- prologue ---
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dS_1_all = tl.load(dS_1_all_base + offs_i, mask=in_i, other=0.0)
     mask_p = i + start
     L = tl.full([BLOCK_I], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     dS_1_rest = tl.full([BLOCK_I], 0.0, ACC)
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_3_amax_1 = tl.full([BLOCK_I], float("-inf"), ACC)
@@ -530,13 +562,17 @@ def stick_breaking_backward_dQ_dK_3_amax(
     steps = tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J)
     for step in tl.range(0, bound(steps), num_stages=NUM_STAGES):
         j0 = full_end + (steps - 1 - step) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
         mask_p_1 = j < len_j
@@ -545,10 +581,6 @@ def stick_breaking_backward_dQ_dK_3_amax(
         L_run = tl.cumsum(L_s_m, 1, reverse=True)
         L_at = L[:, None] + L_run - L_s_m
         L_tile = tl.sum(L_s_m, 1)
-        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dS_1_rest_s = tl.exp(logsigmoid(S_1) + L_at) * dL
         dS_1_rest_s_m = tl.where(mask, dS_1_rest_s, 0.0)
         dS_1_rest_run = tl.cumsum(dS_1_rest_s_m, 1, reverse=True)
@@ -558,7 +590,6 @@ def stick_breaking_backward_dQ_dK_3_amax(
         t_2 = tl.exp(logsigmoid(S_1) + L_at) * tl.sigmoid(-S_1) * dL
         dS = -(tl.sigmoid(S_1) * dS_1 - t_2)
         dS_m = tl.where(mask, dS, 0.0)
-        dQ_2 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
         dK_3_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dK_3_amax_1_s_m = tl.where(mask, dK_3_amax_1_s, float("-inf"))
         dK_3_amax_1_tile = tl.max(dK_3_amax_1_s_m, 1)
@@ -566,25 +597,26 @@ def stick_breaking_backward_dQ_dK_3_amax(
         L = L + L_tile
         dS_1_rest = dS_1_rest + dS_1_rest_tile
         dK_3_amax_1 = dK_3_amax_1_new
+        dQ_2 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
     # Tiles without a mask.
     steps_2 = tl.cdiv(tl.maximum(full_end - lo, 0), BLOCK_J)
     for step_2 in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = lo + (steps_2 - 1 - step_2) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_f[None, :], V_tiles, [b, h, j0, 0])
+        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
         L_run = tl.cumsum(L_s, 1, reverse=True)
         L_at = L[:, None] + L_run - L_s
         L_tile = tl.sum(L_s, 1)
-        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_f[None, :], other=0.0)
-        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dS_1_rest_s = tl.exp(logsigmoid(S_1) + L_at) * dL
         dS_1_rest_run = tl.cumsum(dS_1_rest_s, 1, reverse=True)
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
@@ -592,13 +624,13 @@ def stick_breaking_backward_dQ_dK_3_amax(
         dS_1 = dS_1_all.to(ACC)[:, None] - dS_1_rest_at
         t_3 = tl.exp(logsigmoid(S_1) + L_at) * tl.sigmoid(-S_1) * dL
         dS = -(tl.sigmoid(S_1) * dS_1 - t_3)
-        dQ_2 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
         dK_3_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dK_3_amax_1_tile = tl.max(dK_3_amax_1_s, 1)
         dK_3_amax_1_new = tl.maximum(dK_3_amax_1, dK_3_amax_1_tile)
         L = L + L_tile
         dS_1_rest = dS_1_rest + dS_1_rest_tile
         dK_3_amax_1 = dK_3_amax_1_new
+        dQ_2 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
 
     # --- epilogue ---
     dQ = dQ_2 / dQ_p
@@ -622,6 +654,9 @@ def stick_breaking_backward_dV(
     K_ptr,
     dO_ptr,
     dV_fixed_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -655,6 +690,9 @@ def stick_breaking_backward_dV(
     K_ptr  K[b, h, j, e], input
     dO_ptr  dO[b, h, i, f], input
     dV_fixed_ptr  dV.fixed[b, h, j, f], fixed
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -694,11 +732,11 @@ def stick_breaking_backward_dV(
     # --- prologue ---
     scale = tl.load(dV_scale_ptr)
     # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     L = tl.full([BLOCK_I], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     dO_kept = tl.where((i < len_i)[:, None], dO.to(ACC), 0.0)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -711,12 +749,12 @@ def stick_breaking_backward_dV(
     steps = tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J)
     for step in tl.range(0, bound(steps), num_stages=NUM_STAGES):
         j0 = full_end + (steps - 1 - step) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
@@ -739,11 +777,11 @@ def stick_breaking_backward_dV(
     steps_2 = tl.cdiv(tl.maximum(full_end - lo, 0), BLOCK_J)
     for step_2 in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = lo + (steps_2 - 1 - step_2) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
@@ -777,6 +815,10 @@ def stick_breaking_backward_dK_3(
     dO_ptr,
     V_ptr,
     dK_3_fixed_ptr,
+    Q_tiles,
+    dO_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -816,6 +858,10 @@ def stick_breaking_backward_dK_3(
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     dK_3_fixed_ptr  dK.3.fixed[b, h, j, e], fixed
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -859,12 +905,12 @@ def stick_breaking_backward_dK_3(
     # --- prologue ---
     scale = tl.load(dK_3_scale_ptr)
     # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
-    q = tl.load(Q_base + Q_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dS_1_all = tl.load(dS_1_all_base + offs_i, mask=in_i, other=0.0)
     mask_p = i + start
     L = tl.full([BLOCK_I], 0.0, ACC)
-    dO = tl.load(dO_base + dO_offs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     dS_1_rest = tl.full([BLOCK_I], 0.0, ACC)
     q_kept = tl.where((i < len_i)[:, None], q.to(ACC), 0.0)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start)
@@ -878,13 +924,17 @@ def stick_breaking_backward_dK_3(
     steps = tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J)
     for step in tl.range(0, bound(steps), num_stages=NUM_STAGES):
         j0 = full_end + (steps - 1 - step) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = tl.load(K_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
         mask_p_1 = j < len_j
@@ -893,10 +943,6 @@ def stick_breaking_backward_dK_3(
         L_run = tl.cumsum(L_s_m, 1, reverse=True)
         L_at = L[:, None] + L_run - L_s_m
         L_tile = tl.sum(L_s_m, 1)
-        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
-        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dS_1_rest_s = tl.exp(logsigmoid(S_1) + L_at) * dL
         dS_1_rest_s_m = tl.where(mask, dS_1_rest_s, 0.0)
         dS_1_rest_run = tl.cumsum(dS_1_rest_s_m, 1, reverse=True)
@@ -918,21 +964,21 @@ def stick_breaking_backward_dK_3(
     steps_2 = tl.cdiv(tl.maximum(full_end - lo, 0), BLOCK_J)
     for step_2 in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
         j0 = lo + (steps_2 - 1 - step_2) * BLOCK_J
-        j0 = tl.multiple_of(j0, BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # stick_breaking.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = tl.load(K_ptrs_2, mask=in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs_2, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_f[None, :], V_tiles, [b, h, j0, 0])
+        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
         L_run = tl.cumsum(L_s, 1, reverse=True)
         L_at = L[:, None] + L_run - L_s
         L_tile = tl.sum(L_s, 1)
-        # stick_breaking.attn:6  O[i,f] = exp(logsigmoid(S[i,j]) + L[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = tl.load(V_ptrs_2, mask=in_f[None, :], other=0.0)
-        dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dS_1_rest_s = tl.exp(logsigmoid(S_1) + L_at) * dL
         dS_1_rest_run = tl.cumsum(dS_1_rest_s, 1, reverse=True)
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
@@ -1022,6 +1068,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "f"), ("i",)),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1031,6 +1078,9 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1069,7 +1119,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("i", "e"), ("i", "f")),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1081,6 +1132,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dS_1_all_ptr", "pointer_acc", ""),
             ("dV_amax_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1124,6 +1179,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "e"), ("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1136,6 +1192,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dQ_ptr", "pointer_like", "Q"),
             ("dK_3_amax_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1175,10 +1235,11 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"), ("i", "f")),
+            "resident": (("i", "e"),),
             "streamed": (("j", "e"),),
             "carried": (("i",),),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1189,6 +1250,9 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_fixed_ptr", "pointer_fixed", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1228,6 +1292,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1240,6 +1305,10 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("dK_3_fixed_ptr", "pointer_fixed", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1282,6 +1351,7 @@ KERNELS: dict[str, Any] = {
             "streamed": (),
             "carried": (),
             "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
             "data": ("dK.3",),
             "loops": 0,
             "few_rows": False,
@@ -1347,6 +1417,10 @@ def choose(
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
+    engine = smem > 200 * 1024 and itemsize == 2  # tiles need no addresses
+    if not engine:
+        facts = {**facts, "pairs": facts["pairs_by_address"]}
+    shares = 1  # how many blocks share a multiprocessor by the first choice
     if interpreted:
         wanted: list[tuple[int, int, int]] = [(16 if few else 32, 16, 4)]
     elif few:
@@ -1355,26 +1429,31 @@ def choose(
     elif itemsize > 2:
         # Products in full precision run on ordinary cores, from registers, and are unrolled.
         wanted = [(64, 32, 8), (32, 32, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8)]
-    elif smem > 200 * 1024:
-        # Warp groups of 4 warps multiply 64 rows each; two hide each other's waits.
-        # Where one value of pairs is made, small tiles let several blocks share a multiprocessor,
-        # and one's products hide the other's exponentials (measured: benchmarks/).
-        small = [(64, 64, 4)] if len(facts["pairs"]) == 1 else []
-        wanted = [*small, (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
+    elif engine:
+        # A group of 4 warps multiplies 64 rows, and waits for its products; groups of two blocks
+        # hide each other's waits better than two of one block, which meet at every tile
+        # (measured: benchmarks/).
+        shares = 2
+        wanted = [(64, 64, 4), (128, 64, 8), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 8)]
     else:
         wanted = [(64, 64, 4), (128, 32, 8), (64, 32, 4), (64, 32, 8)]
     wanted += [(32, 32, 4), (32, 32, 8), (16, 32, 4), (16, 16, 4), (16, 16, 8)]
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
-        for stages in (3, 2, 1) if facts["stream"] and not interpreted else (1,):
+        # A block's share of the memory, less what the system and barriers take.
+        room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        depths = (3, 2) if shares > 1 else (3, 2, 1)
+        for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
-            # Above this, what the sums leave out (addresses, masks, operands) spills; a loop around
-            # the sweep keeps more of it alive.
-            limit = 128 if columns > 64 else 176 if facts["loops"] else 226
-            if interpreted or (shared <= smem and registers <= limit):
+            # Above this, what the sums leave out (addresses, masks, operands) spills. Tiles that the
+            # copy engine loads need no addresses; a loop around the sweep keeps more of them alive.
+            limit = 272 if shares > 1 else 176 if facts["loops"] and not engine else 226
+            limit = 128 if columns > 64 else limit
+            if interpreted or (shared <= room and registers <= limit):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+        shares = 1
     raise ValueError(
         f"A0510: no tile fits: with {axes} in tiles of 16 and the other axes {sizes}, a block of "
         f"{itemsize}-byte elements takes {shared} bytes of shared memory (of {smem}) and "
@@ -1409,11 +1488,22 @@ def configure(kernel, extents, inputs, config):
 # --- launchers ---
 
 
-def launch_stride(tensor, axis):
-    """The stride of an axis. Over a single point it means nothing, and must not choose another compiled kernel."""
-    if tensor.shape[axis] == 1:
-        return 1 if axis == tensor.ndim - 1 else 16
-    return tensor.stride(axis)
+@functools.lru_cache(4096)
+def strides_of(shape, strides):
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    last = len(shape) - 1
+    lone = [1 if k == last else 16 for k in range(len(shape))]
+    return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
+
+
+def launch_strides(tensor):
+    """The strides of a tensor as kernels are launched with them."""
+    return strides_of(tensor.shape, tensor.stride())
+
+
+def is_phantom(tensor):
+    """Whether a tensor has no memory: kernels are compiled for it, and not launched."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 
 def least_bytes(inputs):
@@ -1425,6 +1515,52 @@ def accumulator(inputs):
     """The type of arithmetic: float32, or float64 if an input is."""
     wide = any(x.dtype == torch.float64 for x in inputs.values())
     return (torch.float64, tl.float64) if wide else (torch.float32, tl.float32)
+
+
+class Memory:
+    """An address and a type of elements: what a description of tiles needs of a tensor, which it must not keep."""
+
+    def __init__(self, address, dtype):
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self):
+        return self.address
+
+
+@functools.cache
+def capability(device):
+    """The compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.lru_cache(4096)
+def described(address, dtype, shape, strides, axis, rows, width):
+    """The description of tiles of a tensor at an address; None where the copy engine cannot take them."""
+    size = dtype.itemsize
+    strides = strides_of(shape, strides)
+    if size != 2 or len(shape) > 5 or strides[-1] != 1 or address % 16 or 0 in shape:
+        return None
+    if any(s <= 0 or s * size % 16 for s in strides[:-1]):
+        return None
+    box = [1] * len(shape)
+    box[axis], box[-1] = rows, width
+    return TensorDescriptor(Memory(address, dtype), list(shape), list(strides), box)
+
+
+def tiles_of(tensor, axis, rows, width):
+    """Tiles of `rows` along an axis and `width` along the last, for the copy engine; None where there is none."""
+    if INTERPRETED.value:
+        return None
+    if is_phantom(tensor):
+        address = 0
+        able = triton.runtime.driver.active.get_current_target().arch >= 90
+    else:
+        address = tensor.data_ptr()
+        able = capability(tensor.device) >= 9
+    if not able:
+        return None
+    return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
 def sum_into(shape, source, axes, dtype, scale):
@@ -1474,18 +1610,12 @@ def forward(inputs, extents, params, config=None):
         K,
         V,
         O,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1537,22 +1667,14 @@ def backward(inputs, extents, params, config=None):
         V,
         dS_1_all,
         dV_amax,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1579,22 +1701,14 @@ def backward(inputs, extents, params, config=None):
         V,
         dQ,
         dK_3_amax,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1622,18 +1736,12 @@ def backward(inputs, extents, params, config=None):
         K,
         dO,
         dV_fixed,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_i,
@@ -1667,22 +1775,14 @@ def backward(inputs, extents, params, config=None):
         dO,
         V,
         dK_3_fixed,
-        launch_stride(Q, 0),
-        launch_stride(Q, 1),
-        launch_stride(Q, 2),
-        launch_stride(Q, 3),
-        launch_stride(K, 0),
-        launch_stride(K, 1),
-        launch_stride(K, 2),
-        launch_stride(K, 3),
-        launch_stride(dO, 0),
-        launch_stride(dO, 1),
-        launch_stride(dO, 2),
-        launch_stride(dO, 3),
-        launch_stride(V, 0),
-        launch_stride(V, 1),
-        launch_stride(V, 2),
-        launch_stride(V, 3),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
