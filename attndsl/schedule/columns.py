@@ -12,10 +12,12 @@ from __future__ import annotations
 import dataclasses
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,
     Cascade,
+    Compare,
     Const,
     Define,
     DType,
@@ -63,11 +65,28 @@ def _row(d: Define, ranks: Ranks, scans: dict[str, str]) -> str | None:
     if not isinstance(e, Reduce) or e.op is not Reduction.SUM or not is_large(e, ranks):
         return None
     rows, kept = ranks.sequence(e.indices), ranks.sequence(d.indices)
-    if is_scatter(e, ranks) or len(rows) != 1 or len(e.indices) != 1 or len(kept) != 1:
+    if is_scatter(e, ranks) or len(rows) != 1 or len(kept) != 1:
+        return None
+    if any(ranks.kind(i) is Kind.FEATURE for i in e.indices):
         return None
     rank = ranks.of.get(kept[0], kept[0])
     held = any(scans.get(r) == rank for r in reads(e.body))
     return rows[0] if held else None
+
+
+def _heads(d: Define, e: Reduce) -> tuple[dict[str, Expr], Expr | None]:
+    """Kept indices that a condition gives (`h // G == g` of grouped heads), and the other conditions."""
+    given: dict[str, Expr] = {}
+    rest: list[Expr] = []
+    for c in conjuncts(e.where):
+        match c:
+            case Compare("==", left, Position(g)) if g in d.indices and free(left) <= set(
+                e.indices
+            ):
+                given[g] = left
+            case _:
+                rest.append(c)
+    return given, conjunction(rest)
 
 
 def _largest(d: Define, e: Reduce, ranks: Ranks, row: str) -> Define:
@@ -78,8 +97,9 @@ def _largest(d: Define, e: Reduce, ranks: Ranks, row: str) -> Define:
     (column,) = ranks.sequence(d.indices)
     features = {i for i in d.indices if ranks.kind(i) is Kind.FEATURE}
     fixed = [f for f in factors(e.body) if not free(f) & features]
+    given, where = _heads(d, e)
     size: Expr = Call("abs", (product_of(fixed),))
-    size = Reduce(Reduction.MAX, (column,), Call("max", (size, Const(0.0))), e.where)
+    size = Reduce(Reduction.MAX, (column,), Call("max", (size, Const(0.0))), where)
     for f in factors(e.body):
         names = tuple(i for i in d.indices if i in features and i in free(f))
         if names:
@@ -87,8 +107,9 @@ def _largest(d: Define, e: Reduce, ranks: Ranks, row: str) -> Define:
             if column in free(f):
                 over = Reduce(Reduction.MAX, (column,), over)
             size = Binary("*", size, over)
-    batch = tuple(i for i in d.indices if ranks.kind(i) is Kind.BATCH)
-    return Define(f"{d.tensor}.amax", (*batch, row), size, span=d.span)
+    size = substitute(size, given)
+    kept = [i for i in (*d.indices, *e.indices) if ranks.kind(i) is Kind.BATCH and i not in given]
+    return Define(f"{d.tensor}.amax", (*kept, row), size, span=d.span)
 
 
 def build_columns(
@@ -108,24 +129,29 @@ def build_columns(
     of = ranks.of
     row, rank = of.get(s.row, s.row), of.get(s.column, s.column)
     column = rank if rank != row else rank + "_s"
-    grid = [of.get(i, i) for i in d.indices if ranks.kind(i) is Kind.BATCH]
-    axes = [Axis(r, r, Role.GRID) for r in grid]
+    given, kept = _heads(d, e)
+    batch = [i for i in (*d.indices, *e.indices) if ranks.kind(i) is Kind.BATCH and i not in given]
+    axes = [Axis(r, r, Role.GRID) for r in dict.fromkeys(of.get(i, i) for i in batch)]
     axes += [Axis(row, row, Role.TILE), Axis(column, rank, Role.STREAM)]
     b = Builder(c, ranks, axes, available, rows - {row})
-    here: dict[str, Expr] = {i: Position(of.get(i, i)) for i in d.indices}
+    here: dict[str, Expr] = {i: Position(of.get(i, i)) for i in (*d.indices, *e.indices)}
+    here |= {g: substitute(x, here) for g, x in given.items()}
     here |= {s.row: Position(row), s.column: Position(column)}
     for i in d.indices:
         if ranks.kind(i) is Kind.FEATURE:
             here[i] = Position(b.full_axis(of.get(i, i), frozenset()))
     body = substitute(e.body, here)
-    where = None if e.where is None else substitute(e.where, here)
+    where = None if kept is None else substitute(kept, here)
     b.read_buffers[s.scale] = None
     scale = b.names.fresh("scale")
     b.prologue.append(t.Load(scale, (), DType.FLOAT, s.scale, ()))
     b.domains.append(where)
     x = _product(b, factors_of(b, body, frozenset({row})), where, row, tensor)
     value = b.value(x, tensor + "_t")
-    subs = tuple(here[i] for i in d.indices)
+    subs = tuple(
+        here[i] if isinstance(here[i], Position) else b.bind(b.eval(here[i]), "at").expr
+        for i in d.indices
+    )
     b.sweep.append(t.Scatter(s.fixed, subs, value, scale, b.order(x.dims)))
     return [
         t.HostScale(s.scale, s.amax, tuple(of.get(i, i) for i in e.indices)),

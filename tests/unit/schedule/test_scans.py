@@ -6,9 +6,11 @@ import random
 
 import pytest
 
+import attndsl
 from attndsl.cascade.autodiff import differentiate
 from attndsl.schedule import plan_backward, plan_forward
 from attndsl.schedule.tile import Scatter, TileProgram
+from attndsl.testing import assert_close_to_reference, make_inputs
 from tests.unit.schedule.harness import kernels, load
 from tests.unit.schedule.test_sequences import check
 
@@ -108,3 +110,17 @@ def test_a_scan_along_the_rows() -> None:
         "  O[i,f] = sigmoid(S[i,j] - T[i,j]) * V[j,f]\n}"
     )
     check(text, 11, 3, 3, seed=0)
+
+
+def test_grouped_heads_and_positions_by_content() -> None:
+    """Keys shared by heads get the sum over these; a scan may shift scores before their softmax."""
+    text = (
+        "attention t(Q[b,h,i,e], K[b,h//G,j,e], V[b,h//G,j,f], G: int) -> O[b,h,i,f] {\n  batch b, h\n"
+        "  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i\n"
+        "  C[i,j] = sum[l : j <= l <= i](sigmoid(S[i,l]))\n"
+        "  O[i,f] = softmax[j](S[i,j] - 0.1 * C[i,j]) * V[j,f]\n}"
+    )
+    op = attndsl.compile(text, backend="eager")
+    sizes = {"b": 1, "h": 4, "i": 30, "j": 30, "e": 8, "f": 8}
+    inputs = make_inputs(op, sizes, params={"G": 2}, requires_grad=True)
+    assert_close_to_reference(op, inputs, params={"G": 2}, backward=True)
