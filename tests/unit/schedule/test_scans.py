@@ -54,7 +54,7 @@ def programs() -> list[tuple[str, int, int, int]]:
     """Programs at random, the same in every run."""
     choose = random.Random(0)
     out = []
-    for k in range(24):
+    for k in range(16):
         output, result = RESULTS[k % len(RESULTS)]
         text = TEXT.format(
             output=output,
