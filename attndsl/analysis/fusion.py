@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from attndsl.analysis.blocks import Blocks
 from attndsl.analysis.following import Following
 from attndsl.analysis.ranks import Ranks
+from attndsl.analysis.scans import scan_of
 from attndsl.analysis.separability import Separated
 from attndsl.analysis.sweeps import Sweeps, Visits, stands, swept, visits_points
 from attndsl.cascade.nodes import Cascade, Define, Local, Read, Reduce, Reduction, Solve
@@ -118,7 +119,9 @@ class _Fusion:
         self.facts += [following.why_apart(d, n.tensor) for n in stuck]
         if not stuck:
             self.joined += [why_along(following, d, n) for n in hot]
-        return number + bool(stuck), not self.blocks.within(e)
+        # A scan is at hand at every point of the sweep that carries it.
+        carried = scan_of(d, self.ranks) is not None
+        return number + bool(stuck), not carried and not self.blocks.within(e)
 
     def joins(self, d: Define, n: Read, over: frozenset[str]) -> bool:
         """Whether a value is constant along what is reduced, and made in a sweep over the same, for the same rows."""

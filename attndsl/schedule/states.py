@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attndsl.analysis.scans import scan_of
 from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
@@ -24,7 +25,7 @@ from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.products import fold
 from attndsl.schedule.roots import guess_of
-from attndsl.schedule.scans import scan_of, scan_value
+from attndsl.schedule.scans import scan_value
 from attndsl.schedule.sums import sum_state
 from attndsl.schedule.tile import Role, Val
 from attndsl.schedule.values import (

@@ -51,10 +51,19 @@ def test_program(name: str, dtype: str, shape: str) -> None:
     assert errors
 
 
+BEYOND = {
+    "sparsemax": {"i": 257, "j": 257},
+    "entmax15": {"i": 257, "j": 257},
+    "entmax_alpha": {"i": 257, "j": 257},
+    "stick_breaking": {"i": 200, "j": 200},
+    "simplicial2": {"i": 50, "j": 50},
+}
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["sparsemax", "entmax15", "entmax_alpha"])
-def test_roots(name: str, dtype: str) -> None:
-    inputs, params = CASES[name].make(0, DTYPES[dtype], "cuda", i=257, j=257, e=64, f=64)
+@pytest.mark.parametrize("name", BEYOND)
+def test_rounds_scans_and_loops(name: str, dtype: str) -> None:
+    inputs, params = CASES[name].make(0, DTYPES[dtype], "cuda", e=64, f=64, **BEYOND[name])
     op = op_of(CASES[name].example)
     errors = assert_close_to_reference(op, inputs, params=params, start="end", backward=True)
     assert errors
