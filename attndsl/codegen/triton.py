@@ -37,6 +37,7 @@ from attndsl.schedule.tile import (
     Load,
     Plan,
     Role,
+    Solve,
     Stmt,
     TileProgram,
 )
@@ -422,6 +423,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
         **({"chunks": True} if pairs else {}),
+        **({"solves": True} if any(isinstance(s, Solve) for s in swept) else {}),
     }
 
 

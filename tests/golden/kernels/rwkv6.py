@@ -1997,6 +1997,8 @@ def choose_chunk(
     """
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if facts.get("solves"):  # a triangular system in full precision is unrolled too
+        wanted = [(64, 32, 8), (64, 16, 8)]
     if interpreted:
         wanted = [(32, 16, 4)]
     elif itemsize > 2:  # products in full precision are unrolled

@@ -3029,6 +3029,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "chunks": True,
+            "solves": True,
         },
         "arguments": [
             ("G_ptr", "pointer_like", "R"),
@@ -3090,6 +3091,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "chunks": True,
+            "solves": True,
         },
         "arguments": [
             ("G_ptr", "pointer_like", "R"),
@@ -3245,6 +3247,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "chunks": True,
+            "solves": True,
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
@@ -4132,6 +4135,8 @@ def choose_chunk(
     """
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if facts.get("solves"):  # a triangular system in full precision is unrolled too
+        wanted = [(64, 32, 8), (64, 16, 8)]
     if interpreted:
         wanted = [(32, 16, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
