@@ -24,15 +24,8 @@ TILES = {"i": 16, "j": 16, "m": 16}
 # Programs whose schedule is still to come: they are refused, with the reason.
 UNSCHEDULED = {
     "block_max",
-    "deltanet",
-    "gated_delta",
-    "gla_recurrent",
-    "hgrn2",
     "latte",
-    "mamba2",
     "running_softmax",
-    "rwkv6",
-    "rwkv7",
     "selective",
     "talking_heads",
     "two_sweeps",
