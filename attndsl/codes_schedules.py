@@ -48,12 +48,13 @@ SCHEDULES = [
         "a term of too many ranks",
         "Inside a kernel a value spans at most a tile of a kept sequence, a tile of the streamed one, and one loop "
         "over a feature. A sum that is needed at every pair of positions and runs over a third one would take a "
-        "matrix of its own for each pair; so would a product of three positions. Sums along a row, over the keys "
-        "before or behind each key, are carried from tile to tile; sums down a column are not.",
-        "attention f(Q[b,h,i,e], K[b,h,j,e], W[g,h]) -> O[b,g,i] {\n  batch b\n"
-        "  S[h,i,j] = Q[h,i,e] * K[h,j,e]\n  T[g,i,j] = W[g,h] * S[h,i,j]\n  O[g,i] = max[j](T[g,i,j])\n}",
-        "attention f(Q[b,h,i,e], K[b,h,j,e], W[h]) -> O[b,h,i] {\n  batch b, h\n"
-        "  S[i,j] = Q[i,e] * K[j,e]\n  T[i,j] = W * S[i,j]\n  O[i] = max[j](T[i,j])\n}",
+        "matrix of its own for each pair; so would the gradient of a product, which leaves out each factor in turn. "
+        "Sums along a row, over the keys before or behind each key, are carried from tile to tile; sums down a column "
+        "are not.",
+        "attention f(Q[b,i,e], K[b,j,e]) -> O[b,i] {\n  batch b\n"
+        "  S[i,j] = Q[i,e] * K[j,e]\n  O[i] = prod[j](1 + S[i,j] ** 2)\n}",
+        "attention f(Q[b,i,e], K[b,j,e]) -> O[b,i] {\n  batch b\n"
+        "  S[i,j] = Q[i,e] * K[j,e]\n  O[i] = exp(sum[j](log(1 + S[i,j] ** 2)))\n}",
     ),
     ErrorInfo(
         "A0405",
@@ -64,12 +65,12 @@ SCHEDULES = [
     ErrorInfo(
         "A0406",
         "a result over three sequences",
-        "A kernel writes one tile of a result, over one sequence or two. A result that keeps three sequences (or heads "
-        "that are summed over, which are then a sequence too) has no kernel.",
-        "attention f(Q[b,i,e], K[b,j,e], L[b,k,e]) -> O[b,i,j,k] {\n  batch b\n"
-        "  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e]   where k <= j <= i\n  O[i,j,k] = S[i,j,k]\n}",
-        HEAD.replace("O[b,i,f]", "O[b,i,j]").replace("V[b,j,f]", "V[b,j]")
-        + "  O[i,j] = S[i,j] * V[j]   where j <= i\n}",
+        "A kernel writes one tile of a result, over one sequence or two. A result that keeps three positions of one "
+        "sequence has no kernel, and no intermediate over two sequences is kept in memory.",
+        "attention f(X[b,n,e]) -> O[b,i,j,k] {\n  batch b\n"
+        "  O[i,j,k] = X[i,e] * X[j,e] * X[k,e]   where k <= j <= i\n}",
+        "attention f(X[b,n,e]) -> O[b,i,j] {\n  batch b\n"
+        "  O[i,j] = X[i,e] * X[j,e]   where j <= i\n}",
     ),
     ErrorInfo(
         "A0407",

@@ -137,17 +137,14 @@ def schedule(program: Program) -> Program:
 
     Raises: DiagnosticError (A04xx) where no schedule is legal.
     """
-    from attndsl.schedule import Refused, plan_backward, plan_forward
+    from attndsl.schedule import Refused, schedule
     from attndsl.schedule.refusals import diagnose
 
     g = program.gradient
     try:
-        if g is None:
-            return replace(program, forward=plan_forward(program.shifted))
+        made = schedule(program.shifted, None if g is None else tuple(g.gradients), g)
         return replace(
-            program,
-            forward=plan_forward(g.forward, g.residuals),
-            backward=plan_backward(g.forward, g.backward, g.gradients),
+            program, gradient=made.gradient, forward=made.forward, backward=made.backward
         )
     except Refused as refused:
         raise DiagnosticError([*program.warnings, diagnose(program.cascade, refused)]) from None

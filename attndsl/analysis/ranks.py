@@ -9,7 +9,10 @@ first:
 3. where it stands in the inputs: features stand last;
 4. at a tie: a rank reduced over a nonlinear function of an inner reduction is a sequence;
 5. a rank that only parameters have (inputs that lack a batch index of others) is a feature;
-6. a rank that is only summed, always inside a reduction over another rank, is a feature (a projection's inner axis).
+6. a rank that is only summed, always inside a reduction over another rank, is a feature (a projection's inner axis);
+7. ranks that walk the same axis of an input are of one kind.
+
+Where a program has no schedule under this reading, `schedule.roles` tries others.
 """
 
 from __future__ import annotations
@@ -85,7 +88,9 @@ def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
                 last[r] = last.get(r, 0) + (1 if k == len(data) - 1 else -1)
     nonlinear = {of.get(i, i) for i in _nonlinear(cascade)}
     kept = {of.get(i, i) for o in cascade.outputs for i in o.indices}
-    inner = (_inner(cascade, of) - compared - kept) | (_weights_only(cascade, of, kinds) - compared)
+    inner = (_inner(cascade, of) - compared - kept) | (
+        _weights_only(cascade, of, kinds) - compared - nonlinear
+    )
     for rank in sorted(set(of.values())):
         if rank in kinds:
             continue
@@ -94,8 +99,86 @@ def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
         elif (votes := last.get(rank, 0)) != 0:
             kinds[rank] = Kind.FEATURE if votes > 0 or rank in inner else Kind.SEQUENCE
         else:
-            kinds[rank] = Kind.SEQUENCE if rank in nonlinear or rank not in last else Kind.FEATURE
+            open_ = rank in nonlinear or (rank not in last and rank not in inner)
+            kinds[rank] = Kind.SEQUENCE if open_ else Kind.FEATURE
+    for group in alike(cascade, of):
+        if any(kinds.get(r) is Kind.SEQUENCE for r in group):
+            for r in group - (known or {}).keys():
+                if kinds.get(r) is Kind.FEATURE:
+                    kinds[r] = Kind.SEQUENCE
     return Ranks(kinds, of)
+
+
+def alike(cascade: Cascade, of: dict[str, str]) -> list[set[str]]:
+    """Ranks that walk the same axis of a tensor (`K[j,e]`, read at `K[k,e]`): of one extent, so of one kind."""
+    groups: list[set[str]] = []
+    ranks = {t.name: t.ranks for t in cascade.inputs}
+    ranks |= {d.tensor: d.indices for d in cascade.body}
+    for e in _expressions(cascade):
+        for n in walk(e):
+            if not isinstance(n, Read) or n.tensor not in ranks:
+                continue
+            for s, r in zip(n.subs, ranks[n.tensor], strict=True):
+                pair = {of.get(r, r)}
+                if isinstance(s, Index):
+                    pair.add(of.get(s.name, s.name))
+                met = [g for g in groups if g & pair]
+                groups = [g for g in groups if not g & pair]
+                groups.append(pair.union(*met))
+    return [g for g in groups if len(g) > 1]
+
+
+def never_features(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
+    """Ranks that may be of any length, however a program is read.
+
+    Those of `positions`, and those of a pair that a nonlinear function takes apart (queries and keys under `exp`),
+    unless they stand last in every input as features do, or in parameters alone.
+    """
+    of = ranks.of
+    long = positions(cascade, ranks)
+    long |= {of.get(i, i) for i in _nonlinear(cascade)} - _small(cascade, ranks)
+    for group in alike(cascade, of):
+        if group & long:
+            long |= group
+    return frozenset(long)
+
+
+def positions(cascade: Cascade, ranks: Ranks) -> set[str]:
+    """Ranks whose positions meet another's in a comparison or a sum, or that are compared or maximised over."""
+    of = ranks.of
+    met: set[str] = set()
+    for e in _expressions(cascade):
+        for n in walk(e):
+            if isinstance(n, Compare) or (isinstance(n, Binary) and n.op in ("+", "-")):
+                alone = {p.name for p in walk(n) if isinstance(p, Position)}
+                if len(alone) > 1:
+                    met |= {of.get(p, p) for p in alone}
+    return met | ({of.get(i, i) for i in _compared(cascade)} - _small(cascade, ranks))
+
+
+def _small(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
+    """Ranks that stand last in every input, or in parameters alone."""
+    declared: dict[str, Kind] = dict.fromkeys(cascade.batch, Kind.BATCH)
+    _derived_batch(cascade, declared)
+    return always_last(cascade, ranks) | _weights_only(cascade, ranks.of, declared)
+
+
+def always_last(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
+    """Ranks that stand last in every input that has others beside them, as features do."""
+    last: dict[str, bool] = {}
+    for t in cascade.inputs:
+        data = _data_ranks(t, cascade, ranks.kinds)
+        for r in data if len(data) > 1 else ():
+            rank = ranks.of.get(r, r)
+            last[rank] = last.get(rank, True) and r == data[-1]
+    return frozenset(r for r, always in last.items() if always)
+
+
+def undeclared_batch(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
+    """Ranks walked as a batch that are neither declared so nor made of those that are (`h // G`)."""
+    known: dict[str, Kind] = {ranks.of.get(b, b): Kind.BATCH for b in cascade.batch}
+    _derived_batch(cascade, known)
+    return frozenset(r for r, k in ranks.kinds.items() if k is Kind.BATCH) - known.keys()
 
 
 def _derived_batch(cascade: Cascade, kinds: dict[str, Kind]) -> None:

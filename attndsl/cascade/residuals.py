@@ -32,12 +32,12 @@ from attndsl.cascade.types import Types
 from attndsl.cascade.walk import free, reads, rename, rewrite, walk
 
 
-def sequences(cascade: Cascade) -> frozenset[str]:
+def sequences(cascade: Cascade, kinds: Mapping[str, str] | None = None) -> frozenset[str]:
     """The ranks that run over a sequence, by how the inputs are laid out and what is asked of positions.
 
     The axis before the last of an input (`Q[b,h,i,e]`) is a sequence and the last one is its
     features, unless more says otherwise: an index that is compared, scanned, split or maximised
-    over is a sequence too.
+    over is a sequence too. `kinds` settles those that it names: "sequence", or something else.
     """
     out: set[str] = set()
     states = {n for d in cascade.body if d.init is not None for n in reads(d.init)}
@@ -68,12 +68,21 @@ def sequences(cascade: Cascade) -> frozenset[str]:
                     case _:
                         pass
     roots = {r.name: r.iterates for r in cascade.ranks}
+    for rank, kind in (kinds or {}).items():
+        below = {i for i in (*roots, rank) if _root(i, roots) == rank}
+        out = out | below if kind == "sequence" else out - below
     for i in list(out):
         while (above := roots.get(i)) is not None:
             out.add(above)
             i = above
     out |= {r.name for r in cascade.ranks if r.iterates in out}
     return frozenset(out) - frozenset(cascade.batch)
+
+
+def _root(index: str, roots: Mapping[str, str | None]) -> str:
+    while (above := roots.get(index)) is not None:
+        index = above
+    return index
 
 
 def _scans(cascade: Cascade, index: str) -> bool:

@@ -40,6 +40,8 @@ class Types:
     def __init__(self, cascade: Cascade) -> None:
         self.params: dict[str, DType] = {p.name: p.dtype for p in cascade.params}
         self.tensors: dict[str, DType] = {t.name: t.dtype for t in cascade.inputs}
+        # A sum that reads itself, at earlier points, is read before it is made.
+        self.tensors |= {d.tensor: DType.FLOAT for d in cascade.body}
         for d in cascade.body:
             kind = self.of_recurrence(d) if d.init is not None else self.of(d.expr)
             self.tensors[d.tensor] = kind

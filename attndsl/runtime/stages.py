@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from attndsl.analysis.ranks import Kind
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Number, eval_int
 from attndsl.cascade.nodes import Cascade, DType
@@ -58,39 +59,39 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...], wide: tuple[str, ...] = 
     Raises: DiagnosticError where no schedule is legal.
     """
     from attndsl.analysis.stabilise import stabilised
-    from attndsl.cascade.autodiff import differentiate
     from attndsl.cascade.unroll import unrolled
-    from attndsl.schedule import Refused, plan_backward, plan_forward
+    from attndsl.schedule import Refused, schedule
     from attndsl.schedule.refusals import diagnose
 
     cascade = stabilised(unrolled(cascade)).cascade
     try:
-        if not wrt:
-            forward = plan_forward(cascade, wide=wide)
-            return Passes(forward, split=split_of(cascade, forward, ()))
-        gradient = differentiate(cascade, wrt)
-        forward = plan_forward(gradient.forward, gradient.residuals, wide)
-        return Passes(
-            forward,
-            plan_backward(gradient.forward, gradient.backward, gradient.gradients),
-            gradient.residuals,
-            gradient.cotangents,
-            gradient.gradients,
-            gradient.backward,
-            split_of(gradient.forward, forward, gradient.residuals),
-        )
+        made = schedule(cascade, wrt or None, wide=wide)
     except Refused as refused:
         raise DiagnosticError(diagnose(cascade, refused)) from None
+    g = made.gradient
+    if g is None:
+        return Passes(made.forward, split=split_of(cascade, made.forward, (), made.kinds))
+    return Passes(
+        made.forward,
+        made.backward,
+        g.residuals,
+        g.cotangents,
+        g.gradients,
+        g.backward,
+        split_of(g.forward, made.forward, g.residuals, made.kinds),
+    )
 
 
-def split_of(cascade: Cascade, forward: Plan, residuals: tuple[str, ...]) -> Plan | None:
+def split_of(
+    cascade: Cascade, forward: Plan, residuals: tuple[str, ...], kinds: dict[str, Kind]
+) -> Plan | None:
     """The split-keys form of a forward pass, with outputs of the same types."""
     from attndsl.schedule.split import plan_split
 
     if any(s.of(Role.PAIR) for s in forward.steps if isinstance(s, TileProgram)):
         return None  # every query has keys of its own chunk
     like = {b.name: b.like for b in forward.buffers if b.like is not None}
-    return plan_split(cascade, residuals=residuals, like=like)
+    return plan_split(cascade, residuals=residuals, like=like, known=kinds)
 
 
 def render(backend: str, name: str, passes: Passes, header: str) -> str:

@@ -2,35 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
 from attndsl.analysis.ranks import Kind, classify
+from attndsl.cascade.autodiff import Gradient, differentiate
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
+from attndsl.schedule.roles import settle
 from attndsl.schedule.tile import Plan
 
-__all__ = ["Plan", "Refused", "plan", "plan_backward", "plan_forward"]
+__all__ = ["Plan", "Refused", "Scheduled", "plan", "plan_backward", "plan_forward", "schedule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """The scheduled passes; `kinds` is what they settled of the ranks."""
+
+    forward: Plan
+    gradient: Gradient | None
+    backward: Plan | None
+    kinds: dict[str, Kind]
+
+
+def schedule(
+    cascade: Cascade,
+    wrt: Sequence[str] | None,
+    gradient: Gradient | None = None,
+    wide: tuple[str, ...] = (),
+) -> Scheduled:
+    """Differentiate by the inputs `wrt`, or not at all (None), and find kernels; `cascade` has `start` applied.
+
+    `gradient` is that of the likeliest reading, where the caller has it.
+
+    Raises: Refused, with the reason.
+    """
+
+    def attempt(kinds: dict[str, Kind]) -> Scheduled:
+        if wrt is None:
+            return Scheduled(plan_forward(cascade, (), wide, kinds), None, None, kinds)
+        g = gradient if gradient is not None and not kinds else differentiate(cascade, wrt, kinds)
+        forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents)
+        return Scheduled(
+            forward, g, plan_backward(g.forward, g.backward, g.gradients, kinds), kinds
+        )
+
+    return settle(cascade, attempt)
 
 
 def plan_forward(
-    cascade: Cascade, residuals: tuple[str, ...] = (), wide: tuple[str, ...] = ()
+    cascade: Cascade,
+    residuals: tuple[str, ...] = (),
+    wide: tuple[str, ...] = (),
+    kinds: dict[str, Kind] | None = None,
+    declared: Collection[str] = (),
 ) -> Plan:
     """The kernels of the forward pass; `cascade` has `start` applied, `residuals` are outputs kept for the backward.
 
-    `wide` are outputs in the accumulators' type, whatever the inputs' is: states.
+    `wide` are outputs in the accumulators' type, whatever the inputs' is: states. `kinds` settles what some ranks are
+    for (`roles`); `declared` names the outputs that are the program's own.
     """
-    ranks = classify(cascade)
+    ranks = classify(cascade, kinds)
     first = next((t for t in cascade.inputs if t.dtype is DType.FLOAT), None)
     like: dict[str, str] = {}
     if first is not None:
         for o in cascade.outputs:
             if o.name not in wide and any(ranks.kind(i) is Kind.FEATURE for i in o.indices):
                 like[o.name] = first.name
-    return plan(cascade, cascade.name, residuals=residuals, like=like)
+    kept = tuple(r for r in residuals if r not in declared)
+    return plan(cascade, cascade.name, residuals=residuals, kept=kept, like=like, known=kinds)
 
 
-def plan_backward(forward: Cascade, backward: Cascade, gradients: dict[str, str]) -> Plan:
+def plan_backward(
+    forward: Cascade,
+    backward: Cascade,
+    gradients: dict[str, str],
+    kinds: dict[str, Kind] | None = None,
+) -> Plan:
     """The kernels of the backward pass; `gradients` maps an input to its gradient, an output of `backward`."""
-    ranks = classify(forward)
+    ranks = classify(forward, kinds)
     have = {i.name for i in backward.inputs}
     like = {g: x for x, g in gradients.items() if x in have}
     order = tuple(

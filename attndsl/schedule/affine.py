@@ -28,7 +28,7 @@ def affine_product(kernel: Kernel, factor: Expr, line: Expr, final: bool, name: 
     rewrite:  c * (i - j + k)   ->   c * (i - i0) + c * (i0 - j + k), where `j` is the stream
     requires: `c` is a float that spans no axis; `i` and `j` are a TILE and the STREAM axis, or two tiles
     """
-    if len(kernel.dims_of(line)) != 2 or kernel.dims_of(factor):
+    if kernel.steps or len(kernel.dims_of(line)) != 2 or kernel.dims_of(factor):
         return None
     parts = affine(line)
     if parts is None:

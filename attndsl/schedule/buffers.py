@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
-from attndsl.cascade.nodes import Define, DType
+from attndsl.analysis.ranks import Kind, alike, never_features, undeclared_batch
+from attndsl.cascade.nodes import Define
+from attndsl.cascade.types import Types
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.prepare import Prepared
 from attndsl.schedule.tile import Buffer, BufferKind, HostScale, HostSum, Step, TileProgram
@@ -14,9 +17,12 @@ def buffers_of(
     ready: Prepared,
     steps: Sequence[TileProgram | HostScale],
     residuals: tuple[str, ...],
+    kept: tuple[str, ...],
     like: dict[str, str],
 ) -> tuple[Buffer, ...]:
     """Inputs, what the kernels and the framework write, fixed-point accumulators and their scales.
+
+    `kept` are the outputs that nobody declared: `residuals` that are not the program's own.
 
     Raises: Refused, where an intermediate would be as large as the scores.
     """
@@ -26,6 +32,8 @@ def buffers_of(
     fixed = {s.fixed for s in scattered.values()}
     made = [w for s in steps if isinstance(s, TileProgram) for w in s.writes]
     buffers = [Buffer(i.name, i.ranks, BufferKind.INPUT, i.dtype) for i in c.inputs]
+
+    types = Types(c)
 
     def extents(d: Define) -> tuple[str, ...]:
         return tuple(ranks.of.get(i, i) for i in d.indices)
@@ -42,11 +50,53 @@ def buffers_of(
             names = " and ".join(f"`{i}`" for i in sequences)
             why = f"`{x}` would be kept in memory over {names}, and no intermediate of that size is"
             raise Refused("A0406", why, d.span)
-        buffers.append(Buffer(x, extents(d), kind, DType.FLOAT, like.get(x)))
+        apart = _beyond(ready, extents(d), kept)
+        if kind is not BufferKind.OUTPUT and apart is not None:
+            names = " and ".join(f"`{i}`" for i in apart)
+            raise Refused("A0406", f"`{x}` would be kept in memory over {names}", d.span)
+        buffers.append(Buffer(x, extents(d), kind, types.tensors[x], like.get(x)))
     for x, sums in scattered.items():
         buffers.append(Buffer(sums.fixed, extents(defs[x]), BufferKind.FIXED))
     scales = [s.out for s in steps if isinstance(s, HostScale)]
     return (*buffers, *(Buffer(x, (), BufferKind.TEMP) for x in scales))
+
+
+def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[str, str] | None:
+    """Two ranks of an intermediate, one of them walked as a batch though not declared so, that no data have together.
+
+    Heads and queries stand together in the inputs, so a row statistic of each head is no larger than those; queries
+    and keys do not.
+    """
+    c, ranks = ready.cascade, ready.ranks
+    walked = undeclared_batch(c, ranks)
+    if not walked:
+        return None
+    groups = alike(c, ranks.of)
+
+    def named(rank: str) -> str:
+        """One name for the ranks of one extent."""
+        return min(next((g for g in groups if rank in g), {rank}))
+
+    long = {named(r) for r in never_features(c, ranks)}
+    given = [i.ranks for i in c.inputs]
+    given += [o.indices for o in c.outputs if o.name not in kept]
+    rows = [r for r in of if r in walked or ranks.kind(r) is Kind.SEQUENCE]
+    for a, b in combinations(rows, 2):
+        both = {named(a), named(b)}
+        if not walked & {a, b} or not both <= long:
+            continue
+        for t in given:
+            features = any(ranks.kind(r) is Kind.FEATURE for r in t)
+            here = [ranks.of.get(r, r) for r in t]
+            if a != b and {a, b} <= {*here} & walked:  # heads by heads
+                break
+            # A bias or a mask over queries and keys allows for no second one.
+            held = {named(r) for r in here}
+            if len(both) == 2 and both <= held and features:
+                break
+        else:
+            return a, b
+    return None
 
 
 def in_launch_order(ready: Prepared, steps: Sequence[TileProgram | HostScale]) -> tuple[Step, ...]:

@@ -27,7 +27,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.forms import is_large
+from attndsl.schedule.forms import is_large, is_loop_of_pairs
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.masks import masked_root, reaches
 from attndsl.schedule.memory import load
@@ -81,10 +81,14 @@ class Builder(Kernel):
             case Unary(op, arg):
                 x = self.eval(arg, final, name)
                 return self.combine(e, [x], DType.BOOL if op == "not" else x.dtype, name)
+            case Binary("//" | "%" as op, a, b):
+                with self.stepping():
+                    return binary(self, e, op, a, b, final, name)
             case Binary(op, a, b):
                 return binary(self, e, op, a, b, final, name)
             case Compare(op, a, b):
-                x, y = self.eval(a, final, name), self.eval(b, final, name)
+                with self.stepping():
+                    x, y = self.eval(a, final, name), self.eval(b, final, name)
                 if op == "==" and DType.FLOAT in (x.dtype, y.dtype):
                     return nearly_equal(self, x, y, name)
                 return self.combine(e, [x, y], DType.BOOL, name)
@@ -95,6 +99,10 @@ class Builder(Kernel):
                 kinds = {p.dtype for p in parts[1:]}
                 kind = next(iter(kinds)) if len(kinds) == 1 else DType.FLOAT
                 return self.combine(e, parts, kind, name)
+            case Call("floor" | "ceil" | "sign" as fn, args):
+                with self.stepping():
+                    parts = [self.eval(a, final, name) for a in args]
+                return self.combine(e, parts, call_type(fn, parts), name)
             case Call(fn, args):
                 parts = [self.eval(a, final, name) for a in args]
                 return self.combine(e, parts, call_type(fn, parts), name)
@@ -118,7 +126,9 @@ class Builder(Kernel):
             if self.search != d.tensor:
                 raise Needs(d.tensor, f"`{d.tensor}` is a root, found before what it is used in")
             return search(self, d, subs)
-        if is_large(d.expr, self.ranks):
+        if is_large(d.expr, self.ranks) and not (
+            is_loop_of_pairs(d, self.ranks) and d.tensor not in self.walked
+        ):
             return reduction_state(self, d, subs, final)
         if self.stream is not None and computed_elsewhere(self, d, subs):
             raise Needs(d.tensor, f"`{d.tensor}` is a row statistic, computed once a row")

@@ -27,6 +27,15 @@ def is_large(e: Expr, ranks: Ranks) -> bool:
     return isinstance(e, Reduce) and any(ranks.kind(i) is not Kind.FEATURE for i in e.indices)
 
 
+def is_loop_of_pairs(d: Define, ranks: Ranks) -> bool:
+    """`T[g,i,j] = sum[h](W[g,h] * S[h,i,j])`: a sum over heads at every pair of positions, a loop inside a tile."""
+    return (
+        isinstance(d.expr, Reduce)
+        and not ranks.sequence(d.expr.indices)
+        and len(ranks.sequence(d.indices)) > 1
+    )
+
+
 def inline(d: Define, subs: tuple[Expr, ...]) -> Expr:
     """The right side of a definition at other subscripts."""
     number = {

@@ -9,6 +9,9 @@ What is evaluated how is elsewhere (`builder`); `eval` and `read` are the two kn
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 
 from attndsl.analysis.following import Following
 from attndsl.analysis.ranks import Kind, Ranks
@@ -23,6 +26,7 @@ from attndsl.cascade.nodes import (
     Position,
     Read,
 )
+from attndsl.cascade.types import Types
 from attndsl.cascade.walk import free, replaced, with_children
 from attndsl.internal import InternalError
 from attndsl.schedule import tile as t
@@ -75,6 +79,10 @@ class Kernel(ABC):
         self.rows = rows
         self.may_root = may_root
         self.search = search
+        # Inside a function with steps: its argument is computed as it is written.
+        self.steps = 0
+        # The reductions that the loops and the stream were made for.
+        self.walked: frozenset[str] = frozenset()
         self.defs: dict[str, Define] = {d.tensor: d for d in cascade.body}
         self.inputs = {i.name: i for i in cascade.inputs}
         self.stream = next((a.name for a in axes if a.role is Role.STREAM), None)
@@ -111,6 +119,15 @@ class Kernel(ABC):
         self.read_buffers: dict[str, None] = {}
         self.params: dict[str, None] = {}
 
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """While the argument of a function with steps is evaluated: a rounding more would put it on the other side."""
+        self.steps += 1
+        try:
+            yield
+        finally:
+            self.steps -= 1
+
     @abstractmethod
     def eval(self, e: Expr, final: bool = False, name: str = "v") -> X:
         """The value of an expression whose indices are axes of this kernel; states' last values if `final`."""
@@ -127,6 +144,11 @@ class Kernel(ABC):
         """What else a running sum takes, once its terms of the sweep are built: nothing, but for chunks."""
 
     # --- facts of the cascade ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def types(self) -> Types:
+        """Kinds of values."""
+        return Types(self.cascade)
 
     def _storage_like(self) -> str:
         """The input whose storage type products take where their factors do not say."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attndsl.analysis.intervals import stretches
 from attndsl.analysis.linearity import NotLinear, Splitter, reach
-from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.ranks import Kind, Ranks, positions, undeclared_batch
 from attndsl.cascade.nodes import (
     Cascade,
     Compare,
@@ -21,7 +21,7 @@ from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.chunked import ChunkBuilder, assemble
 from attndsl.schedule.forms import inline, inline_where, is_large
-from attndsl.schedule.levels import Key, cone
+from attndsl.schedule.levels import Key, cone, reduced
 from attndsl.schedule.loops import loop_axis, loop_bounds
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.ranges import build_sweep
@@ -45,9 +45,14 @@ def build_kernel(
     tiles, grid, loops, stream, root = key
     if len(tiles) > 2:
         spans = (c.define(x).span for x in members)
-        kept = ", ".join(f"`{r}`" for r in tiles)
+        kept = ", ".join(f"`{r}`" for r in ranks.sequence(c.define(members[0]).indices))
         why = f"a result that keeps {len(tiles)} sequence ranks ({kept}) has no kernel form"
         raise Refused("A0406", why, next((s for s in spans if s is not None), None))
+    slow = undeclared_batch(c, ranks) & positions(c, ranks) & set(loops)
+    if slow and stream is None:
+        d = c.define(members[0])
+        why = f"`{d.tensor}` would walk `{min(slow)}` one position after the other"
+        raise Refused("A0403", why, d.span)
     axes = [Axis(r, r, Role.GRID) for r in grid]
     axes += [Axis(loop_axis(r, tiles, stream), r, Role.LOOP) for r in loops]
     tile_names: list[str] = []
@@ -63,6 +68,7 @@ def build_kernel(
     members = sorted(members, key=lambda m: len(cone(defs, m, done)))
     for may_root in (True, False):
         b = Builder(c, ranks, list(axes), done, rows, may_root, root)
+        b.walked = frozenset(d.tensor for m in members for d in reduced(defs, m, ranks, done))
         stores: list[t.Stmt] = [
             store_target(b, b.defs[m], _tiles_at(b, m, tile_names)) for m in members
         ]

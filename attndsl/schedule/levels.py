@@ -7,7 +7,7 @@ Targets of one key and one level share a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from attndsl.analysis.ranks import Kind, Ranks
@@ -45,12 +45,14 @@ def target_key(
     )
     tiles = tuple(of.get(i, i) for i in ranks.sequence(d.indices))
     root = x if isinstance(d.expr, Solve) else None
-    found = _reductions(defs, x, ranks, stop)
+    found = reduced(defs, x, ranks, stop)
     if not found:
         return Key(tiles, grid, (), None, root)
-    sequences = [of.get(i, i) for i in ranks.sequence(found[0].indices)]
+    first = found[0].expr
+    assert isinstance(first, Reduce)
+    sequences = [of.get(i, i) for i in ranks.sequence(first.indices)]
     stream = sequences[0] if sequences else None
-    batch = (of.get(i, i) for i in found[0].indices if ranks.kind(i) is Kind.BATCH)
+    batch = (of.get(i, i) for i in first.indices if ranks.kind(i) is Kind.BATCH)
     loops = (*batch, *sequences[1:])
     return Key(tiles, grid, loops, stream, root)
 
@@ -65,9 +67,9 @@ def join(keys: dict[str, Key]) -> dict[str, Key]:
     return out
 
 
-def _reductions(defs: dict[str, Define], x: str, ranks: Ranks, stop: set[str]) -> list[Reduce]:
+def reduced(defs: dict[str, Define], x: str, ranks: Ranks, stop: Collection[str]) -> list[Define]:
     """The large reductions that a target reaches without another reduction between."""
-    out: list[Reduce] = []
+    out: list[Define] = []
     seen: set[str] = set()
     tiles = {ranks.of.get(i, i) for i in ranks.sequence(defs[x].indices)}
 
@@ -77,9 +79,8 @@ def _reductions(defs: dict[str, Define], x: str, ranks: Ranks, stop: set[str]) -
         seen.add(name)
         d = defs[name]
         if is_large(d.expr, ranks):
-            assert isinstance(d.expr, Reduce)
             if {ranks.of.get(i, i) for i in ranks.sequence(d.indices)} == tiles:
-                out.append(d.expr)
+                out.append(d)
             return
         for e in (d.expr, d.where):
             for r in sorted(reads(e)) if e is not None else ():

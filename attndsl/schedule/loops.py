@@ -15,6 +15,7 @@ from attndsl.cascade.nodes import (
     DType,
     Expr,
     Extent,
+    Index,
     Position,
     Reduce,
 )
@@ -36,9 +37,21 @@ def solve_loops(kernel: Kernel, where: Expr | None, body: Expr) -> tuple[Expr | 
                 kernel.equal[left] = right
                 body = replaced(body, left, right)
                 rest = [replaced(r, left, right) for r in rest]
-                continue
+                if is_group(kernel, c):
+                    continue
         rest.append(c)
     return conjunction(rest), body
+
+
+def is_group(kernel: Kernel, cond: Expr) -> bool:
+    """`h // G == g`, for a loop over `h` and a point `g` of the grid: what `loop_bounds` makes bounds of."""
+    match cond:
+        case Compare("==", Binary("//", Position(h) | Index(h), size), Position(g)):
+            grid = kernel.axes.get(g)
+            found = grid is not None and grid.role is Role.GRID and not free(size)
+            return found and kernel.ranks.of.get(h, h) in kernel.loop_body
+        case _:
+            return False
 
 
 def is_loop_only(kernel: Kernel, e: Expr) -> bool:

@@ -111,7 +111,10 @@ def vanishing(kernel: Kernel, e: Expr) -> Read | None:
             return None
         case Binary("/", a, b):
             found = vanishing(kernel, a)
-            return found if found is not None and finite_beside(kernel, b, found) else None
+            # A divisor that moves along the stream may be 0 outside the domain.
+            if found is None or kernel.carries_stream((b,)):
+                return None
+            return found if finite_beside(kernel, b, found) else None
         case Unary("-", a):
             return vanishing(kernel, a)
         case Call("exp" | "exp2", (g,)):
@@ -151,8 +154,12 @@ PARTIAL = frozenset({"log", "log2", "sqrt", "rsqrt", "acos"})
 
 
 def may_break(kernel: Kernel, e: Expr) -> bool:
-    """Whether a value may be no number outside the domain: `(i - j) ** 0.5` is none where `j > i`."""
+    """Whether a value may be no finite number outside the domain: `(i - j) ** 0.5` is none where `j > i`."""
     match e:
+        case Call("exp" | "exp2", (arg,)) if (
+            kernel.carries_stream((arg,)) and len(kernel.dims_of(arg)) > 1
+        ):
+            return True  # a decay grows where it runs backwards
         case Call(fn, args) if fn in PARTIAL and any(kernel.carries_stream((a,)) for a in args):
             return True
         case Binary("**", a, b) if kernel.carries_stream((a, b)):

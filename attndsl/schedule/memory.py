@@ -35,7 +35,7 @@ def load(kernel: Kernel, e: Read) -> X:
         return kernel.memo[key]
     decl = kernel.inputs.get(e.tensor)
     ranks = decl.ranks if decl is not None else kernel.defs[e.tensor].indices
-    dtype = decl.dtype if decl is not None else DType.FLOAT
+    dtype = kernel.types.tensors[e.tensor]
     kernel.read_buffers[e.tensor] = None
     subs: list[Expr] = []
     parts: list[X] = []

@@ -37,9 +37,23 @@ def point_loop(
     """A reduction whose terms span three ranks: point by point of the feature rank."""
     if kernel.axes[axis].role is not Role.FULL:
         raise Refused("A0404", f"a product over `{axis}` spans three ranks", body.span)
-    point = kernel.names.fresh(f"{axis}_pt")
-    kernel.axes[point] = Axis(point, kernel.axes[axis].rank, Role.POINT)
-    here = {axis: Position(point)}
+    return each_point(kernel, op, axis, body, where, final, name)
+
+
+def each_point(
+    kernel: Kernel,
+    op: Reduction,
+    index: str,
+    body: Expr,
+    where: Expr | None,
+    final: bool,
+    name: str,
+) -> X:
+    """`op[index : where](body)`, one point of the index after the other."""
+    rank = kernel.axes[index].rank if index in kernel.axes else kernel.ranks.of.get(index, index)
+    point = kernel.names.fresh(f"{rank}_pt")
+    kernel.axes[point] = Axis(point, rank, Role.POINT)
+    here: dict[str, Expr] = {index: Position(point)}
     inner: list[t.Stmt] = []
     kernel.points.append((point, inner))
     x = kernel.eval(substitute(body, here), final, name)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from attndsl.analysis.ranks import Kind, Ranks, classify
-from attndsl.cascade.domains import explicit_domains
+from attndsl.cascade.domains import conjunction, conjuncts, explicit_domains
 from attndsl.cascade.nodes import (
     Cascade,
     Const,
@@ -19,10 +19,10 @@ from attndsl.cascade.nodes import (
     Select,
 )
 from attndsl.cascade.types import time_axis
-from attndsl.cascade.walk import reads, rewrite
+from attndsl.cascade.walk import free, reads, rewrite
 from attndsl.schedule.bounded import bound_terms
 from attndsl.schedule.columns import split_columns
-from attndsl.schedule.forms import in_order, is_large, is_scatter
+from attndsl.schedule.forms import factors, in_order, is_large, is_scatter, product_of
 from attndsl.schedule.normal import normalize
 from attndsl.schedule.roots import split_roots
 from attndsl.schedule.scans import nested, one_way
@@ -103,6 +103,53 @@ def as_declared(c: Cascade) -> Cascade:
     return dataclasses.replace(c, body=tuple(body))
 
 
+def _in_two_steps(
+    d: Define, e: Reduce, ranks: Ranks, order: tuple[str, ...]
+) -> tuple[Define, Define] | None:
+    """A sum over two sequences of a matrix of features, one sequence after the other.
+
+    rewrite:  dW[c,e] = sum[i,j](Q[i,c] * dS[i,j] * K[j,e])
+              ->  dW.part[i,e] = sum[j](dS[i,j] * K[j,e]);  dW[c,e] = sum[i](Q[i,c] * dW.part[i,e])
+    requires: the factors without `j` carry features of their own
+    """
+    seq = in_order(ranks.sequence(e.indices), ranks, order)
+    if len(seq) != 2:
+        return None
+    for row, column in (seq, reversed(seq)):
+        every = factors(e.body)
+        outside = [f for f in every if column not in free(f)]
+        inside = [f for f in every if column in free(f)]
+        small = [
+            frozenset(i for f in group for i in free(f) if ranks.kind(i) is Kind.FEATURE)
+            for group in (outside, inside)
+        ]
+        where = conjuncts(e.where)
+        if not all(small) or small[0] & small[1]:
+            continue
+        kept = tuple(
+            i
+            for i in dict.fromkeys((*e.indices, *d.indices))
+            if ranks.kind(i) is Kind.BATCH or i == row or i in small[1]
+        )
+        first = conjunction(c for c in where if column in free(c))
+        part = Define(
+            f"{d.tensor}.part",
+            kept,
+            Reduce(e.op, (column,), product_of(inside), first),
+            span=d.span,
+        )
+        rest = conjunction(c for c in where if column not in free(c))
+        read = Read(part.tensor, tuple(Index(i) for i in kept))
+        outer = Reduce(
+            e.op,
+            tuple(i for i in e.indices if i != column),
+            product_of([*outside, read]),
+            rest,
+        )
+        return part, dataclasses.replace(d, expr=outer)
+    return None
+
+
 def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Cascade, list[HostSum]]:
     """Cut sums that keep no sequence rank into rows: a kernel makes one number a row, the framework adds them.
 
@@ -121,6 +168,10 @@ def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Casca
         features = [i for i in d.indices if ranks.kind(i) is Kind.FEATURE]
         if keeps or (len(seq) == 1 and features) or e.op is not Reduction.SUM:
             body.append(d)
+            continue
+        nested = _in_two_steps(d, e, ranks, order) if len(features) > 1 else None
+        if nested is not None:
+            body += nested
             continue
         rows = in_order(seq, ranks, order)[:1]
         batch = tuple(i for i in e.indices if ranks.kind(i) is Kind.BATCH)

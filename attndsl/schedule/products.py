@@ -25,7 +25,7 @@ from attndsl.schedule.guards import is_sum
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.memory import dot_like, is_load
 from attndsl.schedule.outcomes import Refused
-from attndsl.schedule.points import point_loop
+from attndsl.schedule.points import each_point, point_loop
 from attndsl.schedule.tile import Role, Val
 from attndsl.schedule.values import (
     BOTH,
@@ -41,6 +41,11 @@ def small_reduce(kernel: Kernel, e: Reduce, final: bool, name: str) -> X:
         inner = Reduce(e.op, e.indices[1:], e.body, e.where)
         return small_reduce(kernel, Reduce(e.op, e.indices[:1], inner), final, name)
     (index,) = e.indices
+    if kernel.ranks.kind(index) is Kind.BATCH:
+        key = ("reduce", e.op, index, e.body, e.where, final if depends(kernel, e.body) else None)
+        if key not in kernel.memo:
+            kernel.memo[key] = each_point(kernel, e.op, index, e.body, e.where, final, name)
+        return kernel.memo[key]
     if kernel.ranks.kind(index) is not Kind.FEATURE:
         raise Refused("A0407", f"`{e.op.value}[{index}]` runs inside another expression", e.span)
     axis = kernel.full_axis(index, free(e))
@@ -145,6 +150,13 @@ def factors_of(kernel: Kernel, body: Expr, over: frozenset[str]) -> list[Expr]:
             return [body]
         case Unary("-", a):
             return [Const(-1.0), *factors_of(kernel, a, over)]
+        case Select(cond, x, Const(0 | 0.0)):
+            every = factors_of(kernel, x, over)
+            held = [f for f in every if kernel.dims_of(f) <= kernel.dims_of(cond)]
+            if not held or len(held) == len(every):
+                return [body]
+            rest = [f for f in every if f not in held]
+            return [Select(cond, product_of(held), Const(0.0)), *rest]
         case Read(tensor=name, subs=subs) if (
             name in kernel.defs
             and name not in kernel.available

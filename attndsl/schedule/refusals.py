@@ -18,7 +18,7 @@ WAYS_OUT = {
     "A0404": "give the sum a definition over one sequence, or make it a difference of two running sums; "
     "declare indices that stay apart, such as heads, as `batch`",
     "A0405": "split the program in two, the second with the first's outputs as inputs",
-    "A0406": "keep at most two sequences in what is stored; declare heads that stay apart as `batch`",
+    "A0406": "keep at most two sequences in what is an output, and one in what is not",
     "A0407": "give the sum a definition of its own",
     "A0408": "flatten the features into one, or take no gradient of the table (`--no-backward`)",
 }
@@ -53,7 +53,7 @@ def _in_the_users_words(cascade: Cascade, why: str) -> str:
 
     def name(found: re.Match[str]) -> str:
         x = found[1]
-        while x in written:
+        while x in written and re.search(r"_\d+$", x):
             x = written[x]
         return f"`{x.partition('.')[0]}`"
 

@@ -16,6 +16,7 @@ from attndsl.cascade.nodes import (
     Binary,
     Call,
     Cascade,
+    Compare,
     Const,
     Define,
     DType,
@@ -25,6 +26,7 @@ from attndsl.cascade.nodes import (
     Position,
     Reduction,
 )
+from attndsl.cascade.types import Types
 from attndsl.cascade.walk import free
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
@@ -56,14 +58,18 @@ class Packing:
 
 
 def plan_split(
-    cascade: Cascade, *, residuals: tuple[str, ...] = (), like: dict[str, str] | None = None
+    cascade: Cascade,
+    *,
+    residuals: tuple[str, ...] = (),
+    like: dict[str, str] | None = None,
+    known: dict[str, Kind] | None = None,
 ) -> Plan | None:
     """The split-keys form of a forward pass that is one sweep; None where it is not.
 
     Its extents are the program's and two more: `keys.split`, the number of slices, and `rows.packed`, the number of
     rows that share their keys, queries times packed heads (where the plan has an axis of that name).
     """
-    cut = cut_of(cascade)
+    cut = cut_of(cascade, known)
     if cut is None:
         return None
     packing = _packing(cut.cascade, cut.ranks, cut.grid, cut.row, cut.stream)
@@ -91,9 +97,9 @@ class Cut:
         return Packing(self.grid, self.row, at, {}, None)
 
 
-def cut_of(cascade: Cascade) -> Cut | None:
+def cut_of(cascade: Cascade, known: dict[str, Kind] | None = None) -> Cut | None:
     """The stream that a program could be cut along; None where it walks over several, or over none."""
-    prepared = prepare(cascade)
+    prepared = prepare(cascade, known)
     if prepared.host or prepared.scattered:
         return None
     c, ranks = prepared.cascade, prepared.ranks
@@ -199,10 +205,11 @@ def merge_builder(cut: Cut, p: Packing) -> Builder:
 def outputs_of(cut: Cut, residuals: tuple[str, ...], like: dict[str, str]) -> list[Buffer]:
     """The buffers of the results."""
     out = []
+    types = Types(cut.cascade)
     for x in cut.outputs:
         of = tuple(cut.ranks.of.get(i, i) for i in cut.cascade.define(x).indices)
         kind = BufferKind.RESIDUAL if x in residuals else BufferKind.OUTPUT
-        out.append(Buffer(x, of, kind, DType.FLOAT, like.get(x)))
+        out.append(Buffer(x, of, kind, types.tensors[x], like.get(x)))
     return out
 
 
@@ -274,18 +281,21 @@ def merge_kernel(
             b.axes.setdefault(a, slices.axes[a])
         state = b.names.fresh(s.name)
         op = s.reduce.op
-        b.prologue.append(t.Declare(state, s.dims, DType.FLOAT, Const(op.identity)))
+        b.prologue.append(t.Declare(state, s.dims, s.dtype, Const(op.identity)))
         part = b.names.fresh(f"{s.name}_part")
         subs = (Position(SPLIT), *(Position(r) for r in p.grid), *(Position(a) for a in s.dims))
         body.append(t.Load(part, s.dims, DType.FLOAT, parts[key], subs, s.dims))
         b.read_buffers[parts[key]] = None
+        if s.dtype is DType.BOOL:  # kept as 0 or 1
+            stored, part = part, b.names.fresh(part)
+            body.append(t.Compute(part, s.dims, s.dtype, Compare("!=", Val(stored), Const(0.0))))
         loaded[state] = part
-        mine = State(state, s.reduce, s.dims, None, s.pivots)
+        mine = State(state, s.reduce, s.dims, s.dtype, None, s.pivots)
         dims = frozenset(s.dims)
         if op is not Reduction.SUM or (factors and not s.pivots):
             new = b.names.fresh(f"{state}_new")
-            body.append(t.Compute(new, s.dims, DType.FLOAT, merged(op, Val(state), Val(part))))
-            mine.new = X(Val(new), dims, frozenset({RUNNING}))
+            body.append(t.Compute(new, s.dims, s.dtype, merged(op, Val(state), Val(part))))
+            mine.new = X(Val(new), dims, frozenset({RUNNING}), s.dtype)
             b.commits.append(t.Assign(state, Val(new)))
         b.states[key] = mine
     for mine in b.states.values():

@@ -15,8 +15,9 @@ from attndsl.cascade.nodes import (
     Position,
     Reduce,
     Reduction,
+    Select,
 )
-from attndsl.cascade.walk import substitute
+from attndsl.cascade.walk import free, substitute
 from attndsl.schedule import tile as t
 from attndsl.schedule.corrections import pivots_of
 from attndsl.schedule.kernel import Kernel
@@ -47,6 +48,8 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
         return scan_value(kernel, d, scan, subs)
     if kernel.carries_stream(subs):
         raise Needs(d.tensor, f"`{d.tensor}` is reduced over another rank than this kernel streams")
+    if any(i in kernel.loop_body for s in subs for i in free(s)):
+        raise Needs(d.tensor, f"`{d.tensor}` is another one at each turn of the loop")
     key = ("state", d.tensor, subs)
     if key in kernel.states:
         return value_of(kernel, kernel.states[key], d, final)
@@ -62,8 +65,7 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
     if kernel.points and kernel.needs_at_points:
         raise Needs(d.tensor, f"`{d.tensor}` is read for one point of a feature at a time")
     if kernel.points:
-        why = f"`{d.tensor}` is reduced for one point of a feature at a time"
-        raise Refused("A0404", why, d.span)
+        raise Needs(d.tensor, f"`{d.tensor}` is read point by point")
     kernel.states[key] = make_state(kernel, d, subs)
     return value_of(kernel, kernel.states[key], d, final)
 
@@ -77,7 +79,7 @@ def in_equation(kernel: Kernel, d: Define) -> bool:
 def value_of(kernel: Kernel, s: State, d: Define, final: bool) -> X:
     """A state's last value, or its running one."""
     if final:
-        return X(Val(s.name), frozenset(s.dims), frozenset({FINAL}))
+        return X(Val(s.name), frozenset(s.dims), frozenset({FINAL}), s.dtype)
     if s.new is None and s.reduce.op is Reduction.SUM:
         keep_running(kernel, s)
     if s.new is None:
@@ -119,12 +121,15 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
     body = substitute(e.body, here)
     where = None if e.where is None else substitute(e.where, here)
     where, body = solve_loops(kernel, where, body)
+    if e.op is Reduction.SUM:
+        where, body = features_inside(kernel, where, body)
     where = conjunction(conjuncts(where))
     name = kernel.names.fresh(d.tensor)
     spans = frozenset().union(kernel.dims_of(body), *(kernel.dims_of(s) for s in subs))
     dims = kernel.order(spans - {kernel.stream})
-    kernel.prologue.append(t.Declare(name, dims, DType.FLOAT, Const(e.op.identity)))
-    state = State(name, e, dims)
+    dtype = DType.BOOL if e.op in (Reduction.ANY, Reduction.ALL) else DType.FLOAT
+    kernel.prologue.append(t.Declare(name, dims, dtype, Const(e.op.identity)))
+    state = State(name, e, dims, dtype)
     if not kernel.ranks.sequence(e.indices):
         loop_state(kernel, state, d, body, where)
         return state
@@ -154,6 +159,18 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
     return state
 
 
+def features_inside(kernel: Kernel, where: Expr | None, body: Expr) -> tuple[Expr | None, Expr]:
+    """Conditions on features go to the term: the domain is then one of positions.
+
+    rewrite:  sum[i : j <= i, A[i,f] != 0](x)   ->   sum[i : j <= i](x if A[i,f] != 0 else 0)
+    """
+    parts = conjuncts(where)
+    small = [c for c in parts if any(kernel.axes[a].role is Role.FULL for a in kernel.dims_of(c))]
+    for c in small:
+        body = Select(c, body, Const(0.0))
+    return conjunction(c for c in parts if c not in small), body
+
+
 def loop_state(kernel: Kernel, state: State, d: Define, body: Expr, where: Expr | None) -> None:
     """A reduction over batch indices alone: accumulated at each turn of the innermost loop."""
     op = state.reduce.op
@@ -180,8 +197,8 @@ def extreme_state(kernel: Kernel, state: State, d: Define, body: Expr, where: Ex
     folded = fold(kernel, op, v, tile, kernel.stream, d.tensor + "_tile")
     new = kernel.names.fresh(state.name + "_new")
     both = merged(op, Val(state.name), folded.expr)
-    kernel.sweep.append(t.Compute(new, state.dims, DType.FLOAT, both))
-    state.new = X(Val(new), frozenset(state.dims), frozenset({RUNNING}))
+    kernel.sweep.append(t.Compute(new, state.dims, state.dtype, both))
+    state.new = X(Val(new), frozenset(state.dims), frozenset({RUNNING}), state.dtype)
     kernel.commits.append(t.Assign(state.name, Val(new)))
 
 

@@ -74,6 +74,7 @@ class State:
     name: str
     reduce: Reduce
     dims: tuple[str, ...]
+    dtype: DType = DType.FLOAT
     new: X | None = None
     pivots: list[Pivot] = field(default_factory=list)
 

@@ -27,7 +27,6 @@ UNSCHEDULED = {
     "latte",
     "running_softmax",
     "selective",
-    "talking_heads",
     "two_sweeps",
 }
 

@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 # Refused, with the code.
-REFUSED = {
-    "bilinear": "A0404",
-    "features_first": "A0406",
-    "heads_summed": "A0404",
-    "heads_written": "A0404",
-    "keys_softmaxed": "A0406",
-    "one_score_for_all_heads": "A0404",
-    "outer_values": "A0404",
-    "packed": "A0404",
-    "softmax_in_two_steps_of_values": "A0406",
-}
+REFUSED: dict[str, str] = {}
 
 # Wrong, with the reason.
 WRONG: dict[str, str] = {}

@@ -200,8 +200,8 @@ def test_the_catalogue_of_refusals(info: ErrorInfo) -> None:
 
 
 def test_names_in_refusals_are_the_users() -> None:
-    info = CODES["A0404"]
-    with pytest.raises(DiagnosticError, match="`O` reduces a value of three ranks"):
+    info = CODES["A0406"]
+    with pytest.raises(DiagnosticError, match="keeps 3 sequence ranks \\(`i`, `j`, `k`\\)"):
         scheduled(info, info.wrong)
 
 

@@ -958,6 +958,7 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     dalpha_6_rows = tl.full([BLOCK_I], 0.0, ACC)
     slope = tl.load(slope_base + offs_i, mask=in_i, other=0.0)
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
+    dalpha_6_rows_p = safe_div(1.0, slope.to(ACC))
     # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     alpha = tl.load(alpha_base)
@@ -966,11 +967,12 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     t = tl.load(t_base + offs_i * stride_t_i, mask=in_i, other=0.0)
     dalpha_6_rows_safe = tl.where(t.to(ACC) == float("-inf"), 0.0, t.to(ACC))
     dalpha_6_rows_safe_1 = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    dalpha_6_rows_p = (tl.abs(dalpha_6_rows_safe_1) + 1.0) * 3.814697265625e-06
-    dalpha_6_rows_p_1 = 1.0 / (alpha.to(ACC) - 1.0)
-    dalpha_6_rows_p_2 = slope.to(ACC) != 0.0
+    dalpha_6_rows_p_1 = (tl.abs(dalpha_6_rows_safe_1) + 1.0) * 3.814697265625e-06
+    dalpha_6_rows_p_2 = 1.0 / (alpha.to(ACC) - 1.0)
+    t_2 = d.to(ACC) * tl.where(slope.to(ACC) != 0.0, dalpha_6_rows_p, 0.0)
+    dalpha_6_rows_p_3 = tl.where(slope.to(ACC) != 0.0, t_2, 0.0)
     mask_p = i + start
-    mask_p_1 = tl.abs(slope.to(ACC) - dalpha_6_rows_safe_1) <= dalpha_6_rows_p
+    mask_p_1 = tl.abs(slope.to(ACC) - dalpha_6_rows_safe_1) <= dalpha_6_rows_p_1
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     dQ_2_p = safe_div(d.to(ACC), S_p * slope.to(ACC))
@@ -997,34 +999,33 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
         dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         ddS = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
-        t_2 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_3 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dalpha_6_rows_p_1)
-        t_4 = t_3 * tl.log(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0))
-        t_5 = d.to(ACC)[:, None] * tl.where(tl.abs(t_2) <= dalpha_6_rows_p, 0.0, t_4)
-        dalpha_6_rows_p_3 = safe_div(t_5, slope.to(ACC)[:, None])
-        dalpha_6_rows_s = tl.where(dalpha_6_rows_p_2[:, None], dalpha_6_rows_p_3, 0.0)
+        t_3 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
+        t_4 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dalpha_6_rows_p_2)
+        t_5 = t_4 * tl.log(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0))
+        t_6 = tl.where(tl.abs(t_3) <= dalpha_6_rows_p_1, 0.0, t_5)
+        dalpha_6_rows_s = dalpha_6_rows_p_3[:, None] * t_6
         mask_p_2 = j < len_j
-        t_6 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_7 = (tl.abs(t_6) <= dalpha_6_rows_p) | (j[None, :] <= mask_p[:, None])
-        t_8 = mask_p_1[:, None] | (j[None, :] <= mask_p[:, None]) & t_7
-        mask = (j[None, :] <= mask_p[:, None]) & t_8 & mask_p_2[None, :]
+        t_7 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
+        t_8 = (tl.abs(t_7) <= dalpha_6_rows_p_1) | (j[None, :] <= mask_p[:, None])
+        t_9 = mask_p_1[:, None] | (j[None, :] <= mask_p[:, None]) & t_8
+        mask = (j[None, :] <= mask_p[:, None]) & t_9 & mask_p_2[None, :]
         dalpha_6_rows_s_m = tl.where(mask, dalpha_6_rows_s, 0.0)
         dalpha_6_rows_tile = tl.sum(dalpha_6_rows_s_m, 1)
         dalpha_6_rows = dalpha_6_rows + dalpha_6_rows_tile
-        t_9 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_10 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dQ_2_p_2)
-        t_11 = tl.where(tl.abs(t_9) <= dalpha_6_rows_p, 0.0, t_10)
-        t_12 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dQ_2_1 = (dt + dQ_2_p_1[:, None]) * t_11 * t_12
-        t_13 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_14 = (tl.abs(t_13) <= dalpha_6_rows_p) | (j[None, :] <= mask_p[:, None])
-        mask_1 = (j[None, :] <= mask_p[:, None]) & t_14 & mask_p_2[None, :]
+        t_10 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
+        t_11 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dQ_2_p_2)
+        t_12 = tl.where(tl.abs(t_10) <= dalpha_6_rows_p_1, 0.0, t_11)
+        t_13 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dQ_2_1 = (dt + dQ_2_p_1[:, None]) * t_12 * t_13
+        t_14 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
+        t_15 = (tl.abs(t_14) <= dalpha_6_rows_p_1) | (j[None, :] <= mask_p[:, None])
+        mask_1 = (j[None, :] <= mask_p[:, None]) & t_15 & mask_p_2[None, :]
         dQ_2_1_m = tl.where(mask_1, dQ_2_1, 0.0)
-        t_15 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_16 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dQ_2_p_2)
-        t_17 = tl.where(tl.abs(t_15) <= dalpha_6_rows_p, 0.0, t_16)
-        t_18 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dalpha_4_rows_s = (dt + dQ_2_p_1[:, None]) * t_17 * t_18 * ddS
+        t_16 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
+        t_17 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dQ_2_p_2)
+        t_18 = tl.where(tl.abs(t_16) <= dalpha_6_rows_p_1, 0.0, t_17)
+        t_19 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dalpha_4_rows_s = (dt + dQ_2_p_1[:, None]) * t_18 * t_19 * ddS
         dalpha_4_rows_s_m = tl.where(mask_1, dalpha_4_rows_s, 0.0)
         dalpha_4_rows_tile = tl.sum(dalpha_4_rows_s_m, 1)
         dalpha_4_rows = dalpha_4_rows + dalpha_4_rows_tile

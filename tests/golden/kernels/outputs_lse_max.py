@@ -583,16 +583,14 @@ def outputs_lse_max_backward_dQ(
     LSE = tl.load(LSE_base + offs_i * stride_LSE_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
-    ties = tl.load(ties_base + offs_i, mask=in_i, other=0.0)
+    ties = tl.load(ties_base + offs_i, mask=in_i, other=0)
     dM = tl.load(dM_base + offs_i * stride_dM_i, mask=in_i, other=0.0)
     m = tl.load(M_base + offs_i * stride_M_i, mask=in_i, other=0.0)
     dS_safe_1 = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
     dS_p = (tl.abs(dS_safe_1) + 1.0) * 3.814697265625e-06
-    dS_p_1 = ties.to(ACC) != 0.0
+    dS_p_1 = ties != 0
     mask_p = i + start
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
-    mask_p_2 = tl.abs(ties.to(ACC) - mask_safe) <= mask_p_1
+    mask_p_1 = ties == 0
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -646,9 +644,9 @@ def outputs_lse_max_backward_dQ(
         t_5 = dM.to(ACC)[:, None] * tl.where(t_4, tl.cast(1, tl.int32), 0).to(ACC)
         dS_p_2 = safe_div(t_5, ties.to(ACC)[:, None])
         dS = (dP_S - dS_safe[:, None]) * P_S + tl.where(dS_p_1[:, None], dS_p_2, 0.0)
-        mask_p_3 = j < len_j
-        t_6 = mask_p_2[:, None] | (j[None, :] <= mask_p[:, None])
-        mask = (j[None, :] <= mask_p[:, None]) & t_6 & mask_p_3[None, :]
+        mask_p_2 = j < len_j
+        t_6 = mask_p_1[:, None] | (j[None, :] <= mask_p[:, None])
+        mask = (j[None, :] <= mask_p[:, None]) & t_6 & mask_p_2[None, :]
         dS_m = tl.where(mask, dS, 0.0)
         dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
 
@@ -798,8 +796,6 @@ def outputs_lse_max_backward_dK_dV(
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_2 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
@@ -829,20 +825,20 @@ def outputs_lse_max_backward_dK_dV(
         P_S_m = tl.where(mask, P_S, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0)
         dM_ptrs = dM_base + tl.cast(i0, tl.int64) * stride_dM_i + offs_i * stride_dM_i
         dM = tl.load(dM_ptrs, mask=in_i, other=0.0)
         M_ptrs = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
         m = tl.load(M_ptrs, mask=in_i, other=0.0)
         dS_safe_1 = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
         dS_p = (tl.abs(dS_safe_1) + 1.0) * 3.814697265625e-06
-        dS_p_1 = ties.to(ACC) != 0.0
+        dS_p_1 = ties != 0
         t = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
         t_2 = dM.to(ACC)[None, :] * tl.where(t, tl.cast(1, tl.int32), 0).to(ACC)
         dS_p_2 = safe_div(t_2, ties.to(ACC)[None, :])
         dS = (dP_S - dS_safe[None, :]) * P_S + tl.where(dS_p_1[None, :], dS_p_2, 0.0)
-        mask_p_3 = tl.abs(ties.to(ACC) - mask_safe) <= mask_p_2
-        t_3 = mask_p_3[None, :] | (j[:, None] <= mask_p[None, :])
+        mask_p_2 = ties == 0
+        t_3 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
         mask_1 = (j[:, None] <= mask_p[None, :]) & t_3 & mask_p_1[None, :]
         dS_m = tl.where(mask_1, dS, 0.0)
         dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -936,7 +932,7 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("M_ptr", "pointer_like", "M"),
             ("D_ptr", "pointer_acc", ""),
-            ("ties_ptr", "pointer_acc", ""),
+            ("ties_ptr", "pointer_int", ""),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
@@ -1002,7 +998,7 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("LSE_ptr", "pointer_like", "LSE"),
-            ("ties_ptr", "pointer_acc", ""),
+            ("ties_ptr", "pointer_int", ""),
             ("dM_ptr", "pointer_like", "dM"),
             ("M_ptr", "pointer_like", "M"),
             ("dQ_ptr", "pointer_like", "Q"),
@@ -1074,7 +1070,7 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
-            ("ties_ptr", "pointer_acc", ""),
+            ("ties_ptr", "pointer_int", ""),
             ("dM_ptr", "pointer_like", "dM"),
             ("M_ptr", "pointer_like", "M"),
             ("dV_ptr", "pointer_like", "V"),
@@ -1391,7 +1387,7 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    ties = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    ties = torch.empty((len_b, len_h, len_i), dtype=torch.int64, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)

@@ -653,14 +653,12 @@ def softpick_backward_dQ(
     # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
     O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
     dX_2_p = O_part.to(ACC) + 1e-06
-    ties = tl.load(ties_base + offs_i, mask=in_i, other=0.0)
+    ties = tl.load(ties_base + offs_i, mask=in_i, other=0)
     dM = tl.load(dM_base + offs_i, mask=in_i, other=0.0)
     dS_p_1 = (tl.abs(dS_safe) + 1.0) * 3.814697265625e-06
-    dS_p_2 = ties.to(ACC) != 0.0
+    dS_p_2 = ties != 0
     mask_p = i + start
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
-    mask_p_2 = tl.abs(ties.to(ACC) - mask_safe) <= mask_p_1
+    mask_p_1 = ties == 0
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -722,9 +720,9 @@ def softpick_backward_dQ(
         dS_p_3 = safe_div(t_8, ties.to(ACC)[:, None])
         t_9 = tl.exp2(S_1 * 1.4426950408889634 - dS_p[:, None]) * dX_2
         dS = t_9 - tl.where(dS_p_2[:, None], dS_p_3, 0.0)
-        mask_p_3 = j < len_j
-        t_10 = mask_p_2[:, None] | (j[None, :] <= mask_p[:, None])
-        mask = (j[None, :] <= mask_p[:, None]) & t_10 & mask_p_3[None, :]
+        mask_p_2 = j < len_j
+        t_10 = mask_p_1[:, None] | (j[None, :] <= mask_p[:, None])
+        mask = (j[None, :] <= mask_p[:, None]) & t_10 & mask_p_2[None, :]
         dS_m = tl.where(mask, dS, 0.0)
         dQ_3 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
 
@@ -870,8 +868,6 @@ def softpick_backward_dK_dV(
     dK_4 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_2 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
@@ -914,17 +910,17 @@ def softpick_backward_dK_dV(
         dX_2_p = O_part.to(ACC) + 1e-06
         t = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
         dX_2 = -((sign(X) * d.to(ACC)[None, :] - t) / dX_2_p[None, :])
-        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0)
         dM = tl.load(dM_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_p = (tl.abs(X_safe) + 1.0) * 3.814697265625e-06
-        dS_p_1 = ties.to(ACC) != 0.0
+        dS_p_1 = ties != 0
         t_2 = tl.abs(S_1 - X_safe[None, :]) <= dS_p[None, :]
         t_3 = dM.to(ACC)[None, :] * tl.where(t_2, tl.cast(1, tl.int32), 0).to(ACC)
         dS_p_2 = safe_div(t_3, ties.to(ACC)[None, :])
         t_4 = tl.exp2(S_1 * 1.4426950408889634 - X_p[None, :]) * dX_2
         dS = t_4 - tl.where(dS_p_1[None, :], dS_p_2, 0.0)
-        mask_p_3 = tl.abs(ties.to(ACC) - mask_safe) <= mask_p_2
-        t_5 = mask_p_3[None, :] | (j[:, None] <= mask_p[None, :])
+        mask_p_2 = ties == 0
+        t_5 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
         mask_1 = (j[:, None] <= mask_p[None, :]) & t_5 & mask_p_1[None, :]
         dS_m = tl.where(mask_1, dS, 0.0)
         t_6 = dV_1_m.to(dO_ptr.dtype.element_ty)
@@ -1021,7 +1017,7 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("O_part_ptr", "pointer_like", "O_part"),
             ("D_ptr", "pointer_acc", ""),
-            ("ties_ptr", "pointer_acc", ""),
+            ("ties_ptr", "pointer_int", ""),
             ("dM_ptr", "pointer_acc", ""),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
@@ -1094,7 +1090,7 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("O_part_ptr", "pointer_like", "O_part"),
-            ("ties_ptr", "pointer_acc", ""),
+            ("ties_ptr", "pointer_int", ""),
             ("dM_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
@@ -1163,7 +1159,7 @@ KERNELS: dict[str, Any] = {
             ("O_part_ptr", "pointer_like", "O_part"),
             ("D_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
-            ("ties_ptr", "pointer_acc", ""),
+            ("ties_ptr", "pointer_int", ""),
             ("dM_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
@@ -1474,7 +1470,7 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    ties = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    ties = torch.empty((len_b, len_h, len_i), dtype=torch.int64, device=device)
     dM = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)

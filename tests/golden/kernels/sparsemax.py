@@ -823,10 +823,10 @@ def sparsemax_attention_backward_dQ(
     # --- prologue ---
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    slope = tl.load(slope_base + offs_i, mask=in_i, other=0.0)
+    slope = tl.load(slope_base + offs_i, mask=in_i, other=0)
     dT_S_2 = tl.load(dT_S_2_base + offs_i, mask=in_i, other=0.0)
     dS_p = safe_div(dT_S_2.to(ACC), slope.to(ACC))
-    dS_p_1 = tl.where(slope.to(ACC) != 0.0, dS_p, 0.0)
+    dS_p_1 = tl.where(slope != 0, dS_p, 0.0)
     # sparsemax.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -1037,7 +1037,7 @@ def sparsemax_attention_backward_dK_dV(
         slope = tl.load(slope_base + tl.cast(i0, tl.int64) + offs_i)
         dT_S_2 = tl.load(dT_S_2_base + tl.cast(i0, tl.int64) + offs_i)
         dS_p = safe_div(dT_S_2.to(ACC), slope.to(ACC))
-        dS_p_1 = tl.where(slope.to(ACC) != 0.0, dS_p, 0.0)
+        dS_p_1 = tl.where(slope != 0, dS_p, 0.0)
         t_3 = tl.where(S_1 - dV_safe[None, :] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
         dS = (dT_S + dS_p_1[None, :]) * t_3
         dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -1067,10 +1067,10 @@ def sparsemax_attention_backward_dK_dV(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        slope = tl.load(slope_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        slope = tl.load(slope_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0)
         dT_S_2 = tl.load(dT_S_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_p = safe_div(dT_S_2.to(ACC), slope.to(ACC))
-        dS_p_1 = tl.where(slope.to(ACC) != 0.0, dS_p, 0.0)
+        dS_p_1 = tl.where(slope != 0, dS_p, 0.0)
         t_4 = tl.where(S_1 - dV_safe[None, :] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
         dS = (dT_S + dS_p_1[None, :]) * t_4
         dS_m = tl.where(mask, dS, 0.0)
@@ -1250,7 +1250,7 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("T_S_ptr", "pointer_like", "T_S"),
             ("dT_S_2_ptr", "pointer_acc", ""),
-            ("slope_ptr", "pointer_acc", ""),
+            ("slope_ptr", "pointer_int", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
@@ -1309,7 +1309,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("slope_ptr", "pointer_acc", ""),
+            ("slope_ptr", "pointer_int", ""),
             ("dT_S_2_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
@@ -1376,7 +1376,7 @@ KERNELS: dict[str, Any] = {
             ("T_S_ptr", "pointer_like", "T_S"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("slope_ptr", "pointer_acc", ""),
+            ("slope_ptr", "pointer_int", ""),
             ("dT_S_2_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
@@ -1729,7 +1729,7 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     dT_S_2 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    slope = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    slope = torch.empty((len_b, len_h, len_i), dtype=torch.int64, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)

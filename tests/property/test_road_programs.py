@@ -1,0 +1,62 @@
+"""Programs written from the language: kernels against the program's own dense evaluation, forward and backward."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.road import more_programs  # noqa: F401 (it fills PROGRAMS)
+from tests.road.harness import small_tiles
+from tests.road.programs import PROGRAMS, check
+
+ROOT = Path(__file__).parents[2]
+
+# What once went wrong, and one or two of each kind; the others are slow tests.
+QUICK = {
+    "any_before",
+    "bilinear",
+    "dist_mult",
+    "features_first",
+    "floor",
+    "full_block",
+    "gatv2",
+    "gqa_mod",
+    "heads_bias_of_all_batches",
+    "heads_explicit",
+    "learned_q",
+    "logspace",
+    "maxdist",
+    "outproj_heads",
+    "outsoftmax",
+    "rotary_of_neighbours",
+    "start_b",
+    "talking",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in sorted(PROGRAMS)],
+)
+def test_program(name: str) -> None:
+    with small_tiles(8):
+        check(name, "eager")
+
+
+@pytest.mark.slow
+def test_all_in_triton() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.road.interpreted_programs", *PROGRAMS],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(PROGRAMS, "ok")
