@@ -71,7 +71,9 @@ def test_the_planner_makes_as_many(name: str) -> None:
         return  # a kernel searches as long as it takes
     assert plan is not None
     _, after = counts(p)
-    assert planned(plan) == len(after)
+    # A system that a recurrence solves may take a kernel for each of two right sides.
+    more = any(d.init is not None for d in p.cascade.body)
+    assert len(after) <= planned(plan) <= len(after) + more
     assert (after.bound or 0) <= len(after)
 
 
