@@ -148,7 +148,8 @@ def choose_warps(
     """Block sizes and stages of a kernel whose warps specialise: the first that fits; None if none does.
 
     A group of four warps holds 64 rows: of every accumulator, of the scores, and of the operands that wait for their
-    product, which are half as large. Two groups share a block's registers, or three with fewer each.
+    product, which are half as large. Two groups share a block's registers. Three, with fewer each, must be asked
+    for: at head dim 64 their loops spill wherever a mask or a decay is more than a comparison.
     """
 
     def sizes(ranks: list[str]) -> int:
@@ -156,7 +157,6 @@ def choose_warps(
 
     resident, rings, sums = sizes(facts["resident"]), sizes(facts["rings"]), sizes(facts["sums"])
     for groups, block, stages in facts.get("wanted") or (
-        (3, 128, 2),
         (2, 128, 2),
         (2, 64, 3),
         (2, 64, 2),

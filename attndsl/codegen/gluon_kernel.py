@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from attndsl.cascade.nodes import DType, Position
 from attndsl.codegen.exprs import ATOM, Text, broadcast
@@ -153,9 +153,10 @@ class GluonPrinter(KernelPrinter):
         ):
             return "@" + sub.name
         text = self._printer.cast(self._printer.print(sub), DType.INT)  # type: ignore[arg-type]
-        if text.static or text.code.isidentifier():
+        if text.static or isinstance(sub, Position):
             return text.code
-        return self.part(text, f"{name}_at").code
+        # The copy engine counts in 32 bits; a tensor of ids may not.
+        return self.part(replace(text, code=f"tl.cast({text.code}, tl.int32)"), f"{name}_at").code
 
     def _counts(self) -> None:
         """How many tiles each range has; the unmasked ranges come first, as one stretch of steps."""
@@ -165,7 +166,8 @@ class GluonPrinter(KernelPrinter):
         total, place, whole = "0", "", "0"
         for k, r in enumerate(ranges):
             lo, hi = (self._values[n].text.at(ATOM) for n in (r.lo, r.hi))
-            count = f"tl.cdiv(tl.maximum({hi} - {lo}, 0), {block})"
+            # Stages are counted in 32 bits; ends of ranges may be read from a tensor of 64.
+            count = f"tl.cast(tl.cdiv(tl.maximum({hi} - {lo}, 0), {block}), tl.int32)"
             name = self.names.fresh("steps")
             self._emit(f"{name} = {count}" if k == 0 else f"{name} = {total} + {count}")
             here = f"{lo} + (t - {total}) * {block}" if k else f"{lo} + t * {block}"
@@ -256,7 +258,7 @@ class GluonPrinter(KernelPrinter):
         self._indent += 1
         emit("stage = t % STAGES")
         emit("phase = (t // STAGES) & 1")
-        emit(f"{self._origins[roles.stream]} = {self._place}")
+        emit(f"{self._origins[roles.stream]} = tl.cast({self._place}, tl.int32)")
         for name, load in roles.rings.items():
             full = f"{name}_full.index(stage)"
             emit(f"mbarrier.wait({name}_empty.index(stage), phase ^ 1)")

@@ -629,11 +629,7 @@ def _hopper_launch(
                 passed.append(tensors[rest])
             case "stride":
                 tensor, axis = rest.rsplit(":", 1)
-                passed.append(
-                    f"{tensors[tensor]}.stride({axis})"
-                    if a.kind == "wide"
-                    else f"launch_stride({tensors[tensor]}, {axis})"
-                )
+                passed.append(f"launch_strides({tensors[tensor]})[{axis}]")
             case "extent":
                 passed.append(f"{a.name}={lengths[rest]}" if a.kind == "full" else lengths[rest])
             case "param":

@@ -118,6 +118,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
             rings.setdefault(right.name, right)
     if not resident:
         raise _No("its scores are no product of tiles")
+    _one_box_each((*resident.values(), *rings.values()), set(rank))
     bodies = tuple(_without(b, rings) for b in bodies)
     _registers_only(program, bodies, resident, rings, tile, stream)
     scalars, rows = _parted(program, resident)
@@ -174,6 +175,15 @@ def _block(plan: Plan, load: Load, along: str, rank: dict[str, str]) -> bool:
     if len(moving) != 1 or any(_spans(s, set(rank)) for s in fixed):
         return False
     return ends[moving[0]] == rank[along] and ends[-1] == rank.get(row)
+
+
+def _one_box_each(loads: tuple[Load, ...], axes: set[str]) -> None:
+    """A tensor is described to the copy engine once, with the shape of its tiles."""
+    shapes: dict[str, tuple[Expr | None, ...]] = {}
+    for load in loads:
+        shape = tuple(s if _spans(s, axes) else None for s in load.subs)
+        if shapes.setdefault(load.tensor, shape) != shape:
+            raise _No(f"`{load.tensor}` is read in tiles of two shapes")
 
 
 def _spans(e: Expr, axes: set[str]) -> bool:
