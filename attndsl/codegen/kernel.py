@@ -480,6 +480,8 @@ class KernelPrinter:
             axis, lo, hi = self._axes[loop.axis], self._scalar(loop.lo), self._scalar(loop.hi)
             self._emit(f"for {axis} in range({lo}, {hi}):")
             self._indent += 1
+            if self._counts_with(loop.axis):  # a number of Python's own in Triton's interpreter
+                self._emit(f"{axis} = tl.cast({axis}, tl.int32)")
             self._masks.append({})
             self._line = None
             self._body(loop.prologue)
@@ -517,6 +519,16 @@ class KernelPrinter:
         for _ in self.program.loops:
             self._masks.pop()
             self._indent -= 1
+
+    def _counts_with(self, axis: str) -> bool:
+        """Whether the position on an axis is used as a number, and not only to find values."""
+        return any(
+            n == Position(axis)
+            for s in statements(self.program)
+            if isinstance(s, Compute | Declare | Assign)
+            for e in expressions(s)
+            for n in walk(e)
+        )
 
     def _walk(self, head: str, first: str, r: Range) -> None:
         """One loop over stream tiles; `first` finds the tile's origin where the loop does not."""

@@ -209,6 +209,7 @@ def simplicial2(
 
     # --- sweep over j ---
     for k in range(bound(lo_k), bound(hi_k)):
+        k = tl.cast(k, tl.int32)
         # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
         L_ptrs = L_base + tl.cast(k, tl.int64) * stride_L_k + e * stride_L_e
         l = tl.load(L_ptrs, mask=in_e, other=0.0)
@@ -490,6 +491,7 @@ def simplicial2_backward_dQ(
 
     # --- sweep over j ---
     for k in range(bound(lo_k), bound(hi_k)):
+        k = tl.cast(k, tl.int32)
         # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
         U_ptrs = U_base + tl.cast(k, tl.int64) * stride_U_k + f * stride_U_f
         u = tl.load(U_ptrs, mask=in_f, other=0.0)
@@ -689,6 +691,7 @@ def simplicial2_backward_dK_dV(
 
     # --- sweep over i ---
     for k in range(bound(lo_k), bound(hi_k)):
+        k = tl.cast(k, tl.int32)
         # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
         L_ptrs = L_base + tl.cast(k, tl.int64) * stride_L_k + e * stride_L_e
         l = tl.load(L_ptrs, mask=in_e, other=0.0)
@@ -938,6 +941,7 @@ def simplicial2_backward_dL_dU(
 
     # --- sweep over i ---
     for j in range(bound(lo_j), bound(hi_j)):
+        j = tl.cast(j, tl.int32)
         # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
         K_ptrs = K_base + tl.cast(j, tl.int64) * stride_K_j + e * stride_K_e
         k_2 = tl.load(K_ptrs, mask=in_e, other=0.0)
