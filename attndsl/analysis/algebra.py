@@ -76,6 +76,21 @@ class Symbols:
             self.of[e] = sp.Symbol(f"x{len(self.of)}", **known)
         return self.of[e]
 
+    def condition(self, e: Expr) -> Any:
+        """A condition; an atom is a number like all others, and true where it is above 0."""
+        match e:
+            case Const(value=v):
+                return sp.true if v else sp.false
+            case Compare():
+                return self.symbolic(e)
+            case Logic(op, args):
+                return (sp.And if op == "and" else sp.Or)(*map(self.condition, args))
+            case Unary("not", arg):
+                return sp.Not(self.condition(arg))
+            case _:
+                self.of.setdefault(e, sp.Symbol(f"x{len(self.of)}", real=True))
+                return self.of[e] > 0
+
     def symbolic(self, e: Expr) -> sp.Expr:
         """The expression in sympy's terms; what it has no words for is an atom."""
         match e:
@@ -98,12 +113,12 @@ class Symbols:
                 return _FUNCTIONS[fn](*map(self.symbolic, args))
             case Select(cond, then, other):
                 return sp.Piecewise(
-                    (self.symbolic(then), self.symbolic(cond)), (self.symbolic(other), True)
+                    (self.symbolic(then), self.condition(cond)), (self.symbolic(other), True)
                 )
             case Compare(op, left, right):
                 return _COMPARE[op](self.symbolic(left), self.symbolic(right))
-            case Logic(op, args):
-                return (sp.And if op == "and" else sp.Or)(*map(self.symbolic, args))
+            case Logic() | Unary("not"):
+                return self.condition(e)
             case Read() | Param() | Position() | Extent():
                 return self.symbol(e)
             case _:

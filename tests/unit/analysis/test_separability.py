@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from attndsl.analysis.separability import Inseparable, Separated, separate
+from attndsl.cascade.domains import apply_start
 from attndsl.cascade.nodes import Expr, Read, Reduce
 from attndsl.cascade.printer import print_expr
 from attndsl.cascade.signs import Sign
 from attndsl.cascade.walk import walk
 from attndsl.frontend import load_cascades
+from attndsl.schedule import plan_forward
 from attndsl.source import Source
 
 
@@ -76,3 +78,17 @@ def test_what_does_not(body: str, part: str) -> None:
 
 def test_answers_are_kept() -> None:
     assert asked("exp(S[i,j] - u[i])") is asked("exp(S[i,j] - u[i])")
+
+
+def test_a_condition_may_be_a_tensor_of_bools() -> None:
+    """Numbers are drawn for all atoms of an expression, and a bool is one of them."""
+    text = """
+attention a(Q[b,h,i,e], K[b,h,j,e], s[], row[i]: bool) -> A[b,h,i,j] {
+  batch b, h
+  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where not (row[i]) or j < 3
+  S2[i,j] = Q[i,e] * K[j,e]   where j <= i
+  A[i,j] = softmax[j](S[i,j]) - sigmoid(s) * softmax[j](S2[i,j])
+}
+"""
+    (cascade,) = load_cascades(Source("bools.attn", text))
+    assert plan_forward(apply_start(cascade)).steps
