@@ -148,31 +148,26 @@ def choose_warps(
     """Block sizes and stages of a kernel whose warps specialise: the first that fits; None if none does.
 
     A group of four warps holds 64 rows: of every accumulator, of the scores, and of the operands that wait for their
-    product, which are half as large. Two groups share a block's registers. Three, with fewer each, must be asked
-    for: at head dim 64 their loops spill wherever a mask or a decay is more than a comparison.
+    product, which are half as large. Two groups share a block's registers: with three, at head dim 64, loops spill
+    wherever a mask or a decay is more than a comparison.
     """
 
     def sizes(ranks: list[str]) -> int:
         return sum(max(64, 1 << (extents[r] - 1).bit_length()) for r in ranks)
 
     resident, rings, sums = sizes(facts["resident"]), sizes(facts["rings"]), sizes(facts["sums"])
-    for groups, block, stages in facts.get("wanted") or (
-        (2, 128, 2),
-        (2, 64, 3),
-        (2, 64, 2),
-        (2, 32, 3),
-        (2, 32, 2),
-    ):
+    groups = 2
+    for block, stages in ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)):
         shared = (groups * 64 * resident + stages * block * rings) * 2 + 1024
         held = (sums + block * facts["pairs"] + block * len(facts["sums"]) // 2) // 2
-        if shared <= smem and held <= (195 if groups == 2 else 128):
+        if shared <= smem and held <= 195:
             return {
                 f"BLOCK_{facts['tile']}": groups * 64,
                 f"BLOCK_{facts['stream']}": block,
                 "GROUPS": groups,
                 "STAGES": stages,
-                "REGISTERS": 240 if groups == 2 else 160,
+                "REGISTERS": 240,
                 "num_warps": 4,
-                "maxnreg": 168 if groups == 2 else 128,
+                "maxnreg": 168,
             }
     return None

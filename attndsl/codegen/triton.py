@@ -102,8 +102,6 @@ class HopperStep:
 
     tensors: str
     kernel: str
-    facts: str
-    lines: tuple[str, ...]
     grid: str
     arguments: tuple[str, ...]
 
@@ -648,8 +646,6 @@ def _hopper_launch(
     return HopperStep(
         tensors=f"({', '.join(names)},)",
         kernel=context.name,
-        facts=context.name,
-        lines=(),
         grid=" * ".join(grid),
         arguments=(*passed, "**cfg"),
     )
