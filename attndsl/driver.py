@@ -66,6 +66,8 @@ class Program:
     gradient: Gradient | None = None
     forward: Plan | None = None
     backward: Plan | None = None
+    split: Plan | None = None
+    """The forward pass for few queries, where it has such a form."""
 
     @property
     def hash(self) -> str:
@@ -144,7 +146,11 @@ def schedule(program: Program) -> Program:
     try:
         made = schedule(program.shifted, None if g is None else tuple(g.gradients), g)
         return replace(
-            program, gradient=made.gradient, forward=made.forward, backward=made.backward
+            program,
+            gradient=made.gradient,
+            forward=made.forward,
+            backward=made.backward,
+            split=made.split,
         )
     except Refused as refused:
         raise DiagnosticError([*program.warnings, diagnose(program.cascade, refused)]) from None
@@ -168,7 +174,7 @@ def compile_file(
     """Compile one attention of a file into the folder `out`.
 
         compile_file(Path("examples/alibi.attn"), out=Path("build/alibi")).files
-        # alibi.py  alibi_forward.sm_80.ptx  alibi_forward.sm_80.cubin  …  alibi.json
+        # alibi.py  alibi.sm_80.ptx  alibi.sm_80.cubin  …  alibi_merge.sm_90.cubin  alibi.json
 
     `dump` names steps whose result `on_dump(step, text)` gets as soon as they are done; `stop_after`
     names the last step to run.

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from attndsl.driver import Program
 
 LOG2E = "1.4426950408889634"
+PASSES = {
+    "forward": "Forward pass",
+    "backward": "Backward pass",
+    "few_queries": "Forward pass for few queries",
+}
 
 
 def explanation(program: Program, gpu: str | None = None) -> str:
@@ -30,7 +35,7 @@ def explanation(program: Program, gpu: str | None = None) -> str:
     facts = program_facts(program, gpu=gpu)
     parts = [_section("Cascade"), print_cascade(program.cascade).rstrip()]
     parts += [_section("Sweeps"), *_sweeps(facts)]
-    for name, title in (("forward", "Forward pass"), ("backward", "Backward pass")):
+    for name, title in PASSES.items():
         if name not in facts:
             continue
         parts.append(_section(title))

@@ -51,6 +51,8 @@ def program_facts(program: Program, dtype: str = "bf16", gpu: str | None = None)
     for name, plan in (("forward", program.forward), ("backward", program.backward)):
         if plan is not None:
             facts[name] = _pass(program, plan, usual, ITEM_SIZE[dtype], gpu)
+    if program.split is not None:  # its costs depend on how few the queries are
+        facts["few_queries"] = _pass(program, program.split, None, ITEM_SIZE[dtype], gpu)
     return facts
 
 
@@ -74,7 +76,7 @@ def compile_facts(
             "config": dict(k.config),
         }
     names = iter(code)
-    for p in ("forward", "backward"):
+    for p in ("forward", "backward", "few_queries"):  # as the module has them
         for kernel in facts.get(p, {}).get("kernels", ()):
             kernel["code"] = code[next(names)] if kernels else {}
     for name in names:  # the forms whose warps specialise come last

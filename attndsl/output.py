@@ -1,7 +1,8 @@
 """What `attndsl compile` leaves: a folder that a researcher would commit.
 
     alibi.py                          standalone module: kernels and launchers, torch and Triton alone
-    alibi_forward.sm_90.ptx, .cubin   machine code of each kernel for each target
+    alibi.sm_90.ptx, .cubin           machine code of each kernel for each target: the passes', and the
+                                      forward pass's for few queries, which cut the keys into slices
     alibi.json                        facts about the schedule, the kernels and their code
 
 Nothing in these files names the machine, the day or a folder: the same program gives the same bytes.
@@ -46,8 +47,9 @@ def show_gradient(program: Program) -> str:
 
 
 def show_plans(program: Program) -> str:
-    """The tile programs of each pass."""
-    return "\n".join(f"## {p.name}\n{print_plan(p)}" for p in program.plans)
+    """The tile programs of each pass, and of the form for few queries."""
+    plans = (*program.plans, *(() if program.split is None else (program.split,)))
+    return "\n".join(f"## {p.name}\n{print_plan(p)}" for p in plans)
 
 
 def show_kernels(kernels: Sequence[CompiledKernel]) -> str:
@@ -95,6 +97,7 @@ def module_text(program: Program, options: CompileOptions) -> str:
         program.forward,
         program.backward,
         "\n".join(head),
+        program.split,
         hopper=options.hopper,
     )
 

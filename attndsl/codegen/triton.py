@@ -120,7 +120,11 @@ class LauncherContext:
 SUMMARIES = {
     "forward": "Outputs and residuals, by name.",
     "backward": "Gradients, by name.",
-    "forward_split": "What `forward` returns, for few queries: slices of the keys, then their states merged.",
+    "forward_split": """What `forward` returns, for few queries: slices of the keys, then their states merged.
+
+    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
+    that share their keys, which is queries times the heads of a tile.
+    """,
 }
 
 

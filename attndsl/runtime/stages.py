@@ -15,14 +15,13 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from attndsl.analysis.ranks import Kind
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Number, eval_int
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.few import FewQueries
-from attndsl.schedule.tile import Buffer, Plan, Role, TileProgram
+from attndsl.schedule.tile import Buffer, Plan
 
 Config: TypeAlias = Mapping[str, Mapping[str, int]] | None
 """Block sizes, warps and stages by kernel; what is not in it the module chooses."""
@@ -70,7 +69,7 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...], wide: tuple[str, ...] = 
         raise DiagnosticError(diagnose(cascade, refused)) from None
     g = made.gradient
     if g is None:
-        return Passes(made.forward, split=split_of(cascade, made.forward, (), made.kinds))
+        return Passes(made.forward, split=made.split)
     return Passes(
         made.forward,
         made.backward,
@@ -78,20 +77,8 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...], wide: tuple[str, ...] = 
         g.cotangents,
         g.gradients,
         g.backward,
-        split_of(g.forward, made.forward, g.residuals, made.kinds),
+        made.split,
     )
-
-
-def split_of(
-    cascade: Cascade, forward: Plan, residuals: tuple[str, ...], kinds: dict[str, Kind]
-) -> Plan | None:
-    """The split-keys form of a forward pass, with outputs of the same types."""
-    from attndsl.schedule.split import plan_split
-
-    if any(s.of(Role.PAIR) for s in forward.steps if isinstance(s, TileProgram)):
-        return None  # every query has keys of its own chunk
-    like = {b.name: b.like for b in forward.buffers if b.like is not None}
-    return plan_split(cascade, residuals=residuals, like=like, known=kinds)
 
 
 def render(backend: str, name: str, passes: Passes, header: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attndsl.analysis.ranks import Kind, classify
 from attndsl.cascade.autodiff import Gradient, differentiate
@@ -11,19 +11,21 @@ from attndsl.cascade.nodes import Cascade, DType
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
 from attndsl.schedule.roles import settle
-from attndsl.schedule.tile import Plan
+from attndsl.schedule.split import plan_split
+from attndsl.schedule.tile import Plan, Role, TileProgram
 
 __all__ = ["Plan", "Refused", "Scheduled", "plan", "plan_backward", "plan_forward", "schedule"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """The scheduled passes; `kinds` is what they settled of the ranks."""
+    """The scheduled passes; `kinds` is what they settled of the ranks, `split` the forward pass for few queries."""
 
     forward: Plan
     gradient: Gradient | None
     backward: Plan | None
     kinds: dict[str, Kind]
+    split: Plan | None = None
 
 
 def schedule(
@@ -48,7 +50,20 @@ def schedule(
             forward, g, plan_backward(g.forward, g.backward, g.gradients, kinds), kinds
         )
 
-    return settle(cascade, attempt)
+    made = settle(cascade, attempt)
+    g = made.gradient
+    whole, residuals = (cascade, ()) if g is None else (g.forward, g.residuals)
+    return replace(made, split=split_of(whole, made.forward, residuals, made.kinds))
+
+
+def split_of(
+    cascade: Cascade, forward: Plan, residuals: tuple[str, ...], kinds: dict[str, Kind]
+) -> Plan | None:
+    """The split-keys form of a forward pass, with outputs of the same types; None where it has none."""
+    if any(s.of(Role.PAIR) for s in forward.steps if isinstance(s, TileProgram)):
+        return None  # every query has keys of its own chunk
+    like = {b.name: b.like for b in forward.buffers if b.like is not None}
+    return plan_split(cascade, residuals=residuals, like=like, known=kinds)
 
 
 def plan_forward(

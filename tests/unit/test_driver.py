@@ -151,7 +151,9 @@ def test_machine_code_and_its_facts(tmp_path: Path) -> None:
     options = CompileOptions(dtype="fp16", head_dim=64, value_dim=32, backward=False)
     done = compile_file(ALIBI, out=tmp_path, targets=("sm_90",), options=options)
     names = [p.name for p in done.files]
-    assert names == ["alibi.py", "alibi.sm_90.ptx", "alibi.sm_90.cubin", "alibi.json"]
+    kernels = ["alibi", "alibi_slices", "alibi_merge"]
+    code = [f"{k}.sm_90.{kind}" for k in kernels for kind in ("ptx", "cubin")]
+    assert names == ["alibi.py", *code, "alibi.json"]
     assert ".target sm_90" in (tmp_path / "alibi.sm_90.ptx").read_text()
     assert (tmp_path / "alibi.sm_90.cubin").read_bytes().startswith(b"\x7fELF")
     facts = json.loads((tmp_path / "alibi.json").read_text())
@@ -161,12 +163,22 @@ def test_machine_code_and_its_facts(tmp_path: Path) -> None:
         "--no-backward --target sm_90 --dtype fp16 --head-dim 64 --value-dim 32"
     )
     (kernel,) = facts["forward"]["kernels"]
-    code = kernel["code"]["sm_90"]
-    assert 0 < code["registers"] <= 255
-    assert code["spilled_bytes"] == 0
-    assert 0 < code["shared_bytes"] <= 227 * 1024
-    assert code["config"]["BLOCK_I"] >= 16
+    assert kernel["code"]["sm_90"]["config"]["BLOCK_I"] >= 16
+    slices, merge = facts["few_queries"]["kernels"]
+    assert [k["name"] for k in (kernel, slices, merge)] == kernels
+    assert slices["code"]["sm_90"]["config"]["BLOCK_J"] >= 16
+    for k in (kernel, slices, merge):
+        taken = k["code"]["sm_90"]
+        assert 0 < taken["registers"] <= 255
+        assert taken["spilled_bytes"] == 0
+        assert 0 < taken["shared_bytes"] <= 227 * 1024
     assert tuple(done.timings) == tuple(s for s in STEPS if s != "gradient")
+
+
+def test_a_program_without_a_form_for_few_queries_has_no_such_kernels(tmp_path: Path) -> None:
+    path = EXAMPLES / "sparsemax.attn"  # its roots take several sweeps
+    done = compile_file(path, out=tmp_path, stop_after="kernel")
+    assert "forward_split" not in done.files[0].read_text()
 
 
 def test_a_head_dim_that_fits_no_gpu_is_refused(tmp_path: Path) -> None:

@@ -1094,6 +1094,412 @@ def differential_backward_dlam(
     tl.store(dlam_base, dlam)
 
 
+@triton.jit(
+    do_not_specialize=[
+        "stride_lam_h",
+        "len_keys_split",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "start",
+    ],
+)
+def differential_slices(
+    Q1_ptr,
+    K1_ptr,
+    V_ptr,
+    Q2_ptr,
+    K2_ptr,
+    lam_ptr,
+    M_S1_part_ptr,
+    O_1_part_ptr,
+    Z_S1_part_ptr,
+    M_S2_part_ptr,
+    O_2_part_ptr,
+    Z_S2_part_ptr,
+    Q1_tiles,
+    Q2_tiles,
+    K1_tiles,
+    K2_tiles,
+    V_tiles,
+    stride_Q1_b: tl.int64,
+    stride_Q1_h: tl.int64,
+    stride_Q1_i,
+    stride_Q1_e,
+    stride_K1_b: tl.int64,
+    stride_K1_h: tl.int64,
+    stride_K1_j,
+    stride_K1_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_Q2_b: tl.int64,
+    stride_Q2_h: tl.int64,
+    stride_Q2_i,
+    stride_Q2_e,
+    stride_K2_b: tl.int64,
+    stride_K2_h: tl.int64,
+    stride_K2_j,
+    stride_K2_e,
+    stride_lam_h: tl.int64,
+    len_keys_split: tl.int32,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each keys.split, b, h and tile of i; sweeps j.
+
+    Q1_ptr  Q1[b, h, i, e], input
+    K1_ptr  K1[b, h, j, e], input
+    V_ptr  V[b, h, j, f], input
+    Q2_ptr  Q2[b, h, i, e], input
+    K2_ptr  K2[b, h, j, e], input
+    lam_ptr  lam[h], input
+    M_S1_part_ptr  M_S1.part[keys.split, b, h, i], temp
+    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
+    Z_S1_part_ptr  Z_S1.part[keys.split, b, h, i], temp
+    M_S2_part_ptr  M_S2.part[keys.split, b, h, i], temp
+    O_2_part_ptr  O_2.part[keys.split, b, h, i, f], temp
+    Z_S2_part_ptr  Z_S2.part[keys.split, b, h, i], temp
+    Q1_tiles  tiles of Q1 for the copy engine, or None
+    Q2_tiles  tiles of Q2 for the copy engine, or None
+    K1_tiles  tiles of K1 for the copy engine, or None
+    K2_tiles  tiles of K2 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid % len_b
+    pid = pid // len_b
+    keys_split = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q1_base = Q1_ptr + tl.cast(b, tl.int64) * stride_Q1_b + tl.cast(h, tl.int64) * stride_Q1_h
+    Q1_base += tl.cast(i0, tl.int64) * stride_Q1_i
+    Q1_offs = offs_i[:, None] * stride_Q1_i + e[None, :] * stride_Q1_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    Q2_base = Q2_ptr + tl.cast(b, tl.int64) * stride_Q2_b + tl.cast(h, tl.int64) * stride_Q2_h
+    Q2_base += tl.cast(i0, tl.int64) * stride_Q2_i
+    Q2_offs = offs_i[:, None] * stride_Q2_i + e[None, :] * stride_Q2_e
+    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
+    K1_base = K1_ptr + tl.cast(b, tl.int64) * stride_K1_b + tl.cast(h, tl.int64) * stride_K1_h
+    K1_offs = offs_j[:, None] * stride_K1_j + e[None, :] * stride_K1_e
+    K2_base = K2_ptr + tl.cast(b, tl.int64) * stride_K2_b + tl.cast(h, tl.int64) * stride_K2_h
+    K2_offs = offs_j[:, None] * stride_K2_j + e[None, :] * stride_K2_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    M_S1_part_base = M_S1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    M_S1_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    M_S1_part_base += tl.cast(i0, tl.int64)
+    O_1_part_base = O_1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+    O_1_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
+    O_1_part_base += tl.cast(i0, tl.int64) * F
+    O_1_part_offs = offs_i[:, None] * F + f[None, :]
+    Z_S1_part_base = Z_S1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    Z_S1_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Z_S1_part_base += tl.cast(i0, tl.int64)
+    M_S2_part_base = M_S2_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    M_S2_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    M_S2_part_base += tl.cast(i0, tl.int64)
+    O_2_part_base = O_2_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+    O_2_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
+    O_2_part_base += tl.cast(i0, tl.int64) * F
+    Z_S2_part_base = Z_S2_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    Z_S2_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Z_S2_part_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    M_S1 = tl.full([BLOCK_I], float("-inf"), ACC)
+    # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+    Q1 = load_tile(Q1_base + Q1_offs, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
+    S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
+    Z_S1 = tl.full([BLOCK_I], 0.0, ACC)
+    O_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    M_S2 = tl.full([BLOCK_I], float("-inf"), ACC)
+    # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+    Q2 = load_tile(Q2_base + Q2_offs, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
+    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+    lam = tl.load(lam_base)
+    Z_S2 = tl.full([BLOCK_I], 0.0, ACC)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    lo = 0
+    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    t_2 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_3 = floor_div(t_2 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice = tl.minimum(lo, full_end) + keys_split * (t_3 * BLOCK_J)
+    t_4 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_5 = floor_div(t_4 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice_end = slice + t_5 * BLOCK_J
+    from_2 = tl.maximum(lo, slice)
+    to = tl.minimum(full_end, slice_end)
+    from_1 = tl.maximum(full_end, slice)
+    to_1 = tl.minimum(stop, slice_end)
+
+    # --- sweep over j ---
+    # Tiles without a mask.
+    for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+        K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
+        K1 = load_tile(K1_ptrs, in_e[None, :], K1_tiles, [b, h, j0, 0])
+        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+        K2_ptrs = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
+        K2 = load_tile(K2_ptrs, in_e[None, :], K2_tiles, [b, h, j0, 0])
+        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
+        M_S1_tile_raw = tl.max(S1, 1)
+        M_S1_tile = M_S1_tile_raw * S1_p
+        M_S1_new = tl.maximum(M_S1, M_S1_tile)
+        M_S1_safe = tl.where(M_S1_new == float("-inf"), 0.0, M_S1_new)
+        alpha = tl.exp2((M_S1 - M_S1_safe) * 1.4426950408889634)
+        P_S1_p = M_S1_safe * 1.4426950408889634
+        # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        Z_S1_tile = tl.sum(P_S1, 1)
+        Z_S1 = Z_S1 * alpha + Z_S1_tile
+        M_S2_tile_raw = tl.max(S2, 1)
+        M_S2_tile = M_S2_tile_raw * S1_p
+        M_S2_new = tl.maximum(M_S2, M_S2_tile)
+        M_S2_safe = tl.where(M_S2_new == float("-inf"), 0.0, M_S2_new)
+        alpha_1 = tl.exp2((M_S2 - M_S2_safe) * 1.4426950408889634)
+        P_S2_p = M_S2_safe * 1.4426950408889634
+        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
+        Z_S2_tile = tl.sum(P_S2, 1)
+        Z_S2 = Z_S2 * alpha_1 + Z_S2_tile
+        M_S1 = M_S1_new
+        M_S2 = M_S2_new
+        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha_1[:, None], ACC)
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+        K1_ptrs_2 = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
+        in_j = j < len_j
+        K1 = load_tile(K1_ptrs_2, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
+        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+        K2_ptrs_2 = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
+        K2 = load_tile(K2_ptrs_2, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
+        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S1_1_m = tl.where(mask, S1, float("-inf"))
+        M_S1_tile_raw = tl.max(S1_1_m, 1)
+        M_S1_tile = M_S1_tile_raw * S1_p
+        M_S1_new = tl.maximum(M_S1, M_S1_tile)
+        M_S1_safe = tl.where(M_S1_new == float("-inf"), 0.0, M_S1_new)
+        alpha = tl.exp2((M_S1 - M_S1_safe) * 1.4426950408889634)
+        P_S1_p = M_S1_safe * 1.4426950408889634
+        # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+        P_S1 = tl.exp2(S1_1_m * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        Z_S1_tile = tl.sum(P_S1, 1)
+        Z_S1 = Z_S1 * alpha + Z_S1_tile
+        S2_1_m = tl.where(mask, S2, float("-inf"))
+        M_S2_tile_raw = tl.max(S2_1_m, 1)
+        M_S2_tile = M_S2_tile_raw * S1_p
+        M_S2_new = tl.maximum(M_S2, M_S2_tile)
+        M_S2_safe = tl.where(M_S2_new == float("-inf"), 0.0, M_S2_new)
+        alpha_1 = tl.exp2((M_S2 - M_S2_safe) * 1.4426950408889634)
+        P_S2_p = M_S2_safe * 1.4426950408889634
+        P_S2 = tl.exp2(S2_1_m * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
+        Z_S2_tile = tl.sum(P_S2, 1)
+        Z_S2 = Z_S2 * alpha_1 + Z_S2_tile
+        M_S1 = M_S1_new
+        M_S2 = M_S2_new
+        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha_1[:, None], ACC)
+
+    # --- epilogue ---
+    tl.store(M_S1_part_base + offs_i, M_S1, mask=in_i)
+    tl.store(O_1_part_base + O_1_part_offs, O_1, mask=in_i[:, None] & in_f[None, :])
+    tl.store(Z_S1_part_base + offs_i, Z_S1, mask=in_i)
+    tl.store(M_S2_part_base + offs_i, M_S2, mask=in_i)
+    tl.store(O_2_part_base + O_1_part_offs, O_2, mask=in_i[:, None] & in_f[None, :])
+    tl.store(Z_S2_part_base + offs_i, Z_S2, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_lam_h",
+        "len_b",
+        "len_h",
+        "len_keys_split",
+        "len_i",
+    ],
+)
+def differential_merge(
+    M_S1_part_ptr,
+    O_1_part_ptr,
+    Z_S1_part_ptr,
+    M_S2_part_ptr,
+    O_2_part_ptr,
+    Z_S2_part_ptr,
+    lam_ptr,
+    O_ptr,
+    L_S2_ptr,
+    L_S1_ptr,
+    stride_lam_h: tl.int64,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_keys_split: tl.int32,
+    len_i: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    M_S1_part_ptr  M_S1.part[keys.split, b, h, i], temp
+    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
+    Z_S1_part_ptr  Z_S1.part[keys.split, b, h, i], temp
+    M_S2_part_ptr  M_S2.part[keys.split, b, h, i], temp
+    O_2_part_ptr  O_2.part[keys.split, b, h, i, f], temp
+    Z_S2_part_ptr  Z_S2.part[keys.split, b, h, i], temp
+    lam_ptr  lam[h], input
+    O_ptr  O[b, h, i, f], output
+    L_S2_ptr  L_S2[b, h, i], residual
+    L_S1_ptr  L_S1[b, h, i], residual
+    BLOCK_I  points of i in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
+    M_S1_part_base = M_S1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    M_S1_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    in_i = i < len_i
+    O_1_part_base = O_1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_1_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_1_part_offs = offs_i[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    Z_S1_part_base = Z_S1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    Z_S1_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    M_S2_part_base = M_S2_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    M_S2_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    O_2_part_base = O_2_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_2_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    Z_S2_part_base = Z_S2_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    Z_S2_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
+    O_base += tl.cast(i0, tl.int64) * F
+    L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    L_S2_base += tl.cast(i0, tl.int64)
+    L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    L_S1_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    M_S1 = tl.full([BLOCK_I], float("-inf"), ACC)
+    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    Z_S1 = tl.full([BLOCK_I], 0.0, ACC)
+    M_S2 = tl.full([BLOCK_I], float("-inf"), ACC)
+    O_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    Z_S2 = tl.full([BLOCK_I], 0.0, ACC)
+    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+    lam = tl.load(lam_base)
+    first = 0
+    slices = len_keys_split
+
+    # --- sweep ---
+    for keys_split in range(bound(first), bound(slices)):
+        M_S1_part_ptrs = M_S1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        M_S1_part_ptrs += offs_i
+        M_S1_part = tl.load(M_S1_part_ptrs, mask=in_i, other=0.0)
+        M_S1_new = tl.maximum(M_S1, M_S1_part.to(ACC))
+        O_1_part_ptrs = O_1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+        O_1_part_ptrs += O_1_part_offs
+        O_1_part = tl.load(O_1_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        Z_S1_part_ptrs = Z_S1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        Z_S1_part_ptrs += offs_i
+        Z_S1_part = tl.load(Z_S1_part_ptrs, mask=in_i, other=0.0)
+        M_S2_part_ptrs = M_S2_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        M_S2_part_ptrs += offs_i
+        M_S2_part = tl.load(M_S2_part_ptrs, mask=in_i, other=0.0)
+        M_S2_new = tl.maximum(M_S2, M_S2_part.to(ACC))
+        O_2_part_ptrs = O_2_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+        O_2_part_ptrs += O_1_part_offs
+        O_2_part = tl.load(O_2_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        Z_S2_part_ptrs = Z_S2_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        Z_S2_part_ptrs += offs_i
+        Z_S2_part = tl.load(Z_S2_part_ptrs, mask=in_i, other=0.0)
+        M_S1_safe = tl.where(M_S1_new == float("-inf"), 0.0, M_S1_new)
+        alpha = tl.exp2((M_S1 - M_S1_safe) * 1.4426950408889634)
+        alpha_1 = tl.exp2((M_S1_part.to(ACC) - M_S1_safe) * 1.4426950408889634)
+        M_S2_safe = tl.where(M_S2_new == float("-inf"), 0.0, M_S2_new)
+        alpha_2 = tl.exp2((M_S2 - M_S2_safe) * 1.4426950408889634)
+        alpha_3 = tl.exp2((M_S2_part.to(ACC) - M_S2_safe) * 1.4426950408889634)
+        O_1 = O_1 * alpha[:, None] + O_1_part.to(ACC) * alpha_1[:, None]
+        Z_S1 = Z_S1 * alpha + Z_S1_part.to(ACC) * alpha_1
+        O_2 = O_2 * alpha_2[:, None] + O_2_part.to(ACC) * alpha_3[:, None]
+        Z_S2 = Z_S2 * alpha_2 + Z_S2_part.to(ACC) * alpha_3
+        M_S1 = M_S1_new
+        M_S2 = M_S2_new
+
+    # --- epilogue ---
+    O_p = safe_div(O_1, Z_S1[:, None])
+    O_p_1 = safe_div(O_2 * lam.to(ACC), Z_S2[:, None])
+    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+    O = O_p - O_p_1
+    L_S2 = tl.log(Z_S2) + M_S2
+    L_S1 = tl.log(Z_S1) + M_S1
+    tl.store(O_base + O_1_part_offs, O, mask=in_i[:, None] & in_f[None, :])
+    tl.store(L_S2_base + offs_i, L_S2, mask=in_i)
+    tl.store(L_S1_base + offs_i, L_S1, mask=in_i)
+
+
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
@@ -1432,6 +1838,117 @@ KERNELS: dict[str, Any] = {
             ("dlam_6_ptr", "pointer_acc", ""),
             ("dlam_ptr", "pointer_like", "lam"),
             ("len_h", "extent", "h"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "differential_slices": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("i", "e"), ("i", "e")),
+            "streamed": (("j", "e"), ("j", "e"), ("j", "f")),
+            "carried": (("i", "f"), ("i",), ("i",), ("i", "f"), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
+            "data": ("Q1", "Q2", "K1", "K2", "V"),
+            "loops": 0,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("Q1_ptr", "pointer_like", "Q1"),
+            ("K1_ptr", "pointer_like", "K1"),
+            ("V_ptr", "pointer_like", "V"),
+            ("Q2_ptr", "pointer_like", "Q2"),
+            ("K2_ptr", "pointer_like", "K2"),
+            ("lam_ptr", "pointer_like", "lam"),
+            ("M_S1_part_ptr", "pointer_acc", ""),
+            ("O_1_part_ptr", "pointer_acc", ""),
+            ("Z_S1_part_ptr", "pointer_acc", ""),
+            ("M_S2_part_ptr", "pointer_acc", ""),
+            ("O_2_part_ptr", "pointer_acc", ""),
+            ("Z_S2_part_ptr", "pointer_acc", ""),
+            ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
+            ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
+            ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
+            ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("stride_Q1_b", "stride_wide", ""),
+            ("stride_Q1_h", "stride_wide", ""),
+            ("stride_Q1_i", "stride", ""),
+            ("stride_Q1_e", "stride_last", ""),
+            ("stride_K1_b", "stride_wide", ""),
+            ("stride_K1_h", "stride_wide", ""),
+            ("stride_K1_j", "stride", ""),
+            ("stride_K1_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_Q2_b", "stride_wide", ""),
+            ("stride_Q2_h", "stride_wide", ""),
+            ("stride_Q2_i", "stride", ""),
+            ("stride_Q2_e", "stride_last", ""),
+            ("stride_K2_b", "stride_wide", ""),
+            ("stride_K2_h", "stride_wide", ""),
+            ("stride_K2_j", "stride", ""),
+            ("stride_K2_e", "stride_last", ""),
+            ("stride_lam_h", "wide", ""),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "differential_merge": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "f": "f",
+            },
+            "resident": (("i", "f"), ("i", "f")),
+            "streamed": (),
+            "carried": (("i",), ("i", "f"), ("i",), ("i",), ("i", "f"), ("i",)),
+            "pairs": (("i", "f"), ("i", "f")),
+            "pairs_by_address": (("i", "f"), ("i", "f")),
+            "data": ("O_1.part", "O_2.part"),
+            "loops": 1,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("M_S1_part_ptr", "pointer_acc", ""),
+            ("O_1_part_ptr", "pointer_acc", ""),
+            ("Z_S1_part_ptr", "pointer_acc", ""),
+            ("M_S2_part_ptr", "pointer_acc", ""),
+            ("O_2_part_ptr", "pointer_acc", ""),
+            ("Z_S2_part_ptr", "pointer_acc", ""),
+            ("lam_ptr", "pointer_like", "lam"),
+            ("O_ptr", "pointer_like", "Q1"),
+            ("L_S2_ptr", "pointer_acc", ""),
+            ("L_S1_ptr", "pointer_acc", ""),
+            ("stride_lam_h", "wide", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_i", "extent", "i"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1897,4 +2414,111 @@ def backward(inputs, extents, params, config=None):
         "dK1": dK1,
         "dK2": dK2,
         "dlam": dlam,
+    }
+
+
+def forward_split(inputs, extents, params, config=None):
+    """What `forward` returns, for few queries: slices of the keys, then their states merged.
+
+    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
+    that share their keys, which is queries times the heads of a tile.
+    """
+    Q1 = inputs["Q1"]
+    K1 = inputs["K1"]
+    Q2 = inputs["Q2"]
+    K2 = inputs["K2"]
+    V = inputs["V"]
+    lam = inputs["lam"]
+    len_keys_split = extents["keys.split"]
+    len_b = extents["b"]
+    len_h = extents["h"]
+    len_i = extents["i"]
+    len_j = extents["j"]
+    len_e = extents["e"]
+    len_f = extents["f"]
+    acc, ACC = accumulator(inputs)
+    device = next(iter(inputs.values())).device
+    M_S1_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    O_1_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
+    Z_S1_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    M_S2_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    O_2_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
+    Z_S2_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q1"].dtype, device=device)
+    L_S2 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    L_S1 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+
+    # One program for each keys.split, b, h and tile of i; sweeps j.
+    cfg = configure("differential_slices", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_keys_split * len_b * len_h * tiles_i,)
+    differential_slices[grid](
+        Q1,
+        K1,
+        V,
+        Q2,
+        K2,
+        lam,
+        M_S1_part,
+        O_1_part,
+        Z_S1_part,
+        M_S2_part,
+        O_2_part,
+        Z_S2_part,
+        tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q1),
+        *launch_strides(K1),
+        *launch_strides(V),
+        *launch_strides(Q2),
+        *launch_strides(K2),
+        *launch_strides(lam),
+        len_keys_split,
+        len_b,
+        len_h,
+        len_i,
+        len_j,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
+    cfg = configure("differential_merge", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    differential_merge[grid](
+        M_S1_part,
+        O_1_part,
+        Z_S1_part,
+        M_S2_part,
+        O_2_part,
+        Z_S2_part,
+        lam,
+        O,
+        L_S2,
+        L_S1,
+        *launch_strides(lam),
+        len_b,
+        len_h,
+        len_keys_split,
+        len_i,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+    return {
+        "O": O,
+        "L_S2": L_S2,
+        "L_S1": L_S1,
     }

@@ -826,6 +826,318 @@ def entropy_backward_dK_dV(
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
+@triton.jit(
+    do_not_specialize=[
+        "len_keys_split",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "start",
+    ],
+)
+def entropy_slices(
+    Q_ptr,
+    K_ptr,
+    V_ptr,
+    M_S_part_ptr,
+    O_1_part_ptr,
+    Z_S_part_ptr,
+    H_2_part_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    len_keys_split: tl.int32,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each keys.split, b, h and tile of i; sweeps j.
+
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    V_ptr  V[b, h, j, f], input
+    M_S_part_ptr  M_S.part[keys.split, b, h, i], temp
+    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
+    Z_S_part_ptr  Z_S.part[keys.split, b, h, i], temp
+    H_2_part_ptr  H_2.part[keys.split, b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid % len_b
+    pid = pid // len_b
+    keys_split = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    M_S_part_base = M_S_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    M_S_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    M_S_part_base += tl.cast(i0, tl.int64)
+    O_1_part_base = O_1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+    O_1_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
+    O_1_part_base += tl.cast(i0, tl.int64) * F
+    O_1_part_offs = offs_i[:, None] * F + f[None, :]
+    Z_S_part_base = Z_S_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    Z_S_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Z_S_part_base += tl.cast(i0, tl.int64)
+    H_2_part_base = H_2_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    H_2_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    H_2_part_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    M_S = tl.full([BLOCK_I], float("-inf"), ACC)
+    # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
+    Z_S = tl.full([BLOCK_I], 0.0, ACC)
+    H_2 = tl.full([BLOCK_I], 0.0, ACC)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    lo = 0
+    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    t_2 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_3 = floor_div(t_2 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice = tl.minimum(lo, full_end) + keys_split * (t_3 * BLOCK_J)
+    t_4 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_5 = floor_div(t_4 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice_end = slice + t_5 * BLOCK_J
+    from_2 = tl.maximum(lo, slice)
+    to = tl.minimum(full_end, slice_end)
+    from_1 = tl.maximum(full_end, slice)
+    to_1 = tl.minimum(stop, slice_end)
+
+    # --- sweep over j ---
+    # Tiles without a mask.
+    for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
+        M_S_tile = tl.max(S_1, 1)
+        M_S_new = tl.maximum(M_S, M_S_tile)
+        M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
+        alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
+        P_S_p = M_S_safe * 1.4426950408889634
+        # entropy.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        Z_S_tile = tl.sum(P_S, 1)
+        Z_S = Z_S * alpha + Z_S_tile
+        H_2_s = P_S * S_1
+        H_2_tile = tl.sum(H_2_s, 1)
+        H_2 = H_2 * alpha + H_2_tile
+        M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S_1_m = tl.where(mask, S_1, float("-inf"))
+        M_S_tile = tl.max(S_1_m, 1)
+        M_S_new = tl.maximum(M_S, M_S_tile)
+        M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
+        alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
+        P_S_p = M_S_safe * 1.4426950408889634
+        # entropy.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
+        P_S_m = tl.where(mask, P_S, 0.0)
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        Z_S_tile = tl.sum(P_S_m, 1)
+        Z_S = Z_S * alpha + Z_S_tile
+        H_2_s = P_S * S_1
+        H_2_s_m = tl.where(mask, H_2_s, 0.0)
+        H_2_tile = tl.sum(H_2_s_m, 1)
+        H_2 = H_2 * alpha + H_2_tile
+        M_S = M_S_new
+        O_1 = dot(P_S_m.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+
+    # --- epilogue ---
+    tl.store(M_S_part_base + offs_i, M_S, mask=in_i)
+    tl.store(O_1_part_base + O_1_part_offs, O_1, mask=in_i[:, None] & in_f[None, :])
+    tl.store(Z_S_part_base + offs_i, Z_S, mask=in_i)
+    tl.store(H_2_part_base + offs_i, H_2, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_keys_split",
+        "len_i",
+    ],
+)
+def entropy_merge(
+    M_S_part_ptr,
+    O_1_part_ptr,
+    Z_S_part_ptr,
+    H_2_part_ptr,
+    O_ptr,
+    H_ptr,
+    L_S_ptr,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_keys_split: tl.int32,
+    len_i: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    M_S_part_ptr  M_S.part[keys.split, b, h, i], temp
+    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
+    Z_S_part_ptr  Z_S.part[keys.split, b, h, i], temp
+    H_2_part_ptr  H_2.part[keys.split, b, h, i], temp
+    O_ptr  O[b, h, i, f], residual
+    H_ptr  H[b, h, i], output
+    L_S_ptr  L_S[b, h, i], residual
+    BLOCK_I  points of i in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    M_S_part_base = M_S_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    M_S_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    in_i = i < len_i
+    O_1_part_base = O_1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_1_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_1_part_offs = offs_i[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    Z_S_part_base = Z_S_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    Z_S_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    H_2_part_base = H_2_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    H_2_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
+    O_base += tl.cast(i0, tl.int64) * F
+    H_base = H_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    H_base += tl.cast(i0, tl.int64)
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    L_S_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    M_S = tl.full([BLOCK_I], float("-inf"), ACC)
+    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    Z_S = tl.full([BLOCK_I], 0.0, ACC)
+    H_2 = tl.full([BLOCK_I], 0.0, ACC)
+    first = 0
+    slices = len_keys_split
+
+    # --- sweep ---
+    for keys_split in range(bound(first), bound(slices)):
+        M_S_part_ptrs = M_S_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        M_S_part_ptrs += offs_i
+        M_S_part = tl.load(M_S_part_ptrs, mask=in_i, other=0.0)
+        M_S_new = tl.maximum(M_S, M_S_part.to(ACC))
+        O_1_part_ptrs = O_1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+        O_1_part_ptrs += O_1_part_offs
+        O_1_part = tl.load(O_1_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        Z_S_part_ptrs = Z_S_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        Z_S_part_ptrs += offs_i
+        Z_S_part = tl.load(Z_S_part_ptrs, mask=in_i, other=0.0)
+        H_2_part_ptrs = H_2_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        H_2_part_ptrs += offs_i
+        H_2_part = tl.load(H_2_part_ptrs, mask=in_i, other=0.0)
+        M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
+        alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
+        alpha_1 = tl.exp2((M_S_part.to(ACC) - M_S_safe) * 1.4426950408889634)
+        O_1 = O_1 * alpha[:, None] + O_1_part.to(ACC) * alpha_1[:, None]
+        Z_S = Z_S * alpha + Z_S_part.to(ACC) * alpha_1
+        H_2 = H_2 * alpha + H_2_part.to(ACC) * alpha_1
+        M_S = M_S_new
+
+    # --- epilogue ---
+    # entropy.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    O = safe_div(O_1, Z_S[:, None])
+    H_p = safe_div(H_2, Z_S)
+    # entropy.attn:6  H[i]   = logsumexp[j](S[i,j]) - sum[j](softmax[j](S[i,j]) * S[i...
+    H = M_S + tl.log(Z_S) - H_p
+    L_S = tl.log(Z_S) + M_S
+    # entropy.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    tl.store(O_base + O_1_part_offs, O, mask=in_i[:, None] & in_f[None, :])
+    # entropy.attn:6  H[i]   = logsumexp[j](S[i,j]) - sum[j](softmax[j](S[i,j]) * S[i...
+    tl.store(H_base + offs_i, H, mask=in_i)
+    tl.store(L_S_base + offs_i, L_S, mask=in_i)
+
+
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
@@ -1079,6 +1391,97 @@ KERNELS: dict[str, Any] = {
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "entropy_slices": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"), ("j", "f")),
+            "carried": (("i", "f"), ("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
+            "data": ("Q", "K", "V"),
+            "loops": 0,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("V_ptr", "pointer_like", "V"),
+            ("M_S_part_ptr", "pointer_acc", ""),
+            ("O_1_part_ptr", "pointer_acc", ""),
+            ("Z_S_part_ptr", "pointer_acc", ""),
+            ("H_2_part_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "entropy_merge": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "f": "f",
+            },
+            "resident": (("i", "f"),),
+            "streamed": (),
+            "carried": (("i",), ("i", "f"), ("i",), ("i",)),
+            "pairs": (("i", "f"),),
+            "pairs_by_address": (("i", "f"),),
+            "data": ("O_1.part",),
+            "loops": 1,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("M_S_part_ptr", "pointer_acc", ""),
+            ("O_1_part_ptr", "pointer_acc", ""),
+            ("Z_S_part_ptr", "pointer_acc", ""),
+            ("H_2_part_ptr", "pointer_acc", ""),
+            ("O_ptr", "pointer_like", "Q"),
+            ("H_ptr", "pointer_acc", ""),
+            ("L_S_ptr", "pointer_acc", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_i", "extent", "i"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -1468,4 +1871,92 @@ def backward(inputs, extents, params, config=None):
         "dQ": dQ,
         "dV": dV,
         "dK": dK,
+    }
+
+
+def forward_split(inputs, extents, params, config=None):
+    """What `forward` returns, for few queries: slices of the keys, then their states merged.
+
+    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
+    that share their keys, which is queries times the heads of a tile.
+    """
+    Q = inputs["Q"]
+    K = inputs["K"]
+    V = inputs["V"]
+    len_keys_split = extents["keys.split"]
+    len_b = extents["b"]
+    len_h = extents["h"]
+    len_i = extents["i"]
+    len_j = extents["j"]
+    len_e = extents["e"]
+    len_f = extents["f"]
+    acc, ACC = accumulator(inputs)
+    device = next(iter(inputs.values())).device
+    M_S_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    O_1_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
+    Z_S_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    H_2_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    H = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    L_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+
+    # One program for each keys.split, b, h and tile of i; sweeps j.
+    cfg = configure("entropy_slices", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_keys_split * len_b * len_h * tiles_i,)
+    entropy_slices[grid](
+        Q,
+        K,
+        V,
+        M_S_part,
+        O_1_part,
+        Z_S_part,
+        H_2_part,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
+        len_keys_split,
+        len_b,
+        len_h,
+        len_i,
+        len_j,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
+    cfg = configure("entropy_merge", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    entropy_merge[grid](
+        M_S_part,
+        O_1_part,
+        Z_S_part,
+        H_2_part,
+        O,
+        H,
+        L_S,
+        len_b,
+        len_h,
+        len_keys_split,
+        len_i,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+    return {
+        "O": O,
+        "H": H,
+        "L_S": L_S,
     }

@@ -692,6 +692,261 @@ def lion_decay_backward_dK_dV(
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
+@triton.jit(
+    do_not_specialize=[
+        "stride_gamma_h",
+        "len_keys_split",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "start",
+    ],
+)
+def lion_decay_slices(
+    Q_ptr,
+    K_ptr,
+    gamma_ptr,
+    V_ptr,
+    O_1_part_ptr,
+    O_part_part_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_gamma_h: tl.int64,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    len_keys_split: tl.int32,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each keys.split, b, h and tile of i; sweeps j.
+
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    gamma_ptr  gamma[h], input
+    V_ptr  V[b, h, j, f], input
+    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
+    O_part_part_ptr  O_part.part[keys.split, b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid % len_b
+    pid = pid // len_b
+    keys_split = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_1_part_base = O_1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+    O_1_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
+    O_1_part_base += tl.cast(i0, tl.int64) * F
+    O_1_part_offs = offs_i[:, None] * F + f[None, :]
+    O_part_part_base = O_part_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    O_part_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    O_part_part_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    A = silu(q.to(ACC)) + 0.5
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    gamma = tl.load(gamma_base)
+    A_p = i + start
+    O_part = tl.full([BLOCK_I], 0.0, ACC)
+    stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    lo = 0
+    full_end = tl.maximum(lo, tl.minimum(stop, tl.maximum(0, len_j) // BLOCK_J * BLOCK_J))
+    t = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_2 = floor_div(t + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice = tl.minimum(lo, full_end) + keys_split * (t_2 * BLOCK_J)
+    t_3 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_4 = floor_div(t_3 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice_end = slice + t_4 * BLOCK_J
+    from_2 = tl.maximum(lo, slice)
+    to = tl.minimum(full_end, slice_end)
+    from_1 = tl.maximum(full_end, slice)
+    to_1 = tl.minimum(stop, slice_end)
+
+    # --- sweep over j ---
+    # Tiles without a mask.
+    for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+        A_1 = silu(k.to(ACC)) + 0.5
+        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+        t_5 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_6 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        A_2 = dot(t_5, t_6, None, ACC)
+        A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[:, None] - j[None, :]).to(ACC))
+        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        O_part_tile = tl.sum(A_3, 1)
+        O_part = O_part + O_part_tile
+        O_1 = dot(A_3.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        A_1 = silu(k.to(ACC)) + 0.5
+        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+        t_7 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        A_2 = dot(t_7, t_8, None, ACC)
+        A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[:, None] - j[None, :]).to(ACC))
+        mask = j < len_j
+        A_3_m = tl.where(mask[None, :], A_3, 0.0)
+        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        O_part_tile = tl.sum(A_3_m, 1)
+        O_part = O_part + O_part_tile
+        O_1 = dot(A_3_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+
+    # --- epilogue ---
+    tl.store(O_1_part_base + O_1_part_offs, O_1, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_part_part_base + offs_i, O_part, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_keys_split",
+        "len_i",
+    ],
+)
+def lion_decay_merge(
+    O_1_part_ptr,
+    O_part_part_ptr,
+    O_ptr,
+    O_part_ptr,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_keys_split: tl.int32,
+    len_i: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
+    O_part_part_ptr  O_part.part[keys.split, b, h, i], temp
+    O_ptr  O[b, h, i, f], residual
+    O_part_ptr  O_part[b, h, i], residual
+    BLOCK_I  points of i in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    O_1_part_base = O_1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_1_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_1_part_offs = offs_i[:, None] * F + f[None, :]
+    in_i = i < len_i
+    in_f = within(f, F, F_PAD)
+    O_part_part_base = O_part_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    O_part_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
+    O_base += tl.cast(i0, tl.int64) * F
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    O_part_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_part = tl.full([BLOCK_I], 0.0, ACC)
+    first = 0
+    slices = len_keys_split
+
+    # --- sweep ---
+    for keys_split in range(bound(first), bound(slices)):
+        O_1_part_ptrs = O_1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+        O_1_part_ptrs += O_1_part_offs
+        O_1_part = tl.load(O_1_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        O_part_part_ptrs = O_part_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        O_part_part_ptrs += offs_i
+        O_part_part = tl.load(O_part_part_ptrs, mask=in_i, other=0.0)
+        O_1 = O_1 + O_1_part.to(ACC)
+        O_part = O_part + O_part_part.to(ACC)
+
+    # --- epilogue ---
+    # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+    O = safe_div(O_1, O_part[:, None])
+    tl.store(O_base + O_1_part_offs, O, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_part_base + offs_i, O_part, mask=in_i)
+
+
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
@@ -883,6 +1138,94 @@ KERNELS: dict[str, Any] = {
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_decay_slices": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("j", "e"), ("j", "f")),
+            "carried": (("i", "f"), ("i",)),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("Q", "K", "V"),
+            "loops": 0,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("gamma_ptr", "pointer_like", "gamma"),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_1_part_ptr", "pointer_acc", ""),
+            ("O_part_part_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_gamma_h", "wide", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_decay_merge": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "f": "f",
+            },
+            "resident": (("i", "f"),),
+            "streamed": (),
+            "carried": (("i", "f"), ("i",)),
+            "pairs": (("i", "f"),),
+            "pairs_by_address": (("i", "f"),),
+            "data": ("O_1.part",),
+            "loops": 1,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("O_1_part_ptr", "pointer_acc", ""),
+            ("O_part_part_ptr", "pointer_acc", ""),
+            ("O_ptr", "pointer_like", "Q"),
+            ("O_part_ptr", "pointer_acc", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_i", "extent", "i"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -1257,4 +1600,86 @@ def backward(inputs, extents, params, config=None):
         "dV": dV,
         "dK": dK,
         "dgamma": dgamma,
+    }
+
+
+def forward_split(inputs, extents, params, config=None):
+    """What `forward` returns, for few queries: slices of the keys, then their states merged.
+
+    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
+    that share their keys, which is queries times the heads of a tile.
+    """
+    Q = inputs["Q"]
+    K = inputs["K"]
+    V = inputs["V"]
+    gamma = inputs["gamma"]
+    len_keys_split = extents["keys.split"]
+    len_b = extents["b"]
+    len_h = extents["h"]
+    len_i = extents["i"]
+    len_j = extents["j"]
+    len_e = extents["e"]
+    len_f = extents["f"]
+    acc, ACC = accumulator(inputs)
+    device = next(iter(inputs.values())).device
+    O_1_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
+    O_part_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+
+    # One program for each keys.split, b, h and tile of i; sweeps j.
+    cfg = configure("lion_decay_slices", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_keys_split * len_b * len_h * tiles_i,)
+    lion_decay_slices[grid](
+        Q,
+        K,
+        gamma,
+        V,
+        O_1_part,
+        O_part_part,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(gamma),
+        *launch_strides(V),
+        len_keys_split,
+        len_b,
+        len_h,
+        len_i,
+        len_j,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
+    cfg = configure("lion_decay_merge", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    lion_decay_merge[grid](
+        O_1_part,
+        O_part_part,
+        O,
+        O_part,
+        len_b,
+        len_h,
+        len_keys_split,
+        len_i,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+    return {
+        "O": O,
+        "O_part": O_part,
     }

@@ -613,6 +613,283 @@ def mqa_backward_dK_dV(
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
+@triton.jit(
+    do_not_specialize=[
+        "len_keys_split",
+        "len_b",
+        "len_rows_packed",
+        "len_j",
+        "len_i",
+        "len_h",
+        "start",
+    ],
+)
+def mqa_slices(
+    Q_ptr,
+    K_ptr,
+    V_ptr,
+    M_S_part_ptr,
+    O_1_part_ptr,
+    Z_S_part_ptr,
+    K_tiles,
+    V_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_V_b: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    len_keys_split: tl.int32,
+    len_b: tl.int32,
+    len_rows_packed: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_h: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_ROWS_PACKED: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each keys.split, b and tile of rows.packed; sweeps j.
+
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, j, e], input
+    V_ptr  V[b, j, f], input
+    M_S_part_ptr  M_S.part[keys.split, b, rows.packed], temp
+    O_1_part_ptr  O_1.part[keys.split, b, rows.packed, f], temp
+    Z_S_part_ptr  Z_S.part[keys.split, b, rows.packed], temp
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_ROWS_PACKED  points of rows.packed in a tile
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_rows_packed = tl.cdiv(len_rows_packed, BLOCK_ROWS_PACKED)
+    rows_packed0 = (pid % tiles_rows_packed) * BLOCK_ROWS_PACKED
+    pid = pid // tiles_rows_packed
+    b = pid % len_b
+    pid = pid // len_b
+    keys_split = pid
+    offs_rows_packed = tl.arange(0, BLOCK_ROWS_PACKED)
+    rows_packed = rows_packed0 + offs_rows_packed
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b
+    in_e = within(e, E, E_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    M_S_part_base = M_S_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_rows_packed
+    M_S_part_base += tl.cast(b, tl.int64) * len_rows_packed + tl.cast(rows_packed0, tl.int64)
+    in_rows_packed = rows_packed < len_rows_packed
+    O_1_part_base = O_1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_rows_packed * F
+    O_1_part_base += tl.cast(b, tl.int64) * len_rows_packed * F
+    O_1_part_base += tl.cast(rows_packed0, tl.int64) * F
+    O_1_part_offs = offs_rows_packed[:, None] * F + f[None, :]
+    Z_S_part_base = Z_S_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_rows_packed
+    Z_S_part_base += tl.cast(b, tl.int64) * len_rows_packed + tl.cast(rows_packed0, tl.int64)
+
+    # --- prologue ---
+    O_1 = tl.full([BLOCK_ROWS_PACKED, F_PAD], 0.0, ACC)
+    M_S = tl.full([BLOCK_ROWS_PACKED], float("-inf"), ACC)
+    at = tl.minimum(tl.maximum(rows_packed // len_i, 0), len_h - 1)
+    at_1 = tl.minimum(tl.maximum(rows_packed % len_i, 0), len_i - 1)
+    # mqa.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+    Q_ptrs = Q_base + at[:, None] * stride_Q_h + at_1[:, None] * stride_Q_i
+    Q_ptrs += e[None, :] * stride_Q_e
+    q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = rows_packed % len_i + start
+    Z_S = tl.full([BLOCK_ROWS_PACKED], 0.0, ACC)
+    at_2 = rows_packed // len_i
+    at_3 = rows_packed % len_i
+    high = tl.minimum(len_j, len_i - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    lo = 0
+    t = tl.maximum(0, tl.minimum(len_j, 0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    t_2 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_3 = floor_div(t_2 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice = tl.minimum(lo, full_end) + keys_split * (t_3 * BLOCK_J)
+    t_4 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_5 = floor_div(t_4 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice_end = slice + t_5 * BLOCK_J
+    from_2 = tl.maximum(lo, slice)
+    to = tl.minimum(full_end, slice_end)
+    from_1 = tl.maximum(full_end, slice)
+    to_1 = tl.minimum(stop, slice_end)
+
+    # --- sweep over j ---
+    # Tiles without a mask.
+    for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # mqa.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        M_S_tile_raw = tl.max(S, 1)
+        M_S_tile = M_S_tile_raw * S_p
+        M_S_new = tl.maximum(M_S, M_S_tile)
+        M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
+        alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
+        P_S_p = M_S_safe * 1.4426950408889634
+        # mqa.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, j0, 0])
+        Z_S_tile = tl.sum(P_S, 1)
+        Z_S = Z_S * alpha + Z_S_tile
+        M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # mqa.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S_1_m = tl.where(mask, S, float("-inf"))
+        M_S_tile_raw = tl.max(S_1_m, 1)
+        M_S_tile = M_S_tile_raw * S_p
+        M_S_new = tl.maximum(M_S, M_S_tile)
+        M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
+        alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
+        P_S_p = M_S_safe * 1.4426950408889634
+        # mqa.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, j0, 0])
+        Z_S_tile = tl.sum(P_S, 1)
+        Z_S = Z_S * alpha + Z_S_tile
+        M_S = M_S_new
+        O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
+
+    # --- epilogue ---
+    tl.store(M_S_part_base + offs_rows_packed, M_S, mask=in_rows_packed)
+    tl.store(O_1_part_base + O_1_part_offs, O_1, mask=in_rows_packed[:, None] & in_f[None, :])
+    tl.store(Z_S_part_base + offs_rows_packed, Z_S, mask=in_rows_packed)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_keys_split",
+        "len_rows_packed",
+        "len_i",
+        "len_h",
+    ],
+)
+def mqa_merge(
+    M_S_part_ptr,
+    O_1_part_ptr,
+    Z_S_part_ptr,
+    O_ptr,
+    L_S_ptr,
+    len_b: tl.int32,
+    len_keys_split: tl.int32,
+    len_rows_packed: tl.int32,
+    len_i: tl.int32,
+    len_h: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_ROWS_PACKED: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b and tile of rows.packed.
+
+    M_S_part_ptr  M_S.part[keys.split, b, rows.packed], temp
+    O_1_part_ptr  O_1.part[keys.split, b, rows.packed, f], temp
+    Z_S_part_ptr  Z_S.part[keys.split, b, rows.packed], temp
+    O_ptr  O[b, h, i, f], residual
+    L_S_ptr  L_S[b, h, i], residual
+    BLOCK_ROWS_PACKED  points of rows.packed in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_rows_packed = tl.cdiv(len_rows_packed, BLOCK_ROWS_PACKED)
+    rows_packed0 = (pid % tiles_rows_packed) * BLOCK_ROWS_PACKED
+    pid = pid // tiles_rows_packed
+    b = pid
+    offs_rows_packed = tl.arange(0, BLOCK_ROWS_PACKED)
+    rows_packed = rows_packed0 + offs_rows_packed
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    M_S_part_base = M_S_part_ptr + tl.cast(b, tl.int64) * len_rows_packed
+    M_S_part_base += tl.cast(rows_packed0, tl.int64)
+    in_rows_packed = rows_packed < len_rows_packed
+    O_1_part_base = O_1_part_ptr + tl.cast(b, tl.int64) * len_rows_packed * F
+    O_1_part_base += tl.cast(rows_packed0, tl.int64) * F
+    O_1_part_offs = offs_rows_packed[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    Z_S_part_base = Z_S_part_ptr + tl.cast(b, tl.int64) * len_rows_packed
+    Z_S_part_base += tl.cast(rows_packed0, tl.int64)
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * len_h * len_i
+
+    # --- prologue ---
+    M_S = tl.full([BLOCK_ROWS_PACKED], float("-inf"), ACC)
+    O_1 = tl.full([BLOCK_ROWS_PACKED, F_PAD], 0.0, ACC)
+    Z_S = tl.full([BLOCK_ROWS_PACKED], 0.0, ACC)
+    at = rows_packed // len_i
+    at_1 = rows_packed % len_i
+    first = 0
+    slices = len_keys_split
+
+    # --- sweep ---
+    for keys_split in range(bound(first), bound(slices)):
+        M_S_part_ptrs = M_S_part_base + tl.cast(keys_split, tl.int64) * len_b * len_rows_packed
+        M_S_part_ptrs += offs_rows_packed
+        M_S_part = tl.load(M_S_part_ptrs, mask=in_rows_packed, other=0.0)
+        M_S_new = tl.maximum(M_S, M_S_part.to(ACC))
+        O_1_part_ptrs = O_1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_rows_packed * F
+        O_1_part_ptrs += O_1_part_offs
+        O_1_part = tl.load(O_1_part_ptrs, mask=in_rows_packed[:, None] & in_f[None, :], other=0.0)
+        Z_S_part_ptrs = Z_S_part_base + tl.cast(keys_split, tl.int64) * len_b * len_rows_packed
+        Z_S_part_ptrs += offs_rows_packed
+        Z_S_part = tl.load(Z_S_part_ptrs, mask=in_rows_packed, other=0.0)
+        M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
+        alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
+        alpha_1 = tl.exp2((M_S_part.to(ACC) - M_S_safe) * 1.4426950408889634)
+        O_1 = O_1 * alpha[:, None] + O_1_part.to(ACC) * alpha_1[:, None]
+        Z_S = Z_S * alpha + Z_S_part.to(ACC) * alpha_1
+        M_S = M_S_new
+
+    # --- epilogue ---
+    # mqa.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    O = safe_div(O_1, Z_S[:, None])
+    L_S = tl.log(Z_S) + M_S
+    O_ptrs = O_base + at[:, None] * len_i * F + at_1[:, None] * F + f[None, :]
+    tl.store(O_ptrs, O, mask=in_rows_packed[:, None] & in_f[None, :])
+    tl.store(L_S_base + at * len_i + at_1, L_S, mask=in_rows_packed)
+
+
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
@@ -792,6 +1069,93 @@ KERNELS: dict[str, Any] = {
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
             ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "mqa_slices": {
+        "facts": {
+            "tiles": ("rows_packed",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("rows_packed", "e"),),
+            "streamed": (("j", "e"), ("j", "f")),
+            "carried": (("rows_packed", "f"), ("rows_packed",), ("rows_packed",)),
+            "pairs": (("rows_packed", "j"),),
+            "pairs_by_address": (("rows_packed", "j"),),
+            "data": ("Q", "K", "V"),
+            "loops": 0,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("V_ptr", "pointer_like", "V"),
+            ("M_S_part_ptr", "pointer_acc", ""),
+            ("O_1_part_ptr", "pointer_acc", ""),
+            ("Z_S_part_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 3 1 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 3 1 BLOCK_J f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_b", "extent", "b"),
+            ("len_rows_packed", "extent", "rows.packed"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("len_h", "extent", "h"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_ROWS_PACKED", "block", "rows.packed"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "mqa_merge": {
+        "facts": {
+            "tiles": ("rows_packed",),
+            "stream": None,
+            "pads": {
+                "f": "f",
+            },
+            "resident": (("rows_packed", "f"),),
+            "streamed": (),
+            "carried": (("rows_packed",), ("rows_packed", "f"), ("rows_packed",)),
+            "pairs": (("rows_packed", "f"),),
+            "pairs_by_address": (("rows_packed", "f"),),
+            "data": ("O_1.part",),
+            "loops": 1,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("M_S_part_ptr", "pointer_acc", ""),
+            ("O_1_part_ptr", "pointer_acc", ""),
+            ("Z_S_part_ptr", "pointer_acc", ""),
+            ("O_ptr", "pointer_like", "Q"),
+            ("L_S_ptr", "pointer_acc", ""),
+            ("len_b", "extent", "b"),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_rows_packed", "extent", "rows.packed"),
+            ("len_i", "extent", "i"),
+            ("len_h", "extent", "h"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_ROWS_PACKED", "block", "rows.packed"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1139,4 +1503,89 @@ def backward(inputs, extents, params, config=None):
         "dQ": dQ,
         "dV": dV,
         "dK": dK,
+    }
+
+
+def forward_split(inputs, extents, params, config=None):
+    """What `forward` returns, for few queries: slices of the keys, then their states merged.
+
+    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
+    that share their keys, which is queries times the heads of a tile.
+    """
+    Q = inputs["Q"]
+    K = inputs["K"]
+    V = inputs["V"]
+    len_keys_split = extents["keys.split"]
+    len_b = extents["b"]
+    len_rows_packed = extents["rows.packed"]
+    len_j = extents["j"]
+    len_e = extents["e"]
+    len_f = extents["f"]
+    len_i = extents["i"]
+    len_h = extents["h"]
+    acc, ACC = accumulator(inputs)
+    device = next(iter(inputs.values())).device
+    M_S_part = torch.empty((len_keys_split, len_b, len_rows_packed), dtype=acc, device=device)
+    shape = (len_keys_split, len_b, len_rows_packed, len_f)
+    O_1_part = torch.empty(shape, dtype=acc, device=device)
+    Z_S_part = torch.empty((len_keys_split, len_b, len_rows_packed), dtype=acc, device=device)
+    O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    L_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+
+    # One program for each keys.split, b and tile of rows.packed; sweeps j.
+    cfg = configure("mqa_slices", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_rows_packed = triton.cdiv(len_rows_packed, cfg["BLOCK_ROWS_PACKED"])
+    grid = (len_keys_split * len_b * tiles_rows_packed,)
+    mqa_slices[grid](
+        Q,
+        K,
+        V,
+        M_S_part,
+        O_1_part,
+        Z_S_part,
+        tiles_of(K, 1, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 1, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
+        len_keys_split,
+        len_b,
+        len_rows_packed,
+        len_j,
+        len_i,
+        len_h,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b and tile of rows.packed.
+    cfg = configure("mqa_merge", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_rows_packed = triton.cdiv(len_rows_packed, cfg["BLOCK_ROWS_PACKED"])
+    grid = (len_b * tiles_rows_packed,)
+    mqa_merge[grid](
+        M_S_part,
+        O_1_part,
+        Z_S_part,
+        O,
+        L_S,
+        len_b,
+        len_keys_split,
+        len_rows_packed,
+        len_i,
+        len_h,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+    return {
+        "O": O,
+        "L_S": L_S,
     }

@@ -832,6 +832,411 @@ def window_sink_backward_dsink(
     tl.store(dsink_base, dsink)
 
 
+@triton.jit(
+    do_not_specialize=[
+        "stride_sink_h",
+        "len_keys_split",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "start",
+        "w",
+        "n0",
+    ],
+)
+def window_sink_slices(
+    sink_ptr,
+    Q_ptr,
+    K_ptr,
+    V_ptr,
+    M_1_part_ptr,
+    O_3_part_ptr,
+    Z_2_part_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
+    stride_sink_h: tl.int64,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    len_keys_split: tl.int32,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    start: tl.int32,
+    w: tl.int32,
+    n0: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each keys.split, b, h and tile of i; sweeps j.
+
+    sink_ptr  sink[h], input
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    V_ptr  V[b, h, j, f], input
+    M_1_part_ptr  M_1.part[keys.split, b, h, i], temp
+    O_3_part_ptr  O_3.part[keys.split, b, h, i, f], temp
+    Z_2_part_ptr  Z_2.part[keys.split, b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid % len_b
+    pid = pid // len_b
+    keys_split = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    sink_base = sink_ptr + tl.cast(h, tl.int64) * stride_sink_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    M_1_part_base = M_1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    M_1_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    M_1_part_base += tl.cast(i0, tl.int64)
+    O_3_part_base = O_3_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+    O_3_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
+    O_3_part_base += tl.cast(i0, tl.int64) * F
+    O_3_part_offs = offs_i[:, None] * F + f[None, :]
+    Z_2_part_base = Z_2_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+    Z_2_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Z_2_part_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    O_3 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    # window_sink.attn:7  M[i]   = max(sink, max[j](S[i,j]))
+    sink = tl.load(sink_base)
+    M_1 = tl.full([BLOCK_I], float("-inf"), ACC)
+    # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    mask_p = i + start
+    Z_2 = tl.full([BLOCK_I], 0.0, ACC)
+    low0 = tl.maximum(0, i0 + start - (w - 1))
+    high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    first0 = low0 // BLOCK_J * BLOCK_J
+    stop0 = tl.maximum(first0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    high1 = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), n0)
+    stop1 = tl.maximum(0, floor_div(high1 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    stop_before = tl.maximum(0, tl.minimum(stop1, first0))
+    first_after = tl.maximum(0, stop0)
+    stop_after = tl.maximum(first_after, stop1)
+    t = tl.maximum(0, i0 + BLOCK_I - 1 + start - (w - 1)) + BLOCK_J - 1
+    full = tl.minimum(stop0, tl.maximum(first0, floor_div(t, BLOCK_J) * BLOCK_J))
+    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(full, tl.minimum(stop0, t_2))
+    lo = 0
+    t_3 = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
+    full_end_1 = tl.maximum(lo, tl.minimum(stop_before, t_3 * BLOCK_J))
+    t_4 = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
+    full_end_2 = tl.maximum(first_after, tl.minimum(stop_after, t_4 * BLOCK_J))
+    t_5 = tl.minimum(tl.minimum(tl.minimum(first0, full), full_end), lo)
+    t_6 = tl.maximum(tl.maximum(tl.maximum(full, full_end), stop0), full_end_1)
+    t_7 = tl.minimum(tl.minimum(tl.minimum(first0, full), full_end), lo)
+    t_8 = tl.maximum(tl.maximum(tl.maximum(t_6, stop_before), full_end_2), stop_after)
+    t_9 = tl.minimum(tl.minimum(tl.minimum(t_7, full_end_1), first_after), full_end_2)
+    t_10 = tl.maximum(0, t_8 - t_9) + len_keys_split * BLOCK_J - 1
+    t_11 = tl.minimum(tl.minimum(tl.minimum(t_5, full_end_1), first_after), full_end_2)
+    slice = t_11 + keys_split * (floor_div(t_10, len_keys_split * BLOCK_J) * BLOCK_J)
+    t_12 = tl.maximum(tl.maximum(tl.maximum(full, full_end), stop0), full_end_1)
+    t_13 = tl.maximum(tl.maximum(t_12, stop_before), full_end_2)
+    t_14 = tl.minimum(tl.minimum(tl.minimum(first0, full), full_end), lo)
+    t_15 = tl.minimum(tl.minimum(t_14, full_end_1), first_after)
+    t_16 = tl.maximum(0, tl.maximum(t_13, stop_after) - tl.minimum(t_15, full_end_2))
+    t_17 = floor_div(t_16 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice_end = slice + t_17 * BLOCK_J
+    from_2 = tl.maximum(first0, slice)
+    to = tl.minimum(full, slice_end)
+    from_1 = tl.maximum(full, slice)
+    to_1 = tl.minimum(full_end, slice_end)
+    from_2_2 = tl.maximum(full_end, slice)
+    to_2 = tl.minimum(stop0, slice_end)
+    from_3 = tl.maximum(lo, slice)
+    to_3 = tl.minimum(full_end_1, slice_end)
+    from_4 = tl.maximum(full_end_1, slice)
+    to_4 = tl.minimum(stop_before, slice_end)
+    from_5 = tl.maximum(first_after, slice)
+    to_5 = tl.minimum(full_end_2, slice_end)
+    from_6 = tl.maximum(full_end_2, slice)
+    to_6 = tl.minimum(stop_after, slice_end)
+
+    # --- sweep over j ---
+    # Tiles without a mask.
+    for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        M_1_tile_raw = tl.max(S, 1)
+        M_1_tile = M_1_tile_raw * S_p
+        M_1_new = tl.maximum(M_1, M_1_tile)
+        # window_sink.attn:7  M[i]   = max(sink, max[j](S[i,j]))
+        M = tl.maximum(sink.to(ACC), M_1_new)
+        M_safe = tl.where(M == float("-inf"), 0.0, M)
+        M_old = tl.maximum(sink.to(ACC), M_1)
+        alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
+        P_p = M_safe * 1.4426950408889634
+        # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
+        # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        Z_2_tile = tl.sum(P, 1)
+        Z_2 = Z_2 * alpha + Z_2_tile
+        M_1 = M_1_new
+        O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
+    # Tiles without a mask.
+    for j0 in tl.range(bound(from_3), bound(to_3), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs_2, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        M_1_tile_raw = tl.max(S, 1)
+        M_1_tile = M_1_tile_raw * S_p
+        M_1_new = tl.maximum(M_1, M_1_tile)
+        # window_sink.attn:7  M[i]   = max(sink, max[j](S[i,j]))
+        M = tl.maximum(sink.to(ACC), M_1_new)
+        M_safe = tl.where(M == float("-inf"), 0.0, M)
+        M_old = tl.maximum(sink.to(ACC), M_1)
+        alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
+        P_p = M_safe * 1.4426950408889634
+        # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
+        # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_f[None, :], V_tiles, [b, h, j0, 0])
+        Z_2_tile = tl.sum(P, 1)
+        Z_2 = Z_2 * alpha + Z_2_tile
+        M_1 = M_1_new
+        O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
+    # Tiles without a mask.
+    for j0 in tl.range(bound(from_5), bound(to_5), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
+        K_ptrs_3 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs_3, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        M_1_tile_raw = tl.max(S, 1)
+        M_1_tile = M_1_tile_raw * S_p
+        M_1_new = tl.maximum(M_1, M_1_tile)
+        # window_sink.attn:7  M[i]   = max(sink, max[j](S[i,j]))
+        M = tl.maximum(sink.to(ACC), M_1_new)
+        M_safe = tl.where(M == float("-inf"), 0.0, M)
+        M_old = tl.maximum(sink.to(ACC), M_1)
+        alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
+        P_p = M_safe * 1.4426950408889634
+        # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
+        # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
+        V_ptrs_3 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_3, in_f[None, :], V_tiles, [b, h, j0, 0])
+        Z_2_tile = tl.sum(P, 1)
+        Z_2 = Z_2 * alpha + Z_2_tile
+        M_1 = M_1_new
+        O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(to - from_2, 0), BLOCK_J)
+    steps_2 = steps + tl.cdiv(tl.maximum(to_2 - from_2_2, 0), BLOCK_J)
+    steps_3 = steps_2 + tl.cdiv(tl.maximum(to_4 - from_4, 0), BLOCK_J)
+    steps_4 = steps_3 + tl.cdiv(tl.maximum(to_6 - from_6, 0), BLOCK_J)
+    for step in tl.range(0, bound(steps_4), num_stages=NUM_STAGES):
+        j0 = from_2 + step * BLOCK_J
+        j0 = tl.where(step < steps, j0, from_2_2 + (step - steps) * BLOCK_J)
+        j0 = tl.where(step < steps_2, j0, from_4 + (step - steps_2) * BLOCK_J)
+        j0 = tl.where(step < steps_3, j0, from_6 + (step - steps_3) * BLOCK_J)
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
+        K_ptrs_4 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_4, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        mask_p_1 = j < n0
+        mask_p_2 = j < len_j
+        t_18 = (mask_p[:, None] - j[None, :] < w) | mask_p_1[None, :]
+        mask = (j[None, :] <= mask_p[:, None]) & t_18 & mask_p_2[None, :]
+        S_1_m = tl.where(mask, S, float("-inf"))
+        M_1_tile_raw = tl.max(S_1_m, 1)
+        M_1_tile = M_1_tile_raw * S_p
+        M_1_new = tl.maximum(M_1, M_1_tile)
+        # window_sink.attn:7  M[i]   = max(sink, max[j](S[i,j]))
+        M = tl.maximum(sink.to(ACC), M_1_new)
+        M_safe = tl.where(M == float("-inf"), 0.0, M)
+        M_old = tl.maximum(sink.to(ACC), M_1)
+        alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
+        P_p = M_safe * 1.4426950408889634
+        # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
+        P = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_p[:, None])
+        # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
+        V_ptrs_4 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_4, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        Z_2_tile = tl.sum(P, 1)
+        Z_2 = Z_2 * alpha + Z_2_tile
+        M_1 = M_1_new
+        O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
+
+    # --- epilogue ---
+    tl.store(M_1_part_base + offs_i, M_1, mask=in_i)
+    tl.store(O_3_part_base + O_3_part_offs, O_3, mask=in_i[:, None] & in_f[None, :])
+    tl.store(Z_2_part_base + offs_i, Z_2, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_sink_h",
+        "len_b",
+        "len_h",
+        "len_keys_split",
+        "len_i",
+    ],
+)
+def window_sink_merge(
+    M_1_part_ptr,
+    O_3_part_ptr,
+    Z_2_part_ptr,
+    sink_ptr,
+    O_ptr,
+    L_ptr,
+    stride_sink_h: tl.int64,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_keys_split: tl.int32,
+    len_i: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    M_1_part_ptr  M_1.part[keys.split, b, h, i], temp
+    O_3_part_ptr  O_3.part[keys.split, b, h, i, f], temp
+    Z_2_part_ptr  Z_2.part[keys.split, b, h, i], temp
+    sink_ptr  sink[h], input
+    O_ptr  O[b, h, i, f], residual
+    L_ptr  L[b, h, i], residual
+    BLOCK_I  points of i in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    sink_base = sink_ptr + tl.cast(h, tl.int64) * stride_sink_h
+    M_1_part_base = M_1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    M_1_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    in_i = i < len_i
+    O_3_part_base = O_3_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_3_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_3_part_offs = offs_i[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    Z_2_part_base = Z_2_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    Z_2_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
+    O_base += tl.cast(i0, tl.int64) * F
+    L_base = L_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    L_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    M_1 = tl.full([BLOCK_I], float("-inf"), ACC)
+    O_3 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    Z_2 = tl.full([BLOCK_I], 0.0, ACC)
+    # window_sink.attn:7  M[i]   = max(sink, max[j](S[i,j]))
+    sink = tl.load(sink_base)
+    first = 0
+    slices = len_keys_split
+
+    # --- sweep ---
+    for keys_split in range(bound(first), bound(slices)):
+        M_1_part_ptrs = M_1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        M_1_part_ptrs += offs_i
+        M_1_part = tl.load(M_1_part_ptrs, mask=in_i, other=0.0)
+        M_1_new = tl.maximum(M_1, M_1_part.to(ACC))
+        O_3_part_ptrs = O_3_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+        O_3_part_ptrs += O_3_part_offs
+        O_3_part = tl.load(O_3_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        Z_2_part_ptrs = Z_2_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
+        Z_2_part_ptrs += offs_i
+        Z_2_part = tl.load(Z_2_part_ptrs, mask=in_i, other=0.0)
+        # window_sink.attn:7  M[i]   = max(sink, max[j](S[i,j]))
+        M = tl.maximum(sink.to(ACC), M_1_new)
+        M_safe = tl.where(M == float("-inf"), 0.0, M)
+        M_old = tl.maximum(sink.to(ACC), M_1)
+        alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
+        M_part = tl.maximum(sink.to(ACC), M_1_part.to(ACC))
+        alpha_1 = tl.exp2((M_part - M_safe) * 1.4426950408889634)
+        O_3 = O_3 * alpha[:, None] + O_3_part.to(ACC) * alpha_1[:, None]
+        Z_2 = Z_2 * alpha + Z_2_part.to(ACC) * alpha_1
+        M_1 = M_1_new
+
+    # --- epilogue ---
+    M_1_1 = tl.maximum(sink.to(ACC), M_1)
+    # window_sink.attn:9  Z[i]   = exp(sink - M[i]) + sum[j](P[i,j])
+    Z = tl.exp(sink.to(ACC) - M_1_1) + Z_2
+    # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
+    O = safe_div(O_3, Z[:, None])
+    L = tl.log(Z) + M_1_1
+    tl.store(O_base + O_3_part_offs, O, mask=in_i[:, None] & in_f[None, :])
+    tl.store(L_base + offs_i, L, mask=in_i)
+
+
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
@@ -1050,6 +1455,100 @@ KERNELS: dict[str, Any] = {
             ("dsink_3_ptr", "pointer_acc", ""),
             ("dsink_ptr", "pointer_like", "sink"),
             ("len_h", "extent", "h"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "window_sink_slices": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"), ("j", "f")),
+            "carried": (("i", "f"), ("i",), ("i",)),
+            "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
+            "data": ("Q", "K", "V"),
+            "loops": 0,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("sink_ptr", "pointer_like", "sink"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("V_ptr", "pointer_like", "V"),
+            ("M_1_part_ptr", "pointer_acc", ""),
+            ("O_3_part_ptr", "pointer_acc", ""),
+            ("Z_2_part_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("stride_sink_h", "wide", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("start", "param_int", "start"),
+            ("w", "param_int", "w"),
+            ("n0", "param_int", "n0"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "window_sink_merge": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "f": "f",
+            },
+            "resident": (("i", "f"),),
+            "streamed": (),
+            "carried": (("i",), ("i", "f"), ("i",)),
+            "pairs": (("i", "f"),),
+            "pairs_by_address": (("i", "f"),),
+            "data": ("O_3.part",),
+            "loops": 1,
+            "few_rows": True,
+        },
+        "arguments": [
+            ("M_1_part_ptr", "pointer_acc", ""),
+            ("O_3_part_ptr", "pointer_acc", ""),
+            ("Z_2_part_ptr", "pointer_acc", ""),
+            ("sink_ptr", "pointer_like", "sink"),
+            ("O_ptr", "pointer_like", "Q"),
+            ("L_ptr", "pointer_acc", ""),
+            ("stride_sink_h", "wide", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_keys_split", "extent", "keys.split"),
+            ("len_i", "extent", "i"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1439,4 +1938,93 @@ def backward(inputs, extents, params, config=None):
         "dV": dV,
         "dK": dK,
         "dsink": dsink,
+    }
+
+
+def forward_split(inputs, extents, params, config=None):
+    """What `forward` returns, for few queries: slices of the keys, then their states merged.
+
+    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
+    that share their keys, which is queries times the heads of a tile.
+    """
+    Q = inputs["Q"]
+    K = inputs["K"]
+    V = inputs["V"]
+    sink = inputs["sink"]
+    len_keys_split = extents["keys.split"]
+    len_b = extents["b"]
+    len_h = extents["h"]
+    len_i = extents["i"]
+    len_j = extents["j"]
+    len_e = extents["e"]
+    len_f = extents["f"]
+    acc, ACC = accumulator(inputs)
+    device = next(iter(inputs.values())).device
+    M_1_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    O_3_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
+    Z_2_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
+    O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    L = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+
+    # One program for each keys.split, b, h and tile of i; sweeps j.
+    cfg = configure("window_sink_slices", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_keys_split * len_b * len_h * tiles_i,)
+    window_sink_slices[grid](
+        sink,
+        Q,
+        K,
+        V,
+        M_1_part,
+        O_3_part,
+        Z_2_part,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(sink),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
+        len_keys_split,
+        len_b,
+        len_h,
+        len_i,
+        len_j,
+        params["start"],
+        params["w"],
+        params["n0"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
+    cfg = configure("window_sink_merge", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    window_sink_merge[grid](
+        M_1_part,
+        O_3_part,
+        Z_2_part,
+        sink,
+        O,
+        L,
+        *launch_strides(sink),
+        len_b,
+        len_h,
+        len_keys_split,
+        len_i,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+    return {
+        "O": O,
+        "L": L,
     }
