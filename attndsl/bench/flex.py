@@ -7,6 +7,7 @@ flex_attention(q, k, v, score_mod=mods.score, block_mask=create_block_mask(mods.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -122,7 +123,10 @@ class Mods:
         if e.fn not in names or len(e.args) > 2:
             raise Inexpressible(f"the function `{e.fn}`")
         if all(not isinstance(n, Score | Index | Position | Read) for a in e.args for n in walk(a)):
-            # Of numbers: PyTorch's functions take tensors, and a constant is folded anyway.
+            # Of numbers: PyTorch's functions take tensors, and a constant is folded anyway. On some processors
+            # its square root misses the last digit.
+            if e.fn == "sqrt" and (square := float(eval(arguments, self.space))) >= 0:
+                return repr(math.sqrt(square))
             value = eval(f"{names[e.fn]}({_as_tensors(arguments, len(e.args))})", self.space)
             return repr(value.item())
         return f"{names[e.fn]}({arguments})"
