@@ -42,12 +42,19 @@ class Step:
     tensors: Slots
     starts: tuple[int, ...] = ()
     """Places of arguments where the call's `start` stands."""
-    launch: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
-    """What launches `compiled`, and what it takes between the stream and the arguments."""
+    launch: Callable[..., Any] | None = None
+    """What launches `compiled`."""
+    between: tuple[Any, ...] = ()
+    """What it takes between the stream and the arguments."""
+    pointers: Slots = ()
+    """Of `tensors`, those that go to it as an address: Triton would ask each for its own, and the driver for that."""
+    objects: Slots = ()
+    """The others: descriptions of tiles."""
 
 
-Allocation: TypeAlias = tuple[Callable[..., Tensor], tuple[int, ...], torch.dtype]
-"""How a tensor is made: by `torch.empty`, `torch.zeros` or `spread_zeros`; its shape, its type."""
+Allocation: TypeAlias = tuple[Callable[..., Tensor], Tensor]
+"""How a tensor is made: by `torch.empty_like`, `torch.zeros_like` or `spread_like`, from a hollow one; PyTorch takes
+twice as long to read a shape, a type and a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +64,39 @@ class Replay:
     steps: tuple[Step, ...]
     allocations: tuple[Allocation, ...]
     results: tuple[int, ...]
-    device: torch.device
     on: int
     """The number of the device; -1 for a CPU."""
 
     def __call__(self, given: Sequence[Tensor], start: int) -> list[Tensor]:
         """The results, of tensors of the kind that was recorded; they are on the current device."""
-        device = self.device
-        made = [make(shape, dtype=dtype, device=device) for make, shape, dtype in self.allocations]
-        tensors: list[Any] = [*given, *made]
+        tensors: list[Any] = [
+            *given,
+            *[make(like, memory_format=DENSE) for make, like in self.allocations],
+        ]
         knobs, stream_of = _triton()
-        stream = stream_of(device.index)
+        stream = stream_of(self.on)
         watched = _watched(knobs.launch_enter_hook) or _watched(knobs.launch_exit_hook)
         for step in self.steps:
             arguments = step.arguments.copy()
-            for place, which in step.tensors:
-                arguments[place] = tensors[which]
             for place in step.starts:
                 arguments[place] = start
-            if step.launch is None:
-                tensors.append(step.compiled(*arguments))
-            elif watched:
-                step.compiled[step.grid](*arguments, stream=stream)
-            else:
-                launch, between = step.launch
-                launch(*step.grid, stream, *between, *arguments)  # type: ignore[misc]
+            if step.launch is None or watched:
+                for place, which in step.tensors:
+                    arguments[place] = tensors[which]
+                if step.launch is None:
+                    tensors.append(step.compiled(*arguments))
+                else:
+                    step.compiled[step.grid](*arguments, stream=stream)
+                continue
+            for place, which in step.pointers:
+                arguments[place] = tensors[which].data_ptr()
+            for place, which in step.objects:
+                arguments[place] = tensors[which]
+            step.launch(*step.grid, stream, *step.between, *arguments)  # type: ignore[misc]
         return [tensors[k] for k in self.results]
 
+
+DENSE = torch.contiguous_format
 
 # Kernels go to the current device, whatever their tensors say; asking PyTorch's own wrapper takes three times as long.
 current_device: Callable[[], int] = getattr(torch._C, "_cuda_getDevice", lambda: -1)
@@ -101,6 +114,16 @@ def _triton() -> tuple[Any, Any]:
 def spread_zeros(shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
     """Zeros; a single one in memory stands for all."""
     return torch.zeros((), dtype=dtype, device=device).expand(shape)
+
+
+def spread_like(x: Tensor, *, memory_format: torch.memory_format | None = None) -> Tensor:
+    """The same, as another tensor is."""
+    return spread_zeros(x.shape, dtype=x.dtype, device=x.device)
+
+
+def hollow(x: Tensor) -> Tensor:
+    """A tensor of the same shape, type and device that takes the memory of a single value."""
+    return torch.empty((), dtype=x.dtype, device=x.device).expand(x.shape)
 
 
 def _launching(compiled: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -123,22 +146,19 @@ class _Allocator:
     """Stands in for `torch` in a launcher: keeps what was allocated, and how."""
 
     def __init__(self) -> None:
-        self.made: list[tuple[Tensor, Allocation]] = []
+        self.made: list[tuple[Tensor, Callable[..., Tensor]]] = []
 
     def empty(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
-        return self._kept(torch.empty, shape, dtype, device)
+        return self._kept(torch.empty(shape, dtype=dtype, device=device), torch.empty_like)
 
     def zeros(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
-        return self._kept(torch.zeros, shape, dtype, device)
+        return self._kept(torch.zeros(shape, dtype=dtype, device=device), torch.zeros_like)
 
     def spread_zeros(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
-        return self._kept(spread_zeros, shape, dtype, device)
+        return self._kept(spread_zeros(shape, dtype=dtype, device=device), spread_like)
 
-    def _kept(
-        self, make: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype, device: Any
-    ) -> Tensor:
-        out = make(shape, dtype=dtype, device=device)
-        self.made.append((out, (make, shape, dtype)))
+    def _kept(self, out: Tensor, make: Callable[..., Tensor]) -> Tensor:
+        self.made.append((out, make))
         return out
 
     def __getattr__(self, name: str) -> Any:
@@ -213,9 +233,8 @@ class Watch:
             return None
         return Replay(
             tuple(steps),
-            tuple(a for _, a in self.allocator.made),
+            tuple((make, hollow(x)) for x, make in self.allocator.made),
             tuple(known[id(x)] for x in results),
-            given[0].device,
             given[0].get_device(),
         )
 
@@ -235,7 +254,11 @@ class Watch:
             if moving and kind.startswith("param") and of == START
         )
         x, y, z = (*launch.grid, 1, 1)[:3]
-        return Step(launch.made, (x, y, z), arguments, tensors, starts, _launching(launch.made))
+        whole = launch.arguments()
+        plain = tuple(s for s in tensors if isinstance(whole[s[0]], Tensor))
+        others = tuple(s for s in tensors if s not in plain)
+        fn, between = _launching(launch.made)
+        return Step(launch.made, (x, y, z), arguments, tensors, starts, fn, between, plain, others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -69,6 +70,11 @@ def unknown(inputs, extents, params, config=None):
 """
 
 
+def values(address: int, n: int) -> Any:
+    """The floats at an address."""
+    return (ctypes.c_float * n).from_address(address)
+
+
 class Compiled:
     """Machine code that multiplies by `start + 2`."""
 
@@ -81,10 +87,9 @@ class Compiled:
     def run(self, x: int, y: int, z: int, stream: int, *rest: Any) -> None:
         *meta, source, out, start, n = rest
         assert meta == ["function", (4, 1, 0), None, None, None]
-        source = getattr(source, "tensor", source)
-        assert n == source.shape[0]
         self.runs.append((x, y, z, stream))
-        out.copy_(source * (start + 2))
+        given = values(source.tensor.data_ptr() if hasattr(source, "tensor") else source, n)
+        values(out, n)[:] = [v * (start + 2) for v in given]
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         def launched(source: Tensor, out: Tensor, start: int, n: int, *, stream: int) -> None:
