@@ -19,7 +19,8 @@ from pathlib import Path
 from attndsl.bench.record import slower
 
 HERE = Path(__file__).parent
-TABLES = ("training", "decoding", "dispatch")
+TABLES = ("training", "decoding", "linear", "hopper", "dispatch", "starting", "tuning")
+"""In the order in which they run: the longest last, so that a run that is cut short has the others."""
 
 
 def run(tables: list[str], out: Path) -> int:

@@ -29,6 +29,19 @@ def bandwidth_bound(row: Row, gpu: Gpu) -> bool:
     return row.tb_s / (gpu.bandwidth * 1e-12) > row.tflops / (gpu.flops[BYTES[row.dtype]] * 1e-12)
 
 
+def roofline(row: Row, gpu: Gpu, memory: bool) -> float:
+    """The rate that the GPU could reach at this size, in TB/s or TFLOP/s: its products or its memory bound it.
+
+    Both rates of a row are of one time, so that their ratio is the operations for each byte, whoever was measured.
+    """
+    assert row.tflops is not None
+    assert row.tb_s is not None
+    peak, bandwidth = gpu.flops[BYTES[row.dtype]] * 1e-12, gpu.bandwidth * 1e-12
+    if memory:
+        return min(bandwidth, peak * row.tb_s / row.tflops) if row.tflops else bandwidth
+    return min(peak, bandwidth * row.tflops / row.tb_s) if row.tb_s else peak
+
+
 def gpu_of(card: str) -> Gpu | None:
     """The data sheet of a card, by its name."""
     return next((g for n, g in GPUS.items() if n in card), None)
@@ -51,8 +64,11 @@ def plot(rows: Sequence[Row], card: str, path: Path) -> None:
         style = {"linewidth": 2.5, "zorder": 3} if who == OURS else {"linewidth": 1.2}
         axes.plot([length(r) for r in mine], rates, marker="o", label=who, **style)
     if gpu is not None and measured:
-        peak = gpu.bandwidth if memory else gpu.flops[BYTES[measured[0].dtype]]
-        axes.axhline(peak * 1e-12, color="grey", linestyle="--", label=f"{gpu.name}, data sheet")
+        roof = {length(r): roofline(r, gpu, memory) for r in measured}
+        lengths = sorted(roof)
+        dashed = {"color": "grey", "linestyle": "--", "marker": "_"}
+        limit = f"{gpu.name}, roofline of the data sheet"
+        axes.plot(lengths, [roof[n] for n in lengths], label=limit, **dashed)
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("length")

@@ -232,6 +232,17 @@ def test_the_limit_is_what_binds() -> None:
     assert plot.length(row(1, 1, 8192)) == 8192
 
 
+def test_the_roof_is_lower_where_bytes_bind() -> None:
+    gpu = GPUS["H100"]
+    peak, bandwidth = gpu.flops[2] * 1e-12, gpu.bandwidth * 1e-12
+    assert plot.roofline(row(400.0, 0.1), gpu, memory=False) == peak
+    # 10 operations a byte, however slow the row was.
+    assert plot.roofline(row(2.0, 0.2), gpu, memory=False) == pytest.approx(10 * bandwidth)
+    assert plot.roofline(row(4.0, 0.4), gpu, memory=False) == pytest.approx(10 * bandwidth)
+    assert plot.roofline(row(2.0, 0.2), gpu, memory=True) == bandwidth
+    assert plot.roofline(row(2000.0, 1.0), gpu, memory=True) == pytest.approx(peak / 2000)
+
+
 @pytest.mark.skipif(not plot.can_plot(), reason="needs matplotlib")
 def test_a_picture_is_written(tmp_path: Path) -> None:
     path = tmp_path / "p.png"
