@@ -116,7 +116,8 @@ def tile_axes(
     (k, block), (last, row) = spans
     # Past its own end a tensor reads as 0, so its axes must end where the program's do.
     ends = (buffer.ranks[k], buffer.ranks[last]) == (block.rank, row.rank)
-    fits = block.role in TILED and last == len(s.subs) - 1 and s.dims == (block.name, row.name)
+    moves = block.role in (*TILED, Role.PAIR)
+    fits = moves and last == len(s.subs) - 1 and s.dims == (block.name, row.name)
     return ((k, block), (last, row)) if ends and fits else None
 
 
@@ -1027,7 +1028,8 @@ class KernelPrinter:
         if key not in self.tiles:
             name = self.names.fresh(f"{s.tensor}_tiles")
             wide = self.blocks.get(row.name, row.rank)
-            self.tiles[key] = Tiles(name, s.tensor, k, self.blocks[block.name], wide)
+            rows = self.blocks[self._stands_for(block.name)]
+            self.tiles[key] = Tiles(name, s.tensor, k, rows, wide)
         return self.tiles[key]
 
     def _corner(self, sub: Expr) -> str:

@@ -100,6 +100,8 @@ def deltanet_U(
     V_ptr,
     U_ptr,
     K_tiles,
+    K_tiles_2,
+    V_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -129,6 +131,8 @@ def deltanet_U(
     V_ptr  V[b, h, t, f], input
     U_ptr  U[b, h, t, f], residual
     K_tiles  tiles of K for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -181,7 +185,7 @@ def deltanet_U(
         U = U + past
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         in_t_s = t < len_t
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
         A = dot(k, tl.trans(k_1), None, ACC)
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
@@ -191,7 +195,7 @@ def deltanet_U(
         weight_m = tl.where(mask, weight, 0.0)
         A_m = tl.where(mask, A, 0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         U_1 = beta.to(ACC)[:, None] * v.to(ACC)
         U_1_m = tl.where(mask_p[:, None], U_1, 0.0)
         U = dot(A_m.to(V_ptr.dtype.element_ty), U_1_m.to(V_ptr.dtype.element_ty), U, ACC)
@@ -227,6 +231,8 @@ def deltanet_O(
     U_ptr,
     O_ptr,
     Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_t,
@@ -262,6 +268,8 @@ def deltanet_O(
     U_ptr  U[b, h, t, f], residual
     O_ptr  O[b, h, t, f], output
     Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -318,7 +326,7 @@ def deltanet_O(
         # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         in_t_s = t < len_t
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         A_2 = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
@@ -326,7 +334,7 @@ def deltanet_O(
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         u = tl.load(
             U_base + tl.cast(t0, tl.int64) * len_f + U_offs,
             mask=in_t_s[:, None] & in_f[None, :],
@@ -360,6 +368,8 @@ def deltanet_backward_dU_1(
     dO_ptr,
     dU_1_ptr,
     K_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -390,6 +400,8 @@ def deltanet_backward_dU_1(
     dO_ptr  dO[b, h, t, f], input
     dU_1_ptr  dU.1[b, h, t, f], temp
     K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -445,13 +457,13 @@ def deltanet_backward_dU_1(
         # deltanet.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         in_t_s = t < len_t
-        q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         A_2 = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
         A_2_m = tl.where(mask, A_2, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dU_1 = dot(A_2_m.to(dO_ptr.dtype.element_ty), dO, dU_1, ACC)
         dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         tl.store(dU_1_ptrs, dU_1, mask=in_t[:, None] & in_f[None, :])
@@ -474,6 +486,7 @@ def deltanet_backward_dU_2(
     dU_1_ptr,
     dU_2_ptr,
     K_tiles,
+    K_tiles_2,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -500,6 +513,7 @@ def deltanet_backward_dU_2(
     dU_1_ptr  dU.1[b, h, t, f], temp
     dU_2_ptr  dU.2[b, h, t, f], temp
     K_tiles  tiles of K for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -553,7 +567,7 @@ def deltanet_backward_dU_2(
         dU_2 = dU_2 + past
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         in_t_s = t < len_t
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
         A = dot(k, tl.trans(k_1), None, ACC)
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
@@ -601,6 +615,7 @@ def deltanet_backward_dK_3(
     dK_3_ptr,
     V_tiles,
     U_tiles,
+    K_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -638,6 +653,7 @@ def deltanet_backward_dK_3(
     dK_3_ptr  dK.3[b, h, t, e], temp
     V_tiles  tiles of V for the copy engine, or None
     U_tiles  tiles of U for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -719,7 +735,7 @@ def deltanet_backward_dK_3(
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
         dA_1_m = tl.where(mask, dA_1, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dK_3 = dot(dA_1_m.to(K_ptr.dtype.element_ty), k, dK_3, ACC)
         dU_m = tl.where(mask_p[:, None], dU, 0.0)
         dK_3_ptrs = dK_3_base + tl.cast(t0, tl.int64) * len_e + dK_3_offs
@@ -745,6 +761,8 @@ def deltanet_backward_dK_5(
     dK_5_ptr,
     V_tiles,
     U_tiles,
+    dO_tiles,
+    Q_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -781,6 +799,8 @@ def deltanet_backward_dK_5(
     dK_5_ptr  dK.5[b, h, t, e], temp
     V_tiles  tiles of V for the copy engine, or None
     U_tiles  tiles of U for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -842,7 +862,7 @@ def deltanet_backward_dK_5(
         dK_5 = dK_5 + past
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         t_4 = tl.where(in_f[None, :], dA_2_kept, 0.0).to(V_ptr.dtype.element_ty)
         t_5 = tl.trans(dO.to(V_ptr.dtype.element_ty))
         dA_2_1 = dot(t_4, t_5, None, ACC)
@@ -851,7 +871,7 @@ def deltanet_backward_dK_5(
         dA_2_1_m = tl.where(mask, dA_2_1, 0.0)
         # deltanet.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, e0])
         dK_5 = dot(dA_2_1_m.to(Q_ptr.dtype.element_ty), q, dK_5, ACC)
         dK_5_ptrs = dK_5_base + tl.cast(t0, tl.int64) * len_e + dK_5_offs
         tl.store(dK_5_ptrs, dK_5, mask=in_t[:, None] & in_e[None, :])
@@ -878,6 +898,9 @@ def deltanet_backward_dQ(
     K_ptr,
     dQ_ptr,
     dO_tiles,
+    V_tiles,
+    U_tiles,
+    K_tiles,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -917,6 +940,9 @@ def deltanet_backward_dQ(
     K_ptr  K[b, h, t, e], input
     dQ_ptr  dQ[b, h, t, e], output
     dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -975,9 +1001,9 @@ def deltanet_backward_dQ(
         in_t_s = t < len_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = tl.load(U_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         dA_2 = v.to(ACC) - u.to(ACC)
         dA_2_kept = tl.where((f < F)[None, :], dA_2, 0.0)
         t_3 = tl.trans(tl.where(in_f[None, :], dA_2_kept, 0.0).to(dO_ptr.dtype.element_ty))
@@ -987,7 +1013,7 @@ def deltanet_backward_dQ(
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
         dA_2_2_m = tl.where(mask, dA_2_2, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dQ = dot(dA_2_2_m.to(K_ptr.dtype.element_ty), k, dQ, ACC)
         dA_2_m = tl.where(mask_p[:, None], dA_2, 0.0)
         column = k.to(ACC) * beta.to(ACC)[:, None]
@@ -1021,6 +1047,9 @@ def deltanet_backward_dK(
     K_ptr,
     dK_5_ptr,
     dK_ptr,
+    V_tiles,
+    U_tiles,
+    K_tiles,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -1059,6 +1088,9 @@ def deltanet_backward_dK(
     K_ptr  K[b, h, t, e], input
     dK_5_ptr  dK.5[b, h, t, e], temp
     dK_ptr  dK[b, h, t, e], output
+    V_tiles  tiles of V for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1138,9 +1170,9 @@ def deltanet_backward_dK(
         in_t_s = t < len_t
         beta_1 = tl.load(beta_ptrs_2, mask=in_t_s, other=0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = tl.load(U_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         dA = v.to(ACC) - u.to(ACC)
         dA_kept = tl.where((f < F)[None, :], dA, 0.0)
         t_5 = tl.where(in_f[None, :], dU_kept, 0.0).to(V_ptr.dtype.element_ty)
@@ -1151,7 +1183,7 @@ def deltanet_backward_dK(
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
         dA_3_m = tl.where(mask, dA_3, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dK_4 = dot(dA_3_m.to(K_ptr.dtype.element_ty), k, dK_4, ACC)
         dA_m = tl.where(mask_p[:, None], dA, 0.0)
         column = k.to(ACC) * beta_1.to(ACC)[:, None]
@@ -1289,15 +1321,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
-            "pairs": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "t"),
@@ -1319,6 +1343,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("U_ptr", "pointer_like", "Q"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1352,16 +1378,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
             "carried": (("e", "f"),),
-            "pairs": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "t"),
@@ -1385,6 +1402,8 @@ KERNELS: dict[str, Any] = {
             ("U_ptr", "pointer_like", "Q"),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
@@ -1422,7 +1441,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "f")),
             "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("K", "Q", "dO"),
             "loops": 0,
@@ -1435,6 +1454,8 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("dU_1_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1499,6 +1520,7 @@ KERNELS: dict[str, Any] = {
             ("dU_1_ptr", "pointer_acc", ""),
             ("dU_2_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1529,7 +1551,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "f"),
@@ -1553,6 +1575,7 @@ KERNELS: dict[str, Any] = {
             ("dK_3_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1590,7 +1613,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("V", "U", "dO", "Q"),
             "loops": 0,
@@ -1605,6 +1628,8 @@ KERNELS: dict[str, Any] = {
             ("dK_5_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_E"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1643,7 +1668,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "f"),
@@ -1665,6 +1690,9 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dQ_ptr", "pointer_like", "Q"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -1714,16 +1742,7 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
             ),
             "carried": (("e", "f"),),
-            "pairs": (
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "e"),
@@ -1749,6 +1768,9 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dK_5_ptr", "pointer_acc", ""),
             ("dK_ptr", "pointer_like", "K"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -2086,6 +2108,8 @@ def forward(inputs, extents, params, config=None):
         V,
         U,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(K),
         *launch_strides(beta),
         *launch_strides(V),
@@ -2112,6 +2136,8 @@ def forward(inputs, extents, params, config=None):
         U,
         O,
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(beta),
@@ -2166,6 +2192,8 @@ def backward(inputs, extents, params, config=None):
         dO,
         dU_1,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(dO),
@@ -2189,6 +2217,7 @@ def backward(inputs, extents, params, config=None):
         beta,
         dU_1,
         dU_2,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(beta),
@@ -2218,6 +2247,7 @@ def backward(inputs, extents, params, config=None):
         dK_3,
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(V),
         *launch_strides(U),
         *launch_strides(beta),
@@ -2245,6 +2275,8 @@ def backward(inputs, extents, params, config=None):
         dK_5,
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(V),
         *launch_strides(U),
         *launch_strides(dO),
@@ -2272,6 +2304,9 @@ def backward(inputs, extents, params, config=None):
         K,
         dQ,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(beta),
         *launch_strides(dO),
         *launch_strides(V),
@@ -2302,6 +2337,9 @@ def backward(inputs, extents, params, config=None):
         K,
         dK_5,
         dK,
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(beta),
         *launch_strides(V),
         *launch_strides(U),

@@ -248,6 +248,8 @@ def gated_delta_U_2(
     V_ptr,
     U_2_ptr,
     K_tiles,
+    K_tiles_2,
+    V_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -279,6 +281,8 @@ def gated_delta_U_2(
     V_ptr  V[b, h, t, f], input
     U_2_ptr  U.2[b, h, t, f], temp
     K_tiles  tiles of K for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -342,7 +346,7 @@ def gated_delta_U_2(
         in_t_s = t < len_t
         G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
         A_2 = dot(k, tl.trans(k_1), None, ACC)
         A_2_1 = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * A_2
         mask_p = t < len_t
@@ -351,7 +355,7 @@ def gated_delta_U_2(
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         U_2_1 = beta.to(ACC)[:, None] * v.to(ACC)
         U_2_1_m = tl.where(mask_p[:, None], U_2_1, 0.0)
         t_3 = A_2_1_m.to(V_ptr.dtype.element_ty)
@@ -386,6 +390,7 @@ def gated_delta_U(
     U_2_ptr,
     U_ptr,
     K_tiles,
+    K_tiles_2,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -417,6 +422,7 @@ def gated_delta_U(
     U_2_ptr  U.2[b, h, t, f], temp
     U_ptr  U[b, h, t, f], residual
     K_tiles  tiles of K for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -483,7 +489,7 @@ def gated_delta_U(
         in_t_s = t < len_t
         G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
         A = dot(k, tl.trans(k_1), None, ACC)
         A_1 = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * A
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
@@ -529,6 +535,7 @@ def gated_delta_U_1(
     U_2_ptr,
     U_1_ptr,
     K_tiles,
+    K_tiles_2,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -561,6 +568,7 @@ def gated_delta_U_1(
     U_2_ptr  U.2[b, h, t, f], temp
     U_1_ptr  U.1[b, h, t, f], temp
     K_tiles  tiles of K for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -625,7 +633,7 @@ def gated_delta_U_1(
         in_t_s = t < len_t
         G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
         A = dot(k, tl.trans(k_1), None, ACC)
         A_1 = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * A
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
@@ -679,6 +687,8 @@ def gated_delta_O(
     V_ptr,
     O_ptr,
     Q_tiles,
+    K_tiles,
+    V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_t,
@@ -719,6 +729,8 @@ def gated_delta_O(
     V_ptr  V[b, h, t, f], input
     O_ptr  O[b, h, t, f], output
     Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -792,7 +804,7 @@ def gated_delta_O(
         G_2_1 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         A_3 = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         A_3_1 = tl.exp(G_2.to(ACC)[:, None] - G_2_1.to(ACC)[None, :]) * A_3
         mask_p = t < len_t
@@ -817,7 +829,7 @@ def gated_delta_O(
         column = O_3_p[:, None] * u.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         O_4_1 = beta.to(ACC)[:, None] * v.to(ACC)
         O_4_1_m = tl.where(mask_p[:, None], O_4_1, 0.0)
         t_6 = A_3_1_m.to(V_ptr.dtype.element_ty)
@@ -855,6 +867,8 @@ def gated_delta_backward_dU_1(
     dO_ptr,
     dU_1_ptr,
     K_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -889,6 +903,8 @@ def gated_delta_backward_dU_1(
     dO_ptr  dO[b, h, t, f], input
     dU_1_ptr  dU.1[b, h, t, f], temp
     K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -958,7 +974,7 @@ def gated_delta_backward_dU_1(
         G_2 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         A_3_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         A_3 = tl.exp(G_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * A_3_part
@@ -966,7 +982,7 @@ def gated_delta_backward_dU_1(
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
         A_3_m = tl.where(mask, A_3, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dU_1 = dot(A_3_m.to(dO_ptr.dtype.element_ty), dO, dU_1, ACC)
         column_p_1 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - column_p)
         column = dO.to(ACC) * column_p_1[:, None]
@@ -1001,6 +1017,7 @@ def gated_delta_backward_dU_2(
     dU_1_ptr,
     dU_2_ptr,
     K_tiles,
+    K_tiles_2,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -1039,6 +1056,7 @@ def gated_delta_backward_dU_2(
     dU_1_ptr  dU.1[b, h, t, f], temp
     dU_2_ptr  dU.2[b, h, t, f], temp
     K_tiles  tiles of K for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1107,7 +1125,7 @@ def gated_delta_backward_dU_2(
         in_t_s = t < len_t
         g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
         A_part = dot(k, tl.trans(k_1), None, ACC)
         A = tl.exp(g.to(ACC)[None, :] - G_2.to(ACC)[:, None]) * A_part
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
@@ -1163,6 +1181,8 @@ def gated_delta_backward_dK_13(
     Q_ptr,
     dK_13_ptr,
     V_tiles,
+    dO_tiles,
+    Q_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -1197,6 +1217,8 @@ def gated_delta_backward_dK_13(
     Q_ptr  Q[b, h, t, e], input
     dK_13_ptr  dK.13[b, h, t, e], temp
     V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1265,7 +1287,7 @@ def gated_delta_backward_dK_13(
         in_t_s = t < len_t
         G_2 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         dA_4 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         dK_13_1 = tl.exp(G_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * dA_4
         mask_p = t < len_t
@@ -1273,7 +1295,7 @@ def gated_delta_backward_dK_13(
         dK_13_1_m = tl.where(mask, dK_13_1, 0.0)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, e0])
         dK_13 = dot(dK_13_1_m.to(Q_ptr.dtype.element_ty), q, dK_13, ACC)
         column_p_1 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - column_p)
         column = q.to(ACC) * column_p_1[:, None]
@@ -1307,6 +1329,8 @@ def gated_delta_backward_dK_14(
     Q_ptr,
     dK_14_ptr,
     U_tiles,
+    dO_tiles,
+    Q_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -1341,6 +1365,8 @@ def gated_delta_backward_dK_14(
     Q_ptr  Q[b, h, t, e], input
     dK_14_ptr  dK.14[b, h, t, e], temp
     U_tiles  tiles of U for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1408,7 +1434,7 @@ def gated_delta_backward_dK_14(
         in_t_s = t < len_t
         G_2 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         dA_3 = dot(u, tl.trans(dO.to(U_ptr.dtype.element_ty)), None, ACC)
         dK_14_1 = tl.exp(G_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * dA_3
         mask_p = t < len_t
@@ -1416,7 +1442,7 @@ def gated_delta_backward_dK_14(
         dK_14_1_m = tl.where(mask, dK_14_1, 0.0)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, e0])
         dK_14 = dot(dK_14_1_m.to(Q_ptr.dtype.element_ty), q, dK_14, ACC)
         column_p_1 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - column_p)
         column = q.to(ACC) * column_p_1[:, None]
@@ -1460,6 +1486,7 @@ def gated_delta_backward_dK_15(
     K_ptr,
     dK_15_ptr,
     V_tiles,
+    K_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -1503,6 +1530,7 @@ def gated_delta_backward_dK_15(
     K_ptr  K[b, h, t, e], input
     dK_15_ptr  dK.15[b, h, t, e], temp
     V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1594,7 +1622,7 @@ def gated_delta_backward_dK_15(
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
         dK_15_1_m = tl.where(mask, dK_15_1, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dK_15 = dot(dK_15_1_m.to(K_ptr.dtype.element_ty), k, dK_15, ACC)
         dU_m = tl.where(mask_p[:, None], dU, 0.0)
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
@@ -1636,6 +1664,7 @@ def gated_delta_backward_dK_16(
     K_ptr,
     dK_16_ptr,
     U_tiles,
+    K_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -1679,6 +1708,7 @@ def gated_delta_backward_dK_16(
     K_ptr  K[b, h, t, e], input
     dK_16_ptr  dK.16[b, h, t, e], temp
     U_tiles  tiles of U for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1770,7 +1800,7 @@ def gated_delta_backward_dK_16(
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
         dK_16_1_m = tl.where(mask, dK_16_1, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dK_16 = dot(dK_16_1_m.to(K_ptr.dtype.element_ty), k, dK_16, ACC)
         dU_m = tl.where(mask_p[:, None], dU, 0.0)
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
@@ -2061,6 +2091,9 @@ def gated_delta_backward_dQ(
     U_ptr,
     dQ_ptr,
     dO_tiles,
+    V_tiles,
+    K_tiles,
+    U_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -2108,6 +2141,9 @@ def gated_delta_backward_dQ(
     U_ptr  U[b, h, t, f], input
     dQ_ptr  dQ[b, h, t, e], output
     dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -2187,7 +2223,7 @@ def gated_delta_backward_dQ(
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         dA_4 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dA_4_2 = beta.to(ACC)[None, :] * dA_4
         dA_4_part = tl.exp(G_2.to(ACC)[:, None] - G_2_1.to(ACC)[None, :]) * dA_4_2
@@ -2195,7 +2231,7 @@ def gated_delta_backward_dQ(
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
         dA_4_part_m = tl.where(mask, dA_4_part, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dQ_11 = dot(dA_4_part_m.to(K_ptr.dtype.element_ty), k, dQ_11, ACC)
         column_p = tl.exp(G_2_3.to(ACC) - G_2_1.to(ACC))
         column = k.to(ACC) * beta.to(ACC)[:, None] * column_p[:, None]
@@ -2203,7 +2239,7 @@ def gated_delta_backward_dQ(
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         g = tl.load(g_ptrs, mask=in_t_s, other=0.0)
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = tl.load(U_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         dA_3 = dot(dO, tl.trans(u.to(dO_ptr.dtype.element_ty)), None, ACC)
         dA_3_2_p = tl.exp(g.to(ACC)) * beta.to(ACC)
         dA_3_2 = -(dA_3_2_p[None, :] * dA_3)
@@ -2262,6 +2298,9 @@ def gated_delta_backward_dK(
     K_ptr,
     V_ptr,
     dK_ptr,
+    U_tiles,
+    K_tiles,
+    V_tiles,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -2314,6 +2353,9 @@ def gated_delta_backward_dK(
     K_ptr  K[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     dK_ptr  dK[b, h, t, e], output
+    U_tiles  tiles of U for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -2431,7 +2473,7 @@ def gated_delta_backward_dK(
         beta_ptrs_2 = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta_1 = tl.load(beta_ptrs_2, mask=in_t_s, other=0.0)
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = tl.load(U_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         t_9 = tl.where(in_f[None, :], dU_kept, 0.0).to(U_ptr.dtype.element_ty)
         t_10 = tl.trans(u)
         dA = dot(t_9, t_10, None, ACC)
@@ -2442,13 +2484,13 @@ def gated_delta_backward_dK(
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
         dA_part_m = tl.where(mask, dA_part, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dK_17 = dot(dA_part_m.to(K_ptr.dtype.element_ty), k, dK_17, ACC)
         column_p = tl.exp(G_2_2.to(ACC) - G_2.to(ACC))
         column = k.to(ACC) * dA_5_p[:, None] * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         t_11 = tl.where(in_f[None, :], dU_kept, 0.0).to(V_ptr.dtype.element_ty)
         t_12 = tl.trans(v)
         dA_2 = dot(t_11, t_12, None, ACC)
@@ -2505,6 +2547,9 @@ def gated_delta_backward_dV(
     dU_2_ptr,
     dV_ptr,
     K_tiles,
+    Q_tiles,
+    dO_tiles,
+    K_tiles_2,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -2553,6 +2598,9 @@ def gated_delta_backward_dV(
     dU_2_ptr  dU.2[b, h, t, f], temp
     dV_ptr  dV[b, h, t, f], output
     K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -2643,7 +2691,7 @@ def gated_delta_backward_dV(
         G_2 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         A_4_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         A_4 = tl.exp(G_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * A_4_part
@@ -2651,7 +2699,7 @@ def gated_delta_backward_dV(
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
         A_4_m = tl.where(mask, A_4, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_19 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_19, ACC)
         column_p_1 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - column_p)
         column = dO.to(ACC) * column_p_1[:, None]
@@ -2659,7 +2707,7 @@ def gated_delta_backward_dV(
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
         A_2_part = dot(k, tl.trans(k_1), None, ACC)
         A_2 = tl.exp(g.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * A_2_part
         mask_1 = (t[:, None] < t[None, :]) & mask_p[None, :]
@@ -3081,7 +3129,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "t"),
@@ -3103,6 +3151,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("U_2_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -3153,6 +3203,7 @@ KERNELS: dict[str, Any] = {
             ("U_2_ptr", "pointer_acc", ""),
             ("U_ptr", "pointer_like", "Q"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -3218,6 +3269,7 @@ KERNELS: dict[str, Any] = {
             ("U_2_ptr", "pointer_acc", ""),
             ("U_1_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -3259,7 +3311,6 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
-                ("t", "f"),
             ),
             "pairs_by_address": (
                 ("t", "f"),
@@ -3286,6 +3337,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
@@ -3326,7 +3379,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "f")),
             "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("K", "Q", "dO"),
             "loops": 0,
@@ -3340,6 +3393,8 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("dU_1_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -3410,6 +3465,7 @@ KERNELS: dict[str, Any] = {
             ("dU_1_ptr", "pointer_acc", ""),
             ("dU_2_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -3449,7 +3505,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("V", "dO", "Q"),
             "loops": 0,
@@ -3463,6 +3519,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dK_13_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_E"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -3500,7 +3558,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("U", "dO", "Q"),
             "loops": 0,
@@ -3514,6 +3572,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dK_14_ptr", "pointer_acc", ""),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_E"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -3551,7 +3611,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "f"),
@@ -3576,6 +3636,7 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dK_15_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -3618,7 +3679,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "f"),
@@ -3643,6 +3704,7 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dK_16_ptr", "pointer_acc", ""),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -3783,15 +3845,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "f"), ("t", "f"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"), ("e", "f")),
-            "pairs": (
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "t"),
-            ),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "t")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "e"),
@@ -3816,6 +3870,9 @@ KERNELS: dict[str, Any] = {
             ("U_ptr", "pointer_like", "U"),
             ("dQ_ptr", "pointer_like", "Q"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
@@ -3929,6 +3986,9 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -4017,6 +4077,9 @@ KERNELS: dict[str, Any] = {
             ("dU_2_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -4457,6 +4520,8 @@ def forward(inputs, extents, params, config=None):
         V,
         U_2,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(K),
         *launch_strides(beta),
         *launch_strides(V),
@@ -4484,6 +4549,7 @@ def forward(inputs, extents, params, config=None):
         U_2,
         U,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(g),
         *launch_strides(beta),
@@ -4510,6 +4576,7 @@ def forward(inputs, extents, params, config=None):
         beta,
         U_2,
         U_1,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(g),
@@ -4540,6 +4607,8 @@ def forward(inputs, extents, params, config=None):
         V,
         O,
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(g),
@@ -4608,6 +4677,8 @@ def backward(inputs, extents, params, config=None):
         dO,
         dU_1,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(G_2),
         *launch_strides(K),
         *launch_strides(Q),
@@ -4635,6 +4706,7 @@ def backward(inputs, extents, params, config=None):
         beta,
         dU_1,
         dU_2,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
@@ -4664,6 +4736,8 @@ def backward(inputs, extents, params, config=None):
         Q,
         dK_13,
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(G_2),
         *launch_strides(V),
         *launch_strides(dO),
@@ -4690,6 +4764,8 @@ def backward(inputs, extents, params, config=None):
         Q,
         dK_14,
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(G_2),
         *launch_strides(U),
         *launch_strides(dO),
@@ -4720,6 +4796,7 @@ def backward(inputs, extents, params, config=None):
         K,
         dK_15,
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(V),
@@ -4752,6 +4829,7 @@ def backward(inputs, extents, params, config=None):
         K,
         dK_16,
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(U),
@@ -4830,6 +4908,9 @@ def backward(inputs, extents, params, config=None):
         U,
         dQ,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G_2),
         *launch_strides(beta),
         *launch_strides(dO),
@@ -4867,6 +4948,9 @@ def backward(inputs, extents, params, config=None):
         K,
         V,
         dK,
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(beta),
         *launch_strides(g),
         *launch_strides(G),
@@ -4901,6 +4985,9 @@ def backward(inputs, extents, params, config=None):
         dU_1,
         dU_2,
         dV,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(beta),
         *launch_strides(G_2),

@@ -84,6 +84,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 def gla_C(
     loga_ptr,
     C_ptr,
+    loga_tiles,
     stride_loga_b: tl.int64,
     stride_loga_h: tl.int64,
     stride_loga_j,
@@ -101,6 +102,7 @@ def gla_C(
 
     loga_ptr  loga[b, h, j, e], input
     C_ptr  C[b, h, j, e], residual
+    loga_tiles  tiles of loga for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -147,7 +149,7 @@ def gla_C(
         # gla.attn:5  C[j,e] = sum[l : l <= j](loga[l,e])
         loga_ptrs = loga_base + tl.cast(j0, tl.int64) * stride_loga_j + loga_offs
         in_j_s = j < len_j
-        loga = tl.load(loga_ptrs, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
+        loga = load_tile(loga_ptrs, in_j_s[:, None] & in_e[None, :], loga_tiles, [b, h, j0, e0])
         C = dot(C_1_m.to(loga_ptr.dtype.element_ty), loga, C, ACC)
         loga_m = tl.where(mask_p[:, None], loga.to(ACC), 0.0)
         chunk = tl.sum(loga_m, 0)
@@ -884,6 +886,7 @@ def gla_backward_dloga(
     Q_ptr,
     dC_2_ptr,
     dloga_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -909,6 +912,7 @@ def gla_backward_dloga(
     Q_ptr  Q[b, h, i, e], input
     dC_2_ptr  dC.2[b, h, j, e], temp
     dloga_ptr  dloga[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -963,7 +967,7 @@ def gla_backward_dloga(
         # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j_s = j < len_j
-        k = tl.load(K_ptrs, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j0, e0])
         dC_1_ptrs = dC_1_base + tl.cast(j0, tl.int64) * len_e + dC_1_offs
         dC_1 = tl.load(dC_1_ptrs, mask=in_j_s[:, None] & in_e[None, :], other=0.0)
         at = tl.minimum(tl.maximum(j, 0), len_i - 1)
@@ -995,7 +999,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("j", "e"),),
             "carried": (("e",),),
-            "pairs": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "j"), ("j", "e")),
             "pairs_by_address": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e"), ("j", "e")),
             "data": ("loga",),
             "loops": 0,
@@ -1005,6 +1009,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("loga_ptr", "pointer_like", "loga"),
             ("C_ptr", "pointer_like", "Q"),
+            ("loga_tiles", "tiles", "loga 4 2 BLOCK_J BLOCK_E"),
             ("stride_loga_b", "wide", ""),
             ("stride_loga_h", "wide", ""),
             ("stride_loga_j", "stride", ""),
@@ -1265,8 +1270,6 @@ KERNELS: dict[str, Any] = {
                 ("j", "e"),
                 ("j", "e"),
                 ("j", "e"),
-                ("j", "e"),
-                ("j", "e"),
             ),
             "pairs_by_address": (
                 ("j", "e"),
@@ -1295,6 +1298,7 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dC_2_ptr", "pointer_acc", ""),
             ("dloga_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J BLOCK_E"),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1569,6 +1573,7 @@ def forward(inputs, extents, params, config=None):
     gla_C[grid](
         loga,
         C,
+        tiles_of(loga, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(loga),
         len_b,
         len_h,
@@ -1736,6 +1741,7 @@ def backward(inputs, extents, params, config=None):
         Q,
         dC_2,
         dloga,
+        tiles_of(K, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(K),
         *launch_strides(Q),
         len_b,

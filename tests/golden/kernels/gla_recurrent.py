@@ -84,6 +84,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 def gla_recurrent_G(
     loga_ptr,
     G_ptr,
+    loga_tiles,
     stride_loga_b: tl.int64,
     stride_loga_h: tl.int64,
     stride_loga_t,
@@ -101,6 +102,7 @@ def gla_recurrent_G(
 
     loga_ptr  loga[b, h, t, e], input
     G_ptr  G[b, h, t, e], temp
+    loga_tiles  tiles of loga for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -147,7 +149,7 @@ def gla_recurrent_G(
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         loga_ptrs = loga_base + tl.cast(t0, tl.int64) * stride_loga_t + loga_offs
         in_t_s = t < len_t
-        loga = tl.load(loga_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        loga = load_tile(loga_ptrs, in_t_s[:, None] & in_e[None, :], loga_tiles, [b, h, t0, e0])
         G = dot(G_1_m.to(loga_ptr.dtype.element_ty), loga, G, ACC)
         loga_m = tl.where(mask_p[:, None], loga.to(ACC), 0.0)
         chunk = tl.sum(loga_m, 0)
@@ -178,6 +180,8 @@ def gla_recurrent_O(
     H0_ptr,
     O_ptr,
     Q_tiles,
+    V_tiles,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -214,6 +218,8 @@ def gla_recurrent_O(
     H0_ptr  H0[b, h, e, f], input
     O_ptr  O[b, h, t, f], output
     Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -313,10 +319,10 @@ def gla_recurrent_O(
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         O_1 = dot(A_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         g_5 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -479,6 +485,7 @@ def gla_recurrent_HT(
 def gla_recurrent_backward_G(
     loga_ptr,
     G_ptr,
+    loga_tiles,
     stride_loga_b: tl.int64,
     stride_loga_h: tl.int64,
     stride_loga_t,
@@ -496,6 +503,7 @@ def gla_recurrent_backward_G(
 
     loga_ptr  loga[b, h, t, e], input
     G_ptr  G[b, h, t, e], temp
+    loga_tiles  tiles of loga for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -542,7 +550,7 @@ def gla_recurrent_backward_G(
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         loga_ptrs = loga_base + tl.cast(t0, tl.int64) * stride_loga_t + loga_offs
         in_t_s = t < len_t
-        loga = tl.load(loga_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        loga = load_tile(loga_ptrs, in_t_s[:, None] & in_e[None, :], loga_tiles, [b, h, t0, e0])
         G = dot(G_1_m.to(loga_ptr.dtype.element_ty), loga, G, ACC)
         loga_m = tl.where(mask_p[:, None], loga.to(ACC), 0.0)
         chunk = tl.sum(loga_m, 0)
@@ -569,6 +577,8 @@ def gla_recurrent_backward_dG_1(
     Q_ptr,
     dG_1_ptr,
     V_tiles,
+    dO_tiles,
+    Q_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -600,6 +610,8 @@ def gla_recurrent_backward_dG_1(
     Q_ptr  Q[b, h, t, e], input
     dG_1_ptr  dG.1[b, h, t, e], temp
     V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -662,7 +674,7 @@ def gla_recurrent_backward_dG_1(
         column_p = g_4.to(ACC) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
@@ -682,7 +694,7 @@ def gla_recurrent_backward_dG_1(
             dG_1_col = tl.sum(dG_1_t, 1)
             dG_1 = tl.where((e == e_pt)[None, :], dG_1 + dG_1_col[:, None], dG_1)
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q_1 = tl.load(Q_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q_1 = load_tile(Q_ptrs_2, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         g_5 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -713,6 +725,8 @@ def gla_recurrent_backward_dG_2(
     K_ptr,
     dG_2_ptr,
     dO_tiles,
+    V_tiles,
+    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -744,6 +758,8 @@ def gla_recurrent_backward_dG_2(
     K_ptr  K[b, h, t, e], input
     dG_2_ptr  dG.2[b, h, t, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -804,7 +820,7 @@ def gla_recurrent_backward_dG_2(
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
@@ -823,7 +839,7 @@ def gla_recurrent_backward_dG_2(
             dG_2_col = tl.sum(dG_2_t, 1)
             dG_2 = tl.where((e == e_pt)[None, :], dG_2 + dG_2_col[:, None], dG_2)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         g_5 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -1112,6 +1128,8 @@ def gla_recurrent_backward_dV(
     dO_ptr,
     dV_ptr,
     K_tiles,
+    dO_tiles,
+    Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1148,6 +1166,8 @@ def gla_recurrent_backward_dV(
     dO_ptr  dO[b, h, t, f], input
     dV_ptr  dV[b, h, t, f], output
     K_tiles  tiles of K for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1248,10 +1268,10 @@ def gla_recurrent_backward_dV(
         A_m = tl.where(mask, A, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_4 = dot(A_m.to(dO_ptr.dtype.element_ty), dO, dV_4, ACC)
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q_1 = tl.load(Q_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q_1 = load_tile(Q_ptrs_2, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         g_6 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -1293,6 +1313,10 @@ def gla_recurrent_backward_dloga(
     dloga_ptr,
     dHT_tiles,
     H0_tiles,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1343,6 +1367,10 @@ def gla_recurrent_backward_dloga(
     dloga_ptr  dloga[b, h, t, e], output
     dHT_tiles  tiles of dHT for the copy engine, or None
     H0_tiles  tiles of H0 for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1429,17 +1457,17 @@ def gla_recurrent_backward_dloga(
         )
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         dK_2 = dot(v, tl.trans(dHT.to(V_ptr.dtype.element_ty)), None, ACC)
         dG_1_ptrs = dG_1_base + tl.cast(t0, tl.int64) * len_e + G_offs
         dG_1 = tl.load(dG_1_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, e0])
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         dQ_2 = dot(dO, tl.trans(H0.to(dO_ptr.dtype.element_ty)), None, ACC)
         dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * len_e + G_offs
         dG_2 = tl.load(dG_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
@@ -1597,7 +1625,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"),),
             "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("loga",),
             "loops": 0,
@@ -1607,6 +1635,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("loga_ptr", "pointer_like", "loga"),
             ("G_ptr", "pointer_acc", ""),
+            ("loga_tiles", "tiles", "loga 4 2 BLOCK_T BLOCK_E"),
             ("stride_loga_b", "wide", ""),
             ("stride_loga_h", "wide", ""),
             ("stride_loga_t", "stride", ""),
@@ -1631,7 +1660,7 @@ KERNELS: dict[str, Any] = {
             "resident": (("e", "f"),),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "t")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "f"),
@@ -1653,6 +1682,8 @@ KERNELS: dict[str, Any] = {
             ("H0_ptr", "pointer_like", "H0"),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1738,7 +1769,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"),),
             "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("loga",),
             "loops": 0,
@@ -1748,6 +1779,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("loga_ptr", "pointer_like", "loga"),
             ("G_ptr", "pointer_acc", ""),
+            ("loga_tiles", "tiles", "loga 4 2 BLOCK_T BLOCK_E"),
             ("stride_loga_b", "wide", ""),
             ("stride_loga_h", "wide", ""),
             ("stride_loga_t", "stride", ""),
@@ -1787,6 +1819,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dG_1_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1836,6 +1870,8 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dG_2_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1969,7 +2005,7 @@ KERNELS: dict[str, Any] = {
             "resident": (("e",), ("e", "f")),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "t")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "f"),
@@ -1991,6 +2027,8 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_ptr", "pointer_like", "V"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2058,10 +2096,6 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
             ),
             "pairs_by_address": (
                 ("t", "e"),
@@ -2107,6 +2141,10 @@ KERNELS: dict[str, Any] = {
             ("dloga_ptr", "pointer_like", "loga"),
             ("dHT_tiles", "tiles", "dHT 4 2 BLOCK_E f"),
             ("H0_tiles", "tiles", "H0 4 2 BLOCK_E f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_E"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2465,6 +2503,7 @@ def forward(inputs, extents, params, config=None):
     gla_recurrent_G[grid](
         loga,
         G,
+        tiles_of(loga, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(loga),
         len_b,
         len_h,
@@ -2487,6 +2526,8 @@ def forward(inputs, extents, params, config=None):
         H0,
         O,
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(V),
@@ -2565,6 +2606,7 @@ def backward(inputs, extents, params, config=None):
     gla_recurrent_backward_G[grid](
         loga,
         G,
+        tiles_of(loga, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(loga),
         len_b,
         len_h,
@@ -2585,6 +2627,8 @@ def backward(inputs, extents, params, config=None):
         Q,
         dG_1,
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         *launch_strides(dO),
         *launch_strides(Q),
@@ -2610,6 +2654,8 @@ def backward(inputs, extents, params, config=None):
         K,
         dG_2,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(K),
@@ -2690,6 +2736,8 @@ def backward(inputs, extents, params, config=None):
         dO,
         dV,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(dHT),
         *launch_strides(Q),
@@ -2723,6 +2771,10 @@ def backward(inputs, extents, params, config=None):
         dloga,
         tiles_of(dHT, 2, cfg["BLOCK_E"], padded(len_f, itemsize)),
         tiles_of(H0, 2, cfg["BLOCK_E"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(K),
         *launch_strides(V),
         *launch_strides(dHT),

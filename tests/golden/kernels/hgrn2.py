@@ -76,6 +76,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 def hgrn2_G(
     g_ptr,
     G_ptr,
+    g_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -93,6 +94,7 @@ def hgrn2_G(
 
     g_ptr  g[b, h, t, e], input
     G_ptr  G[b, h, t, e], residual
+    g_tiles  tiles of g for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -139,7 +141,7 @@ def hgrn2_G(
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
         in_t_s = t < len_t
-        g = tl.load(g_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g = load_tile(g_ptrs, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, e0])
         G_2 = tl.log(tl.maximum(g.to(ACC), 1e-30))
         G_2_m = tl.where(mask_p[:, None], G_2, 0.0)
         G = dot(G_1_m.to(g_ptr.dtype.element_ty), G_2_m.to(g_ptr.dtype.element_ty), G, ACC)
@@ -170,6 +172,8 @@ def hgrn2_O(
     V_ptr,
     O_ptr,
     Q_tiles,
+    V_tiles,
+    g_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -201,6 +205,8 @@ def hgrn2_O(
     V_ptr  V[b, h, t, f], input
     O_ptr  O[b, h, t, f], output
     Q_tiles  tiles of Q for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    g_tiles  tiles of g for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -291,10 +297,10 @@ def hgrn2_O(
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         O = dot(A_m.to(V_ptr.dtype.element_ty), v, O, ACC)
         g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
-        g_6 = tl.load(g_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_6 = load_tile(g_ptrs_2, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
         g_7 = tl.load(
             G_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -328,6 +334,9 @@ def hgrn2_backward_dG_1(
     dG_1_ptr,
     V_tiles,
     G_tiles,
+    dO_tiles,
+    Q_tiles,
+    G_tiles_2,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -364,6 +373,9 @@ def hgrn2_backward_dG_1(
     dG_1_ptr  dG.1[b, h, t, e], temp
     V_tiles  tiles of V for the copy engine, or None
     G_tiles  tiles of G for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    G_tiles_2  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -426,7 +438,7 @@ def hgrn2_backward_dG_1(
         column_p = g_4.to(ACC) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
@@ -448,9 +460,9 @@ def hgrn2_backward_dG_1(
             dG_1_col = tl.sum(dG_1_t, 1)
             dG_1 = tl.where((e == e_pt)[None, :], dG_1 + dG_1_col[:, None], dG_1)
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q_1 = tl.load(Q_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q_1 = load_tile(Q_ptrs_2, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         G_ptrs_6 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_5 = tl.load(G_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_5 = load_tile(G_ptrs_6, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
         column = q_1.to(ACC) * tl.exp2(g_5.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_1_ptrs = dG_1_base + tl.cast(t0, tl.int64) * E + dG_1_offs
@@ -474,6 +486,9 @@ def hgrn2_backward_dG_2(
     dG_2_ptr,
     dO_tiles,
     G_tiles,
+    V_tiles,
+    g_tiles,
+    G_tiles_2,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -510,6 +525,9 @@ def hgrn2_backward_dG_2(
     dG_2_ptr  dG.2[b, h, t, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     G_tiles  tiles of G for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    g_tiles  tiles of g for the copy engine, or None
+    G_tiles_2  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -570,7 +588,7 @@ def hgrn2_backward_dG_2(
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
@@ -592,9 +610,9 @@ def hgrn2_backward_dG_2(
             dG_2_col = tl.sum(dG_2_t, 1)
             dG_2 = tl.where((e == e_pt)[None, :], dG_2 + dG_2_col[:, None], dG_2)
         g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
-        g_6 = tl.load(g_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_6 = load_tile(g_ptrs_2, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
         G_ptrs_6 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_7 = tl.load(G_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_7 = load_tile(G_ptrs_6, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
         column = (1.0 - g_6.to(ACC)) * tl.exp(g_5.to(ACC)[None, :] - g_7.to(ACC))
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * E + dG_2_offs
@@ -622,6 +640,8 @@ def hgrn2_backward_dg(
     dG_2_ptr,
     dg_ptr,
     g_tiles,
+    g_tiles_2,
+    Q_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -647,6 +667,8 @@ def hgrn2_backward_dg(
     dG_2_ptr  dG.2[b, h, t, e], temp
     dg_ptr  dg[b, h, t, e], output
     g_tiles  tiles of g for the copy engine, or None
+    g_tiles_2  tiles of g for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -709,12 +731,12 @@ def hgrn2_backward_dg(
         dg_3_1_m = tl.where(mask, dg_3_1_w, 0.0)
         g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
         in_t_s = t < len_t
-        g = tl.load(g_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g = load_tile(g_ptrs_2, in_t_s[:, None] & in_e[None, :], g_tiles_2, [b, h, t0, e0])
         dG_1_ptrs_2 = dG_1_base + tl.cast(t0, tl.int64) * len_e + dG_1_offs
         dG_1 = tl.load(dG_1_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = tl.load(Q_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, e0])
         dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * len_e + dG_1_offs
         dG_2 = tl.load(dG_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         dG = (1.0 - g.to(ACC)) * dG_1.to(ACC) - q.to(ACC) * dG_2.to(ACC)
@@ -745,6 +767,9 @@ def hgrn2_backward_dV(
     dV_ptr,
     g_tiles,
     G_tiles,
+    dO_tiles,
+    Q_tiles,
+    G_tiles_2,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -781,6 +806,9 @@ def hgrn2_backward_dV(
     dV_ptr  dV[b, h, t, f], output
     g_tiles  tiles of g for the copy engine, or None
     G_tiles  tiles of G for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    G_tiles_2  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -872,12 +900,12 @@ def hgrn2_backward_dV(
         A_m = tl.where(mask, A, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV = dot(A_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         Q_ptrs_2 = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q_1 = tl.load(Q_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        q_1 = load_tile(Q_ptrs_2, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         G_ptrs_6 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_7 = tl.load(G_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_7 = load_tile(G_ptrs_6, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
         right = q_1.to(ACC) * tl.exp2(g_7.to(ACC) * 1.4426950408889634 - right_p[None, :])
         right_m = tl.where(mask_p[:, None], right, 0.0)
         dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_offs
@@ -953,7 +981,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"),),
             "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("g",),
             "loops": 0,
@@ -963,6 +991,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("g_ptr", "pointer_like", "g"),
             ("G_ptr", "pointer_like", "Q"),
+            ("g_tiles", "tiles", "g 4 2 BLOCK_T BLOCK_E"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
             ("stride_g_t", "stride", ""),
@@ -987,7 +1016,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "t")),
             "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("Q", "G", "V", "g"),
             "loops": 0,
@@ -1001,6 +1030,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("g_tiles", "tiles", "g 4 2 BLOCK_T e"),
             ("stride_g_b", "stride_wide", ""),
             ("stride_g_h", "stride_wide", ""),
             ("stride_g_t", "stride", ""),
@@ -1051,6 +1082,9 @@ KERNELS: dict[str, Any] = {
             ("dG_1_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("G_tiles_2", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1105,6 +1139,9 @@ KERNELS: dict[str, Any] = {
             ("dG_2_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("g_tiles", "tiles", "g 4 2 BLOCK_T e"),
+            ("G_tiles_2", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1157,10 +1194,6 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
             ),
             "pairs_by_address": (
                 ("t", "e"),
@@ -1195,6 +1228,8 @@ KERNELS: dict[str, Any] = {
             ("dG_2_ptr", "pointer_acc", ""),
             ("dg_ptr", "pointer_like", "g"),
             ("g_tiles", "tiles", "g 4 2 BLOCK_T BLOCK_E"),
+            ("g_tiles_2", "tiles", "g 4 2 BLOCK_T BLOCK_E"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_E"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
             ("stride_g_t", "stride", ""),
@@ -1223,7 +1258,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "t")),
             "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("g", "G", "dO", "Q"),
             "loops": 0,
@@ -1238,6 +1273,9 @@ KERNELS: dict[str, Any] = {
             ("dV_ptr", "pointer_like", "V"),
             ("g_tiles", "tiles", "g 4 2 BLOCK_T e"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("G_tiles_2", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
@@ -1548,6 +1586,7 @@ def forward(inputs, extents, params, config=None):
     hgrn2_G[grid](
         g,
         G,
+        tiles_of(g, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(g),
         len_b,
         len_h,
@@ -1569,6 +1608,8 @@ def forward(inputs, extents, params, config=None):
         V,
         O,
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(g),
         *launch_strides(Q),
         *launch_strides(V),
@@ -1619,6 +1660,9 @@ def backward(inputs, extents, params, config=None):
         dG_1,
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         *launch_strides(dO),
         *launch_strides(G),
@@ -1646,6 +1690,9 @@ def backward(inputs, extents, params, config=None):
         dG_2,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(g),
@@ -1672,6 +1719,8 @@ def backward(inputs, extents, params, config=None):
         dG_2,
         dg,
         tiles_of(g, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(g, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(Q, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(g),
         *launch_strides(Q),
         len_b,
@@ -1694,6 +1743,9 @@ def backward(inputs, extents, params, config=None):
         dO,
         dV,
         tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
         *launch_strides(g),

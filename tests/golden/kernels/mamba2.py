@@ -172,6 +172,8 @@ def mamba2_Y(
     Y_ptr,
     C_tiles,
     X_tiles,
+    B_tiles,
+    X_tiles_2,
     stride_C_b: tl.int64,
     stride_C_t,
     stride_C_n,
@@ -208,6 +210,8 @@ def mamba2_Y(
     Y_ptr  Y[b, h, t, p], output
     C_tiles  tiles of C for the copy engine, or None
     X_tiles  tiles of X for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    X_tiles_2  tiles of X for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_P  points of p in a tile
     N, N_PAD  |n|, and padded to a power of two
@@ -279,7 +283,7 @@ def mamba2_Y(
         g_1 = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = tl.load(B_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
+        b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
         S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
         A = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S
         mask_p = t < len_t
@@ -288,7 +292,7 @@ def mamba2_Y(
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
         X_ptrs_2 = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
-        x = tl.load(X_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
+        x = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles_2, [b, h, t0, p0])
         Y_2_1 = dt.to(ACC)[:, None] * x.to(ACC)
         Y_2_1_m = tl.where(mask_p[:, None], Y_2_1, 0.0)
         Y_2 = dot(A_m.to(X_ptr.dtype.element_ty), Y_2_1_m.to(X_ptr.dtype.element_ty), Y_2, ACC)
@@ -323,6 +327,8 @@ def mamba2_backward_dG_u1(
     C_ptr,
     dG_u1_ptr,
     X_tiles,
+    dY_tiles,
+    C_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -356,6 +362,8 @@ def mamba2_backward_dG_u1(
     C_ptr  C[b, t, n], input
     dG_u1_ptr  dG.u1[b, h, t, n], temp
     X_tiles  tiles of X for the copy engine, or None
+    dY_tiles  tiles of dY for the copy engine, or None
+    C_tiles  tiles of C for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_N  points of n in a tile
     P, P_PAD  |p|, and padded to a power of two
@@ -422,7 +430,7 @@ def mamba2_backward_dG_u1(
         in_t_s = t < len_t
         g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
-        dY = tl.load(dY_ptrs, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
+        dY = load_tile(dY_ptrs, in_t_s[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
         dG_u1_1 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
         dG_u1_2 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * dG_u1_1
         mask_p = t < len_t
@@ -430,7 +438,7 @@ def mamba2_backward_dG_u1(
         dG_u1_2_m = tl.where(mask, dG_u1_2, 0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
-        c = tl.load(C_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
+        c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t0, n0])
         dG_u1 = dot(dG_u1_2_m.to(C_ptr.dtype.element_ty), c, dG_u1, ACC)
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
         column = c.to(ACC) * column_p_1[:, None]
@@ -912,6 +920,8 @@ def mamba2_backward_dX(
     dX_ptr,
     dY_tiles,
     B_tiles,
+    C_tiles,
+    dY_tiles_2,
     stride_D_h: tl.int64,
     stride_dY_b: tl.int64,
     stride_dY_h: tl.int64,
@@ -951,6 +961,8 @@ def mamba2_backward_dX(
     dX_ptr  dX[b, h, t, p], output
     dY_tiles  tiles of dY for the copy engine, or None
     B_tiles  tiles of B for the copy engine, or None
+    C_tiles  tiles of C for the copy engine, or None
+    dY_tiles_2  tiles of dY for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_P  points of p in a tile
     N, N_PAD  |n|, and padded to a power of two
@@ -1028,7 +1040,7 @@ def mamba2_backward_dX(
         g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
-        c = tl.load(C_ptrs, mask=in_t_s[:, None] & in_n[None, :], other=0.0)
+        c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
         S = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
@@ -1036,7 +1048,7 @@ def mamba2_backward_dX(
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
         A_m = tl.where(mask, A, 0.0)
         dY_ptrs_2 = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
-        dY_1 = tl.load(dY_ptrs_2, mask=in_t_s[:, None] & in_p[None, :], other=0.0)
+        dY_1 = load_tile(dY_ptrs_2, in_t_s[:, None] & in_p[None, :], dY_tiles_2, [b, h, t0, p0])
         dX_3 = dot(A_m.to(dY_ptr.dtype.element_ty), dY_1, dX_3, ACC)
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
         column = dY_1.to(ACC) * column_p_1[:, None]
@@ -1402,15 +1414,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "n"), ("t", "p"), ("t", "n"), ("t", "p")),
             "carried": (("n", "p"),),
-            "pairs": (
-                ("t", "p"),
-                ("t", "p"),
-                ("t", "t"),
-                ("t", "p"),
-                ("t", "p"),
-                ("t", "p"),
-                ("t", "p"),
-            ),
+            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p"), ("t", "p")),
             "pairs_by_address": (
                 ("t", "p"),
                 ("t", "p"),
@@ -1435,6 +1439,8 @@ KERNELS: dict[str, Any] = {
             ("Y_ptr", "pointer_like", "X"),
             ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
             ("X_tiles", "tiles", "X 4 2 BLOCK_T BLOCK_P"),
+            ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
+            ("X_tiles_2", "tiles", "X 4 2 BLOCK_T BLOCK_P"),
             ("stride_C_b", "stride_wide", ""),
             ("stride_C_t", "stride", ""),
             ("stride_C_n", "stride_last", ""),
@@ -1471,7 +1477,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "p"), ("t", "p"), ("t", "n")),
             "carried": (("n", "p"),),
-            "pairs": (("t", "n"), ("t", "t"), ("t", "n"), ("t", "n"), ("t", "n")),
+            "pairs": (("t", "n"), ("t", "t"), ("t", "n")),
             "pairs_by_address": (("t", "n"), ("t", "t"), ("t", "n"), ("t", "n"), ("t", "n")),
             "data": ("X", "dY", "C"),
             "loops": 0,
@@ -1485,6 +1491,8 @@ KERNELS: dict[str, Any] = {
             ("C_ptr", "pointer_like", "C"),
             ("dG_u1_ptr", "pointer_acc", ""),
             ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
+            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
+            ("C_tiles", "tiles", "C 3 1 BLOCK_T BLOCK_N"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
@@ -1690,7 +1698,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "p"), ("t", "n"), ("t", "n"), ("t", "p")),
             "carried": (("n", "p"),),
-            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p"), ("t", "p"), ("t", "p")),
+            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p")),
             "pairs_by_address": (
                 ("t", "p"),
                 ("t", "p"),
@@ -1714,6 +1722,8 @@ KERNELS: dict[str, Any] = {
             ("dX_ptr", "pointer_like", "X"),
             ("dY_tiles", "tiles", "dY 4 2 BLOCK_T BLOCK_P"),
             ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
+            ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
+            ("dY_tiles_2", "tiles", "dY 4 2 BLOCK_T BLOCK_P"),
             ("stride_D_h", "wide", ""),
             ("stride_dY_b", "wide", ""),
             ("stride_dY_h", "wide", ""),
@@ -2151,6 +2161,8 @@ def forward(inputs, extents, params, config=None):
         Y,
         tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
         tiles_of(X, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
+        tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(X, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
         *launch_strides(C),
         *launch_strides(B),
         *launch_strides(dt),
@@ -2211,6 +2223,8 @@ def backward(inputs, extents, params, config=None):
         C,
         dG_u1,
         tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        tiles_of(C, 1, cfg["BLOCK_T"], cfg["BLOCK_N"]),
         *launch_strides(G),
         *launch_strides(X),
         *launch_strides(dY),
@@ -2339,6 +2353,8 @@ def backward(inputs, extents, params, config=None):
         dX,
         tiles_of(dY, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
         tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(dY, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
         *launch_strides(D),
         *launch_strides(dY),
         *launch_strides(dt),

@@ -84,6 +84,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 def rwkv6_G(
     w_ptr,
     G_ptr,
+    w_tiles,
     stride_w_b: tl.int64,
     stride_w_h: tl.int64,
     stride_w_t,
@@ -101,6 +102,7 @@ def rwkv6_G(
 
     w_ptr  w[b, h, t, e], input
     G_ptr  G[b, h, t, e], residual
+    w_tiles  tiles of w for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -147,7 +149,7 @@ def rwkv6_G(
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
         in_t_s = t < len_t
-        w = tl.load(w_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        w = load_tile(w_ptrs, in_t_s[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
         G_2 = tl.log(tl.maximum(w.to(ACC), 1e-30))
         G_2_m = tl.where(mask_p[:, None], G_2, 0.0)
         G = dot(G_1_m.to(w_ptr.dtype.element_ty), G_2_m.to(w_ptr.dtype.element_ty), G, ACC)
@@ -174,6 +176,7 @@ def rwkv6_G(
 def rwkv6_G_2(
     w_ptr,
     G_2_ptr,
+    w_tiles,
     stride_w_b: tl.int64,
     stride_w_h: tl.int64,
     stride_w_t,
@@ -191,6 +194,7 @@ def rwkv6_G_2(
 
     w_ptr  w[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], residual
+    w_tiles  tiles of w for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -237,7 +241,7 @@ def rwkv6_G_2(
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
         in_t_s = t < len_t
-        w = tl.load(w_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        w = load_tile(w_ptrs, in_t_s[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
         G_2_2 = tl.log(tl.maximum(w.to(ACC), 1e-30))
         G_2_2_m = tl.where(mask_p[:, None], G_2_2, 0.0)
         t_3 = G_2_1_m.to(w_ptr.dtype.element_ty)
@@ -271,6 +275,8 @@ def rwkv6_O(
     R_tiles,
     V_tiles,
     K_tiles,
+    V_tiles_2,
+    K_tiles_2,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -308,6 +314,8 @@ def rwkv6_O(
     R_tiles  tiles of R for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
+    V_tiles_2  tiles of V for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -409,10 +417,10 @@ def rwkv6_O(
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         V_ptrs_2 = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        v = tl.load(V_ptrs_2, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs_2, in_t_s[:, None] & in_f[None, :], V_tiles_2, [b, h, t0, f0])
         O_1 = dot(A_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
         K_ptrs_3 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_3, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_3, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
         G_2_3 = tl.load(
             G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -448,6 +456,9 @@ def rwkv6_backward_dG_2_1(
     dG_2_1_ptr,
     V_tiles,
     G_2_tiles,
+    dO_tiles,
+    R_tiles,
+    G_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -489,6 +500,9 @@ def rwkv6_backward_dG_2_1(
     dG_2_1_ptr  dG_2.1[b, h, t, e], temp
     V_tiles  tiles of V for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -553,7 +567,7 @@ def rwkv6_backward_dG_2_1(
         column_p = g_2.to(ACC) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
@@ -575,9 +589,9 @@ def rwkv6_backward_dG_2_1(
             dG_2_1_col = tl.sum(dG_2_1_t, 1)
             dG_2_1 = tl.where((e == e_pt)[None, :], dG_2_1 + dG_2_1_col[:, None], dG_2_1)
         R_ptrs_2 = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r_1 = tl.load(R_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        r_1 = load_tile(R_ptrs_2, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
         G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_3 = tl.load(G_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_3 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         column = r_1.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_2_1_ptrs = dG_2_1_base + tl.cast(t0, tl.int64) * E + dG_2_1_offs
@@ -602,6 +616,9 @@ def rwkv6_backward_dG_2(
     dG_2_ptr,
     dO_tiles,
     G_tiles,
+    V_tiles,
+    K_tiles,
+    G_2_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -643,6 +660,9 @@ def rwkv6_backward_dG_2(
     dG_2_ptr  dG.2[b, h, t, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     G_tiles  tiles of G for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -705,7 +725,7 @@ def rwkv6_backward_dG_2(
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
@@ -726,9 +746,9 @@ def rwkv6_backward_dG_2(
             dG_2_col = tl.sum(dG_2_t, 1)
             dG_2 = tl.where((e == e_pt)[None, :], dG_2 + dG_2_col[:, None], dG_2)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_3 = tl.load(G_2_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_2_3 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         column = k_1.to(ACC) * tl.exp(G_2_2.to(ACC)[None, :] - G_2_3.to(ACC))
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * E + dG_2_offs
@@ -836,6 +856,9 @@ def rwkv6_backward_dV(
     R_tiles,
     dO_tiles,
     G_2_tiles,
+    dO_tiles_2,
+    R_tiles_2,
+    G_tiles,
     stride_u_h: tl.int64,
     stride_u_e,
     stride_K_b: tl.int64,
@@ -882,6 +905,9 @@ def rwkv6_backward_dV(
     R_tiles  tiles of R for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    dO_tiles_2  tiles of dO for the copy engine, or None
+    R_tiles_2  tiles of R for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -986,12 +1012,12 @@ def rwkv6_backward_dV(
         A_m = tl.where(mask, A, 0.0)
         dO_ptrs_2 = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO_1 = tl.load(dO_ptrs_2, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO_1 = load_tile(dO_ptrs_2, in_t_s[:, None] & in_f[None, :], dO_tiles_2, [b, h, t0, f0])
         dV_3 = dot(A_m.to(dO_ptr.dtype.element_ty), dO_1, dV_3, ACC)
         R_ptrs_3 = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r_2 = tl.load(R_ptrs_3, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        r_2 = load_tile(R_ptrs_3, in_t_s[:, None] & in_e[None, :], R_tiles_2, [b, h, t0, 0])
         G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_3 = tl.load(G_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_3 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         right = r_2.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - right_p[None, :])
         right_m = tl.where(mask_p[:, None], right, 0.0)
         dV = dV_p + dV_3
@@ -1024,6 +1050,8 @@ def rwkv6_backward_dw(
     dG_2_1_ptr,
     dw_ptr,
     w_tiles,
+    R_tiles,
+    K_tiles,
     stride_R_b: tl.int64,
     stride_R_h: tl.int64,
     stride_R_t,
@@ -1054,6 +1082,8 @@ def rwkv6_backward_dw(
     dG_2_1_ptr  dG_2.1[b, h, t, e], temp
     dw_ptr  dw[b, h, t, e], output
     w_tiles  tiles of w for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -1121,7 +1151,7 @@ def rwkv6_backward_dw(
         # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
         R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
         in_t_s = t < len_t
-        r = tl.load(R_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, e0])
         dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * len_e + dG_2_offs
         dG_2 = tl.load(dG_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         dG = r.to(ACC) * dG_2.to(ACC)
@@ -1134,7 +1164,7 @@ def rwkv6_backward_dw(
         dw_4_1_m_1 = tl.where(mask_1, dw_4_1_w_1, 0.0)
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dG_2_1_ptrs = dG_2_1_base + tl.cast(t0, tl.int64) * len_e + dG_2_offs
         dG_2_1 = tl.load(dG_2_1_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         dG_2_1_1 = k.to(ACC) * dG_2_1.to(ACC)
@@ -1373,7 +1403,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"),),
             "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("w",),
             "loops": 0,
@@ -1383,6 +1413,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
             ("G_ptr", "pointer_like", "R"),
+            ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
             ("stride_w_b", "wide", ""),
             ("stride_w_h", "wide", ""),
             ("stride_w_t", "stride", ""),
@@ -1405,7 +1436,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"),),
             "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("w",),
             "loops": 0,
@@ -1415,6 +1446,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
             ("G_2_ptr", "pointer_like", "R"),
+            ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
             ("stride_w_b", "wide", ""),
             ("stride_w_h", "wide", ""),
             ("stride_w_t", "stride", ""),
@@ -1447,7 +1479,7 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
             ),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "t")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "f"),
@@ -1472,6 +1504,8 @@ KERNELS: dict[str, Any] = {
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles_2", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1525,6 +1559,9 @@ KERNELS: dict[str, Any] = {
             ("dG_2_1_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1584,6 +1621,9 @@ KERNELS: dict[str, Any] = {
             ("dG_2_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1674,7 +1714,7 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
             ),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "t"), ("t", "t")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "f"),
@@ -1700,6 +1740,9 @@ KERNELS: dict[str, Any] = {
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("dO_tiles_2", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("R_tiles_2", "tiles", "R 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_u_h", "stride_wide", ""),
             ("stride_u_e", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
@@ -1752,8 +1795,6 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
             ),
             "pairs_by_address": (
                 ("t", "e"),
@@ -1781,6 +1822,8 @@ KERNELS: dict[str, Any] = {
             ("dG_2_1_ptr", "pointer_acc", ""),
             ("dw_ptr", "pointer_like", "w"),
             ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T BLOCK_E"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_R_b", "wide", ""),
             ("stride_R_h", "wide", ""),
             ("stride_R_t", "stride", ""),
@@ -2147,6 +2190,7 @@ def forward(inputs, extents, params, config=None):
     rwkv6_G[grid](
         w,
         G,
+        tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(w),
         len_b,
         len_h,
@@ -2163,6 +2207,7 @@ def forward(inputs, extents, params, config=None):
     rwkv6_G_2[grid](
         w,
         G_2,
+        tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(w),
         len_b,
         len_h,
@@ -2186,6 +2231,8 @@ def forward(inputs, extents, params, config=None):
         u,
         O,
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
@@ -2247,6 +2294,9 @@ def backward(inputs, extents, params, config=None):
         dG_2_1,
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         *launch_strides(dO),
         *launch_strides(G),
@@ -2276,6 +2326,9 @@ def backward(inputs, extents, params, config=None):
         dG_2,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(G),
@@ -2331,6 +2384,9 @@ def backward(inputs, extents, params, config=None):
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(u),
         *launch_strides(K),
         *launch_strides(R),
@@ -2359,6 +2415,8 @@ def backward(inputs, extents, params, config=None):
         dG_2_1,
         dw,
         tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(R, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(R),
         *launch_strides(w),
         *launch_strides(K),

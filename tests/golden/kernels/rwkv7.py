@@ -95,6 +95,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 def rwkv7_G(
     w_ptr,
     G_ptr,
+    w_tiles,
     stride_w_b: tl.int64,
     stride_w_h: tl.int64,
     stride_w_t,
@@ -112,6 +113,7 @@ def rwkv7_G(
 
     w_ptr  w[b, h, t, e], input
     G_ptr  G[b, h, t, e], residual
+    w_tiles  tiles of w for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -158,7 +160,7 @@ def rwkv7_G(
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
         in_t_s = t < len_t
-        w = tl.load(w_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        w = load_tile(w_ptrs, in_t_s[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
         G_2 = tl.log(tl.maximum(w.to(ACC), 1e-30))
         G_2_m = tl.where(mask_p[:, None], G_2, 0.0)
         G = dot(G_1_m.to(w_ptr.dtype.element_ty), G_2_m.to(w_ptr.dtype.element_ty), G, ACC)
@@ -185,6 +187,7 @@ def rwkv7_G(
 def rwkv7_G_2(
     w_ptr,
     G_2_ptr,
+    w_tiles,
     stride_w_b: tl.int64,
     stride_w_h: tl.int64,
     stride_w_t,
@@ -202,6 +205,7 @@ def rwkv7_G_2(
 
     w_ptr  w[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], residual
+    w_tiles  tiles of w for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -248,7 +252,7 @@ def rwkv7_G_2(
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
         in_t_s = t < len_t
-        w = tl.load(w_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        w = load_tile(w_ptrs, in_t_s[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
         G_2_2 = tl.log(tl.maximum(w.to(ACC), 1e-30))
         G_2_2_m = tl.where(mask_p[:, None], G_2_2, 0.0)
         t_3 = G_2_1_m.to(w_ptr.dtype.element_ty)
@@ -279,6 +283,8 @@ def rwkv7_U_2(
     V_ptr,
     U_2_ptr,
     A_tiles,
+    V_tiles,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -311,6 +317,8 @@ def rwkv7_U_2(
     V_ptr  V[b, h, t, f], input
     U_2_ptr  U.2[b, h, t, f], temp
     A_tiles  tiles of A for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -398,10 +406,10 @@ def rwkv7_U_2(
         A_3_m = tl.where(mask, A_3, 0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         U_2 = dot(A_3_m.to(V_ptr.dtype.element_ty), v, U_2, ACC)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         G_2_3 = tl.load(
             G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -432,6 +440,7 @@ def rwkv7_U(
     U_2_ptr,
     U_ptr,
     A_tiles,
+    B_tiles,
     stride_B_b: tl.int64,
     stride_B_h: tl.int64,
     stride_B_t,
@@ -460,6 +469,7 @@ def rwkv7_U(
     U_2_ptr  U.2[b, h, t, f], temp
     U_ptr  U[b, h, t, f], residual
     A_tiles  tiles of A for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -549,7 +559,7 @@ def rwkv7_U(
         weight_m = tl.where(mask, weight, 0.0)
         B_ptrs_2 = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         in_t_s = t < len_t
-        b_1 = tl.load(B_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        b_1 = load_tile(B_ptrs_2, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
         G_2_3 = tl.load(
             G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -584,6 +594,7 @@ def rwkv7_U_1(
     U_2_ptr,
     U_1_ptr,
     A_tiles,
+    B_tiles,
     stride_B_b: tl.int64,
     stride_B_h: tl.int64,
     stride_B_t,
@@ -612,6 +623,7 @@ def rwkv7_U_1(
     U_2_ptr  U.2[b, h, t, f], temp
     U_1_ptr  U.1[b, h, t, f], temp
     A_tiles  tiles of A for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -705,7 +717,7 @@ def rwkv7_U_1(
         U_1_1_m = tl.where(mask_p[:, None], U_1_1, 0.0)
         U_1 = dot(A_2_m.to(G_ptr.dtype.element_ty), U_1_1_m.to(G_ptr.dtype.element_ty), U_1, ACC)
         B_ptrs_2 = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_1 = tl.load(B_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        b_1 = load_tile(B_ptrs_2, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
         G_2_3 = tl.load(
             G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -743,6 +755,9 @@ def rwkv7_O(
     V_ptr,
     O_ptr,
     R_tiles,
+    B_tiles,
+    V_tiles,
+    K_tiles,
     stride_B_b: tl.int64,
     stride_B_h: tl.int64,
     stride_B_t,
@@ -780,6 +795,9 @@ def rwkv7_O(
     V_ptr  V[b, h, t, f], input
     O_ptr  O[b, h, t, f], output
     R_tiles  tiles of R for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -885,7 +903,7 @@ def rwkv7_O(
         O_3 = dot(A_4_m.to(G_2_ptr.dtype.element_ty), u.to(G_2_ptr.dtype.element_ty), O_3, ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         B_ptrs_2 = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_1 = tl.load(B_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        b_1 = load_tile(B_ptrs_2, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
         G_2_5 = tl.load(
             G_2_base + tl.cast(t0, tl.int64) * E + G_2_offs,
             mask=in_t_s[:, None] & in_e[None, :],
@@ -914,10 +932,10 @@ def rwkv7_O(
         A_5_m = tl.where(mask, A_5, 0.0)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         O_4 = dot(A_5_m.to(V_ptr.dtype.element_ty), v, O_4, ACC)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         right_1 = k_1.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_5.to(ACC))
         right_1_m = tl.where(mask_p[:, None], right_1, 0.0)
         # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
@@ -955,6 +973,11 @@ def rwkv7_backward_dU(
     dU_ptr,
     B_tiles,
     G_2_tiles,
+    dO_tiles,
+    R_tiles,
+    G_2_tiles_2,
+    A_tiles,
+    G_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -1001,6 +1024,11 @@ def rwkv7_backward_dU(
     dU_ptr  dU[b, h, t, f], temp
     B_tiles  tiles of B for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1109,12 +1137,12 @@ def rwkv7_backward_dU(
         A_4_m = tl.where(mask, A_4, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dU_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dU_1, ACC)
         R_ptrs_2 = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r_1 = tl.load(R_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        r_1 = load_tile(R_ptrs_2, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
         G_2_ptrs_6 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_5 = tl.load(G_2_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_2_5 = load_tile(G_2_ptrs_6, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
         right = r_1.to(ACC) * tl.exp2(G_2_5.to(ACC) * 1.4426950408889634 - right_p[None, :])
         right_m = tl.where(mask_p[:, None], right, 0.0)
         A_2 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
@@ -1139,9 +1167,9 @@ def rwkv7_backward_dU(
         mask_1 = (t[:, None] < t[None, :]) & mask_p[None, :]
         weight_m = tl.where(mask_1, weight, 0.0)
         A_ptrs_2 = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a_1 = tl.load(A_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        a_1 = load_tile(A_ptrs_2, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
         G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_3 = tl.load(G_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_3 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         right_1 = a_1.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
         right_1_m = tl.where(mask_p[:, None], right_1, 0.0)
         dU = dU_1 + dU_2
@@ -1173,6 +1201,9 @@ def rwkv7_backward_dG_2_3(
     dG_2_3_ptr,
     U_tiles,
     G_2_tiles,
+    dO_tiles,
+    R_tiles,
+    G_2_tiles_2,
     stride_U_b: tl.int64,
     stride_U_h: tl.int64,
     stride_U_t,
@@ -1209,6 +1240,9 @@ def rwkv7_backward_dG_2_3(
     dG_2_3_ptr  dG_2.3[b, h, t, e], temp
     U_tiles  tiles of U for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1270,7 +1304,7 @@ def rwkv7_backward_dG_2_3(
         column_p = G_2_4.to(ACC) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         dA_4 = dot(u, tl.trans(dO.to(U_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
@@ -1292,9 +1326,9 @@ def rwkv7_backward_dG_2_3(
             dG_2_3_col = tl.sum(dG_2_3_t, 1)
             dG_2_3 = tl.where((e == e_pt)[None, :], dG_2_3 + dG_2_3_col[:, None], dG_2_3)
         R_ptrs_2 = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r_1 = tl.load(R_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        r_1 = load_tile(R_ptrs_2, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
         G_2_ptrs_6 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_5 = tl.load(G_2_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_2_5 = load_tile(G_2_ptrs_6, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
         t_4 = tl.exp2(G_2_5.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column = r_1.to(ACC) * t_4
         column_m = tl.where(mask_p[:, None], column, 0.0)
@@ -1320,6 +1354,8 @@ def rwkv7_backward_dG_2_4(
     dG_2_4_ptr,
     U_tiles,
     G_2_tiles,
+    A_tiles,
+    G_tiles,
     stride_U_b: tl.int64,
     stride_U_h: tl.int64,
     stride_U_t,
@@ -1357,6 +1393,8 @@ def rwkv7_backward_dG_2_4(
     dG_2_4_ptr  dG_2.4[b, h, t, e], temp
     U_tiles  tiles of U for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1445,9 +1483,9 @@ def rwkv7_backward_dG_2_4(
             dG_2_4_col = tl.sum(dG_2_4_t, 1)
             dG_2_4 = tl.where((e == e_pt)[None, :], dG_2_4 + dG_2_4_col[:, None], dG_2_4)
         A_ptrs_2 = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a_1 = tl.load(A_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        a_1 = load_tile(A_ptrs_2, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
         G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_3 = tl.load(G_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_3 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         column = a_1.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_2_4_ptrs = dG_2_4_base + tl.cast(t0, tl.int64) * E + dG_2_4_offs
@@ -1472,6 +1510,9 @@ def rwkv7_backward_dG_2_5(
     dG_2_5_ptr,
     V_tiles,
     G_2_tiles,
+    dO_tiles,
+    R_tiles,
+    G_2_tiles_2,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -1508,6 +1549,9 @@ def rwkv7_backward_dG_2_5(
     dG_2_5_ptr  dG_2.5[b, h, t, e], temp
     V_tiles  tiles of V for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1570,7 +1614,7 @@ def rwkv7_backward_dG_2_5(
         column_p = G_2_4.to(ACC) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
         dA_5 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
@@ -1592,9 +1636,9 @@ def rwkv7_backward_dG_2_5(
             dG_2_5_col = tl.sum(dG_2_5_t, 1)
             dG_2_5 = tl.where((e == e_pt)[None, :], dG_2_5 + dG_2_5_col[:, None], dG_2_5)
         R_ptrs_2 = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r_1 = tl.load(R_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        r_1 = load_tile(R_ptrs_2, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
         G_2_ptrs_6 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_5 = tl.load(G_2_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_2_5 = load_tile(G_2_ptrs_6, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
         t_4 = tl.exp2(G_2_5.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column = r_1.to(ACC) * t_4
         column_m = tl.where(mask_p[:, None], column, 0.0)
@@ -1620,6 +1664,8 @@ def rwkv7_backward_dG_2_6(
     dG_2_6_ptr,
     V_tiles,
     G_2_tiles,
+    A_tiles,
+    G_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -1657,6 +1703,8 @@ def rwkv7_backward_dG_2_6(
     dG_2_6_ptr  dG_2.6[b, h, t, e], temp
     V_tiles  tiles of V for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1745,9 +1793,9 @@ def rwkv7_backward_dG_2_6(
             dG_2_6_col = tl.sum(dG_2_6_t, 1)
             dG_2_6 = tl.where((e == e_pt)[None, :], dG_2_6 + dG_2_6_col[:, None], dG_2_6)
         A_ptrs_2 = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a_1 = tl.load(A_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        a_1 = load_tile(A_ptrs_2, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
         G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_3 = tl.load(G_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_3 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         column = a_1.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_2_6_ptrs = dG_2_6_base + tl.cast(t0, tl.int64) * E + dG_2_6_offs
@@ -1772,6 +1820,9 @@ def rwkv7_backward_dG_2_7(
     dG_2_7_ptr,
     dO_tiles,
     G_2_tiles,
+    V_tiles,
+    K_tiles,
+    G_2_tiles_2,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -1808,6 +1859,9 @@ def rwkv7_backward_dG_2_7(
     dG_2_7_ptr  dG_2.7[b, h, t, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1868,7 +1922,7 @@ def rwkv7_backward_dG_2_7(
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         dA_5 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
@@ -1889,9 +1943,9 @@ def rwkv7_backward_dG_2_7(
             dG_2_7_col = tl.sum(dG_2_7_t, 1)
             dG_2_7 = tl.where((e == e_pt)[None, :], dG_2_7 + dG_2_7_col[:, None], dG_2_7)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         G_2_ptrs_6 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_5 = tl.load(G_2_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_2_5 = load_tile(G_2_ptrs_6, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
         column = k_1.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_5.to(ACC))
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_2_7_ptrs = dG_2_7_base + tl.cast(t0, tl.int64) * E + dG_2_7_offs
@@ -1915,6 +1969,9 @@ def rwkv7_backward_dG_2_8(
     dG_2_8_ptr,
     dO_tiles,
     G_2_tiles,
+    U_tiles,
+    B_tiles,
+    G_2_tiles_2,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -1951,6 +2008,9 @@ def rwkv7_backward_dG_2_8(
     dG_2_8_ptr  dG_2.8[b, h, t, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2010,7 +2070,7 @@ def rwkv7_backward_dG_2_8(
         decay = tl.exp(G_2_4.to(ACC) - G_2_3.to(ACC))
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         in_t_s = t < len_t
-        u = tl.load(U_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         dA_4 = dot(dO, tl.trans(u.to(dO_ptr.dtype.element_ty)), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
@@ -2032,9 +2092,9 @@ def rwkv7_backward_dG_2_8(
             dG_2_8_col = tl.sum(dG_2_8_t, 1)
             dG_2_8 = tl.where((e == e_pt)[None, :], dG_2_8 + dG_2_8_col[:, None], dG_2_8)
         B_ptrs_2 = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_1 = tl.load(B_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        b_1 = load_tile(B_ptrs_2, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
         G_2_ptrs_6 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_5 = tl.load(G_2_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_2_5 = load_tile(G_2_ptrs_6, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
         column = b_1.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_5.to(ACC))
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_2_8_ptrs = dG_2_8_base + tl.cast(t0, tl.int64) * E + dG_2_8_offs
@@ -2058,6 +2118,9 @@ def rwkv7_backward_dG_9(
     B_ptr,
     dG_9_ptr,
     G_tiles,
+    U_tiles,
+    B_tiles,
+    G_2_tiles,
     stride_U_b: tl.int64,
     stride_U_h: tl.int64,
     stride_U_t,
@@ -2095,6 +2158,9 @@ def rwkv7_backward_dG_9(
     B_ptr  B[b, h, t, e], input
     dG_9_ptr  dG.9[b, h, t, e], temp
     G_tiles  tiles of G for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2160,7 +2226,7 @@ def rwkv7_backward_dG_9(
         decay = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         in_t_s = t < len_t
-        u = tl.load(U_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
         dA_2 = dot(dU.to(U_ptr.dtype.element_ty), tl.trans(u), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
@@ -2182,9 +2248,9 @@ def rwkv7_backward_dG_9(
             dG_9_col = tl.sum(dG_9_t, 1)
             dG_9 = tl.where((e == e_pt)[None, :], dG_9 + dG_9_col[:, None], dG_9)
         B_ptrs_2 = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_1 = tl.load(B_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        b_1 = load_tile(B_ptrs_2, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
         G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_3 = tl.load(G_2_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_2_3 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         column = b_1.to(ACC) * tl.exp(G_2_2.to(ACC)[None, :] - G_2_3.to(ACC))
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_9_ptrs = dG_9_base + tl.cast(t0, tl.int64) * E + dG_9_offs
@@ -2208,6 +2274,9 @@ def rwkv7_backward_dG_10(
     K_ptr,
     dG_10_ptr,
     G_tiles,
+    V_tiles,
+    K_tiles,
+    G_2_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -2245,6 +2314,9 @@ def rwkv7_backward_dG_10(
     K_ptr  K[b, h, t, e], input
     dG_10_ptr  dG.10[b, h, t, e], temp
     G_tiles  tiles of G for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2311,7 +2383,7 @@ def rwkv7_backward_dG_10(
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        v = tl.load(V_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
         dA_3 = dot(dU.to(V_ptr.dtype.element_ty), tl.trans(v), None, ACC)
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
@@ -2332,9 +2404,9 @@ def rwkv7_backward_dG_10(
             dG_10_col = tl.sum(dG_10_t, 1)
             dG_10 = tl.where((e == e_pt)[None, :], dG_10 + dG_10_col[:, None], dG_10)
         K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = tl.load(K_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_3 = tl.load(G_2_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_2_3 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
         column = k_1.to(ACC) * tl.exp(G_2_2.to(ACC)[None, :] - G_2_3.to(ACC))
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dG_10_ptrs = dG_10_base + tl.cast(t0, tl.int64) * E + dG_10_offs
@@ -2377,6 +2449,10 @@ def rwkv7_backward_dw(
     dG_2_8_ptr,
     dw_ptr,
     w_tiles,
+    A_tiles,
+    B_tiles,
+    K_tiles,
+    R_tiles,
     stride_A_b: tl.int64,
     stride_A_h: tl.int64,
     stride_A_t,
@@ -2423,6 +2499,10 @@ def rwkv7_backward_dw(
     dG_2_8_ptr  dG_2.8[b, h, t, e], temp
     dw_ptr  dw[b, h, t, e], output
     w_tiles  tiles of w for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
     ACC  type of arithmetic and of accumulators
@@ -2507,7 +2587,7 @@ def rwkv7_backward_dw(
         dw_11_1_m = tl.where(mask, dw_11_1_w, 0.0)
         A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
         in_t_s = t < len_t
-        a = tl.load(A_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, e0])
         dG_9_ptrs = dG_9_base + tl.cast(t0, tl.int64) * len_e + dG_9_offs
         dG_9 = tl.load(dG_9_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         dG_10_ptrs = dG_10_base + tl.cast(t0, tl.int64) * len_e + dG_9_offs
@@ -2523,20 +2603,20 @@ def rwkv7_backward_dw(
         dw_11_1_w_1 = tl.where((t >= 0)[:, None], t_5[None, :], 0.0)
         dw_11_1_m_1 = tl.where(mask_1, dw_11_1_w_1, 0.0)
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = tl.load(B_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, e0])
         dG_2_3_ptrs = dG_2_3_base + tl.cast(t0, tl.int64) * len_e + dG_9_offs
         dG_2_3 = tl.load(dG_2_3_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         dG_2_4_ptrs = dG_2_4_base + tl.cast(t0, tl.int64) * len_e + dG_9_offs
         dG_2_4 = tl.load(dG_2_4_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = tl.load(K_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
         dG_2_5_ptrs = dG_2_5_base + tl.cast(t0, tl.int64) * len_e + dG_9_offs
         dG_2_5 = tl.load(dG_2_5_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         dG_2_6_ptrs = dG_2_6_base + tl.cast(t0, tl.int64) * len_e + dG_9_offs
         dG_2_6 = tl.load(dG_2_6_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
         R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r = tl.load(R_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, e0])
         dG_2_7_ptrs = dG_2_7_base + tl.cast(t0, tl.int64) * len_e + dG_9_offs
         dG_2_7 = tl.load(dG_2_7_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
         dG_2_8_ptrs = dG_2_8_base + tl.cast(t0, tl.int64) * len_e + dG_9_offs
@@ -2577,6 +2657,11 @@ def rwkv7_backward_dV(
     dV_ptr,
     K_tiles,
     G_2_tiles,
+    dO_tiles,
+    R_tiles,
+    G_2_tiles_2,
+    A_tiles,
+    G_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -2624,6 +2709,11 @@ def rwkv7_backward_dV(
     dV_ptr  dV[b, h, t, f], output
     K_tiles  tiles of K for the copy engine, or None
     G_2_tiles  tiles of G_2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -2733,12 +2823,12 @@ def rwkv7_backward_dV(
         A_5_m = tl.where(mask, A_5, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
-        dO = tl.load(dO_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_13 = dot(A_5_m.to(dO_ptr.dtype.element_ty), dO, dV_13, ACC)
         R_ptrs_2 = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r_1 = tl.load(R_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        r_1 = load_tile(R_ptrs_2, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
         G_2_ptrs_6 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2_5 = tl.load(G_2_ptrs_6, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        G_2_5 = load_tile(G_2_ptrs_6, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
         right = r_1.to(ACC) * tl.exp2(G_2_5.to(ACC) * 1.4426950408889634 - right_p[None, :])
         right_m = tl.where(mask_p[:, None], right, 0.0)
         A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
@@ -2765,9 +2855,9 @@ def rwkv7_backward_dV(
         dU = tl.load(dU_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dV_14 = dot(A_3_m.to(R_ptr.dtype.element_ty), dU.to(R_ptr.dtype.element_ty), dV_14, ACC)
         A_ptrs_2 = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a_1 = tl.load(A_ptrs_2, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        a_1 = load_tile(A_ptrs_2, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
         G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_3 = tl.load(G_ptrs_4, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        g_3 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
         right_1 = a_1.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
         right_1_m = tl.where(mask_p[:, None], right_1, 0.0)
         dV = dV_13 + dV_14
@@ -2901,7 +2991,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"),),
             "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("w",),
             "loops": 0,
@@ -2911,6 +3001,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
             ("G_ptr", "pointer_like", "R"),
+            ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
             ("stride_w_b", "wide", ""),
             ("stride_w_h", "wide", ""),
             ("stride_w_t", "stride", ""),
@@ -2933,7 +3024,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"),),
             "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("w",),
             "loops": 0,
@@ -2943,6 +3034,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
             ("G_2_ptr", "pointer_like", "R"),
+            ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
             ("stride_w_b", "wide", ""),
             ("stride_w_h", "wide", ""),
             ("stride_w_t", "stride", ""),
@@ -2967,7 +3059,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "t")),
             "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
             "data": ("A", "G", "G_2", "V", "K"),
             "loops": 0,
@@ -2982,6 +3074,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("U_2_ptr", "pointer_acc", ""),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -3039,6 +3133,7 @@ KERNELS: dict[str, Any] = {
             ("U_2_ptr", "pointer_acc", ""),
             ("U_ptr", "pointer_like", "R"),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_h", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
@@ -3101,6 +3196,7 @@ KERNELS: dict[str, Any] = {
             ("U_2_ptr", "pointer_acc", ""),
             ("U_1_ptr", "pointer_acc", ""),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_h", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
@@ -3147,9 +3243,7 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "e"),
                 ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
+                ("t", "t"),
             ),
             "pairs_by_address": (
                 ("t", "f"),
@@ -3177,6 +3271,9 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "R"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_B_b", "stride_wide", ""),
             ("stride_B_h", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
@@ -3223,16 +3320,7 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
             ),
             "carried": (("e", "f"), ("e", "f")),
-            "pairs": (
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "e"),
-                ("t", "t"),
-                ("t", "t"),
-            ),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "t"), ("t", "t")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "f"),
@@ -3259,6 +3347,11 @@ KERNELS: dict[str, Any] = {
             ("dU_ptr", "pointer_acc", ""),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -3321,6 +3414,9 @@ KERNELS: dict[str, Any] = {
             ("dG_2_3_ptr", "pointer_acc", ""),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_t", "stride", ""),
@@ -3376,6 +3472,8 @@ KERNELS: dict[str, Any] = {
             ("dG_2_4_ptr", "pointer_acc", ""),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_t", "stride", ""),
@@ -3430,6 +3528,9 @@ KERNELS: dict[str, Any] = {
             ("dG_2_5_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -3485,6 +3586,8 @@ KERNELS: dict[str, Any] = {
             ("dG_2_6_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -3539,6 +3642,9 @@ KERNELS: dict[str, Any] = {
             ("dG_2_7_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -3593,6 +3699,9 @@ KERNELS: dict[str, Any] = {
             ("dG_2_8_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -3647,6 +3756,9 @@ KERNELS: dict[str, Any] = {
             ("B_ptr", "pointer_like", "B"),
             ("dG_9_ptr", "pointer_acc", ""),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_t", "stride", ""),
@@ -3702,6 +3814,9 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dG_10_ptr", "pointer_acc", ""),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -3759,12 +3874,6 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "t"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
@@ -3856,6 +3965,10 @@ KERNELS: dict[str, Any] = {
             ("dG_2_8_ptr", "pointer_acc", ""),
             ("dw_ptr", "pointer_like", "w"),
             ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T BLOCK_E"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T BLOCK_E"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T BLOCK_E"),
             ("stride_A_b", "wide", ""),
             ("stride_A_h", "wide", ""),
             ("stride_A_t", "stride", ""),
@@ -3909,8 +4022,6 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
                 ("t", "e"),
                 ("t", "t"),
                 ("t", "f"),
@@ -3945,6 +4056,11 @@ KERNELS: dict[str, Any] = {
             ("dV_ptr", "pointer_like", "V"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -4294,6 +4410,7 @@ def forward(inputs, extents, params, config=None):
     rwkv7_G[grid](
         w,
         G,
+        tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(w),
         len_b,
         len_h,
@@ -4310,6 +4427,7 @@ def forward(inputs, extents, params, config=None):
     rwkv7_G_2[grid](
         w,
         G_2,
+        tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(w),
         len_b,
         len_h,
@@ -4332,6 +4450,8 @@ def forward(inputs, extents, params, config=None):
         V,
         U_2,
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(A),
         *launch_strides(V),
@@ -4358,6 +4478,7 @@ def forward(inputs, extents, params, config=None):
         U_2,
         U,
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(B),
         *launch_strides(A),
         len_b,
@@ -4383,6 +4504,7 @@ def forward(inputs, extents, params, config=None):
         U_2,
         U_1,
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(B),
         *launch_strides(A),
         len_b,
@@ -4409,6 +4531,9 @@ def forward(inputs, extents, params, config=None):
         V,
         O,
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(B),
         *launch_strides(R),
         *launch_strides(K),
@@ -4480,6 +4605,11 @@ def backward(inputs, extents, params, config=None):
         dU,
         tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
         *launch_strides(B),
         *launch_strides(R),
@@ -4507,6 +4637,9 @@ def backward(inputs, extents, params, config=None):
         R,
         dG_2_3,
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(U),
         *launch_strides(dO),
@@ -4536,6 +4669,8 @@ def backward(inputs, extents, params, config=None):
         dG_2_4,
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(U),
         *launch_strides(G),
         *launch_strides(G_2),
@@ -4562,6 +4697,9 @@ def backward(inputs, extents, params, config=None):
         R,
         dG_2_5,
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         *launch_strides(dO),
@@ -4591,6 +4729,8 @@ def backward(inputs, extents, params, config=None):
         dG_2_6,
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         *launch_strides(G),
         *launch_strides(G_2),
@@ -4617,6 +4757,9 @@ def backward(inputs, extents, params, config=None):
         K,
         dG_2_7,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(dO),
         *launch_strides(V),
@@ -4645,6 +4788,9 @@ def backward(inputs, extents, params, config=None):
         dG_2_8,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(dO),
         *launch_strides(U),
         *launch_strides(G_2),
@@ -4672,6 +4818,9 @@ def backward(inputs, extents, params, config=None):
         B,
         dG_9,
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(U),
         *launch_strides(G),
         *launch_strides(G_2),
@@ -4700,6 +4849,9 @@ def backward(inputs, extents, params, config=None):
         K,
         dG_10,
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         *launch_strides(G),
         *launch_strides(G_2),
@@ -4736,6 +4888,10 @@ def backward(inputs, extents, params, config=None):
         dG_2_8,
         dw,
         tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(A, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(B, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(R, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(A),
         *launch_strides(w),
         *launch_strides(B),
@@ -4765,6 +4921,11 @@ def backward(inputs, extents, params, config=None):
         dV,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
         *launch_strides(K),
         *launch_strides(R),
