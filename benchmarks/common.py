@@ -53,4 +53,6 @@ def copy_bandwidth() -> float:
 
 def relative(out: torch.Tensor, exact: torch.Tensor) -> float:
     """‖out - exact‖ / ‖exact‖."""
-    return float((out.double() - exact.double()).norm() / exact.double().norm())
+    return float(
+        (out.detach().double() - exact.detach().double()).norm() / exact.detach().double().norm()
+    )

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._functorch.config
 from common import EXAMPLES, milliseconds, relative, write
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import attndsl
+
+torch._functorch.config.donated_buffer = False  # or a compiled peer's graph runs backward only once
 
 B, H, N, D = 4, 16, 4096, 128
 WINDOW, CAP, DOCUMENTS, PREFIX = 1024, 50.0, 8, 1024

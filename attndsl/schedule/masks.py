@@ -6,6 +6,8 @@ of a reduction vanish with one score, that score is masked once, at its *root*, 
 
 from __future__ import annotations
 
+import math
+
 from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
@@ -13,6 +15,7 @@ from attndsl.cascade.nodes import (
     Compare,
     Const,
     Define,
+    DType,
     Expr,
     Extent,
     Index,
@@ -53,14 +56,16 @@ def masked(
     if key not in kernel.memo:
         out = kernel.names.fresh(v + "_m")
         assert isinstance(cond.expr, Val)
+        # No integer is infinite, and what a cast of an infinity to one gives is undefined.
+        dtype = DType.FLOAT if isinstance(fill, float) and math.isinf(fill) else x.dtype
         if x.dims != dims:  # spread first, so that the unmasked range has the same shape
             wide = kernel.names.fresh(v + "_w")
             spread: Expr = Val(v)
             for a in (kernel.stream, *(dims - x.dims - {kernel.stream})):
                 spread = Select(Compare(">=", Position(a), Const(0)), spread, Const(fill))
-            kernel.sweep.append(t.Compute(wide, kernel.order(dims), x.dtype, spread))
+            kernel.sweep.append(t.Compute(wide, kernel.order(dims), dtype, spread))
             v = wide
-        kernel.sweep.append(MaskStmt(out, kernel.order(dims), x.dtype, v, cond.expr.name, fill))
+        kernel.sweep.append(MaskStmt(out, kernel.order(dims), dtype, v, cond.expr.name, fill))
         kernel.memo[key] = X(Val(out), dims, x.on | {STREAMED})
     made = kernel.memo[key].expr
     assert isinstance(made, Val)

@@ -82,3 +82,22 @@ def test_full_ranges_of_a_kernel_hold_no_mask() -> None:
     assert not conditions(full.body)
     assert not any("j" in s.bounds for s in full.body if isinstance(s, t.Load))
     assert all("j" in s.bounds for s in partial.body if isinstance(s, t.Load))
+
+
+def test_what_a_mask_makes_infinite_is_no_integer() -> None:
+    """The cast of an infinity to an integer is undefined, and compilers drop the mask for it."""
+    program = """attention last(Q[i,e], K[j,e], t[i]) -> A[i] {
+      S[i,j] = Q[i,e] * K[j,e] where j <= i
+      A[i] = max[j](j if S[i,j] >= t[i] else -1)
+    }"""
+    bodies = [loop.body for k in kernels(forward(program)) for loop in loops(k)]
+    infinite = [
+        s
+        for body in bodies
+        for s in body
+        if isinstance(s, t.Compute)
+        and isinstance(s.expr, Select)
+        and s.expr.other == Const(float("-inf"))
+    ]
+    assert infinite
+    assert all(s.dtype is F for s in infinite)
