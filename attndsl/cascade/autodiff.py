@@ -22,8 +22,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 
-from attndsl.cascade.definedness import at, domains, unique
+from attndsl.cascade.definedness import Conditions, at, domains, unique
 from attndsl.cascade.derivatives import Leaf, differentiable, leaves, singular
 from attndsl.cascade.emit import Emitter
 from attndsl.cascade.fold import Folding
@@ -49,6 +50,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.residuals import Cut, is_kept, package, sequences
 from attndsl.cascade.signs import Sign, sign_of, signs
+from attndsl.cascade.steady import steadied
 from attndsl.cascade.swap import Contractions, swapped
 from attndsl.cascade.terms import Term, gather
 from attndsl.cascade.types import Types, offset, time_axis
@@ -108,7 +110,9 @@ class _Sweep:
         self.indices = {t.name: t.ranks for t in cascade.inputs}
         self.indices |= {d.tensor: d.indices for d in self.forward.body}
         self.terms: dict[str, list[Term]] = {n: [] for n in self.indices}
+        self.summed: dict[str, tuple[list[Term], Conditions, tuple[str, ...]]] = {}
         """By row tensor: its terms, where a known sum was read back for some of them."""
+        self.exact_names: dict[str, str] = {}
         self.initial: dict[str, list[Term]] = {d.tensor: [] for d in self.forward.body}
         sequence = sequences(self.forward, kinds)
         again = [d for d in self.forward.body if not is_kept(d, sequence, self.outputs)]
@@ -160,6 +164,15 @@ class _Sweep:
             parts = self.emit.parts(self.simplified(self.terms[name]), (), out)
             value = self.emit.total(parts) if parts else Const(0.0)
             self.emit.define(out, self.indices[name], value)
+        written = list(self.emit.made)
+        self.emit.made = []
+        steady = steadied(
+            written,
+            {n: partial(self.exact, n) for n in self.summed},
+            self.names.tensor,
+            self.emit.ordered,
+        )
+        self.emit.made = [*self.emit.made, *steady]
         forward, backward, kept = package(
             self.cut, self.forward, self.emit, self.folding, self.types, gradients, decls
         )
@@ -170,7 +183,7 @@ class _Sweep:
         found = leaves(d, self.active, self.domains, self.names.index)
         short = self.simplified(terms)
         if found and short:
-            self.spread(d, self.adjoint(d, found, short), found)
+            self.spread(d, self.adjoint(d, found, short, terms), found)
 
     def spread(self, d: Define, gradient: Monomial, found: list[Leaf]) -> None:
         """Hand the gradient on to the tensors that were read."""
@@ -250,10 +263,13 @@ class _Sweep:
 
     # --- the gradient of one tensor ---
 
-    def adjoint(self, d: Define, found: list[Leaf], terms: list[Term]) -> Monomial:
+    def adjoint(
+        self, d: Define, found: list[Leaf], terms: list[Term], long: list[Term]
+    ) -> Monomial:
         """The gradient of a tensor as a product, of which sums and what is summed again have got names.
 
-        Divisors that all its parts share stay outside (`1/Z` waits there for the `P` that it folds with).
+        Divisors that all its parts share stay outside (`1/Z` waits there for the `P` that it folds
+        with). `long` are the terms before known sums were read back.
         """
         stem = f"d{d.tensor}"
         domain = self.domains[d.tensor][1] if d.tensor in self.domains else ()
@@ -284,8 +300,19 @@ class _Sweep:
         out = self.emit.define(name, d.indices, self.emit.total(sums), domain)
         if whole:
             self.emit.sums[name] = [t.times(content.inverse()) for t in terms]
+            if row and long != terms:
+                self.summed[name] = [t.times(content.inverse()) for t in long], domain, d.indices
         rest = [p for p in core if p not in sums]
         return content * monomial(self.emit.total([monomial(out), *rest]))
+
+    def exact(self, row: str) -> str:
+        """The tensor like `row` that is summed here, where `row` reads a sum back from an output."""
+        if row not in self.exact_names:
+            terms, domain, indices = self.summed[row]
+            name = self.exact_names[row] = self.names.tensor("E")
+            value = self.emit.total(self.emit.parts(terms, domain, name))
+            self.emit.define(name, indices, value, domain)
+        return self.exact_names[row]
 
     def simplified(self, terms: list[Term]) -> list[Term]:
         """Known sums read back, equal products collected, zeros dropped."""

@@ -290,11 +290,11 @@ def alibi(
         "len_h",
         "len_i",
         "len_j",
-        "start",
         "G",
+        "start",
     ],
 )
-def alibi_backward_D_dQ_dslope_3_rows(
+def alibi_backward_D_dQ_dslope_6_rows(
     O_ptr,
     dO_ptr,
     dLSE_ptr,
@@ -304,8 +304,8 @@ def alibi_backward_D_dQ_dslope_3_rows(
     slope_ptr,
     LSE_ptr,
     D_ptr,
-    dslope_3_rows_ptr,
     dQ_ptr,
+    dslope_6_rows_ptr,
     O_tiles,
     dO_tiles,
     Q_tiles,
@@ -342,8 +342,8 @@ def alibi_backward_D_dQ_dslope_3_rows(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
     G: tl.int32,
+    start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
@@ -364,8 +364,8 @@ def alibi_backward_D_dQ_dslope_3_rows(
     slope_ptr  slope[h], input
     LSE_ptr  LSE[b, h, i], input
     D_ptr  D[b, h, i], temp
-    dslope_3_rows_ptr  dslope.3.rows[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
+    dslope_6_rows_ptr  dslope.6.rows[b, h, i], temp
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
@@ -415,11 +415,11 @@ def alibi_backward_D_dQ_dslope_3_rows(
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
-    dslope_3_rows_base = dslope_3_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dslope_3_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
+    dslope_6_rows_base = dslope_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    dslope_6_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
 
     # --- prologue ---
     o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
@@ -429,8 +429,7 @@ def alibi_backward_D_dQ_dslope_3_rows(
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
     dLSE = tl.load(dLSE_base + offs_i * stride_dLSE_i, mask=in_i, other=0.0)
     D_2 = D_1 - dLSE.to(ACC)
-    dslope_3_rows = tl.full([BLOCK_I], 0.0, ACC)
-    dslope_3_rows_p = i + start
+    dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     at = floor_div(h, G)
     dS_safe = tl.where(D_2 == float("-inf"), 0.0, D_2)
     # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
@@ -440,11 +439,14 @@ def alibi_backward_D_dQ_dslope_3_rows(
     v_p = i0
     S_i = slope.to(ACC) * (i - v_p).to(ACC)
     v_p_1 = start + i0
+    mask_p = i + start
     LSE = tl.load(LSE_base + offs_i * stride_LSE_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    W_4 = tl.full([BLOCK_I], 0.0, ACC)
+    E_1 = tl.full([BLOCK_I], 0.0, ACC)
+    W_5 = tl.full([BLOCK_I], 0.0, ACC)
     shift = P_S_p + S_i * 1.4426950408889634
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -472,10 +474,16 @@ def alibi_backward_D_dQ_dslope_3_rows(
         S_2 = S_1 - S_j[None, :]
         P_S = tl.exp2(S_2 * 1.4426950408889634 - shift[:, None])
         dS = (dP_S - dS_safe[:, None]) * P_S
-        dslope_3_rows_s = (dslope_3_rows_p[:, None] - j[None, :]).to(ACC) * dS
-        dslope_3_rows_tile = tl.sum(dslope_3_rows_s, 1)
-        dslope_3_rows = dslope_3_rows + dslope_3_rows_tile
-        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        W_4_s = (mask_p[:, None] - j[None, :]).to(ACC) * dS
+        W_4_tile = tl.sum(W_4_s, 1)
+        W_4 = W_4 + W_4_tile
+        E_1_s = P_S * dP_S
+        E_1_tile = tl.sum(E_1_s, 1)
+        E_1 = E_1 + E_1_tile
+        W_5_s = (mask_p[:, None] - j[None, :]).to(ACC) * P_S
+        W_5_tile = tl.sum(W_5_s, 1)
+        W_5 = W_5 + W_5_tile
+        dQ_2 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -504,21 +512,30 @@ def alibi_backward_D_dQ_dslope_3_rows(
         S_1 = S * S_p
         S_j = slope.to(ACC) * (v_p_1 - j).to(ACC)
         S_2 = S_1 - S_j[None, :]
-        mask_p = j < len_j
-        mask = (j[None, :] <= dslope_3_rows_p[:, None]) & mask_p[None, :]
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
         P_S = tl.exp2(S_2_m * 1.4426950408889634 - shift[:, None])
         dS = (dP_S - dS_safe[:, None]) * P_S
-        dslope_3_rows_s = (dslope_3_rows_p[:, None] - j[None, :]).to(ACC) * dS
-        dslope_3_rows_tile = tl.sum(dslope_3_rows_s, 1)
-        dslope_3_rows = dslope_3_rows + dslope_3_rows_tile
-        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        W_4_s = (mask_p[:, None] - j[None, :]).to(ACC) * dS
+        W_4_tile = tl.sum(W_4_s, 1)
+        W_4 = W_4 + W_4_tile
+        E_1_s = P_S * dP_S
+        E_1_tile = tl.sum(E_1_s, 1)
+        E_1 = E_1 + E_1_tile
+        W_5_s = (mask_p[:, None] - j[None, :]).to(ACC) * P_S
+        W_5_tile = tl.sum(W_5_s, 1)
+        W_5 = W_5 + W_5_tile
+        dQ_2 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
 
     # --- epilogue ---
-    dQ = dQ_1 / dQ_p
+    dQ = dQ_2 / dQ_p
+    E_2 = E_1 - dLSE.to(ACC)
+    t_2 = tl.abs(E_2 - D_2) > 1.52587890625e-05 * tl.abs(E_2)
+    W = W_4 - tl.where(t_2, E_2 - D_2, 0.0) * W_5
     tl.store(D_base + offs_i, D_2, mask=in_i)
-    tl.store(dslope_3_rows_base + offs_i, dslope_3_rows, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dslope_6_rows_base + offs_i, W, mask=in_i)
 
 
 @triton.jit(
@@ -650,7 +667,7 @@ def alibi_backward_dK_dV(
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     v_p = j0
     S_p_1 = -(j - v_p)
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, K_1, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -698,7 +715,7 @@ def alibi_backward_dK_dV(
             dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
             dS = (dP_S - dS_safe[None, :]) * P_S
             dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-            dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+            dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
         # Tiles that the mask or the end cuts.
         steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
         steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -736,10 +753,10 @@ def alibi_backward_dK_dV(
             dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
             dS = (dP_S - dS_safe[None, :]) * P_S
             dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-            dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+            dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 
     # --- epilogue ---
-    dK = dK_2 / dK_p
+    dK = dK_3 / dK_p
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
@@ -750,7 +767,7 @@ def alibi_backward_dK_dV(
     ],
 )
 def alibi_backward_dslope(
-    dslope_3_ptr,
+    dslope_6_ptr,
     dslope_ptr,
     len_h: tl.int32,
     ACC: tl.constexpr,
@@ -758,7 +775,7 @@ def alibi_backward_dslope(
 ):
     """One program for each h.
 
-    dslope_3_ptr  dslope.3[h], temp
+    dslope_6_ptr  dslope.6[h], temp
     dslope_ptr  dslope[h], output
     ACC  type of arithmetic and of accumulators
     """
@@ -767,12 +784,12 @@ def alibi_backward_dslope(
     h = pid
 
     # --- pointers ---
-    dslope_3_base = dslope_3_ptr + tl.cast(h, tl.int64)
+    dslope_6_base = dslope_6_ptr + tl.cast(h, tl.int64)
     dslope_base = dslope_ptr + tl.cast(h, tl.int64)
 
     # --- prologue ---
-    dslope_3 = tl.load(dslope_3_base)
-    dslope = -dslope_3.to(ACC)
+    dslope_6 = tl.load(dslope_6_base)
+    dslope = -dslope_6.to(ACC)
 
     # --- epilogue ---
     tl.store(dslope_base, dslope)
@@ -1147,7 +1164,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "alibi_backward_D_dQ_dslope_3_rows": {
+    "alibi_backward_D_dQ_dslope_6_rows": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1157,9 +1174,9 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "f"), ("i", "e")),
             "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i",), ("i", "e")),
-            "pairs": (("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j")),
+            "carried": (("i", "e"), ("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("O", "dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1174,8 +1191,8 @@ KERNELS: dict[str, Any] = {
             ("slope_ptr", "pointer_like", "slope"),
             ("LSE_ptr", "pointer_like", "LSE"),
             ("D_ptr", "pointer_acc", ""),
-            ("dslope_3_rows_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dslope_6_rows_ptr", "pointer_acc", ""),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
@@ -1212,8 +1229,8 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
             ("G", "param_int", "G"),
+            ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
@@ -1307,7 +1324,7 @@ KERNELS: dict[str, Any] = {
             "few_rows": False,
         },
         "arguments": [
-            ("dslope_3_ptr", "pointer_acc", ""),
+            ("dslope_6_ptr", "pointer_acc", ""),
             ("dslope_ptr", "pointer_like", "slope"),
             ("len_h", "extent", "h"),
             ("ACC", "acc", ""),
@@ -1689,18 +1706,18 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    dslope_3_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    dslope_6_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dV = torch.empty((len_b, len_K_1, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_K_1, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dslope = torch.empty((len_h,), dtype=inputs["slope"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("alibi_backward_D_dQ_dslope_3_rows", extents, inputs, config)
+    cfg = configure("alibi_backward_D_dQ_dslope_6_rows", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    alibi_backward_D_dQ_dslope_3_rows[grid](
+    alibi_backward_D_dQ_dslope_6_rows[grid](
         O,
         dO,
         dLSE,
@@ -1710,8 +1727,8 @@ def backward(inputs, extents, params, config=None):
         slope,
         LSE,
         D,
-        dslope_3_rows,
         dQ,
+        dslope_6_rows,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
@@ -1729,8 +1746,8 @@ def backward(inputs, extents, params, config=None):
         len_h,
         len_i,
         len_j,
-        params["start"],
         params["G"],
+        params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
         F=len_f,
@@ -1739,9 +1756,9 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dslope.3: the rest of its sum, in a fixed order
+    # dslope.6: the rest of its sum, in a fixed order
     shape = (len_h,)
-    dslope_3 = sum_into(shape, dslope_3_rows, (0, 2), acc, None)
+    dslope_6 = sum_into(shape, dslope_6_rows, (0, 2), acc, None)
 
     # One program for each b, K.1 and tile of j; sweeps i.
     cfg = configure("alibi_backward_dK_dV", extents, inputs, config)
@@ -1787,7 +1804,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("alibi_backward_dslope", extents, inputs, config)
     grid = (len_h,)
     alibi_backward_dslope[grid](
-        dslope_3,
+        dslope_6,
         dslope,
         len_h,
         ACC=ACC,

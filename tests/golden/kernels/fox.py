@@ -338,21 +338,22 @@ def fox_O_L_S(
         "start",
     ],
 )
-def fox_backward_D_dQ(
+def fox_backward_E_D_dQ(
     O_ptr,
     dO_ptr,
-    V_ptr,
     Q_ptr,
     K_ptr,
     C_ptr,
     L_S_ptr,
+    V_ptr,
     D_ptr,
+    E_ptr,
     dQ_ptr,
     O_tiles,
     dO_tiles,
     Q_tiles,
-    V_tiles,
     K_tiles,
+    V_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -361,10 +362,6 @@ def fox_backward_D_dQ(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -379,6 +376,10 @@ def fox_backward_D_dQ(
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -397,18 +398,19 @@ def fox_backward_D_dQ(
 
     O_ptr  O[b, h, i, f], input
     dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     C_ptr  C[b, h, j], input
     L_S_ptr  L_S[b, h, i], input
+    V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
+    E_ptr  E[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -445,12 +447,14 @@ def fox_backward_D_dQ(
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
+    E_base = E_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    E_base += tl.cast(i0, tl.int64)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
@@ -461,7 +465,7 @@ def fox_backward_D_dQ(
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dQ_3 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    E_2 = tl.full([BLOCK_I], 0.0, ACC)
     # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -471,6 +475,7 @@ def fox_backward_D_dQ(
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
+    dQ_4 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     shift = P_S_p - c.to(ACC) * 1.4426950408889634
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -484,36 +489,41 @@ def fox_backward_D_dQ(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
+        # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
         C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
         c_1 = tl.load(C_ptrs)
         S_safe = tl.where(c_1.to(ACC) == float("-inf"), 0.0, c_1.to(ACC))
         S_2 = S_1 - S_safe[None, :]
         P_S = tl.exp2(S_2 * 1.4426950408889634 - shift[:, None])
+        E_s = P_S * dP_S
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
         dS = (dP_S - D_1[:, None]) * P_S
-        dQ_3 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
+        dQ_4 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_4, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
+        # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
         C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
         c_1 = tl.load(C_ptrs_2, mask=in_j, other=0.0)
         S_safe = tl.where(c_1.to(ACC) == float("-inf"), 0.0, c_1.to(ACC))
@@ -522,12 +532,16 @@ def fox_backward_D_dQ(
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
         P_S = tl.exp2(S_2_m * 1.4426950408889634 - shift[:, None])
+        E_s = P_S * dP_S
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
         dS = (dP_S - D_1[:, None]) * P_S
-        dQ_3 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
+        dQ_4 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_4, ACC)
 
     # --- epilogue ---
-    dQ = dQ_3 / dQ_p
+    dQ = dQ_4 / dQ_p
     tl.store(D_base + offs_i, D_1, mask=in_i)
+    tl.store(E_base + offs_i, E_2, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
@@ -544,7 +558,203 @@ def fox_backward_D_dQ(
         "start",
     ],
 )
-def fox_backward_dC_1_dK_dV(
+def fox_backward_W_1_W_2(
+    Q_ptr,
+    K_ptr,
+    C_ptr,
+    L_S_ptr,
+    dO_ptr,
+    V_ptr,
+    D_ptr,
+    W_2_ptr,
+    W_1_ptr,
+    K_tiles,
+    V_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j,
+    stride_L_S_b: tl.int64,
+    stride_L_S_h: tl.int64,
+    stride_L_S_i,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_J_S: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j; sweeps j_s.
+
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    C_ptr  C[b, h, j], input
+    L_S_ptr  L_S[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
+    D_ptr  D[b, h, i], temp
+    W_2_ptr  W.2[b, h, j], temp
+    W_1_ptr  W.1[b, h, j], temp
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_J_S  points of j_s in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (tiles_j - 1 - pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    offs_j_s = tl.arange(0, BLOCK_J_S)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    in_e = within(e, E, E_PAD)
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    C_base += tl.cast(j0, tl.int64) * stride_C_j
+    in_j = j < len_j
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    in_f = within(f, F, F_PAD)
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j_s[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j_s[:, None] * stride_V_j + f[None, :] * stride_V_f
+    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    W_2_base = W_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    W_2_base += tl.cast(j0, tl.int64)
+    W_1_base = W_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    W_1_base += tl.cast(j0, tl.int64)
+
+    # --- prologue ---
+    W_2 = tl.full([BLOCK_J], 0.0, ACC)
+    at = tl.minimum(tl.maximum(j, 0), len_i - 1)
+    # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
+    Q_ptrs = Q_base + at[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    c = tl.load(C_base + offs_j * stride_C_j, mask=in_j, other=0.0)
+    mask_p = j + start
+    L_S = tl.load(L_S_base + at * stride_L_S_i)
+    P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+    P_S_p = P_S_safe * 1.4426950408889634
+    W_1 = tl.full([BLOCK_J], 0.0, ACC)
+    dO_ptrs = dO_base + at[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
+    d = tl.load(D_base + at)
+    shift = P_S_p - c.to(ACC) * 1.4426950408889634
+    high = tl.minimum(len_j, j0 + BLOCK_J - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
+    lo = 0
+    t = tl.maximum(0, tl.minimum(len_j, j0 + start + 1)) // BLOCK_J_S * BLOCK_J_S
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
+
+    # --- sweep over j_s ---
+    # Tiles without a mask.
+    for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
+        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
+        j_s = j_s0 + offs_j_s
+        # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
+        K_ptrs = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j_s0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j_s0, 0])
+        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
+        # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
+        C_ptrs = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
+        c_1 = tl.load(C_ptrs)
+        S_safe = tl.where(c_1.to(ACC) == float("-inf"), 0.0, c_1.to(ACC))
+        S_2 = S_1 - S_safe[None, :]
+        P_S = tl.exp2(S_2 * 1.4426950408889634 - shift[:, None])
+        W_2_tile = tl.sum(P_S, 1)
+        W_2 = W_2 + W_2_tile
+        dS = (dP_S - d.to(ACC)[:, None]) * P_S
+        W_1_tile = tl.sum(dS, 1)
+        W_1 = W_1 + W_1_tile
+    # Tiles that the mask or the end cuts.
+    for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
+        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
+        j_s = j_s0 + offs_j_s
+        # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
+        K_ptrs_2 = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
+        in_j_s = j_s < len_j
+        k = load_tile(K_ptrs_2, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j_s0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j_s0, 0])
+        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
+        # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
+        C_ptrs_2 = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
+        c_1 = tl.load(C_ptrs_2, mask=in_j_s, other=0.0)
+        S_safe = tl.where(c_1.to(ACC) == float("-inf"), 0.0, c_1.to(ACC))
+        S_2 = S_1 - S_safe[None, :]
+        mask_p_1 = j_s < len_j
+        mask = (j_s[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        S_2_m = tl.where(mask, S_2, float("-inf"))
+        P_S = tl.exp2(S_2_m * 1.4426950408889634 - shift[:, None])
+        W_2_tile = tl.sum(P_S, 1)
+        W_2 = W_2 + W_2_tile
+        dS = (dP_S - d.to(ACC)[:, None]) * P_S
+        W_1_tile = tl.sum(dS, 1)
+        W_1 = W_1 + W_1_tile
+
+    # --- epilogue ---
+    tl.store(W_2_base + offs_j, W_2, mask=in_j)
+    tl.store(W_1_base + offs_j, W_1, mask=in_j)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_C_b",
+        "stride_C_h",
+        "stride_L_S_b",
+        "stride_L_S_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "start",
+    ],
+)
+def fox_backward_dC_3_dK_dV(
     K_ptr,
     Q_ptr,
     C_ptr,
@@ -553,7 +763,7 @@ def fox_backward_dC_1_dK_dV(
     V_ptr,
     D_ptr,
     dV_ptr,
-    dC_1_ptr,
+    dC_3_ptr,
     dK_ptr,
     K_tiles,
     V_tiles,
@@ -605,7 +815,7 @@ def fox_backward_dC_1_dK_dV(
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
-    dC_1_ptr  dC.1[b, h, j], temp
+    dC_3_ptr  dC.3[b, h, j], temp
     dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
@@ -653,8 +863,8 @@ def fox_backward_dC_1_dK_dV(
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
-    dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    dC_1_base += tl.cast(j0, tl.int64)
+    dC_3_base = dC_3_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    dC_3_base += tl.cast(j0, tl.int64)
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     dK_base += tl.cast(j0, tl.int64) * E
     dK_offs = offs_j[:, None] * E + e[None, :]
@@ -666,10 +876,10 @@ def fox_backward_dC_1_dK_dV(
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     c_1 = tl.load(C_base + offs_j * stride_C_j, mask=in_j, other=0.0)
     S_safe = tl.where(c_1.to(ACC) == float("-inf"), 0.0, c_1.to(ACC))
-    dC_1 = tl.full([BLOCK_J], 0.0, ACC)
+    dC_3 = tl.full([BLOCK_J], 0.0, ACC)
     # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dK_4 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    dK_5 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -703,10 +913,10 @@ def fox_backward_dC_1_dK_dV(
         P_S = tl.exp2(S_2 * 1.4426950408889634 - shift[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dC_1_tile = tl.sum(dS, 1)
-        dC_1 = dC_1 + dC_1_tile
+        dC_3_tile = tl.sum(dS, 1)
+        dC_3 = dC_3 + dC_3_tile
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_4 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
+        dK_5 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_5, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -739,224 +949,48 @@ def fox_backward_dC_1_dK_dV(
         P_S = tl.exp2(S_2_m * 1.4426950408889634 - shift[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dC_1_tile = tl.sum(dS, 1)
-        dC_1 = dC_1 + dC_1_tile
+        dC_3_tile = tl.sum(dS, 1)
+        dC_3 = dC_3 + dC_3_tile
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_4 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
+        dK_5 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_5, ACC)
 
     # --- epilogue ---
-    dK = dK_4 / dK_p
+    dK = dK_5 / dK_p
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-    tl.store(dC_1_base + offs_j, dC_1, mask=in_j)
+    tl.store(dC_3_base + offs_j, dC_3, mask=in_j)
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_C_b",
-        "stride_C_h",
-        "stride_L_S_b",
-        "stride_L_S_h",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
-        "start",
-    ],
-)
-def fox_backward_dC_2(
-    dO_ptr,
-    V_ptr,
-    D_ptr,
-    Q_ptr,
-    K_ptr,
-    C_ptr,
-    L_S_ptr,
-    dC_2_ptr,
-    V_tiles,
-    K_tiles,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
-    stride_L_S_b: tl.int64,
-    stride_L_S_h: tl.int64,
-    stride_L_S_i,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_J_S: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps j_s.
-
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    D_ptr  D[b, h, i], temp
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
-    C_ptr  C[b, h, j], input
-    L_S_ptr  L_S[b, h, i], input
-    dC_2_ptr  dC.2[b, h, j], temp
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_J_S  points of j_s in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (tiles_j - 1 - pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_j_s = tl.arange(0, BLOCK_J_S)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    in_f = within(f, F, F_PAD)
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    in_e = within(e, E, E_PAD)
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base += tl.cast(j0, tl.int64) * stride_C_j
-    in_j = j < len_j
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j_s[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j_s[:, None] * stride_K_j + e[None, :] * stride_K_e
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    dC_2_base = dC_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    dC_2_base += tl.cast(j0, tl.int64)
-
-    # --- prologue ---
-    dC_2 = tl.full([BLOCK_J], 0.0, ACC)
-    at = tl.minimum(tl.maximum(j, 0), len_i - 1)
-    dO_ptrs = dO_base + at[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-    d = tl.load(D_base + at)
-    # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
-    Q_ptrs = Q_base + at[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
-    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    c = tl.load(C_base + offs_j * stride_C_j, mask=in_j, other=0.0)
-    mask_p = j + start
-    L_S = tl.load(L_S_base + at * stride_L_S_i)
-    P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-    P_S_p = P_S_safe * 1.4426950408889634
-    shift = P_S_p - c.to(ACC) * 1.4426950408889634
-    high = tl.minimum(len_j, j0 + BLOCK_J - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, j0 + start + 1)) // BLOCK_J_S * BLOCK_J_S
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j_s ---
-    # Tiles without a mask.
-    for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j_s0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
-        K_ptrs = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j_s0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        C_ptrs = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
-        c_1 = tl.load(C_ptrs)
-        S_safe = tl.where(c_1.to(ACC) == float("-inf"), 0.0, c_1.to(ACC))
-        S_2 = S_1 - S_safe[None, :]
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - shift[:, None])
-        dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        dC_2_tile = tl.sum(dS, 1)
-        dC_2 = dC_2 + dC_2_tile
-    # Tiles that the mask or the end cuts.
-    for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        # fox.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
-        in_j_s = j_s < len_j
-        v = load_tile(V_ptrs_2, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j_s0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # fox.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + C[i] - C[j]   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j_s0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        C_ptrs_2 = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
-        c_1 = tl.load(C_ptrs_2, mask=in_j_s, other=0.0)
-        S_safe = tl.where(c_1.to(ACC) == float("-inf"), 0.0, c_1.to(ACC))
-        S_2 = S_1 - S_safe[None, :]
-        mask_p_1 = j_s < len_j
-        mask = (j_s[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        S_2_m = tl.where(mask, S_2, float("-inf"))
-        P_S = tl.exp2(S_2_m * 1.4426950408889634 - shift[:, None])
-        dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        dC_2_tile = tl.sum(dS, 1)
-        dC_2 = dC_2 + dC_2_tile
-
-    # --- epilogue ---
-    tl.store(dC_2_base + offs_j, dC_2, mask=in_j)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_b",
-        "len_h",
-        "len_j",
     ],
 )
 def fox_backward_dlogf(
-    dC_1_ptr,
-    dC_2_ptr,
+    dC_3_ptr,
+    W_1_ptr,
+    E_ptr,
+    D_ptr,
+    W_2_ptr,
     dlogf_ptr,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
+    len_i: tl.int32,
     BLOCK_J: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
     """One program for each b, h; sweeps j.
 
-    dC_1_ptr  dC.1[b, h, j], temp
-    dC_2_ptr  dC.2[b, h, j], temp
+    dC_3_ptr  dC.3[b, h, j], temp
+    W_1_ptr  W.1[b, h, j], temp
+    E_ptr  E[b, h, i], temp
+    D_ptr  D[b, h, i], temp
+    W_2_ptr  W.2[b, h, j], temp
     dlogf_ptr  dlogf[b, h, j], output
     BLOCK_J  points of j in a tile
     ACC  type of arithmetic and of accumulators
@@ -969,14 +1003,17 @@ def fox_backward_dlogf(
     offs_j = tl.arange(0, BLOCK_J)
 
     # --- pointers ---
-    dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    dC_2_base = dC_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    dC_3_base = dC_3_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    W_1_base = W_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    E_base = E_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    W_2_base = W_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     dlogf_base = dlogf_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
 
     # --- prologue ---
     lo = 0
     hi = len_j
-    dlogf_5_state = tl.cast(0.0, ACC)
+    dlogf_6_state = tl.cast(0.0, ACC)
 
     # --- sweep over j ---
     # Tiles that the mask or the end cuts.
@@ -985,24 +1022,30 @@ def fox_backward_dlogf(
         j0 = last - step
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        dlogf_5 = tl.full([BLOCK_J], 0.0, ACC)
-        dlogf_5 = dlogf_5 + dlogf_5_state
+        dlogf_6 = tl.full([BLOCK_J], 0.0, ACC)
+        dlogf_6 = dlogf_6 + dlogf_6_state
         in_j_s = j < len_j
-        dC_1 = tl.load(dC_1_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
-        dC_2 = tl.load(dC_2_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
-        dC = dC_1.to(ACC) - dC_2.to(ACC)
+        dC_3 = tl.load(dC_3_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
+        W_1 = tl.load(W_1_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
+        at = tl.minimum(tl.maximum(j, 0), len_i - 1)
+        e = tl.load(E_base + at)
+        d = tl.load(D_base + at)
+        W_2 = tl.load(W_2_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
+        t = tl.abs(e.to(ACC) - d.to(ACC)) > 1.52587890625e-05 * tl.abs(e.to(ACC))
+        W = W_1.to(ACC) - tl.where(t, e.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
+        dC = dC_3.to(ACC) - W
         mask_p = j < len_j
         mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
         dC_w = tl.where((j >= 0)[:, None], tl.where(j >= 0, dC, 0.0)[None, :], 0.0)
         dC_m = tl.where(mask, dC_w, 0.0)
-        dlogf_5_tile = tl.sum(dC_m, 1)
-        dlogf_5 = dlogf_5 + dlogf_5_tile
+        dlogf_6_tile = tl.sum(dC_m, 1)
+        dlogf_6 = dlogf_6 + dlogf_6_tile
         dC_m_1 = tl.where(mask_p, dC, 0.0)
         chunk = tl.sum(dC_m_1, 0)
-        dlogf = -dlogf_5
+        dlogf = -dlogf_6
         in_j = j < len_j
         tl.store(dlogf_base + tl.cast(j0, tl.int64) + offs_j, dlogf, mask=in_j)
-        dlogf_5_state = dlogf_5_state + chunk
+        dlogf_6_state = dlogf_6_state + chunk
 
 
 # --- tile sizes ---
@@ -1091,7 +1134,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "fox_backward_D_dQ": {
+    "fox_backward_E_D_dQ": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1100,29 +1143,30 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (("i", "f"), ("i", "e")),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"),),
-            "pairs": (("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j")),
-            "data": ("O", "dO", "Q", "V", "K"),
+            "streamed": (("j", "e"), ("j", "f")),
+            "carried": (("i",), ("i", "e")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
+            "data": ("O", "dO", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("C_ptr", "pointer_like", "C"),
             ("L_S_ptr", "pointer_like", "L_S"),
+            ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
+            ("E_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1131,10 +1175,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1149,6 +1189,10 @@ KERNELS: dict[str, Any] = {
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -1164,7 +1208,73 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "fox_backward_dC_1_dK_dV": {
+    "fox_backward_W_1_W_2": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "j_s",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("j", "e"), ("j", "f")),
+            "streamed": (("j_s", "e"), ("j_s", "f")),
+            "carried": (("j",), ("j",)),
+            "pairs": (("j", "j_s"), ("j", "j_s")),
+            "pairs_by_address": (("j", "j_s"), ("j", "j_s")),
+            "data": ("Q", "dO", "K", "V"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("C_ptr", "pointer_like", "C"),
+            ("L_S_ptr", "pointer_like", "L_S"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
+            ("W_2_ptr", "pointer_acc", ""),
+            ("W_1_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J_S e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J_S f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_C_b", "wide", ""),
+            ("stride_C_h", "wide", ""),
+            ("stride_C_j", "stride_last", ""),
+            ("stride_L_S_b", "wide", ""),
+            ("stride_L_S_h", "wide", ""),
+            ("stride_L_S_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_J_S", "block", "j_s"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "fox_backward_dC_3_dK_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1190,7 +1300,7 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
-            ("dC_1_ptr", "pointer_acc", ""),
+            ("dC_3_ptr", "pointer_acc", ""),
             ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
@@ -1233,71 +1343,6 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "fox_backward_dC_2": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "j_s",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("j", "f"), ("j", "e")),
-            "streamed": (("j_s", "f"), ("j_s", "e")),
-            "carried": (("j",),),
-            "pairs": (("j", "j_s"), ("j", "j_s")),
-            "pairs_by_address": (("j", "j_s"), ("j", "j_s")),
-            "data": ("dO", "Q", "V", "K"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
-            ("C_ptr", "pointer_like", "C"),
-            ("L_S_ptr", "pointer_like", "L_S"),
-            ("dC_2_ptr", "pointer_acc", ""),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J_S f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J_S e"),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride_last", ""),
-            ("stride_L_S_b", "wide", ""),
-            ("stride_L_S_h", "wide", ""),
-            ("stride_L_S_i", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_J_S", "block", "j_s"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
     "fox_backward_dlogf": {
         "facts": {
             "tiles": (),
@@ -1314,12 +1359,16 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("dC_1_ptr", "pointer_acc", ""),
-            ("dC_2_ptr", "pointer_acc", ""),
+            ("dC_3_ptr", "pointer_acc", ""),
+            ("W_1_ptr", "pointer_acc", ""),
+            ("E_ptr", "pointer_acc", ""),
+            ("D_ptr", "pointer_acc", ""),
+            ("W_2_ptr", "pointer_acc", ""),
             ("dlogf_ptr", "pointer_acc", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
             ("BLOCK_J", "block", "j"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -1643,40 +1692,43 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    E = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    W_2 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
+    W_1 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
-    dC_1 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
+    dC_3 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
-    dC_2 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dlogf = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("fox_backward_D_dQ", extents, inputs, config)
+    cfg = configure("fox_backward_E_D_dQ", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    fox_backward_D_dQ[grid](
+    fox_backward_E_D_dQ[grid](
         O,
         dO,
-        V,
         Q,
         K,
         C,
         L_S,
+        V,
         D,
+        E,
         dQ,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         *launch_strides(O),
         *launch_strides(dO),
-        *launch_strides(V),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(C),
         *launch_strides(L_S),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1690,12 +1742,48 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("fox_backward_dC_1_dK_dV", extents, inputs, config)
+    # One program for each b, h and tile of j; sweeps j_s.
+    cfg = configure("fox_backward_W_1_W_2", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    fox_backward_dC_1_dK_dV[grid](
+    fox_backward_W_1_W_2[grid](
+        Q,
+        K,
+        C,
+        L_S,
+        dO,
+        V,
+        D,
+        W_2,
+        W_1,
+        tiles_of(K, 2, cfg["BLOCK_J_S"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J_S"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(C),
+        *launch_strides(L_S),
+        *launch_strides(dO),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("fox_backward_dC_3_dK_dV", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    fox_backward_dC_3_dK_dV[grid](
         K,
         Q,
         C,
@@ -1704,7 +1792,7 @@ def backward(inputs, extents, params, config=None):
         V,
         D,
         dV,
-        dC_1,
+        dC_3,
         dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
@@ -1729,51 +1817,20 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps j_s.
-    cfg = configure("fox_backward_dC_2", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    fox_backward_dC_2[grid](
-        dO,
-        V,
-        D,
-        Q,
-        K,
-        C,
-        L_S,
-        dC_2,
-        tiles_of(V, 2, cfg["BLOCK_J_S"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J_S"], padded(len_e, itemsize)),
-        *launch_strides(dO),
-        *launch_strides(V),
-        *launch_strides(Q),
-        *launch_strides(K),
-        *launch_strides(C),
-        *launch_strides(L_S),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
     # One program for each b, h; sweeps j.
     cfg = configure("fox_backward_dlogf", extents, inputs, config)
     grid = (len_b * len_h,)
     fox_backward_dlogf[grid](
-        dC_1,
-        dC_2,
+        dC_3,
+        W_1,
+        E,
+        D,
+        W_2,
         dlogf,
         len_b,
         len_h,
         len_j,
+        len_i,
         ACC=ACC,
         **cfg,
     )

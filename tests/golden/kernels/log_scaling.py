@@ -260,7 +260,7 @@ def log_scaling(
         "start",
     ],
 )
-def log_scaling_backward_D_dQ_ds_3_rows(
+def log_scaling_backward_D_dQ_ds_5_rows(
     O_ptr,
     dO_ptr,
     s_ptr,
@@ -270,7 +270,7 @@ def log_scaling_backward_D_dQ_ds_3_rows(
     L_S_ptr,
     D_ptr,
     dQ_ptr,
-    ds_3_rows_ptr,
+    ds_5_rows_ptr,
     O_tiles,
     dO_tiles,
     Q_tiles,
@@ -325,7 +325,7 @@ def log_scaling_backward_D_dQ_ds_3_rows(
     L_S_ptr  L_S[b, h, i], input
     D_ptr  D[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
-    ds_3_rows_ptr  ds.3.rows[b, h, i], temp
+    ds_5_rows_ptr  ds.5.rows[b, h, i], temp
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
@@ -376,8 +376,8 @@ def log_scaling_backward_D_dQ_ds_3_rows(
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
-    ds_3_rows_base = ds_3_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    ds_3_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    ds_5_rows_base = ds_5_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    ds_5_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
 
     # --- prologue ---
     o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
@@ -396,7 +396,9 @@ def log_scaling_backward_D_dQ_ds_3_rows(
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    ds_3_rows = tl.full([BLOCK_I], 0.0, ACC)
+    W_3 = tl.full([BLOCK_I], 0.0, ACC)
+    E_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_4 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -420,9 +422,15 @@ def log_scaling_backward_D_dQ_ds_3_rows(
         S_1 = S * s.to(ACC) * S_p[:, None] * S_p_1
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        ds_3_rows_s = S_p[:, None] * dS * ddS
-        ds_3_rows_tile = tl.sum(ds_3_rows_s, 1)
-        ds_3_rows = ds_3_rows + ds_3_rows_tile
+        W_3_s = ddS * dS
+        W_3_tile = tl.sum(W_3_s, 1)
+        W_3 = W_3 + W_3_tile
+        E_s = P_S * dP_S
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
+        W_4_s = ddS * P_S
+        W_4_tile = tl.sum(W_4_s, 1)
+        W_4 = W_4 + W_4_tile
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -444,16 +452,25 @@ def log_scaling_backward_D_dQ_ds_3_rows(
         S_1_m = tl.where(mask, S_1, float("-inf"))
         P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        ds_3_rows_s = S_p[:, None] * dS * ddS
-        ds_3_rows_tile = tl.sum(ds_3_rows_s, 1)
-        ds_3_rows = ds_3_rows + ds_3_rows_tile
+        W_3_s = ddS * dS
+        W_3_tile = tl.sum(W_3_s, 1)
+        W_3 = W_3 + W_3_tile
+        E_s = P_S * dP_S
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
+        W_4_s = ddS * P_S
+        W_4_tile = tl.sum(W_4_s, 1)
+        W_4 = W_4 + W_4_tile
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
 
     # --- epilogue ---
     dQ = s.to(ACC) * (dQ_1 * S_p[:, None]) / dQ_p
+    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    W = W_3 - tl.where(t_2, E_2 - D_1, 0.0) * W_4
+    ds_5_rows = S_p * W
     tl.store(D_base + offs_i, D_1, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
-    tl.store(ds_3_rows_base + offs_i, ds_3_rows, mask=in_i)
+    tl.store(ds_5_rows_base + offs_i, ds_5_rows, mask=in_i)
 
 
 @triton.jit(
@@ -664,7 +681,7 @@ def log_scaling_backward_dK_dV(
     ],
 )
 def log_scaling_backward_ds(
-    ds_3_ptr,
+    ds_5_ptr,
     ds_ptr,
     len_h: tl.int32,
     len_e: tl.int32,
@@ -673,7 +690,7 @@ def log_scaling_backward_ds(
 ):
     """One program for each h.
 
-    ds_3_ptr  ds.3[h], temp
+    ds_5_ptr  ds.5[h], temp
     ds_ptr  ds[h], output
     ACC  type of arithmetic and of accumulators
     """
@@ -682,12 +699,12 @@ def log_scaling_backward_ds(
     h = pid
 
     # --- pointers ---
-    ds_3_base = ds_3_ptr + tl.cast(h, tl.int64)
+    ds_5_base = ds_5_ptr + tl.cast(h, tl.int64)
     ds_base = ds_ptr + tl.cast(h, tl.int64)
 
     # --- prologue ---
-    ds_3 = tl.load(ds_3_base)
-    ds = ds_3.to(ACC) / tl.sqrt(len_e.to(ACC))
+    ds_5 = tl.load(ds_5_base)
+    ds = ds_5.to(ACC) / tl.sqrt(len_e.to(ACC))
 
     # --- epilogue ---
     tl.store(ds_base, ds)
@@ -1036,7 +1053,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "log_scaling_backward_D_dQ_ds_3_rows": {
+    "log_scaling_backward_D_dQ_ds_5_rows": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1046,9 +1063,9 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "f"), ("i", "e")),
             "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
+            "carried": (("i", "e"), ("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("O", "dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1063,7 +1080,7 @@ KERNELS: dict[str, Any] = {
             ("L_S_ptr", "pointer_like", "L_S"),
             ("D_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
-            ("ds_3_rows_ptr", "pointer_acc", ""),
+            ("ds_5_rows_ptr", "pointer_acc", ""),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
@@ -1189,7 +1206,7 @@ KERNELS: dict[str, Any] = {
             "few_rows": False,
         },
         "arguments": [
-            ("ds_3_ptr", "pointer_acc", ""),
+            ("ds_5_ptr", "pointer_acc", ""),
             ("ds_ptr", "pointer_like", "s"),
             ("len_h", "extent", "h"),
             ("len_e", "extent", "e"),
@@ -1565,17 +1582,17 @@ def backward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    ds_3_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    ds_5_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     ds = torch.empty((len_h,), dtype=inputs["s"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("log_scaling_backward_D_dQ_ds_3_rows", extents, inputs, config)
+    cfg = configure("log_scaling_backward_D_dQ_ds_5_rows", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    log_scaling_backward_D_dQ_ds_3_rows[grid](
+    log_scaling_backward_D_dQ_ds_5_rows[grid](
         O,
         dO,
         s,
@@ -1585,7 +1602,7 @@ def backward(inputs, extents, params, config=None):
         L_S,
         D,
         dQ,
-        ds_3_rows,
+        ds_5_rows,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
@@ -1611,9 +1628,9 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # ds.3: the rest of its sum, in a fixed order
+    # ds.5: the rest of its sum, in a fixed order
     shape = (len_h,)
-    ds_3 = sum_into(shape, ds_3_rows, (0, 2), acc, None)
+    ds_5 = sum_into(shape, ds_5_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("log_scaling_backward_dK_dV", extents, inputs, config)
@@ -1657,7 +1674,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("log_scaling_backward_ds", extents, inputs, config)
     grid = (len_h,)
     log_scaling_backward_ds[grid](
-        ds_3,
+        ds_5,
         ds,
         len_h,
         len_e,

@@ -509,19 +509,21 @@ def standardised_O_L_T(
         "len_j",
     ],
 )
-def standardised_backward_D_D_2_1_D_3(
+def standardised_backward_E_D_W_1(
     O_ptr,
     dO_ptr,
     Q_ptr,
     K_ptr,
     mean_ptr,
-    V_ptr,
     gain_ptr,
     var_ptr,
     L_T_ptr,
+    V_ptr,
     D_ptr,
-    D_2_1_ptr,
-    dgain_rows_ptr,
+    W_2_ptr,
+    E_ptr,
+    W_1_ptr,
+    dgain_9_rows_ptr,
     D_3_ptr,
     O_tiles,
     dO_tiles,
@@ -547,10 +549,6 @@ def standardised_backward_D_D_2_1_D_3(
     stride_mean_b: tl.int64,
     stride_mean_h: tl.int64,
     stride_mean_i,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     stride_gain_h: tl.int64,
     stride_var_b: tl.int64,
     stride_var_h: tl.int64,
@@ -558,6 +556,10 @@ def standardised_backward_D_D_2_1_D_3(
     stride_L_T_b: tl.int64,
     stride_L_T_h: tl.int64,
     stride_L_T_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -578,13 +580,15 @@ def standardised_backward_D_D_2_1_D_3(
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     mean_ptr  mean[b, h, i], input
-    V_ptr  V[b, h, j, f], input
     gain_ptr  gain[h], input
     var_ptr  var[b, h, i], input
     L_T_ptr  L_T[b, h, i], input
+    V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
-    D_2_1_ptr  D_2.1[b, h, i], temp
-    dgain_rows_ptr  dgain.rows[b, h, i], temp
+    W_2_ptr  W.2[b, h, i], temp
+    E_ptr  E[b, h, i], temp
+    W_1_ptr  W.1[b, h, i], temp
+    dgain_9_rows_ptr  dgain.9.rows[b, h, i], temp
     D_3_ptr  D_3[b, h, i], temp
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
@@ -637,10 +641,14 @@ def standardised_backward_D_D_2_1_D_3(
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
-    D_2_1_base = D_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_2_1_base += tl.cast(i0, tl.int64)
-    dgain_rows_base = dgain_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dgain_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    W_2_base = W_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    W_2_base += tl.cast(i0, tl.int64)
+    E_base = E_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    E_base += tl.cast(i0, tl.int64)
+    W_1_base = W_1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    W_1_base += tl.cast(i0, tl.int64)
+    dgain_9_rows_base = dgain_9_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    dgain_9_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     D_3_base = D_3_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_3_base += tl.cast(i0, tl.int64)
 
@@ -650,23 +658,25 @@ def standardised_backward_D_D_2_1_D_3(
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    D_2_1 = tl.full([BLOCK_I], 0.0, ACC)
+    W_2 = tl.full([BLOCK_I], 0.0, ACC)
     # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
     mean = tl.load(mean_base + offs_i * stride_mean_i, mask=in_i, other=0.0)
-    D_2_1_safe = tl.where(mean.to(ACC) == float("-inf"), 0.0, mean.to(ACC))
+    W_2_safe = tl.where(mean.to(ACC) == float("-inf"), 0.0, mean.to(ACC))
     gain = tl.load(gain_base)
     var = tl.load(var_base + offs_i * stride_var_i, mask=in_i, other=0.0)
     T_p = tl.rsqrt(var.to(ACC) + 1e-06)
     L_T = tl.load(L_T_base + offs_i * stride_L_T_i, mask=in_i, other=0.0)
     P_T_safe = tl.where(L_T.to(ACC) == float("-inf"), 0.0, L_T.to(ACC))
     P_T_p = P_T_safe * 1.4426950408889634
-    dgain_rows = tl.full([BLOCK_I], 0.0, ACC)
-    dgain_rows_p = 1.0 / tl.sqrt(var.to(ACC) + 1e-06)
-    D_3_2 = tl.full([BLOCK_I], 0.0, ACC)
-    D_3_3 = tl.full([BLOCK_I], 0.0, ACC)
+    E_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_1 = tl.full([BLOCK_I], 0.0, ACC)
+    dgain_9_rows_p = tl.sqrt(var.to(ACC) + 1e-06)
+    W_2_3 = tl.full([BLOCK_I], 0.0, ACC)
+    W_2_4 = tl.full([BLOCK_I], 0.0, ACC)
+    D_3_5 = tl.full([BLOCK_I], 0.0, ACC)
     D_3_p = (var.to(ACC) + 1e-06) * len_j.to(ACC)
     stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -687,20 +697,25 @@ def standardised_backward_D_D_2_1_D_3(
         dP_T = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
-        T = gain.to(ACC) * (S_1 - D_2_1_safe[:, None]) * T_p[:, None]
+        T = gain.to(ACC) * (S_1 - W_2_safe[:, None]) * T_p[:, None]
         P_T = tl.exp2(T * 1.4426950408889634 - P_T_p[:, None])
+        W_2_s = (S_1 - W_2_safe[:, None]) * P_T
+        W_2_tile = tl.sum(W_2_s, 1)
+        W_2 = W_2 + W_2_tile
+        E_s = P_T * dP_T
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
         dT = (dP_T - D_1[:, None]) * P_T
-        D_2_1_s = (S_1 - D_2_1_safe[:, None]) * dT
-        D_2_1_tile = tl.sum(D_2_1_s, 1)
-        D_2_1 = D_2_1 + D_2_1_tile
-        dgain_rows_s = (S_1 - D_2_1_safe[:, None]) * dT * dgain_rows_p[:, None]
-        dgain_rows_tile = tl.sum(dgain_rows_s, 1)
-        dgain_rows = dgain_rows + dgain_rows_tile
-        D_3_2_tile = tl.sum(dT, 1)
-        D_3_2 = D_3_2 + D_3_2_tile
-        D_3_3_s = S_1 - D_2_1_safe[:, None]
-        D_3_3_tile = tl.sum(D_3_3_s, 1)
-        D_3_3 = D_3_3 + D_3_3_tile
+        W_1_s = (S_1 - W_2_safe[:, None]) * dT
+        W_1_tile = tl.sum(W_1_s, 1)
+        W_1 = W_1 + W_1_tile
+        W_2_3_tile = tl.sum(dT, 1)
+        W_2_3 = W_2_3 + W_2_3_tile
+        W_2_4_tile = tl.sum(P_T, 1)
+        W_2_4 = W_2_4 + W_2_4_tile
+        D_3_5_s = S_1 - W_2_safe[:, None]
+        D_3_5_tile = tl.sum(D_3_5_s, 1)
+        D_3_5 = D_3_5 + D_3_5_tile
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -716,32 +731,46 @@ def standardised_backward_D_D_2_1_D_3(
         dP_T = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
-        T = gain.to(ACC) * (S_1 - D_2_1_safe[:, None]) * T_p[:, None]
+        T = gain.to(ACC) * (S_1 - W_2_safe[:, None]) * T_p[:, None]
         P_T = tl.exp2(T * 1.4426950408889634 - P_T_p[:, None])
-        dT = (dP_T - D_1[:, None]) * P_T
-        D_2_1_s = (S_1 - D_2_1_safe[:, None]) * dT
+        W_2_s = (S_1 - W_2_safe[:, None]) * P_T
         mask = j < len_j
-        D_2_1_s_m = tl.where(mask[None, :], D_2_1_s, 0.0)
-        D_2_1_tile = tl.sum(D_2_1_s_m, 1)
-        D_2_1 = D_2_1 + D_2_1_tile
-        dgain_rows_s = (S_1 - D_2_1_safe[:, None]) * dT * dgain_rows_p[:, None]
-        dgain_rows_s_m = tl.where(mask[None, :], dgain_rows_s, 0.0)
-        dgain_rows_tile = tl.sum(dgain_rows_s_m, 1)
-        dgain_rows = dgain_rows + dgain_rows_tile
+        W_2_s_m = tl.where(mask[None, :], W_2_s, 0.0)
+        W_2_tile = tl.sum(W_2_s_m, 1)
+        W_2 = W_2 + W_2_tile
+        E_s = P_T * dP_T
+        E_s_m = tl.where(mask[None, :], E_s, 0.0)
+        E_tile = tl.sum(E_s_m, 1)
+        E_2 = E_2 + E_tile
+        dT = (dP_T - D_1[:, None]) * P_T
+        W_1_s = (S_1 - W_2_safe[:, None]) * dT
+        W_1_s_m = tl.where(mask[None, :], W_1_s, 0.0)
+        W_1_tile = tl.sum(W_1_s_m, 1)
+        W_1 = W_1 + W_1_tile
         dT_m = tl.where(mask[None, :], dT, 0.0)
-        D_3_2_tile = tl.sum(dT_m, 1)
-        D_3_2 = D_3_2 + D_3_2_tile
-        D_3_3_s = S_1 - D_2_1_safe[:, None]
-        D_3_3_s_m = tl.where(mask[None, :], D_3_3_s, 0.0)
-        D_3_3_tile = tl.sum(D_3_3_s_m, 1)
-        D_3_3 = D_3_3 + D_3_3_tile
+        W_2_3_tile = tl.sum(dT_m, 1)
+        W_2_3 = W_2_3 + W_2_3_tile
+        P_T_m = tl.where(mask[None, :], P_T, 0.0)
+        W_2_4_tile = tl.sum(P_T_m, 1)
+        W_2_4 = W_2_4 + W_2_4_tile
+        D_3_5_s = S_1 - W_2_safe[:, None]
+        D_3_5_s_m = tl.where(mask[None, :], D_3_5_s, 0.0)
+        D_3_5_tile = tl.sum(D_3_5_s_m, 1)
+        D_3_5 = D_3_5 + D_3_5_tile
 
     # --- epilogue ---
-    D_2 = gain.to(ACC) * D_2_1
-    D_3 = gain.to(ACC) * D_3_2 - D_2 * D_3_3 / D_3_p
+    t = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    W_3 = W_1 - tl.where(t, E_2 - D_1, 0.0) * W_2
+    dgain_9_rows = W_3 / dgain_9_rows_p
+    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    W_2_1 = W_2_3 - tl.where(t_2, E_2 - D_1, 0.0) * W_2_4
+    D_2 = gain.to(ACC) * W_3
+    D_3 = gain.to(ACC) * W_2_1 - D_2 * D_3_5 / D_3_p
     tl.store(D_base + offs_i, D_1, mask=in_i)
-    tl.store(D_2_1_base + offs_i, D_2_1, mask=in_i)
-    tl.store(dgain_rows_base + offs_i, dgain_rows, mask=in_i)
+    tl.store(W_2_base + offs_i, W_2, mask=in_i)
+    tl.store(E_base + offs_i, E_2, mask=in_i)
+    tl.store(W_1_base + offs_i, W_1, mask=in_i)
+    tl.store(dgain_9_rows_base + offs_i, dgain_9_rows, mask=in_i)
     tl.store(D_3_base + offs_i, D_3, mask=in_i)
 
 
@@ -771,7 +800,9 @@ def standardised_backward_dQ(
     var_ptr,
     L_T_ptr,
     D_3_ptr,
-    D_2_1_ptr,
+    W_1_ptr,
+    E_ptr,
+    W_2_ptr,
     dQ_ptr,
     dO_tiles,
     Q_tiles,
@@ -828,7 +859,9 @@ def standardised_backward_dQ(
     var_ptr  var[b, h, i], input
     L_T_ptr  L_T[b, h, i], input
     D_3_ptr  D_3[b, h, i], temp
-    D_2_1_ptr  D_2.1[b, h, i], temp
+    W_1_ptr  W.1[b, h, i], temp
+    E_ptr  E[b, h, i], temp
+    W_2_ptr  W.2[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
@@ -875,8 +908,12 @@ def standardised_backward_dQ(
     L_T_base += tl.cast(i0, tl.int64) * stride_L_T_i
     D_3_base = D_3_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_3_base += tl.cast(i0, tl.int64)
-    D_2_1_base = D_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_2_1_base += tl.cast(i0, tl.int64)
+    W_1_base = W_1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    W_1_base += tl.cast(i0, tl.int64)
+    E_base = E_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    E_base += tl.cast(i0, tl.int64)
+    W_2_base = W_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    W_2_base += tl.cast(i0, tl.int64)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
@@ -886,7 +923,7 @@ def standardised_backward_dQ(
     dQ_offs = offs_i[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dQ_4 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    dQ_6 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     # standardised.attn:7  T[i,j]  = gain * (S[i,j] - mean[i]) * rsqrt(var[i] + 1e-6)
@@ -903,12 +940,16 @@ def standardised_backward_dQ(
     P_T_safe = tl.where(L_T.to(ACC) == float("-inf"), 0.0, L_T.to(ACC))
     P_T_p = P_T_safe * 1.4426950408889634
     D_3 = tl.load(D_3_base + offs_i, mask=in_i, other=0.0)
-    dQ_4_row = D_3.to(ACC) / len_j.to(ACC)
-    dQ_4_safe = tl.where(dQ_4_row == float("-inf"), 0.0, dQ_4_row)
+    dQ_6_row = D_3.to(ACC) / len_j.to(ACC)
+    dQ_6_safe = tl.where(dQ_6_row == float("-inf"), 0.0, dQ_6_row)
     dQ_p = tl.sqrt(var.to(ACC) + 1e-06)
-    dQ_5 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    D_2_1 = tl.load(D_2_1_base + offs_i, mask=in_i, other=0.0)
-    D_2 = gain.to(ACC) * D_2_1.to(ACC)
+    dQ_7 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    W_1 = tl.load(W_1_base + offs_i, mask=in_i, other=0.0)
+    e_2 = tl.load(E_base + offs_i, mask=in_i, other=0.0)
+    W_2 = tl.load(W_2_base + offs_i, mask=in_i, other=0.0)
+    t = tl.abs(e_2.to(ACC) - d.to(ACC)) > 1.52587890625e-05 * tl.abs(e_2.to(ACC))
+    W = W_1.to(ACC) - tl.where(t, e_2.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
+    D_2 = gain.to(ACC) * W
     dQ_p_1 = var.to(ACC) + 1e-06
     dQ_p_2 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -933,10 +974,10 @@ def standardised_backward_dQ(
         T = gain.to(ACC) * (S_1 - T_safe[:, None]) * T_p[:, None]
         P_T = tl.exp2(T * 1.4426950408889634 - P_T_p[:, None])
         dT = (dP_T - d.to(ACC)[:, None]) * P_T
-        dQ_4_1 = dT * gain.to(ACC) - dQ_4_safe[:, None]
-        dQ_5_1 = S_1 - T_safe[:, None]
-        dQ_4 = dot(dQ_4_1.to(K_ptr.dtype.element_ty), k, dQ_4, ACC)
-        dQ_5 = dot(dQ_5_1.to(K_ptr.dtype.element_ty), k, dQ_5, ACC)
+        dQ_6_1 = dT * gain.to(ACC) - dQ_6_safe[:, None]
+        dQ_7_1 = S_1 - T_safe[:, None]
+        dQ_6 = dot(dQ_6_1.to(K_ptr.dtype.element_ty), k, dQ_6, ACC)
+        dQ_7 = dot(dQ_7_1.to(K_ptr.dtype.element_ty), k, dQ_7, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -955,17 +996,17 @@ def standardised_backward_dQ(
         T = gain.to(ACC) * (S_1 - T_safe[:, None]) * T_p[:, None]
         P_T = tl.exp2(T * 1.4426950408889634 - P_T_p[:, None])
         dT = (dP_T - d.to(ACC)[:, None]) * P_T
-        dQ_4_1 = dT * gain.to(ACC) - dQ_4_safe[:, None]
+        dQ_6_1 = dT * gain.to(ACC) - dQ_6_safe[:, None]
         mask = j < len_j
-        dQ_4_1_m = tl.where(mask[None, :], dQ_4_1, 0.0)
-        dQ_5_1 = S_1 - T_safe[:, None]
-        dQ_5_1_m = tl.where(mask[None, :], dQ_5_1, 0.0)
-        dQ_4 = dot(dQ_4_1_m.to(K_ptr.dtype.element_ty), k, dQ_4, ACC)
-        dQ_5 = dot(dQ_5_1_m.to(K_ptr.dtype.element_ty), k, dQ_5, ACC)
+        dQ_6_1_m = tl.where(mask[None, :], dQ_6_1, 0.0)
+        dQ_7_1 = S_1 - T_safe[:, None]
+        dQ_7_1_m = tl.where(mask[None, :], dQ_7_1, 0.0)
+        dQ_6 = dot(dQ_6_1_m.to(K_ptr.dtype.element_ty), k, dQ_6, ACC)
+        dQ_7 = dot(dQ_7_1_m.to(K_ptr.dtype.element_ty), k, dQ_7, ACC)
 
     # --- epilogue ---
-    t = dQ_5 * D_2[:, None] / dQ_p_1[:, None] / len_j.to(ACC) / dQ_p[:, None]
-    dQ = (dQ_4 / dQ_p[:, None] - t) / dQ_p_2
+    t_2 = dQ_7 * D_2[:, None] / dQ_p_1[:, None] / len_j.to(ACC) / dQ_p[:, None]
+    dQ = (dQ_6 / dQ_p[:, None] - t_2) / dQ_p_2
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
@@ -995,7 +1036,9 @@ def standardised_backward_dK_dV(
     V_ptr,
     D_ptr,
     D_3_ptr,
-    D_2_1_ptr,
+    W_1_ptr,
+    E_ptr,
+    W_2_ptr,
     dV_ptr,
     dK_ptr,
     K_tiles,
@@ -1053,7 +1096,9 @@ def standardised_backward_dK_dV(
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
     D_3_ptr  D_3[b, h, i], temp
-    D_2_1_ptr  D_2.1[b, h, i], temp
+    W_1_ptr  W.1[b, h, i], temp
+    E_ptr  E[b, h, i], temp
+    W_2_ptr  W.2[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
@@ -1101,7 +1146,9 @@ def standardised_backward_dK_dV(
     L_T_base = L_T_ptr + tl.cast(b, tl.int64) * stride_L_T_b + tl.cast(h, tl.int64) * stride_L_T_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_3_base = D_3_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_2_1_base = D_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    W_1_base = W_1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    E_base = E_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    W_2_base = W_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
@@ -1116,7 +1163,7 @@ def standardised_backward_dK_dV(
     # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dK_6 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    dK_8 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # standardised.attn:8  O[i,f]  = softmax[j](T[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -1155,14 +1202,18 @@ def standardised_backward_dK_dV(
         D_3 = tl.load(D_3_base + tl.cast(i0, tl.int64) + offs_i)
         dS_row = D_3.to(ACC) / len_j.to(ACC)
         dS_safe = tl.where(dS_row == float("-inf"), 0.0, dS_row)
-        D_2_1 = tl.load(D_2_1_base + tl.cast(i0, tl.int64) + offs_i)
-        D_2 = gain.to(ACC) * D_2_1.to(ACC)
+        W_1 = tl.load(W_1_base + tl.cast(i0, tl.int64) + offs_i)
+        e_2 = tl.load(E_base + tl.cast(i0, tl.int64) + offs_i)
+        W_2 = tl.load(W_2_base + tl.cast(i0, tl.int64) + offs_i)
+        t = tl.abs(e_2.to(ACC) - d.to(ACC)) > 1.52587890625e-05 * tl.abs(e_2.to(ACC))
+        W = W_1.to(ACC) - tl.where(t, e_2.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
+        D_2 = gain.to(ACC) * W
         dS_p = (var.to(ACC) + 1e-06) * len_j.to(ACC)
         dS_p_1 = tl.sqrt(var.to(ACC) + 1e-06)
-        t = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
-        dS = (dT * gain.to(ACC) - dS_safe[None, :] - t) / dS_p_1[None, :]
+        t_2 = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
+        dS = (dT * gain.to(ACC) - dS_safe[None, :] - t_2) / dS_p_1[None, :]
         dV = dot(P_T.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_6 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_6, ACC)
+        dK_8 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_8, ACC)
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
@@ -1196,20 +1247,57 @@ def standardised_backward_dK_dV(
         D_3 = tl.load(D_3_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_row = D_3.to(ACC) / len_j.to(ACC)
         dS_safe = tl.where(dS_row == float("-inf"), 0.0, dS_row)
-        D_2_1 = tl.load(D_2_1_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        D_2 = gain.to(ACC) * D_2_1.to(ACC)
+        W_1 = tl.load(W_1_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        e_2 = tl.load(E_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        W_2 = tl.load(W_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        t_3 = tl.abs(e_2.to(ACC) - d.to(ACC)) > 1.52587890625e-05 * tl.abs(e_2.to(ACC))
+        W = W_1.to(ACC) - tl.where(t_3, e_2.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
+        D_2 = gain.to(ACC) * W
         dS_p = (var.to(ACC) + 1e-06) * len_j.to(ACC)
         dS_p_1 = tl.sqrt(var.to(ACC) + 1e-06)
-        t_2 = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
-        dS = (dT * gain.to(ACC) - dS_safe[None, :] - t_2) / dS_p_1[None, :]
+        t_4 = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
+        dS = (dT * gain.to(ACC) - dS_safe[None, :] - t_4) / dS_p_1[None, :]
         dS_m = tl.where(mask[None, :], dS, 0.0)
         dV = dot(P_T_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_6 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_6, ACC)
+        dK_8 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_8, ACC)
 
     # --- epilogue ---
-    dK = dK_6 / dK_p
+    dK = dK_8 / dK_p
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_h",
+    ],
+)
+def standardised_backward_dgain(
+    dgain_9_ptr,
+    dgain_ptr,
+    len_h: tl.int32,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each h.
+
+    dgain_9_ptr  dgain.9[h], temp
+    dgain_ptr  dgain[h], output
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    h = pid
+
+    # --- pointers ---
+    dgain_9_base = dgain_9_ptr + tl.cast(h, tl.int64)
+    dgain_base = dgain_ptr + tl.cast(h, tl.int64)
+
+    # --- prologue ---
+    dgain_9 = tl.load(dgain_9_base)
+
+    # --- epilogue ---
+    tl.store(dgain_base, dgain_9)
 
 
 # --- tile sizes ---
@@ -1356,7 +1444,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "standardised_backward_D_D_2_1_D_3": {
+    "standardised_backward_E_D_W_1": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1366,9 +1454,9 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "f"), ("i", "e")),
             "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i",), ("i",), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
+            "carried": (("i",), ("i",), ("i",), ("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("O", "dO", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1379,13 +1467,15 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("mean_ptr", "pointer_like", "mean"),
-            ("V_ptr", "pointer_like", "V"),
             ("gain_ptr", "pointer_like", "gain"),
             ("var_ptr", "pointer_like", "var"),
             ("L_T_ptr", "pointer_like", "L_T"),
+            ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
-            ("D_2_1_ptr", "pointer_acc", ""),
-            ("dgain_rows_ptr", "pointer_acc", ""),
+            ("W_2_ptr", "pointer_acc", ""),
+            ("E_ptr", "pointer_acc", ""),
+            ("W_1_ptr", "pointer_acc", ""),
+            ("dgain_9_rows_ptr", "pointer_acc", ""),
             ("D_3_ptr", "pointer_acc", ""),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
@@ -1411,10 +1501,6 @@ KERNELS: dict[str, Any] = {
             ("stride_mean_b", "wide", ""),
             ("stride_mean_h", "wide", ""),
             ("stride_mean_i", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
             ("stride_gain_h", "wide", ""),
             ("stride_var_b", "wide", ""),
             ("stride_var_h", "wide", ""),
@@ -1422,6 +1508,10 @@ KERNELS: dict[str, Any] = {
             ("stride_L_T_b", "wide", ""),
             ("stride_L_T_h", "wide", ""),
             ("stride_L_T_i", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -1464,7 +1554,9 @@ KERNELS: dict[str, Any] = {
             ("var_ptr", "pointer_like", "var"),
             ("L_T_ptr", "pointer_like", "L_T"),
             ("D_3_ptr", "pointer_acc", ""),
-            ("D_2_1_ptr", "pointer_acc", ""),
+            ("W_1_ptr", "pointer_acc", ""),
+            ("E_ptr", "pointer_acc", ""),
+            ("W_2_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
@@ -1538,7 +1630,9 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
             ("D_3_ptr", "pointer_acc", ""),
-            ("D_2_1_ptr", "pointer_acc", ""),
+            ("W_1_ptr", "pointer_acc", ""),
+            ("E_ptr", "pointer_acc", ""),
+            ("W_2_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
@@ -1581,6 +1675,28 @@ KERNELS: dict[str, Any] = {
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
             ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "standardised_backward_dgain": {
+        "facts": {
+            "tiles": (),
+            "stream": None,
+            "pads": {},
+            "resident": (),
+            "streamed": (),
+            "carried": (),
+            "pairs": (),
+            "pairs_by_address": (),
+            "data": (),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("dgain_9_ptr", "pointer_acc", ""),
+            ("dgain_ptr", "pointer_like", "gain"),
+            ("len_h", "extent", "h"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1916,31 +2032,36 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    D_2_1 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    dgain_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    W_2 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    E = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    W_1 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    dgain_9_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     D_3 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    dgain = torch.empty((len_h,), dtype=inputs["gain"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("standardised_backward_D_D_2_1_D_3", extents, inputs, config)
+    cfg = configure("standardised_backward_E_D_W_1", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    standardised_backward_D_D_2_1_D_3[grid](
+    standardised_backward_E_D_W_1[grid](
         O,
         dO,
         Q,
         K,
         mean,
-        V,
         gain,
         var,
         L_T,
+        V,
         D,
-        D_2_1,
-        dgain_rows,
+        W_2,
+        E,
+        W_1,
+        dgain_9_rows,
         D_3,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -1952,10 +2073,10 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(mean),
-        *launch_strides(V),
         *launch_strides(gain),
         *launch_strides(var),
         *launch_strides(L_T),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
@@ -1968,9 +2089,9 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dgain: the rest of its sum, in a fixed order
+    # dgain.9: the rest of its sum, in a fixed order
     shape = (len_h,)
-    dgain = sum_into(shape, dgain_rows, (0, 2), inputs["gain"].dtype, None)
+    dgain_9 = sum_into(shape, dgain_9_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of i; sweeps j.
     cfg = configure("standardised_backward_dQ", extents, inputs, config)
@@ -1988,7 +2109,9 @@ def backward(inputs, extents, params, config=None):
         var,
         L_T,
         D_3,
-        D_2_1,
+        W_1,
+        E,
+        W_2,
         dQ,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
@@ -2030,7 +2153,9 @@ def backward(inputs, extents, params, config=None):
         V,
         D,
         D_3,
-        D_2_1,
+        W_1,
+        E,
+        W_2,
         dV,
         dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
@@ -2053,6 +2178,17 @@ def backward(inputs, extents, params, config=None):
         E_PAD=padded(len_e, itemsize),
         F=len_f,
         F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each h.
+    cfg = configure("standardised_backward_dgain", extents, inputs, config)
+    grid = (len_h,)
+    standardised_backward_dgain[grid](
+        dgain_9,
+        dgain,
+        len_h,
         ACC=ACC,
         **cfg,
     )

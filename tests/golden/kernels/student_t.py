@@ -266,13 +266,13 @@ def student_t(
 
 @triton.jit(
     do_not_specialize=[
+        "stride_kappa_h",
         "stride_Q_b",
         "stride_Q_h",
         "stride_Q_e",
         "stride_K_b",
         "stride_K_h",
         "stride_K_e",
-        "stride_kappa_h",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
@@ -282,17 +282,17 @@ def student_t(
         "start",
     ],
 )
-def student_t_backward_D_dQ_dkappa_3_rows(
+def student_t_backward_D_dQ_dkappa_5_rows(
     O_ptr,
     dO_ptr,
-    Q_ptr,
-    K_ptr,
     V_ptr,
     kappa_ptr,
+    Q_ptr,
+    K_ptr,
     L_S_ptr,
     D_ptr,
-    dkappa_3_rows_ptr,
     dQ_ptr,
+    dkappa_5_rows_ptr,
     O_tiles,
     dO_tiles,
     V_tiles,
@@ -304,6 +304,11 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_kappa_h: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -312,11 +317,6 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     stride_K_h: tl.int64,
     stride_K_j,
     stride_K_e: tl.int64,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_kappa_h: tl.int64,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
@@ -338,14 +338,14 @@ def student_t_backward_D_dQ_dkappa_3_rows(
 
     O_ptr  O[b, h, i, f], input
     dO_ptr  dO[b, h, i, f], input
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
     V_ptr  V[b, h, j, f], input
     kappa_ptr  kappa[h], input
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
     L_S_ptr  L_S[b, h, i], input
     D_ptr  D[b, h, i], temp
-    dkappa_3_rows_ptr  dkappa.3.rows[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
+    dkappa_5_rows_ptr  dkappa.5.rows[b, h, i], temp
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
@@ -388,12 +388,12 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
-    dkappa_3_rows_base = dkappa_3_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dkappa_3_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
+    dkappa_5_rows_base = dkappa_5_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    dkappa_5_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
 
     # --- prologue ---
     o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
@@ -401,7 +401,7 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dkappa_3_rows = tl.full([BLOCK_I], 0.0, ACC)
+    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
     kappa = tl.load(kappa_base)
     S_p = -kappa.to(ACC)
@@ -409,7 +409,9 @@ def student_t_backward_D_dQ_dkappa_3_rows(
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
     mask_p = i + start
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    W_3 = tl.full([BLOCK_I], 0.0, ACC)
+    E_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_4 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -438,9 +440,6 @@ def student_t_backward_D_dQ_dkappa_3_rows(
         S = S_p * tl.log(1.0 + S_part / tl.cast(E, ACC))
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        dkappa_3_rows_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * dS
-        dkappa_3_rows_tile = tl.sum(dkappa_3_rows_s, 1)
-        dkappa_3_rows = dkappa_3_rows + dkappa_3_rows_tile
         dQ_1_p = safe_div(1.0, 1.0 + safe_div(S_part, tl.cast(E, ACC)))
         dQ_1_s = dS * tl.where(1.0 + S_part / tl.cast(E, ACC) != 0.0, dQ_1_p, 0.0)
         for e_pt_1 in range(E):
@@ -452,6 +451,15 @@ def student_t_backward_D_dQ_dkappa_3_rows(
             dQ_1_t = dQ_1_s * (q_1.to(ACC)[:, None] - k_1.to(ACC)[None, :])
             dQ_1_col = tl.sum(dQ_1_t, 1)
             dQ_1 = tl.where((e == e_pt_1)[None, :], dQ_1 + dQ_1_col[:, None], dQ_1)
+        W_3_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * dS
+        W_3_tile = tl.sum(W_3_s, 1)
+        W_3 = W_3 + W_3_tile
+        E_s = P_S * dP_S
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
+        W_4_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * P_S
+        W_4_tile = tl.sum(W_4_s, 1)
+        W_4 = W_4 + W_4_tile
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -474,14 +482,10 @@ def student_t_backward_D_dQ_dkappa_3_rows(
         S = S_p * tl.log(1.0 + S_part / tl.cast(E, ACC))
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        dkappa_3_rows_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * dS
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dkappa_3_rows_s_m = tl.where(mask, dkappa_3_rows_s, 0.0)
-        dkappa_3_rows_tile = tl.sum(dkappa_3_rows_s_m, 1)
-        dkappa_3_rows = dkappa_3_rows + dkappa_3_rows_tile
         dQ_1_p = safe_div(1.0, 1.0 + safe_div(S_part, tl.cast(E, ACC)))
         dQ_1_s = dS * tl.where(1.0 + S_part / tl.cast(E, ACC) != 0.0, dQ_1_p, 0.0)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dQ_1_s_m = tl.where(mask, dQ_1_s, 0.0)
         for e_pt_1 in range(E):
             Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
@@ -492,12 +496,26 @@ def student_t_backward_D_dQ_dkappa_3_rows(
             dQ_1_t = dQ_1_s_m * (q_1.to(ACC)[:, None] - k_1.to(ACC)[None, :])
             dQ_1_col = tl.sum(dQ_1_t, 1)
             dQ_1 = tl.where((e == e_pt_1)[None, :], dQ_1 + dQ_1_col[:, None], dQ_1)
+        W_3_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * dS
+        W_3_s_m = tl.where(mask, W_3_s, 0.0)
+        W_3_tile = tl.sum(W_3_s_m, 1)
+        W_3 = W_3 + W_3_tile
+        E_s = P_S * dP_S
+        E_s_m = tl.where(mask, E_s, 0.0)
+        E_tile = tl.sum(E_s_m, 1)
+        E_2 = E_2 + E_tile
+        W_4_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * P_S
+        W_4_s_m = tl.where(mask, W_4_s, 0.0)
+        W_4_tile = tl.sum(W_4_s_m, 1)
+        W_4 = W_4 + W_4_tile
 
     # --- epilogue ---
     dQ = 2.0 * -(dQ_1 * kappa.to(ACC) / tl.cast(E, ACC))
+    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    W = W_3 - tl.where(t_2, E_2 - D_1, 0.0) * W_4
     tl.store(D_base + offs_i, D_1, mask=in_i)
-    tl.store(dkappa_3_rows_base + offs_i, dkappa_3_rows, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dkappa_5_rows_base + offs_i, W, mask=in_i)
 
 
 @triton.jit(
@@ -733,7 +751,7 @@ def student_t_backward_dK_dV(
     ],
 )
 def student_t_backward_dkappa(
-    dkappa_3_ptr,
+    dkappa_5_ptr,
     dkappa_ptr,
     len_h: tl.int32,
     ACC: tl.constexpr,
@@ -741,7 +759,7 @@ def student_t_backward_dkappa(
 ):
     """One program for each h.
 
-    dkappa_3_ptr  dkappa.3[h], temp
+    dkappa_5_ptr  dkappa.5[h], temp
     dkappa_ptr  dkappa[h], output
     ACC  type of arithmetic and of accumulators
     """
@@ -750,12 +768,12 @@ def student_t_backward_dkappa(
     h = pid
 
     # --- pointers ---
-    dkappa_3_base = dkappa_3_ptr + tl.cast(h, tl.int64)
+    dkappa_5_base = dkappa_5_ptr + tl.cast(h, tl.int64)
     dkappa_base = dkappa_ptr + tl.cast(h, tl.int64)
 
     # --- prologue ---
-    dkappa_3 = tl.load(dkappa_3_base)
-    dkappa = -dkappa_3.to(ACC)
+    dkappa_5 = tl.load(dkappa_5_base)
+    dkappa = -dkappa_5.to(ACC)
 
     # --- epilogue ---
     tl.store(dkappa_base, dkappa)
@@ -1112,7 +1130,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "student_t_backward_D_dQ_dkappa_3_rows": {
+    "student_t_backward_D_dQ_dkappa_5_rows": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1122,9 +1140,9 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "f"),),
             "streamed": (("j", "f"),),
-            "carried": (("i",), ("i", "e")),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
+            "carried": (("i", "e"), ("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("O", "dO", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1132,14 +1150,14 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("kappa_ptr", "pointer_like", "kappa"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("D_ptr", "pointer_acc", ""),
-            ("dkappa_3_rows_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dkappa_5_rows_ptr", "pointer_acc", ""),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
@@ -1151,6 +1169,11 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_kappa_h", "wide", ""),
             ("stride_Q_b", "wide", ""),
             ("stride_Q_h", "wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1159,11 +1182,6 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "wide", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_kappa_h", "wide", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
@@ -1261,7 +1279,7 @@ KERNELS: dict[str, Any] = {
             "few_rows": False,
         },
         "arguments": [
-            ("dkappa_3_ptr", "pointer_acc", ""),
+            ("dkappa_5_ptr", "pointer_acc", ""),
             ("dkappa_ptr", "pointer_like", "kappa"),
             ("len_h", "extent", "h"),
             ("ACC", "acc", ""),
@@ -1631,37 +1649,37 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    dkappa_3_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    dkappa_5_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dkappa = torch.empty((len_h,), dtype=inputs["kappa"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("student_t_backward_D_dQ_dkappa_3_rows", extents, inputs, config)
+    cfg = configure("student_t_backward_D_dQ_dkappa_5_rows", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    student_t_backward_D_dQ_dkappa_3_rows[grid](
+    student_t_backward_D_dQ_dkappa_5_rows[grid](
         O,
         dO,
-        Q,
-        K,
         V,
         kappa,
+        Q,
+        K,
         L_S,
         D,
-        dkappa_3_rows,
         dQ,
+        dkappa_5_rows,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         *launch_strides(O),
         *launch_strides(dO),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(V),
         *launch_strides(kappa),
+        *launch_strides(Q),
+        *launch_strides(K),
         *launch_strides(L_S),
         len_b,
         len_h,
@@ -1676,9 +1694,9 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dkappa.3: the rest of its sum, in a fixed order
+    # dkappa.5: the rest of its sum, in a fixed order
     shape = (len_h,)
-    dkappa_3 = sum_into(shape, dkappa_3_rows, (0, 2), acc, None)
+    dkappa_5 = sum_into(shape, dkappa_5_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("student_t_backward_dK_dV", extents, inputs, config)
@@ -1720,7 +1738,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("student_t_backward_dkappa", extents, inputs, config)
     grid = (len_h,)
     student_t_backward_dkappa[grid](
-        dkappa_3,
+        dkappa_5,
         dkappa,
         len_h,
         ACC=ACC,

@@ -252,22 +252,22 @@ def temperature_head(
         "len_j",
     ],
 )
-def temperature_head_backward_D_dQ_dtau_3_rows(
+def temperature_head_backward_D_dQ_dtau_5_rows(
     O_ptr,
     dO_ptr,
+    V_ptr,
     Q_ptr,
     K_ptr,
     tau_ptr,
-    V_ptr,
     L_S_ptr,
     D_ptr,
-    dtau_3_rows_ptr,
     dQ_ptr,
+    dtau_5_rows_ptr,
     O_tiles,
     dO_tiles,
     Q_tiles,
-    K_tiles,
     V_tiles,
+    K_tiles,
     stride_O_b: tl.int64,
     stride_O_h: tl.int64,
     stride_O_i,
@@ -276,6 +276,10 @@ def temperature_head_backward_D_dQ_dtau_3_rows(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -285,10 +289,6 @@ def temperature_head_backward_D_dQ_dtau_3_rows(
     stride_K_j,
     stride_K_e,
     stride_tau_h: tl.int64,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
@@ -309,19 +309,19 @@ def temperature_head_backward_D_dQ_dtau_3_rows(
 
     O_ptr  O[b, h, i, f], input
     dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     tau_ptr  tau[h], input
-    V_ptr  V[b, h, j, f], input
     L_S_ptr  L_S[b, h, i], input
     D_ptr  D[b, h, i], temp
-    dtau_3_rows_ptr  dtau.3.rows[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
+    dtau_5_rows_ptr  dtau.5.rows[b, h, i], temp
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -358,17 +358,17 @@ def temperature_head_backward_D_dQ_dtau_3_rows(
     tau_base = tau_ptr + tl.cast(h, tl.int64) * stride_tau_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
-    dtau_3_rows_base = dtau_3_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dtau_3_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
+    dtau_5_rows_base = dtau_5_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    dtau_5_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
 
     # --- prologue ---
     o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
@@ -376,7 +376,7 @@ def temperature_head_backward_D_dQ_dtau_3_rows(
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dtau_3_rows = tl.full([BLOCK_I], 0.0, ACC)
+    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # temperature_head.attn:5  S[i,j] = Q[i,e] * K[j,e] / tau
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     tau = tl.load(tau_base)
@@ -384,7 +384,9 @@ def temperature_head_backward_D_dQ_dtau_3_rows(
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    W_3 = tl.full([BLOCK_I], 0.0, ACC)
+    E_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_4 = tl.full([BLOCK_I], 0.0, ACC)
     stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
     full_end = tl.maximum(lo, tl.minimum(stop, tl.maximum(0, len_j) // BLOCK_J * BLOCK_J))
@@ -394,50 +396,66 @@ def temperature_head_backward_D_dQ_dtau_3_rows(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # temperature_head.attn:5  S[i,j] = Q[i,e] * K[j,e] / tau
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         # temperature_head.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # temperature_head.attn:5  S[i,j] = Q[i,e] * K[j,e] / tau
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        dtau_3_rows_s = S_1 * dS
-        dtau_3_rows_tile = tl.sum(dtau_3_rows_s, 1)
-        dtau_3_rows = dtau_3_rows + dtau_3_rows_tile
+        W_3_s = S_1 * dS
+        W_3_tile = tl.sum(W_3_s, 1)
+        W_3 = W_3 + W_3_tile
+        E_s = P_S * dP_S
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
+        W_4_s = S_1 * P_S
+        W_4_tile = tl.sum(W_4_s, 1)
+        W_4 = W_4 + W_4_tile
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # temperature_head.attn:5  S[i,j] = Q[i,e] * K[j,e] / tau
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         # temperature_head.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # temperature_head.attn:5  S[i,j] = Q[i,e] * K[j,e] / tau
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        dtau_3_rows_s = S_1 * dS
         mask = j < len_j
-        dtau_3_rows_s_m = tl.where(mask[None, :], dtau_3_rows_s, 0.0)
-        dtau_3_rows_tile = tl.sum(dtau_3_rows_s_m, 1)
-        dtau_3_rows = dtau_3_rows + dtau_3_rows_tile
         dS_m = tl.where(mask[None, :], dS, 0.0)
+        W_3_s = S_1 * dS
+        W_3_s_m = tl.where(mask[None, :], W_3_s, 0.0)
+        W_3_tile = tl.sum(W_3_s_m, 1)
+        W_3 = W_3 + W_3_tile
+        E_s = P_S * dP_S
+        E_s_m = tl.where(mask[None, :], E_s, 0.0)
+        E_tile = tl.sum(E_s_m, 1)
+        E_2 = E_2 + E_tile
+        W_4_s = S_1 * P_S
+        W_4_s_m = tl.where(mask[None, :], W_4_s, 0.0)
+        W_4_tile = tl.sum(W_4_s_m, 1)
+        W_4 = W_4 + W_4_tile
         dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
 
     # --- epilogue ---
     dQ = dQ_1 / tau.to(ACC)
+    t = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    W = W_3 - tl.where(t, E_2 - D_1, 0.0) * W_4
     tl.store(D_base + offs_i, D_1, mask=in_i)
-    tl.store(dtau_3_rows_base + offs_i, dtau_3_rows, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dtau_5_rows_base + offs_i, W, mask=in_i)
 
 
 @triton.jit(
@@ -629,7 +647,7 @@ def temperature_head_backward_dK_dV(
     ],
 )
 def temperature_head_backward_dtau(
-    dtau_3_ptr,
+    dtau_5_ptr,
     tau_ptr,
     dtau_ptr,
     stride_tau_h: tl.int64,
@@ -639,7 +657,7 @@ def temperature_head_backward_dtau(
 ):
     """One program for each h.
 
-    dtau_3_ptr  dtau.3[h], temp
+    dtau_5_ptr  dtau.5[h], temp
     tau_ptr  tau[h], input
     dtau_ptr  dtau[h], output
     ACC  type of arithmetic and of accumulators
@@ -649,15 +667,15 @@ def temperature_head_backward_dtau(
     h = pid
 
     # --- pointers ---
-    dtau_3_base = dtau_3_ptr + tl.cast(h, tl.int64)
+    dtau_5_base = dtau_5_ptr + tl.cast(h, tl.int64)
     tau_base = tau_ptr + tl.cast(h, tl.int64) * stride_tau_h
     dtau_base = dtau_ptr + tl.cast(h, tl.int64)
 
     # --- prologue ---
-    dtau_3 = tl.load(dtau_3_base)
+    dtau_5 = tl.load(dtau_5_base)
     # temperature_head.attn:5  S[i,j] = Q[i,e] * K[j,e] / tau
     tau = tl.load(tau_base)
-    dtau = -(dtau_3.to(ACC) / tau.to(ACC))
+    dtau = -(dtau_5.to(ACC) / tau.to(ACC))
 
     # --- epilogue ---
     tl.store(dtau_base, dtau)
@@ -998,7 +1016,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "temperature_head_backward_D_dQ_dtau_3_rows": {
+    "temperature_head_backward_D_dQ_dtau_5_rows": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1007,30 +1025,30 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (("i", "f"), ("i", "e")),
-            "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i",), ("i", "e")),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("O", "dO", "Q", "K", "V"),
+            "streamed": (("j", "f"), ("j", "e")),
+            "carried": (("i", "e"), ("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "data": ("O", "dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
             ("O_ptr", "pointer_like", "O"),
             ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("tau_ptr", "pointer_like", "tau"),
-            ("V_ptr", "pointer_like", "V"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("D_ptr", "pointer_acc", ""),
-            ("dtau_3_rows_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
+            ("dtau_5_rows_ptr", "pointer_acc", ""),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1039,6 +1057,10 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1048,10 +1070,6 @@ KERNELS: dict[str, Any] = {
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
             ("stride_tau_h", "wide", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
@@ -1149,7 +1167,7 @@ KERNELS: dict[str, Any] = {
             "few_rows": False,
         },
         "arguments": [
-            ("dtau_3_ptr", "pointer_acc", ""),
+            ("dtau_5_ptr", "pointer_acc", ""),
             ("tau_ptr", "pointer_like", "tau"),
             ("dtau_ptr", "pointer_like", "tau"),
             ("stride_tau_h", "wide", ""),
@@ -1523,39 +1541,39 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    dtau_3_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    dtau_5_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dtau = torch.empty((len_h,), dtype=inputs["tau"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("temperature_head_backward_D_dQ_dtau_3_rows", extents, inputs, config)
+    cfg = configure("temperature_head_backward_D_dQ_dtau_5_rows", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    temperature_head_backward_D_dQ_dtau_3_rows[grid](
+    temperature_head_backward_D_dQ_dtau_5_rows[grid](
         O,
         dO,
+        V,
         Q,
         K,
         tau,
-        V,
         L_S,
         D,
-        dtau_3_rows,
         dQ,
+        dtau_5_rows,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         *launch_strides(O),
         *launch_strides(dO),
+        *launch_strides(V),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(tau),
-        *launch_strides(V),
         *launch_strides(L_S),
         len_b,
         len_h,
@@ -1569,9 +1587,9 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dtau.3: the rest of its sum, in a fixed order
+    # dtau.5: the rest of its sum, in a fixed order
     shape = (len_h,)
-    dtau_3 = sum_into(shape, dtau_3_rows, (0, 2), acc, None)
+    dtau_5 = sum_into(shape, dtau_5_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("temperature_head_backward_dK_dV", extents, inputs, config)
@@ -1614,7 +1632,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("temperature_head_backward_dtau", extents, inputs, config)
     grid = (len_h,)
     temperature_head_backward_dtau[grid](
-        dtau_3,
+        dtau_5,
         tau,
         dtau,
         *launch_strides(tau),

@@ -407,7 +407,9 @@ def temperature_query_backward_D_dQ_dtau(
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
-    dtau_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_2 = tl.full([BLOCK_I], 0.0, ACC)
+    E_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_3 = tl.full([BLOCK_I], 0.0, ACC)
     dtau_p = square(tau.to(ACC))
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -432,9 +434,15 @@ def temperature_query_backward_D_dQ_dtau(
         S_1 = S * S_p[:, None]
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        dtau_2_s = dS * ddS
-        dtau_2_tile = tl.sum(dtau_2_s, 1)
-        dtau_2 = dtau_2 + dtau_2_tile
+        W_2_s = ddS * dS
+        W_2_tile = tl.sum(W_2_s, 1)
+        W_2 = W_2 + W_2_tile
+        E_s = P_S * dP_S
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
+        W_3_s = ddS * P_S
+        W_3_tile = tl.sum(W_3_s, 1)
+        W_3 = W_3 + W_3_tile
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -456,14 +464,22 @@ def temperature_query_backward_D_dQ_dtau(
         S_1_m = tl.where(mask, S_1, float("-inf"))
         P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
-        dtau_2_s = dS * ddS
-        dtau_2_tile = tl.sum(dtau_2_s, 1)
-        dtau_2 = dtau_2 + dtau_2_tile
+        W_2_s = ddS * dS
+        W_2_tile = tl.sum(W_2_s, 1)
+        W_2 = W_2 + W_2_tile
+        E_s = P_S * dP_S
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
+        W_3_s = ddS * P_S
+        W_3_tile = tl.sum(W_3_s, 1)
+        W_3 = W_3 + W_3_tile
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
 
     # --- epilogue ---
     dQ = dQ_1 / tau.to(ACC)[:, None]
-    dtau = -(dtau_2 / dtau_p)
+    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    W = W_2 - tl.where(t_2, E_2 - D_1, 0.0) * W_3
+    dtau = -(W / dtau_p)
     tl.store(D_base + offs_i, D_1, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
     tl.store(dtau_base + offs_i, dtau, mask=in_i)
@@ -1034,9 +1050,9 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "f"), ("i", "e")),
             "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
+            "carried": (("i", "e"), ("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("O", "dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,

@@ -1,0 +1,152 @@
+"""Sums of score gradients that cancel, over a row, are taken from terms that cancel exactly.
+
+    dS[i,j]   = P[i,j] * (dP[i,j] - D[i])                      D[i] = sum[f](O[i,f] * dO[i,f])
+    dslope[h] = sum[b,i,j](dS[i,j] * (i - j))
+
+A row of `dS` sums to 0, as far as `D` is the sum of `P * dP`. Read back from an output of 16 bits it is so only to 8
+bits, and `i - j` grows with the length: the rest of each row, times a position, drowns the gradient. The same kernel
+has `P` and `dP`, so it can tell by how much `D` is off:
+
+    E[i]      = sum[j](P[i,j] * dP[i,j])
+    F[i]      = E[i] - D[i] if abs(E[i] - D[i]) > abs(E[i]) / 2**16 else 0
+    W[i]      = sum[j]((i - j) * dS[i,j]) - F[i] * sum[j]((i - j) * P[i,j])
+    dslope[h] = sum[b,i](W[i])
+
+`E` is off as well: by the rounding of the log-sum-exp in `P`, a few times 2**-24 of it. Where the two differ by more,
+it is `D` that is off; where they do not, as for outputs of 32 bits, the difference says nothing and `D` stays.
+
+Gradients with features (`dQ`, `dK`) keep `D`: there the rest is as small as their own rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import reduce
+
+from attndsl.cascade.definedness import at, conjunction, conjuncts
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Compare,
+    Const,
+    Define,
+    Expr,
+    Index,
+    Read,
+    Reduce,
+    Reduction,
+    Select,
+    Unary,
+)
+from attndsl.cascade.walk import free, rewrite
+
+# Exponents of P are off by the rounding of a log-sum-exp in float32: of one of 100, by 2**-18.
+UNSURE = 2.0**-16
+
+Rows = Mapping[str, Callable[[], str]]
+Order = Callable[[frozenset[str]], tuple[str, ...]]
+
+
+def steadied(
+    made: list[Define], rows: Rows, tensor: Callable[[str], str], ordered: Order
+) -> list[Define]:
+    """The definitions with such sums rewritten.
+
+    `rows` makes, of a tensor like `D`, the name of the tensor like `E`; `tensor` makes fresh names, and `ordered` puts
+    indices in order.
+    """
+    defs = {d.tensor: d for d in made}
+    out: list[Define] = []
+    for d in made:
+        before: list[Define] = []
+
+        def rule(e: Expr, before: list[Define] = before) -> Expr | None:
+            if not isinstance(e, Reduce) or e.op is not Reduction.SUM:
+                return None
+            return _in_two(e, defs, rows, tensor, ordered, before)
+
+        expr = rewrite(d.expr, rule)
+        out += [*before, dataclasses.replace(d, expr=expr)]
+    return out
+
+
+def _in_two(
+    e: Reduce,
+    defs: Mapping[str, Define],
+    rows: Rows,
+    tensor: Callable[[str], str],
+    ordered: Order,
+    before: list[Define],
+) -> Expr | None:
+    every = _factors(e.body)
+    for k, read in enumerate(every):
+        if not isinstance(read, Read) or read.tensor not in defs:
+            continue
+        d = defs[read.tensor]
+        if d.where is not None or d.init is not None:
+            continue
+        weights = _factors(at(d.expr, d.indices, read.subs))
+        for m, s in enumerate(weights):
+            parts = _addends(s)
+            centre = [(c, p) for c, p in parts if isinstance(p, Read) and p.tensor in rows]
+            if len(centre) != 1 or len(parts) < 2:
+                continue
+            ((sign, row),) = centre
+            kept = free(row)
+            stream = tuple(i for i in e.indices if i not in kept)
+            if not stream or not free(e) <= kept:
+                continue
+            rest = [*every[:k], *every[k + 1 :]]
+            fixed = [f for f in rest if not free(f) & set(stream)]
+            moving = [f for f in rest if free(f) & set(stream)]
+            inner = conjunction(tuple(c for c in conjuncts(e.where) if free(c) & set(stream)))
+            outer = conjunction(tuple(c for c in conjuncts(e.where) if not free(c) & set(stream)))
+            exact = dataclasses.replace(row, tensor=rows[row.tensor]())
+            one = Reduce(Reduction.SUM, stream, _product([*moving, read]), inner)
+            scale = _product([*moving, *weights[:m], *weights[m + 1 :]])
+            two = Reduce(Reduction.SUM, stream, scale, inner)
+            off = Binary("*", _rest(exact, row), two)
+            value = Binary("+" if sign > 0 else "-", one, off)
+            indices = ordered(free(value))
+            name = tensor("W")
+            before.append(Define(name, indices, value))
+            total: Expr = _product([*fixed, Read(name, tuple(Index(i) for i in indices))])
+            left = tuple(i for i in e.indices if i not in stream)
+            return Reduce(Reduction.SUM, left, total, outer) if left else total
+    return None
+
+
+def _rest(exact: Expr, row: Expr) -> Expr:
+    """By how much `row` is off, where that is more than what `exact` may be."""
+    off = Binary("-", exact, row)
+    least = Binary("*", Const(UNSURE), Call("abs", (exact,)))
+    return Select(Compare(">", Call("abs", (off,)), least), off, Const(0.0))
+
+
+def _factors(e: Expr) -> list[Expr]:
+    match e:
+        case Binary("*", a, b):
+            return _factors(a) + _factors(b)
+        case Binary("/", a, b):
+            return [*_factors(a), Binary("/", Const(1), b)]
+        case Unary("-", a):
+            return [Const(-1), *_factors(a)]
+        case _:
+            return [e]
+
+
+def _addends(e: Expr, sign: int = 1) -> list[tuple[int, Expr]]:
+    match e:
+        case Binary("+", a, b):
+            return _addends(a, sign) + _addends(b, sign)
+        case Binary("-", a, b):
+            return _addends(a, sign) + _addends(b, -sign)
+        case Unary("-", a):
+            return _addends(a, -sign)
+        case _:
+            return [(sign, e)]
+
+
+def _product(factors: list[Expr]) -> Expr:
+    return reduce(lambda a, b: Binary("*", a, b), factors) if factors else Const(1)
