@@ -32,7 +32,8 @@ CALLS = [
         "A0504",
         "a parameter that is missing or wrong",
         "Parameters come by keyword, with the kind they are declared with. One without a default must be given, except "
-        "an int that the shapes tell (`G` of `K[b,h//G,j,e]`); one that is given must then agree with them.",
+        "an int that the shapes tell (`G` of `K[b,h//G,j,e]`); one that is given must then agree with them. One that "
+        "positions are divided by in a condition (`i // w == j // w`) is a number of positions, and not negative.",
     ),
     ErrorInfo(
         "A0505",
