@@ -96,6 +96,13 @@ CALLS = [
         "windows have none; nor has a program that depends on positions themselves, which every call counts anew.",
     ),
     ErrorInfo(
+        "A0514",
+        "a root that is not found within its rounds",
+        "`solve[x : lo <= x <= hi](equation, iters=8)` stands for the exact root, and its kernel improves a guess for "
+        "at most 8 rounds. `op(…, debug=True)` asks whether more rounds would move an output by more than its "
+        "rounding; then `iters` must be raised, or the bracket be narrower.",
+    ),
+    ErrorInfo(
         "A0520",
         "no GPU to measure on",
         "`attndsl tune` and `attndsl bench` time kernels where they are to run. What was tuned on another machine can "

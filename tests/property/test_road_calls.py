@@ -117,3 +117,23 @@ def test_blocks_have_positions(where: str, s: int, code: str) -> None:
     with pytest.raises(attndsl.CallError) as refused:
         compiled(MASKED.format(where))(q, k, v, s=s)
     assert refused.value.code == code
+
+
+THRESHOLD = """attention a(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {{
+  batch b
+  S[i,j] = Q[i,e] * K[j,e] where j <= i
+  M[i] = max[j](S[i,j])
+  t[i] = solve[x : M[i] - 1 <= x <= M[i]](sum[j](relu(S[i,j] - x)**3) == 1, iters={0})
+  O[i,f] = relu(S[i,j] - t[i])**3 * V[j,f]
+}}"""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_debug_mode_refuses_too_few_rounds(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    q, k, v = (torch.randn(2, 33, 8, generator=generator).to(dtype) for _ in range(3))
+    with pytest.raises(attndsl.CallError, match="`t` has iters=1") as refused:
+        compiled(THRESHOLD.format(1))(q, k, v, debug=True)
+    assert refused.value.code == "A0514"
+    enough = compiled(THRESHOLD.format(24))
+    torch.testing.assert_close(enough(q, k, v, debug=True), enough(q, k, v))
