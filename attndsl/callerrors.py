@@ -24,6 +24,8 @@ class CallError(TypeError, ValueError):
     | A0510 | no tile fits                                                 |
     | A0511 | the program has no partial results                           |
     | A0512 | partial results that do not belong together                  |
+    | A0513 | the program keeps no state                                   |
+    | A0514 | a root is not found within its rounds                        |
     | A0520 | there is no GPU to measure on                                |
     """
 

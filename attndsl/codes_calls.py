@@ -32,7 +32,8 @@ CALLS = [
         "A0504",
         "a parameter that is missing or wrong",
         "Parameters come by keyword, with the kind they are declared with. One without a default must be given, except "
-        "an int that the shapes tell (`G` of `K[b,h//G,j,e]`); one that is given must then agree with them.",
+        "an int that the shapes tell (`G` of `K[b,h//G,j,e]`); one that is given must then agree with them. One that "
+        "positions are divided by in a condition (`i // w == j // w`) is a number of positions, and not negative.",
     ),
     ErrorInfo(
         "A0505",
@@ -93,6 +94,13 @@ CALLS = [
         "`state=`, `return_state=True` and `op.step` need a state whose size does not grow with the sequence: that of "
         "a recurrence, or of causal sums whose weights split into what rows know and what columns know. Softmax and "
         "windows have none; nor has a program that depends on positions themselves, which every call counts anew.",
+    ),
+    ErrorInfo(
+        "A0514",
+        "a root that is not found within its rounds",
+        "`solve[x : lo <= x <= hi](equation, iters=8)` stands for the exact root, and its kernel improves a guess for "
+        "at most 8 rounds. `op(…, debug=True)` asks whether more rounds would move an output by more than its "
+        "rounding; then `iters` must be raised, or the bracket be narrower.",
     ),
     ErrorInfo(
         "A0520",

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 # The same examples at every run, so that a change is judged by what it does; look for new ones with
 # `pytest --hypothesis-profile explore`.
 settings.register_profile("explore", settings())
 settings.register_profile("steady", derandomize=True)
 settings.load_profile("steady")
+
+
+def _no_constants() -> Constants:
+    return Constants()
+
+
+# Hypothesis also draws numbers and strings that it finds in the modules loaded so far, so that draws would change with
+# what other tests import. There is no setting for it.
+providers._get_local_constants = _no_constants
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -52,31 +52,40 @@ class Stretch:
 
 
 def stretches(
-    cond: Expr | None, stream: str, tile: str | None, first: Expr, last: Expr
+    cond: Expr | None,
+    stream: str,
+    tile: str | None,
+    first: Expr,
+    last: Expr,
+    floats: frozenset[str] = frozenset(),
 ) -> tuple[Stretch, ...]:
     """The stretches of `stream` that `cond` leaves open to a tile of `tile` positions `first … last`.
 
+    A comparison with one of `floats`, parameters or tensors of no integers, bounds nothing: loops count in integers.
     Bounds are maxima of `low` and minima of `high`. With more than two alternatives, one unbounded partial stretch.
     """
     if cond is None:
         return (Stretch(),)
-    disjuncts = _dnf(cond)
+    disjuncts, wide = _dnf(cond), widths(cond)
     if len(disjuncts) > MAX_DISJUNCTS:
         return (Stretch(partial=True),)
     out = []
     for atoms in disjuncts:
         s = Stretch()
         for a in atoms:
-            s = _meet(s, _atom(a, stream, tile, first, last))
+            known = _integral(a, floats)
+            s = _meet(s, _atom(a, stream, tile, first, last, wide) if known else _PARTIAL)
         out.append(s)
     if any(s == Stretch() for s in out):
         return (Stretch(),)
     return tuple(out)
 
 
-def bound_of(cond: Expr, index: str) -> list[tuple[bool, Expr]]:
+def bound_of(
+    cond: Expr, index: str, floats: frozenset[str] = frozenset()
+) -> list[tuple[bool, Expr]]:
     """A comparison as bounds of one index: (True, c) for `index <= c`, (False, c) for `index >= c`; [] if none."""
-    if not isinstance(cond, Compare) or cond.op == "!=" or not _integral(cond):
+    if not isinstance(cond, Compare) or cond.op == "!=" or not _integral(cond, floats):
         return []
     left, op, right = cond.left, cond.op, cond.right
     if index in free(right):
@@ -84,7 +93,7 @@ def bound_of(cond: Expr, index: str) -> list[tuple[bool, Expr]]:
     if index in free(right):
         return []
     sides = ("<=", ">=") if op == "==" else (op,)
-    found = [_isolate(left, side, right, index) for side in sides]
+    found = [_isolate(left, side, right, index, widths(cond)) for side in sides]
     return [x for x in found if x is not None]
 
 
@@ -121,8 +130,10 @@ def _meet(a: Stretch, b: Stretch) -> Stretch:
 _PARTIAL = Stretch(partial=True)
 
 
-def _atom(cond: Expr, stream: str, tile: str | None, first: Expr, last: Expr) -> Stretch:
-    if not isinstance(cond, Compare) or cond.op == "!=" or not _integral(cond):
+def _atom(
+    cond: Expr, stream: str, tile: str | None, first: Expr, last: Expr, wide: frozenset[str]
+) -> Stretch:
+    if not isinstance(cond, Compare) or cond.op == "!=":
         return _PARTIAL
     left, op, right = cond.left, cond.op, cond.right
     if stream in free(right):
@@ -138,11 +149,11 @@ def _atom(cond: Expr, stream: str, tile: str | None, first: Expr, last: Expr) ->
             return Stretch(ids=((right, left),))
     out = Stretch()
     for side in ("<=", ">=") if op == "==" else (op,):
-        bound = _isolate(left, side, right, stream)
+        bound = _isolate(left, side, right, stream, wide)
         if bound is None:
             return _PARTIAL
         upper, value = bound
-        span = _span(value, tile, first, last)
+        span = _span(value, tile, first, last, wide)
         if span is None:
             return _PARTIAL
         low, high = span
@@ -153,16 +164,20 @@ def _atom(cond: Expr, stream: str, tile: str | None, first: Expr, last: Expr) ->
     return out
 
 
-def _integral(cond: Expr) -> bool:
+def _integral(cond: Expr, floats: frozenset[str]) -> bool:
     return all(
         not (isinstance(n, Const) and isinstance(n.value, float))
+        and not (isinstance(n, Param) and n.name in floats)
+        and not (isinstance(n, Read) and n.tensor in floats)
         and not (isinstance(n, Binary) and n.op in ("/", "**"))
         and not (isinstance(n, Call) and n.fn not in ("min", "max"))
         for n in walk(cond)
     )
 
 
-def _isolate(e: Expr, op: str, other: Expr, stream: str) -> tuple[bool, Expr] | None:
+def _isolate(
+    e: Expr, op: str, other: Expr, stream: str, wide: frozenset[str]
+) -> tuple[bool, Expr] | None:
     """`e op other` as (True, c): stream <= c, or (False, c): stream >= c."""
     if op == "<":
         op, other = "<=", _plus(other, -1)
@@ -172,48 +187,65 @@ def _isolate(e: Expr, op: str, other: Expr, stream: str) -> tuple[bool, Expr] | 
         case Position(name) if name == stream:
             return op == "<=", other
         case Unary("-", arg):
-            return _isolate(arg, _FLIP[op], Unary("-", other), stream)
+            return _isolate(arg, _FLIP[op], Unary("-", other), stream, wide)
         case Binary("+", a, b) if stream not in free(b):
-            return _isolate(a, op, Binary("-", other, b), stream)
+            return _isolate(a, op, Binary("-", other, b), stream, wide)
         case Binary("+", a, b) if stream not in free(a):
-            return _isolate(b, op, Binary("-", other, a), stream)
+            return _isolate(b, op, Binary("-", other, a), stream, wide)
         case Binary("-", a, b) if stream not in free(b):
-            return _isolate(a, op, Binary("+", other, b), stream)
+            return _isolate(a, op, Binary("+", other, b), stream, wide)
         case Binary("-", a, b) if stream not in free(a):
-            return _isolate(b, _FLIP[op], Binary("-", a, other), stream)
-        case Binary("//", a, b) if stream not in free(b) and _positive(b):
+            return _isolate(b, _FLIP[op], Binary("-", a, other), stream, wide)
+        case Binary("//", a, b) if stream not in free(b) and _positive(b, wide):
             if op == "<=":  # floor(a / b) <= c  <=>  a <= c*b + b - 1
                 top = _plus(Binary("+", Binary("*", other, b), b), -1)
-                return _isolate(a, "<=", top, stream)
-            return _isolate(a, ">=", Binary("*", other, b), stream)
+                return _isolate(a, "<=", top, stream, wide)
+            return _isolate(a, ">=", Binary("*", other, b), stream, wide)
         case Binary("*", a, Const(int() as k)) if k > 0:
-            return _scaled(a, k, op, other, stream)
+            return _scaled(a, k, op, other, stream, wide)
         case Binary("*", Const(int() as k), a) if k > 0:
-            return _scaled(a, k, op, other, stream)
+            return _scaled(a, k, op, other, stream, wide)
         case _:
             return None
 
 
-def _scaled(a: Expr, k: int, op: str, other: Expr, stream: str) -> tuple[bool, Expr] | None:
+def _scaled(
+    a: Expr, k: int, op: str, other: Expr, stream: str, wide: frozenset[str]
+) -> tuple[bool, Expr] | None:
     if op == ">=":  # a*k >= c  <=>  a >= ceil(c / k)
         other = _plus(other, k - 1)
-    return _isolate(a, op, Binary("//", other, Const(k)), stream)
+    return _isolate(a, op, Binary("//", other, Const(k)), stream, wide)
 
 
-def _positive(e: Expr) -> bool:
-    """Divisors of positions: constants, extents, and integer parameters (a block or window width)."""
+def widths(e: Expr) -> frozenset[str]:
+    """Parameters that positions are divided by: blocks of so many positions, which a call must give as at least 1."""
+    return frozenset(
+        x.name
+        for n in walk(e)
+        if isinstance(n, Binary) and n.op in ("//", "%") and free(n.left) and not free(n.right)
+        for x in walk(n.right)
+        if isinstance(x, Param)
+    )
+
+
+def _positive(e: Expr, wide: frozenset[str]) -> bool:
+    """Divisors of positions: constants, extents, and widths."""
     match e:
         case Const(int() as v):
             return v > 0
-        case Extent() | Param():
+        case Extent():
             return True
+        case Param(name):
+            return name in wide
         case Binary("*" | "//" | "+", a, b):
-            return _positive(a) and _positive(b)
+            return _positive(a, wide) and _positive(b, wide)
         case _:
             return False
 
 
-def _span(e: Expr, tile: str | None, first: Expr, last: Expr) -> tuple[Expr, Expr] | None:
+def _span(
+    e: Expr, tile: str | None, first: Expr, last: Expr, wide: frozenset[str]
+) -> tuple[Expr, Expr] | None:
     """Least and greatest value of `e` over the tile; None where it is not a known function of the position."""
     if tile is None or tile not in free(e):
         return e, e
@@ -221,27 +253,30 @@ def _span(e: Expr, tile: str | None, first: Expr, last: Expr) -> tuple[Expr, Exp
         case Position():
             return first, last
         case Unary("-", arg):
-            s = _span(arg, tile, first, last)
+            s = _span(arg, tile, first, last, wide)
             return None if s is None else (Unary("-", s[1]), Unary("-", s[0]))
         case Binary(op, a, b):
-            if op == "%" and tile not in free(b) and _positive(b):
+            if op == "%" and tile not in free(b) and _positive(b, wide):
                 return Const(0), _plus(b, -1)
-            left, right = _span(a, tile, first, last), _span(b, tile, first, last)
+            left, right = _span(a, tile, first, last, wide), _span(b, tile, first, last, wide)
             if left is None or right is None:
                 return None
             if op == "+":
                 return Binary("+", left[0], right[0]), Binary("+", left[1], right[1])
             if op == "-":
                 return Binary("-", left[0], right[1]), Binary("-", left[1], right[0])
-            if op == "*" and tile not in free(b) and _positive(b):
+            if op == "*" and tile not in free(b) and _positive(b, wide):
                 return Binary("*", left[0], b), Binary("*", left[1], b)
-            if op == "*" and tile not in free(a) and _positive(a):
+            if op == "*" and tile not in free(a) and _positive(a, wide):
                 return Binary("*", a, right[0]), Binary("*", a, right[1])
-            if op == "//" and tile not in free(b) and _positive(b):
+            if op == "*" and (isinstance(a, Param) or isinstance(b, Param)):  # of either sign
+                ends = tuple(Binary("*", x, y) for x, y in zip(left, right, strict=True))
+                return Call("min", ends), Call("max", ends)
+            if op == "//" and tile not in free(b) and _positive(b, wide):
                 return Binary("//", left[0], b), Binary("//", left[1], b)
             return None
         case Call("min" | "max" as fn, args):
-            spans = [_span(a, tile, first, last) for a in args]
+            spans = [_span(a, tile, first, last, wide) for a in args]
             if any(s is None for s in spans):
                 return None
             return (

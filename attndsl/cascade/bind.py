@@ -5,6 +5,7 @@ K[b,h//G,j,e] of shape (2, 4, 512, 64), |h| = 16   ->   |b| = 2, |j| = 512, |e| 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -263,11 +264,15 @@ class _Binder:
     def _read(self, n: Read, axes: tuple[str, ...]) -> None:
         for axis, (rank, sub) in enumerate(zip(axes, n.subs, strict=True)):
             if isinstance(sub, Index) and self.extents[sub.name] != self.extents[rank]:
+                over = {r.name: r.iterates or r.name for r in self.cascade.ranks}
+                named = (Index(over[s.name]) if isinstance(s, Index) else s for s in n.subs)
+                shown, index = dataclasses.replace(n, subs=tuple(named)), over[sub.name]
                 raise self._error(
                     "A0503",
-                    f"`{print_expr(n)}` needs |{sub.name}| = |{rank}|, and these are {self.extents[sub.name]} and"
+                    f"`{print_expr(shown)}` needs |{index}| = |{rank}|, and these are {self.extents[sub.name]} and"
                     f" {self.extents[rank]}",
-                    help=f"axis {axis} of `{n.tensor}` is read at `{sub.name}`",
+                    help=f"axis {axis} of `{n.tensor}` is read at `{index}`, and so has its extent; a part of an axis"
+                    f" is read by an expression, such as `{index} + 0`",
                 )
 
     def _split(self, name: str, extent: Expr) -> None:

@@ -32,6 +32,7 @@ from attndsl.cascade.nodes import (
     Solve,
     Unary,
 )
+from attndsl.cascade.printer import print_expr
 from attndsl.cascade.types import offset, time_axis
 from attndsl.cascade.walk import children, free, substitute, walk, with_children
 from attndsl.diagnostics import Diagnostic, DiagnosticError
@@ -490,9 +491,22 @@ def _lengths(a: _Alignment, binding: Binding, env: Mapping[str, Any]) -> tuple[i
 def _needs_start(cascade: Cascade, a: _Alignment, binding: Binding) -> CallError:
     kept = a.kept
     others = ", ".join(f"|{t.index}| = {binding.extents[t.index]}" for t in a.group)
+    scaled = any((t.factor, t.divisor) != (_ONE, _ONE) for t in (a.own, *a.group))
+    lengths = f", in steps that differ (`{kept}` against {_steps(a)})" if scaled else ""
     return CallError(
         "A0505",
-        f"{cascade.name}: |{kept}| = {binding.extents[kept]} and {others} stand on one axis, and the call does not say"
-        f" where the first `{kept}` stands",
-        help=f'pass `start="end"` if the `{kept}` are the last positions (a key-value cache), or `start=n`',
+        f"{cascade.name}: |{kept}| = {binding.extents[kept]} and {others} stand on one axis{lengths}, and the call"
+        f" does not say where the first `{kept}` stands",
+        help=f'pass `start="end"` if the `{kept}` are the last positions (a key-value cache), or `start=n`'
+        " (`start=0`: they begin where the others do)",
     )
+
+
+def _steps(a: _Alignment) -> str:
+    """The other side of an alignment, in units of the kept index: `2 * j / 3`."""
+    parts = []
+    for t in a.group:
+        up, down = _times(t.factor, a.own.divisor), _times(t.divisor, a.own.factor)
+        text = t.index if up == _ONE else f"{print_expr(up)} * {t.index}"
+        parts.append(text if down == _ONE else f"{text} / {print_expr(down)}")
+    return ", ".join(f"`{p}`" for p in parts)

@@ -225,6 +225,9 @@ class _Unroll:
                         least.add(x)
                     case _:
                         pass
+        for d in self.cascade.body:
+            if d.init is None:
+                known[d.tensor] = max(known.get(d.tensor, Sign.ANY), sign_of(d.expr, known))
         match e:
             case Binary("-", Const(value=1), Read(tensor=x)) if x in least:
                 return True

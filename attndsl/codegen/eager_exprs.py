@@ -295,15 +295,25 @@ def _select(operands: list[Text], scope: Scope) -> Text:
     (a, b), kind, _, host = _joined(branches, scope)
     dims = scope.union(c, a, b)
     if c.host:
-        # Both branches must have the axes of the result, whichever is chosen.
-        a, b = align(a, dims), align(b, dims)
+        # Both branches must be tensors with the axes of the result, whichever is chosen.
+        a, b = (align(x if host else _as_tensor(x, dims), dims) for x in (a, b))
         code = f"{a.at(IFELSE + 1)} if {c.at(IFELSE + 1)} else {b.at(IFELSE + 1)}"
         return Text(code, kind, dims, host, IFELSE)
     c, a, b = align(c, dims), align(a, dims), align(b, dims)
-    code = f"torch.where({c.code}, {a.code}, {b.code})"
     if host and kind is DType.FLOAT:
-        code += ".to(acc)"  # two Python numbers would give the default type
+        a = _as_tensor(a, ())  # two Python numbers would be rounded to PyTorch's default type
+    code = f"torch.where({c.code}, {a.code}, {b.code})"
     return Text(code, kind, dims, False)
+
+
+def _as_tensor(text: Text, dims: tuple[str, ...]) -> Text:
+    """A number as a tensor of extent 1 along each of `dims`."""
+    if not text.host:
+        return text
+    shape = ", ".join("1" for _ in dims) + ("," if len(dims) == 1 else "")
+    kind = {DType.FLOAT: "acc", DType.INT: "torch.int64", DType.BOOL: "torch.bool"}[text.kind]
+    code = f"torch.full(({shape}), {text.code}, dtype={kind}, device=device)"
+    return Text(code, text.kind, dims, False)
 
 
 def _call(fn: str, args: list[Text], scope: Scope) -> Text:

@@ -253,6 +253,8 @@ class Expressions:
         """The declared rank whose extent a new index has: that of a subscript it stands in."""
         found = [r for e in where for r in self.stands_in(index, e)]
         own = index in self.ranks and self.ranks.declared(index) == index
+        if own and index in self.scope.ranks:
+            return index  # its extent is written: a subscript that has another one is refused at the call
         if own and (index in found or not found):
             return index
         if found:

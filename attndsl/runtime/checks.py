@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from attndsl.analysis.intervals import widths
 from attndsl.callerrors import CallError
-from attndsl.cascade.bind import declaration
-from attndsl.cascade.nodes import Binary, Cascade, DType, Expr, Read, Reduce, Reduction, TensorDecl
+from attndsl.cascade.bind import Number, declaration
+from attndsl.cascade.nodes import (
+    Binary,
+    Cascade,
+    Compare,
+    DType,
+    Expr,
+    Read,
+    Reduce,
+    Reduction,
+    TensorDecl,
+)
+from attndsl.cascade.printer import print_expr
 from attndsl.cascade.walk import free, walk
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -39,6 +51,21 @@ def products(cascade: Cascade) -> tuple[frozenset[str], ...]:
                     if inside and frozenset(inside) not in found:
                         found.append(frozenset(inside))
     return tuple(found)
+
+
+def check_widths(cascade: Cascade, params: Mapping[str, Number]) -> None:
+    """Raise `CallError` A0504 for a block of a negative number of positions: kernels skip tiles by whole blocks."""
+    for d in cascade.body:
+        for root in (d.expr, d.where, d.init):
+            for n in walk(root) if root is not None else ():
+                for name in sorted(widths(n)) if isinstance(n, Compare) else ():
+                    if params.get(name, 0) < 0:
+                        raise CallError(
+                            "A0504",
+                            f"{cascade.name}: parameter `{name}` is {params[name]}, and positions are divided by it",
+                            notes=(f"`{print_expr(n)}`",),
+                            help="pass a number of positions; `op.reference(...)` divides by negative ones too",
+                        )
 
 
 def _factors(e: Expr) -> list[Expr]:

@@ -19,7 +19,7 @@ from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Binding, Number, bind
 from attndsl.cascade.domains import START, resolve_start, shifted_indices
 from attndsl.cascade.nodes import Cascade, Index
-from attndsl.runtime.checks import INTS, TensorCheck
+from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.ranges import RangeCheck
 from attndsl.runtime.replay import Replay, Watch, current_device, kind_of, spread_zeros
 from attndsl.runtime.stages import Config, Planner, Stage
@@ -153,6 +153,7 @@ class Engine:
         }
         self.check(given)
         binding = bind(self.cascade, shapes, values)
+        check_widths(self.cascade, binding.params)
         numbers = dict(binding.params)
         if start.how == "tensor":
             self.check_start(start, given, binding)

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from attndsl.cascade.nodes import DType
 from attndsl.runtime.engine import Engine, Start
@@ -64,15 +65,15 @@ class Operators:
             for k, t in enumerate(cascade.inputs)
             if any(t.name in p for p in engine.check.products)
         )
-        name = _fresh(cascade.name)
+        name, n = _fresh(cascade.name), self.inputs
         types = {DType.INT: "int?", DType.FLOAT: "float?", DType.BOOL: "bool?"}
         arguments = ", ".join(
             [
-                *(f"Tensor {t.name}" for t in cascade.inputs),
+                *(f"Tensor {_ascii(t.name, k)}" for k, t in enumerate(cascade.inputs)),
                 "Tensor? start_at",
                 "SymInt? start",
                 "str how",
-                *(f"{types[p.dtype]} {p.name}" for p in cascade.params),
+                *(f"{types[p.dtype]} {_ascii(p.name, k)}" for k, p in enumerate(cascade.params, n)),
             ]
         )
         returns = "Tensor" if self.outputs == 1 else f"({', '.join(['Tensor'] * self.outputs)})"
@@ -103,6 +104,7 @@ class Operators:
 
     def call(self, given: tuple[Tensor, ...], place: Place, params: Sequence[Any]) -> Any:
         """What the operator returns, where nobody looks on: a quarter of the time of a call is the dispatcher's."""
+        _no_tangents(self.engine.cascade.name, given)
         if torch.is_grad_enabled():
             wrt = self._wanted(given)
             if wrt:
@@ -162,6 +164,7 @@ class Operators:
     # --- gradients and casts ---
 
     def _autograd(self, *args: Any) -> Any:
+        _no_tangents(self.engine.cascade.name, args[: self.inputs])
         if torch.is_grad_enabled():
             wrt = self._wanted(args)
             if wrt:
@@ -280,8 +283,24 @@ def _integral(engine: Engine) -> tuple[int, ...]:
     )
 
 
+def _ascii(name: str, place: int) -> str:
+    """A name for an argument, which is only ever given by its place."""
+    return name if name.isascii() else f"argument_{place}"
+
+
+def _no_tangents(name: str, given: Sequence[Tensor]) -> None:
+    """Refuse forward-mode derivatives, which PyTorch would take for zero where an operator has none."""
+    if forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(x).tangent is not None for x in given
+    ):
+        raise RuntimeError(
+            f"attndsl: `{name}` has no forward-mode derivative (`torch.func.jvp`, dual tensors): use"
+            " `op.reference(...)`, or its gradient"
+        )
+
+
 def _fresh(name: str) -> str:
-    base = re.sub(r"\W", "_", name)
+    base = re.sub(r"\W", "_", name, flags=re.ASCII)  # a schema's names are ASCII
     out, k = base, 1
     while {out, f"{out}_saving", f"{out}_backward"} & _taken:
         k += 1

@@ -19,6 +19,7 @@ from attndsl.runtime.checks import FLOATS, TensorCheck, check_dense
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.library import Operators, Place, nobody_looks
 from attndsl.runtime.partial import Partials, State
+from attndsl.runtime.rounds import check_rounds
 from attndsl.runtime.stages import Planner, plan_passes
 from attndsl.runtime.states import StateLike, States, states_of
 from attndsl.schedule.monoid import Carried
@@ -106,7 +107,7 @@ class CompiledAttention:
         `start` is the position of the first query where queries and keys are on one axis and differ
         in number: "end", a number, or an int tensor with one number for each batch entry. `out` is
         filled with the outputs and returned. With `debug`, `assume`s and every subscript are
-        checked against the values (slow, dense).
+        checked against the values, and whether roots are found within their `iters` (slow, dense).
         """
         if state is not None or return_state:
             if start is not None:
@@ -457,6 +458,7 @@ class CompiledAttention:
         numbers = self._given(params)
         check_assumes(self.cascade, inputs, numbers)
         interpret(self.cascade, inputs, numbers, start=start, debug=True)
+        check_rounds(self.cascade, inputs, numbers, start)
 
 
 def _rebuilt(

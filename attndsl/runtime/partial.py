@@ -26,7 +26,7 @@ from attndsl.cascade.domains import START
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
 from attndsl.runtime.ranges import RangeCheck
-from attndsl.runtime.stages import no_tile_fits, storage
+from attndsl.runtime.stages import refusals, storage
 from attndsl.runtime.starts import with_start
 from attndsl.schedule.monoid import FIRST, Carried, Monoid, monoid, placed
 from attndsl.schedule.outcomes import Refused
@@ -182,7 +182,7 @@ class Partials:
         key = f"{plan.name}_{backend}"
         if key not in self.made:
             self.made[key] = load_module(_text(backend, plan, self.engine.header), key)
-        with no_tile_fits(self.cascade.name), _on(x):
+        with refusals(self.cascade.name), _on(x):
             made: dict[str, Tensor] = self.made[key].forward(inputs, extents, params)
         return made
 

@@ -101,11 +101,23 @@ def render(backend: str, name: str, passes: Passes, header: str) -> str:
 
 
 @contextmanager
-def no_tile_fits(name: str) -> Iterator[None]:
-    """A generated module imports nothing of the compiler's; its refusal of a head dim becomes the compiler's own."""
+def refusals(name: str) -> Iterator[None]:
+    """A generated module imports nothing of the compiler's; what it refuses becomes the compiler's own refusal.
+
+    It refuses head dims, and Python refuses numbers: a module of the eager backend has Python compute what parameters
+    and extents give, such as `1 / cap`.
+    """
     try:
         yield
-    except ValueError as refused:
+    except (ArithmeticError, ValueError, RuntimeError) as refused:
+        if isinstance(refused, RuntimeError):
+            if str(refused) != "ZeroDivisionError":  # as PyTorch says it, of integer tensors
+                raise
+            raise CallError("A0508", f"{name}: integers are divided by zero") from refused
+        if isinstance(refused, ArithmeticError) or str(refused) == "math domain error":
+            title = f"{name}: what parameters and extents give is no finite number ({refused})"
+            help = "`op.reference(...)` computes with infinities and NaN"
+            raise CallError("A0504", title, help=help) from refused
         code, colon, why = str(refused).partition(": ")
         if not colon or code != "A0510":
             raise
@@ -151,7 +163,7 @@ class Stage:
     ) -> list[Tensor]:
         """The outputs, then the residuals. `run` calls a function of the module by its name, if not this stage."""
         name, extents = self.launcher(extents, next(iter(inputs.values())).device)
-        with no_tile_fits(self.cascade.name):
+        with refusals(self.cascade.name):
             made = (run or self.run)(name, inputs, extents, params, config)
         return [made[n] for n in (*self.outputs, *self.residuals)]
 
@@ -181,7 +193,7 @@ class Stage:
         `cotangents` are the gradients of the outputs, by output.
         """
         given = {self.passes.cotangents[o]: x for o, x in cotangents.items()}
-        with no_tile_fits(self.cascade.name):
+        with refusals(self.cascade.name):
             made = (run or self.run)("backward", {**tensors, **given}, extents, params, config)
         return [made[g] for g in self.passes.gradients.values()]
 

@@ -119,6 +119,13 @@ class Kernel(ABC):
         self.read_buffers: dict[str, None] = {}
         self.params: dict[str, None] = {}
 
+    @cached_property
+    def floats(self) -> frozenset[str]:
+        """Parameters and tensors that hold no integers."""
+        types = Types(self.cascade)
+        kinds = {**types.params, **types.tensors}
+        return frozenset(n for n, kind in kinds.items() if kind is DType.FLOAT)
+
     @contextmanager
     def stepping(self) -> Iterator[None]:
         """While the argument of a function with steps is evaluated: a rounding more would put it on the other side."""

@@ -198,6 +198,8 @@ def causal_order(b: Builder) -> str:
     tiles = [a.name for a in b.axes.values() if a.role is Role.TILE]
     if b.stream is None or len(tiles) != 1 or not b.domains or b.domains[0] is None:
         return "forward"
-    found = stretches(b.domains[0], b.stream, tiles[0], t.Origin(tiles[0]), t.Origin(tiles[0]))
+    found = stretches(
+        b.domains[0], b.stream, tiles[0], t.Origin(tiles[0]), t.Origin(tiles[0]), b.floats
+    )
     grows = any(s.high and not s.low for s in found)
     return "reverse" if grows else "forward"

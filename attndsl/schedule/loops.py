@@ -104,8 +104,8 @@ def _sequence_bounds(kernel: Kernel, axis: str) -> tuple[str, str]:
     if tile is not None and len(domains) == 1 and domains[0] is not None:
         first: Expr = Origin(tile)
         last: Expr = Binary("-", Binary("+", first, Block(tile)), Const(1))
-        whole = conjunction(_without(conjuncts(domains[0]), kernel.stream))
-        found = stretches(whole, axis, tile, first, last)
+        whole = conjunction(_without(conjuncts(domains[0]), kernel.stream, kernel.floats))
+        found = stretches(whole, axis, tile, first, last, kernel.floats)
         if len(found) == 1:
             low += tuple(e for e in found[0].low if _known(kernel, e))
             high += tuple(e for e in found[0].high if _known(kernel, e))
@@ -123,7 +123,7 @@ def _known(kernel: Kernel, e: Expr) -> bool:
     return not kernel.dims_of(e) and kernel.on_of(e) == frozenset()
 
 
-def _without(parts: Iterable[Expr], stream: str | None) -> list[Expr]:
+def _without(parts: Iterable[Expr], stream: str | None, floats: frozenset[str]) -> list[Expr]:
     """What conditions say where one index is eliminated.
 
     rewrite:  j <= i, k <= i, i - w < k   ->   k <= i and so on, and from a lower and an upper bound of i: j < k + w
@@ -138,7 +138,7 @@ def _without(parts: Iterable[Expr], stream: str | None) -> list[Expr]:
         if stream not in free(c):
             out.append(c)
             continue
-        found = bound_of(c, stream)
+        found = bound_of(c, stream, floats)
         for upper, value in found:
             (above if upper else below).append(value)
     return out + [Compare("<=", low, high) for low in below for high in above]

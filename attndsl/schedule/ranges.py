@@ -34,7 +34,9 @@ def build_sweep(b: Kernel) -> t.Sweep:
     tile = tiles[0] if len(tiles) == 1 else None
     first: Expr = Origin(tile) if tile else Const(0)
     last: Expr = Binary("-", Binary("+", Origin(tile), Block(tile)), Const(1)) if tile else Const(0)
-    found = tuple(_known(b, s) for s in stretches(_domain(b.domains), b.stream, tile, first, last))
+    found = tuple(
+        _known(b, s) for s in stretches(_domain(b.domains), b.stream, tile, first, last, b.floats)
+    )
     if b.descends is not None and len(found) > 1:
         found = (Stretch(partial=True),)  # a scan must not leave the order
     body = lighten(b, [*b.sweep, *b.commits])

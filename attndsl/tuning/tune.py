@@ -15,7 +15,7 @@ from typing import Protocol
 from attndsl import __version__
 from attndsl.cascade.domains import START, resolve_start
 from attndsl.cascade.nodes import Cascade, DType
-from attndsl.runtime.stages import no_tile_fits
+from attndsl.runtime.stages import refusals
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import USUAL, Sizes, sizes
 from attndsl.tuning.database import Entry, now
@@ -80,7 +80,7 @@ def tune(
         for p in problems
         for k in p.kernels
     }
-    with no_tile_fits(cascade.name):
+    with refusals(cascade.name):
         firsts = {
             k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.kernels
         }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 # Refused, with the code.
-REFUSED: dict[str, str] = {}
+REFUSED: dict[str, str] = {
+    "un_gate_between": "A0404",
+    "un_log_sum_exp_values": "A0404",
+}
 
 # Wrong, with the reason.
 WRONG: dict[str, str] = {}
@@ -52,6 +55,15 @@ QUICK = {
     "taxicab_distance",
     "two_key_sets",
     "two_ranges",
+    "un_antidiagonal_band",
+    "un_decay_recurrence",
+    "un_half_features",
+    "un_offset_down",
+    "un_repeated_keys",
+    "un_scan_backward",
+    "un_sign_by_feature",
+    "un_solve_budget",
+    "un_start_tensor_mod",
     "weights_of_slopes",
     "width_per_head",
     "window_or_last",
