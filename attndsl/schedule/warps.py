@@ -209,7 +209,11 @@ def kept_portable(program: TileProgram, found: Roles) -> str | None:
     """
     sums = len({acc.name for body in found.bodies for acc in body.sums})
     if sums != 1:
-        return f"it carries {sums} sums of products, not one"
+        return (
+            "it carries no sum of products"
+            if not sums
+            else f"it carries {sums} sums of products, not one"
+        )
     return "both ends of its sweep move with its tile" if banded(program) else None
 
 
