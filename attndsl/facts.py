@@ -20,7 +20,7 @@ from attndsl.schedule.cost import GPUS, Cost, bound, costs
 from attndsl.schedule.prepare import prepare
 from attndsl.schedule.printer import text_of
 from attndsl.schedule.tile import Role
-from attndsl.schedule.warps import Unfit, roles
+from attndsl.schedule.warps import Unfit, kept_portable, roles
 from attndsl.sizes import USUAL, Sizes, sizes
 
 if TYPE_CHECKING:
@@ -134,12 +134,17 @@ def _pass(
 
 
 def _hopper(plan: t.Plan, p: t.TileProgram) -> str:
-    """What `backend="hopper"` makes of a kernel: the roles of its warps, or why it stays as it is."""
+    """What the Hopper backends make of a kernel: the roles of its warps, or why it stays as it is."""
     found = roles(plan, p)
     if isinstance(found, Unfit):
         return f"the portable form: {found.reason}"
     moved = dict.fromkeys(x.tensor for x in found.rings.values())
-    return f"warps specialise: one copies tiles of {', '.join(moved)}, groups of four multiply"
+    slower = kept_portable(p, found)
+    taken = (
+        "taken for head dim 128 and sweeps from 4096" if slower is None else f"not taken: {slower}"
+    )
+    roles_of = f"one copies tiles of {', '.join(moved)}, groups of four multiply"
+    return f"warps specialise: {roles_of}; by `auto` {taken}"
 
 
 def _kernel(p: t.TileProgram) -> Facts:

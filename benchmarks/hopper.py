@@ -1,13 +1,17 @@
-"""Kernels whose warps specialise beside the portable ones and cuDNN: forward and backward, on a Hopper card.
+"""Every kernel whose warps specialise beside the portable one of the same tile program, on a Hopper card.
 
-    PYTHONPATH=. python benchmarks/hopper.py --out benchmarks/results/hopper.json
+    PYTHONPATH=. python benchmarks/hopper.py --out benchmarks/results/hopper.json [--programs causal window] [--jobs 8]
 
-Each row is written as soon as it is measured. TFLOP/s count unmasked pairs: 4·D each forward, 10·D backward.
+A row is one kernel in one form with one choice of sizes: its milliseconds, the L2 cache flushed between repeats, its
+registers and its spills. TFLOP/s count unmasked pairs: 4·D each forward; backward the whole pass counts 10·D, so the
+rows of dQ and of dK/dV have the milliseconds alone, and one more row has their sum. Rows are written as they are
+measured; kernels are compiled beforehand in parallel processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,21 +21,36 @@ from common import EXAMPLES, milliseconds, relative, write
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import attndsl
+from attndsl.runtime.engine import Start
+from attndsl.runtime.launches import Recorder, rebound
 
-SHAPES = [(4, 16, 4096, 128), (1, 16, 16384, 128), (4, 32, 4096, 64)]
-PROGRAMS = ["full", "causal", "alibi", "softcap", "window", "sigmoid"]
-WINDOW = 1024
+SHAPES = [(4, 16, 4096, 128), (4, 16, 4096, 64)]
+PROGRAMS = ["full", "causal", "alibi", "softcap", "window", "prefix_lm", "sink_softmax", "gqa"]
+PROGRAMS += ["documents"]
+# Keys or queries in a tile, and how many tiles are in flight; None is the module's own choice.
+SIZES: list[tuple[int, int] | None] = [None, (128, 2), (128, 3), (64, 2), (64, 3), (64, 4)]
+WINDOW, PREFIX, GROUP, DOCUMENTS = 1024, 1024, 4, 8
 
 
-def inputs(name: str, b: int, h: int, n: int, d: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def problem(name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Random inputs and parameters of one program."""
+    b, h, n, d = shape
+    shared = GROUP if name == "gqa" else 1
     x: dict[str, Any] = {
-        k: torch.randn(b, h, n, d, device="cuda", dtype=torch.bfloat16).requires_grad_()
+        k: torch.randn(b, h // (1 if k == "Q" else shared), n, d, device="cuda").bfloat16()
         for k in "QKV"
     }
     if name == "alibi":
         x["slope"] = torch.rand(h, device="cuda") * 0.3
-    return x, {"window": {"w": WINDOW}, "softcap": {"cap": 50.0}}.get(name, {})
+    if name == "sink_softmax":
+        x["sink"] = torch.randn(h, device="cuda")
+    if name == "prefix_lm":
+        x["n"] = torch.full((b,), PREFIX, device="cuda")
+    if name == "documents":
+        x["qdoc"] = x["kdoc"] = (torch.arange(n, device="cuda") // (n // DOCUMENTS)).expand(b, n)
+    params: dict[str, dict[str, Any]] = {"window": {"w": WINDOW}, "softcap": {"cap": 50.0}}
+    params |= {"gqa": {"G": GROUP}, "alibi": {"G": 1}}
+    return x, params.get(name, {})
 
 
 def pairs(name: str, n: int) -> int:
@@ -40,51 +59,157 @@ def pairs(name: str, n: int) -> int:
         return n * n
     if name == "window":
         return sum(min(i + 1, WINDOW) for i in range(n))
+    if name == "prefix_lm":
+        return sum(max(i + 1, PREFIX) for i in range(n))
+    if name == "documents":
+        n //= DOCUMENTS
+        return DOCUMENTS * n * (n + 1) // 2
     return n * (n + 1) // 2
 
 
-def measured(run: Any, x: dict[str, Any], work: int) -> tuple[torch.Tensor, float, float]:
-    """An output, and TFLOP/s forward and backward."""
-    with torch.no_grad():
-        forward = milliseconds(run)
-    out = run()
-    out = out[0] if isinstance(out, tuple) else out
-    cotangent = torch.randn_like(out)
-    wanted = [x[k] for k in "QKV"]
-    backward = milliseconds(lambda: torch.autograd.grad(out, wanted, cotangent, retain_graph=True))
-    return out.detach(), 4 * work / forward * 1e-9, 10 * work / backward * 1e-9
+class Passes:
+    """One program at one shape, both passes of which can be launched in any form."""
+
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        torch.manual_seed(0)
+        self.op = attndsl.load(EXAMPLES / f"{name}.attn", backend="hopper")
+        given, params = problem(name, shape)
+        names = [t.name for t in self.op.cascade.inputs]
+        values = tuple(params.get(p.name, p.default) for p in self.op.cascade.params)
+        engine = self.op._engine
+        call = engine.prepare([given[k] for k in names], Start(), values, "Q,K,V")
+        self.call, self.stage, self.module = call, call.stage, call.stage.module
+        self.given = given
+        self.forms = getattr(self.module, "HOPPER", {})
+        self.config: dict[str, Any] = {}
+        made = self.stage.forward(given, call.extents, call.params, {"portable": {"": 1}})
+        kept = [made[k] for k in self.stage.kept]
+        self.tensors = given | dict(zip(self.stage.passes.residuals, kept, strict=True))
+        outputs = zip(self.stage.outputs, made, strict=False)
+        self.cotangents = {o: torch.randn_like(x) for o, x in outputs}
+        self.cotangents = {o: self.cotangents[o] for o in self.stage.passes.cotangents}
+
+    def launches(self, config: Any) -> tuple[dict[str, Any], list[torch.Tensor]]:
+        """What one call forward and one backward launch, by kernel, beside the launcher, and what comes out."""
+        table = [*self.module.KERNELS, *self.forms]
+        seen: dict[str, Any] = {}
+
+        def run(name: str, *arguments: Any) -> dict[str, torch.Tensor]:
+            recorders = {k: Recorder(getattr(self.module, k)) for k in table}
+            made: dict[str, torch.Tensor] = rebound(self.module, name, recorders)(*arguments)
+            seen.update({k: (name, r.launches[0]) for k, r in recorders.items() if r.launches})
+            return made
+
+        rest = (self.call.extents, self.call.params, config, run)
+        out = self.stage.forward(self.given, *rest)[: len(self.stage.outputs)]
+        out += self.stage.backward(self.tensors, self.cotangents, *rest)
+        torch.cuda.synchronize()
+        return seen, out
+
+    def choices(self) -> list[tuple[str, Any]]:
+        """Every configuration to be tried, by its description."""
+        out: list[tuple[str, Any]] = [("portable", {"portable": {"": 1}})]
+        for size in SIZES if self.forms else []:
+            config = {}
+            for k, entry in self.forms.items():
+                if size is not None:
+                    stream = f"BLOCK_{entry['facts']['stream']}"
+                    config[k] = {stream: size[0], "STAGES": size[1]}
+            out.append(("own" if size is None else f"{size[0]} x {size[1]}", config))
+        return out
+
+
+def warmed(task: tuple[str, tuple[int, ...], int]) -> None:
+    """Compile what one configuration launches; whatever it raises is raised again where it is timed."""
+    name, shape, which = task
+    try:
+        passes = Passes(name, shape)
+        passes.launches(passes.choices()[which][1])
+    except Exception as e:
+        print("warming", task, str(e)[:200].replace("\n", " "), flush=True)
+
+
+def rows_of(name: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """The rows of one program at one shape."""
+    b, h, n, d = shape
+    passes = Passes(name, shape)
+    work = pairs(name, n) * b * h * d
+    rows: list[dict[str, Any]] = []
+    seen: dict[str, float] = {}
+    expected: list[torch.Tensor] = []
+    for form, config in passes.choices():
+        row = {"program": name, "B": b, "H": h, "N": n, "D": d, "form": form}
+        try:
+            launches, made = passes.launches(config)
+        except Exception as e:
+            rows.append({**row, "note": f"{type(e).__name__}: {e}"[:200].replace("\n", " ")})
+            continue
+        expected = expected or made
+        row["error"] = max(relative(x, y) for x, y in zip(made, expected, strict=True))
+        back = 0.0
+        for k, (launcher, launch) in launches.items():
+            ms = seen[k] = milliseconds(launch) if k in passes.forms or k not in seen else seen[k]
+            compiled = launch.made
+            sizes = {x: v for x, v in launch.keyword.items() if x.startswith(("BLOCK", "STAGES"))}
+            kind = {"kernel": k, "special": k in passes.forms, "sizes": sizes, "ms": ms}
+            kind |= {"registers": compiled.n_regs, "spills": compiled.n_spills}
+            if launcher == "forward":
+                kind["tflops"] = 4 * work / ms * 1e-9
+            else:
+                back += ms
+            rows.append({**row, **kind})
+        if back:
+            rows.append(
+                {**row, "kernel": "backward", "ms": back, "tflops": 10 * work / back * 1e-9}
+            )
+    return rows
+
+
+def cudnn(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """PyTorch's fastest kernel for the same."""
+    b, h, n, d = shape
+    q, k, v = x = [t.requires_grad_() for t in problem(name, shape)[0].values()]
+    work = pairs(name, n) * b * h * d
+    run = partial(
+        torch.nn.functional.scaled_dot_product_attention, q, k, v, is_causal=name == "causal"
+    )
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        with torch.no_grad():
+            forward = milliseconds(run)
+        out = run()
+        g = torch.randn_like(out)
+        backward = milliseconds(lambda: torch.autograd.grad(out, x, g, retain_graph=True))
+    row = {"program": name, "B": b, "H": h, "N": n, "D": d, "form": "cudnn"}
+    return {**row, "tflops": 4 * work / forward * 1e-9, "back_tflops": 10 * work / backward * 1e-9}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
+    parser.add_argument("--programs", nargs="*", default=PROGRAMS)
+    parser.add_argument("--jobs", type=int, default=0, help="processes that compile beforehand")
+    args = parser.parse_args()
+    tasks = [(n, s, k) for s in SHAPES for k in range(len(SIZES) + 1) for n in args.programs]
+    if args.jobs:
+        with multiprocessing.get_context("spawn").Pool(args.jobs, maxtasksperchild=4) as pool:
+            pool.map(warmed, tasks, chunksize=1)
+        print("compiled", flush=True)
     rows: list[dict[str, Any]] = []
-    for b, h, n, d in SHAPES:
-        for name in PROGRAMS:
-            x, params = inputs(name, b, h, n, d)
-            work = pairs(name, n) * b * h * d
-            row: dict[str, Any] = {"program": name, "B": b, "H": h, "N": n, "D": d}
-            made = {}
-            for backend in ("triton", "hopper"):
-                op = attndsl.load(EXAMPLES / f"{name}.attn", backend=backend)
-                made[backend], row[backend], row[f"{backend}_backward"] = measured(
-                    partial(op, **x, **params), x, work
-                )
-            row["difference"] = relative(made["hopper"], made["triton"])
-            if name in ("full", "causal"):
-                with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-                    peer = partial(
-                        torch.nn.functional.scaled_dot_product_attention,
-                        *(x[k] for k in "QKV"),
-                        is_causal=name == "causal",
-                    )
-                    _, row["cudnn"], row["cudnn_backward"] = measured(peer, x, work)
-            rows.append(row)
-            print(
-                {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True
-            )
-            write(out, rows)
+    for shape in SHAPES:
+        for name in args.programs:
+            try:
+                found = rows_of(name, shape)
+                if name in ("full", "causal"):
+                    found.append(cudnn(name, shape))
+            except Exception as e:
+                found = [
+                    {"program": name, "D": shape[-1], "note": f"{type(e).__name__}: {e}"[:300]}
+                ]
+            rows += found
+            for row in found:
+                print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+            print(flush=True)
+            write(args.out, rows)
 
 
 if __name__ == "__main__":

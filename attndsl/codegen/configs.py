@@ -171,3 +171,25 @@ def choose_warps(
                 "maxnreg": 168,
             }
     return None
+
+
+def worth_warps(
+    facts: dict[str, Any], extents: dict[str, int], block: int, processors: int
+) -> bool:
+    """Whether a kernel whose warps specialise was measured faster than the portable one for such a call.
+
+    On an H100 (benchmarks/results/hopper-h100.json) it is where one sum of 128 columns is carried along a sweep over
+    4096 keys, or over half of them. It is slower with two sums (dK and dV together: registers), with head
+    dim 64, and over the short sweep of a window, whose first step nothing hides. What was not measured is portable.
+    """
+    full = [r for k in ("resident", "rings", "sums") for r in facts[k]]
+    programs = -(-extents[facts["tile_rank"]] // block)
+    for r in facts["grid"]:
+        programs *= extents[r]
+    return (
+        len(facts["sums"]) == 1
+        and not facts["banded"]
+        and all(extents[r] == 128 for r in full)
+        and extents[facts["stream_rank"]] >= 4096
+        and programs >= 4 * processors
+    )

@@ -10,7 +10,7 @@ from attndsl.codegen.kernel import Section
 from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.tile import Plan, Role, TileProgram
-from attndsl.schedule.warps import Roles, Unfit, roles
+from attndsl.schedule.warps import Roles, Unfit, banded, roles
 
 # Names that the template and the pipeline use for themselves.
 PIPELINE = frozenset(
@@ -172,5 +172,9 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "resident": [full(x.dims) for x in found.resident.values()],
         "rings": [full(x.dims) for x in found.rings.values()],
         "sums": [full(d) for d in sums.values()],
+        "tile_rank": program.axis(found.tile).rank,
+        "stream_rank": program.axis(found.stream).rank,
+        "grid": [a.rank for a in program.of(Role.GRID)],
+        "banded": banded(program),
         "pairs": max(len(held((*b.scores, *b.middle, *b.sums), full_axes)) for b in found.bodies),
     }

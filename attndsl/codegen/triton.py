@@ -147,6 +147,7 @@ class ModuleContext:
     bounds: bool  # whether a launcher passes the bounds of blocks of ids
     hopper: tuple[HopperContext, ...] = ()  # kernels whose warps specialise
     hopper_table: str = ""
+    by_measurement: bool = False  # whether they are taken only where they were measured faster
 
 
 @dataclass(slots=True)
@@ -168,13 +169,17 @@ def render_module(
     split: Plan | None = None,
     *,
     hopper: bool = False,
+    by_measurement: bool = False,
 ) -> str:
     """The text of a module with the kernels and launchers of both passes.
 
     `split` is the split-keys form of the forward pass; its launcher is `forward_split`. With `hopper`, kernels that can
-    have a form whose warps specialise get that besides, and take it on a Hopper card.
+    have a form whose warps specialise get that besides, and take it on a Hopper card; `by_measurement` only for calls
+    that it was measured faster for.
     """
-    context = module_context(name, forward, backward, header, split, hopper=hopper)
+    context = module_context(
+        name, forward, backward, header, split, hopper=hopper, by_measurement=by_measurement
+    )
     return render("triton/module.py.jinja", module=context)
 
 
@@ -186,6 +191,7 @@ def module_context(
     split: Plan | None = None,
     *,
     hopper: bool = False,
+    by_measurement: bool = False,
 ) -> ModuleContext:
     """Everything that the module template places."""
     own = HOST_NAMES | {
@@ -208,13 +214,14 @@ def module_context(
     }
     own |= {"gl", "gluon", "hopper", "hopper_config", "choose_warps", "memory_tiles", "MemoryTiles"}
     own |= {"HOPPER", "tma", "tma_load", "mbarrier", "warpgroup_mma", "warpgroup_mma_wait"}
-    own |= {"fence_async_shared"}
+    own |= {"fence_async_shared", "worth_warps", "processors"}
     module = _Module(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [_launcher("forward", forward, module)]
     if backward is not None:
         launchers.append(_launcher("backward", backward, module))
     if split is not None:
-        launchers.append(_launcher("forward_split", split, module))
+        # Few queries are no work for groups of 64 rows.
+        launchers.append(_launcher("forward_split", split, replace(module, specialise=False)))
     steps = [s for p in (forward, backward, split) if p is not None for s in p.steps]
     chunks = any("chunks" in k.facts for k in module.kernels)
     table = {
@@ -233,6 +240,7 @@ def module_context(
                 configs.choose,
                 *((configs.choose_chunk,) if chunks else ()),
                 *((configs.choose_warps,) if module.hopper else ()),
+                *((configs.worth_warps,) if module.hopper and by_measurement else ()),
             )
         ),
         chunks=chunks,
@@ -245,6 +253,7 @@ def module_context(
         tiles=any(a.kind == "tiles" for k in module.kernels for a in k.arguments),
         bounds=any(a.passed.startswith("bounds:") for k in module.kernels for a in k.arguments),
         hopper=tuple(module.hopper),
+        by_measurement=by_measurement,
         hopper_table=literal(
             {
                 k.name: {

@@ -22,7 +22,7 @@ from attndsl.cascade.nodes import Cascade, Index
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.ranges import RangeCheck
 from attndsl.runtime.replay import Replay, Watch, current_device, kind_of, spread_zeros
-from attndsl.runtime.stages import Config, Planner, Stage
+from attndsl.runtime.stages import TRITON, Config, Planner, Stage
 from attndsl.runtime.starts import StartKind, shifted_scan, with_start
 
 _UNKNOWN: Any = object()
@@ -58,6 +58,13 @@ class Start:
     at: Tensor | None = None
 
 
+def is_hopper(device: torch.device) -> bool:
+    """Whether kernels whose warps specialise run on a device."""
+    if device.type != "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+        return False
+    return torch.cuda.get_device_capability(device)[0] == 9
+
+
 class Engine:
     """A program, its stages and its calls so far."""
 
@@ -88,7 +95,10 @@ class Engine:
     # --- stages ---
 
     def backend_of(self, device: torch.device) -> str:
-        """Triton on CUDA (and on CPU in Triton's interpreter), else eager; unless one was asked for."""
+        """Triton on CUDA (and on CPU in Triton's interpreter), else eager; unless one was asked for.
+
+        "auto" has more kernels to choose from on Hopper; a search for tiles knows the portable ones alone.
+        """
         runs = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
         if self.backend in ("triton", "hopper") and not runs:
             raise CallError(
@@ -96,7 +106,11 @@ class Engine:
                 f"{self.cascade.name}: the backend is `{self.backend}`, and the tensors are on {device}",
                 help='move them to a GPU, set TRITON_INTERPRET=1, or load with backend="eager"',
             )
-        return self.backend or ("triton" if runs else "eager")
+        if self.backend not in (None, "auto"):
+            return self.backend
+        if self.backend == "auto" and self.autotune == "never" and is_hopper(device):
+            return "auto"
+        return "triton" if runs else "eager"
 
     def stage(self, kind: StartKind, wrt: tuple[str, ...], backend: str) -> Stage:
         """The generated functions of one way of calling; made when first asked for."""
@@ -216,7 +230,7 @@ class Engine:
         wrt: str,
     ) -> Config:
         """The tuned configurations of a call's kernels, so far as there are any."""
-        if stage.backend != "triton" or given[0].device.type != "cuda":
+        if stage.backend not in TRITON or given[0].device.type != "cuda":
             return None
         from attndsl.runtime.autotune import tune_call
         from attndsl.runtime.tuned import look_up
@@ -242,7 +256,7 @@ class Engine:
         if isinstance(replay, Replay):
             return replay(tensors, start.value or 0)
         inputs, numbers = call.tensors(given, start.at), self.numbers(call, start)
-        if replay is not _UNKNOWN or call.stage.backend != "triton":
+        if replay is not _UNKNOWN or call.stage.backend not in TRITON:
             return call.stage.forward(inputs, call.extents, numbers, call.config)
         watch = Watch(call.stage.module)
         out = call.stage.forward(inputs, call.extents, numbers, call.config, watch)
@@ -297,7 +311,7 @@ class Engine:
             for o, g in zip(stage.outputs, cotangents, strict=True)
             if g is None and o in stage.passes.cotangents
         ]
-        fresh = replay is _UNKNOWN and stage.backend == "triton"
+        fresh = replay is _UNKNOWN and stage.backend in TRITON
         watch = Watch(stage.module) if fresh else None
         make = spread_zeros if watch is None else watch.allocator.spread_zeros
         zeros = {

@@ -25,7 +25,8 @@ def load(
 
     `name` picks an attention of the file; it may be left out if there is one. `backend` is "triton"
     or "eager"; by default CUDA tensors take the first and CPU tensors the second. "hopper" is "triton" with
-    warp-specialised kernels on compute capability 9.0, where `attndsl explain` says that a program has them.
+    warp-specialised kernels on compute capability 9.0, where `attndsl explain` says that a program has them; "auto"
+    takes these for the passes and shapes that they were measured faster for, and is the default elsewhere.
     With `autotune="once"` the first call of a kind that nothing is known about searches for its tiles (30 s), and
     every later process finds them; with "always" every process searches; "never" uses what `attndsl tune` found.
 

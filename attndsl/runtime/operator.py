@@ -24,7 +24,7 @@ from attndsl.runtime.stages import Planner, plan_passes
 from attndsl.runtime.states import StateLike, States, states_of
 from attndsl.schedule.monoid import Carried
 
-BACKENDS = ("triton", "hopper", "eager")
+BACKENDS = ("auto", "triton", "hopper", "eager")
 AUTOTUNE = ("never", "once", "always")
 
 

@@ -26,7 +26,7 @@ from attndsl.cascade.domains import START
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
 from attndsl.runtime.ranges import RangeCheck
-from attndsl.runtime.stages import refusals, storage
+from attndsl.runtime.stages import TRITON, refusals, storage
 from attndsl.runtime.starts import with_start
 from attndsl.schedule.monoid import FIRST, Carried, Monoid, monoid, placed
 from attndsl.schedule.outcomes import Refused
@@ -188,7 +188,7 @@ class Partials:
 
 
 def _text(backend: str, plan: Plan, header: str) -> str:
-    if backend == "triton":
+    if backend in TRITON:  # parts of the keys are for portable kernels
         from attndsl.codegen.triton import render_module as render_triton
 
         return render_triton(plan.name, plan, None, header)

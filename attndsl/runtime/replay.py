@@ -176,8 +176,11 @@ class Watch:
 
     def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
         """What the function of this name returns."""
+        # What kernels whose warps specialise take is made anew at every call, so that no launch of one is kept; but it
+        # must be seen, or a replay would leave it out.
+        kernels = (*self.table, *getattr(self.module, "HOPPER", ()))
         names: dict[str, Any] = {
-            n: Recorder(getattr(self.module, n), self._launching(n)) for n in self.table
+            n: Recorder(getattr(self.module, n), self._launching(n)) for n in kernels
         }
         for n in ON_HOST:
             if hasattr(self.module, n):
@@ -241,7 +244,7 @@ class Watch:
     def _launched(
         self, name: str, launch: Launch, known: dict[int, int], moving: bool
     ) -> Step | None:
-        if not hasattr(launch.made, "packed_metadata"):
+        if name not in self.table or not hasattr(launch.made, "packed_metadata"):
             return None  # an interpreter compiles nothing
         found = _slots(launch.arguments(), known)
         if found is None:

@@ -46,6 +46,10 @@ class Passes:
     split: Plan | None = None
 
 
+# "auto" is "triton" with kernels whose warps specialise, for the calls that they were measured faster for.
+TRITON = ("triton", "auto")
+
+
 class Planner(Protocol):
     """`planner(cascade, wrt)` schedules a program, with gradients of the inputs `wrt`."""
 
@@ -83,7 +87,7 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...], wide: tuple[str, ...] = 
 
 def render(backend: str, name: str, passes: Passes, header: str) -> str:
     """The text of the module of one stage."""
-    if backend in ("triton", "hopper"):
+    if backend in (*TRITON, "hopper"):
         from attndsl.codegen.triton import render_module as render_triton
 
         return render_triton(
@@ -92,7 +96,8 @@ def render(backend: str, name: str, passes: Passes, header: str) -> str:
             passes.backward,
             header,
             passes.split,
-            hopper=backend == "hopper",
+            hopper=backend != "triton",
+            by_measurement=backend == "auto",
         )
     from attndsl.codegen.eager import render_module
 
@@ -138,7 +143,7 @@ class Stage:
         self.residuals = tuple(r for r in passes.residuals if r not in self.outputs)
         made = (*self.outputs, *self.residuals)
         self.kept = tuple(made.index(r) for r in passes.residuals)
-        split = passes.split if backend == "triton" else None
+        split = passes.split if backend in TRITON else None
         self.few = FewQueries(passes.forward, split) if split is not None else None
         self._module: ModuleType | None = None
 

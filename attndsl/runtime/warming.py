@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.launches import Launch, Recorder, rebound
+from attndsl.runtime.stages import TRITON
 
 # What integer and boolean inputs are taken to be.
 OTHERS = {DType.INT: torch.int64, DType.BOOL: torch.bool}
@@ -65,7 +66,7 @@ def warm(
         given = phantoms(cascade, shapes, dtype, device)
         call = engine.prepare(given, start, params, wrt)
         stage = call.stage
-        if stage.backend != "triton":
+        if stage.backend not in TRITON:
             return
         run = Compiler(stage.module)
         inputs, numbers = call.tensors(given, start.at), engine.numbers(call, start)

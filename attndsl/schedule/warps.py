@@ -32,6 +32,7 @@ from attndsl.schedule.tile import (
     Dot,
     Fold,
     Load,
+    Origin,
     Plan,
     Range,
     Role,
@@ -184,6 +185,36 @@ def _one_box_each(loads: tuple[Load, ...], axes: set[str]) -> None:
         shape = tuple(s if _spans(s, axes) else None for s in load.subs)
         if shapes.setdefault(load.tensor, shape) != shape:
             raise _No(f"`{load.tensor}` is read in tiles of two shapes")
+
+
+def banded(program: TileProgram) -> bool:
+    """Whether both ends of the sweep move with the tile, as those of a window do; such sweeps are short."""
+    assert program.sweep is not None
+    made = {s.name: s for s in program.prologue if isinstance(s, Compute) and not s.dims}
+
+    def moves(name: str) -> bool:
+        found = made.get(name)
+        if found is None:
+            return False
+        return any(isinstance(n, Origin) for n in walk(found.expr)) or any(map(moves, used(found)))
+
+    ranges = program.sweep.ranges
+    return moves(ranges[0].lo) and moves(ranges[-1].hi)
+
+
+def kept_portable(program: TileProgram, found: Roles) -> str | None:
+    """Why `backend="auto"` leaves a kernel portable at any size though its warps could specialise.
+
+    The same as `configs.worth_warps` asks of the facts of a generated kernel.
+    """
+    sums = len({acc.name for body in found.bodies for acc in body.sums})
+    if sums != 1:
+        return (
+            "it carries no sum of products"
+            if not sums
+            else f"it carries {sums} sums of products, not one"
+        )
+    return "both ends of its sweep move with its tile" if banded(program) else None
 
 
 def _spans(e: Expr, axes: set[str]) -> bool:

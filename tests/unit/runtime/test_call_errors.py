@@ -128,7 +128,7 @@ def test_debug_mode_checks_data() -> None:
 
 
 def test_unknown_backend_and_names() -> None:
-    with pytest.raises(ValueError, match="'cuda' is none of triton, hopper, eager"):
+    with pytest.raises(ValueError, match="'cuda' is none of auto, triton, hopper, eager"):
         attndsl.compile(ALIBI, backend="cuda")
     with pytest.raises(attndsl.DiagnosticError, match="several attentions"):
         attndsl.compile(ALIBI + WINDOW)

@@ -1,0 +1,98 @@
+"""`backend="auto"`: which calls take a kernel whose warps specialise, without a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import attndsl
+from attndsl.codegen.configs import worth_warps
+from attndsl.runtime.cache import load_module
+from attndsl.runtime.engine import Engine
+from attndsl.runtime.launches import Launch
+from attndsl.runtime.replay import Watch
+from attndsl.runtime.stages import Stage
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+LARGE = {"b": 4, "h": 16, "i": 4096, "j": 4096, "e": 128, "f": 128, "|G|": 1}
+
+
+def stage(example: str) -> Stage:
+    op = attndsl.load(EXAMPLES / f"{example}.attn", backend="auto")
+    return op._engine.stage("none", ("Q", "K", "V"), "auto")
+
+
+def taken(example: str, **changed: int) -> list[str]:
+    """The steps that a large call takes by kernels whose warps specialise."""
+    made = stage(example).module.HOPPER
+    worth = [k for k, v in made.items() if worth_warps(v["facts"], LARGE | changed, 128, 132)]
+    return [k.removeprefix(example).removesuffix("_hopper") for k in worth]
+
+
+@pytest.mark.parametrize("example", ["full", "causal", "softcap", "sink_softmax"])
+def test_long_sweeps_with_one_sum(example: str) -> None:
+    assert taken(example) == ["", "_backward_D_dQ"]
+
+
+def test_windows_stay_portable() -> None:
+    assert taken("window") == []
+
+
+@pytest.mark.parametrize("change", [{"f": 64, "e": 64}, {"i": 2048, "j": 2048}, {"b": 1, "h": 8}])
+def test_what_was_not_measured_stays_portable(change: dict[str, int]) -> None:
+    assert taken("causal", **change) == []
+
+
+def test_split_keys_stay_portable() -> None:
+    made = stage("causal")
+    assert made.few is not None
+    assert not any("slices" in k for k in made.module.HOPPER)
+
+
+@pytest.mark.parametrize(
+    ("major", "autotune", "backend"),
+    [(9, "never", "auto"), (8, "never", "triton"), (10, "never", "triton"), (9, "once", "triton")],
+)
+def test_only_where_warps_specialise(
+    monkeypatch: pytest.MonkeyPatch, major: int, autotune: str, backend: str
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, 0))
+    op = attndsl.load(EXAMPLES / "causal.attn", backend="auto", autotune=autotune)
+    engine: Engine = op._engine
+    assert engine.backend_of(torch.device("cuda", 0)) == backend
+    assert engine.backend_of(torch.device("cpu")) == "eager"
+
+
+def test_a_phantom_is_compiled_for_the_portable_kernel() -> None:
+    module = stage("causal").module
+    x = torch.empty((4, 16, 4096, 128), dtype=torch.bfloat16, device="meta")
+    assert module.hopper("causal_hopper", (x,), LARGE, None) is None
+
+
+def test_a_launch_of_a_special_kernel_is_seen_and_not_kept() -> None:
+    """A replay that left it out would return memory that nobody wrote."""
+    text = (
+        "KERNELS = {}\nHOPPER = {'fast': {}}\n"
+        "def forward(inputs):\n    fast[(1,)](inputs['x'])\n    return {'o': inputs['x']}\n"
+    )
+    module: Any = load_module(text, "auto_watched")
+    ran: list[Launch] = []
+    compiled = SimpleNamespace(packed_metadata=())
+
+    class Kernel:
+        arg_names = ("x",)
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            return lambda x: ran.append(x) or compiled
+
+    module.fast = Kernel()
+    x = torch.zeros(1)
+    watch = Watch(module)
+    made = watch("forward", {"x": x})
+    assert len(ran) == 1
+    assert watch.replay([x], [made["o"]], moving=False) is None
