@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from attndsl.analysis.exponents import in_exponents
 from attndsl.analysis.ranks import Kind, classify
 from attndsl.cascade.autodiff import Gradient, differentiate
 from attndsl.cascade.nodes import Cascade, DType
@@ -75,17 +76,19 @@ def plan_forward(
 ) -> Plan:
     """The kernels of the forward pass; `cascade` has `start` applied, `residuals` are outputs kept for the backward.
 
-    `wide` are outputs in the accumulators' type, whatever the inputs' is: states. `kinds` settles what some ranks are
-    for (`roles`); `declared` names the outputs that are the program's own.
+    `wide` are outputs in the accumulators' type, whatever the inputs' is: states. So is what exponents are made of,
+    where it is kept. `kinds` settles what some ranks are for (`roles`); `declared` names the outputs that are the
+    program's own.
     """
     ranks = classify(cascade, kinds)
     first = next((t for t in cascade.inputs if t.dtype is DType.FLOAT), None)
+    kept = tuple(r for r in residuals if r not in declared)
+    exact = {*wide, *(in_exponents(cascade) & {*kept})}
     like: dict[str, str] = {}
     if first is not None:
         for o in cascade.outputs:
-            if o.name not in wide and any(ranks.kind(i) is Kind.FEATURE for i in o.indices):
+            if o.name not in exact and any(ranks.kind(i) is Kind.FEATURE for i in o.indices):
                 like[o.name] = first.name
-    kept = tuple(r for r in residuals if r not in declared)
     return plan(cascade, cascade.name, residuals=residuals, kept=kept, like=like, known=kinds)
 
 

@@ -15,6 +15,7 @@ from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.columns import build_columns
+from attndsl.schedule.halves import Halves
 from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, target_key
 from attndsl.schedule.outcomes import Needs, Refused
@@ -81,11 +82,13 @@ def _first_targets(ready: Prepared) -> list[str]:
 
 
 def pull_out(ready: Prepared) -> tuple[Prepared, tuple[str, ...]]:
-    """With products of two contractions exchanged for sums that carry over; those are kept in memory."""
+    """With what needs every pair of positions exchanged for sums that carry over; those are kept in memory."""
     pull = Pull(ready.cascade, ready.ranks, {})
     cascade = pull.run()
     cascade = replace(cascade, ranks=pull.cascade.ranks)
-    return replace(ready, cascade=cascade), tuple(pull.kept)
+    halves = Halves(cascade, ready.ranks)
+    cascade = halves.run()
+    return replace(ready, cascade=cascade), (*pull.kept, *halves.kept)
 
 
 def _users(ready: Prepared, kept: tuple[str, ...]) -> set[tuple[str, str]]:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 import attndsl
 from attndsl.cascade.bind import bind
+from attndsl.codegen.aot import kernel_table
+from attndsl.codegen.configs import choose_chunk
 from attndsl.runtime.operator import CompiledAttention
 from attndsl.runtime.stages import Stage, plan_passes
 from attndsl.schedule.tile import Plan, Role, TileProgram
@@ -28,6 +30,7 @@ DRAWS: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
     ("gla", "loga"): lambda x: -x.abs(),
     ("retnet", "gamma"): lambda x: 0.5 + x.abs().clamp_max(1) * 0.49,
     ("retention_normalised", "gamma"): lambda x: 0.5 + x.abs().clamp_max(1) * 0.49,
+    ("lion_decay", "gamma"): lambda x: 0.5 + x.abs().clamp_max(1) * 0.49,
     ("lightning", "s"): lambda x: x.abs(),
     ("gla_recurrent", "loga"): lambda x: -x.abs(),
     ("mamba2", "dt"): lambda x: x.abs() * 0.5,
@@ -55,6 +58,7 @@ PROGRAMS = (
 )
 RECURRENCES = ("mamba2", "rwkv6", "hgrn2", "gla_recurrent")
 DELTA_RULES = ("deltanet", "gated_delta", "rwkv7")
+BIDIRECTIONAL = ("lion", "lion_decay")
 
 
 def case(name: str, n: int, dtype: torch.dtype) -> tuple[CompiledAttention, list[Tensor]]:
@@ -104,7 +108,7 @@ def error(made: list[Tensor], want: list[Tensor]) -> float:
     )
 
 
-@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES + DELTA_RULES)
+@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES + DELTA_RULES + BIDIRECTIONAL)
 @pytest.mark.parametrize(("n", "chunk"), [(1, 16), (17, 4), (63, 16), (64, 16), (65, 16), (40, 64)])
 def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chunk: int) -> None:
     op, given = case(name, n, torch.float64)
@@ -114,7 +118,7 @@ def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chu
     assert error(grads, want_grads) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["linear", "retnet", "simple_gla", "deltanet"])
+@pytest.mark.parametrize("name", ["linear", "retnet", "simple_gla", "deltanet", "lion_decay"])
 def test_portable_kernels_carry_a_state(name: str) -> None:
     code = f"from tests.property.test_chunks import portable; portable({name!r})"
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
@@ -130,6 +134,36 @@ def portable(name: str) -> None:
     assert error(grads, want_grads) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["gla", "hgrn2", "rwkv7"])
+def test_gates_keep_their_digits_where_other_inputs_are_narrow(name: str) -> None:
+    n = 300
+    op, given = case(name, n, torch.float64)
+    gates = ("loga", "g", "w")
+    given = [
+        x.float() if t.name in gates else x.bfloat16()
+        for t, x in zip(op.cascade.inputs, given, strict=True)
+    ]
+    outs, grads = run(op, "eager", given, n, 16, 8)
+    want, want_grads = expected(op, given)
+    # A gate's own gradient is a difference of sums, and loses more.
+    narrow = [k for k, t in enumerate(op.cascade.inputs) if t.name not in gates]
+    made = [*outs, *(grads[k] for k in narrow)]
+    exact = [*want, *(want_grads[k] for k in narrow)]
+    for a, b in zip(made, exact, strict=True):
+        assert float((a.double() - b).norm() / b.norm()) < 5e-3
+
+
+def test_a_kernel_that_spills_is_better_than_none() -> None:
+    op = attndsl.load(EXAMPLES / "hedgehog.attn")
+    names = tuple(t.name for t in op.cascade.inputs)
+    module = Stage(op.cascade, plan_passes(op.cascade, names), "triton", "").text
+    facts = [k["facts"] for k in kernel_table(module).values() if "chunks" in k["facts"]]
+    wide = {"d": 128, "e": 128, "f": 128}
+    assert facts
+    for f in facts:
+        assert choose_chunk(f, wide, 2, 227 * 1024)["num_warps"]
+
+
 def kernels(plan: Plan) -> list[TileProgram]:
     return [s for s in plan.steps if isinstance(s, TileProgram)]
 
@@ -141,7 +175,30 @@ def test_every_sum_of_the_forward_pass_carries_over(name: str) -> None:
     assert all(k.of(Role.PAIR) for k in kernels(passes.forward))
 
 
-@pytest.mark.parametrize("name", ["causal", "sigmoid", "relu", "window", "alibi"])
+@pytest.mark.parametrize("name", BIDIRECTIONAL)
+def test_sums_over_all_positions_carry_over_by_halves(name: str) -> None:
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    passes = plan_passes(op.cascade, ())
+    assert not any(
+        k.of(Role.TILE) and k.of(Role.STREAM) and not k.of(Role.PAIR)
+        for k in kernels(passes.forward)
+    )
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(9, 40), (40, 9)])
+def test_halves_of_unlike_lengths(rows: int, columns: int) -> None:
+    op, given = case("lion", 40, torch.float64)
+    given = [
+        x[:, :, : rows if t.name == "Q" else columns] if t.name in "QKV" else x
+        for t, x in zip(op.cascade.inputs, given, strict=True)
+    ]
+    outs, grads = run(op, "eager", given, 40, 16, 8)
+    want, want_grads = expected(op, given)
+    assert error(outs, want) < 1e-12
+    assert error(grads, want_grads) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["causal", "sigmoid", "relu", "window", "alibi", "standardised"])
 def test_weights_that_do_not_split_stay_quadratic(name: str) -> None:
     op = attndsl.load(EXAMPLES / f"{name}.attn")
     passes = plan_passes(op.cascade, ())

@@ -1008,7 +1008,7 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("loga_ptr", "pointer_like", "loga"),
-            ("C_ptr", "pointer_like", "Q"),
+            ("C_ptr", "pointer_acc", ""),
             ("loga_tiles", "tiles", "loga 4 2 BLOCK_J BLOCK_E"),
             ("stride_loga_b", "wide", ""),
             ("stride_loga_h", "wide", ""),
@@ -1044,7 +1044,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
-            ("C_ptr", "pointer_like", "Q"),
+            ("C_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
@@ -1431,6 +1431,7 @@ def choose_chunk(
     elif itemsize > 2:  # products in full precision are unrolled
         wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
     shared = registers = 0
+    spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
         # More stages than two only take registers (benchmarks/results/linear-h200.json).
@@ -1439,9 +1440,14 @@ def choose_chunk(
             if interpreted or (shared <= smem and registers <= 200):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+            if shared <= smem:
+                names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+                spills = {**names, "num_warps": warps, "num_stages": stages}
+    if spills is not None:  # a kernel that spills is better than none
+        return spills
     raise ValueError(
         f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
-        f"of shared memory (of {smem}) and {registers} registers a thread (of 200)"
+        f"of shared memory (of {smem})"
     )
 
 
@@ -1563,7 +1569,7 @@ def forward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    C = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["Q"].dtype, device=device)
+    C = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps j.

@@ -2360,6 +2360,7 @@ def choose_chunk(
     elif itemsize > 2:  # products in full precision are unrolled
         wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
     shared = registers = 0
+    spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
         # More stages than two only take registers (benchmarks/results/linear-h200.json).
@@ -2368,9 +2369,14 @@ def choose_chunk(
             if interpreted or (shared <= smem and registers <= 200):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+            if shared <= smem:
+                names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+                spills = {**names, "num_warps": warps, "num_stages": stages}
+    if spills is not None:  # a kernel that spills is better than none
+        return spills
     raise ValueError(
         f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
-        f"of shared memory (of {smem}) and {registers} registers a thread (of 200)"
+        f"of shared memory (of {smem})"
     )
 
 

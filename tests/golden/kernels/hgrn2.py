@@ -265,8 +265,8 @@ def hgrn2_O(
         g_4 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
         left_p = g_4.to(ACC) * 1.4426950408889634
         left = q_1.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(G_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], O_state, 0.0).to(G_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         O = O + past
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
@@ -990,7 +990,7 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("g_ptr", "pointer_like", "g"),
-            ("G_ptr", "pointer_like", "Q"),
+            ("G_ptr", "pointer_acc", ""),
             ("g_tiles", "tiles", "g 4 2 BLOCK_T BLOCK_E"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
@@ -1024,7 +1024,7 @@ KERNELS: dict[str, Any] = {
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "Q"),
+            ("G_ptr", "pointer_acc", ""),
             ("g_ptr", "pointer_like", "g"),
             ("Q_ptr", "pointer_like", "Q"),
             ("V_ptr", "pointer_like", "V"),
@@ -1446,6 +1446,7 @@ def choose_chunk(
     elif itemsize > 2:  # products in full precision are unrolled
         wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
     shared = registers = 0
+    spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
         # More stages than two only take registers (benchmarks/results/linear-h200.json).
@@ -1454,9 +1455,14 @@ def choose_chunk(
             if interpreted or (shared <= smem and registers <= 200):
                 names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
                 return {**names, "num_warps": warps, "num_stages": stages}
+            if shared <= smem:
+                names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+                spills = {**names, "num_warps": warps, "num_stages": stages}
+    if spills is not None:  # a kernel that spills is better than none
+        return spills
     raise ValueError(
         f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
-        f"of shared memory (of {smem}) and {registers} registers a thread (of 200)"
+        f"of shared memory (of {smem})"
     )
 
 
@@ -1576,7 +1582,7 @@ def forward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    G = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
+    G = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
