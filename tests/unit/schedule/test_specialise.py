@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attndsl.cascade.nodes import Compare, Const, DType, Extent, Position, Reduction
+from attndsl.cascade.nodes import Compare, Const, DType, Extent, Position, Reduction, Select
 from attndsl.schedule import tile as t
 from attndsl.schedule.specialise import masked_body, unmasked_body
 from attndsl.schedule.tile import Val
@@ -90,11 +90,12 @@ def test_what_a_mask_makes_infinite_is_no_integer() -> None:
       S[i,j] = Q[i,e] * K[j,e] where j <= i
       A[i] = max[j](j if S[i,j] >= t[i] else -1)
     }"""
-    bodies = [loop.body for k in kernels(forward(program)) for loop in loops(k)]
     infinite = [
         s
-        for body in bodies
-        for s in body
+        for kernel in kernels(forward(program))
+        if kernel.sweep is not None
+        for part in kernel.sweep.ranges
+        for s in part.body
         if isinstance(s, t.Compute)
         and isinstance(s.expr, Select)
         and s.expr.other == Const(float("-inf"))
