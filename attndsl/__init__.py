@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from attndsl.runtime.decorate import attention_spec
     from attndsl.runtime.loading import compile, load
     from attndsl.runtime.operator import CompiledAttention
+    from attndsl.tuning.prebuilt import install
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ _HOME = {
     "Tensor": "attndsl.frontend.annotations",
     "attention_spec": "attndsl.runtime.decorate",
     "compile": "attndsl.runtime.loading",
+    "install": "attndsl.tuning.prebuilt",
     "load": "attndsl.runtime.loading",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "Tensor",
     "attention_spec",
     "compile",
+    "install",
     "load",
 ]
 

@@ -117,6 +117,9 @@ def _targets(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
 @click.option("--no-backward", is_flag=True, help="Leave out the gradient kernels.")
 @click.option("--hopper", is_flag=True, help="Kernels whose warps specialise besides, for sm_90.")
 @click.option(
+    "--tuned", is_flag=True, help="NAME.kernels besides: as tuned, for `attndsl.install`."
+)
+@click.option(
     "--dump-ir",
     "dump",
     multiple=True,
@@ -135,6 +138,7 @@ def compile_(
     value_dim: int | None,
     no_backward: bool,
     hopper: bool,
+    tuned: bool,
     dump: tuple[str, ...],
     stop_after: str | None,
     as_json: bool,
@@ -159,6 +163,7 @@ def compile_(
                 value_dim=value_dim,
                 backward=not no_backward,
                 hopper=hopper,
+                tuned=tuned,
             ),
             progress=report,
             dump=steps,

@@ -49,6 +49,8 @@ class CompileOptions:
     backward: bool = True
     hopper: bool = False
     """Whether kernels get a form for Hopper whose warps specialise, where they can have one."""
+    tuned: bool = False
+    """Whether a folder of kernels as the database has them is written besides, for `attndsl.install`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,9 @@ def compile_file(
         )
         files, report.facts = output.write_rest(module, program, targets, options, kernels)
         report.files += files
+        if options.tuned:
+            progress("prebuilt")
+            report.files += (output.write_prebuilt(out, program, targets, options),)
     except Stopped:
         pass
     return report

@@ -141,6 +141,38 @@ def machine_code(
         ) from None
 
 
+def write_prebuilt(
+    out: Path, program: Program, targets: Sequence[str], options: CompileOptions
+) -> Path:
+    """NAME.kernels in the folder: every kernel as it was tuned, for `attndsl.install`; the entries' file in it.
+
+    Raises: CallError A0510 where no tile fits.
+    """
+    from attndsl.runtime.stages import no_tile_fits
+    from attndsl.runtime.tuned import triton_version
+    from attndsl.tuning.prebuilt import ENTRIES, build
+    from attndsl.tuning.store import store
+    from attndsl.tuning.tune import sizes_at
+
+    head = options.head_dim or USUAL.head_dim
+    scale = replace(USUAL, head_dim=head, value_dim=options.value_dim or head)
+    extents = sizes(program.shifted, scale).extents
+    given = {r: n for r, n in extents.items() if r in {x.name for x in program.cascade.ranks}}
+    known = {e.key: e for table in reversed(store().tables()) for e in table.values()}
+    folder = out / f"{program.cascade.name}.kernels"
+    with no_tile_fits(program.cascade.name):
+        build(
+            program.cascade,
+            sizes_at(program.cascade, given),
+            options.dtype,
+            targets=targets,
+            folder=folder,
+            entries=[e for e in known.values() if e.triton == triton_version()],
+            backward=options.backward,
+        )
+    return folder / ENTRIES
+
+
 def extents_for(program: Program, module: Path, options: CompileOptions) -> dict[str, int]:
     """The extents that machine code is made for: those of the features that its kernels hold whole."""
     from attndsl.codegen.aot import full_ranks

@@ -94,14 +94,14 @@ def main() -> None:
                 flush=True,
             )
 
-        for how in ("forward", "backward"):
-            row("all caches cold", how, at(f"cold {how}", f"cold {how}"))
-            row("kernels on disk", how, at(f"cold {how}", f"cold {how}"))
         tuned(at("tuned", "by the tuner"), program, args.seconds)
         for how in ("forward", "backward"):
             row("entry, kernels cold", how, at("tuned", f"entry {how}"))
-            row("entry, kernels left by the tuner", how, at("tuned", "by the tuner"))
             row("entry, kernels on disk", how, at("tuned", f"entry {how}"))
+            row("entry, kernels left by the tuner", how, at("tuned", "by the tuner"))
+        for how in ("forward", "backward"):
+            row("all caches cold", how, at(f"cold {how}", f"cold {how}"))
+            row("kernels on disk", how, at(f"cold {how}", f"cold {how}"))
     if args.out is not None:
         write(args.out, rows)
 
