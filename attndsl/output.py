@@ -148,7 +148,7 @@ def write_prebuilt(
 
     Raises: CallError A0510 where no tile fits.
     """
-    from attndsl.runtime.stages import no_tile_fits
+    from attndsl.runtime.stages import refusals
     from attndsl.runtime.tuned import triton_version
     from attndsl.tuning.prebuilt import ENTRIES, build
     from attndsl.tuning.store import store
@@ -160,7 +160,7 @@ def write_prebuilt(
     given = {r: n for r, n in extents.items() if r in {x.name for x in program.cascade.ranks}}
     known = {e.key: e for table in reversed(store().tables()) for e in table.values()}
     folder = out / f"{program.cascade.name}.kernels"
-    with no_tile_fits(program.cascade.name):
+    with refusals(program.cascade.name):
         build(
             program.cascade,
             sizes_at(program.cascade, given),

@@ -67,7 +67,7 @@ def first_call(env: dict[str, str], program: Path, how: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", default="causal")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     program = EXAMPLES / f"{args.program}.attn"

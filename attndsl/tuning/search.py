@@ -22,6 +22,9 @@ from attndsl.tuning.device import Compiled, Config, Device, Failure, Measured
 FINALS = 0.25
 # Repeats of each rung, and how many candidates of a kernel enter it.
 RUNGS = ((4, None), (12, 8), (40, 3))
+# How many times the budget a search may take until what would run without tuning has been tried: nothing is worth
+# keeping that was not compared with it.
+PATIENCE = 2.0
 # A candidate slower than this many times the best is not timed to the end.
 HOPELESS = 1.5
 
@@ -147,7 +150,9 @@ class Search:
                 # In the order of the queue where several are done: the most promising first.
                 done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 for job in [j for j in running if j in done]:
-                    self.measure(running.pop(job), job, repeats)
+                    trial = running.pop(job)
+                    if self.elapsed() <= self.seconds or self.untuned(trial):
+                        self.measure(trial, job, repeats)
                     if self.late():
                         return
                 if self.late():
@@ -156,9 +161,15 @@ class Search:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def late(self) -> bool:
-        """Whether the first rung should end: once there is anything to go on with."""
+        """Whether the first rung should end: once there is anything to go on with, for every kernel."""
+        if any(o.untuned is not None and o.first is None for o in self.outcomes.values()):
+            return self.elapsed() > self.seconds * PATIENCE
         known = all(any(t.measured for t in o.trials) for o in self.outcomes.values())
         return self.elapsed() > self.seconds * ((1 - FINALS) if known else 1.0)
+
+    def untuned(self, trial: Trial) -> bool:
+        """Whether it is what would run without tuning."""
+        return trial.config == self.outcomes[trial.kernel].untuned
 
     def ready(self) -> None:
         """Wait for the device, before the first measurement; what it takes may eat half of the budget, and no more."""

@@ -143,12 +143,15 @@ def entry_for(
     outcome: Outcome,
     triton: str,
 ) -> Entry | None:
-    """What to keep of a search: the best, or the default where that is as fast; None if none was right."""
+    """What to keep of a search: the best, or the default where that is as fast.
+
+    None if none was right, or where the default was not tried: the best may then be slower than it.
+    """
     best, first = outcome.best, outcome.first
-    if best is None or best.measured is None:
+    if best is None or best.measured is None or first is None:
         return None
     chosen = best
-    if first is not None and first.measured is not None and first is not best:
+    if first.measured is not None and first is not best:
         noise = SURE * (best.measured.noise + first.measured.noise)
         if first.ms < best.ms * (1 + noise):
             chosen = first
@@ -156,7 +159,7 @@ def entry_for(
         key=key_of(kernel, program, problem.extents, problem.floats(), machine.name),
         config=dict(chosen.config),
         ms=round(chosen.ms, 5),
-        default_ms=round(first.ms, 5) if first is not None and first.measured else 0.0,
+        default_ms=round(first.ms, 5) if first.measured else 0.0,
         triton=triton,
         when=now(),
         more={"tried": len(outcome.trials), "attndsl": __version__},

@@ -72,8 +72,8 @@ def test_no_weight_leaves_the_range_of_float32() -> None:
             "`t` must be known before `relu(S[i,j] - t[i])`, which is not separable in `t`",
         ),
         (
-            "t[i] = sum[j](S[i,j]) / |j|",
-            "S[i,j] - t[i]",
+            "t[i] = sum[j](relu(S[i,j])) / |j|",
+            "relu(S[i,j]) - t[i]",
             "`t` must be known before `O`: its terms separate into 2 sums, which may cancel",
         ),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from attndsl.tuning.device import Measured
 from attndsl.tuning.search import HOPELESS, Event, search
 from tests.unit.tuning.pretending import Pretended
@@ -144,3 +146,55 @@ def test_noise_is_the_standard_error_of_the_median() -> None:
     wide, narrow = Measured((0.9, 1.0, 1.1) * 4), Measured((0.99, 1.0, 1.01) * 4)
     assert 9 < wide.noise / narrow.noise < 11
     assert Measured((0.9, 1.0, 1.1) * 16).noise < wide.noise
+
+
+def test_every_kernel_gets_its_turn_when_the_device_was_late() -> None:
+    """Measuring the first candidate takes longer than all of the budget."""
+    now = [0.0]
+    took = iter([50.0])
+
+    def tick(seconds):
+        now[0] += next(took, 0.1)
+
+    device = Pretended(bowl, tick=tick)
+    device.ready = lambda: None  # type: ignore[method-assign]
+    found = search(
+        {"a": CONFIGS, "b": CONFIGS, "c": CONFIGS},
+        device,
+        seconds=30.0,
+        workers=4,
+        clock=lambda: now[0],
+    )
+    for outcome in found.values():
+        assert outcome.first is not None
+        assert outcome.first.measured is not None
+    # And no time went to anything else.
+    assert len(device.measured) == 3
+
+
+def test_what_is_never_compiled_does_not_hold_the_search_for_ever() -> None:
+    now = [0.0]
+
+    def tick(seconds):
+        now[0] += seconds
+
+    wait = threading.Event()
+    device = Pretended(bowl, tick=tick)
+    compile_ = device.compile
+
+    def compiled(kernel, config):
+        if config == CONFIGS[0]:
+            wait.wait(20)
+        return compile_(kernel, config)
+
+    device.compile = compiled  # type: ignore[method-assign]
+
+    def clock():
+        now[0] += 0.05
+        return now[0]
+
+    outcome = run(device, seconds=5.0, clock=clock)
+    wait.set()
+    assert outcome.first is None
+    assert outcome.best is not None
+    assert now[0] < 60

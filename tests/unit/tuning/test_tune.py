@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from attndsl.tuning.device import Failure, Processes
 from attndsl.tuning.keys import bucket, key_of, power
 from attndsl.tuning.machine import MACHINES
 from attndsl.tuning.problem import hash_of, pose
-from attndsl.tuning.tune import Found, entries, posed, sizes_at, tune
+from attndsl.tuning.tune import Found, entries, entry_for, posed, sizes_at, tune
 from tests.unit.tuning.pretending import Pretended
 
 ROOT = Path(__file__).parents[3]
@@ -76,6 +77,16 @@ def test_a_kernel_with_no_right_candidate_gets_none() -> None:
 
     found = run(Pretended(by_rows, faults))
     assert entries(found) == []
+
+
+def test_nothing_is_kept_that_was_not_compared_with_the_default() -> None:
+    (forward, *_) = run(Pretended(by_rows))
+    assert forward.entry is not None
+    outcome = forward.outcome
+    untried = replace(outcome, trials=[t for t in outcome.trials if t is not outcome.first])
+    (problem, *_) = posed(cascade(), sizes_at(cascade(), {}), "bf16", H100, ())
+    assert entry_for(forward.kernel, problem, "p", H100, outcome, "") is not None
+    assert entry_for(forward.kernel, problem, "p", H100, untried, "") is None
 
 
 def test_few_queries_tune_the_split_pass() -> None:
