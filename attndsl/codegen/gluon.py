@@ -10,7 +10,7 @@ from attndsl.codegen.kernel import Section
 from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.tile import Plan, Role, TileProgram
-from attndsl.schedule.warps import Roles, Unfit, banded, roles
+from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles
 
 # Names that the template and the pipeline use for themselves.
 PIPELINE = frozenset(
@@ -175,6 +175,6 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "tile_rank": program.axis(found.tile).rank,
         "stream_rank": program.axis(found.stream).rank,
         "grid": [a.rank for a in program.of(Role.GRID)],
-        "banded": banded(program),
+        "kept_portable": kept_portable(program, found) is not None,
         "pairs": max(len(held((*b.scores, *b.middle, *b.sums), full_axes)) for b in found.bodies),
     }

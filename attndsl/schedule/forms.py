@@ -10,16 +10,18 @@ from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
+    Cascade,
     Compare,
     Const,
     Define,
     Expr,
     Index,
     Position,
+    Read,
     Reduce,
     Reduction,
 )
-from attndsl.cascade.walk import free, substitute
+from attndsl.cascade.walk import free, rewrite, substitute
 
 
 def is_large(e: Expr, ranks: Ranks) -> bool:
@@ -44,6 +46,19 @@ def inline(d: Define, subs: tuple[Expr, ...]) -> Expr:
     }
     local = dict(zip(d.indices, subs, strict=True))
     return substitute(d.expr, number, local)
+
+
+def opened(e: Read, cascade: Cascade, ranks: Ranks) -> Expr | None:
+    """What a tensor is made of where it is read; None for inputs, recurrences and sums over sequences."""
+    d = next((d for d in cascade.body if d.tensor == e.tensor), None)
+    if d is None or d.init is not None or is_large(d.expr, ranks):
+        return None
+    return inline(d, e.subs)
+
+
+def positions(e: Expr) -> Expr:
+    """Lone subscripts as positions, so that equal reads are equal."""
+    return rewrite(e, lambda n: Position(n.name) if isinstance(n, Index) else None)
 
 
 def inline_where(d: Define, subs: tuple[Expr, ...]) -> Expr | None:

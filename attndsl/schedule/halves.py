@@ -33,7 +33,7 @@ from attndsl.cascade.nodes import (
     Reduction,
 )
 from attndsl.cascade.walk import free, rewrite, walk
-from attndsl.schedule.forms import inline, is_large
+from attndsl.schedule.forms import is_large, opened, positions
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Halves:
         e = d.expr
         assert isinstance(e, Reduce)
         try:
-            reach(_positions(e.where), *pair)
+            reach(None if e.where is None else positions(e.where), *pair)
             Splitter(*pair, self.seen).terms(e.body)
         except NotLinear:
             return False
@@ -99,7 +99,7 @@ class Halves:
         row, col = pair
         e = d.expr
         assert isinstance(e, Reduce)
-        whole = self.opened(e.body, row, col)
+        whole = self.spelled(e.body, row, col)
         related = any({row, col} <= free(c) for c in conjuncts(e.where))
         if related or not {row, col} <= free(whole):
             return None
@@ -120,7 +120,7 @@ class Halves:
         )
         return (up, down) if self.linear(up) and self.linear(down) else None
 
-    def opened(self, e: Expr, row: str, col: str) -> Expr:
+    def spelled(self, e: Expr, row: str, col: str) -> Expr:
         """With tensors over rows and columns written out, as far as distances stand in them."""
 
         def rule(n: Expr) -> Expr | None:
@@ -129,17 +129,13 @@ class Halves:
             seen = self.seen(n)
             if seen is None:
                 return None
-            seen = self.opened(seen, row, col)
+            seen = self.spelled(seen, row, col)
             return seen if any(_distance(x, row, col) for x in walk(seen)) else None
 
         return rewrite(e, rule)
 
     def seen(self, e: Read) -> Expr | None:
-        """What a tensor over rows and columns is made of."""
-        d = next((d for d in self.cascade.body if d.tensor == e.tensor), None)
-        if d is None or d.init is not None or is_large(d.expr, self.ranks):
-            return None
-        return inline(d, e.subs)
+        return opened(e, self.cascade, self.ranks)
 
 
 def distances(e: Expr, late: str, early: str) -> Expr:
@@ -157,11 +153,3 @@ def _distance(e: Expr, a: str, b: str) -> bool:
             return {x, y} == {a, b}
         case _:
             return False
-
-
-def _positions(e: Expr | None) -> Expr | None:
-    return (
-        None
-        if e is None
-        else rewrite(e, lambda n: Position(n.name) if isinstance(n, Index) else None)
-    )

@@ -57,7 +57,7 @@ def masked(
         out = kernel.names.fresh(v + "_m")
         assert isinstance(cond.expr, Val)
         # No integer is infinite, and what a cast of an infinity to one gives is undefined.
-        dtype = DType.FLOAT if isinstance(fill, float) and math.isinf(fill) else x.dtype
+        dtype = DType.FLOAT if math.isinf(fill) else x.dtype
         if x.dims != dims:  # spread first, so that the unmasked range has the same shape
             wide = kernel.names.fresh(v + "_w")
             spread: Expr = Val(v)

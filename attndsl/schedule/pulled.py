@@ -31,8 +31,8 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
-from attndsl.cascade.walk import bound, free, reads, rename, rewrite, substitute, walk
-from attndsl.schedule.forms import inline, is_large, product_of
+from attndsl.cascade.walk import bound, free, reads, rename, substitute, walk
+from attndsl.schedule.forms import is_large, opened, positions, product_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Pull:
         ((col,), (row,)) = e.indices, rows
         apart = Splitter(row, col, self.seen)
         try:
-            reach(_positions(e.where), row, col)
+            reach(None if e.where is None else positions(e.where), row, col)
             plain, contractions = self.factors(e.body, row, col)
             if len(contractions) != 2:
                 return [d]
@@ -163,10 +163,7 @@ class Pull:
         return plain, contractions
 
     def seen(self, e: Read) -> Expr | None:
-        d = next((d for d in self.cascade.body if d.tensor == e.tensor), None)
-        if d is None or d.init is not None or is_large(d.expr, self.ranks):
-            return None
-        return inline(d, e.subs)
+        return opened(e, self.cascade, self.ranks)
 
     def same(self, d: Define, indices: tuple[str, ...], e: Reduce) -> bool:
         """Whether a definition is this sum, whatever its indices are called and its factors' order."""
@@ -191,7 +188,7 @@ class Pull:
 
         def text(x: Expr) -> str:
             names = {i: f"%{self.ranks.of.get(i, i)}" for i in bound(x)}
-            return str(_positions(rename(x, names)))
+            return str(positions(rename(x, names)))
 
         inner = []
         for c in contractions:
@@ -252,10 +249,3 @@ def _factors(e: Expr, apart: Splitter) -> list[Expr]:
             return _factors(seen, apart)
         case _:
             return [e]
-
-
-def _positions(e: Expr | None) -> Expr | None:
-    """Lone subscripts as positions, so that equal reads are equal."""
-    if e is None:
-        return None
-    return rewrite(e, lambda n: Position(n.name) if isinstance(n, Index) else None)

@@ -205,7 +205,7 @@ def banded(program: TileProgram) -> bool:
 def kept_portable(program: TileProgram, found: Roles) -> str | None:
     """Why `backend="auto"` leaves a kernel portable at any size though its warps could specialise.
 
-    The same as `configs.worth_warps` asks of the facts of a generated kernel.
+    `configs.worth_warps` asks for the sizes of a call besides.
     """
     sums = len({acc.name for body in found.bodies for acc in body.sums})
     if sums != 1:

@@ -1,7 +1,7 @@
 """Every example compiles with another Triton than the installed one, for two GPUs, without one.
 
-    pip install --target /tmp/newer triton --no-deps
-    ATTNDSL_OTHER_TRITON=/tmp/newer pytest -m slow tests/unit/test_newer_triton.py
+    pip install --target newer-triton triton --no-deps
+    ATTNDSL_OTHER_TRITON=$PWD/newer-triton pytest -m slow tests/unit/test_newer_triton.py
 
 Kernels are compiled in processes of their own, which find that Triton first. What spills there is printed (`-rP`); the
 list of `spills.json` is for the oldest supported one, whose tiles the defaults were chosen by.

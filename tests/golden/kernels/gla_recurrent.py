@@ -2366,12 +2366,12 @@ def choose_chunk(
         # More stages than two only take registers (benchmarks/results/linear-h200.json).
         for stages in (2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+            made = {**names, "num_warps": warps, "num_stages": stages}
             if interpreted or (shared <= smem and registers <= 200):
-                names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
-                return {**names, "num_warps": warps, "num_stages": stages}
+                return made
             if shared <= smem:
-                names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
-                spills = {**names, "num_warps": warps, "num_stages": stages}
+                spills = made
     if spills is not None:  # a kernel that spills is better than none
         return spills
     raise ValueError(

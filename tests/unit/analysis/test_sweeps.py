@@ -41,7 +41,7 @@ def planned(plan: t.Plan) -> int:
     for step in plan.steps:
         if isinstance(step, t.TileProgram):
             # What adds the two halves of a sum over all positions goes over no sequence again.
-            swept = not all(b.endswith((".up", ".down")) for b in step.reads)
+            swept = not step.reads or any(not b.endswith((".up", ".down")) for b in step.reads)
             after = swept + max((depth.get(b, 0) for b in step.reads), default=0)
             depth |= dict.fromkeys(step.writes, after)
         elif isinstance(step, t.HostSum):
