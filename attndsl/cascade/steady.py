@@ -8,12 +8,12 @@ bits, and `i - j` grows with the length: the rest of each row, times a position,
 has `P` and `dP`, so it can tell by how much `D` is off:
 
     E[i]      = sum[j](P[i,j] * dP[i,j])
-    F[i]      = E[i] - D[i] if abs(E[i] - D[i]) > abs(E[i]) / 2**16 else 0
+    F[i]      = E[i] - D[i] if abs(E[i] - D[i]) > abs(E[i]) / 2**16 * max(1, abs(LSE[i]) / 64) else 0
     W[i]      = sum[j]((i - j) * dS[i,j]) - F[i] * sum[j]((i - j) * P[i,j])
     dslope[h] = sum[b,i](W[i])
 
-`E` is off as well: by the rounding of the log-sum-exp in `P`, a few times 2**-24 of it. Where the two differ by more,
-it is `D` that is off; where they do not, as for outputs of 32 bits, the difference says nothing and `D` stays.
+`E` is off as well: by the rounding of the log-sum-exp in `P`, which is 2**-24 of its size. Where the two differ by
+more, it is `D` that is off; where they do not, as for outputs of 32 bits, the difference says nothing and `D` stays.
 
 Gradients with features (`dQ`, `dK`) keep `D`: there the rest is as small as their own rounding.
 """
@@ -39,10 +39,11 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
-from attndsl.cascade.walk import free, rewrite
+from attndsl.cascade.walk import free, rewrite, walk
 
-# Exponents of P are off by the rounding of a log-sum-exp in float32: of one of 100, by 2**-18.
+# Exponents of P are off by the rounding of a log-sum-exp in float32: of one of 64, by 2**-18, and larger ones by more.
 UNSURE = 2.0**-16
+USUAL = 64.0
 
 Rows = Mapping[str, Callable[[], str]]
 Order = Callable[[frozenset[str]], tuple[str, ...]]
@@ -106,7 +107,8 @@ def _in_two(
             one = Reduce(Reduction.SUM, stream, _product([*moving, read]), inner)
             scale = _product([*moving, *weights[:m], *weights[m + 1 :]])
             two = Reduce(Reduction.SUM, stream, scale, inner)
-            off = Binary("*", _rest(exact, row), two)
+            pivots = [r for w in (read, *weights) for r in _pivots(w, defs, kept)]
+            off = Binary("*", _rest(exact, row, pivots), two)
             value = Binary("+" if sign > 0 else "-", one, off)
             indices = ordered(free(value))
             name = tensor("W")
@@ -117,10 +119,26 @@ def _in_two(
     return None
 
 
-def _rest(exact: Expr, row: Expr) -> Expr:
+def _pivots(e: Expr, defs: Mapping[str, Define], kept: frozenset[str]) -> list[Expr]:
+    """The row tensors that are subtracted in the exponents of a weight: `LSE[i]` of `P[i,j] = exp(S[i,j] - LSE[i])`."""
+    if isinstance(e, Read) and e.tensor in defs and (d := defs[e.tensor]).init is None:
+        e = at(d.expr, d.indices, e.subs)
+    return [
+        part
+        for n in walk(e)
+        if isinstance(n, Call) and n.fn == "exp"
+        for sign, part in _addends(n.args[0])
+        if sign < 0 and isinstance(part, Read) and free(part) <= kept
+    ]
+
+
+def _rest(exact: Expr, row: Expr, pivots: list[Expr]) -> Expr:
     """By how much `row` is off, where that is more than what `exact` may be."""
     off = Binary("-", exact, row)
-    least = Binary("*", Const(UNSURE), Call("abs", (exact,)))
+    least: Expr = Binary("*", Const(UNSURE), Call("abs", (exact,)))
+    for pivot in dict.fromkeys(pivots):
+        size = Binary("/", Call("abs", (pivot,)), Const(USUAL))
+        least = Binary("*", least, Call("max", (Const(1.0), size)))
     return Select(Compare(">", Call("abs", (off,)), least), off, Const(0.0))
 
 

@@ -76,9 +76,12 @@ class _Search:
     def run(self) -> X:
         k = self.kernel
         lo, hi = self.part(self.e.lo), self.part(self.e.hi)
-        finite = (Compare("<=", Call("abs", (v.expr,)), LARGEST) for v in (lo, hi))
+        asked = [v.expr for v in (lo, hi) if not _is_finite(v.expr)]
+        finite: list[Expr] = [Compare("<=", Call("abs", (e,)), LARGEST) for e in asked] or [
+            Const(True)
+        ]
         solvable = k.names.fresh(f"{self.d.tensor}_solvable")
-        both = Logic("and", tuple(finite))
+        both = finite[0] if len(finite) == 1 else Logic("and", tuple(finite))
         k.prologue.append(t.Compute(solvable, k.order(self.dims), DType.BOOL, both))
         quarter = Binary("+", lo.expr, Binary("*", QUARTER, Binary("-", hi.expr, lo.expr)))
         first = {"x": quarter, "old": quarter, "lo": lo.expr, "hi": hi.expr}
@@ -232,3 +235,10 @@ class _Search:
 def widest(lo: Expr, hi: Expr) -> Expr:
     """The larger size of two bounds."""
     return Call("max", (Call("abs", (lo,)), Call("abs", (hi,))))
+
+
+def _is_finite(e: Expr) -> bool:
+    """Whether a bound is a number that is written, and finite."""
+    while isinstance(e, Unary) and e.op == "-":
+        e = e.arg
+    return isinstance(e, Const) and abs(e.value) <= LARGEST.value

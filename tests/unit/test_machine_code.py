@@ -29,13 +29,8 @@ def spills(folder: Path) -> dict[str, int]:
     found = {
         path.name.removesuffix(".cubin"): sass_stats(disassemble(path.read_bytes()))
         for path in sorted(folder.glob("*.cubin"))
-        if not _for_few_queries(path.name)  # these are not listed yet
     }
     return {name: stats.spills_in_loops for name, stats in found.items() if stats.spills_in_loops}
-
-
-def _for_few_queries(name: str) -> bool:
-    return name.split(".")[0].endswith(("_slices", "_merge"))
 
 
 def known() -> dict[str, dict[str, int]]:

@@ -446,6 +446,7 @@ def alibi_backward_D_dQ_dslope_6_rows(
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     W_4 = tl.full([BLOCK_I], 0.0, ACC)
     E_1 = tl.full([BLOCK_I], 0.0, ACC)
+    W_p = tl.maximum(1.0, tl.abs(LSE.to(ACC)) / 64.0)
     W_5 = tl.full([BLOCK_I], 0.0, ACC)
     shift = P_S_p + S_i * 1.4426950408889634
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -531,7 +532,7 @@ def alibi_backward_D_dQ_dslope_6_rows(
     # --- epilogue ---
     dQ = dQ_2 / dQ_p
     E_2 = E_1 - dLSE.to(ACC)
-    t_2 = tl.abs(E_2 - D_2) > 1.52587890625e-05 * tl.abs(E_2)
+    t_2 = tl.abs(E_2 - D_2) > 1.52587890625e-05 * tl.abs(E_2) * W_p
     W = W_4 - tl.where(t_2, E_2 - D_2, 0.0) * W_5
     tl.store(D_base + offs_i, D_2, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])

@@ -963,6 +963,8 @@ def fox_backward_dC_3_dK_dV(
 
 @triton.jit(
     do_not_specialize=[
+        "stride_L_S_b",
+        "stride_L_S_h",
         "len_b",
         "len_h",
         "len_j",
@@ -974,8 +976,12 @@ def fox_backward_dlogf(
     W_1_ptr,
     E_ptr,
     D_ptr,
+    L_S_ptr,
     W_2_ptr,
     dlogf_ptr,
+    stride_L_S_b: tl.int64,
+    stride_L_S_h: tl.int64,
+    stride_L_S_i,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -990,6 +996,7 @@ def fox_backward_dlogf(
     W_1_ptr  W.1[b, h, j], temp
     E_ptr  E[b, h, i], temp
     D_ptr  D[b, h, i], temp
+    L_S_ptr  L_S[b, h, i], input
     W_2_ptr  W.2[b, h, j], temp
     dlogf_ptr  dlogf[b, h, j], output
     BLOCK_J  points of j in a tile
@@ -1007,6 +1014,7 @@ def fox_backward_dlogf(
     W_1_base = W_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     E_base = E_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     W_2_base = W_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     dlogf_base = dlogf_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
 
@@ -1030,9 +1038,11 @@ def fox_backward_dlogf(
         at = tl.minimum(tl.maximum(j, 0), len_i - 1)
         e = tl.load(E_base + at)
         d = tl.load(D_base + at)
+        L_S = tl.load(L_S_base + at * stride_L_S_i)
         W_2 = tl.load(W_2_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j_s, other=0.0)
-        t = tl.abs(e.to(ACC) - d.to(ACC)) > 1.52587890625e-05 * tl.abs(e.to(ACC))
-        W = W_1.to(ACC) - tl.where(t, e.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
+        t = tl.maximum(1.0, tl.abs(L_S.to(ACC)) / 64.0)
+        t_2 = tl.abs(e.to(ACC) - d.to(ACC)) > 1.52587890625e-05 * tl.abs(e.to(ACC)) * t
+        W = W_1.to(ACC) - tl.where(t_2, e.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
         dC = dC_3.to(ACC) - W
         mask_p = j < len_j
         mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
@@ -1363,8 +1373,12 @@ KERNELS: dict[str, Any] = {
             ("W_1_ptr", "pointer_acc", ""),
             ("E_ptr", "pointer_acc", ""),
             ("D_ptr", "pointer_acc", ""),
+            ("L_S_ptr", "pointer_like", "L_S"),
             ("W_2_ptr", "pointer_acc", ""),
             ("dlogf_ptr", "pointer_acc", ""),
+            ("stride_L_S_b", "wide", ""),
+            ("stride_L_S_h", "wide", ""),
+            ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -1831,8 +1845,10 @@ def backward(inputs, extents, params, config=None):
         W_1,
         E,
         D,
+        L_S,
         W_2,
         dlogf,
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_j,

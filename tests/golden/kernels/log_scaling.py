@@ -398,6 +398,7 @@ def log_scaling_backward_D_dQ_ds_5_rows(
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     W_3 = tl.full([BLOCK_I], 0.0, ACC)
     E_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_p = tl.maximum(1.0, tl.abs(L_S.to(ACC)) / 64.0)
     W_4 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -465,7 +466,7 @@ def log_scaling_backward_D_dQ_ds_5_rows(
 
     # --- epilogue ---
     dQ = s.to(ACC) * (dQ_1 * S_p[:, None]) / dQ_p
-    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2) * W_p
     W = W_3 - tl.where(t_2, E_2 - D_1, 0.0) * W_4
     ds_5_rows = S_p * W
     tl.store(D_base + offs_i, D_1, mask=in_i)

@@ -411,6 +411,7 @@ def squared_distance_backward_D_dQ_dkappa_5_rows(
     P_S_p = P_S_safe * 1.4426950408889634
     W_3 = tl.full([BLOCK_I], 0.0, ACC)
     E_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_p = tl.maximum(1.0, tl.abs(L_S.to(ACC)) / 64.0)
     W_4 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -504,7 +505,7 @@ def squared_distance_backward_D_dQ_dkappa_5_rows(
 
     # --- epilogue ---
     dQ = 2.0 * -(dQ_1 * kappa.to(ACC))
-    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2) * W_p
     W = W_3 - tl.where(t_2, E_2 - D_1, 0.0) * W_4
     tl.store(D_base + offs_i, D_1, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])

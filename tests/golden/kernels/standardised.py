@@ -673,6 +673,7 @@ def standardised_backward_E_D_W_1(
     P_T_p = P_T_safe * 1.4426950408889634
     E_2 = tl.full([BLOCK_I], 0.0, ACC)
     W_1 = tl.full([BLOCK_I], 0.0, ACC)
+    W_3_p = tl.maximum(1.0, tl.abs(L_T.to(ACC)) / 64.0)
     dgain_9_rows_p = tl.sqrt(var.to(ACC) + 1e-06)
     W_2_3 = tl.full([BLOCK_I], 0.0, ACC)
     W_2_4 = tl.full([BLOCK_I], 0.0, ACC)
@@ -759,10 +760,10 @@ def standardised_backward_E_D_W_1(
         D_3_5 = D_3_5 + D_3_5_tile
 
     # --- epilogue ---
-    t = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    t = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2) * W_3_p
     W_3 = W_1 - tl.where(t, E_2 - D_1, 0.0) * W_2
     dgain_9_rows = W_3 / dgain_9_rows_p
-    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2) * W_3_p
     W_2_1 = W_2_3 - tl.where(t_2, E_2 - D_1, 0.0) * W_2_4
     D_2 = gain.to(ACC) * W_3
     D_3 = gain.to(ACC) * W_2_1 - D_2 * D_3_5 / D_3_p
@@ -947,8 +948,10 @@ def standardised_backward_dQ(
     W_1 = tl.load(W_1_base + offs_i, mask=in_i, other=0.0)
     e_2 = tl.load(E_base + offs_i, mask=in_i, other=0.0)
     W_2 = tl.load(W_2_base + offs_i, mask=in_i, other=0.0)
-    t = tl.abs(e_2.to(ACC) - d.to(ACC)) > 1.52587890625e-05 * tl.abs(e_2.to(ACC))
-    W = W_1.to(ACC) - tl.where(t, e_2.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
+    t = tl.maximum(1.0, tl.abs(L_T.to(ACC)) / 64.0)
+    t_2 = 1.52587890625e-05 * tl.abs(e_2.to(ACC)) * t
+    t_3 = tl.abs(e_2.to(ACC) - d.to(ACC)) > t_2
+    W = W_1.to(ACC) - tl.where(t_3, e_2.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
     D_2 = gain.to(ACC) * W
     dQ_p_1 = var.to(ACC) + 1e-06
     dQ_p_2 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -1005,8 +1008,8 @@ def standardised_backward_dQ(
         dQ_7 = dot(dQ_7_1_m.to(K_ptr.dtype.element_ty), k, dQ_7, ACC)
 
     # --- epilogue ---
-    t_2 = dQ_7 * D_2[:, None] / dQ_p_1[:, None] / len_j.to(ACC) / dQ_p[:, None]
-    dQ = (dQ_6 / dQ_p[:, None] - t_2) / dQ_p_2
+    t_4 = dQ_7 * D_2[:, None] / dQ_p_1[:, None] / len_j.to(ACC) / dQ_p[:, None]
+    dQ = (dQ_6 / dQ_p[:, None] - t_4) / dQ_p_2
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
@@ -1205,13 +1208,15 @@ def standardised_backward_dK_dV(
         W_1 = tl.load(W_1_base + tl.cast(i0, tl.int64) + offs_i)
         e_2 = tl.load(E_base + tl.cast(i0, tl.int64) + offs_i)
         W_2 = tl.load(W_2_base + tl.cast(i0, tl.int64) + offs_i)
-        t = tl.abs(e_2.to(ACC) - d.to(ACC)) > 1.52587890625e-05 * tl.abs(e_2.to(ACC))
-        W = W_1.to(ACC) - tl.where(t, e_2.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
+        t = tl.maximum(1.0, tl.abs(L_T.to(ACC)) / 64.0)
+        t_2 = 1.52587890625e-05 * tl.abs(e_2.to(ACC)) * t
+        t_3 = tl.abs(e_2.to(ACC) - d.to(ACC)) > t_2
+        W = W_1.to(ACC) - tl.where(t_3, e_2.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
         D_2 = gain.to(ACC) * W
         dS_p = (var.to(ACC) + 1e-06) * len_j.to(ACC)
         dS_p_1 = tl.sqrt(var.to(ACC) + 1e-06)
-        t_2 = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
-        dS = (dT * gain.to(ACC) - dS_safe[None, :] - t_2) / dS_p_1[None, :]
+        t_4 = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
+        dS = (dT * gain.to(ACC) - dS_safe[None, :] - t_4) / dS_p_1[None, :]
         dV = dot(P_T.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_8 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_8, ACC)
     # Tiles that the mask or the end cuts.
@@ -1250,13 +1255,15 @@ def standardised_backward_dK_dV(
         W_1 = tl.load(W_1_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         e_2 = tl.load(E_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         W_2 = tl.load(W_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        t_3 = tl.abs(e_2.to(ACC) - d.to(ACC)) > 1.52587890625e-05 * tl.abs(e_2.to(ACC))
-        W = W_1.to(ACC) - tl.where(t_3, e_2.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
+        t_5 = tl.maximum(1.0, tl.abs(L_T.to(ACC)) / 64.0)
+        t_6 = 1.52587890625e-05 * tl.abs(e_2.to(ACC)) * t_5
+        t_7 = tl.abs(e_2.to(ACC) - d.to(ACC)) > t_6
+        W = W_1.to(ACC) - tl.where(t_7, e_2.to(ACC) - d.to(ACC), 0.0) * W_2.to(ACC)
         D_2 = gain.to(ACC) * W
         dS_p = (var.to(ACC) + 1e-06) * len_j.to(ACC)
         dS_p_1 = tl.sqrt(var.to(ACC) + 1e-06)
-        t_4 = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
-        dS = (dT * gain.to(ACC) - dS_safe[None, :] - t_4) / dS_p_1[None, :]
+        t_8 = (S_1 - T_safe[None, :]) * D_2[None, :] / dS_p[None, :]
+        dS = (dT * gain.to(ACC) - dS_safe[None, :] - t_8) / dS_p_1[None, :]
         dS_m = tl.where(mask[None, :], dS, 0.0)
         dV = dot(P_T_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_8 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_8, ACC)

@@ -386,6 +386,7 @@ def temperature_head_backward_D_dQ_dtau_5_rows(
     P_S_p = P_S_safe * 1.4426950408889634
     W_3 = tl.full([BLOCK_I], 0.0, ACC)
     E_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_p = tl.maximum(1.0, tl.abs(L_S.to(ACC)) / 64.0)
     W_4 = tl.full([BLOCK_I], 0.0, ACC)
     stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -451,7 +452,7 @@ def temperature_head_backward_D_dQ_dtau_5_rows(
 
     # --- epilogue ---
     dQ = dQ_1 / tau.to(ACC)
-    t = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    t = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2) * W_p
     W = W_3 - tl.where(t, E_2 - D_1, 0.0) * W_4
     tl.store(D_base + offs_i, D_1, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])

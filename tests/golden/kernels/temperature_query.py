@@ -409,6 +409,7 @@ def temperature_query_backward_D_dQ_dtau(
     P_S_p = P_S_safe * 1.4426950408889634
     W_2 = tl.full([BLOCK_I], 0.0, ACC)
     E_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_p = tl.maximum(1.0, tl.abs(L_S.to(ACC)) / 64.0)
     W_3 = tl.full([BLOCK_I], 0.0, ACC)
     dtau_p = square(tau.to(ACC))
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -477,7 +478,7 @@ def temperature_query_backward_D_dQ_dtau(
 
     # --- epilogue ---
     dQ = dQ_1 / tau.to(ACC)[:, None]
-    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2)
+    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2) * W_p
     W = W_2 - tl.where(t_2, E_2 - D_1, 0.0) * W_3
     dtau = -(W / dtau_p)
     tl.store(D_base + offs_i, D_1, mask=in_i)

@@ -39,10 +39,8 @@ def backward(text: str) -> str:
 def test_rows_are_corrected_by_what_does_not_cancel() -> None:
     text = backward(SLOPE)
     assert "W[i]      = sum[j_5]((i + start - j_5) * dS[i,j_5]) - (E[i] - D[i] if " in text
-    assert (
-        "> 1.52587890625e-05 * abs(E[i]) else 0.0) * sum[j_6]((i + start - j_6) * P_S[i,j_6])"
-        in text
-    )
+    assert "> 1.52587890625e-05 * abs(E[i]) * max(1.0, abs(L_S[i]) / 64.0) else 0.0)" in text
+    assert "else 0.0) * sum[j_6]((i + start - j_6) * P_S[i,j_6])" in text
     assert "dw        = -sum[b_1,i_3](W[b_1,h,i_3])" in text
 
 
