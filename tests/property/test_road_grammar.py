@@ -47,7 +47,7 @@ def test_random_programs(text: str, n: int, seed: int) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=SLOW_TO_DRAW)
+@settings(max_examples=300, deadline=None, suppress_health_check=SLOW_TO_DRAW)
 @given(text=programs(), n=LENGTHS, seed=SEEDS)
 def test_many_random_programs(text: str, n: int, seed: int) -> None:
     agree(text, n, seed)
