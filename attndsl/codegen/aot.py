@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,77 +105,71 @@ def compile_kernels(
     Raises: CompileError with the compiler's words; ValueError (A0502) where no tile fits the target.
     """
     text = module.read_text(encoding="utf-8")
-    table = kernel_table(text)
+    call = _Call(dtype, extents, dtypes or {}, config or {})
     with tempfile.TemporaryDirectory(prefix="attndsl-aot-") as folder:
         jobs: list[tuple[str, str, dict[str, int], Path]] = []
-        for name, kernel in table.items():
-            for target in targets:
-                chosen = _config(name, kernel, target, dtype, extents, config)
-                capability = int(target.removeprefix("sm_"))
-                job = _job(kernel, dtype, extents, dtypes or {}, chosen, capability)
-                job.update(module=str(module.resolve()), kernel=name, capability=capability)
-                path = Path(folder) / f"{name}-{target}.json"
-                path.write_text(json.dumps(job), encoding="utf-8")
-                jobs.append((name, target, chosen, path))
-        for name, kernel in kernel_table(text, "HOPPER").items():
-            for target in set(targets) & {"sm_90"}:
-                warps = _warps(name, kernel, target, dtype, extents, dtypes or {}, config)
-                if warps is None:
-                    continue
-                job = _job(kernel, dtype, extents, dtypes or {}, warps, 90)
-                job.update(module=str(module.resolve()), kernel=name, capability=90)
-                path = Path(folder) / f"{name}-{target}.json"
-                path.write_text(json.dumps(job), encoding="utf-8")
-                jobs.append((name, target, warps, path))
+        for name, kernel, target, chosen in _wanted(text, targets, call):
+            capability = int(target.removeprefix("sm_"))
+            job = _job(kernel, call, chosen, capability)
+            job.update(module=str(module.resolve()), kernel=name, capability=capability)
+            path = Path(folder) / f"{name}-{target}.json"
+            path.write_text(json.dumps(job), encoding="utf-8")
+            jobs.append((name, target, chosen, path))
         with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
             return list(pool.map(lambda j: _compile(*j), jobs))
 
 
-def _config(
-    name: str,
-    kernel: Mapping[str, Any],
-    target: str,
-    dtype: str,
-    extents: Mapping[str, int],
-    config: Mapping[str, Any] | None,
-) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The call that kernels are compiled for, as `compile_kernels` takes it."""
+
+    dtype: str
+    extents: Mapping[str, int]
+    dtypes: Mapping[str, str]
+    config: Mapping[str, Any]
+
+
+def _wanted(
+    text: str, targets: Sequence[str], call: _Call
+) -> Iterator[tuple[str, Mapping[str, Any], str, dict[str, int]]]:
+    """The kernels of a module, each with its row of the table, a target, and the configuration there."""
+    for name, kernel in kernel_table(text).items():
+        for target in targets:
+            yield name, kernel, target, _config(name, kernel, target, call)
+    for name, kernel in kernel_table(text, "HOPPER").items():
+        warps = _warps(name, kernel, call) if "sm_90" in targets else None
+        if warps is not None:
+            yield name, kernel, "sm_90", warps
+
+
+def _config(name: str, kernel: Mapping[str, Any], target: str, call: _Call) -> dict[str, int]:
     smem = SHARED_MEMORY.get(target, 99 * 1024)
     find = choose_chunk if "chunks" in kernel["facts"] else choose
-    chosen = find(kernel["facts"], dict(extents), ITEM_SIZE[dtype], smem)
-    own = (config or {}).get(name, config or {})
+    chosen = find(kernel["facts"], dict(call.extents), ITEM_SIZE[call.dtype], smem)
+    own = call.config.get(name, call.config)
     chosen.update((k, int(v)) for k, v in own.items() if k in chosen)
     return chosen
 
 
-def _warps(
-    name: str,
-    kernel: Mapping[str, Any],
-    target: str,
-    dtype: str,
-    extents: Mapping[str, int],
-    dtypes: Mapping[str, str],
-    config: Mapping[str, Any] | None,
-) -> dict[str, int] | None:
+def _warps(name: str, kernel: Mapping[str, Any], call: _Call) -> dict[str, int] | None:
     """The configuration of a kernel whose warps specialise; None where the call would take the portable one."""
     tensors = [of.split()[0] for _, kind, of in kernel["arguments"] if kind == "descriptor"]
-    if ITEM_SIZE[dtype] != 2 or any(dtypes.get(t, dtype) != dtype for t in tensors):
+    if ITEM_SIZE[call.dtype] != 2 or any(
+        call.dtypes.get(t, call.dtype) != call.dtype for t in tensors
+    ):
         return None
-    chosen = choose_warps(kernel["facts"], dict(extents), SHARED_MEMORY[target])
+    chosen = choose_warps(kernel["facts"], dict(call.extents), SHARED_MEMORY["sm_90"])
     if chosen is not None:
-        own = (config or {}).get(name, {})
+        own = call.config.get(name, {})
         chosen.update((k, int(v)) for k, v in own.items() if k in chosen)
     return chosen
 
 
 def _job(
-    kernel: Mapping[str, Any],
-    dtype: str,
-    extents: Mapping[str, int],
-    dtypes: Mapping[str, str],
-    config: Mapping[str, int],
-    capability: int,
+    kernel: Mapping[str, Any], call: _Call, config: Mapping[str, int], capability: int
 ) -> dict[str, Any]:
     """Signature, constants and alignment of one kernel, from its table of arguments."""
+    dtype, extents, dtypes = call.dtype, call.extents, call.dtypes
     wide = "fp64" if dtype == "fp64" else "fp32"
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}

@@ -19,7 +19,8 @@ from functools import cache
 import jinja2
 
 from attndsl.cascade.nodes import DType
-from attndsl.codegen.eager_kernel import EagerKernel, Names, render_kernel
+from attndsl.codegen.eager_kernel import EagerKernel, render_kernel
+from attndsl.codegen.eager_names import Names
 from attndsl.resources import resource_dir
 from attndsl.schedule.tile import Buffer, BufferKind, HostScale, HostSum, Plan, Role, TileProgram
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attndsl.codegen import helpers
+from attndsl.codegen.arguments import Argument, arguments_of
 from attndsl.codegen.gluon_kernel import GluonPrinter, used
-from attndsl.codegen.kernel import Section
+from attndsl.codegen.kernel_names import Section
 from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.tile import Plan, Role, TileProgram
@@ -30,17 +31,6 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class HopperArgument:
-    """One argument: `passed` as in `triton.Argument`."""
-
-    name: str
-    declared: str
-    passed: str
-    kind: str
-    of: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class HopperContext:
     """What the Gluon template is filled with."""
 
@@ -48,7 +38,7 @@ class HopperContext:
     summary: str
     glossary: tuple[str, ...]
     fixed: tuple[str, ...]
-    arguments: tuple[HopperArgument, ...]
+    arguments: tuple[Argument, ...]
     descriptors: tuple[Descriptor, ...]
     load: tuple[str, ...]
     compute: tuple[str, ...]
@@ -66,8 +56,6 @@ def hopper_kernel(
     plan: Plan, program: TileProgram, name: str, wanted: set[str]
 ) -> HopperContext | Unfit:
     """The kernel whose warps specialise; adds the helpers that it calls to `wanted`."""
-    from attndsl.codegen.triton import _arguments
-
     found = roles(plan, program)
     if isinstance(found, Unfit):
         return found
@@ -82,16 +70,16 @@ def hopper_kernel(
         for x in (*found.resident.values(), *found.rings.values())
     }
     arguments = [
-        HopperArgument(d, d, f"descriptor:{t}", "descriptor", f"{t} {boxes[t]}")
+        Argument(d, d, f"descriptor:{t}", "descriptor", f"{t} {boxes[t]}")
         for t, d in printer.descriptors.items()
     ]
     block = {printer.blocks[found.tile], printer.blocks[found.stream]}
-    for a in _arguments(plan, program, printer):
+    for a in arguments_of(printer):
         if a.kind == "stages" or (a.name not in block and not used([a.name], everything)):
             continue
-        arguments.append(HopperArgument(a.name, a.declared, a.passed, a.kind, a.of))
+        arguments.append(a)
     for c in ("GROUPS", "STAGES", "REGISTERS"):
-        arguments.append(HopperArgument(c, f"{c}: tl.constexpr", "config", "config"))
+        arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [
         left.strip()
         for line in main

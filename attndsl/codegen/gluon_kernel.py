@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from attndsl.cascade.nodes import DType, Position
 from attndsl.codegen.exprs import ATOM, Text, broadcast
-from attndsl.codegen.kernel import KernelPrinter, Section, Tiles
+from attndsl.codegen.kernel import KernelPrinter
+from attndsl.codegen.kernel_names import Section, Tiles
 from attndsl.schedule.tile import AccDot, Fold, Load, Role
 from attndsl.schedule.warps import Body, Roles
 

@@ -8,8 +8,9 @@ import pytest
 
 from attndsl.codegen.aot import CompileError, compile_kernels, full_ranks
 from attndsl.codegen.configs import choose, demand
+from attndsl.codegen.kernel_facts import kernel_facts
 from attndsl.codegen.sass import sass_stats
-from attndsl.codegen.triton import kernel_facts, render_module
+from attndsl.codegen.triton import render_module
 from tests.unit.codegen.alibi_plan import alibi
 
 FACTS = kernel_facts(alibi(), alibi().steps[0])  # type: ignore[arg-type]

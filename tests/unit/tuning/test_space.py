@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from attndsl import driver
-from attndsl.codegen.triton import kernel_facts
+from attndsl.codegen.kernel_facts import kernel_facts
 from attndsl.schedule.tile import TileProgram
 from attndsl.sizes import USUAL, sizes
 from attndsl.tuning.kernel import Kernel

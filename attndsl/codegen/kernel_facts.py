@@ -1,0 +1,84 @@
+"""What the choice of a kernel's tile sizes depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attndsl.codegen.liveness import held
+from attndsl.codegen.names import identifier
+from attndsl.codegen.programs import is_gather, statements, tile_axes
+from attndsl.schedule.specialise import used
+from attndsl.schedule.split import SPLIT
+from attndsl.schedule.tile import Declare, Load, Plan, Role, Solve, Stmt, TileProgram
+
+
+def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
+    """What the choice of tile sizes depends on (configs.py)."""
+    full = {a.name: a.rank for a in program.axes if a.role is Role.FULL}
+    tiles = tuple(a.name for a in program.of(Role.TILE))
+    stream = program.sweep.axis if program.sweep else None
+
+    def spelled(dims: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(identifier(pairs.get(d, d)) for d in dims)
+
+    pairs = {a.name: stream or "" for a in program.of(Role.PAIR)}
+    moving = {stream, *pairs}
+    blocked = {*full, *tiles, *moving}
+    wide = {*full, *tiles} if pairs else {*full}
+    # The ranges of a sweep do the same work; the last has the masks besides.
+    swept = program.sweep.ranges[-1].body if program.sweep and program.sweep.ranges else ()
+    inside = {id(s) for s in swept}
+    using = swept or tuple(statements(program))
+    kept = {n for s in using for n in used(s)}
+    streamed: list[tuple[str, ...]] = []
+    resident: list[tuple[str, ...]] = []
+    carried: list[tuple[str, ...]] = []
+    data = [
+        s.tensor
+        for s in statements(program)
+        if isinstance(s, Load) and any(d in wide for d in s.dims)
+    ]
+    for s in swept:
+        match s:
+            case Load() if moving & {*s.dims} and any(d in wide for d in s.dims):
+                streamed.append(tuple(d for d in s.dims if d in blocked))
+    for s in statements(program):
+        match s:
+            case Load() if (
+                id(s) not in inside
+                and stream not in s.dims
+                and any(d in full for d in s.dims)
+                and s.name in kept
+            ):
+                resident.append(tuple(d for d in s.dims if d in blocked))
+            case Declare() if id(s) not in inside and s.dims and stream not in s.dims:
+                carried.append(s.dims)
+    body = swept or tuple(_unswept(program))
+    loads = [s for s in statements(program) if isinstance(s, Load)]
+    gathered = {s.name for s in loads if is_gather(plan, program, s)}
+    tiled = {s.name for s in loads if tile_axes(plan, program, s) is not None}
+    return {
+        "tiles": spelled(tiles),
+        "stream": identifier(stream) if stream else None,
+        "pads": {identifier(a): r for a, r in full.items()},
+        "resident": tuple(map(spelled, resident)),
+        "streamed": tuple(map(spelled, streamed)),
+        "carried": tuple(map(spelled, carried)),
+        "pairs": tuple(map(spelled, held(body, full, gathered | tiled))),
+        "pairs_by_address": tuple(map(spelled, held(body, full))),
+        "data": tuple(dict.fromkeys(data)),
+        "loops": len(program.loops),
+        "few_rows": any(a.rank == SPLIT for a in program.axes),
+        **({"chunks": True} if pairs else {}),
+        **({"solves": True} if any(isinstance(s, Solve) for s in swept) else {}),
+    }
+
+
+def _unswept(program: TileProgram) -> Iterator[Stmt]:
+    """The statements outside the sweep, in order."""
+    yield from program.prologue
+    for loop in program.loops:
+        yield from loop.prologue
+    if program.rounds is not None:
+        yield from program.rounds.epilogue
+    yield from program.epilogue

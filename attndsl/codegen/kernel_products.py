@@ -1,0 +1,100 @@
+"""Products, reductions and scans of a kernel."""
+
+from __future__ import annotations
+
+from attndsl.cascade.nodes import DType, Reduction
+from attndsl.codegen.exprs import ATOM, Text
+from attndsl.codegen.kernel_lines import KernelLines
+from attndsl.schedule.tile import Fold, Role, Scan
+
+
+class KernelProducts(KernelLines):
+    """Prints what combines the elements of an axis."""
+
+    __slots__ = ()
+
+    def _dot(
+        self, left: str, right: str, over: str, dims: tuple[str, ...], like: str, acc: str
+    ) -> str:
+        return f"{self.use('dot')}({', '.join(self._factors(left, right, over, dims, like, acc))})"
+
+    def _factors(
+        self, left: str, right: str, over: str, dims: tuple[str, ...], like: str, acc: str
+    ) -> list[str]:
+        """The arguments of a product, in names of their own where they are long."""
+        a = self._operand(left, dims[0], over, like, first=True)
+        b = self._operand(right, dims[1], over, like, first=False)
+        if len(f"dot({a}, {b}, {acc}, ACC)") > 84:
+            a = self.part(Text(a, (), DType.FLOAT)).code if not a.isidentifier() else a
+            b = self.part(Text(b, (), DType.FLOAT)).code if not b.isidentifier() else b
+        return [a, b, acc, "ACC"]
+
+    def _operand(self, name: str, kept: str, over: str, like: str, first: bool) -> str:
+        """A value as the left ([kept, over]) or right ([over, kept]) operand of a product."""
+        value = self._values[name]
+        dims = self.order(frozenset({kept, over}))
+        text = value.text
+        code = text.code
+        role = self.program.axis(over).role
+        # The schedule masks weights. What they multiply must be finite there besides, and `v / y` past the end is not.
+        open_end = (
+            self._masked and role is Role.STREAM and self.program.axis(kept).role is Role.FULL
+        )
+        if (role is Role.FULL or open_end) and over not in value.zero:
+            code = f"tl.where({self._mask((over,), dims)}, {self.broadcast(self._printer.number(text), dims)}, 0.0)"
+            text = Text(code, dims, DType.FLOAT)
+        if text.dims != dims:
+            code = self._filled(self._printer.number(text), dims, DType.FLOAT).code
+            text = Text(code, dims, DType.FLOAT)
+        if value.tensor != like or not text.stored:
+            code = f"{text.at(ATOM)}.to({self._storage(like)})"
+        if dims != ((kept, over) if first else (over, kept)):
+            code = f"tl.trans({code})"
+        return code
+
+    def _fold(self, s: Fold) -> None:
+        value = self._values[s.src]
+        dims = self.order(frozenset({*s.dims, s.over}))
+        text = value.text
+        if s.op in (Reduction.ANY, Reduction.ALL):
+            text = self._printer.cast(text, DType.BOOL)
+            text = Text(f"{self._printer.value(text).at(ATOM)}.to(tl.int32)", text.dims, DType.INT)
+        elif text.kind is not DType.INT:
+            text = self._printer.number(text)
+        if text.dims != dims:
+            text = self._filled(text, dims, text.kind)
+        padded = self.program.axis(s.over).role is Role.FULL
+        if padded and not (s.op is Reduction.SUM and s.over in value.zero):
+            identity = {"any": "0", "all": "1"}.get(s.op.value) or self._identity(s.op, text.kind)
+            text = Text(
+                f"tl.where({self._mask((s.over,), dims)}, {text.code}, {identity})", dims, text.kind
+            )
+        k = dims.index(s.over)
+        match s.op:
+            case Reduction.SUM | Reduction.MAX | Reduction.MIN:
+                out = Text(f"tl.{s.op.value}({text.code}, {k})", s.dims, text.kind)
+            case Reduction.ANY:
+                out = Text(f"tl.max({text.code}, {k}) > 0", s.dims, DType.BOOL, level=0)
+            case Reduction.ALL:
+                out = Text(f"tl.min({text.code}, {k}) > 0", s.dims, DType.BOOL, level=0)
+            case Reduction.PROD:
+                out = Text(
+                    f"tl.reduce({text.code}, {k}, {self.use('multiply')})", s.dims, text.kind
+                )
+        self._define(
+            s.name, out, frozenset(d for d in s.dims if d in value.zero and s.op is Reduction.SUM)
+        )
+
+    def _scan(self, s: Scan) -> None:
+        text = self._printer.number(self._values[s.src].text)
+        if text.dims != s.dims:
+            text = self._filled(text, s.dims, DType.FLOAT)
+        way = ", reverse=True" if s.down else ""
+        code = f"tl.cumsum({text.code}, {s.dims.index(s.over)}{way})"
+        self._define(s.name, Text(code, s.dims, DType.FLOAT))
+
+    def _identity(self, op: Reduction, kind: DType) -> str:
+        if kind is DType.INT:
+            return {"sum": "0", "prod": "1", "max": "-2147483648", "min": "2147483647"}[op.value]
+        value = op.identity
+        return f'float("{value}")' if value in (float("inf"), float("-inf")) else repr(value)

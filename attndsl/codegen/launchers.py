@@ -1,0 +1,149 @@
+"""Launchers: the functions of a module that allocate tensors and launch its kernels, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from attndsl.codegen.gluon import HopperContext, hopper_kernel
+from attndsl.codegen.kernel_context import KernelContext, kernel_context
+from attndsl.codegen.launches import (
+    HopperStep,
+    StepContext,
+    dtype_of,
+    hopper_launch,
+    host_scale,
+    host_sum,
+    launch,
+    shape_of,
+)
+from attndsl.codegen.names import RESERVED, Namespace
+from attndsl.schedule.tile import Buffer, BufferKind, HostScale, HostSum, Plan, TileProgram
+from attndsl.schedule.warps import Unfit, roles
+
+# Names that launchers use.
+HOST_NAMES = frozenset(
+    {
+        "configure",
+        "element_type",
+        "launch_strides",
+        "strides_of",
+        "accumulator",
+        "sum_into",
+        "fixed_scale",
+        "shape",
+    }
+)
+
+SUMMARIES = {
+    "forward": "Outputs and residuals, by name.",
+    "backward": "Gradients, by name.",
+    "forward_split": """What `forward` returns, for few queries: slices of the keys, then their states merged.
+
+    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
+    that share their keys, which is queries times the heads of a tile.
+    """,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherContext:
+    """What a launcher is filled with."""
+
+    name: str
+    summary: str
+    setup: tuple[str, ...]
+    steps: tuple[StepContext, ...]
+    results: tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class ModuleParts:
+    """The names, helpers and kernels of a module, shared by its launchers."""
+
+    names: Namespace
+    helpers: set[str] = field(default_factory=set)
+    kernels: list[KernelContext] = field(default_factory=list)
+    hopper: list[HopperContext] = field(default_factory=list)
+    specialise: bool = False
+
+    def kernel(self, plan: Plan, program: TileProgram) -> KernelContext:
+        """The portable kernel of a program, added to the others."""
+        context = kernel_context(plan, program, self.names.fresh(program.name), self.helpers)
+        self.kernels.append(context)
+        return context
+
+
+def launcher(name: str, plan: Plan, module: ModuleParts) -> LauncherContext:
+    """The launcher of a plan; its kernels are added to those of the module."""
+    names = Namespace(RESERVED | HOST_NAMES)
+    written: set[str] = set()
+    for step in plan.steps:
+        written |= set(step.writes) if isinstance(step, TileProgram) else {step.out}
+    tensors = {b.name: names.fresh(b.name) for b in plan.buffers}
+    made = [b for b in plan.buffers if b.name in written]
+    taken = [b for b in plan.buffers if b.name not in written]
+    kernels = {
+        k: module.kernel(plan, s) for k, s in enumerate(plan.steps) if isinstance(s, TileProgram)
+    }
+    ranks: dict[str, None] = {}
+    for kernel in kernels.values():
+        ranks.update(dict.fromkeys(kernel.ranks))
+    for b in made:
+        ranks.update(dict.fromkeys(b.ranks))
+    for step in plan.steps:
+        if isinstance(step, HostScale):
+            ranks.update(dict.fromkeys(step.count))
+    lengths = {r: names.fresh(f"len_{r}") for r in ranks}
+    setup = [f'{tensors[b.name]} = inputs["{b.name}"]' for b in taken]
+    setup += [f'{v} = extents["{r}"]' for r, v in lengths.items()]
+    setup.append("acc, ACC = accumulator(inputs)")
+    setup.append("device = next(iter(inputs.values())).device")
+    by_host = {s.out for s in plan.steps if not isinstance(s, TileProgram)}
+    for b in made:
+        if b.name not in by_host:
+            setup += _allocation(b, tensors, lengths)
+    steps = []
+    for k, step in enumerate(plan.steps):
+        match step:
+            case TileProgram():
+                step_context = launch(step, kernels[k], tensors, lengths)
+                fast = _hopper_step(plan, step, module, tensors, lengths)
+                steps.append(replace(step_context, hopper=fast))
+            case HostSum():
+                steps.append(host_sum(step, plan, tensors, lengths))
+            case HostScale():
+                steps.append(host_scale(step, tensors, lengths))
+    kept = [b.name for b in made if b.kind in (BufferKind.OUTPUT, BufferKind.RESIDUAL)]
+    return LauncherContext(
+        name=name,
+        summary=SUMMARIES[name],
+        setup=tuple(setup),
+        steps=tuple(steps),
+        results=tuple((n, tensors[n]) for n in kept),
+    )
+
+
+def _hopper_step(
+    plan: Plan,
+    step: TileProgram,
+    module: ModuleParts,
+    tensors: dict[str, str],
+    lengths: dict[str, str],
+) -> HopperStep | None:
+    """The step by a kernel whose warps specialise, where one is wanted and can be had."""
+    if not module.specialise or isinstance(roles(plan, step), Unfit):
+        return None
+    found = hopper_kernel(plan, step, module.names.fresh(f"{step.name}_hopper"), module.helpers)
+    if isinstance(found, Unfit):
+        return None
+    module.hopper.append(found)
+    return hopper_launch(step, found, tensors, lengths)
+
+
+def _allocation(buffer: Buffer, tensors: dict[str, str], lengths: dict[str, str]) -> list[str]:
+    make = "torch.zeros" if buffer.kind is BufferKind.FIXED else "torch.empty"
+    name, shape = tensors[buffer.name], shape_of(buffer, lengths)
+    line = f"{name} = {make}({shape}, dtype={dtype_of(buffer)}, device=device)"
+    if len(line) <= 96:
+        return [line]
+    return [f"shape = {shape}", f"{name} = {make}(shape, dtype={dtype_of(buffer)}, device=device)"]

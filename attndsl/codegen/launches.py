@@ -1,0 +1,178 @@
+"""One step of a launcher: the launch of a kernel, or what the host does itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attndsl.cascade.nodes import DType
+from attndsl.codegen.arguments import Argument
+from attndsl.codegen.gluon import HopperContext
+from attndsl.codegen.kernel_context import KernelContext
+from attndsl.codegen.names import identifier
+from attndsl.schedule.tile import Buffer, BufferKind, HostScale, HostSum, Plan, Role, TileProgram
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """One step of a launcher: lines before the launch, the grid, and the kernel with its arguments; or a host sum."""
+
+    comment: str
+    lines: tuple[str, ...]
+    kernel: str = ""
+    grid: str = ""
+    arguments: tuple[str, ...] = ()
+    hopper: HopperStep | None = None  # the same step by a kernel whose warps specialise
+
+
+@dataclass(frozen=True, slots=True)
+class HopperStep:
+    """When a kernel whose warps specialise takes a step, and how it is launched."""
+
+    tensors: str
+    kernel: str
+    grid: str
+    arguments: tuple[str, ...]
+
+
+def launch(
+    step: TileProgram, context: KernelContext, tensors: dict[str, str], lengths: dict[str, str]
+) -> StepContext:
+    """The launch of a portable kernel; `tensors` and `lengths` are the launcher's names of buffers and ranks."""
+    lines = [f'cfg = configure("{context.name}", extents, inputs, config)']
+    passed = []
+    padded = False
+    for a in context.arguments:
+        what, _, rest = a.passed.partition(":")
+        match what:
+            case "stride":
+                tensor, axis = rest.rsplit(":", 1)
+                if axis == "0":  # those of the other axes follow
+                    passed.append(f"*launch_strides({tensors[tensor]})")
+            case "bounds":
+                tensor, axis, block = rest.rsplit(":", 2)
+                name = a.name.removesuffix("_ptr")
+                lines.append(f'{name} = block_bounds({tensors[tensor]}, {axis}, cfg["{block}"])')
+                passed.append(name)
+            case "tiles":
+                tensor, axis, block, row = rest.rsplit(":", 3)
+                width = f'cfg["{row}"]'
+                if row in lengths:
+                    width = f"padded({lengths[row]}, itemsize)"
+                    padded = True
+                passed.append(f'tiles_of({tensors[tensor]}, {axis}, cfg["{block}"], {width})')
+            case "pad":
+                passed.append(f"{a.name}=padded({lengths[rest]}, itemsize)")
+                padded = True
+            case _:
+                passed += _passed(a, tensors, lengths)
+    blocks = {a.of: a.name for a in context.arguments if a.kind == "block"}
+    if padded:
+        lines.append("itemsize = least_bytes(inputs)")
+    grid = [lengths[a.rank] for a in step.of(Role.GRID)]
+    for tiled in step.of(Role.TILE):
+        count = f"tiles_{identifier(tiled.name)}"
+        lines.append(f'{count} = triton.cdiv({lengths[tiled.rank]}, cfg["{blocks[tiled.name]}"])')
+        grid.append(count)
+    return StepContext(
+        comment=context.summary,
+        lines=tuple(lines),
+        kernel=context.name,
+        grid=" * ".join(grid) or "1",
+        arguments=(*passed, "**cfg"),
+    )
+
+
+def hopper_launch(
+    step: TileProgram, context: HopperContext, tensors: dict[str, str], lengths: dict[str, str]
+) -> HopperStep:
+    """The launch of a kernel whose warps specialise."""
+    boxes = {d.name: d for d in context.descriptors}
+    pads = {a.name: a.of for a in context.arguments if a.kind == "pad"}
+    blocks = {a.name for a in context.arguments if a.kind == "block"}
+    passed = []
+    for a in context.arguments:
+        what, _, rest = a.passed.partition(":")
+        match what:
+            case "descriptor":
+                box = [
+                    f"padded({lengths[pads[b]]}, 2)"
+                    if b in pads
+                    else f'cfg["{b}"]'
+                    if b in blocks
+                    else b
+                    for b in boxes[a.name].box
+                ]
+                passed.append(f"memory_tiles({tensors[rest]}, [{', '.join(box)}])")
+            case "stride":
+                tensor, axis = rest.rsplit(":", 1)
+                passed.append(f"launch_strides({tensors[tensor]})[{axis}]")
+            case "pad":
+                passed.append(f"{a.name}=padded({lengths[rest]}, 2)")
+            case _:
+                passed += _passed(a, tensors, lengths)
+    grid = [lengths[a.rank] for a in step.of(Role.GRID)]
+    (tiled,) = step.of(Role.TILE)
+    grid.append(f'triton.cdiv({lengths[tiled.rank]}, cfg["{context.tile}"])')
+    names = dict.fromkeys(tensors[d.tensor] for d in context.descriptors)
+    return HopperStep(
+        tensors=f"({', '.join(names)},)",
+        kernel=context.name,
+        grid=" * ".join(grid),
+        arguments=(*passed, "**cfg"),
+    )
+
+
+def _passed(a: Argument, tensors: dict[str, str], lengths: dict[str, str]) -> list[str]:
+    """What a launch passes for an argument that every kernel takes alike; nothing for those in its configuration."""
+    what, _, rest = a.passed.partition(":")
+    match what:
+        case "tensor":
+            return [tensors[rest]]
+        case "extent":
+            return [f"{a.name}={lengths[rest]}" if a.kind == "full" else lengths[rest]]
+        case "param":
+            value = f'params["{rest}"]'
+            return [f"int({value})" if a.kind == "param_bool" else value]
+        case "type":
+            return [f'{a.name}=element_type(inputs["{rest}"])']
+        case "acc":
+            return ["ACC=ACC"]
+    return []
+
+
+def host_sum(
+    step: HostSum, plan: Plan, tensors: dict[str, str], lengths: dict[str, str]
+) -> StepContext:
+    """The rest of a sum, by the host, in a fixed order."""
+    out = plan.buffer(step.out)
+    axes = f"({', '.join(map(str, step.axes))}{',' if len(step.axes) == 1 else ''})"
+    scale = tensors[step.scale] if step.scale else "None"
+    call = f"sum_into(shape, {tensors[step.src]}, {axes}, {dtype_of(out)}, {scale})"
+    return StepContext(
+        comment=f"{step.out}: the rest of its sum, in a fixed order",
+        lines=(f"shape = {shape_of(out, lengths)}", f"{tensors[step.out]} = {call}"),
+    )
+
+
+def host_scale(step: HostScale, tensors: dict[str, str], lengths: dict[str, str]) -> StepContext:
+    """The scale of fixed-point sums, by the host."""
+    count = " * ".join(lengths[r] for r in step.count) or "1"
+    return StepContext(
+        comment=f"{step.out}: the scale of fixed-point sums",
+        lines=(f"{tensors[step.out]} = fixed_scale({tensors[step.src]}, {count})",),
+    )
+
+
+def dtype_of(buffer: Buffer) -> str:
+    """The element type of a buffer, in a launcher."""
+    if buffer.kind is BufferKind.FIXED or buffer.dtype is DType.INT:
+        return "torch.int64"
+    if buffer.dtype is DType.BOOL:
+        return "torch.bool"
+    return f'inputs["{buffer.like}"].dtype' if buffer.like else "acc"
+
+
+def shape_of(buffer: Buffer, lengths: dict[str, str]) -> str:
+    """The shape of a buffer, in a launcher."""
+    sizes = [lengths[r] for r in buffer.ranks]
+    return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
