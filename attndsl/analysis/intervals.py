@@ -67,6 +67,7 @@ def stretches(
     if cond is None:
         return (Stretch(),)
     disjuncts, wide = _dnf(cond), widths(cond)
+    streamed, rows = _Unknown(stream, wide), _Tile(tile, first, last, wide)
     if len(disjuncts) > MAX_DISJUNCTS:
         return (Stretch(partial=True),)
     out = []
@@ -74,7 +75,7 @@ def stretches(
         s = Stretch()
         for a in atoms:
             known = _integral(a, floats)
-            s = _meet(s, _atom(a, stream, tile, first, last, wide) if known else _PARTIAL)
+            s = _meet(s, _atom(a, streamed, rows) if known else _PARTIAL)
         out.append(s)
     if any(s == Stretch() for s in out):
         return (Stretch(),)
@@ -93,7 +94,8 @@ def bound_of(
     if index in free(right):
         return []
     sides = ("<=", ">=") if op == "==" else (op,)
-    found = [_isolate(left, side, right, index, widths(cond)) for side in sides]
+    unknown = _Unknown(index, widths(cond))
+    found = [unknown.isolate(left, side, right) for side in sides]
     return [x for x in found if x is not None]
 
 
@@ -130,9 +132,9 @@ def _meet(a: Stretch, b: Stretch) -> Stretch:
 _PARTIAL = Stretch(partial=True)
 
 
-def _atom(
-    cond: Expr, stream: str, tile: str | None, first: Expr, last: Expr, wide: frozenset[str]
-) -> Stretch:
+def _atom(cond: Expr, streamed: _Unknown, rows: _Tile) -> Stretch:
+    """The stretch that one comparison leaves open."""
+    stream = streamed.index
     if not isinstance(cond, Compare) or cond.op == "!=":
         return _PARTIAL
     left, op, right = cond.left, cond.op, cond.right
@@ -145,15 +147,15 @@ def _atom(
     if op == "==" and isinstance(left, Read):
         alone = [isinstance(x, Index | Position) and x.name == stream for x in left.subs]
         others = [x for x, lone in zip(left.subs, alone, strict=True) if not lone]
-        if sum(alone) == 1 and not any({stream, tile} & free(x) for x in others):
+        if sum(alone) == 1 and not any({stream, rows.index} & free(x) for x in others):
             return Stretch(ids=((right, left),))
     out = Stretch()
     for side in ("<=", ">=") if op == "==" else (op,):
-        bound = _isolate(left, side, right, stream, wide)
+        bound = streamed.isolate(left, side, right)
         if bound is None:
             return _PARTIAL
         upper, value = bound
-        span = _span(value, tile, first, last, wide)
+        span = rows.span(value)
         if span is None:
             return _PARTIAL
         low, high = span
@@ -175,46 +177,101 @@ def _integral(cond: Expr, floats: frozenset[str]) -> bool:
     )
 
 
-def _isolate(
-    e: Expr, op: str, other: Expr, stream: str, wide: frozenset[str]
-) -> tuple[bool, Expr] | None:
-    """`e op other` as (True, c): stream <= c, or (False, c): stream >= c."""
-    if op == "<":
-        op, other = "<=", _plus(other, -1)
-    elif op == ">":
-        op, other = ">=", _plus(other, 1)
-    match e:
-        case Position(name) if name == stream:
-            return op == "<=", other
-        case Unary("-", arg):
-            return _isolate(arg, _FLIP[op], Unary("-", other), stream, wide)
-        case Binary("+", a, b) if stream not in free(b):
-            return _isolate(a, op, Binary("-", other, b), stream, wide)
-        case Binary("+", a, b) if stream not in free(a):
-            return _isolate(b, op, Binary("-", other, a), stream, wide)
-        case Binary("-", a, b) if stream not in free(b):
-            return _isolate(a, op, Binary("+", other, b), stream, wide)
-        case Binary("-", a, b) if stream not in free(a):
-            return _isolate(b, _FLIP[op], Binary("-", a, other), stream, wide)
-        case Binary("//", a, b) if stream not in free(b) and _positive(b, wide):
-            if op == "<=":  # floor(a / b) <= c  <=>  a <= c*b + b - 1
-                top = _plus(Binary("+", Binary("*", other, b), b), -1)
-                return _isolate(a, "<=", top, stream, wide)
-            return _isolate(a, ">=", Binary("*", other, b), stream, wide)
-        case Binary("*", a, Const(int() as k)) if k > 0:
-            return _scaled(a, k, op, other, stream, wide)
-        case Binary("*", Const(int() as k), a) if k > 0:
-            return _scaled(a, k, op, other, stream, wide)
-        case _:
-            return None
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """The index that comparisons are solved for; they may divide by `wide` parameters."""
+
+    index: str
+    wide: frozenset[str]
+
+    def isolate(self, e: Expr, op: str, other: Expr) -> tuple[bool, Expr] | None:
+        """`e op other` as (True, c): index <= c, or (False, c): index >= c."""
+        index = self.index
+        if op == "<":
+            op, other = "<=", _plus(other, -1)
+        elif op == ">":
+            op, other = ">=", _plus(other, 1)
+        match e:
+            case Position(name) if name == index:
+                return op == "<=", other
+            case Unary("-", arg):
+                return self.isolate(arg, _FLIP[op], Unary("-", other))
+            case Binary("+", a, b) if index not in free(b):
+                return self.isolate(a, op, Binary("-", other, b))
+            case Binary("+", a, b) if index not in free(a):
+                return self.isolate(b, op, Binary("-", other, a))
+            case Binary("-", a, b) if index not in free(b):
+                return self.isolate(a, op, Binary("+", other, b))
+            case Binary("-", a, b) if index not in free(a):
+                return self.isolate(b, _FLIP[op], Binary("-", a, other))
+            case Binary("//", a, b) if index not in free(b) and _positive(b, self.wide):
+                if op == "<=":  # floor(a / b) <= c  <=>  a <= c*b + b - 1
+                    top = _plus(Binary("+", Binary("*", other, b), b), -1)
+                    return self.isolate(a, "<=", top)
+                return self.isolate(a, ">=", Binary("*", other, b))
+            case Binary("*", a, Const(int() as k)) if k > 0:
+                return self._scaled(a, k, op, other)
+            case Binary("*", Const(int() as k), a) if k > 0:
+                return self._scaled(a, k, op, other)
+            case _:
+                return None
+
+    def _scaled(self, a: Expr, k: int, op: str, other: Expr) -> tuple[bool, Expr] | None:
+        if op == ">=":  # a*k >= c  <=>  a >= ceil(c / k)
+            other = _plus(other, k - 1)
+        return self.isolate(a, op, Binary("//", other, Const(k)))
 
 
-def _scaled(
-    a: Expr, k: int, op: str, other: Expr, stream: str, wide: frozenset[str]
-) -> tuple[bool, Expr] | None:
-    if op == ">=":  # a*k >= c  <=>  a >= ceil(c / k)
-        other = _plus(other, k - 1)
-    return _isolate(a, op, Binary("//", other, Const(k)), stream, wide)
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """The positions `first … last` of an index, over which extremes are taken; no index is one position."""
+
+    index: str | None
+    first: Expr
+    last: Expr
+    wide: frozenset[str]
+
+    def span(self, e: Expr) -> tuple[Expr, Expr] | None:
+        """Least and greatest value of `e` over the tile; None where it is not a known function of the position."""
+        tile, wide = self.index, self.wide
+        if tile is None or tile not in free(e):
+            return e, e
+        match e:
+            case Position():
+                return self.first, self.last
+            case Unary("-", arg):
+                s = self.span(arg)
+                return None if s is None else (Unary("-", s[1]), Unary("-", s[0]))
+            case Binary(op, a, b):
+                if op == "%" and tile not in free(b) and _positive(b, wide):
+                    return Const(0), _plus(b, -1)
+                left, right = self.span(a), self.span(b)
+                if left is None or right is None:
+                    return None
+                if op == "+":
+                    return Binary("+", left[0], right[0]), Binary("+", left[1], right[1])
+                if op == "-":
+                    return Binary("-", left[0], right[1]), Binary("-", left[1], right[0])
+                if op == "*" and tile not in free(b) and _positive(b, wide):
+                    return Binary("*", left[0], b), Binary("*", left[1], b)
+                if op == "*" and tile not in free(a) and _positive(a, wide):
+                    return Binary("*", a, right[0]), Binary("*", a, right[1])
+                if op == "*" and (isinstance(a, Param) or isinstance(b, Param)):  # of either sign
+                    ends = tuple(Binary("*", x, y) for x, y in zip(left, right, strict=True))
+                    return Call("min", ends), Call("max", ends)
+                if op == "//" and tile not in free(b) and _positive(b, wide):
+                    return Binary("//", left[0], b), Binary("//", left[1], b)
+                return None
+            case Call("min" | "max" as fn, args):
+                spans = [self.span(a) for a in args]
+                if any(s is None for s in spans):
+                    return None
+                return (
+                    Call(fn, tuple(s[0] for s in spans if s is not None)),
+                    Call(fn, tuple(s[1] for s in spans if s is not None)),
+                )
+            case _:
+                return None
 
 
 def widths(e: Expr) -> frozenset[str]:
@@ -241,50 +298,6 @@ def _positive(e: Expr, wide: frozenset[str]) -> bool:
             return _positive(a, wide) and _positive(b, wide)
         case _:
             return False
-
-
-def _span(
-    e: Expr, tile: str | None, first: Expr, last: Expr, wide: frozenset[str]
-) -> tuple[Expr, Expr] | None:
-    """Least and greatest value of `e` over the tile; None where it is not a known function of the position."""
-    if tile is None or tile not in free(e):
-        return e, e
-    match e:
-        case Position():
-            return first, last
-        case Unary("-", arg):
-            s = _span(arg, tile, first, last, wide)
-            return None if s is None else (Unary("-", s[1]), Unary("-", s[0]))
-        case Binary(op, a, b):
-            if op == "%" and tile not in free(b) and _positive(b, wide):
-                return Const(0), _plus(b, -1)
-            left, right = _span(a, tile, first, last, wide), _span(b, tile, first, last, wide)
-            if left is None or right is None:
-                return None
-            if op == "+":
-                return Binary("+", left[0], right[0]), Binary("+", left[1], right[1])
-            if op == "-":
-                return Binary("-", left[0], right[1]), Binary("-", left[1], right[0])
-            if op == "*" and tile not in free(b) and _positive(b, wide):
-                return Binary("*", left[0], b), Binary("*", left[1], b)
-            if op == "*" and tile not in free(a) and _positive(a, wide):
-                return Binary("*", a, right[0]), Binary("*", a, right[1])
-            if op == "*" and (isinstance(a, Param) or isinstance(b, Param)):  # of either sign
-                ends = tuple(Binary("*", x, y) for x, y in zip(left, right, strict=True))
-                return Call("min", ends), Call("max", ends)
-            if op == "//" and tile not in free(b) and _positive(b, wide):
-                return Binary("//", left[0], b), Binary("//", left[1], b)
-            return None
-        case Call("min" | "max" as fn, args):
-            spans = [_span(a, tile, first, last, wide) for a in args]
-            if any(s is None for s in spans):
-                return None
-            return (
-                Call(fn, tuple(s[0] for s in spans if s is not None)),
-                Call(fn, tuple(s[1] for s in spans if s is not None)),
-            )
-        case _:
-            return None
 
 
 def _plus(e: Expr, k: int) -> Expr:
