@@ -13,18 +13,21 @@ import difflib
 import io
 import os
 import re
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from attndsl.cli_bench import bench
+from attndsl.cli_compile import compile_
 from attndsl.cli_parts import (
     DTYPES,
+    FAILED,
+    INTERNAL,
+    OK,
+    USAGE,
     extents_of,
     file_argument,
     files_argument,
@@ -32,12 +35,10 @@ from attndsl.cli_parts import (
     name_option,
     print_json,
 )
+from attndsl.cli_report import as_dict, report_error, require_known, show
 from attndsl.cli_tune import tune
 
-if TYPE_CHECKING:
-    from attndsl.diagnostics import Diagnostic
-
-OK, FAILED, USAGE, INTERNAL = 0, 1, 2, 3
+__all__ = ["FAILED", "INTERNAL", "OK", "USAGE", "cli", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:
-        return _report(error, args)
+        return report_error(error, args)
     return code if isinstance(code, int) else OK
 
 
@@ -72,122 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 @click.version_option(package_name="attndsl", message="%(prog)s %(version)s")
 def cli() -> None:
     """Attention variants, written as cascades of Einsums, compiled to fused Triton kernels."""
-
-
-class _CompileCommand(click.Command):
-    """`--dump-ir` alone means every step; its value is given with `=`, never as the next word."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, [f"{a}=all" if a == "--dump-ir" else a for a in args])
-
-
-def _targets(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    for target in given:
-        if not re.fullmatch(r"sm_[1-9]\d{1,2}a?", target):
-            raise click.BadParameter(f"`{target}` is not of the form sm_90", ctx, param)
-    return tuple(dict.fromkeys(given))
-
-
-@cli.command("compile", cls=_CompileCommand)
-@file_argument
-@name_option
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where to write the files.  [default: build/NAME]",
-)
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    default=("sm_80", "sm_90"),
-    show_default=True,
-    metavar="sm_NN",
-    callback=_targets,
-    help="A GPU architecture to build PTX and cubin for; repeat for more.",
-)
-@click.option("--dtype", type=click.Choice(DTYPES), default="bf16", show_default=True)
-@click.option(
-    "--head-dim", type=click.IntRange(min=1), metavar="D", help="Query and key dim.  [default: 128]"
-)
-@click.option(
-    "--value-dim", type=click.IntRange(min=1), metavar="D", help="Value dim.  [default: --head-dim]"
-)
-@click.option("--no-backward", is_flag=True, help="Leave out the gradient kernels.")
-@click.option("--hopper", is_flag=True, help="Kernels whose warps specialise besides, for sm_90.")
-@click.option(
-    "--tuned", is_flag=True, help="NAME.kernels besides: as tuned, for `attndsl.install`."
-)
-@click.option(
-    "--dump-ir",
-    "dump",
-    multiple=True,
-    metavar="[=STEP]",
-    help="Print what each step (or STEP) produced on stdout.",
-)
-@click.option("--stop-after", metavar="STEP", help="Stop when STEP is done.")
-@json_option
-def compile_(
-    file: Path,
-    name: str | None,
-    out: Path | None,
-    targets: tuple[str, ...],
-    dtype: str,
-    head_dim: int | None,
-    value_dim: int | None,
-    no_backward: bool,
-    hopper: bool,
-    tuned: bool,
-    dump: tuple[str, ...],
-    stop_after: str | None,
-    as_json: bool,
-) -> int:
-    """Compile FILE into a folder: a standalone kernel module, PTX, cubins, and a file of facts."""
-    from attndsl import driver
-    from attndsl.console import progress
-
-    for step in (*dump, *(() if stop_after is None else (stop_after,))):
-        _known(step, (*driver.STEPS, *(("all",) if step in dump else ())), "step")
-    steps = frozenset(driver.STEPS if "all" in dump else dump)
-    # With --json, stdout is one JSON document; the dumps belong to the person watching stderr then.
-    with progress(f"compile {file}") as report:
-        done = driver.compile_file(
-            file,
-            name,
-            out=Path("build", name or file.stem) if out is None else out,
-            targets=targets,
-            options=driver.CompileOptions(
-                dtype=dtype,
-                head_dim=head_dim,
-                value_dim=value_dim,
-                backward=not no_backward,
-                hopper=hopper,
-                tuned=tuned,
-            ),
-            progress=report,
-            dump=steps,
-            on_dump=lambda step, text: click.echo(f"# --- {step} ---\n{text}\n", err=as_json),
-            stop_after=stop_after,
-        )
-    _show(done.diagnostics)
-    if as_json:
-        print_json(
-            {
-                "files": [str(path) for path in done.files],
-                "facts": done.facts,
-                "seconds": done.timings,
-                "diagnostics": [_as_dict(d) for d in done.diagnostics],
-            }
-        )
-        return OK
-    for path in done.files:
-        click.echo(f"{path}  {_size(path.stat().st_size)}")
-    total = sum(done.timings.values())
-    slowest = sorted(done.timings, key=done.timings.__getitem__, reverse=True)[:3]
-    parts = ", ".join(f"{step} {done.timings[step]:.2f}" for step in slowest)
-    click.echo(f"{total:.2f} s ({parts})", err=True)
-    return OK
 
 
 @cli.command()
@@ -203,7 +88,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> int:
         bad = any(d.severity == "error" for d in result.diagnostics)
         failed |= bad
         if not as_json:
-            _show(result.diagnostics)
+            show(result.diagnostics)
             if not bad:
                 click.echo(f"{file}: {', '.join(c.name for c in result.cascades)}")
     if as_json:
@@ -212,7 +97,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> int:
                 {
                     "file": str(file),
                     "attentions": [c.name for c in result.cascades],
-                    "diagnostics": [_as_dict(d) for d in result.diagnostics],
+                    "diagnostics": [as_dict(d) for d in result.diagnostics],
                 }
                 for file, result in results
             ]
@@ -244,7 +129,7 @@ def fmt(files: tuple[Path, ...], check_only: bool, diff: bool) -> int:
             new = driver.format_text(old, label)
         except DiagnosticError as error:
             # One broken file does not keep the others from being formatted.
-            _show(error.diagnostics)
+            show(error.diagnostics)
             code = FAILED
             continue
         if diff:
@@ -304,7 +189,7 @@ def explain(what: str, name: str | None, backward: bool, gpu: str | None, as_jso
 def _explain_code(code: str, as_json: bool) -> None:
     from attndsl.errors import CODES
 
-    _known(code, tuple(CODES), "error code")
+    require_known(code, tuple(CODES), "error code")
     entry = CODES[code]
     if as_json:
         print_json({"code": code, "title": entry.title, "explanation": entry.explanation})
@@ -367,58 +252,9 @@ def verify(
     return FAILED if failed else OK
 
 
+cli.add_command(compile_)
 cli.add_command(tune)
 cli.add_command(bench)
-
-
-# --- printing ------------------------------------------------------------------------------------
-
-
-def _show(diagnostics: Sequence[Diagnostic]) -> None:
-    from attndsl.console import is_terminal
-    from attndsl.diagnostics import render_all
-
-    color = is_terminal(sys.stderr) and "NO_COLOR" not in os.environ
-    if diagnostics:
-        click.echo(render_all(diagnostics, color=color) + "\n", err=True, color=color)
-
-
-def _as_dict(diagnostic: Diagnostic) -> dict[str, Any]:
-    """A diagnostic for programs: lines and columns count from 1, the end is exclusive."""
-    span = diagnostic.span
-    place = None
-    if span is not None:
-        line, column = span.source.line_col(span.start)
-        end_line, end_column = span.source.line_col(span.end)
-        place = {
-            "file": span.source.name,
-            "line": line,
-            "column": column,
-            "end_line": end_line,
-            "end_column": end_column,
-        }
-    return {
-        "code": diagnostic.code,
-        "severity": str(diagnostic.severity),
-        "title": diagnostic.title,
-        "label": diagnostic.label,
-        "help": diagnostic.help,
-        "notes": list(diagnostic.notes),
-        "place": place,
-    }
-
-
-def _size(count: int) -> str:
-    return f"{count} B" if count < 1000 else f"{count / 1000:.1f} kB"
-
-
-def _known(name: str, names: Sequence[str], what: str) -> None:
-    """Refuse a name that is not one of `names`."""
-    if name in names:
-        return
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(names)}"
-    raise click.UsageError(f"no {what} `{name}`{hint}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -434,46 +270,3 @@ def _write(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _report(error: Exception, args: Sequence[str]) -> int:
-    """Print an error that a command raised; the exit code that belongs to it."""
-    from attndsl.callerrors import CallError
-    from attndsl.diagnostics import DiagnosticError
-
-    if isinstance(error, DiagnosticError):
-        _show(error.diagnostics)
-        if "--json" in args:
-            print_json({"diagnostics": [_as_dict(d) for d in error.diagnostics]})
-        return FAILED
-    if isinstance(error, CallError):
-        click.echo(str(error), err=True)
-        return FAILED
-    if isinstance(error, OSError) and error.filename is not None:
-        click.echo(f"error: {error.filename}: {error.strerror}", err=True)
-        return USAGE
-    import traceback
-
-    traceback.print_exception(error)
-    command = shlex.join(("attndsl", *args))
-    click.echo(
-        "\ninternal error: this is a fault of attndsl, not of your program\n"
-        f"  reproduce: {command}\n"
-        f"  versions:  {_versions()}\n"
-        "  please report it with the text above and the file it was given",
-        err=True,
-    )
-    return INTERNAL
-
-
-def _versions() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-    from platform import python_version
-
-    found = [f"python {python_version()}"]
-    for package in ("attndsl", "torch", "triton"):
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            found.append(f"{package} not installed")
-    return ", ".join(found)

@@ -10,6 +10,8 @@ import click
 
 from attndsl.cli_parts import (
     DTYPES,
+    FAILED,
+    OK,
     extents_of,
     file_argument,
     json_option,
@@ -20,7 +22,6 @@ from attndsl.cli_parts import (
 if TYPE_CHECKING:
     from attndsl.bench.run import Row
 
-OK, FAILED = 0, 1
 PEERS = ("flex", "sdpa", "fa4", "fla", "eager")
 
 

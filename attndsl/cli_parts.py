@@ -1,4 +1,4 @@
-"""What the commands of the command line share: arguments, options, JSON."""
+"""What the commands of the command line share: arguments, options, exit codes, JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+# Exit codes: done; the program has errors; the command line was wrong; a fault of the compiler.
+OK, FAILED, USAGE, INTERNAL = 0, 1, 2, 3
 
 DTYPES = ("fp16", "bf16", "fp32")
 

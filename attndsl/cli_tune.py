@@ -11,6 +11,8 @@ import click
 from attndsl.cli_parts import (
     DTYPES,
     EXISTING,
+    FAILED,
+    OK,
     extents_of,
     json_option,
     name_option,
@@ -21,8 +23,6 @@ from attndsl.cli_parts import (
 if TYPE_CHECKING:
     from attndsl.tuning.database import Entry
     from attndsl.tuning.tune import Found
-
-OK, FAILED = 0, 1
 
 
 @click.command()
