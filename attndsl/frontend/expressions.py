@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from attndsl.cascade import nodes as ir
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.frontend import ast
+from attndsl.frontend.constants import constant
 from attndsl.frontend.report import Report
-from attndsl.frontend.scope import Scope, constant
+from attndsl.frontend.scope import Scope
 from attndsl.frontend.typing import Typed, Types
 from attndsl.frontend.vocabulary import NORMALIZERS
 from attndsl.source import Span

@@ -11,6 +11,7 @@ from attndsl.cascade import walk
 from attndsl.cascade.nodes import DType
 from attndsl.diagnostics import did_you_mean
 from attndsl.frontend import ast
+from attndsl.frontend.declarations import build_scope
 from attndsl.frontend.domains import Domains
 from attndsl.frontend.einstein import CannotSum, occurring, write_sums
 from attndsl.frontend.expand import Defs, Expander
@@ -19,9 +20,9 @@ from attndsl.frontend.names import Namespace, RankTable
 from attndsl.frontend.normalizers import Normalizers
 from attndsl.frontend.recurrence import Recurrence, find_recurrence
 from attndsl.frontend.refusals import refuse_sums
-from attndsl.frontend.report import Refused, Report
+from attndsl.frontend.report import Refused, Report, listed
 from attndsl.frontend.resolve import Resolver
-from attndsl.frontend.scope import BodyTensor, Scope, build_scope, listed
+from attndsl.frontend.scope import BodyTensor, Scope
 from attndsl.frontend.typing import Typed
 from attndsl.frontend.usage import check_usage
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
+
 from attndsl.diagnostics import Diagnostic, Severity
 from attndsl.source import Span
 
@@ -53,3 +55,10 @@ class Report:
 
 def _same(a: Diagnostic, b: Diagnostic) -> bool:
     return (a.code, a.title, a.span) == (b.code, b.title, b.span)
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a`, `b` and `c`; sets are sorted."""
+    ordered = sorted(names) if isinstance(names, Set) else names
+    quoted = [f"`{n}`" for n in ordered]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
