@@ -5,23 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from attndsl.cascade.nodes import DType
-from attndsl.cascade.walk import walk
-from attndsl.schedule.tile import (
-    AccDot,
-    Assign,
-    Compute,
-    Declare,
-    Dot,
-    Fold,
-    For,
-    Load,
-    Scan,
-    Scatter,
-    Solve,
-    Stmt,
-    Store,
-    Val,
-)
+from attndsl.schedule.specialise import used
+from attndsl.schedule.tile import Compute, Declare, Dot, Fold, For, Load, Scan, Solve, Stmt
 
 Dims = tuple[str, ...]
 
@@ -31,25 +16,6 @@ def _flat(body: Iterable[Stmt]) -> Iterator[Stmt]:
         yield s
         if isinstance(s, For):
             yield from _flat(s.body)
-
-
-def _uses(s: Stmt) -> set[str]:
-    """The values that a statement reads."""
-    names: set[str] = set()
-    match s:
-        case Compute() | Declare() | Assign():
-            names |= {n.name for n in walk(s.expr) if isinstance(n, Val)}
-        case Dot() | AccDot():
-            names |= {s.left, s.right}
-        case Fold() | Scan():
-            names.add(s.src)
-        case Solve():
-            names |= {s.matrix, s.right}
-        case Store() | Scatter():
-            names.add(s.value)
-    if isinstance(s, Load | Store | Scatter):
-        names |= {n.name for e in s.subs for n in walk(e) if isinstance(n, Val)}
-    return names
 
 
 def held(
@@ -63,7 +29,7 @@ def held(
     """
     features = set(full)
     flat = list(_flat(body))
-    last = {name: k for k, s in enumerate(flat) for name in _uses(s)}
+    last = {name: k for k, s in enumerate(flat) for name in used(s)}
     live: dict[str, tuple[Dims, ...]] = {}
     most: tuple[Dims, ...] = ()
     for k, s in enumerate(flat):
