@@ -117,7 +117,7 @@ def lower(source: Source, tree: ast.File, name: str | None) -> Program:
     Raises: DiagnosticError if any of them is refused, or there is none of this name.
     """
     from attndsl.analysis.stabilise import stabilised
-    from attndsl.cascade.domains import apply_start
+    from attndsl.cascade.starts import apply_start
     from attndsl.cascade.unroll import unrolled
     from attndsl.frontend.picking import pick
 

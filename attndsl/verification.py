@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attndsl.callerrors import CallError
-from attndsl.cascade.domains import shifted_indices
+from attndsl.cascade.alignments import shifted_indices
 from attndsl.cascade.interpreter import check_assumes
 from attndsl.cascade.nodes import Cascade
 from attndsl.frontend import load_cascades

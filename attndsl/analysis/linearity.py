@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,

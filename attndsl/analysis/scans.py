@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attndsl.analysis.ranks import Ranks
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import Compare, Define, Expr, Position, Reduce, Reduction
 from attndsl.cascade.walk import free
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attndsl.cascade.domains import conjunction, explicit_domains
+from attndsl.cascade.conditions import conjunction
+from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.nodes import (
     Binary,
     Call,

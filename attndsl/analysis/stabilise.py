@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from attndsl.analysis.ranks import Kind as RankKind
 from attndsl.analysis.ranks import Ranks, classify
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.invariance import Kind, Scaling, scaling
 from attndsl.cascade.monomials import polynomial, total
 from attndsl.cascade.nodes import (

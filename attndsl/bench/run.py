@@ -16,8 +16,8 @@ from torch import Tensor
 
 from attndsl.analysis.score_mask import Inexpressible
 from attndsl.bench.peers import Absent, Setup, peer
-from attndsl.cascade.domains import START
 from attndsl.cascade.nodes import Cascade
+from attndsl.cascade.starts import START
 from attndsl.runtime.operator import CompiledAttention
 from attndsl.runtime.stages import plan_passes
 from attndsl.runtime.starts import with_start

@@ -82,7 +82,7 @@ def differentiate(
 
     `kinds` says which ranks are sequences where that is settled: pairs of them are no tensors to keep.
     `backward` takes the inputs that it reads, `residuals` and `cotangents`. Positions are taken as
-    they are written: where a call may shift them, apply `domains.apply_start` first.
+    they are written: where a call may shift them, apply `starts.apply_start` first.
     """
     names = wrt if wrt is not None else [t.name for t in cascade.inputs if t.dtype is DType.FLOAT]
     return _Sweep(cascade, tuple(names), kinds or {}).run()

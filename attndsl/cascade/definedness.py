@@ -14,18 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from attndsl.cascade.domains import conjunction, conjuncts, negation
-from attndsl.cascade.nodes import (
-    Cascade,
-    Expr,
-    Index,
-    Logic,
-    Position,
-    Read,
-    Reduce,
-    Select,
-    Solve,
-)
+from attndsl.cascade.conditions import conjunction, conjuncts, negation
+from attndsl.cascade.nodes import Cascade, Expr, Index, Logic, Position, Read, Reduce, Select, Solve
 from attndsl.cascade.walk import children, substitute
 
 Conditions: TypeAlias = tuple[Expr, ...]

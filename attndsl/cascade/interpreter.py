@@ -17,9 +17,9 @@ from attndsl.cascade.bind import bind
 from attndsl.cascade.dense.core import PastState, StoredTensor
 from attndsl.cascade.dense.evaluator import Evaluator
 from attndsl.cascade.dense.named import Named, Value
-from attndsl.cascade.domains import START, resolve_start
 from attndsl.cascade.nodes import Cascade, Define, DType
 from attndsl.cascade.printer import print_expr
+from attndsl.cascade.starts import START, resolve_start
 from attndsl.cascade.types import time_axis
 from attndsl.cascade.walk import reads
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from attndsl.cascade.domains import conjuncts
+from attndsl.cascade.conditions import conjuncts
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,

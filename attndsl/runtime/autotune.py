@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from attndsl.cascade.alignments import shifted_indices
 from attndsl.cascade.bind import Binding, Number
-from attndsl.cascade.domains import START, resolve_start, shifted_indices
 from attndsl.cascade.nodes import Cascade
+from attndsl.cascade.starts import START, resolve_start
 from attndsl.runtime.stages import Stage
 from attndsl.runtime.tuned import keys, triton_version
 from attndsl.sizes import Sizes

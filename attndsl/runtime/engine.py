@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from attndsl.callerrors import CallError
+from attndsl.cascade.alignments import shifted_indices
 from attndsl.cascade.bind import Binding, Number, bind
-from attndsl.cascade.domains import START, resolve_start, shifted_indices
 from attndsl.cascade.nodes import Cascade, Index
+from attndsl.cascade.starts import START, resolve_start
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.ranges import RangeCheck
 from attndsl.runtime.replay import Replay, Watch, current_device, kind_of, spread_zeros

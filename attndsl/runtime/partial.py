@@ -22,7 +22,7 @@ from torch import Tensor
 from attndsl.analysis.stabilise import stabilised
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Binding, Number, bind
-from attndsl.cascade.domains import START
+from attndsl.cascade.starts import START
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
 from attndsl.runtime.ranges import RangeCheck

@@ -19,13 +19,8 @@ from math import ceil, floor
 
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Binding, Number, eval_int
-from attndsl.cascade.domains import (
-    START,
-    apply_start,
-    conjunction,
-    explicit_domains,
-    negation,
-)
+from attndsl.cascade.conditions import conjunction, negation
+from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.nodes import (
     Binary,
     Call,
@@ -45,6 +40,7 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.printer import print_expr
+from attndsl.cascade.starts import START, apply_start
 from attndsl.cascade.walk import children, walk
 from attndsl.internal import InternalError
 

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from attndsl.cascade.domains import START
+from attndsl.cascade.starts import START
 from attndsl.runtime.launches import Launch, Recorder, rebound, run
 
 PLAIN = (int, float, bool, str, tuple, torch.dtype, type(None))

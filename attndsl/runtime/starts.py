@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from attndsl.callerrors import CallError
-from attndsl.cascade.domains import START, apply_start, shifted_indices
+from attndsl.cascade.alignments import shifted_indices
 from attndsl.cascade.nodes import (
     Cascade,
     Define,
@@ -24,6 +24,7 @@ from attndsl.cascade.nodes import (
     Reduce,
     TensorDecl,
 )
+from attndsl.cascade.starts import START, apply_start
 from attndsl.cascade.types import time_axis
 from attndsl.cascade.walk import free, rewrite, walk
 

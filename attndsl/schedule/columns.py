@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from attndsl.analysis.ranks import Kind, Ranks
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from attndsl.analysis.linearity import NotLinear, Splitter, reach
 from attndsl.analysis.ranks import Kind, Ranks
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,

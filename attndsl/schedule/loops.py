@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from attndsl.analysis.intervals import bound_of, stretches
 from attndsl.analysis.ranks import Kind
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,
@@ -31,11 +31,7 @@ from attndsl.schedule.forms import is_large
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.tile import Val
-from attndsl.schedule.values import (
-    STREAMED,
-    MaskStmt,
-    X,
-)
+from attndsl.schedule.values import STREAMED, MaskStmt, X
 
 
 def masked(

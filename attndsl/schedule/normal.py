@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from attndsl.analysis.ranks import Kind, Ranks
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,

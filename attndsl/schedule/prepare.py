@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from attndsl.analysis.ranks import Kind, Ranks, classify
-from attndsl.cascade.domains import conjunction, conjuncts, explicit_domains
+from attndsl.cascade.conditions import conjunction, conjuncts
+from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.nodes import (
     Cascade,
     Const,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attndsl.analysis.ranks import Kind
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Compare,
@@ -27,12 +27,7 @@ from attndsl.schedule.memory import dot_like, is_load
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.points import each_point, point_loop
 from attndsl.schedule.tile import Role, Val
-from attndsl.schedule.values import (
-    BOTH,
-    CHOICE,
-    TIMES,
-    X,
-)
+from attndsl.schedule.values import BOTH, CHOICE, TIMES, X
 
 
 def small_reduce(kernel: Kernel, e: Reduce, final: bool, name: str) -> X:

@@ -17,7 +17,7 @@ import dataclasses
 
 from attndsl.analysis.ranks import Ranks
 from attndsl.analysis.scans import Scan, scan_of
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,

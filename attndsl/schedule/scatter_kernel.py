@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attndsl.analysis.ranks import Kind, Ranks
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import Cascade, Define, DType, Expr, Position, Reduce
 from attndsl.cascade.walk import free, substitute
 from attndsl.internal import InternalError

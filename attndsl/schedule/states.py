@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attndsl.analysis.scans import scan_of
-from attndsl.cascade.domains import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,
@@ -29,14 +29,7 @@ from attndsl.schedule.roots import guess_of
 from attndsl.schedule.scans import scan_value
 from attndsl.schedule.sums import sum_state
 from attndsl.schedule.tile import Role, Val
-from attndsl.schedule.values import (
-    CHOICE,
-    FINAL,
-    RUNNING,
-    STREAMED,
-    State,
-    X,
-)
+from attndsl.schedule.values import CHOICE, FINAL, RUNNING, STREAMED, State, X
 
 
 def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bool) -> X:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from attndsl.cascade.bind import Number
-from attndsl.cascade.domains import START
 from attndsl.cascade.nodes import Cascade, DType
+from attndsl.cascade.starts import START
 from attndsl.codegen.aot import kernel_table
 from attndsl.runtime.cache import store_module
 from attndsl.runtime.few import FewQueries

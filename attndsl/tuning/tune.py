@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from attndsl import __version__
-from attndsl.cascade.domains import START, resolve_start
 from attndsl.cascade.nodes import Cascade, DType
+from attndsl.cascade.starts import START, resolve_start
 from attndsl.runtime.stages import refusals
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import USUAL, Sizes, sizes

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from attndsl.cascade.autodiff import Gradient, differentiate
-from attndsl.cascade.domains import apply_start
 from attndsl.cascade.interpreter import interpret
+from attndsl.cascade.starts import apply_start
 from tests.examples.case import Case, Inputs, Outputs, Params
 from tests.examples.references import CASES
 from tests.examples.test_references import DECODED, cascade_of, leaves

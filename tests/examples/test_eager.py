@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from attndsl.cascade.bind import bind
-from attndsl.cascade.domains import apply_start
+from attndsl.cascade.starts import apply_start
 from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.stages import Stage, plan_passes
 from tests.examples.case import Case, Inputs, Params

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attndsl.cascade.domains import apply_start, explicit_domains
+from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.interpreter import interpret
 from attndsl.cascade.nodes import (
     Binary,
@@ -35,6 +35,7 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.printer import print_cascade, print_expr
+from attndsl.cascade.starts import apply_start
 from attndsl.cascade.verify import verify, verify_types
 
 N = 5

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from attndsl.analysis.separability import Inseparable, Separated, separate
-from attndsl.cascade.domains import apply_start
 from attndsl.cascade.nodes import Expr, Read, Reduce
 from attndsl.cascade.printer import print_expr
 from attndsl.cascade.signs import Sign
+from attndsl.cascade.starts import apply_start
 from attndsl.cascade.walk import walk
 from attndsl.frontend import load_cascades
 from attndsl.schedule import plan_forward

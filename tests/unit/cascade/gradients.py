@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from attndsl.cascade.autodiff import Gradient, differentiate
-from attndsl.cascade.domains import apply_start, explicit_domains
+from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.interpreter import interpret
 from attndsl.cascade.nodes import Cascade
 from attndsl.cascade.printer import print_expr
+from attndsl.cascade.starts import apply_start
 from attndsl.cascade.verify import verify, verify_types
 from attndsl.frontend import load_cascades
 from attndsl.source import Source

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from attndsl.callerrors import CallError
+from attndsl.cascade.alignments import shifted_indices
 from attndsl.cascade.bind import bind
-from attndsl.cascade.domains import apply_start, explicit_domains, resolve_start, shifted_indices
+from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.nodes import Reduce
 from attndsl.cascade.printer import print_cascade, print_expr
+from attndsl.cascade.starts import apply_start, resolve_start
 from attndsl.cascade.verify import verify, verify_types
 from attndsl.cascade.walk import walk
 from attndsl.diagnostics import DiagnosticError

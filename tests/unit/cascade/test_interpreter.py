@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attndsl.callerrors import CallError
-from attndsl.cascade.domains import apply_start
 from attndsl.cascade.interpreter import check_assumes, interpret
 from attndsl.cascade.nodes import Cascade
+from attndsl.cascade.starts import apply_start
 from tests.unit.cascade.build import load
 
 F64 = torch.float64

@@ -7,8 +7,8 @@ import torch
 
 import attndsl
 from attndsl.cascade.autodiff import differentiate
-from attndsl.cascade.domains import apply_start
 from attndsl.cascade.printer import print_cascade
+from attndsl.cascade.starts import apply_start
 
 HEAD = "Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f]"
 DOT = "Q[i,e] * K[j,e] / sqrt(|e|)"

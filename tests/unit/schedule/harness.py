@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attndsl.cascade.bind import bind, eval_int
-from attndsl.cascade.domains import apply_start
 from attndsl.cascade.nodes import Cascade, DType, Expr, Param, Position
+from attndsl.cascade.starts import apply_start
 from attndsl.cascade.walk import rewrite
 from attndsl.codegen.eager import render_module
 from attndsl.frontend import load_cascades

@@ -1,0 +1,55 @@
+"""Conditions as parts: conjunctions, disjunctions and negations; None is always true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attndsl.cascade.nodes import Compare, Const, Expr, Logic, Unary
+
+_NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
+
+
+def conjuncts(e: Expr | None) -> tuple[Expr, ...]:
+    """The parts of a conjunction; none for None."""
+    match e:
+        case None | Const(value=True):
+            return ()
+        case Logic(op="and"):
+            return tuple(c for a in e.args for c in conjuncts(a))
+        case _:
+            return (e,)
+
+
+def conjunction(parts: Iterable[Expr | None]) -> Expr | None:
+    """All of the conditions, each once; None if there are none."""
+    out: list[Expr] = []
+    for part in parts:
+        for c in conjuncts(part):
+            if c not in out:
+                out.append(c)
+    if not out:
+        return None
+    return out[0] if len(out) == 1 else Logic("and", tuple(out))
+
+
+def negation(e: Expr) -> Expr:
+    """`not e`, pushed inwards."""
+    match e:
+        case Compare():
+            return Compare(_NEGATED[e.op], e.left, e.right, span=e.span)
+        case Logic():
+            op = "or" if e.op == "and" else "and"
+            return Logic(op, tuple(negation(a) for a in e.args), span=e.span)
+        case Unary(op="not"):
+            return e.arg
+        case Const():
+            return Const(not e.value, span=e.span)
+        case _:
+            return Unary("not", e, span=e.span)
+
+
+def disjunction(a: Expr | None, b: Expr | None) -> Expr | None:
+    """Either of two conditions, of which None is always true; None where one of them always holds."""
+    if a is None or b is None or a == negation(b):
+        return None
+    return a if a == b else Logic("or", (a, b))
