@@ -14,8 +14,8 @@ from attndsl.cascade.bind import Number, declaration
 from attndsl.cascade.interpreter import check_assumes, interpret
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.printer import print_cascade
-from attndsl.diagnostics import did_you_mean
-from attndsl.runtime.checks import FLOATS, TensorCheck, check_dense
+from attndsl.runtime.arguments import Arguments
+from attndsl.runtime.checks import FLOATS, TensorCheck
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.library import Operators, Place, nobody_looks
 from attndsl.runtime.partial import Partials, State
@@ -62,11 +62,10 @@ class CompiledAttention:
         self._operators = Operators(self._engine)
         self._op = self._operators.op
         self._partials = Partials(self._engine)
-        self._inputs = tuple(t.name for t in cascade.inputs)
-        self._params = tuple(p.name for p in cascade.params)
-        self._kinds = {p.name: p.dtype for p in cascade.params}
+        self._arguments = Arguments(cascade)
+        self._inputs = self._arguments.inputs
+        self._defaults = self._arguments.defaults
         self._stateful: States | None = None
-        self._defaults: tuple[Number | None, ...] = (None,) * len(cascade.params)
         self.__name__ = cascade.name
         self.__doc__ = print_cascade(cascade)
 
@@ -123,11 +122,11 @@ class CompiledAttention:
                 return made
             return (made, after) if isinstance(made, Tensor) else (*made, after)
         if named or len(tensors) != len(self._inputs):
-            given, params = self._named(tensors, named)
+            given, params = self._arguments.named(tensors, named)
         else:
             given, params = tensors, self._defaults
         if debug:
-            self._check_tensors(given)
+            self._arguments.check(given)
             self._check_values(given, params, start)
         if start is None:
             place: Place = (None, None, "")
@@ -151,7 +150,7 @@ class CompiledAttention:
         except CallError:
             raise
         except Exception:
-            self._check_tensors(
+            self._arguments.check(
                 given
             )  # what PyTorch says of a wrong argument is not about the program
             raise
@@ -188,8 +187,10 @@ class CompiledAttention:
                 names[n] = torch.empty(0)
             tensors = () if states.made.unused else tensors
             named = names if states.made.unused else named
-        given, params = self._arguments(tensors, named)
-        return states(dict(zip(self._inputs, given, strict=True)), state, self._given(params))
+        given, params = self._arguments.of(tensors, named)
+        return states(
+            dict(zip(self._inputs, given, strict=True)), state, self._arguments.given(params)
+        )
 
     def _states(self) -> States:
         """The program with its state; made when first asked for."""
@@ -244,7 +245,7 @@ class CompiledAttention:
         It computes in the widest type of the float inputs, or in a wider `dtype`; it holds N×N
         intermediates, and is differentiable any number of times.
         """
-        given, params = self._arguments(tensors, named)
+        given, params = self._arguments.of(tensors, named)
         TensorCheck(self.cascade)(given)
         own = [x.dtype for x in given if x.dtype in FLOATS]
         wide = own[0] if own else torch.float32
@@ -257,7 +258,7 @@ class CompiledAttention:
         made = interpret(
             self.cascade,
             dict(zip(self._inputs, given, strict=True)),
-            self._given(params),
+            self._arguments.given(params),
             start=start,
             dtype=dtype or wide,
         )
@@ -286,11 +287,12 @@ class CompiledAttention:
         from attndsl.runtime.warming import warm
 
         numbers = tuple(
-            self._number(p, params[p]) if params.get(p) is not None else None for p in self._params
+            self._arguments.number(p, params[p]) if params.get(p) is not None else None
+            for p in self._arguments.params
         )
-        unknown = params.keys() - set(self._params)
+        unknown = params.keys() - set(self._arguments.params)
         if unknown:
-            raise self._error(f"there is no parameter `{min(unknown)}`")
+            raise self._arguments.error(f"there is no parameter `{min(unknown)}`")
         how = "" if start is None else "end" if start == "end" else "int"
         at = self._position(start) if how == "int" else None
         where = torch.device(device)
@@ -299,7 +301,7 @@ class CompiledAttention:
         for given in shapes:
             missing = [n for n in self._inputs if n not in given]
             if missing:
-                raise self._error(f"the shape of input `{missing[0]}` is missing")
+                raise self._arguments.error(f"the shape of input `{missing[0]}` is missing")
             sizes = {n: tuple(given[n]) for n in self._inputs}
             warm(self._engine, sizes, dtype, where, Start(how, at), numbers, backward)
 
@@ -320,7 +322,7 @@ class CompiledAttention:
         Raises: CallError A0511 where the program has no such state (it takes several sweeps, or uses
         the number of keys).
         """
-        given, params = self._arguments(tensors, named)
+        given, params = self._arguments.of(tensors, named)
         if torch.is_grad_enabled() and any(x.requires_grad for x in given):
             raise CallError(
                 "A0501",
@@ -328,7 +330,9 @@ class CompiledAttention:
                 help="call it under `torch.no_grad()`",
             )
         at = 0 if start is None else self._position(start)
-        return self._partials.partial(given, operator.index(first), at, self._given(params))
+        return self._partials.partial(
+            given, operator.index(first), at, self._arguments.given(params)
+        )
 
     def merge(self, *states: State) -> State:
         """The state over the keys of all `states`, in whatever order they come; parts must not overlap.
@@ -367,82 +371,6 @@ class CompiledAttention:
         )
         return self._engine.stage("none", wrt, backend).text
 
-    # --- arguments ---
-
-    def _arguments(
-        self, tensors: tuple[Tensor, ...], named: dict[str, Any]
-    ) -> tuple[tuple[Tensor, ...], tuple[Number | None, ...]]:
-        """Tensors in declared order, and parameters, None where not given."""
-        if not named and len(tensors) == len(self._inputs):
-            given, params = tensors, self._defaults
-        else:
-            given, params = self._named(tensors, named)
-        self._check_tensors(given)
-        return given, params
-
-    def _check_tensors(self, given: tuple[Tensor, ...]) -> None:
-        """Raise `CallError` A0501 for what is no dense tensor."""
-        for x, t in zip(given, self.cascade.inputs, strict=True):
-            if not isinstance(x, Tensor):
-                raise CallError(
-                    "A0501",
-                    f"{self.name}: `{t.name}` should be a tensor, and a {type(x).__name__} came",
-                )
-            if x.layout is not torch.strided or x.is_nested:
-                check_dense(self.cascade, t, x)
-
-    def _named(
-        self, tensors: tuple[Tensor, ...], named: dict[str, Any]
-    ) -> tuple[tuple[Tensor, ...], tuple[Number | None, ...]]:
-        if len(tensors) > len(self._inputs):
-            raise self._error(f"{len(self._inputs)} tensors are declared, and {len(tensors)} came")
-        given = list(tensors)
-        for name in self._inputs[: len(tensors)]:
-            if name in named:
-                raise self._error(f"`{name}` came twice, by place and by name")
-        for name in named:
-            if name not in self._inputs and name not in self._kinds:
-                known = (*self._inputs, *self._params, "start", "state", "return_state", "debug")
-                raise self._error(f"there is no argument `{name}`", did_you_mean(name, known) or "")
-        for name in self._inputs[len(tensors) :]:
-            if name not in named:
-                raise self._error(f"input `{name}` is missing")
-            given.append(named[name])
-        params = tuple(
-            self._number(p, named[p]) if named.get(p) is not None else None for p in self._params
-        )
-        return tuple(given), params
-
-    def _number(self, name: str, value: Any) -> Number:
-        match self._kinds[name]:
-            case DType.BOOL if isinstance(value, bool):
-                return value
-            case DType.INT if not isinstance(value, bool | Tensor) and hasattr(value, "__index__"):
-                return self._held(name, operator.index(value))
-            case DType.FLOAT if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
-            case kind:
-                raise CallError(
-                    "A0504",
-                    f"{self.name}: parameter `{name}` is declared `{kind.value}`, and {value!r} came",
-                )
-
-    def _held(self, name: str, value: int) -> int:
-        if not -(2**63) <= value < 2**63:
-            raise CallError(
-                "A0504", f"{self.name}: parameter `{name}` is {value}, which 64 bits do not hold"
-            )
-        return value
-
-    def _error(self, title: str, help: str = "") -> CallError:
-        inputs = ", ".join(declaration(t) for t in self.cascade.inputs)
-        params = ", ".join(f"{p.name}: {p.dtype.value}" for p in self.cascade.params)
-        notes = (f"declared: {', '.join(x for x in (inputs, params) if x)}",)
-        return CallError("A0501", f"{self.name}: {title}", notes=notes, help=help)
-
-    def _given(self, params: tuple[Number | None, ...]) -> dict[str, Number]:
-        return {p: v for p, v in zip(self._params, params, strict=True) if v is not None}
-
     # --- debug mode ---
 
     @torch.no_grad()
@@ -455,7 +383,7 @@ class CompiledAttention:
                 "A0505", f"{self.name}: `start` holds {int(start.min())}, and positions begin at 0"
             )
         inputs = dict(zip(self._inputs, given, strict=True))
-        numbers = self._given(params)
+        numbers = self._arguments.given(params)
         check_assumes(self.cascade, inputs, numbers)
         interpret(self.cascade, inputs, numbers, start=start, debug=True)
         check_rounds(self.cascade, inputs, numbers, start)
