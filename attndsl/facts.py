@@ -14,6 +14,7 @@ from attndsl.analysis.sweeps import as_written
 from attndsl.callerrors import CallError
 from attndsl.cascade.nodes import Binary, Expr
 from attndsl.cascade.walk import walk
+from attndsl.codegen.configs import WORTH_HEAD_DIM, WORTH_SWEEP
 from attndsl.codegen.names import identifier
 from attndsl.schedule import tile as t
 from attndsl.schedule.cost import GPUS, Cost, bound, costs
@@ -140,9 +141,8 @@ def _hopper(plan: t.Plan, p: t.TileProgram) -> str:
         return f"the portable form: {found.reason}"
     moved = dict.fromkeys(x.tensor for x in found.rings.values())
     slower = kept_portable(p, found)
-    taken = (
-        "taken for head dim 128 and sweeps from 4096" if slower is None else f"not taken: {slower}"
-    )
+    worth = f"taken for head dim {WORTH_HEAD_DIM} and sweeps from {WORTH_SWEEP}"
+    taken = worth if slower is None else f"not taken: {slower}"
     roles_of = f"one copies tiles of {', '.join(moved)}, groups of four multiply"
     return f"warps specialise: {roles_of}; by `auto` {taken}"
 

@@ -179,6 +179,11 @@ def choose_warps(
     return None
 
 
+# What `worth_warps` asks of a call, for those who tell of it; being copied alone, it has the numbers itself.
+WORTH_HEAD_DIM = 128
+WORTH_SWEEP = 4096
+
+
 def worth_warps(
     facts: dict[str, Any], extents: dict[str, int], block: int, processors: int
 ) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import attndsl
-from attndsl.codegen.configs import worth_warps
+from attndsl.codegen.configs import WORTH_HEAD_DIM, WORTH_SWEEP, worth_warps
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
 from attndsl.runtime.launches import Launch
@@ -45,6 +45,14 @@ def test_windows_stay_portable() -> None:
 @pytest.mark.parametrize("change", [{"f": 64, "e": 64}, {"i": 2048, "j": 2048}, {"b": 1, "h": 8}])
 def test_what_was_not_measured_stays_portable(change: dict[str, int]) -> None:
     assert taken("causal", **change) == []
+
+
+def test_what_explain_says_is_what_is_asked() -> None:
+    dims = {"e": WORTH_HEAD_DIM, "f": WORTH_HEAD_DIM}
+    assert taken("full", **dims, i=WORTH_SWEEP, j=WORTH_SWEEP)
+    assert not taken("full", **dims, i=WORTH_SWEEP - 1, j=WORTH_SWEEP - 1)
+    for other in (WORTH_HEAD_DIM // 2, WORTH_HEAD_DIM * 2):
+        assert not taken("full", e=other, f=other, i=WORTH_SWEEP, j=WORTH_SWEEP)
 
 
 def test_split_keys_stay_portable() -> None:
