@@ -20,8 +20,8 @@ from torch import Tensor
 
 from attndsl.callerrors import CallError
 from attndsl.cascade.nodes import Cascade, Index, TensorDecl
-from attndsl.cascade.stateful import NoState, Stateful, with_state
 from attndsl.runtime.stages import plan_passes
+from attndsl.schedule.stateful import NoState, Stateful, with_state
 
 if TYPE_CHECKING:
     from attndsl.runtime.operator import CompiledAttention
