@@ -68,7 +68,7 @@ def dtype_of(e: Expr, tensors: Mapping[str, DType], params: Mapping[str, DType])
 
     match e:
         case Const():
-            return _of_constant(e.value)
+            return constant_type(e.value)
         case Param():
             return params[e.name]
         case Extent() | Index() | Position():
@@ -105,7 +105,8 @@ def dtype_of(e: Expr, tensors: Mapping[str, DType], params: Mapping[str, DType])
             assert_never(e)
 
 
-def _of_constant(value: float | int | bool) -> DType:
+def constant_type(value: float | int | bool) -> DType:
+    """The kind of a literal."""
     if isinstance(value, bool):
         return DType.BOOL
     return DType.INT if isinstance(value, int) else DType.FLOAT

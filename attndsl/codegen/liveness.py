@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 from attndsl.cascade.nodes import DType
+from attndsl.codegen.programs import flat
 from attndsl.schedule.specialise import used
-from attndsl.schedule.tile import Compute, Declare, Dot, Fold, For, Load, Scan, Solve, Stmt
+from attndsl.schedule.tile import Compute, Declare, Dot, Fold, Load, Scan, Solve, Stmt
 
 Dims = tuple[str, ...]
-
-
-def _flat(body: Iterable[Stmt]) -> Iterator[Stmt]:
-    for s in body:
-        yield s
-        if isinstance(s, For):
-            yield from _flat(s.body)
 
 
 def held(
@@ -28,11 +22,11 @@ def held(
     `cheap`: they pass through shared memory, or their addresses go with them.
     """
     features = set(full)
-    flat = list(_flat(body))
-    last = {name: k for k, s in enumerate(flat) for name in used(s)}
+    turn = list(flat(body))
+    last = {name: k for k, s in enumerate(turn) for name in used(s)}
     live: dict[str, tuple[Dims, ...]] = {}
     most: tuple[Dims, ...] = ()
-    for k, s in enumerate(flat):
+    for k, s in enumerate(turn):
         live = {n: d for n, d in live.items() if last.get(n, -1) > k or n == getattr(s, "name", "")}
         match s:
             case Dot() | Fold() | Scan() | Solve() if len(s.dims) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from attndsl.cascade.nodes import DType, Expr, Position
 from attndsl.schedule.tile import (
@@ -28,25 +28,26 @@ BLOCKED = (Role.TILE, Role.STREAM, Role.PAIR, Role.FULL)
 STRIDED = BufferKind.INPUT  # user tensors come with strides of their own
 
 
-def statements(program: TileProgram) -> Iterable[Stmt]:
+def flat(body: Iterable[Stmt]) -> Iterator[Stmt]:
+    """Every statement of a body, those inside loops after the loop."""
+    for s in body:
+        yield s
+        if isinstance(s, For):
+            yield from flat(s.body)
+
+
+def statements(program: TileProgram) -> Iterator[Stmt]:
     """Every statement of a program, those inside loops included."""
-
-    def inside(body: Iterable[Stmt]) -> Iterable[Stmt]:
-        for s in body:
-            yield s
-            if isinstance(s, For):
-                yield from inside(s.body)
-
-    yield from inside(program.prologue)
+    yield from flat(program.prologue)
     if program.rounds is not None:
-        yield from inside(program.rounds.prologue)
+        yield from flat(program.rounds.prologue)
     for loop in program.loops:
-        yield from inside(loop.prologue)
+        yield from flat(loop.prologue)
     for r in program.sweep.ranges if program.sweep else ():
-        yield from inside(r.body)
+        yield from flat(r.body)
     if program.rounds is not None:
-        yield from inside(program.rounds.epilogue)
-    yield from inside(program.epilogue)
+        yield from flat(program.rounds.epilogue)
+    yield from flat(program.epilogue)
 
 
 def expressions(s: Stmt) -> tuple[Expr, ...]:

@@ -25,6 +25,7 @@ from attndsl.cascade.nodes import (
     Solve,
     Unary,
 )
+from attndsl.cascade.types import constant_type
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.forms import is_large, is_loop_of_pairs
@@ -35,7 +36,6 @@ from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.pointwise import (
     binary,
     call_type,
-    constant_type,
     exp_difference,
     nearly_equal,
 )

@@ -71,13 +71,6 @@ def nearly_equal(kernel: Kernel, x: X, y: X, name: str) -> X:
     return kernel.combine(Compare("<=", Const(0), Const(0)), [size, bound], DType.BOOL, name)
 
 
-def constant_type(value: float | int | bool) -> DType:
-    """The kind of a literal."""
-    if isinstance(value, bool):
-        return DType.BOOL
-    return DType.INT if isinstance(value, int) else DType.FLOAT
-
-
 def call_type(fn: str, parts: list[X]) -> DType:
     """The kind of a function's value."""
     if fn in ("max", "min", "abs", "sign") and all(p.dtype is DType.INT for p in parts):
