@@ -1,0 +1,14 @@
+"""The cascade: a program as Einsums with every sum written out, and what can be made of it.
+
+nodes, walk, types, verify            the IR, rewriting it, kinds of values, its invariants
+printer, interpreter, dense           as text; its meaning in float64
+conditions, domains, definedness      where tensors are defined
+alignments, starts                    which positions stand on one axis, and where the first query stands
+bind, shapes, integers                extents and parameters of a call
+unroll                                recurrences that only scale their past, as sums over it
+autodiff                              the gradient, a cascade too:
+    derivatives, terms, monomials       local derivatives, and sums of their products
+    invariance, hoist, fold, swap       what a gradient need not compute
+    steady, signs                       what it must not compute as it stands
+    residuals, emit                     what the forward pass keeps, and how the backward pass is written
+"""

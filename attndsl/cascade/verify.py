@@ -1,4 +1,4 @@
-"""The invariants of the cascade IR, as an executable specification: run between passes in tests and with `--verify`."""
+"""The invariants of the cascade IR, as an executable specification: run between passes in tests."""
 
 from __future__ import annotations
 

@@ -156,3 +156,12 @@ def test_nothing_is_left_to_fill_in() -> None:
         if re.search(r"<!-- (TO FILL|OUTPUT|STEPS)", page.read_text())
     ]
     assert not unfinished
+
+
+def test_every_variable_of_the_environment_is_read() -> None:
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    documented = set(re.findall(r"^\| `([A-Z_]+)", page[page.index("## Environment") :], re.M))
+    sources = "".join(p.read_text() for p in (ROOT / "attndsl").rglob("*.py"))
+    own = set(re.findall(r"\bATTNDSL_[A-Z_]+\b", sources))
+    assert own <= documented
+    assert not [name for name in documented if name not in sources]
