@@ -9,7 +9,7 @@ NAMES = [
         "A0201",
         "a name that is taken",
         "No tensor, index, parameter or def may be called like a keyword, a function, a reduction, a type, a "
-        "keyword of Python, or an argument that every compiled operator has (`start state return_state "
+        "keyword of Python, or a name that compiled operators keep for their own arguments (`start state return_state "
         "cu_seqlens out debug`).",
         "exp[i,j] = Q[i,e] * K[j,e]",
         "E[i,j] = Q[i,e] * K[j,e]",
