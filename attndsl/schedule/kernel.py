@@ -31,6 +31,7 @@ from attndsl.cascade.walk import free, replaced, with_children
 from attndsl.internal import InternalError
 from attndsl.schedule import tile as t
 from attndsl.schedule.forms import inline
+from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.tile import Axis, Role, Val
 from attndsl.schedule.values import (
     FINAL,
@@ -218,7 +219,12 @@ class Kernel(ABC):
         return self.stream is not None and any(self.stream in free(s) for s in subs)
 
     def inlined(self, d: Define, subs: tuple[Expr, ...]) -> Expr:
-        """The right side of a definition here, with subscripts that are known to be equal made the same."""
+        """The right side of a definition here, with subscripts that are known to be equal made the same.
+
+        Raises: Refused A0401 for a recurrence, whose right side reads the tensor itself.
+        """
+        if d.init is not None:
+            raise Refused("A0401", f"`{d.tensor}` is a recurrence", d.span)
         e = inline(d, subs)
         for old, new in self.equal.items():
             e = replaced(e, old, new)
