@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ class State:
     tensors: set[str] = field(default_factory=set)  # declared values that are not Python numbers
 
 
-class EagerValues:
+class EagerValues(ABC):
     """Writes lines of Python, and knows the axes and sizes of the values in them."""
 
     def __init__(self, program: TileProgram, plan: Plan, name: str, state: State) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType, Expr, Extent, Param, Position
@@ -89,7 +89,7 @@ class Value:
 
 
 @dataclass(slots=True)
-class KernelNames:
+class KernelNames(ABC):
     """The names of one kernel: what its expressions and statements ask for (`exprs.Symbols`)."""
 
     plan: Plan
