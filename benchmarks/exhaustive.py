@@ -12,7 +12,8 @@ import json
 import math
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from attndsl.frontend import load_cascades
 from attndsl.frontend.reading import read_source
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import USUAL, sizes
-from attndsl.tuning.device import Failure, Processes, Timeouts
+from attndsl.tuning.device import Compiled, Failure, Processes, Timeouts
 from attndsl.tuning.problem import Problem, pose
 
 ROWS, COLUMNS = (16, 32, 64, 128, 256), (16, 32, 64, 128, 256)
@@ -50,38 +51,44 @@ def tiles(config: dict[str, int]) -> int:
 
 def measure(
     problem: Problem, kernel: str, workers: int, repeats: int, timeout: float
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """One row for each configuration."""
     major, minor = torch.cuda.get_device_capability()
-    rows: list[dict[str, Any]] = []
-    with (
-        Processes(
-            [problem],
-            capability=10 * major + minor,
-            workers=workers,
-            timeouts=Timeouts(compile=timeout),
-        ) as device,
-        ThreadPoolExecutor(workers) as pool,
-    ):
+    pool = ThreadPoolExecutor(workers)
+    with Processes(
+        [problem],
+        capability=10 * major + minor,
+        workers=workers,
+        timeouts=Timeouts(compile=timeout),
+    ) as device:
         # The largest tiles take the compiler longest; begun last, they would be waited for alone.
         configs = sorted(grid(problem, kernel), key=tiles, reverse=True)
         jobs = [pool.submit(device.compile, kernel, c) for c in configs]
-        for config, job in zip(configs, jobs, strict=True):
-            row: dict[str, Any] = {"config": config}
-            try:
-                made = job.result()
-                row |= {
-                    "registers": made.registers,
-                    "spills": made.spills,
-                    "shared": made.shared,
-                    "compile_s": round(made.seconds, 2),
-                }
-                measured = device.measure(kernel, config, repeats)
-                row |= {"ms": round(measured.ms, 4), "noise": round(measured.noise, 4)}
-            except Failure as failure:
-                row["failed"] = f"{failure.kind}: {failure.why[-160:]}"
-            rows.append(row)
-    return rows
+        try:
+            for config, job in zip(configs, jobs, strict=True):
+                yield row_of(device, kernel, config, job, repeats)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def row_of(
+    device: Processes, kernel: str, config: dict[str, int], job: Future[Compiled], repeats: int
+) -> dict[str, Any]:
+    """What came of one configuration."""
+    row: dict[str, Any] = {"config": config}
+    try:
+        made = job.result()
+        row |= {
+            "registers": made.registers,
+            "spills": made.spills,
+            "shared": made.shared,
+            "compile_s": round(made.seconds, 2),
+        }
+        measured = device.measure(kernel, config, repeats)
+        row |= {"ms": round(measured.ms, 4), "noise": round(measured.noise, 4)}
+    except Failure as failure:
+        row["failed"] = f"{failure.kind}: {failure.why[-160:]}"
+    return row
 
 
 def main() -> None:
@@ -104,7 +111,11 @@ def main() -> None:
     assert problem is not None
     kernel = args.kernel or problem.kernels[0].name
     begin = time.perf_counter()
-    rows = measure(problem, kernel, args.workers, args.repeats, args.timeout)
+    rows: list[dict[str, Any]] = []
+    try:
+        rows += measure(problem, kernel, args.workers, args.repeats, args.timeout)
+    except KeyboardInterrupt:
+        print("interrupted: what was measured is kept")
     right = sorted((r for r in rows if "ms" in r), key=lambda r: r["ms"])
     print(f"{kernel}: {len(right)} of {len(rows)} ran, {time.perf_counter() - begin:.0f} s")
     for row in right[:8]:

@@ -22,14 +22,12 @@ from torch import Tensor
 
 from attndsl.cascade.starts import START
 from attndsl.runtime.launches import Launch, Recorder, rebound, run
+from attndsl.runtime.quick import Quick, Slots, example_of, quick
 
-PLAIN = (int, float, bool, str, tuple, torch.dtype, type(None))
+PLAIN = (int, float, bool, str, tuple, list, torch.dtype, type(None))
 # What a launcher calls of its module besides kernels: functions of tensors that give a tensor, or a description of
 # tiles at its address (None for tensors of some kinds, and then for all of the kind).
-ON_HOST = ("sum_into", "fixed_scale", "block_bounds", "tiles_of")
-
-Slots: TypeAlias = tuple[tuple[int, int], ...]
-"""Places of arguments, and which tensor of the call stands there."""
+ON_HOST = ("sum_into", "fixed_scale", "block_bounds", "tiles_of", "memory_tiles")
 
 
 @dataclass(slots=True)
@@ -50,6 +48,10 @@ class Step:
     """Of `tensors`, those that go to it as an address: Triton would ask each for its own, and the driver for that."""
     objects: Slots = ()
     """The others: descriptions of tiles."""
+    at: int = -1
+    """Of a call on the host: which tensor of the call its result is."""
+    example: Any = None
+    """Of a call on the host that describes tiles: what it gave when it was recorded."""
 
 
 Allocation: TypeAlias = tuple[Callable[..., Tensor], Tensor]
@@ -62,21 +64,29 @@ class Replay:
     """The steps of one kind of call. Tensors are counted: given, allocated, then results of the host's functions."""
 
     steps: tuple[Step, ...]
+    short: tuple[Step | Quick, ...]
+    """The same by the shortest way, for when nobody listens to launches."""
     allocations: tuple[Allocation, ...]
     results: tuple[int, ...]
     on: int
     """The number of the device; -1 for a CPU."""
+    room: tuple[None, ...]
+    """Places for the results of the host's functions."""
 
     def __call__(self, given: Sequence[Tensor], start: int) -> list[Tensor]:
         """The results, of tensors of the kind that was recorded; they are on the current device."""
         tensors: list[Any] = [
             *given,
             *[make(like, memory_format=DENSE) for make, like in self.allocations],
+            *self.room,
         ]
         knobs, stream_of = _triton()
         stream = stream_of(self.on)
         watched = _watched(knobs.launch_enter_hook) or _watched(knobs.launch_exit_hook)
-        for step in self.steps:
+        for step in self.steps if watched else self.short:
+            if isinstance(step, Quick):
+                step(tensors, start, stream)
+                continue
             arguments = step.arguments.copy()
             for place in step.starts:
                 arguments[place] = start
@@ -84,7 +94,7 @@ class Replay:
                 for place, which in step.tensors:
                     arguments[place] = tensors[which]
                 if step.launch is None:
-                    tensors.append(step.compiled(*arguments))
+                    tensors[step.at] = step.compiled(*arguments)
                 else:
                     step.compiled[step.grid](*arguments, stream=stream)
                 continue
@@ -170,17 +180,14 @@ class Watch:
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
-        self.table: dict[str, Any] = module.KERNELS
+        self.table: dict[str, Any] = {**module.KERNELS, **getattr(module, "HOPPER", {})}
         self.done: list[tuple[str, Launch | _Called]] = []
         self.allocator = _Allocator()
 
     def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
         """What the function of this name returns."""
-        # What kernels whose warps specialise take is made anew at every call, so that no launch of one is kept; but it
-        # must be seen, or a replay would leave it out.
-        kernels = (*self.table, *getattr(self.module, "HOPPER", ()))
         names: dict[str, Any] = {
-            n: Recorder(getattr(self.module, n), self._launching(n)) for n in kernels
+            n: Recorder(getattr(self.module, n), self._launching(n)) for n in self.table
         }
         for n in ON_HOST:
             if hasattr(self.module, n):
@@ -220,13 +227,15 @@ class Watch:
         if len(known) != len(before):
             return None  # one tensor came twice: which place is whose cannot be told
         steps: list[Step] = []
+        count = len(before)
         for name, done in self.done:
             if isinstance(done, _Called):
                 if done.made is None:
                     continue
-                step = _called(done, known)
+                step = _called(done, known, count)
                 # A tensor that it hands through is known already, and counted twice.
-                known[id(done.made)] = len(before) + sum(s.grid is None for s in steps)
+                known[id(done.made)] = count
+                count += 1
             else:
                 step = self._launched(name, done, known, moving)
             if step is None:
@@ -236,15 +245,17 @@ class Watch:
             return None
         return Replay(
             tuple(steps),
+            shortened(steps),
             tuple((make, hollow(x)) for x, make in self.allocator.made),
             tuple(known[id(x)] for x in results),
             given[0].get_device(),
+            (None,) * (count - len(before)),
         )
 
     def _launched(
         self, name: str, launch: Launch, known: dict[int, int], moving: bool
     ) -> Step | None:
-        if name not in self.table or not hasattr(launch.made, "packed_metadata"):
+        if not hasattr(launch.made, "packed_metadata"):
             return None  # an interpreter compiles nothing
         found = _slots(launch.arguments(), known)
         if found is None:
@@ -271,9 +282,31 @@ class _Called:
     made: Any
 
 
-def _called(done: _Called, known: dict[int, int]) -> Step | None:
+def _called(done: _Called, known: dict[int, int], at: int) -> Step | None:
     found = _slots(done.arguments, known)
-    return None if found is None else Step(done.fn, None, *found)
+    if found is None:
+        return None
+    return Step(done.fn, None, *found, at=at, example=example_of(done.made))
+
+
+def shortened(steps: Sequence[Step]) -> tuple[Step | Quick, ...]:
+    """The steps with launches by the shortest way; tiles that only such launches take are not described any more."""
+    tiles = {s.at: s for s in steps if s.example is not None and len(s.tensors) == 1}
+    out: list[Step | Quick] = []
+    needed: set[int] = set()
+    for s in steps:
+        made = None
+        if (
+            s.launch is not None
+            and s.grid is not None
+            and {w for _, w in s.objects} <= tiles.keys()
+        ):
+            of = {p: (tiles[w].tensors[0][1], tiles[w].example) for p, w in s.objects}
+            made = quick(s.grid, s.launch, s.between, s.arguments, s.pointers, s.starts, of)
+        if made is None:
+            needed |= {which for _, which in s.tensors}
+        out.append(s if made is None else made)
+    return tuple(s for s in out if isinstance(s, Quick) or s.at not in tiles or s.at in needed)
 
 
 def _slots(arguments: tuple[Any, ...], known: dict[int, int]) -> tuple[list[Any], Slots] | None:

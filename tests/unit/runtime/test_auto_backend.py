@@ -11,9 +11,9 @@ import torch
 
 import attndsl
 from attndsl.codegen.configs import WORTH_HEAD_DIM, WORTH_SWEEP, worth_warps
+from attndsl.runtime import replay
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
-from attndsl.runtime.launches import Launch
 from attndsl.runtime.replay import Watch
 from attndsl.runtime.stages import Stage
 
@@ -82,25 +82,43 @@ def test_a_phantom_is_compiled_for_the_portable_kernel() -> None:
     assert module.hopper("causal_hopper", (x,), LARGE, None) is None
 
 
-def test_a_launch_of_a_special_kernel_is_seen_and_not_kept() -> None:
+def test_a_launch_of_a_special_kernel_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replay that left it out would return memory that nobody wrote."""
     text = (
-        "KERNELS = {}\nHOPPER = {'fast': {}}\n"
-        "def forward(inputs):\n    fast[(1,)](inputs['x'])\n    return {'o': inputs['x']}\n"
+        "KERNELS = {}\nHOPPER = {'fast': {'arguments': [('x', 'tiles', 'x'), ('o', 'tensor', 'o')]}}\n"
+        "class Tiles:\n"
+        "    def __init__(self, base, box):\n"
+        "        self.base, self.shape, self.strides, self.block_shape = base, [1], [1], box\n"
+        "def memory_tiles(tensor, box):\n    return Tiles(tensor, box)\n"
+        "def forward(inputs):\n"
+        "    x = inputs['x']\n"
+        "    o = torch.empty((1,), dtype=x.dtype, device=x.device)\n"
+        "    fast[(1,)](memory_tiles(x, [1]), o)\n"
+        "    return {'o': o}\n"
     )
-    module: Any = load_module(text, "auto_watched")
-    ran: list[Launch] = []
-    compiled = SimpleNamespace(packed_metadata=())
+    module: Any = load_module(f"import torch\n{text}", "auto_watched")
+    ran: list[Any] = []
+
+    def run(x: int, y: int, z: int, stream: int, *rest: Any) -> None:
+        ran.append(rest[-2:])
+
+    compiled = SimpleNamespace(packed_metadata=(), function="function", run=run)
 
     class Kernel:
-        arg_names = ("x",)
+        arg_names = ("x", "o")
 
         def __getitem__(self, grid: tuple[int, ...]) -> Any:
-            return lambda x: ran.append(x) or compiled
+            return lambda x, o: compiled
 
     module.fast = Kernel()
-    x = torch.zeros(1)
+    knobs = SimpleNamespace(launch_enter_hook=None, launch_exit_hook=None)
+    monkeypatch.setattr(replay, "_triton", lambda: (knobs, lambda device: 0))
+    x, y = torch.zeros(1), torch.ones(1)
     watch = Watch(module)
     made = watch("forward", {"x": x})
-    assert len(ran) == 1
-    assert watch.replay([x], [made["o"]], moving=False) is None
+    again = watch.replay([x], [made["o"]], moving=False)
+    assert again is not None
+    (o,) = again([y], 0)
+    ((tiles, out),) = ran
+    assert tiles.base is y
+    assert out == o.data_ptr()

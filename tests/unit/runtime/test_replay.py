@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -185,6 +188,81 @@ def test_tiles_are_described_anew_for_the_tensors_of_each_call(module: ModuleTyp
     assert len(replay.steps) == 2
     y = torch.tensor([5.0, 6.0, 7.0, 8.0])
     assert torch.equal(replay((y,), 1)[0], 3 * y)
+
+
+class Described:
+    """Tiles as Triton describes them."""
+
+    def __init__(self, base: Any, shape: list[int]) -> None:
+        self.base, self.shape, self.strides, self.block_shape = base, shape, [1], shape
+        self.padding = "zero"
+
+
+@dataclass
+class Mapped:
+    """Triton's own way from descriptions to tensor maps, to a launcher and a driver that only take notes."""
+
+    launched: list[tuple[Any, ...]]
+    made: list[int]
+
+
+@pytest.fixture
+def mapped(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Mapped:
+    driver = pytest.importorskip("triton.backends.nvidia.driver")
+    if not hasattr(driver, "wrap_handle_tensordesc"):
+        pytest.skip("this Triton takes descriptions otherwise")
+    notes = Mapped([], [])
+
+    def tensor_map(described: Any, meta: Any) -> list[Any]:
+        assert meta == "meta"
+        notes.made.append(described.base.data_ptr())
+        return [f"map of {described.base.data_ptr()}", *described.shape, *described.strides]
+
+    def launcher(*arguments: Any) -> None:
+        notes.launched.append(arguments)
+
+    monkeypatch.setattr(driver, "make_tensordesc_arg", tensor_map)
+    signature = {
+        "x_ptr": "tensordesc<fp32[4]>",
+        "out_ptr": "*fp32",
+        "start": "i32",
+        "N": "constexpr",
+    }
+
+    class Run:
+        launch = staticmethod(driver.wrap_handle_tensordesc(launcher, signature, ["meta"]))
+        global_scratch_size = profile_scratch_size = 0
+        launch_cooperative_grid, launch_pdl = False, False
+
+    module.scale.compiled.run = Run()
+    module.Tiles = lambda tensor: Described(tensor, [4])  # type: ignore[attr-defined]
+    monkeypatch.setattr(Kernel, "__getitem__", lambda self, grid: lambda *a, **k: self.compiled)
+    return notes
+
+
+def test_tensor_maps_are_kept_by_address(module: ModuleType, mapped: Mapped) -> None:
+    _, replay = record(module, "tiled", moving=True)
+    assert replay is not None
+    mapped.made.clear()
+    y, z = torch.ones(4), torch.zeros(4)
+    for x, start in ((y, 5), (z, 6), (y, 7)):
+        (out,) = replay((x,), start)
+        base = [1, 1, 1, 7, "function", False, False, None, None, (4, 1, 0), None, None, None]
+        tiles = [f"map of {x.data_ptr()}", 4, 1]
+        assert mapped.launched[-1] == (*base, *tiles, out.data_ptr(), start, 4)
+    assert mapped.made == [y.data_ptr(), z.data_ptr()]
+
+
+def test_a_replay_by_the_shortest_way_holds_no_tensor(module: ModuleType, mapped: Mapped) -> None:
+    watch = Watch(module)
+    x = torch.arange(4.0)
+    made = watch("tiled", {"x": x}, {"n": 4}, {"start": 1}, None)
+    replay = watch.replay((x,), list(made.values()), False)
+    assert replay is not None
+    gone = weakref.ref(x)
+    del x, made, watch
+    gc.collect()
+    assert gone() is None
 
 
 def test_what_cannot_be_told_apart_is_not_repeated(module: ModuleType) -> None:
