@@ -9,6 +9,7 @@ import hashlib
 import math
 import pickle
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.starts import START
 from attndsl.codegen.aot import kernel_table
 from attndsl.runtime.cache import store_module
-from attndsl.runtime.few import FewQueries
 from attndsl.runtime.stages import Passes, Stage, plan_passes
 from attndsl.runtime.starts import StartKind, with_start
 from attndsl.schedule.tile import Buffer, TileProgram
@@ -114,6 +114,33 @@ def kernels_of(passes: Passes, table: dict[str, Any]) -> tuple[Kernel, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A program as it is called in one way: its passes, and its two modules."""
+
+    cascade: Cascade
+    passes: Passes
+    stage: Stage
+    kernels: tuple[Kernel, ...]
+    eager: str
+
+
+@lru_cache(8)
+def planned(cascade: Cascade, kind: StartKind, wrt: tuple[str, ...]) -> Planned:
+    """Planned once for all launchers: they are of one module."""
+    shifted = with_start(cascade, kind)
+    passes = plan_passes(shifted, wrt)
+    stage = Stage(shifted, passes, "triton", HEADER)
+    eager = Stage(shifted, passes, "eager", "")
+    return Planned(
+        shifted,
+        passes,
+        stage,
+        kernels_of(passes, kernel_table(stage.text)),
+        eager.text,
+    )
+
+
 def pose(
     cascade: Cascade,
     launcher: str,
@@ -127,28 +154,23 @@ def pose(
     # As a call would have it: without `start` where the queries stand at the beginning.
     kind: StartKind = "int" if sizes.params.get(START) else "none"
     params = {n: v for n, v in sizes.params.items() if n != START or kind == "int"}
-    shifted = with_start(cascade, kind)
-    passes = plan_passes(shifted, wrt)
-    stage = Stage(shifted, passes, "triton", HEADER)
-    extents = stage.extents(sizes.extents, params)
+    made = planned(cascade, kind, wrt)
+    extents = made.stage.extents(sizes.extents, params)
     if launcher == "forward_split":
-        few = FewQueries(passes.forward, passes.split) if passes.split is not None else None
-        more = few.slices(extents, multiprocessors) if few is not None else None
+        more = made.stage.few.slices(extents, multiprocessors) if made.stage.few else None
         if more is None:
             return None
         extents |= more
-    kernels = kernels_of(passes, kernel_table(stage.text))
-    mine = tuple(k for k in kernels if k.launcher == launcher)
+    mine = tuple(k for k in made.kernels if k.launcher == launcher)
     if not mine:
         return None
-    eager = Stage(shifted, passes, "eager", "")
     return Problem(
-        cascade=shifted,
-        passes=passes,
+        cascade=made.cascade,
+        passes=made.passes,
         launcher=launcher,
         kernels=mine,
-        module=store_module(stage.text, f"{cascade.name}_triton"),
-        eager=store_module(eager.text, f"{cascade.name}_eager"),
+        module=store_module(made.stage.text, f"{cascade.name}_triton"),
+        eager=store_module(made.eager, f"{cascade.name}_eager"),
         dtype=dtype,
         extents=extents,
         params=params,

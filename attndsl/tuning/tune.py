@@ -19,7 +19,7 @@ from attndsl.runtime.stages import refusals
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import USUAL, Sizes, sizes
 from attndsl.tuning.database import Entry, now
-from attndsl.tuning.device import Config, Device, Processes
+from attndsl.tuning.device import Device, Processes
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import key_of
 from attndsl.tuning.machine import Machine
@@ -75,18 +75,19 @@ def tune(
         floats = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
         wrt = floats if backward else ()
     problems = posed(cascade, at, dtype, machine, wrt)
-    spaces = {
-        k.name: explore(k, p.extents, p.params, p.itemsize, machine)
-        for p in problems
-        for k in p.kernels
-    }
     with refusals(cascade.name):
         firsts = {
             k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.kernels
         }
-    wanted: Mapping[str, Sequence[Config]] = {k: s.configs(firsts[k]) for k, s in spaces.items()}
     count = workers or os.cpu_count() or 1
     with open_device(problems, capability=machine.capability, workers=count) as device:
+        # While the device's processes start.
+        spaces = {
+            k.name: explore(k, p.extents, p.params, p.itemsize, machine)
+            for p in problems
+            for k in p.kernels
+        }
+        wanted = {k: s.configs(firsts[k]) for k, s in spaces.items()}
         outcomes = search(wanted, device, seconds=seconds, workers=count, report=report)
     hash_ = hash_of(cascade)
     return [
