@@ -100,7 +100,12 @@ def _at(
     start = int(at.params.get(START, 0))
     params = {n: v for n, v in at.params.items() if n != START}
     inputs = make_inputs(
-        op, at.extents, params=params, dtype=getattr(torch, LONG[dtype]), device=device
+        op,
+        at.extents,
+        params=params,
+        dtype=getattr(torch, LONG[dtype]),
+        device=device,
+        generator=torch.Generator(device=device).manual_seed(0),
     )
     shown = {r: n for r, n in at.extents.items() if r.isalpha()}
     setup = Setup(op, inputs, at.extents, params, start)

@@ -153,3 +153,23 @@ def test_the_reference_is_float64_on_the_inputs_as_they_are() -> None:
     assert result.gradients == {}
     wide = {n: x.double() if x.is_floating_point() else x for n, x in inputs.items()}
     torch.testing.assert_close(result.outputs["O"], interpret(PROGRAM, wide, {"G": 3})["O"])
+
+
+def test_inputs_are_drawn_where_the_generator_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_seed = draw(seed=3)
+    places: list[torch.device] = []
+
+    def seen(real: Any) -> Any:
+        def drawn(*args: Any, **options: Any) -> Any:
+            places.append(options["device"])
+            assert options["generator"] is generator
+            return real(*args, **options)
+
+        return drawn
+
+    for name in ("rand", "randn", "randint"):
+        monkeypatch.setattr(torch, name, seen(getattr(torch, name)))
+    generator = torch.Generator().manual_seed(3)
+    by_generator = draw(generator=generator)
+    assert all(torch.equal(x, by_generator[n]) for n, x in by_seed.items())
+    assert places == [generator.device] * len(by_seed)
