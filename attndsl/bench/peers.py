@@ -16,6 +16,8 @@ from torch import Tensor
 
 from attndsl.analysis.score_mask import Inexpressible, ScoreMask, score_mask
 from attndsl.bench.flex import Mods, depends
+from attndsl.bench.linear import OPERATORS, caller, laid_out
+from attndsl.bench.meanings import match
 from attndsl.cascade.bind import Number
 from attndsl.cascade.nodes import Cascade, Index
 from attndsl.runtime.operator import CompiledAttention
@@ -62,7 +64,27 @@ class Setup:
 Call = Callable[[], Tensor]
 
 
-def peer(name: str, setup: Setup) -> Call:
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A peer, ready to run, and the tensors that gradients are taken of.
+
+    These are the setup's own, or others for a peer that wants them laid out otherwise: what another layout costs is
+    neither the peer's time nor ours.
+    """
+
+    call: Call
+    leaves: tuple[Tensor, ...]
+
+    def __call__(self) -> Tensor:
+        return self.call()
+
+
+def floats(setup: Setup) -> tuple[Tensor, ...]:
+    """The inputs that can have a gradient."""
+    return tuple(x for x in setup.inputs.values() if x.is_floating_point())
+
+
+def peer(name: str, setup: Setup) -> Ready:
     """A peer, ready to run.
 
     Raises: Absent, Inexpressible.
@@ -70,7 +92,7 @@ def peer(name: str, setup: Setup) -> Call:
     return PEERS[name](setup)
 
 
-def flex(setup: Setup) -> Call:
+def flex(setup: Setup) -> Ready:
     """FlexAttention, compiled; its score and mask derived from the program."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -101,10 +123,10 @@ def flex(setup: Setup) -> Call:
         )  # fmt: skip
         return out
 
-    return call
+    return Ready(call, floats(setup))
 
 
-def sdpa(setup: Setup) -> Call:
+def sdpa(setup: Setup) -> Ready:
     """PyTorch's own attention, by whichever of its kernels it chooses."""
     found = score_mask(setup.cascade)
     q, k, v = data(setup, found)
@@ -114,8 +136,7 @@ def sdpa(setup: Setup) -> Call:
     causal, mask = False, None
     if mods.mask is not None:
         mask = dense(mods, found, q, k)
-        lower = torch.ones(mask.shape[-2:], dtype=torch.bool, device=q.device).tril()
-        if mask.shape[-1] == mask.shape[-2] and bool((mask == lower).all()):
+        if mask.shape[-1] == mask.shape[-2] and band(mask) == (None, 0):
             causal, mask = True, None
 
     def call() -> Tensor:
@@ -125,10 +146,10 @@ def sdpa(setup: Setup) -> Call:
             enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
 
-    return call
+    return Ready(call, floats(setup))
 
 
-def fa4(setup: Setup) -> Call:
+def fa4(setup: Setup) -> Ready:
     """FlashAttention-4, of CuTe DSL."""
     if find_spec("flash_attn") is None or find_spec("flash_attn.cute") is None:
         raise Absent("flash_attn.cute is not installed")
@@ -137,36 +158,48 @@ def fa4(setup: Setup) -> Call:
     mods = Mods(found, setup.extents, setup.params, setup.inputs, setup.start)
     if mods.score is not None:
         raise Inexpressible("a score that is more than a scaled product")
-    causal = mods.mask is not None
-    if causal:
-        mask = dense(mods, found, q, k)
-        lower = torch.ones(mask.shape[-2:], dtype=torch.bool, device=q.device).tril()
-        if mask.shape[-1] != mask.shape[-2] or not bool((mask == lower).all()):
-            raise Inexpressible("a mask that is not causal")
+    bounds: tuple[int | None, int | None] = (None, None)
+    if mods.mask is not None:
+        # It counts from the last query and key, and so does a band here.
+        found_band = band(dense(mods, found, q, k))
+        if found_band is None:
+            raise Inexpressible("a mask that is no band along the diagonal")
+        bounds = found_band
     run = import_module("flash_attn.cute").flash_attn_func
-    turned = [x.transpose(1, 2) for x in (q, k, v)]
+    turned = tuple(x.detach().transpose(1, 2).contiguous().requires_grad_() for x in (q, k, v))
+    options: dict[str, Any] = {"softmax_scale": mods.scale}
+    options |= {"causal": True} if bounds == (None, 0) else {"window_size": bounds}
 
     def call() -> Tensor:
-        made = run(*turned, softmax_scale=mods.scale, causal=causal)
+        made = run(*turned, **options)
         out: Tensor = made[0] if isinstance(made, tuple) else made
         return out.transpose(1, 2)
 
-    return call
+    return Ready(call, turned)
 
 
-def fla(setup: Setup) -> Call:
-    """flash-linear-attention."""
+def fla(setup: Setup) -> Ready:
+    """flash-linear-attention, by the operator of it that gives the same numbers."""
     if find_spec("fla") is None:
         raise Absent("fla is not installed")
-    raise Inexpressible("which of its functions a program is, is not derived yet")
+    if setup.start:
+        raise Inexpressible("the first query stands behind the first key")
+    output = max(setup.cascade.outputs, key=lambda o: len(o.indices)).name
+    found = match(setup.cascade, setup.extents, setup.params, output, OPERATORS)
+    sizes = {a: setup.extents[r] for r, a in found.ranks.items()}
+    arguments = laid_out(found, setup.inputs, sizes)
+    function = getattr(import_module("fla.ops"), found.operator.function, None)
+    if function is None:
+        raise Absent(f"this fla has no {found.operator.function}")
+    return Ready(caller(found, function, arguments), tuple(arguments.values()))
 
 
-def eager(setup: Setup) -> Call:
+def eager(setup: Setup) -> Ready:
     """The program's dense evaluation by PyTorch operations, in the inputs' type."""
-    return setup.reference
+    return Ready(setup.reference, floats(setup))
 
 
-PEERS: dict[str, Callable[[Setup], Call]] = {
+PEERS: dict[str, Callable[[Setup], Ready]] = {
     "flex": flex,
     "sdpa": sdpa,
     "fa4": fa4,
@@ -204,3 +237,20 @@ def dense(mods: Mods, found: ScoreMask, q: Tensor, k: Tensor) -> Tensor:
         places.append(torch.arange(n if has else 1, device=q.device).view(shape))
     full = mods.mask(*places)
     return full.expand(torch.broadcast_shapes(full.shape, (1, 1, *sizes[2:])))
+
+
+def band(mask: Tensor) -> tuple[int | None, int | None] | None:
+    """How far keys may lie before and behind a query, counted from the last of both; None if the mask is no band.
+
+    None on a side is no bound. `(None, 0)` is causal.
+    """
+    rows, columns = mask.shape[-2:]
+    row = torch.arange(rows, device=mask.device)[:, None] + columns - rows
+    gap = torch.arange(columns, device=mask.device)[None, :] - row
+    seen = gap.expand_as(mask)[mask]
+    if not seen.numel():
+        return None
+    least, most = int(seen.min()), int(seen.max())
+    if not torch.equal(mask, ((gap >= least) & (gap <= most)).expand_as(mask)):
+        return None
+    return (None if least == int(gap.min()) else -least, None if most == int(gap.max()) else most)

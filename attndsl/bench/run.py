@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attndsl.analysis.score_mask import Inexpressible
-from attndsl.bench.peers import Absent, Setup, peer
+from attndsl.bench.peers import Absent, Ready, Setup, floats, peer
 from attndsl.cascade.nodes import Cascade
 from attndsl.cascade.starts import START
 from attndsl.runtime.operator import CompiledAttention
@@ -115,9 +115,9 @@ def _at(
     for who in (OURS, *against):
         report(f"{who} {' '.join(f'{k}={v}' for k, v in shown.items())}")
         try:
-            call = setup.ours if who == OURS else peer(who, setup)
+            call = Ready(setup.ours, floats(setup)) if who == OURS else peer(who, setup)
             times = _times(setup, call, exact, timer)
-            back, note = _backward(setup, call, timer, who == OURS) if backward else (None, "")
+            back, note = _backward(call, timer, who == OURS) if backward else (None, "")
         except Absent as why:
             rows.append(Row(op.name, who, shown, dtype, note=f"absent: {why}"))
             continue
@@ -178,12 +178,9 @@ def _times(
         return _relative(call(), exact), timer(call)
 
 
-def _backward(
-    setup: Setup, call: Callable[[], Tensor], timer: Timer, ours: bool
-) -> tuple[float | None, str]:
+def _backward(call: Ready, timer: Timer, ours: bool) -> tuple[float | None, str]:
     """The time of the backward pass; a peer without one says why."""
-    floats = [x for x in setup.inputs.values() if x.is_floating_point()]
-    for x in floats:
+    for x in call.leaves:
         x.requires_grad_()
     try:
         out = call()
@@ -191,7 +188,7 @@ def _backward(
 
         def back() -> Any:
             # A peer may keep inputs out of its graph: a bias inside a score function, for one.
-            return torch.autograd.grad(out, floats, up, retain_graph=True, allow_unused=True)
+            return torch.autograd.grad(out, call.leaves, up, retain_graph=True, allow_unused=True)
 
         return timer(back), ""
     except Exception as error:
@@ -199,7 +196,7 @@ def _backward(
             raise
         return None, f"backward failed: {_shortly(error)}"
     finally:
-        for x in floats:
+        for x in call.leaves:
             x.requires_grad_(False)
 
 
