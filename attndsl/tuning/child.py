@@ -92,6 +92,17 @@ class Child:
             self.opened = self._exchange(self.opening, self.start_timeout)
         return self.opened
 
+    def reopen(self) -> Message:
+        """The answer to an `opening` that may have changed since the process started.
+
+        Raises: ChildError.
+        """
+        if self._process is None or self._process.poll() is not None:
+            return self.start()
+        assert self.opening is not None
+        self.opened = self._exchange(self.opening, self.start_timeout)
+        return self.opened
+
     def ask(self, message: Message, timeout: float) -> Message:
         """The answer to a request.
 

@@ -90,6 +90,31 @@ class Timeouts:
     run: float = 30.0
 
 
+class Staff:
+    """The children of one search, or of one after another: most of a short search is importing what they need."""
+
+    def __init__(
+        self,
+        workers: int,
+        timeouts: Timeouts = Timeouts(),
+        compiler: str = "attndsl.tuning.compiling",
+        runner: str = "attndsl.tuning.measuring",
+    ) -> None:
+        self.compilers = [
+            Child(compiler, {"do": "open"}, start_timeout=timeouts.start) for _ in range(workers)
+        ]
+        self.runner = Child(runner, start_timeout=timeouts.start)
+        # A search that has ended may have left one at work, which comes back when it is done.
+        self.idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        for child in self.compilers:
+            self.idle.put(child)
+
+    def close(self) -> None:
+        """End all of them."""
+        for child in (*self.compilers, self.runner):
+            child.close()
+
+
 class Processes:
     """Compilers in `workers` processes, and one process that owns the GPU; each restarted when a candidate ends it."""
 
@@ -102,25 +127,23 @@ class Processes:
         timeouts: Timeouts = Timeouts(),
         compiler: str = "attndsl.tuning.compiling",
         runner: str = "attndsl.tuning.measuring",
+        staff: Staff | None = None,
     ) -> None:
         self.problems = {k.name: p for p in problems for k in p.kernels}
         self.capability = capability
         self.timeouts = timeouts
         self.folder = tempfile.TemporaryDirectory(prefix="attndsl-tuning-")
         paths = [str(p.save(Path(self.folder.name))) for p in problems]
-        self.compilers = [
-            Child(compiler, {"do": "open"}, start_timeout=timeouts.start) for _ in range(workers)
-        ]
-        self.idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
-        for child in self.compilers:
-            self.idle.put(child)
+        self.staff = staff or Staff(workers, timeouts, compiler, runner)
+        self.lent = staff is not None
+        self.idle, self.runner = self.staff.idle, self.staff.runner
+        self.runner.opening = {"do": "open", "problems": paths}
         self.starter = ThreadPoolExecutor(1)
         self.starting: Future[Message] | None = None
-        self.runner = Child(runner, {"do": "open", "problems": paths}, start_timeout=timeouts.start)
 
     def __enter__(self) -> Processes:
         # Exact results take a while; candidates compile meanwhile.
-        self.starting = self.starter.submit(self.runner.start)
+        self.starting = self.starter.submit(self.runner.reopen)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,11 +159,12 @@ class Processes:
             starting.result()
 
     def close(self) -> None:
-        """End all processes."""
-        self.runner.kill()
+        """End all processes, but for those that are lent."""
+        if not self.lent:
+            self.runner.kill()
         self.starter.shutdown()
-        for child in (*self.compilers, self.runner):
-            child.close()
+        if not self.lent:
+            self.staff.close()
         self.folder.cleanup()
 
     def compile(self, kernel: str, config: Config) -> Compiled:

@@ -11,10 +11,15 @@ from __future__ import annotations
 import math
 import pickle
 import statistics
+import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import filelock
 import torch
 from torch import Tensor
 
@@ -30,8 +35,38 @@ FACTOR = 1.5
 CACHE_BYTES = 256 << 20
 # What one value of pairs may take while exact results are computed.
 PAIR_BYTES = 512 << 20
+# Seconds to wait for another search's turn on the card to end; a candidate is given longer than that.
+PATIENCE = 15.0
 # Without a GPU it is Triton's interpreter that runs, for tests.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Alone on the card among searches: two at once would each time the other's kernels too.
+
+    One that does not end its turn, since a candidate hangs, is not waited for any longer than `PATIENCE`.
+    """
+    lock = turns()
+    try:
+        if lock is not None:
+            lock.acquire(timeout=PATIENCE)
+    except (filelock.Timeout, OSError):
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+@cache
+def turns() -> filelock.FileLock | None:
+    """The lock of this process's card."""
+    if DEVICE != "cuda":
+        return None
+    card = getattr(torch.cuda.get_device_properties(0), "uuid", "0")
+    return filelock.FileLock(Path(tempfile.gettempdir()) / f"attndsl-{card}.lock", mode=0o666)
 
 
 class Bench:
@@ -179,14 +214,17 @@ class Session:
         """Open problems, judge a candidate, or time it."""
         match message["do"]:
             case "open":
-                with torch.no_grad():
-                    for path in message["problems"]:
-                        problem = pickle.loads(Path(path).read_bytes())
-                        self.benches[problem.launcher] = Bench(problem)
+                self.benches.clear()
+                problems = [pickle.loads(Path(p).read_bytes()) for p in message["problems"]]
+                with torch.no_grad(), turn():
+                    self.benches = {p.launcher: Bench(p) for p in problems}
+                    if DEVICE == "cuda":
+                        # Others on the card need memory too, and wide results take the most.
+                        torch.cuda.empty_cache()
                 return {"open": True, "device": DEVICE}
             case "try":
                 bench = self.benches[message["launcher"]]
-                with torch.no_grad():
+                with torch.no_grad(), turn():
                     judged = bench.candidate(message["kernel"], message["config"])
                     if judged["wrong"]:
                         return judged

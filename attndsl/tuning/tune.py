@@ -62,11 +62,12 @@ def tune(
     triton: str = "",
     workers: int | None = None,
     open_device: Opened = Processes,
+    most: int | None = None,
     report: Report = lambda event: None,
 ) -> list[Found]:
     """Search for every kernel that a call of these sizes launches, and its backward pass for the inputs `wrt`.
 
-    Without `wrt` these are all float inputs, or none without `backward`.
+    Without `wrt` these are all float inputs, or none without `backward`. Of each kernel the `most` promising are tried.
 
     Raises: DiagnosticError where no schedule is legal; CallError (A0510) where no tile fits; ChildError if the GPU's
     process cannot even start.
@@ -87,7 +88,7 @@ def tune(
             for p in problems
             for k in p.kernels
         }
-        wanted = {k: s.configs(firsts[k]) for k, s in spaces.items()}
+        wanted = {k: s.configs(firsts[k])[:most] for k, s in spaces.items()}
         outcomes = search(wanted, device, seconds=seconds, workers=count, report=report)
     hash_ = hash_of(cascade)
     return [

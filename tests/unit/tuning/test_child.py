@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from attndsl.tuning.child import Child, ChildError
-from attndsl.tuning.device import Failure, Processes, Timeouts
+from attndsl.tuning.device import Failure, Processes, Staff, Timeouts
 from attndsl.tuning.search import search
 
 NAUGHTY = "tests.unit.tuning.naughty"
@@ -153,6 +153,29 @@ def test_a_compiler_that_fails_puts_the_candidate_out(device: Processes, do: str
             device.compile("k", {"do": do})  # type: ignore[dict-item]
         assert caught.value.kind == "compiler"
     assert device.compile("k", {"do": "well"}).registers == 1  # type: ignore[dict-item]
+
+
+def test_children_may_serve_one_search_after_another() -> None:
+    limits = Timeouts(start=20, compile=1.0, run=1.0)
+    staff = Staff(2, limits, NAUGHTY, NAUGHTY)
+    try:
+        for _ in range(2):
+            with Processes(
+                [Problem()],  # type: ignore[list-item]
+                capability=90,
+                workers=2,
+                timeouts=limits,
+                staff=staff,
+            ) as found:
+                found.ready()
+                opened = staff.runner.opened["echo"]
+                assert found.compile("k", {"do": "well"}).registers == 1  # type: ignore[dict-item]
+                assert found.measure("k", {"do": "well"}, 3).ms == 2.0  # type: ignore[dict-item]
+                assert Path(opened["problems"][0]).parent == Path(found.folder.name)
+        assert staff.runner.starts == 1
+        assert sum(c.starts for c in staff.compilers) <= 2
+    finally:
+        staff.close()
 
 
 def test_a_compiler_that_hangs_does_not_hold_up_the_search() -> None:
