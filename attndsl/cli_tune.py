@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 @click.option("--dtype", type=click.Choice(DTYPES), default="bf16", show_default=True)
 @click.option("--no-backward", is_flag=True, help="Leave out the gradient kernels.")
 @click.option(
+    "--hopper", is_flag=True, help='Try kernels whose warps specialise too, for backend="auto".'
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
@@ -72,6 +75,7 @@ def tune(
     extents: dict[str, int],
     dtype: str,
     no_backward: bool,
+    hopper: bool,
     workers: int | None,
     project: bool,
     export: Path | None,
@@ -103,6 +107,7 @@ def tune(
                 backward=not no_backward,
                 workers=workers or os.cpu_count() or 1,
                 report=report,
+                specialise=hopper,
             )
         code = _keep(found, project)
         _print(found, rejected, as_json)

@@ -67,6 +67,7 @@ def tune_call(
             machine_of(torch.cuda.get_device_properties(device)),
             seconds=SECONDS,
             wrt=tuple(wrt),
+            specialise=stage.backend == "auto",
             triton=triton_version(),
         )
         trouble = store().add(entries(found))

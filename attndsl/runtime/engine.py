@@ -98,7 +98,7 @@ class Engine:
     def backend_of(self, device: torch.device) -> str:
         """Triton on CUDA (and on CPU in Triton's interpreter), else eager; unless one was asked for.
 
-        "auto" has more kernels to choose from on Hopper; a search for tiles knows the portable ones alone.
+        "auto" has more kernels to choose from on Hopper.
         """
         runs = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
         if self.backend in ("triton", "hopper") and not runs:
@@ -109,7 +109,7 @@ class Engine:
             )
         if self.backend not in (None, "auto"):
             return self.backend
-        if self.backend == "auto" and self.autotune == "never" and is_hopper(device):
+        if self.backend == "auto" and is_hopper(device):
             return "auto"
         return "triton" if runs else "eager"
 

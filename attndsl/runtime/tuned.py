@@ -18,7 +18,7 @@ from attndsl.runtime.stages import Config, Stage
 from attndsl.tuning.database import Key
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import float_types, key_of, name_in_key
-from attndsl.tuning.problem import hash_of, kernels_of
+from attndsl.tuning.problem import hash_of, kernels_of, special_of
 from attndsl.tuning.store import store
 
 
@@ -29,6 +29,8 @@ class Known:
     program: str
     kernels: tuple[Kernel, ...]
     names: tuple[str, ...]
+    special: dict[str, str]
+    """By kernel, the one for the same step whose warps specialise, where the stage has it."""
 
 
 _known: WeakKeyDictionary[Stage, Known] = WeakKeyDictionary()
@@ -38,11 +40,19 @@ def look_up(
     cascade: Cascade, stage: Stage, inputs: Mapping[str, Tensor], extents: dict[str, int]
 ) -> Config:
     """The configurations that are known for the kernels of a call; None if there are none."""
-    found = {}
-    for kernel, key in keys(cascade, stage, inputs, extents).items():
-        entry = store().find(key, triton_version())
-        if entry is not None:
-            found[kernel] = dict(entry.config)
+    found: dict[str, dict[str, int]] = {}
+    wanted = keys(cascade, stage, inputs, extents)
+    entries = {k: store().find(key, triton_version()) for k, key in wanted.items()}
+    special = known_of(cascade, stage).special
+    for kernel, entry in entries.items():
+        if entry is None or kernel in special.values():
+            continue
+        found[kernel] = dict(entry.config)
+        other = special.get(kernel, "")
+        rival = entries.get(other)
+        # Times of one search compare; of what was never measured beside the other the module decides.
+        if rival is not None and rival.key.bucket == entry.key.bucket:
+            found[other] = dict(rival.config) if rival.ms < entry.ms else {}
     return found or None
 
 
@@ -66,7 +76,11 @@ def known_of(cascade: Cascade, stage: Stage) -> Known:
     """What is known of a stage; a decoding loop asks at every length."""
     if stage not in _known:
         kernels = kernels_of(stage.passes, stage.module.KERNELS)
-        _known[stage] = Known(hash_of(cascade), kernels, tuple(map(name_in_key, kernels)))
+        table = getattr(stage.module, "HOPPER", {})
+        made = {k.name: s for k in kernels if (s := special_of(k, table)) is not None}
+        every = (*kernels, *made.values())
+        special = {k: s.name for k, s in made.items()}
+        _known[stage] = Known(hash_of(cascade), every, tuple(map(name_in_key, every)), special)
     return _known[stage]
 
 

@@ -12,7 +12,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.launches import Launch, Recorder, rebound
-from attndsl.runtime.stages import TRITON
 
 # What integer and boolean inputs are taken to be.
 OTHERS = {DType.INT: torch.int64, DType.BOOL: torch.bool}
@@ -26,7 +25,8 @@ class Compiler:
 
     def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
         """What the function returns, without values."""
-        kernels = {n: Recorder(getattr(self.module, n), compile_only) for n in self.module.KERNELS}
+        names = (*self.module.KERNELS, *getattr(self.module, "HOPPER", ()))
+        kernels = {n: Recorder(getattr(self.module, n), compile_only) for n in names}
         made: dict[str, Tensor] = rebound(self.module, name, kernels)(*arguments)
         return made
 
@@ -66,7 +66,7 @@ def warm(
         given = phantoms(cascade, shapes, dtype, device)
         call = engine.prepare(given, start, params, wrt)
         stage = call.stage
-        if stage.backend not in TRITON:
+        if stage.backend == "eager":
             return
         run = Compiler(stage.module)
         inputs, numbers = call.tensors(given, start.at), engine.numbers(call, start)

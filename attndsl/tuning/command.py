@@ -40,6 +40,7 @@ def tune_file(
     backward: bool,
     workers: int,
     report: Report,
+    specialise: bool = False,
 ) -> list[Found]:
     """Tune one attention of a file.
 
@@ -60,4 +61,5 @@ def tune_file(
         triton=triton_version(),
         workers=workers,
         report=report,
+        specialise=specialise,
     )

@@ -129,7 +129,7 @@ class Processes:
         runner: str = "attndsl.tuning.measuring",
         staff: Staff | None = None,
     ) -> None:
-        self.problems = {k.name: p for p in problems for k in p.kernels}
+        self.problems = {k.name: p for p in problems for k in p.every}
         self.capability = capability
         self.timeouts = timeouts
         self.folder = tempfile.TemporaryDirectory(prefix="attndsl-tuning-")
@@ -176,7 +176,7 @@ class Processes:
                 {
                     "do": "compile",
                     "capability": self.capability,
-                    "module": str(p.module),
+                    "module": str(p.module_of(kernel)),
                     "kernel": kernel,
                     "launcher": p.launcher,
                     "tensors": p.tensors(),

@@ -17,3 +17,10 @@ class Kernel:
     plan: Plan
     program: TileProgram
     facts: dict[str, Any]
+    warps: dict[str, Any] | None = None
+    """Of a kernel whose warps specialise: what its sizes depend on, while `facts` are the portable kernel's."""
+
+    @property
+    def dialect(self) -> str:
+        """By which its configurations are told apart from those of the same tile program in another."""
+        return "triton" if self.warps is None else "hopper"

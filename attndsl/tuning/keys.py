@@ -38,16 +38,17 @@ def key_of(
     )
 
 
-def name_in_key(kernel: Kernel, dialect: str = "triton") -> str:
+def name_in_key(kernel: Kernel) -> str:
     """A kernel's name with its digest."""
-    return f"{kernel.name}-{digest(kernel, dialect)}"
+    return f"{kernel.name}-{digest(kernel)}"
 
 
-def digest(kernel: Kernel, dialect: str) -> str:
+def digest(kernel: Kernel) -> str:
     """Of what tile sizes depend on; the order in which values are declared is no part of it."""
     facts = {k: sorted(map(str, v)) if isinstance(v, tuple) else v for k, v in kernel.facts.items()}
     facts["tiles"] = kernel.facts["tiles"]
-    text = json.dumps([dialect, facts], sort_keys=True, default=str)
+    warps = [] if kernel.warps is None else [kernel.warps]
+    text = json.dumps([kernel.dialect, facts, *warps], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

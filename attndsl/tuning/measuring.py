@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import filelock
 import torch
@@ -75,7 +76,6 @@ class Bench:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.dtype = getattr(torch, LONG[problem.dtype])
-        self.module = load(str(problem.module))
         self.flush: Tensor | None = None
         self.launch: Launch | None = None
         self.inputs = self.draw()
@@ -130,7 +130,9 @@ class Bench:
         wide_enough = torch.float64 if self.dtype.itemsize > 2 else torch.float32
         return {n: exact[n].to(wide_enough) for n in budget}, budget
 
-    def run(self, kernel: Recorder, name: str, config: dict[str, int]) -> dict[str, Tensor]:
+    def run(
+        self, module: ModuleType, kernel: Recorder, name: str, config: dict[str, int]
+    ) -> dict[str, Tensor]:
         """The pass with one kernel seen, its outputs poisoned beforehand."""
         p = self.problem
         with warnings.catch_warnings():
@@ -138,7 +140,7 @@ class Bench:
             # New memory is then filled with NaN.
             torch.use_deterministic_algorithms(True, warn_only=True)
             try:
-                launcher = rebound(self.module, p.launcher, {name: kernel})
+                launcher = rebound(module, p.launcher, {name: kernel})
                 made: dict[str, Tensor] = launcher(self.inputs, p.extents, p.params, {name: config})
             finally:
                 torch.use_deterministic_algorithms(False)
@@ -149,8 +151,11 @@ class Bench:
     def candidate(self, kernel: str, config: dict[str, int]) -> Message:
         """Run one kernel with one configuration, and judge what the pass returns."""
         begin = time.perf_counter()
-        recorder = Recorder(getattr(self.module, kernel))
-        made = self.run(recorder, kernel, config)
+        module = load(str(self.problem.module_of(kernel)))
+        recorder = Recorder(getattr(module, kernel))
+        made = self.run(module, recorder, kernel, config)
+        if not recorder.launches:
+            raise RuntimeError(f"{self.problem.launcher} never launched {kernel}")
         self.launch = recorder.launches[-1]
         wrong = []
         for n, exact in self.exact.items():

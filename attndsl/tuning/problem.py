@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import pickle
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ class Problem:
     extents: dict[str, int]
     params: dict[str, Number]
     seed: int = 0
+    special: tuple[Kernel, ...] = ()
+    """Kernels whose warps specialise, for some of the `kernels`; they are in the module `auto`."""
+    auto: Path | None = None
+
+    @property
+    def every(self) -> tuple[Kernel, ...]:
+        """All kernels that there are candidates of."""
+        return (*self.kernels, *self.special)
+
+    def module_of(self, kernel: str) -> Path:
+        """The module that holds a kernel."""
+        if self.auto is not None and any(k.name == kernel for k in self.special):
+            return self.auto
+        return self.module
 
     @property
     def itemsize(self) -> int:
@@ -114,7 +129,7 @@ def kernels_of(passes: Passes, table: dict[str, Any]) -> tuple[Kernel, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Planned:
     """A program as it is called in one way: its passes, and its two modules."""
 
@@ -123,6 +138,11 @@ class Planned:
     stage: Stage
     kernels: tuple[Kernel, ...]
     eager: str
+
+    @cached_property
+    def auto(self) -> Stage:
+        """The same with kernels whose warps specialise."""
+        return Stage(self.cascade, self.passes, "auto", HEADER)
 
 
 @lru_cache(8)
@@ -141,6 +161,14 @@ def planned(cascade: Cascade, kind: StartKind, wrt: tuple[str, ...]) -> Planned:
     )
 
 
+def special_of(kernel: Kernel, table: Mapping[str, Any]) -> Kernel | None:
+    """The kernel for the same step whose warps specialise, by the table of these; None if there is none."""
+    entry = table.get(f"{kernel.name}_hopper")
+    if entry is None:
+        return None
+    return replace(kernel, name=f"{kernel.name}_hopper", warps=entry["facts"])
+
+
 def pose(
     cascade: Cascade,
     launcher: str,
@@ -149,8 +177,12 @@ def pose(
     *,
     wrt: tuple[str, ...] = (),
     multiprocessors: int = 132,
+    specialise: bool = False,
 ) -> Problem | None:
-    """The problem of tuning one launcher; None where the program, at this size, does not use it."""
+    """The problem of tuning one launcher; None where the program, at this size, does not use it.
+
+    With `specialise`, kernels whose warps specialise are candidates too.
+    """
     # As a call would have it: without `start` where the queries stand at the beginning.
     kind: StartKind = "int" if sizes.params.get(START) else "none"
     params = {n: v for n, v in sizes.params.items() if n != START or kind == "int"}
@@ -164,6 +196,10 @@ def pose(
     mine = tuple(k for k in made.kernels if k.launcher == launcher)
     if not mine:
         return None
+    special: list[Kernel] = []
+    if specialise and BYTES[dtype] == 2:
+        table = kernel_table(made.auto.text, "HOPPER")
+        special = [s for k in mine if (s := special_of(k, table)) is not None]
     return Problem(
         cascade=made.cascade,
         passes=made.passes,
@@ -174,4 +210,6 @@ def pose(
         dtype=dtype,
         extents=extents,
         params=params,
+        special=tuple(special),
+        auto=store_module(made.auto.text, f"{cascade.name}_auto") if special else None,
     )

@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any
 
 from attndsl.cascade.bind import Number
-from attndsl.codegen.configs import choose, demand, padded
+from attndsl.codegen.configs import choose, choose_warps, demand, padded
 from attndsl.codegen.names import identifier
 from attndsl.schedule.cost import Cost, kernel_cost
 from attndsl.schedule.tile import Role
@@ -156,10 +156,26 @@ def explore(
     return Space(tuple(sorted(candidates, key=lambda c: c.seconds)), tuple(rejected))
 
 
+def explore_warps(kernel: Kernel, extents: Mapping[str, int], machine: Machine) -> Space:
+    """Configurations of a kernel whose warps specialise: its own choice, and rings that are deeper or wider.
+
+    They are few. What does not fit is out when it is compiled.
+    """
+    first = default(kernel, extents, 2, machine)
+    if first is None or kernel.warps is None:
+        return Space((), ())
+    block = f"BLOCK_{kernel.warps['stream']}"
+    others = [{**first, block: n, "STAGES": k} for n, k in product((128, 64, 32), (2, 3, 4))]
+    configs = [first, *(c for c in others if c != first)]
+    return Space(tuple(Candidate(c, 0.0) for c in configs), ())
+
+
 def default(
     kernel: Kernel, extents: Mapping[str, int], itemsize: int, machine: Machine
-) -> dict[str, int]:
-    """What the generated module chooses by itself."""
+) -> dict[str, int] | None:
+    """What the generated module chooses by itself; None where a kernel whose warps specialise does not fit."""
+    if kernel.warps is not None:
+        return choose_warps(kernel.warps, dict(extents), machine.shared_block)
     named = {r: extents[r] for r in set(kernel.facts["pads"].values())}
     return choose(kernel.facts, named, itemsize, machine.shared_block)
 

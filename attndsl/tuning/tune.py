@@ -25,7 +25,7 @@ from attndsl.tuning.keys import key_of
 from attndsl.tuning.machine import Machine
 from attndsl.tuning.problem import Problem, hash_of, pose
 from attndsl.tuning.search import Outcome, Report, search
-from attndsl.tuning.space import Space, default, explore
+from attndsl.tuning.space import Space, default, explore, explore_warps
 
 # A gain within this many standard errors is noise: the default stays.
 SURE = 2.0
@@ -63,11 +63,13 @@ def tune(
     workers: int | None = None,
     open_device: Opened = Processes,
     most: int | None = None,
+    specialise: bool = False,
     report: Report = lambda event: None,
 ) -> list[Found]:
     """Search for every kernel that a call of these sizes launches, and its backward pass for the inputs `wrt`.
 
     Without `wrt` these are all float inputs, or none without `backward`. Of each kernel the `most` promising are tried.
+    With `specialise`, so are kernels whose warps specialise, which calls with `backend="auto"` may take.
 
     Raises: DiagnosticError where no schedule is legal; CallError (A0510) where no tile fits; ChildError if the GPU's
     process cannot even start.
@@ -75,18 +77,20 @@ def tune(
     if wrt is None:
         floats = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
         wrt = floats if backward else ()
-    problems = posed(cascade, at, dtype, machine, wrt)
+    problems = posed(cascade, at, dtype, machine, wrt, specialise and machine.capability == 90)
     with refusals(cascade.name):
         firsts = {
-            k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.kernels
+            k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.every
         }
+    kernels = [(k, p) for p in problems for k in p.every if firsts[k.name] is not None]
     count = workers or os.cpu_count() or 1
     with open_device(problems, capability=machine.capability, workers=count) as device:
         # While the device's processes start.
         spaces = {
             k.name: explore(k, p.extents, p.params, p.itemsize, machine)
-            for p in problems
-            for k in p.kernels
+            if k.warps is None
+            else explore_warps(k, p.extents, machine)
+            for k, p in kernels
         }
         wanted = {k: s.configs(firsts[k])[:most] for k, s in spaces.items()}
         outcomes = search(wanted, device, seconds=seconds, workers=count, report=report)
@@ -98,23 +102,27 @@ def tune(
             outcomes[k.name],
             entry_for(k, p, hash_, machine, outcomes[k.name], triton),
         )
-        for p in problems
-        for k in p.kernels
+        for k, p in kernels
     ]
 
 
 def posed(
-    cascade: Cascade, at: Sizes, dtype: str, machine: Machine, wrt: tuple[str, ...]
+    cascade: Cascade,
+    at: Sizes,
+    dtype: str,
+    machine: Machine,
+    wrt: tuple[str, ...],
+    specialise: bool = False,
 ) -> list[Problem]:
     """The passes that a call of these sizes runs: forward, split where queries are few, and backward."""
     out: list[Problem] = []
     count = machine.multiprocessors
     few = pose(cascade, "forward_split", at, dtype, wrt=wrt, multiprocessors=count)
-    forward = few or pose(cascade, "forward", at, dtype, wrt=wrt)
+    forward = few or pose(cascade, "forward", at, dtype, wrt=wrt, specialise=specialise)
     assert forward is not None
     out.append(forward)
     if wrt:
-        behind = pose(cascade, "backward", at, dtype, wrt=wrt)
+        behind = pose(cascade, "backward", at, dtype, wrt=wrt, specialise=specialise)
         out += [] if behind is None else [behind]
     return out
 

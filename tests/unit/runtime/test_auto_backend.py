@@ -16,6 +16,7 @@ from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
 from attndsl.runtime.replay import Watch
 from attndsl.runtime.stages import Stage
+from attndsl.tuning.compiling import Cross
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 LARGE = {"b": 4, "h": 16, "i": 4096, "j": 4096, "e": 128, "f": 128, "|G|": 1}
@@ -63,7 +64,7 @@ def test_split_keys_stay_portable() -> None:
 
 @pytest.mark.parametrize(
     ("major", "autotune", "backend"),
-    [(9, "never", "auto"), (8, "never", "triton"), (10, "never", "triton"), (9, "once", "triton")],
+    [(9, "never", "auto"), (8, "never", "triton"), (10, "never", "triton"), (9, "once", "auto")],
 )
 def test_only_where_warps_specialise(
     monkeypatch: pytest.MonkeyPatch, major: int, autotune: str, backend: str
@@ -76,10 +77,42 @@ def test_only_where_warps_specialise(
     assert engine.backend_of(torch.device("cpu")) == "eager"
 
 
-def test_a_phantom_is_compiled_for_the_portable_kernel() -> None:
-    module = stage("causal").module
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets the compute capability of a card that is not there."""
+    from triton.runtime import driver
+
+    def there(capability: int) -> None:
+        monkeypatch.setattr(driver, "_active", Cross(capability))
+
+    return there
+
+
+def test_a_phantom_is_compiled_for_the_kernel_that_a_call_would_take(card: Any) -> None:
+    hopper = stage("causal").module.hopper
     x = torch.empty((4, 16, 4096, 128), dtype=torch.bfloat16, device="meta")
-    assert module.hopper("causal_hopper", (x,), LARGE, None) is None
+    card(90)
+    made = hopper("causal_hopper", (x,), LARGE, None)
+    assert made is not None
+    assert made["GROUPS"] == 2
+    assert hopper("causal_hopper", (x,), LARGE | {"i": 64, "j": 64}, None) is None
+    card(80)
+    assert hopper("causal_hopper", (x,), LARGE, None) is None
+
+
+def test_what_was_measured_goes_before_the_rule(card: Any) -> None:
+    """An empty configuration says that the portable kernel was faster."""
+    hopper = stage("causal").module.hopper
+    x = torch.empty((1, 2, 64, 128), dtype=torch.bfloat16, device="meta")
+    small = LARGE | {"b": 1, "h": 2, "i": 64, "j": 64}
+    card(90)
+    found = {"causal_hopper": {"STAGES": 3}}
+    assert hopper("causal_hopper", (x,), small, None) is None
+    assert hopper("causal_hopper", (x,), small, found)["STAGES"] == 3
+    assert hopper("causal_hopper", (x,), LARGE, {"causal_hopper": {}}) is None
+    assert hopper("causal_hopper", (x,), LARGE, {"causal": {"num_warps": 8}}) is not None
+    card(80)
+    assert hopper("causal_hopper", (x,), small, found) is None
 
 
 def test_a_launch_of_a_special_kernel_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,10 @@ class Problem:
     class _Kernel:
         name = "k"
 
-    kernels = (_Kernel(),)
+    kernels = every = (_Kernel(),)
+
+    def module_of(self, kernel: str) -> Path:
+        return self.module
 
     def save(self, folder: Path) -> Path:
         return folder / "problem"
