@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -78,6 +79,38 @@ def entry(key: Key, rows: int = 128) -> Entry:
 
 
 # --- looking up ---
+
+
+@pytest.mark.parametrize(
+    ("portable_ms", "special_ms", "taken"),
+    [(1.0, 0.8, {"STAGES": 3}), (1.0, 1.2, {}), (None, 0.8, None), (1.0, None, None)],
+)
+def test_the_faster_of_two_forms_is_what_a_search_measured(
+    gpu: None,
+    monkeypatch: pytest.MonkeyPatch,
+    portable_ms: float | None,
+    special_ms: float | None,
+    taken: dict[str, int] | None,
+) -> None:
+    """Without both times the module's own rule stands."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+    def auto() -> attndsl.CompiledAttention:
+        return attndsl.load(ROOT / "examples" / "causal.attn", backend="auto")
+
+    wanted = keys(auto())
+    assert list(wanted) == ["causal", "causal_hopper"]
+    if portable_ms is not None:
+        store().add([dataclasses.replace(entry(wanted["causal"]), ms=portable_ms)])
+    if special_ms is not None:
+        made = Entry(
+            wanted["causal_hopper"], {"STAGES": 3}, special_ms, 2.0, tuned.triton_version()
+        )
+        store().add([made])
+    config = auto()._engine.prepare(phantoms(), Start(), (), "").config or {}
+    assert config.get("causal_hopper") == taken
+    assert ("causal" in config) == (portable_ms is not None)
 
 
 def test_an_entry_reaches_the_call(gpu: None) -> None:

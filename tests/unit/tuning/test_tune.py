@@ -13,7 +13,7 @@ import pytest
 from attndsl.frontend import load_cascades
 from attndsl.frontend.reading import read_source
 from attndsl.sizes import TRIAL, sizes
-from attndsl.tuning.device import Failure, Processes
+from attndsl.tuning.device import Config, Failure, Processes
 from attndsl.tuning.keys import bucket, key_of, power
 from attndsl.tuning.machine import MACHINES
 from attndsl.tuning.problem import hash_of, pose
@@ -28,7 +28,9 @@ def cascade(name: str = "causal"):
     return load_cascades(read_source(ROOT / "examples" / f"{name}.attn"))[0]
 
 
-def run(device: Pretended, name: str = "causal", **given: int) -> list[Found]:
+def run(
+    device: Pretended, name: str = "causal", *, specialise: bool = False, **given: int
+) -> list[Found]:
     c = cascade(name)
     return tune(
         c,
@@ -39,6 +41,7 @@ def run(device: Pretended, name: str = "causal", **given: int) -> list[Found]:
         triton="3.6.0",
         workers=2,
         open_device=lambda problems, **more: device,
+        specialise=specialise,
     )
 
 
@@ -61,6 +64,41 @@ def test_every_kernel_of_both_passes_gets_an_entry() -> None:
         assert f.entry.key.program == hash_of(cascade())
         assert f.entry.key.gpu == "H100"
         assert f.entry.more["tried"] == len(f.outcome.trials)
+
+
+def test_kernels_whose_warps_specialise_are_candidates_where_asked_for() -> None:
+    """They have entries of their own, found beside the portable kernels'."""
+
+    def time(config: Config) -> float:
+        return 0.5 + config["STAGES"] / 10 if "STAGES" in config else by_rows(config)
+
+    found = {f.kernel.name: f for f in run(Pretended(time), specialise=True)}
+    assert list(found) == [
+        *("causal", "causal_hopper"),
+        *("causal_backward_D_dQ", "causal_backward_dK_dV"),
+        *("causal_backward_D_dQ_hopper", "causal_backward_dK_dV_hopper"),
+    ]
+    fast, slow = found["causal_hopper"], found["causal"]
+    assert fast.entry is not None
+    assert slow.entry is not None
+    assert fast.entry.config["GROUPS"] == 2
+    assert fast.entry.config["STAGES"] == 2
+    assert fast.entry.ms < slow.entry.ms
+    assert fast.entry.key.kernel.startswith("causal_hopper-")
+    assert fast.entry.key.bucket == slow.entry.key.bucket
+
+
+@pytest.mark.parametrize("machine", ["A100", "H100"])
+def test_kernels_whose_warps_specialise_need_a_hopper_card_and_16_bits(machine: str) -> None:
+    problems = posed(
+        cascade(),
+        sizes_at(cascade(), {}),
+        "fp32" if machine == "H100" else "bf16",
+        MACHINES[machine],
+        (),
+        specialise=MACHINES[machine].capability == 90,
+    )
+    assert [k.name for p in problems for k in p.every] == ["causal"]
 
 
 def test_a_gain_within_the_noise_keeps_the_default() -> None:
