@@ -3,8 +3,9 @@
     PYTHONPATH=. python benchmarks/dispatch.py --out benchmarks/results/dispatch-h100.json
     PYTHONPATH=. TRITON_INTERPRET=1 python benchmarks/dispatch.py      # no GPU: launches do nothing
 
-Microseconds, medians of batches of calls that are not waited for. `added` is what attndsl takes on top of the empty
-operator; the launch of Triton's own is part of it.
+Microseconds, medians of batches of calls that are not waited for. Batches of the empty operator and of ours come in
+turns, for a processor's clock drifts. `added` is what attndsl takes on top of the empty operator; the launch of Triton's
+own is part of it.
 """
 
 from __future__ import annotations
@@ -25,19 +26,21 @@ CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 
 
-def microseconds(call: Callable[[], Any], batch: int = 200, batches: int = 15) -> float:
-    """Median host time of a call."""
-    for _ in range(50):
-        call()
-    times = []
-    for _ in range(batches):
-        if CUDA:
-            torch.cuda.synchronize()
-        begin = time.perf_counter()
-        for _ in range(batch):
-            call()
-        times.append((time.perf_counter() - begin) / batch * 1e6)
-    return statistics.median(times)
+def microseconds(
+    *calls: Callable[[], Any], batch: int = 200, batches: int = 15
+) -> tuple[float, ...]:
+    """Median host time of each call."""
+    times: list[list[float]] = [[] for _ in calls]
+    for turn in range(batches + 1):
+        for call, took in zip(calls, times, strict=True):
+            if CUDA:
+                torch.cuda.synchronize()
+            begin = time.perf_counter()
+            for _ in range(batch):
+                call()
+            if turn:
+                took.append((time.perf_counter() - begin) / batch * 1e6)
+    return tuple(map(statistics.median, times))
 
 
 class Nothing:
@@ -124,16 +127,15 @@ def measure(name: str, extra: dict[str, torch.Tensor]) -> dict[str, Any]:
         torch.autograd.grad(made[0] if isinstance(made, tuple) else made, leaves, up)
 
     tail = (None, None, "")
+    row: dict[str, Any] = {"program": name}
     with torch.no_grad():
-        row: dict[str, Any] = {
-            "program": name,
-            "empty": microseconds(lambda: plain(*given, *tail)),
-            "ours": microseconds(lambda: op(*given)),
-        }
-    row["empty_graded"] = microseconds(lambda: graded(*leaves, *tail))
-    row["ours_graded"] = microseconds(lambda: op(*leaves))
-    row["empty_both"] = microseconds(lambda: both(graded, *tail), batch=50)
-    row["ours_both"] = microseconds(lambda: both(op), batch=50)
+        row["empty"], row["ours"] = microseconds(lambda: plain(*given, *tail), lambda: op(*given))
+    row["empty_graded"], row["ours_graded"] = microseconds(
+        lambda: graded(*leaves, *tail), lambda: op(*leaves)
+    )
+    row["empty_both"], row["ours_both"] = microseconds(
+        lambda: both(graded, *tail), lambda: both(op), batch=50
+    )
     row["added"] = row["ours"] - row["empty"]
     row["added_graded"] = row["ours_graded"] - row["empty_graded"]
     return row
