@@ -4,8 +4,8 @@
     PYTHONPATH=. TRITON_INTERPRET=1 python benchmarks/dispatch.py      # no GPU: launches do nothing
 
 Microseconds, medians of batches of calls that are not waited for. Batches of the empty operator and of ours come in
-turns, for a processor's clock drifts. `added` is what attndsl takes on top of the empty operator; the launch of Triton's
-own is part of it.
+turns, for a processor's clock drifts. `added` is what attndsl takes on top of the empty operator; the launch of
+Triton's own is part of it.
 """
 
 from __future__ import annotations
