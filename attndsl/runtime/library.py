@@ -108,7 +108,7 @@ class Operators:
         if torch.is_grad_enabled():
             wrt = self._wanted(given)
             if wrt:
-                return _Function.apply(self, True, wrt, *given, *place, *params)  # type: ignore[no-untyped-call]
+                return _Direct.apply((self, wrt, place, params), *given)  # type: ignore[no-untyped-call]
         at, value, how = place
         made = self.engine.replayed(given, at, how, params, "")
         if made is not None:
@@ -168,7 +168,7 @@ class Operators:
         if torch.is_grad_enabled():
             wrt = self._wanted(args)
             if wrt:
-                return _Function.apply(self, False, wrt, *args)  # type: ignore[no-untyped-call]
+                return _Function.apply(self, wrt, *args)  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self.op(*args)
 
@@ -200,43 +200,74 @@ class _Function(torch.autograd.Function):
     """The operator with residuals kept for its backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, ops: Operators, direct: bool, wrt: str, *args: Any) -> Any:
+    def forward(ctx: Any, ops: Operators, wrt: str, *args: Any) -> Any:
         given, start, params = ops._split(args)
         with torch._C._AutoDispatchBelowAutograd():
-            if direct:
-                made = ops.engine.replayed(given, start.at, start.how, params, wrt)
-                if made is None:
-                    with _device(given[0]):
-                        made = ops.engine.run(given, start, params, wrt)
-            else:
-                made = ops.saving(*args, wrt)
-        kept = [made[k] for k in ops._kept(given, start, wrt)]
-        ctx.save_for_backward(*given, *kept, *(() if start.at is None else (start.at,)))
-        ctx.ops, ctx.wrt, ctx.kept = ops, wrt, len(kept)
-        ctx.start, ctx.params = (start.how, start.value), params
-        outputs = made[: ops.outputs]
-        ctx.mark_non_differentiable(*(outputs[k] for k in ops.integral))
-        ctx.set_materialize_grads(False)
-        return ops._returned(outputs)
+            made = ops.saving(*args, wrt)
+        return _kept(ctx, ops, wrt, given, start, params, made)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        ops: Operators = ctx.ops
-        saved = ctx.saved_tensors
-        given = saved[: ops.inputs]
-        kept = list(saved[ops.inputs : ops.inputs + ctx.kept])
-        how, value = ctx.start
-        at = saved[-1] if how == "tensor" else None
-        if not torch.is_grad_enabled() and nobody_looks(saved) and nobody_looks(grads):
-            with _device(given[0]), torch._C._AutoDispatchBelowAutograd():
-                made = ops.engine.run_backward(
-                    given, Start(how, value, at), ctx.params, ctx.wrt, kept, grads
-                )
-        else:
-            made = ops.backward(*given, at, value, how, *ctx.params, ctx.wrt, kept, list(grads))
-        by_name = dict(zip(ctx.wrt.split(","), made, strict=True))
-        out = [by_name.get(n) for n in ops.engine.names]
-        return (None, None, None, *out, *([None] * (3 + len(ctx.params))))
+        return (None, None, *_gradients(ctx, grads), *([None] * (3 + len(ctx.params))))
+
+
+class _Direct(torch.autograd.Function):
+    """The same where nobody looks on. What is no tensor comes in one piece: PyTorch looks at every argument."""
+
+    @staticmethod
+    def forward(ctx: Any, call: tuple[Operators, str, Place, Sequence[Any]], *given: Tensor) -> Any:
+        ops, wrt, (at, value, how), params = call
+        start = Start(how, value, at)
+        with torch._C._AutoDispatchBelowAutograd():
+            made = ops.engine.replayed(given, at, how, params, wrt)
+            if made is None:
+                with _device(given[0]):
+                    made = ops.engine.run(given, start, params, wrt)
+        return _kept(ctx, ops, wrt, given, start, params, made)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return (None, *_gradients(ctx, grads))
+
+
+def _kept(
+    ctx: Any,
+    ops: Operators,
+    wrt: str,
+    given: Sequence[Tensor],
+    start: Start,
+    params: Sequence[Any],
+    made: list[Tensor],
+) -> Any:
+    """The outputs; what the backward pass needs stays with the graph."""
+    kept = [made[k] for k in ops._kept(given, start, wrt)]
+    ctx.save_for_backward(*given, *kept, *(() if start.at is None else (start.at,)))
+    ctx.ops, ctx.wrt, ctx.kept = ops, wrt, len(kept)
+    ctx.start, ctx.params = (start.how, start.value), params
+    outputs = made[: ops.outputs]
+    if ops.integral:
+        ctx.mark_non_differentiable(*(outputs[k] for k in ops.integral))
+    ctx.set_materialize_grads(False)
+    return ops._returned(outputs)
+
+
+def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """The gradient of each input, where it has one."""
+    ops: Operators = ctx.ops
+    saved = ctx.saved_tensors
+    given = saved[: ops.inputs]
+    kept = list(saved[ops.inputs : ops.inputs + ctx.kept])
+    how, value = ctx.start
+    at = saved[-1] if how == "tensor" else None
+    if not torch.is_grad_enabled() and nobody_looks(saved) and nobody_looks(grads):
+        with _device(given[0]), torch._C._AutoDispatchBelowAutograd():
+            made = ops.engine.run_backward(
+                given, Start(how, value, at), ctx.params, ctx.wrt, kept, grads
+            )
+    else:
+        made = ops.backward(*given, at, value, how, *ctx.params, ctx.wrt, kept, list(grads))
+    by_name = dict(zip(ctx.wrt.split(","), made, strict=True))
+    return [by_name.get(n) for n in ops.engine.names]
 
 
 class _Twice(torch.autograd.Function):
