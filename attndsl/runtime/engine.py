@@ -22,9 +22,10 @@ from attndsl.cascade.nodes import Cascade, Index
 from attndsl.cascade.starts import START, resolve_start
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.ranges import RangeCheck
-from attndsl.runtime.replay import Replay, Watch, current_device, kind_of, spread_zeros
+from attndsl.runtime.replay import Replay, current_device, kind_of, spread_zeros
 from attndsl.runtime.stages import TRITON, Config, Planner, Stage
 from attndsl.runtime.starts import StartKind, shifted_scan, with_start
+from attndsl.runtime.watching import Watch
 
 _UNKNOWN: Any = object()
 # Calls that are remembered; programs with ever new shapes must not fill the memory.

@@ -14,8 +14,8 @@ from attndsl.codegen.configs import WORTH_HEAD_DIM, WORTH_SWEEP, worth_warps
 from attndsl.runtime import replay
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
-from attndsl.runtime.replay import Watch
 from attndsl.runtime.stages import Stage
+from attndsl.runtime.watching import Watch
 from attndsl.tuning.compiling import Cross
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

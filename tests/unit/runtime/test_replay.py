@@ -17,7 +17,8 @@ from torch import Tensor
 import attndsl
 from attndsl.runtime import replay as replaying
 from attndsl.runtime.launches import Launch, Recorder, rebound
-from attndsl.runtime.replay import Replay, Watch, kind_of
+from attndsl.runtime.replay import Replay, kind_of
+from attndsl.runtime.watching import Watch
 
 MODULE = """
 import torch
