@@ -239,3 +239,14 @@ def test_results_are_compared_before_anything_is_timed(tmp_path: Path) -> None:
     }
     done = subprocess.run([sys.executable, "-c", MEASURED], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_new_memory_is_poisoned_without_loading_a_compiler() -> None:
+    text = (
+        "import sys, torch\n"
+        "from attndsl.tuning.measuring import poisoned\n"
+        "with poisoned():\n    assert bool(torch.empty(1000).isnan().all())\n"
+        "assert not torch.are_deterministic_algorithms_enabled()\n"
+        "assert 'torch._inductor' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", text], check=True, cwd=ROOT)
