@@ -20,10 +20,11 @@ from attndsl.cascade.alignments import shifted_indices
 from attndsl.cascade.bind import Binding, Number, bind
 from attndsl.cascade.nodes import Cascade, Index
 from attndsl.cascade.starts import START, resolve_start
+from attndsl.runtime import plans
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.ranges import RangeCheck
 from attndsl.runtime.replay import Replay, current_device, kind_of, spread_zeros
-from attndsl.runtime.stages import TRITON, Config, Planner, Stage
+from attndsl.runtime.stages import TRITON, Config, Planner, Stage, plan_passes
 from attndsl.runtime.starts import StartKind, shifted_scan, with_start
 from attndsl.runtime.watching import Watch
 
@@ -119,10 +120,20 @@ class Engine:
         key = (kind, wrt, backend)
         with self.lock:
             if key not in self.stages:
-                cascade = with_start(self.cascade, kind)
-                passes = self.planner(cascade, wrt)
-                self.stages[key] = Stage(cascade, passes, backend, self.header)
+                self.stages[key] = self.planned(with_start(self.cascade, kind), wrt, backend)
             return self.stages[key]
+
+    def planned(self, cascade: Cascade, wrt: tuple[str, ...], backend: str) -> Stage:
+        """A stage, from disk where another process planned it."""
+        if self.planner is not plan_passes:
+            return Stage(cascade, self.planner(cascade, wrt), backend, self.header)
+        name = plans.key_of(cascade, wrt, backend, self.header)
+        known = plans.recall(name)
+        if known is not None:
+            return Stage(cascade, known[0], backend, self.header, known[1])
+        stage = Stage(cascade, plan_passes(cascade, wrt), backend, self.header)
+        plans.remember(name, stage.passes, stage.text)
+        return stage
 
     # --- calls ---
 

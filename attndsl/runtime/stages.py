@@ -133,11 +133,14 @@ def refusals(name: str) -> Iterator[None]:
 class Stage:
     """One generated module with its names."""
 
-    def __init__(self, cascade: Cascade, passes: Passes, backend: str, header: str) -> None:
+    def __init__(
+        self, cascade: Cascade, passes: Passes, backend: str, header: str, text: str | None = None
+    ) -> None:
+        """`text` is what the passes render to, where that is known."""
         self.cascade = cascade
         self.passes = passes
         self.backend = backend
-        self.text = render(backend, cascade.name, passes, header)
+        self.text = render(backend, cascade.name, passes, header) if text is None else text
         self.outputs = tuple(o.name for o in cascade.outputs)
         # Residuals that are outputs of the program are not returned a second time.
         self.residuals = tuple(r for r in passes.residuals if r not in self.outputs)
