@@ -18,7 +18,7 @@ from attndsl.cascade.bind import Binding, Number
 from attndsl.cascade.nodes import Cascade
 from attndsl.cascade.starts import START, resolve_start
 from attndsl.runtime.stages import Stage
-from attndsl.runtime.tuned import keys, triton_version
+from attndsl.runtime.tuned import keys, known_of, triton_version
 from attndsl.sizes import Sizes
 from attndsl.tuning.database import Key
 from attndsl.tuning.keys import SHORT
@@ -47,7 +47,10 @@ def tune_call(
     device = next(iter(inputs.values())).device
     if mode == "never" or torch.cuda.is_current_stream_capturing():
         return
-    wanted = set(keys(cascade, stage, inputs, extents).values()) - _tried
+    # Where kernels whose warps specialise do not fit, they have no entry, and none is to be waited for.
+    special = known_of(cascade, stage).special.values()
+    found = keys(cascade, stage, inputs, extents)
+    wanted = {key for name, key in found.items() if name not in special} - _tried
     if mode == "once":
         wanted = {k for k in wanted if not store().has(k, triton_version())}
     if not wanted:
@@ -60,7 +63,7 @@ def tune_call(
     )
     dtype = next(d for x in inputs.values() if (d := SHORT.get(str(x.dtype)[6:])) is not None)
     try:
-        found = tune(
+        made = tune(
             cascade,
             at,
             dtype,
@@ -70,7 +73,7 @@ def tune_call(
             specialise=stage.backend == "auto",
             triton=triton_version(),
         )
-        trouble = store().add(entries(found))
+        trouble = store().add(entries(made))
     except Exception as error:  # a search that cannot run must not keep the call from running
         trouble = str(error)
     if trouble:

@@ -241,6 +241,23 @@ def test_what_is_known_is_not_searched_for_once_more(
     assert len(calls) == 1
 
 
+def test_a_form_that_does_not_fit_is_not_searched_for_in_every_process(
+    gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search leaves no entry for kernels whose warps specialise where there is no room for them."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    calls: list[dict[str, Any]] = []
+    for known in (False, True):
+        op = attndsl.load(ROOT / "examples" / "causal.attn", backend="auto", autotune="once")
+        portable = keys(attndsl.load(ROOT / "examples" / "causal.attn", backend="auto"))["causal"]
+        monkeypatch.setattr(autotune, "tune", fake_tune(calls, portable))
+        op._engine.prepare(phantoms(), Start(), (), "")
+        assert len(calls) == 1, known
+        autotune._tried.clear()
+    assert calls[0]["specialise"]
+
+
 def test_a_search_that_fails_does_not_keep_a_call_from_running(
     gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
