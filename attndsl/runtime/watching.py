@@ -7,6 +7,7 @@ replay = watch.replay(tensors, [made["O"]], moving=False)
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -83,6 +84,10 @@ class Watch:
 
         def act(*arguments: Any) -> Any:
             out = fn(*arguments)
+            if example_of(out) is not None:
+                # A module keeps descriptions by address: of two tensors in one place it would be the same object, and
+                # whose it was for a call that brings them apart could not be told.
+                out = copy.copy(out)
             self.done.append((name, _Called(fn, arguments, out)))
             return out
 

@@ -254,6 +254,31 @@ def test_tensor_maps_are_kept_by_address(module: ModuleType, mapped: Mapped) -> 
     assert mapped.made == [y.data_ptr(), z.data_ptr()]
 
 
+def test_tensors_that_lay_in_one_place_may_come_apart(module: ModuleType, mapped: Mapped) -> None:
+    """The module keeps descriptions by address, and has one for both."""
+    kept: dict[int, Described] = {}
+    module.Tiles = lambda x: kept.setdefault(x.data_ptr(), Described(x, [4]))  # type: ignore[attr-defined]
+    exec(
+        "def pair(inputs, extents, params, config=None):\n"
+        "    a, b = (tiles_of(inputs[n], 0, 4, 1) for n in 'ab')\n"
+        "    out = torch.empty((4,), dtype=torch.float32, device='cpu')\n"
+        "    scale[(1,)](a, out, 0, N=4)\n"
+        "    scale[(1,)](b, out, 0, N=4)\n"
+        "    return {'out': out}\n",
+        module.__dict__,
+    )
+    x = torch.ones(4)
+    watch = Watch(module)
+    both = (x, x.view(4))
+    made = watch("pair", dict(zip("ab", both, strict=True)), {}, {}, None)
+    replay = watch.replay(both, list(made.values()), False)
+    assert replay is not None
+    mapped.launched.clear()
+    y, z = torch.ones(4), torch.zeros(4)
+    replay((y, z), 0)
+    assert [a[13] for a in mapped.launched] == [f"map of {n.data_ptr()}" for n in (y, z)]
+
+
 def test_a_replay_by_the_shortest_way_holds_no_tensor(module: ModuleType, mapped: Mapped) -> None:
     watch = Watch(module)
     x = torch.arange(4.0)
