@@ -110,6 +110,7 @@ def test_what_was_measured_goes_before_the_rule(card: Any) -> None:
     assert hopper("causal_hopper", (x,), small, None) is None
     assert hopper("causal_hopper", (x,), small, found)["STAGES"] == 3
     assert hopper("causal_hopper", (x,), LARGE, {"causal_hopper": {}}) is None
+    assert hopper("causal_hopper", (x,), LARGE, {"portable": {"": 1}}) is None
     assert hopper("causal_hopper", (x,), LARGE, {"causal": {"num_warps": 8}}) is not None
     card(80)
     assert hopper("causal_hopper", (x,), small, found) is None
