@@ -102,7 +102,7 @@ def module_context(
     }
     own |= {"gl", "gluon", "hopper", "hopper_config", "choose_warps", "memory_tiles", "MemoryTiles"}
     own |= {"HOPPER", "tma", "tma_load", "mbarrier", "warpgroup_mma", "warpgroup_mma_wait"}
-    own |= {"fence_async_shared", "worth_warps", "hopper_card"}
+    own |= {"fence_async_shared", "worth_warps", "processors"}
     module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [launcher("forward", forward, module)]
     if backward is not None:
