@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.launches import Launch, Recorder, rebound
+from attndsl.runtime.watching import preparing
 
 # What integer and boolean inputs are taken to be.
 OTHERS = {DType.INT: torch.int64, DType.BOOL: torch.bool}
@@ -25,7 +26,7 @@ class Compiler:
 
     def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
         """What the function returns, without values."""
-        names = (*self.module.KERNELS, *getattr(self.module, "HOPPER", ()))
+        names = (*self.module.KERNELS, *getattr(self.module, "HOPPER", ()), *preparing(self.module))
         kernels = {n: Recorder(getattr(self.module, n), compile_only) for n in names}
         made: dict[str, Tensor] = rebound(self.module, name, kernels)(*arguments)
         return made

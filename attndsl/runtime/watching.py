@@ -24,7 +24,10 @@ from attndsl.runtime.replay import Replay, Step, spread_like, spread_zeros
 PLAIN = (int, float, bool, str, tuple, list, torch.dtype, type(None))
 # What a launcher calls of its module besides kernels: functions of tensors that give a tensor, or a description of
 # tiles at its address (None for tensors of some kinds, and then for all of the kind).
-ON_HOST = ("sum_into", "fixed_scale", "block_bounds", "tiles_of", "memory_tiles")
+ON_HOST = ("sum_into", "fixed_scale", "tiles_of", "memory_tiles")
+# Functions of its module that launch for it, and kernels that are in no table: they look through ids.
+LAUNCHING = ("block_bounds",)
+PREPARING = ("bound_blocks", "find_reach")
 
 
 class _Allocator:
@@ -62,12 +65,17 @@ class Watch:
     def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
         """What the function of this name returns."""
         names: dict[str, Any] = {
-            n: Recorder(getattr(self.module, n), self._launching(n)) for n in self.table
+            n: Recorder(getattr(self.module, n), self._launching(n))
+            for n in (*self.table, *preparing(self.module))
         }
         for n in ON_HOST:
             if hasattr(self.module, n):
                 names[n] = self._calling(n)
-        launcher = rebound(self.module, name, {**names, "torch": self.allocator})
+        names["torch"] = self.allocator
+        for n in LAUNCHING:
+            if hasattr(self.module, n):
+                names[n] = rebound(self.module, n, names)
+        launcher = rebound(self.module, name, names)
         made: dict[str, Tensor] = launcher(*arguments)
         return made
 
@@ -104,7 +112,7 @@ class Watch:
         before = (*given, *(x for x, _ in self.allocator.made))
         known = {id(x): k for k, x in enumerate(before)}
         if len(known) != len(before):
-            return None  # one tensor came twice: which place is whose cannot be told
+            return None  # one tensor came twice (see `told_apart`): which place is whose cannot be told
         steps: list[Step] = []
         count = len(before)
         for name, done in self.done:
@@ -140,7 +148,7 @@ class Watch:
         if found is None:
             return None
         arguments, tensors = found
-        kinds = self.table[name]["arguments"]
+        kinds = self.table[name]["arguments"] if name in self.table else ()
         starts = tuple(
             place
             for place, (_, kind, of) in enumerate(kinds)
@@ -217,3 +225,18 @@ def _launching(compiled: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         switches = (run.launch_cooperative_grid, run.launch_pdl)
         return run.launch, (compiled.function, *switches, None, None, *hooks)
     return run, (compiled.function, *hooks)
+
+
+def preparing(module: ModuleType) -> tuple[str, ...]:
+    """The kernels of a module that are in no table."""
+    return tuple(n for n in PREPARING if hasattr(module, n))
+
+
+def told_apart(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The same tensors, each an object of its own: ids that came for queries and for keys may be two another time."""
+    seen: set[int] = set()
+    out = []
+    for x in tensors:
+        out.append(x.detach() if id(x) in seen else x)
+        seen.add(id(x))
+    return out

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from attndsl.runtime.launches import Launch, Recorder, rebound
+from attndsl.runtime.watching import preparing
 from attndsl.tuning.child import Message, serve
 
 
@@ -73,7 +74,7 @@ def compile_candidate(message: Message) -> Message:
             made.append(wanted.warmup(*launch.positional, grid=launch.grid, **launch.keyword))
 
     wanted = getattr(module, kernel)
-    kernels = (*module.KERNELS, *getattr(module, "HOPPER", ()))
+    kernels = (*module.KERNELS, *getattr(module, "HOPPER", ()), *preparing(module))
     names = {n: Recorder(getattr(module, n), only_compile) for n in kernels}
     launcher = rebound(module, message["launcher"], names)
     tensors = {n: phantom(s) for n, s in message["tensors"].items()}

@@ -18,7 +18,7 @@ import attndsl
 from attndsl.runtime import replay as replaying
 from attndsl.runtime.launches import Launch, Recorder, rebound
 from attndsl.runtime.replay import Replay, kind_of
-from attndsl.runtime.watching import Watch
+from attndsl.runtime.watching import Watch, told_apart
 
 MODULE = """
 import torch
@@ -64,6 +64,18 @@ def tiled(inputs, extents, params, config=None):
     tiles_of(x, 0, 0, 1)
     tiles = tiles_of(x, 0, extents["n"], 1)
     scale[(1,)](tiles, out, params["start"], N=extents["n"])
+    return {"out": out}
+
+def block_bounds(ids, axis, block):
+    bounds = torch.empty((4,), dtype=ids.dtype, device=ids.device)
+    bound_blocks[(1,)](ids, bounds, 1, N=4)
+    return bounds
+
+def looked_up(inputs, extents, params, config=None):
+    x = inputs["x"]
+    bounds = block_bounds(x, 0, 2)
+    out = torch.empty((extents["n"],), dtype=x.dtype, device=x.device)
+    scale[(1,)](bounds, out, params["start"], N=extents["n"])
     return {"out": out}
 
 def unknown(inputs, extents, params, config=None):
@@ -143,6 +155,34 @@ def record(
     x = torch.arange(4.0)
     made = watch(name, {"x": x}, {"n": 4}, {"start": start}, None)
     return x, watch.replay((x,), list(made.values()), moving)
+
+
+def test_one_tensor_in_two_places_may_be_two_in_the_next_call(module: ModuleType) -> None:
+    x = torch.arange(4.0)
+    first, second = told_apart((x, x))
+    assert first is x
+    assert second is not x
+    assert second.data_ptr() == x.data_ptr()
+    watch = Watch(module)
+    made = watch("forward", {"x": second}, {"n": 4}, {"start": 1}, None)
+    replay = watch.replay((first, second), list(made.values()), False)
+    assert replay is not None
+    (out,) = replay((torch.zeros(4), torch.ones(4)), 1)
+    assert out.tolist() == [3.0] * 4
+
+
+def test_what_a_function_launches_is_repeated_and_the_function_is_not_called(
+    module: ModuleType,
+) -> None:
+    module.bound_blocks = Kernel()  # type: ignore[attr-defined]
+    _, replay = record(module, "looked_up")
+    assert replay is not None
+    assert [s.grid for s in replay.steps] == [(1, 1, 1), (1, 1, 1)]
+    module.block_bounds = None  # type: ignore[attr-defined]
+    y = torch.tensor([5.0, 6.0, 7.0, 8.0])
+    (out,) = replay((y,), 1)
+    assert torch.equal(out, 9 * y)
+    assert module.bound_blocks.jit == 1
 
 
 def test_a_replay_gives_what_the_launcher_gives(module: ModuleType) -> None:
