@@ -19,9 +19,9 @@ from attndsl.analysis.ranks import Ranks
 from attndsl.analysis.scans import scan_of
 from attndsl.analysis.separability import Separated
 from attndsl.analysis.sweeps import Sweeps, Visits, stands, swept, visits_points
-from attndsl.cascade.nodes import Cascade, Define, Local, Read, Reduce, Reduction, Solve
+from attndsl.cascade.nodes import Cascade, Define, Expr, Local, Read, Reduce, Reduction, Solve
 from attndsl.cascade.printer import print_expr
-from attndsl.cascade.walk import free, reads, walk
+from attndsl.cascade.walk import children, free, reads, walk
 
 
 def fused(c: Cascade, ranks: Ranks) -> Sweeps:
@@ -96,11 +96,12 @@ class _Fusion:
         e = d.expr
         over = frozenset(e.indices if isinstance(e, Reduce) else d.indices)
         self.stream[d.tensor] = self.blocks.stream(e) if isinstance(e, Reduce) else frozenset()
-        body = e
+        parts: tuple[Expr, ...] = (e,)
         if isinstance(e, Reduce):
-            body = Following(self.cascade, self.ranks).opened(e.body, over)
+            following = Following(self.cascade, self.ranks)
+            parts = tuple(following.opened(x, over) for x in children(e))
         number, pivots = 1, list[Read]()
-        for n in walk(body):
+        for n in (n for x in parts for n in walk(x)):
             if not isinstance(n, Read) or n.tensor == d.tensor or not self.level.get(n.tensor):
                 continue
             level = self.read(n)

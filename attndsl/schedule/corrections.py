@@ -33,8 +33,8 @@ from attndsl.schedule.values import (
 )
 
 
-def pivots_of(kernel: Kernel, body: Expr) -> list[Read]:
-    """Running tensors that the body reads, constant along the stream."""
+def pivots_of(kernel: Kernel, *parts: Expr) -> list[Read]:
+    """Running tensors that a body, or the domain that it is summed over, reads, constant along the stream."""
     found: dict[Read, None] = {}
 
     def visit(e: Expr) -> None:
@@ -47,7 +47,8 @@ def pivots_of(kernel: Kernel, body: Expr) -> list[Read]:
                 elif d.init is None and not is_large(d.expr, kernel.ranks):
                     visit(kernel.inlined(d, n.subs))
 
-    visit(body)
+    for e in parts:
+        visit(e)
     return list(found)
 
 
