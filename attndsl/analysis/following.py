@@ -140,13 +140,29 @@ class Following:
             case _:
                 return False
 
-    def pivots(self, e: Reduce) -> list[Read]:
+    def pivots(self, e: Reduce, inside: frozenset[str] = frozenset()) -> list[Read]:
         """Running values that terms or their domain read, constant along what is reduced; maps are looked through."""
         over = frozenset(e.indices)
-        found = (n for x in children(e) for n in walk(self.opened(x, over)) if isinstance(n, Read))
+        found = [n for x in children(e) for n in walk(self.opened(x, over)) if isinstance(n, Read)]
+        found += [p for n in found for p in self.behind(n, over, inside)]
         return list(
             dict.fromkeys(n for n in found if n.tensor in self.reduced and not free(n) & over)
         )
+
+    def behind(
+        self, n: Read, over: frozenset[str], inside: frozenset[str] = frozenset()
+    ) -> list[Read]:
+        """Running values that a scan along `over` is made of, where it is read; its own past (`inside`) apart."""
+        d = self._defs.get(n.tensor)
+        if d is None or n.tensor in inside or d.init is not None:
+            return []
+        if not self.large(d) or not free(n) & over:
+            return []
+        assert isinstance(d.expr, Reduce)
+        to = dict(zip(d.indices, n.subs, strict=True))
+        number = {i: Position(s.name) if isinstance(s, Index) else s for i, s in to.items()}
+        made = (substitute(p, number, to) for p in self.pivots(d.expr, inside | {n.tensor}))
+        return [p for p in made if isinstance(p, Read)]
 
     def opened(self, e: Expr, over: frozenset[str]) -> Expr:
         """With maps of running values along `over` written out; scores and data stay names."""

@@ -97,12 +97,14 @@ class _Fusion:
         over = frozenset(e.indices if isinstance(e, Reduce) else d.indices)
         self.stream[d.tensor] = self.blocks.stream(e) if isinstance(e, Reduce) else frozenset()
         parts: tuple[Expr, ...] = (e,)
+        following = Following(self.cascade, self.ranks)
         if isinstance(e, Reduce):
-            following = Following(self.cascade, self.ranks)
             parts = tuple(following.opened(x, over) for x in children(e))
+        below = [n for x in parts for n in walk(x) if isinstance(n, Read)]
+        below += [p for n in below for p in following.behind(n, over)]
         number, pivots = 1, list[Read]()
-        for n in (n for x in parts for n in walk(x)):
-            if not isinstance(n, Read) or n.tensor == d.tensor or not self.level.get(n.tensor):
+        for n in below:
+            if n.tensor == d.tensor or not self.level.get(n.tensor):
                 continue
             level = self.read(n)
             if level == int(level) or self.joins(d, n, over):

@@ -225,16 +225,40 @@ class _Unroll:
                         least.add(x)
                     case _:
                         pass
+
+        def nonnegative(e: Expr) -> bool:
+            match e:
+                case Binary("-", Const(value=v), x) if v >= 1 and at_most_one(x):
+                    return True
+                case Binary("*", a, b):
+                    return nonnegative(a) and nonnegative(b)
+                case _:
+                    return sign_of(e, known) > Sign.ANY
+
+        def at_most_one(e: Expr) -> bool:
+            match e:
+                case Const(value=v):
+                    return v <= 1
+                case Read(tensor=x):
+                    return x in least
+                case Call("sigmoid" | "tanh", _):
+                    return True
+                case Call("min", args):
+                    return any(at_most_one(a) for a in args)
+                case Binary("*", a, b):
+                    return all(nonnegative(x) and at_most_one(x) for x in (a, b))
+                case Binary("-", a, b):
+                    return at_most_one(a) and nonnegative(b)
+                case _:
+                    return False
+
         for d in self.cascade.body:
             if d.init is None:
-                known[d.tensor] = max(known.get(d.tensor, Sign.ANY), sign_of(d.expr, known))
-        match e:
-            case Binary("-", Const(value=1), Read(tensor=x)) if x in least:
-                return True
-            case Binary("*", a, b):
-                return self.never_negative(a) and self.never_negative(b)
-            case _:
-                return sign_of(e, known) > Sign.ANY
+                if nonnegative(d.expr):
+                    known[d.tensor] = max(sign_of(d.expr, known), Sign.NONNEGATIVE)
+                if at_most_one(d.expr):
+                    least.add(d.tensor)
+        return nonnegative(e)
 
     # --- gates ------------------------------------------------------------------------------------------------------
 
