@@ -357,6 +357,6 @@ add(
     QKV + ", B[b,j], c: float, d: float",
     O,
     f"S[i,j] = {DOT}   where j <= i, B[j] > c or c > 0.5 and d > c\n{SOFTMAX}",
-    lambda x: weigh(softmax(scaled(x), (x.j <= x.i) & (x.B > x.c)[:, None, None, :]), x.V),
+    lambda x: weigh(softmax(scaled(x), (x.j <= x.i) & (x.c < x.B)[:, None, None, :]), x.V),
     params={"c": 0.1, "d": 2.0},
 )
