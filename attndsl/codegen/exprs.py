@@ -238,7 +238,8 @@ class ExpressionPrinter:
                     DType.BOOL,
                     COMPARE,
                 )
-                return replace(out, lone=kind is DType.FLOAT and not out.dims)
+                fixed = all(p.static for p in parts)
+                return replace(out, lone=kind is DType.FLOAT and not out.dims and not fixed)
             case Logic():
                 op, level = ("&", AND) if e.op == "and" else ("|", OR)
                 out = self.cast(self._print(e.args[0]), DType.BOOL)
