@@ -173,3 +173,11 @@ def test_debug_mode_refuses_too_few_rounds(dtype: torch.dtype) -> None:
     assert refused.value.code == "A0514"
     enough = compiled(THRESHOLD.format(24))
     torch.testing.assert_close(enough(q, k, v, debug=True), enough(q, k, v))
+
+
+def test_a_subscript_that_leaves_its_axis_is_shown_as_it_was_written() -> None:
+    op = compiled(
+        "attention f(X[i,e], Y[j,e]) -> O[i,e] { O[i,e] = exp(X[i,0] * Y[j,0]) * Y[j+1,e] }"
+    )
+    with pytest.raises(attndsl.CallError, match=r"subscript `j \+ 1` leaves axis 0 of `Y`"):
+        op(ROWS, ROWS)
