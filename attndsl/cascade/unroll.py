@@ -329,10 +329,24 @@ class _Unroll:
                 return [p.times(b) for p in self.pieces(a)]
             case Binary("/", a, b) if name not in reads(b):
                 return [p.times(Binary("/", Const(1.0), b)) for p in self.pieces(a)]
+            case Select(cond, a, b) if name not in reads(cond):
+                return self.chosen(cond, a, True) + self.chosen(cond, b, False)
             case Reduce(Reduction.SUM, indices, body, None):
                 return [self.summed(p, indices) for p in self.pieces(body)]
             case _:
                 raise NotUnrolled(f"`{name}` is read inside something that is not linear")
+
+    def chosen(self, cond: Expr, e: Expr, then: bool) -> list[Piece]:
+        """The pieces of a branch, 0 where the other is taken."""
+        if e in (Const(0), Const(0.0)):
+            return []
+
+        def only(x: Expr) -> Expr:
+            return Select(cond, x, Const(0.0)) if then else Select(cond, Const(0.0), x)
+
+        if self.d.tensor not in reads(e):
+            return [Piece((only(e),))]
+        return [p.times(only(Const(1.0))) for p in self.pieces(e)]
 
     def summed(self, p: Piece, indices: Sequence[str]) -> Piece:
         """A piece summed over more indices: what does not know them stays outside."""

@@ -172,3 +172,24 @@ add(
     gated_unit,
     sizes={"t": 19},
 )
+
+
+def behind_a_guard(x: SimpleNamespace) -> Tensor:
+    h = torch.zeros_like(x.K[..., 0, :, None] * x.V[..., 0, None, :])
+    out = []
+    for t in range(x.n_j):
+        new = x.K[..., t, :, None] * x.V[..., t, None, :]
+        out.append((x.Q[..., t, :, None] * (h if t > 0 else new)).sum(-2))
+        h = x.g[..., t, None, None].sigmoid() * h + new
+    return torch.stack(out, -2)
+
+
+add(
+    "mv_past_behind_a_guard",
+    "Q[b,h,t,e], K[b,h,t,e], V[b,h,t,f], g[b,h,t]",
+    "O[b,h,t,f]",
+    """H[t,e,f] = sigmoid(g[t]) * H[t-1,e,f] + K[t,e] * V[t,f] init 0
+    O[t,f] = Q[t,e] * (H[t-1,e,f] if t > 0 else K[t,e] * V[t,f])""",
+    behind_a_guard,
+    sizes={"t": 19},
+)

@@ -36,6 +36,7 @@ QUICK = {
     "mv_mass_behind",
     "mv_near_the_maximum",
     "mv_noisy_or",
+    "mv_past_behind_a_guard",
     "mv_pruned_weights",
     "mv_rest_of_the_mass",
     "mv_window_by_gates",
