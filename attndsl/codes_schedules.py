@@ -49,13 +49,13 @@ SCHEDULES = [
         "a term of too many ranks",
         "Inside a kernel a value spans at most a tile of a kept sequence, a tile of the streamed one, and one loop "
         "over a feature. A sum that is needed at every pair of positions and runs over a third one would take a "
-        "matrix of its own for each pair; so would the gradient of a product, which leaves out each factor in turn. "
+        "matrix of its own for each pair; so would a maximum that differs from feature to feature. "
         "Sums along a row, over the keys before or behind each key, are carried from tile to tile; sums down a column "
         "are not.",
-        "attention f(Q[b,i,e], K[b,j,e]) -> O[b,i] {\n  batch b\n"
-        "  S[i,j] = Q[i,e] * K[j,e]\n  O[i] = prod[j](1 + S[i,j] ** 2)\n}",
-        "attention f(Q[b,i,e], K[b,j,e]) -> O[b,i] {\n  batch b\n"
-        "  S[i,j] = Q[i,e] * K[j,e]\n  O[i] = exp(sum[j](log(1 + S[i,j] ** 2)))\n}",
+        "attention f(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n"
+        "  S[i,j] = Q[i,e] * K[j,e]   where j <= i\n  O[i,f] = max[j](S[i,j] + V[j,f])\n}",
+        "attention f(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n"
+        "  S[i,j] = Q[i,e] * K[j,e]   where j <= i\n  O[i,f] = softmax[j](S[i,j]) * V[j,f]\n}",
     ),
     ErrorInfo(
         "A0405",

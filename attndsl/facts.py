@@ -12,7 +12,7 @@ from attndsl import __version__
 from attndsl.analysis.fusion import fused
 from attndsl.analysis.sweeps import as_written
 from attndsl.callerrors import CallError
-from attndsl.cascade.nodes import Binary, Expr
+from attndsl.cascade.nodes import Binary, Call, Expr, Logic
 from attndsl.cascade.walk import walk
 from attndsl.codegen.configs import WORTH_HEAD_DIM, WORTH_SWEEP
 from attndsl.codegen.names import identifier
@@ -220,19 +220,24 @@ def _carried(p: t.TileProgram) -> list[Facts]:
                         "starts_at": text_of(s.expr),
                         "update": _update(u, body),
                         "corrected_by": factor,
-                        "merge": _merge(s.name, u, body, factor is not None),
+                        "merge": _merge(u, body, factor is not None),
                     }
                 )
                 break
     return out
 
 
-def _merge(name: str, u: t.Assign | t.AccDot, body: tuple[t.Stmt, ...], corrected: bool) -> str:
-    """How the values of two parts of the stream become that of both."""
-    text = _update(u, body)
-    if text.startswith(("max(", "min(")):
-        return f"{text[:3]}(a, b)"
-    return "alpha_a * a + alpha_b * b" if corrected else "a + b"
+def _merge(u: t.Assign | t.AccDot, body: tuple[t.Stmt, ...], corrected: bool) -> str:
+    """How the values of two parts of the stream become that of both: as a tile's becomes part of the sum so far."""
+    match _value(u, body) if isinstance(u, t.Assign) else None:
+        case Call(fn):
+            return f"{fn}(a, b)"
+        case Logic(op):
+            return f"a {op} b"
+        case Binary("*"):
+            return "a * b"
+        case _:
+            return "alpha_a * a + alpha_b * b" if corrected else "a + b"
 
 
 def _ends(p: t.TileProgram) -> list[str]:
@@ -242,12 +247,16 @@ def _ends(p: t.TileProgram) -> list[str]:
     ]
 
 
+def _value(u: t.Assign, body: tuple[t.Stmt, ...]) -> Expr:
+    """What is assigned, where it has a name of its own as well."""
+    made = {s.name: s.expr for s in body if isinstance(s, t.Compute)}
+    return made.get(u.expr.name, u.expr) if isinstance(u.expr, t.Val) else u.expr
+
+
 def _update(u: t.Assign | t.AccDot, body: tuple[t.Stmt, ...]) -> str:
     """The new value, with the reduction of a tile in place of its name."""
     if isinstance(u, t.Assign):
-        made = {s.name: s.expr for s in body if isinstance(s, t.Compute)}
-        expr = made.get(u.expr.name, u.expr) if isinstance(u.expr, t.Val) else u.expr
-        text = text_of(expr)
+        text = text_of(_value(u, body))
         for s in body:
             if isinstance(s, t.Fold):
                 reduced = f"{s.op.value}[{s.over}]({s.src})"

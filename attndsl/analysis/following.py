@@ -35,7 +35,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.printer import print_part
 from attndsl.cascade.signs import Sign, sign_of, signs
-from attndsl.cascade.walk import free, rewrite, substitute, walk
+from attndsl.cascade.walk import children, free, rewrite, substitute, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,10 @@ class Following:
         if (pivot, kind) not in self._scalings:
             # What is known beforehand stands at the pivots' last values, and moves no more.
             self._scalings[pivot, kind] = scaling(self.cascade, pivot, self.fixed, kind)
-        s = scaling_of(d.expr.body, self._scalings[pivot, kind])
+        moved = self._scalings[pivot, kind]
+        if d.expr.where is not None and not scaling_of(d.expr.where, moved).invariant:
+            return None  # what the domain left out, or let in, where the pivot stood before is past correction
+        s = scaling_of(d.expr.body, moved)
         if s.invariant:
             return Const(0)
         match s.exponent if s.kind is Shift.MUL else None:
@@ -131,17 +134,35 @@ class Following:
                 assert isinstance(d.expr, Reduce)
                 if d.expr.op is not Reduction.SUM or not sign_of(d.expr, self.signs):
                     return False
-                pivots = self.pivots(d.expr.body, frozenset(d.expr.indices))
-                return all((m := self.how(d, p)) is not None and m.still for p in pivots)
+                return all(
+                    (m := self.how(d, p)) is not None and m.still for p in self.pivots(d.expr)
+                )
             case _:
                 return False
 
-    def pivots(self, e: Expr, over: frozenset[str]) -> list[Read]:
-        """Running values in a body, constant along the indices `over`; maps that move with them are looked through."""
-        found = (n for n in walk(self.opened(e, over)) if isinstance(n, Read))
+    def pivots(self, e: Reduce, inside: frozenset[str] = frozenset()) -> list[Read]:
+        """Running values that terms or their domain read, constant along what is reduced; maps are looked through."""
+        over = frozenset(e.indices)
+        found = [n for x in children(e) for n in walk(self.opened(x, over)) if isinstance(n, Read)]
+        found += [p for n in found for p in self.behind(n, over, inside)]
         return list(
             dict.fromkeys(n for n in found if n.tensor in self.reduced and not free(n) & over)
         )
+
+    def behind(
+        self, n: Read, over: frozenset[str], inside: frozenset[str] = frozenset()
+    ) -> list[Read]:
+        """Running values that a scan along `over` is made of, where it is read; its own past (`inside`) apart."""
+        d = self._defs.get(n.tensor)
+        if d is None or n.tensor in inside or d.init is not None:
+            return []
+        if not self.large(d) or not free(n) & over:
+            return []
+        assert isinstance(d.expr, Reduce)
+        to = dict(zip(d.indices, n.subs, strict=True))
+        number = {i: Position(s.name) if isinstance(s, Index) else s for i, s in to.items()}
+        made = (substitute(p, number, to) for p in self.pivots(d.expr, inside | {n.tensor}))
+        return [p for p in made if isinstance(p, Read)]
 
     def opened(self, e: Expr, over: frozenset[str]) -> Expr:
         """With maps of running values along `over` written out; scores and data stay names."""
@@ -173,9 +194,14 @@ class Following:
         for n in walk(self.opened(d.expr.body, over)):
             if isinstance(n, Read) and n.tensor == pivot and free(n) & over:
                 return f"{begin} `{d.tensor}`, which reads `{print_part(substitute(n, to), self.cascade)}`"
+        if d.expr.where is not None:
+            for n in walk(self.opened(d.expr.where, over)):
+                if isinstance(n, Read) and n.tensor == pivot:
+                    part = print_part(substitute(d.expr.where, to), self.cascade)
+                    return f"{begin} `{d.tensor}`, which is taken where `{part}`"
         if d.expr.op is not Reduction.SUM:
             return f"{begin} `{d.expr.op.value}` of `{d.tensor}`"
-        stuck = [p.tensor for p in self.pivots(d.expr.body, over) if self.how(d, p) is None]
+        stuck = [p.tensor for p in self.pivots(d.expr) if self.how(d, p) is None]
         for names in ([pivot], list(dict.fromkeys([pivot, *stuck]))):
             found = self.separated(d, names)
             if isinstance(found, Inseparable):

@@ -19,9 +19,9 @@ from attndsl.analysis.ranks import Ranks
 from attndsl.analysis.scans import scan_of
 from attndsl.analysis.separability import Separated
 from attndsl.analysis.sweeps import Sweeps, Visits, stands, swept, visits_points
-from attndsl.cascade.nodes import Cascade, Define, Local, Read, Reduce, Reduction, Solve
+from attndsl.cascade.nodes import Cascade, Define, Expr, Local, Read, Reduce, Reduction, Solve
 from attndsl.cascade.printer import print_expr
-from attndsl.cascade.walk import free, reads, walk
+from attndsl.cascade.walk import children, free, reads, walk
 
 
 def fused(c: Cascade, ranks: Ranks) -> Sweeps:
@@ -96,12 +96,15 @@ class _Fusion:
         e = d.expr
         over = frozenset(e.indices if isinstance(e, Reduce) else d.indices)
         self.stream[d.tensor] = self.blocks.stream(e) if isinstance(e, Reduce) else frozenset()
-        body = e
+        parts: tuple[Expr, ...] = (e,)
+        following = Following(self.cascade, self.ranks)
         if isinstance(e, Reduce):
-            body = Following(self.cascade, self.ranks).opened(e.body, over)
+            parts = tuple(following.opened(x, over) for x in children(e))
+        below = [n for x in parts for n in walk(x) if isinstance(n, Read)]
+        below += [p for n in below for p in following.behind(n, over)]
         number, pivots = 1, list[Read]()
-        for n in walk(body):
-            if not isinstance(n, Read) or n.tensor == d.tensor or not self.level.get(n.tensor):
+        for n in below:
+            if n.tensor == d.tensor or not self.level.get(n.tensor):
                 continue
             level = self.read(n)
             if level == int(level) or self.joins(d, n, over):

@@ -48,7 +48,7 @@ from attndsl.cascade.nodes import (
     Solve,
     TensorDecl,
 )
-from attndsl.cascade.residuals import Cut, is_kept, package, sequences
+from attndsl.cascade.residuals import Cut, cross, is_kept, package, sequences
 from attndsl.cascade.signs import Sign, sign_of, signs
 from attndsl.cascade.steady import steadied
 from attndsl.cascade.swap import Contractions, swapped
@@ -173,8 +173,9 @@ class _Sweep:
             self.emit.ordered,
         )
         self.emit.made = [*self.emit.made, *steady]
-        forward, backward, kept = package(
-            self.cut, self.forward, self.emit, self.folding, self.types, gradients, decls
+        kept, again = cross(self.cut, self.forward, self.emit, self.folding)
+        forward, backward = package(
+            self.cut, self.forward, self.emit, kept, again, self.types, gradients, decls
         )
         return Gradient(forward, backward, kept, cotangents, gradients)
 

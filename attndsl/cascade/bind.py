@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from attndsl.callerrors import CallError
 from attndsl.cascade.integers import Number as Number
@@ -119,8 +120,12 @@ class _Binder:
                 return value
             if hasattr(value, "__index__"):
                 return int(value.__index__())
-        if dtype is DType.FLOAT and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+        if dtype is DType.FLOAT and isinstance(value, Real) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except OverflowError:
+                why = f"parameter `{name}` is more than a float64 holds"
+                raise self._error("A0504", why) from None
         raise self._error(
             "A0504", f"parameter `{name}` is declared `{dtype.value}`, and {value!r} came"
         )

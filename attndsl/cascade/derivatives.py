@@ -286,17 +286,25 @@ class _Walk:
                 ties = self.again(replace(e, op=Reduction.SUM, body=one))
                 yield from self.times(e.body, inside, monomial(_b("/", one, ties)))
             case Reduction.PROD:
-                others = self.again(e)
-                apart = Logic(
-                    "or",
-                    tuple(
-                        Compare("!=", Index(i), Index(k))
-                        for i, k in zip(others.indices, e.indices, strict=True)
-                    ),
-                )
-                apart_or_one = apart.args[0] if len(apart.args) == 1 else apart
-                filtered = conjunction((*conjuncts(others.where), apart_or_one))
-                yield from self.times(e.body, inside, monomial(replace(others, where=filtered)))
+                yield from self.times(e.body, inside, monomial(self.others(e)))
+
+    def others(self, e: Reduce) -> Expr:
+        """The product of all factors but one, made of two reductions over all.
+
+        They are the product of the factors that are not 0, and how many are 0: `prod[k : k != j](x[k])` would be a
+        reduction for each point that is reduced.
+        """
+        rest, zeros = self.again(e), self.again(e)
+        none = Compare("==", rest.body, ZERO)
+        product = replace(rest, body=Select(none, ONE, rest.body))
+        count = replace(
+            zeros,
+            op=Reduction.SUM,
+            body=Select(Compare("==", zeros.body, ZERO), ONE, ZERO),
+        )
+        alone = Select(Compare("==", count, ONE), product, ZERO)
+        beside = Select(Compare("==", count, ZERO), _b("/", product, e.body), ZERO)
+        return Select(Compare("==", e.body, ZERO), alone, beside)
 
     def again(self, e: Reduce) -> Reduce:
         """The same reduction over indices of its own."""

@@ -126,13 +126,13 @@ def package(
     cut: Cut,
     forward: Cascade,
     emit: Emitter,
-    folding: Folding,
+    kept: tuple[str, ...],
+    again: Sequence[Define],
     types: Types,
     gradients: Mapping[str, str],
     cotangents: Sequence[TensorDecl],
-) -> tuple[Cascade, Cascade, tuple[str, ...]]:
-    """The forward program with what is kept as outputs, the backward program, and what is kept."""
-    kept, again = _cross(cut, forward, emit, folding)
+) -> tuple[Cascade, Cascade]:
+    """The forward program with what is kept as outputs, and the backward program; `kept` and `again` cross."""
     indices = {d.tensor: d.indices for d in forward.body}
     extra = tuple(Output(n, indices[n]) for n in kept if n not in cut.outputs)
     outputs = cut.original.outputs + extra
@@ -158,13 +158,16 @@ def package(
         body=body,
     )
     whole = dataclasses.replace(forward, outputs=outputs)
-    return _restored(whole, cut.hoisted, frozenset(kept)), backward, kept
+    return _restored(whole, cut.hoisted, frozenset(kept)), backward
 
 
-def _cross(
+def cross(
     cut: Cut, forward: Cascade, emit: Emitter, folding: Folding
 ) -> tuple[tuple[str, ...], list[Define]]:
-    """Forward tensors that backward takes as inputs, and definitions that it repeats."""
+    """Forward tensors that backward takes as inputs, and definitions that it repeats.
+
+    What is repeated gets folded, which may add a log-sum-exp to the forward program.
+    """
     wanted = {n for d in emit.made for n in _used(d)}
     kept: list[str] = []
     again: list[Define] = []

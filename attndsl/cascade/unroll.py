@@ -225,16 +225,40 @@ class _Unroll:
                         least.add(x)
                     case _:
                         pass
+
+        def nonnegative(e: Expr) -> bool:
+            match e:
+                case Binary("-", Const(value=v), x) if v >= 1 and at_most_one(x):
+                    return True
+                case Binary("*", a, b):
+                    return nonnegative(a) and nonnegative(b)
+                case _:
+                    return sign_of(e, known) > Sign.ANY
+
+        def at_most_one(e: Expr) -> bool:
+            match e:
+                case Const(value=v):
+                    return v <= 1
+                case Read(tensor=x):
+                    return x in least
+                case Call("sigmoid" | "tanh", _):
+                    return True
+                case Call("min", args):
+                    return any(at_most_one(a) for a in args)
+                case Binary("*", a, b):
+                    return all(nonnegative(x) and at_most_one(x) for x in (a, b))
+                case Binary("-", a, b):
+                    return at_most_one(a) and nonnegative(b)
+                case _:
+                    return False
+
         for d in self.cascade.body:
             if d.init is None:
-                known[d.tensor] = max(known.get(d.tensor, Sign.ANY), sign_of(d.expr, known))
-        match e:
-            case Binary("-", Const(value=1), Read(tensor=x)) if x in least:
-                return True
-            case Binary("*", a, b):
-                return self.never_negative(a) and self.never_negative(b)
-            case _:
-                return sign_of(e, known) > Sign.ANY
+                if nonnegative(d.expr):
+                    known[d.tensor] = max(sign_of(d.expr, known), Sign.NONNEGATIVE)
+                if at_most_one(d.expr):
+                    least.add(d.tensor)
+        return nonnegative(e)
 
     # --- gates ------------------------------------------------------------------------------------------------------
 
@@ -305,10 +329,24 @@ class _Unroll:
                 return [p.times(b) for p in self.pieces(a)]
             case Binary("/", a, b) if name not in reads(b):
                 return [p.times(Binary("/", Const(1.0), b)) for p in self.pieces(a)]
+            case Select(cond, a, b) if name not in reads(cond):
+                return self.chosen(cond, a, True) + self.chosen(cond, b, False)
             case Reduce(Reduction.SUM, indices, body, None):
                 return [self.summed(p, indices) for p in self.pieces(body)]
             case _:
                 raise NotUnrolled(f"`{name}` is read inside something that is not linear")
+
+    def chosen(self, cond: Expr, e: Expr, then: bool) -> list[Piece]:
+        """The pieces of a branch, 0 where the other is taken."""
+        if e in (Const(0), Const(0.0)):
+            return []
+
+        def only(x: Expr) -> Expr:
+            return Select(cond, x, Const(0.0)) if then else Select(cond, Const(0.0), x)
+
+        if self.d.tensor not in reads(e):
+            return [Piece((only(e),))]
+        return [p.times(only(Const(1.0))) for p in self.pieces(e)]
 
     def summed(self, p: Piece, indices: Sequence[str]) -> Piece:
         """A piece summed over more indices: what does not know them stays outside."""

@@ -48,6 +48,7 @@ class Text:
     stored: bool = False  # a float in the type of its tensor, not yet widened
     static: bool = False  # a number known when the kernel is compiled, not a Triton value
     natural: bool = False  # an integer that is never negative
+    lone: bool = False  # a comparison of two floats, one for the whole program
 
     def at(self, level: int) -> str:
         """The code, in parentheses where a neighbour of `level` would bind tighter."""
@@ -230,19 +231,24 @@ class ExpressionPrinter:
             case Binary():
                 return self._binary(e.op, self._print(e.left), e.right)
             case Compare():
-                parts, _ = self.unify([self._print(e.left), self._print(e.right)])
-                return self.join(
+                parts, kind = self.unify([self._print(e.left), self._print(e.right)])
+                out = self.join(
                     parts,
                     lambda ps: f"{ps[0].at(COMPARE + 1)} {e.op} {ps[1].at(COMPARE + 1)}",
                     DType.BOOL,
                     COMPARE,
                 )
+                fixed = all(p.static for p in parts)
+                return replace(out, lone=kind is DType.FLOAT and not out.dims and not fixed)
             case Logic():
                 op, level = ("&", AND) if e.op == "and" else ("|", OR)
                 out = self.cast(self._print(e.args[0]), DType.BOOL)
                 for condition in e.args[1:]:
                     right = self.cast(self._print(condition), DType.BOOL)
-                    out = self.infix(op, [out, right], DType.BOOL, level)
+                    lone = (out.lone or right.lone) and not out.dims and not right.dims
+                    if not lone:
+                        out, right = self._truth(out), self._truth(right)
+                    out = replace(self.infix(op, [out, right], DType.BOOL, level), lone=lone)
                 return out
             case Select():
                 return self._select(e)
@@ -250,6 +256,12 @@ class ExpressionPrinter:
                 return self._call(e.fn, [self._print(a) for a in e.args])
             case _:
                 raise AssertionError(f"{type(e).__name__} is not part of a tile expression")
+
+    def _truth(self, p: Text) -> Text:
+        """A condition that Triton's interpreter, too, can join with a block's."""
+        if not p.lone:
+            return p
+        return replace(p, code=f"{self._symbols.use('truth')}({p.code})", level=ATOM, lone=False)
 
     def _const(self, value: float | int | bool) -> Text:
         if isinstance(value, bool):

@@ -10,6 +10,7 @@ from itertools import pairwise
 import lark
 
 from attndsl.diagnostics import Diagnostic
+from attndsl.frontend import clause_errors
 from attndsl.frontend.vocabulary import KEYWORDS, OPERATORS
 from attndsl.source import Source, Span
 
@@ -286,9 +287,11 @@ def _keyword_as_name(p: Place) -> Diagnostic | None:
 def _starts_expression(p: Place, t: Tok) -> bool:
     """`where`, `init`, … after an operator: an operand is missing, rather than a name badly chosen."""
     last = p.back()
-    return (
-        last is not None and last.kind == "op" and last.text not in ("[", "(", ",", "|", "{", ";")
-    )
+    if last is None:
+        return False
+    if last.text in ("else", "if", "and", "or", "not"):
+        return True
+    return last.kind == "op" and last.text not in ("[", "(", ",", "|", "{", ";")
 
 
 def _conditional_without_else(p: Place) -> Diagnostic | None:
@@ -335,6 +338,10 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _foreign_character,
     _number_into_name,
     _reduction_without_parenthesis,
+    clause_errors.cut_off,
+    clause_errors.misplaced,
+    clause_errors.filter_without_colon,
+    clause_errors.parentheses_for_brackets,
     _equal_sign,
     _keyword_as_name,
     _unclosed,

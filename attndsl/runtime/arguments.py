@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from numbers import Real
 from typing import Any
 
 import torch
@@ -80,13 +81,23 @@ class Arguments:
                 return value
             case DType.INT if not isinstance(value, bool | Tensor) and hasattr(value, "__index__"):
                 return self._held(name, operator.index(value))
-            case DType.FLOAT if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
+            case DType.FLOAT if isinstance(value, Real) and not isinstance(value, bool):
+                return self._wide(name, value)
             case kind:
+                learned = "pass a number (`.item()`); what is learned is an input, such as `w[h]`"
                 raise CallError(
                     "A0504",
                     f"{self.cascade.name}: parameter `{name}` is declared `{kind.value}`, and {value!r} came",
+                    help=learned if isinstance(value, Tensor) else "",
                 )
+
+    def _wide(self, name: str, value: Real) -> float:
+        try:
+            return float(value)
+        except OverflowError:
+            raise CallError(
+                "A0504", f"{self.cascade.name}: parameter `{name}` is more than a float64 holds"
+            ) from None
 
     def _held(self, name: str, value: int) -> int:
         if not -(2**63) <= value < 2**63:

@@ -33,10 +33,12 @@ Place: TypeAlias = tuple[Tensor | None, int | None, str]
 
 
 def nobody_looks(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether these are plain tensors, and no mode, transform, tracer or profiler would see an operator."""
+    """Whether these are plain tensors with values, and no mode, transform, tracer or profiler would see an operator."""
     for x in tensors:
         kind = type(x)
         if kind is not Tensor and kind is not torch.nn.Parameter and x is not None:
+            return False
+        if x is not None and x.is_meta:
             return False
     return not (
         torch.compiler.is_compiling()
@@ -168,6 +170,7 @@ class Operators:
         if torch.is_grad_enabled():
             wrt = self._wanted(args)
             if wrt:
+                _no_transform(self.engine.cascade.name)
                 return _Function.apply(self, wrt, *args)  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self.op(*args)
@@ -327,6 +330,15 @@ def _no_tangents(name: str, given: Sequence[Tensor]) -> None:
         raise RuntimeError(
             f"attndsl: `{name}` has no forward-mode derivative (`torch.func.jvp`, dual tensors): use"
             " `op.reference(...)`, or its gradient"
+        )
+
+
+def _no_transform(name: str) -> None:
+    """Refuse gradients as a transform, in this operator's own words."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"attndsl: `{name}` has no gradient under `torch.func` (`grad`, `vjp`, `jacrev`): use"
+            " `torch.autograd.grad`, or `op.reference(...)`"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from attndsl.runtime.arguments import Arguments
 from attndsl.runtime.checks import FLOATS, TensorCheck
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.library import Operators, Place, nobody_looks
+from attndsl.runtime.packed import packed
 from attndsl.runtime.partial import Partials, State
 from attndsl.runtime.rounds import check_rounds
 from attndsl.runtime.stages import Planner, plan_passes
@@ -94,6 +96,7 @@ class CompiledAttention:
         start: int | str | Tensor | None = None,
         state: StateLike | None = None,
         return_state: bool = False,
+        cu_seqlens: Tensor | None = None,
         out: Tensor | tuple[Tensor, ...] | None = None,
         debug: bool = False,
         **named: Any,
@@ -101,21 +104,27 @@ class CompiledAttention:
         """Run the program: its outputs in declared order.
 
         A linear or recurrent program takes up the `state` that another call returned, and with
-        `return_state` returns the one that it ends in, after its outputs.
+        `return_state` returns the one that it ends in, after its outputs. With `cu_seqlens`, the
+        ends of sequences packed one after the other, each begins anew (see `runtime.packed`).
 
         `start` is the position of the first query where queries and keys are on one axis and differ
         in number: "end", a number, or an int tensor with one number for each batch entry. `out` is
         filled with the outputs and returned. With `debug`, `assume`s and every subscript are
         checked against the values, and whether roots are found within their `iters` (slow, dense).
         """
-        if state is not None or return_state:
+        if state is not None or return_state or cu_seqlens is not None:
             if start is not None:
                 raise CallError(
                     "A0505",
                     f"{self.name}: `start` came with a state, which stands for all that came before",
                     help="leave `start` out",
                 )
-            *made, after = self._with_state(tensors, named, state)
+            if cu_seqlens is None:
+                *made, after = self._with_state(tensors, named, state)
+            else:
+                run = partial(self._with_state, ())
+                names = dict(zip(self._inputs, tensors, strict=False)) | named
+                *made, after = packed(self._states(True), run, names, cu_seqlens, state)
             made = made[0] if len(made) == 1 else tuple(made)
             made = made if out is None else self._filled(out, made)
             if not return_state:
@@ -192,10 +201,11 @@ class CompiledAttention:
             dict(zip(self._inputs, given, strict=True)), state, self._arguments.given(params)
         )
 
-    def _states(self) -> States:
+    def _states(self, packs: bool = False) -> States:
         """The program with its state; made when first asked for."""
         if self._stateful is None:
-            self._stateful = states_of(self.cascade, CompiledAttention, self._engine.backend)
+            backend = self._engine.backend
+            self._stateful = states_of(self.cascade, CompiledAttention, backend, packs)
         return self._stateful
 
     def _filled(self, out: Tensor | tuple[Tensor, ...], made: Any) -> Any:

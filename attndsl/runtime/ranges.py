@@ -9,6 +9,7 @@ are checked in debug mode.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.nodes import Cascade, Expr, Index, Position, Read, Reduce, Select, Solve
 from attndsl.cascade.printer import print_expr
 from attndsl.cascade.starts import START, apply_start
-from attndsl.cascade.walk import children, walk
+from attndsl.cascade.walk import children, rename, walk
 from attndsl.internal import InternalError
 from attndsl.runtime.extremes import extremes
 
@@ -42,6 +43,12 @@ class RangeCheck:
         self.gathers = tuple(_gathers(cascade))
         self.shifted = tuple(_gathers(apply_start(cascade)))
         self.passed: set[object] = set()
+        # the index of a sum over `j` that nobody wrote, `j_1`, is `j`
+        self.written = {
+            r.name: r.iterates
+            for r in cascade.ranks
+            if r.iterates is not None and re.fullmatch(rf"{re.escape(r.iterates)}_\d+", r.name)
+        }
 
     def __call__(self, binding: Binding, start: int = 0) -> None:
         """Raise `CallError` A0506 if a subscript leaves its tensor."""
@@ -54,7 +61,7 @@ class RangeCheck:
             found = extremes(g.read.subs[g.axis], g.where, env)
             extent = binding.extents[g.rank]
             if found is not None and (found[0] < 0 or found[1] >= extent):
-                sub = print_expr(g.read.subs[g.axis])
+                sub = print_expr(rename(g.read.subs[g.axis], self.written))
                 raise CallError(
                     "A0506",
                     f"{self.cascade.name}: subscript `{sub}` leaves axis {g.axis} of `{g.read.tensor}`",

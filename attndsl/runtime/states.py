@@ -69,13 +69,18 @@ class States:
         dtype = torch.float64 if wide else torch.float32
         out = []
         for name, start in zip(self.made.before, self.made.starts, strict=True):
-            shape = [sizes[r] for r in self.made.cascade.input(name).ranks]
-            zeros = start is None
-            out.append(
-                torch.zeros(shape, dtype=dtype, device=first.device)
-                if zeros
-                else given[str(start)].to(dtype)
-            )
+            part = self.made.cascade.input(name)
+            shape = [sizes[r] for r in part.ranks]
+            if start is None:
+                out.append(torch.zeros(shape, dtype=dtype, device=first.device))
+                continue
+            # It may lack a batch index that the state carries.
+            read, at = start
+            here = [i.name for i in part.dims if isinstance(i, Index)]
+            x = given[read].to(dtype).permute([at.index(i) for i in here if i in at])
+            for k, i in enumerate(here):
+                x = x if i in at else x.unsqueeze(k)
+            out.append(x.expand(shape))
         return out
 
     def with_time(self, t: TensorDecl, x: Tensor) -> tuple[Tensor, bool]:
@@ -93,9 +98,12 @@ class States:
 
 
 def states_of(
-    cascade: Cascade, make: Callable[..., CompiledAttention], backend: str | None
+    cascade: Cascade,
+    make: Callable[..., CompiledAttention],
+    backend: str | None,
+    packs: bool = False,
 ) -> States:
-    """The program with its state.
+    """The program with its state; `packs`: it is to keep sequences apart.
 
     Raises: CallError A0513, with the reason, where it has none.
     """
@@ -105,7 +113,9 @@ def states_of(
         raise CallError(
             "A0513",
             f"{cascade.name}: this program keeps no state: {refused.why}",
-            help="pass the keys and values so far, and `start`",
+            help="give each point the number of its sequence: `where doc[i] == doc[j]`"
+            if packs
+            else "pass the keys and values so far, and `start`",
         ) from None
     planner = partial(plan_passes, wide=made.after)
     op = make(made.cascade, backend=backend, planner=planner, apart=frozenset(made.before))

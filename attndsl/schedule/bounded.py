@@ -59,7 +59,7 @@ class _Bounds:
         if isinstance(e, Reduce) and e.op is Reduction.SUM and follow.ranks.sequence(e.indices):
             over = frozenset(e.indices)
             opened = follow.opened(e.body, over)
-            for pivot in follow.pivots(e.body, over):
+            for pivot in follow.pivots(e):
                 rests = _beside(opened, pivot, over, follow)
                 if rests and follow.how(d, pivot) == Move(Const(-1)):
                     found = pivot, rests

@@ -70,7 +70,7 @@ def _row(d: Define, ranks: Ranks, scans: dict[str, str]) -> str | None:
     if any(ranks.kind(i) is Kind.FEATURE for i in e.indices):
         return None
     rank = ranks.of.get(kept[0], kept[0])
-    held = any(scans.get(r) == rank for r in reads(e.body))
+    held = any(scans.get(r) == rank for r in reads(e))  # its domain may be cut by the scan
     return rows[0] if held else None
 
 

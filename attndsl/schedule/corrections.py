@@ -14,9 +14,10 @@ from attndsl.cascade.nodes import (
     Index,
     Position,
     Read,
+    Reduce,
     Select,
 )
-from attndsl.cascade.walk import children, free, walk
+from attndsl.cascade.walk import children, free, substitute, walk
 from attndsl.schedule.forms import is_large
 from attndsl.schedule.guards import finite
 from attndsl.schedule.kernel import Kernel
@@ -33,11 +34,11 @@ from attndsl.schedule.values import (
 )
 
 
-def pivots_of(kernel: Kernel, body: Expr) -> list[Read]:
-    """Running tensors that the body reads, constant along the stream."""
+def pivots_of(kernel: Kernel, *parts: Expr) -> list[Read]:
+    """Running tensors that a body, or the domain that it is summed over, reads, constant along the stream."""
     found: dict[Read, None] = {}
 
-    def visit(e: Expr) -> None:
+    def visit(e: Expr, inside: frozenset[str] = frozenset()) -> None:
         for n in walk(e):
             if isinstance(n, Read) and n.tensor in kernel.reduces:
                 d = kernel.defs[n.tensor]
@@ -45,9 +46,17 @@ def pivots_of(kernel: Kernel, body: Expr) -> list[Read]:
                     plain = (Position(x.name) if isinstance(x, Index) else x for x in n.subs)
                     found[Read(n.tensor, tuple(plain))] = None
                 elif d.init is None and not is_large(d.expr, kernel.ranks):
-                    visit(kernel.inlined(d, n.subs))
+                    visit(kernel.inlined(d, n.subs), inside)
+                elif d.init is None and n.tensor not in inside:  # a scan, of the same points
+                    scan = kernel.inlined(d, n.subs)
+                    assert isinstance(scan, Reduce)
+                    assert kernel.stream is not None
+                    here = dict.fromkeys(scan.indices, Position(kernel.stream))
+                    for x in children(scan):
+                        visit(substitute(x, here), inside | {n.tensor})
 
-    visit(body)
+    for e in parts:
+        visit(e)
     return list(found)
 
 

@@ -35,13 +35,14 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import free, reads, substitute
 from attndsl.schedule import tile as t
+from attndsl.schedule.corrections import correction, pivots_of
 from attndsl.schedule.forms import factors, inline, product_of
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.masks import masked
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.products import fold
 from attndsl.schedule.tile import Val
-from attndsl.schedule.values import CHOICE, RUNNING, STREAMED, X
+from attndsl.schedule.values import CHOICE, RUNNING, STREAMED, State, X
 
 
 def nested(c: Cascade, ranks: Ranks) -> Cascade:
@@ -175,8 +176,15 @@ def scan_value(kernel: Kernel, d: Define, s: Scan, subs: tuple[Expr, ...]) -> X:
     carried, run, out = fresh(d.tensor), fresh(d.tensor + "_run"), fresh(d.tensor + "_at")
     kernel.prologue.append(t.Declare(carried, rows, DType.FLOAT, Const(0.0)))
     order = kernel.order(dims)
+    # What other tiles have left was made where the running values stood then.
+    assert isinstance(d.expr, Reduce)
+    left: Expr = Val(carried)
+    pivots = pivots_of(kernel, *([body] if rest is None else [body, rest]))
+    alpha = correction(kernel, State(carried, d.expr, rows), d, pivots)
+    if alpha is not None:
+        left = Binary("*", left, kernel.bind(alpha, "alpha").expr)
     kernel.sweep.append(t.Scan(run, order, v, stream, s.down))
-    here_ = Binary("+", Val(carried), Val(run))
+    here_ = Binary("+", left, Val(run))
     value: Expr = here_ if s.own else Binary("-", here_, Val(v))
     kernel.sweep.append(t.Compute(out, order, DType.FLOAT, value))
     found = X(Val(out), dims, frozenset({STREAMED, RUNNING}))
@@ -187,7 +195,7 @@ def scan_value(kernel: Kernel, d: Define, s: Scan, subs: tuple[Expr, ...]) -> X:
         found = kernel.bind(kernel.combine(CHOICE, parts, DType.FLOAT, d.tensor), d.tensor)
     tile = X(Val(v), dims, frozenset({STREAMED}))
     total = fold(kernel, Reduction.SUM, v, tile, stream, d.tensor + "_tile")
-    kernel.commits.append(t.Assign(carried, Binary("+", Val(carried), total.expr)))
+    kernel.commits.append(t.Assign(carried, Binary("+", left, total.expr)))
     kernel.domains.append(rest)
     kernel.memo[key] = found
     return kernel.memo[key]

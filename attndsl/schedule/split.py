@@ -189,6 +189,10 @@ def slices_of(cut: Cut, p: Packing) -> tuple[Builder, Parts, t.TileProgram]:
             store_target(b, b.defs[x], _at(b.defs[x], cut.ranks, p))
         if len(b.rooted) < 2:
             break
+    if b.descends is not None:
+        raise Refused(
+            "A0511", "a sum over the keys beside each key would need what lies in other parts"
+        )
     parts: Parts = {key: f"{s.name}.part" for key, s in b.states.items()}
     return b, parts, _slice_kernel(b, p, f"{c.name}_slices", parts)
 

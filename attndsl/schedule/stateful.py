@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from attndsl.analysis.linearity import Anchor, NotLinear, Splitter, Term, reach
 from attndsl.cascade.domains import explicit_domains
@@ -48,18 +49,22 @@ class NoState(Exception):
         self.why = why
 
 
+Start: TypeAlias = tuple[str, tuple[str, ...]] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Stateful:
     """A program with its state; `before` are the inputs and `after` the outputs that it is.
 
-    `starts` says what stands for each part where a call gives no state: an input of the program, or None for zeros.
+    `starts` says what stands for each part where a call gives no state: an input of the program, with the indices that
+    it is read at, or None for zeros.
     `unused` are inputs that only the start was made of. `time` are the indices that one step is a point of.
     """
 
     cascade: Cascade
     before: tuple[str, ...]
     after: tuple[str, ...]
-    starts: tuple[str | None, ...]
+    starts: tuple[Start, ...]
     unused: frozenset[str]
     time: frozenset[str]
 
@@ -84,10 +89,10 @@ class _Parts:
         self.inputs: list[TensorDecl] = []
         self.outputs: list[Output] = []
         self.made: list[Define] = []
-        self.starts: list[str | None] = []
+        self.starts: list[Start] = []
         self.time: set[str] = set()
 
-    def part(self, stem: str, indices: tuple[str, ...], start: str | None) -> tuple[str, str]:
+    def part(self, stem: str, indices: tuple[str, ...], start: Start) -> tuple[str, str]:
         """A new part of the state: the names of its input and its output."""
         before = self.names.tensor(f"{stem}_before")
         after = self.names.tensor(f"{stem}_after")
@@ -159,14 +164,15 @@ class _Recurrences(_Parts):
                         f"`{d.tensor}` depends on positions, not on their differences alone"
                     )
 
-    def start(self, d: Define, rest: tuple[str, ...]) -> str | None:
+    def start(self, d: Define, rest: tuple[str, ...]) -> Start:
         match d.init:
             case Const(value=0):
                 return None
-            case Read(tensor=name, subs=subs) if subs == tuple(Index(i) for i in rest):
-                return name
-            case _:
-                raise NoState(f"`{d.tensor}` starts from something other than 0 or an input")
+            case Read(tensor=name, subs=subs) if any(t.name == name for t in self.cascade.inputs):
+                at = tuple(s.name for s in subs if isinstance(s, Index) and s.name in rest)
+                if len(set(at)) == len(subs):
+                    return name, at
+        raise NoState(f"`{d.tensor}` starts from something other than 0 or an input")
 
 
 class _Sums(_Parts):

@@ -126,7 +126,7 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
     if not kernel.ranks.sequence(e.indices):
         loop_state(kernel, state, d, body, where)
         return state
-    pivots = pivots_of(kernel, body)
+    pivots = pivots_of(kernel, *([body] if where is None else [body, where]))
     found = root_of(kernel, body, e.op) if kernel.may_root else None
     if found is not None:
         spans = kernel.dims_of(found) | (

@@ -89,6 +89,12 @@ def safe_div(a, b):
 
 
 @triton.jit
+def truth(x):
+    """A condition on numbers, to be joined with a block's: Triton's interpreter takes that of floats for a float."""
+    return tl.where(x, 1, 0) != 0
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:

@@ -98,7 +98,15 @@ def test_views_and_gradients_of_some(name: str) -> None:
             torch.testing.assert_close(alone, gradient, rtol=1e-9, atol=1e-11)
 
 
-TRITON_QUICK = ["window_or_first", "toeplitz_causal", "softpick_2", "documents_prefix", "spans"]
+TRITON_QUICK = [
+    "window_or_first",
+    "toeplitz_causal",
+    "softpick_2",
+    "documents_prefix",
+    "spans",
+    "mv_rest_of_the_mass",
+    "number_in_a_condition",
+]
 
 
 def interpreted(names: list[str]) -> dict[str, str]:

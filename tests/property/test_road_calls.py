@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 import torch.autograd.forward_ad as forward
@@ -40,6 +44,38 @@ def test_a_forward_derivative_is_refused_rather_than_zero(tracked: bool) -> None
         torch.func.jvp(op, (ROWS,), (ROWS,))
     _, tangent = torch.func.jvp(op.reference, (ROWS,), (ROWS,))
     torch.testing.assert_close(tangent, 2 * (ROWS**2).sum(1))
+
+
+def test_a_gradient_as_a_transform_is_refused_in_the_programs_words() -> None:
+    op = compiled(SUM)
+    for transform in (torch.func.grad, torch.func.jacrev):
+        with pytest.raises(RuntimeError, match=r"`f` has no gradient under `torch\.func`"):
+            transform(lambda x: op(x).sum())(ROWS)
+    got = torch.vmap(op)(torch.stack([ROWS, 2 * ROWS]))
+    torch.testing.assert_close(got, torch.stack([op(ROWS), op(2 * ROWS)]))
+
+
+def test_tensors_without_values_give_shapes() -> None:
+    out = compiled(SUM)(ROWS.to("meta"))
+    assert out.is_meta
+    assert out.shape == ROWS.shape[:1]
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.int64(2), Fraction(1, 4)])
+def test_any_real_number_is_one(value: Any) -> None:
+    op = compiled("attention f(X[i,e], c: float) -> O[i] { O[i] = c * sum[e](X[i,e]) }")
+    want = float(value) * ROWS.sum(1)
+    torch.testing.assert_close(op(ROWS, c=value), want)
+    torch.testing.assert_close(op.reference(ROWS, c=value), want)
+
+
+@pytest.mark.parametrize("value", [10**400, torch.tensor(0.5), 1j, "1"])
+def test_what_is_no_number_is_refused(value: Any) -> None:
+    op = compiled("attention f(X[i,e], c: float) -> O[i] { O[i] = c * sum[e](X[i,e]) }")
+    for call in (op, op.reference):
+        with pytest.raises(attndsl.CallError) as refused:
+            call(ROWS, c=value)
+        assert refused.value.code == "A0504"
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
@@ -137,3 +173,11 @@ def test_debug_mode_refuses_too_few_rounds(dtype: torch.dtype) -> None:
     assert refused.value.code == "A0514"
     enough = compiled(THRESHOLD.format(24))
     torch.testing.assert_close(enough(q, k, v, debug=True), enough(q, k, v))
+
+
+def test_a_subscript_that_leaves_its_axis_is_shown_as_it_was_written() -> None:
+    op = compiled(
+        "attention f(X[i,e], Y[j,e]) -> O[i,e] { O[i,e] = exp(X[i,0] * Y[j,0]) * Y[j+1,e] }"
+    )
+    with pytest.raises(attndsl.CallError, match=r"subscript `j \+ 1` leaves axis 0 of `Y`"):
+        op(ROWS, ROWS)

@@ -57,6 +57,22 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
         "i-2",
     ),
     "loose reduction": (program(DOT + "\n  O[i,f] = sum[j] S[i,j] * V[j,f]"), "A0103", "sum[j]"),
+    "where first": (program("  where j <= i\n" + DOT + OUT), "A0101", "where"),
+    "where on the left": (program("  S[i,j] where j <= i = Q[i,e]*K[j,e]" + OUT), "A0101", "where"),
+    "where as a function": (program("  S[i,j] = where(j <= i, 1, 0)" + OUT), "A0101", "where"),
+    "where for a colon": (program(DOT + "\n  O[i,f] = sum[j where j <= i](S[i,j])"), "A0101", "where"),
+    "if for a colon": (program(DOT + "\n  O[i,f] = sum[j if j <= i](S[i,j])"), "A0101", "if"),
+    "a range": (program(DOT + "\n  O[i,f] = sum[j=0](S[i,j]) * V[i,f]"), "A0101", "="),
+    "an empty where": (program(DOT + " where" + OUT), "A0101", "where"),
+    "a comma too many": (program(DOT + " where j <= i," + OUT), "A0101", ","),
+    "no right side": (program("  S[i,j] =" + OUT), "A0101", "="),
+    "else and nothing": (program(DOT + " if j <= i else" + OUT), "A0101", "else"),
+    "parentheses": (program("  S(i,j) = Q[i,e] * K[j,e]" + OUT), "A0101", "("),
+    "init twice": (
+        program("  H[i,e] = H[i-1,e] + Q[i,e] init 0 init 1\n  O[i,f] = H[i,e] * V[i,f]"),
+        "A0101",
+        "init",
+    ),
 }  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -93,3 +95,81 @@ def test_a_state_of_another_form_is_refused() -> None:
     op, given = case("linear", 4, torch.float64)
     with pytest.raises(CallError, match="a tuple of 2 tensors"):
         op(*given, state=torch.zeros(1))
+
+
+ENDS = torch.tensor([0, 1, 14, 30], dtype=torch.int32)
+
+
+def packs(op: attndsl.CompiledAttention, given: list[Tensor]) -> list[Tensor]:
+    """The first of each batch alone."""
+    return [
+        x[:1] if t.ranks[0] == op.cascade.batch[0] else x
+        for t, x in zip(op.cascade.inputs, given, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", [STATEFUL[0], RECURRENCES[0], DELTA_RULES[0]])
+def test_packed_sequences_are_calls_of_their_own(name: str) -> None:
+    op, given = case(name, 30, torch.float64)
+    own = [x.clone().requires_grad_() for x in packs(op, given)]
+    *got, state = op(*own, cu_seqlens=ENDS, return_state=True)
+    want, states = [], []
+    for first, last in ((0, 1), (1, 14), (14, 30)):
+        *made, after = op(*along(op, own, slice(first, last)), return_state=True)
+        want.append(made[0])
+        states.append(after)
+    whole = torch.cat(want, dim=2)
+    assert error([got[0].detach()], [whole.detach()]) < 1e-12
+    for k, after in enumerate(states):
+        parts, kept = (x if isinstance(x, tuple) else (x,) for x in (after, state))
+        assert error([x[k : k + 1].detach() for x in kept], [x.detach() for x in parts]) < 1e-12
+    cotangent = torch.randn_like(whole)
+    pairs = (torch.autograd.grad(x, own, cotangent, allow_unused=True) for x in (got[0], whole))
+    for a, b in zip(*pairs, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or error([a], [b]) < 1e-12
+    again = op(*own, cu_seqlens=ENDS, state=state)
+    head = outputs(op(*along(op, own, slice(0, 1)), state=states[0]))[0]
+    assert error([outputs(again)[0][:, :, :1].detach()], [head.detach()]) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("ends", "why"),
+    [
+        (torch.tensor([0, 30, 14]), "no ends of sequences"),
+        (torch.tensor([0, 14]), "no ends of sequences"),
+        (torch.tensor([0.0, 30.0]), "no ends of sequences"),
+        ([0, 30], "no ends of sequences"),
+    ],
+)
+def test_what_ends_no_sequence_is_refused(ends: Any, why: str) -> None:
+    op, given = case("linear", 30, torch.float64)
+    with pytest.raises(CallError, match=why) as refused:
+        op(*packs(op, given), cu_seqlens=ends)
+    assert refused.value.code == "A0501"
+
+
+def test_packs_need_one_batch_and_a_state() -> None:
+    op, given = case("linear", 30, torch.float64)
+    doubled = [torch.cat([x, x]) for x in packs(op, given)]
+    with pytest.raises(CallError, match="a batch of one"):
+        op(*doubled, cu_seqlens=ENDS)
+    with pytest.raises(CallError, match="not that of 3 packed sequences"):
+        op(*packs(op, given), cu_seqlens=ENDS, state=torch.zeros(1))
+    causal = attndsl.load(EXAMPLES / "causal.attn")
+    with pytest.raises(CallError, match=r"doc\[i\] == doc\[j\]") as refused:
+        causal(*[torch.ones(1, 2, 30, 4)] * 3, cu_seqlens=ENDS)
+    assert refused.value.code == "A0513"
+
+
+def test_a_start_may_lack_a_batch_index() -> None:
+    op = attndsl.compile("""attention a(K[b,h,t,e], V[b,h,t,f], H0[f,h,e]) -> O[b,h,t,f] {
+      batch b, h
+      H[t,e,f] = 0.5 * H[t-1,e,f] + K[t,e] * V[t,f]   init H0[f,e]
+      O[t,f]   = K[t,e] * H[t,e,f]
+    }""")
+    k, v = torch.randn(2, 3, 9, 4).double(), torch.randn(2, 3, 9, 5).double()
+    h = torch.randn(5, 3, 4).double()
+    first, state = op(k[:, :, :4], v[:, :, :4], h, return_state=True)
+    rest = op(k[:, :, 4:], v[:, :, 4:], h, state=state)
+    assert error([torch.cat([first, rest], 2)], [op.reference(k, v, h)]) < 1e-12

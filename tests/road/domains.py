@@ -352,3 +352,11 @@ add(
     sizes={"i": 4, "j": 21},
     start="end",
 )
+add(
+    "number_in_a_condition",
+    QKV + ", B[b,j], c: float, d: float",
+    O,
+    f"S[i,j] = {DOT}   where j <= i, B[j] > c or c > 0.5 and d > c\n{SOFTMAX}",
+    lambda x: weigh(softmax(scaled(x), (x.j <= x.i) & (x.c < x.B)[:, None, None, :]), x.V),
+    params={"c": 0.1, "d": 2.0},
+)

@@ -12,7 +12,14 @@ from torch import Tensor
 
 import attndsl
 from attndsl.runtime import stages
-from tests.road import domains, normalizers, outputs, scores, unplanned  # noqa: F401 (they fill CASES)
+from tests.road import (  # noqa: F401 (they fill CASES)
+    domains,
+    moving,
+    normalizers,
+    outputs,
+    scores,
+    unplanned,
+)
 from tests.road.case import CASES, Case
 
 __all__ = ["CASES", "Case", "check", "small_tiles"]

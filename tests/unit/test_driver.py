@@ -259,6 +259,25 @@ def test_sweeps_as_written() -> None:
     assert of("standardised")[:2] == [["mean"], ["var"]]
 
 
+@pytest.mark.parametrize(
+    ("value", "how"),
+    [
+        ("sum[j](abs(S[i,j]))", "a + b"),
+        ("prod[j](S[i,j])", "a * b"),
+        ("min[j](S[i,j])", "min(a, b)"),
+        ("1 if any[j](S[i,j] > 0) else 2", "a or b"),
+        ("1 if all[j](S[i,j] > 0) else 2", "a and b"),
+    ],
+)
+def test_parts_merge_as_they_are_reduced(value: str, how: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.attn"
+    text = f"attention t(Q[i,e], K[j,e]) -> O[i] {{ S[i,j] = Q[i,e] * K[j,e]   O[i] = {value} }}"
+    path.write_text(text)
+    (kernel,) = driver.explain_facts(path)["forward"]["kernels"]
+    (carried,) = kernel["carries"]
+    assert carried["merge"] == how
+
+
 def test_explanations_name_what_was_chosen() -> None:
     text = driver.explain(ALIBI)
     assert "sweeps      3           1" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import attndsl
 from attndsl.cascade.derivatives import FUNCTIONS
 from tests.unit.cascade.gradients import agree, derived, numbers
 
@@ -83,6 +84,21 @@ def test_products_with_zeros(zeros: int) -> None:
     x = numbers(3, 4)
     x[1, :zeros] = 0
     agree(head("x[i,j]", "z[i]", "z[i] = prod[j : j != i](x[i,j])"), {"x": x})
+    agree(head("x[i,j]", "z[i]", "z[i] = prod[j](x[i,j])"), {"x": x})
+
+
+def test_a_product_over_keys_has_a_gradient_in_tiles() -> None:
+    """Its factors leave one another out by division: no product of its own for each pair."""
+    text = """attention f(Q[i,e], K[j,e]) -> O[i] {
+      S[i,j] = Q[i,e] * K[j,e]   where j <= i
+      O[i]   = prod[j](relu(S[i,j]) + S[i,j] ** 2)
+    }"""
+    op = attndsl.compile(text, backend="eager")
+    q, k = numbers(7, 3).round(), numbers(7, 3, seed=1).round()  # with factors that are 0
+    made = torch.autograd.grad(op(q.requires_grad_(), k.requires_grad_()).sum(), (q, k))
+    want = torch.autograd.grad(op.reference(q, k).sum(), (q, k))
+    for g, w in zip(made, want, strict=True):
+        torch.testing.assert_close(g, w)
 
 
 def test_truth_values_carry_no_gradient() -> None:

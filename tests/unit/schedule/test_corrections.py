@@ -101,6 +101,49 @@ def test_what_costs_a_sweep_is_said(definitions: str, weight: str, why: str) -> 
     assert why in plan.notes
 
 
+@pytest.mark.parametrize(
+    ("definitions", "domain", "term"),
+    [
+        ("M[i] = max[j](S[i,j])", "S[i,j] >= M[i] - 1", "relu(S[i,j]) + 1"),
+        ("M[i] = sum[j](S[i,j]) / |j|", "S[i,j] >= M[i]", "exp(S[i,j])"),
+        ("M[i] = max[j](S[i,j])", "exp(S[i,j] - M[i]) > 0.3", "2.0"),
+    ],
+)
+def test_a_domain_does_not_follow(definitions: str, domain: str, term: str) -> None:
+    """What a running value has let in, or left out, no correction brings back."""
+    cascade = load(f"""attention t(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f], N[b,i] {{
+      batch b
+      S[i,j] = Q[i,e] * K[j,e]
+      {definitions}
+      O[i,f] = sum[j : {domain}](({term}) * V[j,f])
+      T[i,j] = S[i,j] where {domain}
+      N[i]   = max[j](T[i,j])
+    }}""")
+    plan = plan_forward(cascade)
+    assert len(kernels(plan)) == 2
+    assert any(f"which is taken where `{domain}`" in note for note in plan.notes)
+    inputs = draw(cascade, EXTENTS)
+    want = interpret(cascade, inputs)
+    got = run(plan, cascade, inputs, tiles={"i": 4, "j": 4})
+    for o in ("O", "N"):
+        torch.testing.assert_close(got[o], want[o], rtol=1e-9, atol=1e-12)
+
+
+def test_a_domain_that_no_shift_moves_is_no_obstacle() -> None:
+    cascade = load("""attention t(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {
+      batch b
+      S[i,j] = Q[i,e] * K[j,e]
+      M[i]   = max[j](S[i,j])
+      P[i,j] = S[i,j] * exp(S[i,j] - M[i])
+      O[i,f] = sum[j : P[i,j] > 0](P[i,j] * V[j,f])
+    }""")
+    plan = plan_forward(cascade)
+    assert len(kernels(plan)) == 1
+    inputs = draw(cascade, EXTENTS)
+    got = run(plan, cascade, inputs, tiles={"i": 4, "j": 4})["O"]
+    torch.testing.assert_close(got, interpret(cascade, inputs)["O"], rtol=1e-9, atol=1e-12)
+
+
 SOFTPICK = """attention t(Q[b,i,e], K[b,j,e], V[b,j,f], u[b,j], s[b]) -> O[b,i,f], N[b,i] {
   batch b
   S[i,j] = Q[i,e] * K[j,e] + u[j]

@@ -112,6 +112,25 @@ def test_a_scan_along_the_rows() -> None:
     check(text, 11, 3, 3, seed=0)
 
 
+@pytest.mark.parametrize("order", ["l <= j", "l < j", "j < l"])
+@pytest.mark.parametrize(
+    "result",
+    [
+        "O[i,f] = P[i,j] * (1 - C[i,j]) * V[j,f]",
+        "O[i,f] = P[i,j] * tanh(C[i,j]) * V[j,f]",
+        "T[i,j] = S[i,j] where C[i,j] < 0.8\n  O[i,f] = softmax[j](T[i,j]) * V[j,f]",
+    ],
+)
+def test_a_scan_of_weights_follows_their_maximum(order: str, result: str) -> None:
+    """What other tiles have left was made with the maximum of then."""
+    text = (
+        "attention t(Q[b,i,e], K[b,j,e], V[b,j,f], w: int, n: int) -> O[b,i,f] {\n  batch b\n"
+        "  S[i,j] = Q[i,e] * K[j,e]   where j <= i\n  P[i,j] = softmax[j](S[i,j])\n"
+        f"  C[i,j] = sum[l : {order}](P[i,l])\n  {result}\n}}"
+    )
+    check(text, 13, 3, 3, seed=1)
+
+
 def test_grouped_heads_and_positions_by_content() -> None:
     """Keys shared by heads get the sum over these; a scan may shift scores before their softmax."""
     text = (

@@ -122,3 +122,22 @@ def test_two_sweeps_do_not_split() -> None:
       O[i,f] = sum[j](exp(S[i,j] / (1 + N[i])) * V[j,f])
     }"""
     assert plan_split(load(text)) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "L[i,j] = sum[l : j < l](logsigmoid(-S[i,l]))\n  O[i,f] = exp(L[i,j]) * V[j,f]",
+        "L[i,j] = sum[l : l <= j](relu(S[i,l]))\n  O[i,f] = tanh(L[i,j]) * V[j,f]",
+        "P[i,j] = softmax[j](S[i,j])\n  L[i,j] = sum[l : l <= j](P[i,l])\n"
+        "  O[i,f] = P[i,j] * L[i,j] * V[j,f]",
+    ],
+)
+def test_scans_do_not_split(body: str) -> None:
+    """The keys beside a key may lie in another slice."""
+    text = f"""attention t(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {{
+      batch b
+      S[i,j] = Q[i,e] * K[j,e]
+      {body}
+    }}"""
+    assert plan_split(load(text)) is None
