@@ -22,6 +22,7 @@ from attndsl.cascade.nodes import Cascade, Index
 from attndsl.cascade.starts import START, resolve_start
 from attndsl.runtime import plans
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
+from attndsl.runtime.cotangents import gathered
 from attndsl.runtime.ranges import RangeCheck
 from attndsl.runtime.replay import Replay, current_device, kind_of, spread_zeros
 from attndsl.runtime.stages import TRITON, Config, Planner, Stage, plan_passes
@@ -311,6 +312,7 @@ class Engine:
         cotangents: Sequence[Tensor | None],
     ) -> list[Tensor]:
         """The gradients of the inputs `wrt`; `kept` are the stage's `passes.residuals`."""
+        cotangents = [None if g is None else gathered(g) for g in cotangents]
         present = [g for g in cotangents if g is not None]
         brought = (*given, *(() if start.at is None else (start.at,)), *kept, *present)
         known = tuple(g is not None for g in cotangents)

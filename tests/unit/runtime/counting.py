@@ -19,9 +19,9 @@ from torch import Tensor
 
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.runtime.launches import Launch, Recorder
-from attndsl.runtime.watching import preparing
 from attndsl.runtime.stages import Stage, plan_passes
 from attndsl.runtime.starts import with_start
+from attndsl.runtime.watching import preparing
 from attndsl.sizes import Scale, sizes
 
 TYPES = {DType.FLOAT: torch.bfloat16, DType.INT: torch.int64, DType.BOOL: torch.bool}
