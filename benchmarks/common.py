@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from attndsl.bench.record import machine, write
 
 __all__ = [
     "EXAMPLES",
+    "compile_beside",
     "copy_bandwidth",
     "graph_milliseconds",
     "machine",
@@ -56,3 +59,11 @@ def relative(out: torch.Tensor, exact: torch.Tensor) -> float:
     return float(
         (out.detach().double() - exact.detach().double()).norm() / exact.detach().double().norm()
     )
+
+
+def compile_beside(script: str, names: Iterable[str]) -> None:
+    """Compile what a script measures, each part in a process of its own: `script --warm --only NAME`."""
+    command = [sys.executable, script, "--warm", "--only"]
+    running = [subprocess.Popen([*command, name], stdout=subprocess.DEVNULL) for name in names]
+    for process in running:
+        process.wait()
