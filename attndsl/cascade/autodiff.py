@@ -174,7 +174,7 @@ class _Sweep:
         )
         self.emit.made = [*self.emit.made, *steady]
         forward, backward, kept = package(
-            self.cut, self.forward, self.emit, self.folding, self.types, gradients, decls
+            self.cut, lambda: self.forward, self.emit, self.folding, self.types, gradients, decls
         )
         return Gradient(forward, backward, kept, cotangents, gradients)
 

@@ -9,7 +9,7 @@ over features alone (`sum[e](Q[i,e] * K[j,e])`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attndsl.cascade.emit import Emitter
 from attndsl.cascade.fold import Folding
@@ -124,7 +124,7 @@ class Cut:
 
 def package(
     cut: Cut,
-    forward: Cascade,
+    forwards: Callable[[], Cascade],
     emit: Emitter,
     folding: Folding,
     types: Types,
@@ -132,7 +132,8 @@ def package(
     cotangents: Sequence[TensorDecl],
 ) -> tuple[Cascade, Cascade, tuple[str, ...]]:
     """The forward program with what is kept as outputs, the backward program, and what is kept."""
-    kept, again = _cross(cut, forward, emit, folding)
+    kept, again = _cross(cut, forwards(), emit, folding)
+    forward = forwards()  # what is repeated may ask for a log-sum-exp more
     indices = {d.tensor: d.indices for d in forward.body}
     extra = tuple(Output(n, indices[n]) for n in kept if n not in cut.outputs)
     outputs = cut.original.outputs + extra
