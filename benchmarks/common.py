@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,15 @@ def relative(out: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def compile_beside(script: str, names: Iterable[str]) -> None:
-    """Compile what a script measures, each part in a process of its own: `script --warm --only NAME`."""
+    """Compile what a script measures, each part in a process of its own: `script --warm --only NAME`.
+
+    Half as many at a time as there are processors: the assembler of a large kernel takes gigabytes.
+    """
     command = [sys.executable, script, "--warm", "--only"]
-    running = [subprocess.Popen([*command, name], stdout=subprocess.DEVNULL) for name in names]
-    for process in running:
-        process.wait()
+
+    def compiled(name: str) -> None:
+        if subprocess.run([*command, name], stdout=subprocess.DEVNULL, check=False).returncode:
+            print(f"{name}: not compiled beforehand", file=sys.stderr, flush=True)
+
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
+        list(pool.map(compiled, names))

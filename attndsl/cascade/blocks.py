@@ -17,8 +17,8 @@ from __future__ import annotations
 import dataclasses
 from fractions import Fraction
 
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.definedness import at
-from attndsl.cascade.domains import conjunction, conjuncts
 from attndsl.cascade.joined import in_blocks
 from attndsl.cascade.monomials import Monomial, Polynomial, expression, monomial, polynomial, total
 from attndsl.cascade.names import Names
