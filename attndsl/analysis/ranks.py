@@ -139,7 +139,7 @@ def never_features(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     """
     of = ranks.of
     long = positions(cascade, ranks)
-    long |= {of.get(i, i) for i in _nonlinear(cascade)} - _small(cascade, ranks)
+    long |= {of.get(i, i) for i in _nonlinear(cascade)} - small(cascade, ranks)
     for group in alike(cascade, of):
         if group & long:
             long |= group
@@ -156,10 +156,10 @@ def positions(cascade: Cascade, ranks: Ranks) -> set[str]:
                 alone = {p.name for p in walk(n) if isinstance(p, Position)}
                 if len(alone) > 1:
                     met |= {of.get(p, p) for p in alone}
-    return met | ({of.get(i, i) for i in _compared(cascade)} - _small(cascade, ranks))
+    return met | ({of.get(i, i) for i in _compared(cascade)} - small(cascade, ranks))
 
 
-def _small(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
+def small(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     """Ranks that stand last in every input, or in parameters alone."""
     declared: dict[str, Kind] = dict.fromkeys(cascade.batch, Kind.BATCH)
     _derived_batch(cascade, declared)
