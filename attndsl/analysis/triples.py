@@ -3,7 +3,7 @@
     T[i,j] = sum[l](tanh(A[i,l] + B[l,j]))     |i| * |j| * |l| terms, one after the other
     T[i,j] = sum[l](A[i,l] * B[l,j])           a matrix product: none of that
 
-A rank that stands last in the inputs, as features do, is short; so is one that parameters alone have.
+A rank that stands last in an input, as features do, is short; so is one that parameters alone have.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Triple:
 def triples(c: Cascade) -> list[Triple]:
     """The sums of a program that a kernel would do term by term at every pair of positions."""
     ranks = classify(c)
-    short = small(c, ranks)
+    short = small(c, ranks) | {ranks.of.get(t.ranks[-1], t.ranks[-1]) for t in c.inputs if t.ranks}
     out: list[Triple] = []
     for d in c.body:
         for e in walk(d.expr):
