@@ -34,7 +34,8 @@ class Triple:
 def triples(c: Cascade) -> list[Triple]:
     """The sums of a program that a kernel would do term by term at every pair of positions."""
     ranks = classify(c)
-    short = small(c, ranks) | {ranks.of.get(t.ranks[-1], t.ranks[-1]) for t in c.inputs if t.ranks}
+    data = ([r for r in t.ranks if r not in c.batch] for t in c.inputs)  # a vector says nothing
+    short = small(c, ranks) | {ranks.of.get(x[-1], x[-1]) for x in data if len(x) > 1}
     out: list[Triple] = []
     for d in c.body:
         for e in walk(d.expr):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from attndsl.analysis.stabilise import stabilised
 from attndsl.analysis.triples import POSITIONS, triples
+from attndsl.cascade.logs import logs_of_weights
 from attndsl.cascade.nodes import Cascade
 from attndsl.diagnostics import Diagnostic, DiagnosticError, Severity
 from attndsl.frontend import ast
@@ -71,7 +72,7 @@ def check_file(file: ast.File) -> CheckResult:
             )
         cascade = lower_attention(item, defs, report)
         if cascade is not None:
-            cascades.append(cascade)
+            cascades.append(logs_of_weights(cascade))
     if not seen:
         report.error(
             "A0265",
