@@ -230,6 +230,9 @@ def _merge(name: str, u: t.Assign | t.AccDot, body: tuple[t.Stmt, ...], correcte
     text = _update(u, body)
     if text.startswith(("max(", "min(")):
         return f"{text[:3]}(a, b)"
+    match u:
+        case t.Assign(expr=Binary("+", Binary("+", t.Val(), t.Val()), _)):
+            return "a + b, each with its count * (mean of both - its own)**2"
     return "alpha_a * a + alpha_b * b" if corrected else "a + b"
 
 
