@@ -180,7 +180,11 @@ def two_sides(
     left: list[Expr] = []
     right: list[Expr] = []
     moving = kernel.stream in (kept[0], kept[1])
+    along = [f for f, s in zip(factors, spans, strict=True) if s == {axis}]
+    later = along if axis == kernel.stream and not moving and kernel.spares_operands else []
     for f, s in zip(factors, spans, strict=True):
+        if f in later:
+            continue
         if s == {axis} and moving:  # to the side that stays while the other one streams
             (right if kept[0] == kernel.stream else left).append(f)
         elif s <= first and (s & {kept[0]} or not left):
@@ -191,10 +195,22 @@ def two_sides(
             left.append(f)
         else:
             return None
+    # What is computed takes them on in registers; a tile that is loaded for a product need not pass through any.
+    computed = next((g for g in (left, right) if g and not _loaded(kernel, g)), None)
+    (computed if computed is not None else right if left else left).extend(later)
     for group, side in ((left, kept[0]), (right, kept[1])):
         if side not in cond.union(*(kernel.dims_of(f) for f in group)):
             return None
     return left, right, (frozenset({kept[0]}), frozenset({kept[1]}))
+
+
+def _loaded(kernel: Kernel, group: list[Expr]) -> bool:
+    """Whether one side of a product is a tile as it stands in memory."""
+    return (
+        len(group) == 1
+        and isinstance(group[0], Read)
+        and (group[0].tensor in kernel.inputs or group[0].tensor in kernel.available)
+    )
 
 
 def dot_operand(

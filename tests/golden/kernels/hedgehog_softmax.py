@@ -332,13 +332,13 @@ def hedgehog_softmax_O_part_O_L(
         O_part_1_s = safe_div(B_6, y.to(ACC)[None, :])
         O_part_1_tile = tl.sum(O_part_1_s, 1)
         O_part_1 = O_part_1 + O_part_1_tile
+        O_2_p = safe_div(1.0, y.to(ACC))
+        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
+        O_2_1 = B_6 * O_2_p_1[None, :]
         # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_2_p = safe_div(1.0, y.to(ACC))
-        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
-        O_2_1 = v.to(ACC) * O_2_p_1[:, None]
-        O_2 = dot(B_6.to(V_ptr.dtype.element_ty), O_2_1.to(V_ptr.dtype.element_ty), O_2, ACC)
+        O_2 = dot(O_2_1.to(V_ptr.dtype.element_ty), v, O_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -368,17 +368,14 @@ def hedgehog_softmax_O_part_O_L(
         O_part_1_s_m = tl.where(mask, O_part_1_s, 0.0)
         O_part_1_tile = tl.sum(O_part_1_s_m, 1)
         O_part_1 = O_part_1 + O_part_1_tile
-        B_6_m = tl.where(mask, B_6, 0.0)
+        O_2_p = safe_div(1.0, y.to(ACC))
+        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
+        O_2_1 = B_6 * O_2_p_1[None, :]
+        O_2_1_m = tl.where(mask, O_2_1, 0.0)
         # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_2_p = safe_div(1.0, y.to(ACC))
-        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
-        O_2_1 = v.to(ACC) * O_2_p_1[:, None]
-        O_2_1_m = tl.where(mask_p_1[:, None], O_2_1, 0.0)
-        t_10 = B_6_m.to(V_ptr.dtype.element_ty)
-        t_11 = tl.where(in_j[:, None], O_2_1_m, 0.0).to(V_ptr.dtype.element_ty)
-        O_2 = dot(t_10, t_11, O_2, ACC)
+        O_2 = dot(O_2_1_m.to(V_ptr.dtype.element_ty), v, O_2, ACC)
 
     # --- epilogue ---
     O_part = safe_div(O_part_1, x_1)
@@ -915,13 +912,13 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
         # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
         x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
-        dV_1 = tl.where(dA_2_p[None, :], A, 0.0)
+        dV_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_1 = tl.where(dA_2_p[None, :], A, 0.0) * dV_p[None, :]
         mask_p_3 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_2
         t_6 = mask_p_3[None, :] | (j[:, None] <= mask_p[None, :])
         mask_1 = (j[:, None] <= mask_p[None, :]) & t_6 & mask_p_1[None, :]
         dV_1_m = tl.where(mask_1, dV_1, 0.0)
-        dV_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0) * dV_p[:, None]
+        dV_2 = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
         dV_2_m = tl.where(mask_p_1[:, None], dV_2, 0.0)
         D_2_1_p = safe_div(1.0, x.to(ACC))
         D_2_1_p_1 = tl.where(x.to(ACC) != 0.0, D_2_1_p, 0.0)

@@ -646,9 +646,9 @@ def temperature_query_backward_dK_dV(
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dK_1 = q.to(ACC) * S_p[:, None]
+        dK_1 = dS * S_p[None, :]
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK = dot(dS.to(Q_ptr.dtype.element_ty), dK_1.to(Q_ptr.dtype.element_ty), dK, ACC)
+        dK = dot(dK_1.to(Q_ptr.dtype.element_ty), q, dK, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -680,13 +680,10 @@ def temperature_query_backward_dK_dV(
         P_S_m = tl.where(mask, P_S, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dS_m = tl.where(mask, dS, 0.0)
-        dK_1 = q.to(ACC) * S_p[:, None]
-        dK_1_m = tl.where(mask_p_1[:, None], dK_1, 0.0)
+        dK_1 = dS * S_p[None, :]
+        dK_1_m = tl.where(mask, dK_1, 0.0)
         dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        t_3 = dS_m.to(Q_ptr.dtype.element_ty)
-        t_4 = tl.where(in_i[:, None], dK_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dK = dot(t_3, t_4, dK, ACC)
+        dK = dot(dK_1_m.to(Q_ptr.dtype.element_ty), q, dK, ACC)
 
     # --- epilogue ---
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
