@@ -168,35 +168,16 @@ def _kernels(
     defs = {d.tensor: d for d in c.body}
     maps = [m for m in rest if target_key(defs, m, ranks, c.batch, set(done)).stream is None]
     streams = [m for m in rest if m not in maps]
-    if streams and not out and maps:
-        streams, maps = rest, []
-    groups = _by_width(streams, defs, ranks)
-    for group in groups:
-        own = label if len(groups) == 1 else f"{name}_{'_'.join(group[:3])}"
-        out.append(build_kernel(c, ranks, key, group, done, rows, own))
+    if streams and (out or not maps):
+        out.append(build_kernel(c, ranks, key, streams, done, rows, label))
+    elif streams:
+        out.append(build_kernel(c, ranks, key, rest, done, rows, label))
+        maps = []
     if maps:
         alone = key._replace(stream=None)
         apart = f"{name}_{'_'.join(maps[:3])}" if out else label
         out.append(build_kernel(c, ranks, alone, maps, done, rows, apart))
     return out
-
-
-# Sums over a tile's rows and features that a kernel carries. Two of 64 x 128 fill half of the registers of 128
-# threads; with a third one the loop spills: dK1, dK2 and dV of differential attention took 4.9 ms in one kernel
-# (6 products a tile), dQ1 and dQ2 1.5 ms (5 products), on an H100 at B4 H16 N4096 D128.
-WIDEST = 2
-
-
-def _by_width(members: list[str], defs: dict[str, Define], ranks: Ranks) -> list[list[str]]:
-    """Targets that share a kernel: at most `WIDEST` that keep features, and what keeps none with the first of them."""
-    wide = [m for m in members if any(ranks.kind(i) is Kind.FEATURE for i in defs[m].indices)]
-    if len(wide) <= WIDEST:
-        return [members] if members else []
-    # Those that are made of most share their scores.
-    wide.sort(key=lambda m: len(cone(defs, m)))
-    first = [m for m in members if m not in wide] + wide[-WIDEST:]
-    rest = wide[:-WIDEST]
-    return [first, *(rest[k : k + WIDEST] for k in range(0, len(rest), WIDEST))]
 
 
 def _waiting(

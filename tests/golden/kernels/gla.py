@@ -318,15 +318,15 @@ def gla_O(
 
 @triton.jit(
     do_not_specialize=[
+        "stride_C_b",
+        "stride_C_h",
+        "stride_C_e",
         "stride_Q_b",
         "stride_Q_h",
         "stride_Q_e",
         "stride_K_b",
         "stride_K_h",
         "stride_K_e",
-        "stride_C_b",
-        "stride_C_h",
-        "stride_C_e",
         "len_b",
         "len_h",
         "len_j",
@@ -334,16 +334,29 @@ def gla_O(
         "start",
     ],
 )
-def gla_backward_dV_dK(
+def gla_backward_dC_1_dK_dV(
+    V_ptr,
+    dO_ptr,
+    C_ptr,
     Q_ptr,
     K_ptr,
-    C_ptr,
-    dO_ptr,
-    V_ptr,
+    dC_1_ptr,
     dV_ptr,
     dK_ptr,
     V_tiles,
     dO_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j,
+    stride_C_e: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -352,18 +365,6 @@ def gla_backward_dV_dK(
     stride_K_h: tl.int64,
     stride_K_j,
     stride_K_e: tl.int64,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
-    stride_C_e: tl.int64,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -380,11 +381,12 @@ def gla_backward_dV_dK(
 ):
     """One program for each b, h and tile of j; sweeps i.
 
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    C_ptr  C[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
-    C_ptr  C[b, h, j, e], input
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
+    dC_1_ptr  dC.1[b, h, j, e], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
     V_tiles  tiles of V for the copy engine, or None
@@ -417,227 +419,27 @@ def gla_backward_dV_dK(
     in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dC_1_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    dC_1_offs = offs_j[:, None] * E + e[None, :]
+    in_e = within(e, E, E_PAD)
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
 
     # --- prologue ---
+    dC_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    dC_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
-
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-        A = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k = tl.load(K_ptrs, mask=in_j, other=0.0)
-            C_ptrs = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
-            c = tl.load(C_ptrs)
-            C_ptrs_2 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_1 = tl.load(C_ptrs_2, mask=in_j, other=0.0)
-            t_3 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None])
-            A_t = q.to(ACC)[None, :] * k.to(ACC)[:, None] * t_3
-            A = A + A_t
-        dC_1_p = dA != 0.0
-        dV = dot(A.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        for e_pt_1 in range(E):
-            C_ptrs_3 = C_base + tl.cast(e_pt_1, tl.int64) * stride_C_e + at * stride_C_j
-            c_2 = tl.load(C_ptrs_3)
-            C_ptrs_4 = C_base_2 + tl.cast(e_pt_1, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_3 = tl.load(C_ptrs_4, mask=in_j, other=0.0)
-            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
-            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2)
-            t_4 = tl.exp(c_2.to(ACC)[None, :] - c_3.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
-            dC_1_t = tl.where(dC_1_p, dA * t_4, 0.0)
-            dC_1_col = tl.sum(dC_1_t, 1)
-            dC_1 = tl.where((e == e_pt_1)[None, :], dC_1 + dC_1_col[:, None], dC_1)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-        A = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_3 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
-            c = tl.load(C_ptrs_5)
-            C_ptrs_6 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_1 = tl.load(C_ptrs_6, mask=in_j, other=0.0)
-            t_5 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None])
-            A_t = q.to(ACC)[None, :] * k.to(ACC)[:, None] * t_5
-            A = A + A_t
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        A_m = tl.where(mask, A, 0.0)
-        dA_m = tl.where(mask, dA, 0.0)
-        dC_1_p = dA_m != 0.0
-        dV = dot(A_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        for e_pt_1 in range(E):
-            C_ptrs_7 = C_base + tl.cast(e_pt_1, tl.int64) * stride_C_e + at * stride_C_j
-            c_2 = tl.load(C_ptrs_7)
-            C_ptrs_8 = C_base_2 + tl.cast(e_pt_1, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_3 = tl.load(C_ptrs_8, mask=in_j, other=0.0)
-            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
-            Q_ptrs_4 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            t_6 = tl.exp(c_2.to(ACC)[None, :] - c_3.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
-            dC_1_t = tl.where(dC_1_p, dA_m * t_6, 0.0)
-            dC_1_col = tl.sum(dC_1_t, 1)
-            dC_1 = tl.where((e == e_pt_1)[None, :], dC_1 + dC_1_col[:, None], dC_1)
-
-    # --- epilogue ---
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-    tl.store(dK_base + dK_offs, dC_1, mask=in_j[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_C_b",
-        "stride_C_h",
-        "stride_C_e",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-        "start",
-    ],
-)
-def gla_backward_dC_1(
-    V_ptr,
-    dO_ptr,
-    C_ptr,
-    Q_ptr,
-    dC_1_ptr,
-    V_tiles,
-    dO_tiles,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
-    stride_C_e: tl.int64,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e: tl.int64,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps i.
-
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    C_ptr  C[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
-    dC_1_ptr  dC.1[b, h, j, e], temp
-    V_tiles  tiles of V for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
-    in_f = within(f, F, F_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dC_1_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
-    dC_1_offs = offs_j[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
-
-    # --- prologue ---
-    dC_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -669,6 +471,21 @@ def gla_backward_dC_1(
             dC_1_t = tl.where(dC_1_p, dA * t_3, 0.0)
             dC_1_col = tl.sum(dC_1_t, 1)
             dC_1 = tl.where((e == e_pt)[None, :], dC_1 + dC_1_col[:, None], dC_1)
+        A = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
+        for e_pt_1 in range(E):
+            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
+            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
+            q_1 = tl.load(Q_ptrs_2)
+            K_ptrs = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_j * stride_K_j
+            k = tl.load(K_ptrs, mask=in_j, other=0.0)
+            C_ptrs_3 = C_base + tl.cast(e_pt_1, tl.int64) * stride_C_e + at * stride_C_j
+            c_2 = tl.load(C_ptrs_3)
+            C_ptrs_4 = C_base_2 + tl.cast(e_pt_1, tl.int64) * stride_C_e + offs_j * stride_C_j
+            c_3 = tl.load(C_ptrs_4, mask=in_j, other=0.0)
+            t_4 = tl.exp(c_2.to(ACC)[None, :] - c_3.to(ACC)[:, None])
+            A_t = q_1.to(ACC)[None, :] * k.to(ACC)[:, None] * t_4
+            A = A + A_t
+        dV = dot(A.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -689,20 +506,38 @@ def gla_backward_dC_1(
         dC_1_p = dA_m != 0.0
         for e_pt in range(E):
             # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-            C_ptrs_3 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
-            c = tl.load(C_ptrs_3)
-            C_ptrs_4 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_1 = tl.load(C_ptrs_4, mask=in_j, other=0.0)
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            t_4 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * q.to(ACC)[None, :]
-            dC_1_t = tl.where(dC_1_p, dA_m * t_4, 0.0)
+            C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
+            c = tl.load(C_ptrs_5)
+            C_ptrs_6 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
+            c_1 = tl.load(C_ptrs_6, mask=in_j, other=0.0)
+            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+            Q_ptrs_3 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
+            q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
+            t_5 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * q.to(ACC)[None, :]
+            dC_1_t = tl.where(dC_1_p, dA_m * t_5, 0.0)
             dC_1_col = tl.sum(dC_1_t, 1)
             dC_1 = tl.where((e == e_pt)[None, :], dC_1 + dC_1_col[:, None], dC_1)
+        A = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
+        for e_pt_1 in range(E):
+            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
+            Q_ptrs_4 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
+            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_j * stride_K_j
+            k = tl.load(K_ptrs_2, mask=in_j, other=0.0)
+            C_ptrs_7 = C_base + tl.cast(e_pt_1, tl.int64) * stride_C_e + at * stride_C_j
+            c_2 = tl.load(C_ptrs_7)
+            C_ptrs_8 = C_base_2 + tl.cast(e_pt_1, tl.int64) * stride_C_e + offs_j * stride_C_j
+            c_3 = tl.load(C_ptrs_8, mask=in_j, other=0.0)
+            t_6 = tl.exp(c_2.to(ACC)[None, :] - c_3.to(ACC)[:, None])
+            A_t = q_1.to(ACC)[None, :] * k.to(ACC)[:, None] * t_6
+            A = A + A_t
+        A_m = tl.where(mask, A, 0.0)
+        dV = dot(A_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
 
     # --- epilogue ---
     tl.store(dC_1_base + dC_1_offs, dC_1, mask=in_j[:, None] & in_e[None, :])
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+    tl.store(dK_base + dC_1_offs, dC_1, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1240,7 +1075,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_backward_dV_dK": {
+    "gla_backward_dC_1_dK_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1250,23 +1085,36 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("j", "f"),),
             "streamed": (("i", "f"),),
-            "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
+            "carried": (("j", "e"), ("j", "f")),
+            "pairs": (("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i")),
             "data": ("V", "dO"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("C_ptr", "pointer_like", "C"),
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
-            ("C_ptr", "pointer_like", "C"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
+            ("dC_1_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_C_b", "wide", ""),
+            ("stride_C_h", "wide", ""),
+            ("stride_C_j", "stride", ""),
+            ("stride_C_e", "wide", ""),
             ("stride_Q_b", "wide", ""),
             ("stride_Q_h", "wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1275,74 +1123,6 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "wide", ""),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride", ""),
-            ("stride_C_e", "wide", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "gla_backward_dC_1": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("j", "f"),),
-            "streamed": (("i", "f"),),
-            "carried": (("j", "e"),),
-            "pairs": (("j", "i"),),
-            "pairs_by_address": (("j", "i"),),
-            "data": ("V", "dO"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("V_ptr", "pointer_like", "V"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("C_ptr", "pointer_like", "C"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("dC_1_ptr", "pointer_acc", ""),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride", ""),
-            ("stride_C_e", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -1857,63 +1637,34 @@ def backward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    dC_1 = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
-    dC_1 = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     dC_2 = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dloga = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("gla_backward_dV_dK", extents, inputs, config)
+    cfg = configure("gla_backward_dC_1_dK_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    gla_backward_dV_dK[grid](
+    gla_backward_dC_1_dK_dV[grid](
+        V,
+        dO,
+        C,
         Q,
         K,
-        C,
-        dO,
-        V,
+        dC_1,
         dV,
         dK,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(C),
         *launch_strides(Q),
         *launch_strides(K),
-        *launch_strides(C),
-        *launch_strides(dO),
-        *launch_strides(V),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("gla_backward_dC_1", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    gla_backward_dC_1[grid](
-        V,
-        dO,
-        C,
-        Q,
-        dC_1,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        *launch_strides(V),
-        *launch_strides(dO),
-        *launch_strides(C),
-        *launch_strides(Q),
         len_b,
         len_h,
         len_j,

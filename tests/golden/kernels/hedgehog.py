@@ -284,7 +284,7 @@ def hedgehog(
         "start",
     ],
 )
-def hedgehog_backward_D_dX_4_dQ(
+def hedgehog_backward_D_dX_3_dX_4(
     O_ptr,
     dO_ptr,
     O_part_ptr,
@@ -294,6 +294,7 @@ def hedgehog_backward_D_dX_4_dQ(
     Q_ptr,
     Wq_ptr,
     D_ptr,
+    dX_3_ptr,
     dX_4_ptr,
     dQ_ptr,
     O_tiles,
@@ -357,6 +358,7 @@ def hedgehog_backward_D_dX_4_dQ(
     Q_ptr  Q[b, h, i, e], input
     Wq_ptr  Wq[h, d, e], input
     D_ptr  D[b, h, i], temp
+    dX_3_ptr  dX.3[b, h, i, d], temp
     dX_4_ptr  dX.4[b, h, i, d], temp
     dQ_ptr  dQ[b, h, i, e], output
     O_tiles  tiles of O for the copy engine, or None
@@ -412,9 +414,11 @@ def hedgehog_backward_D_dX_4_dQ(
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
+    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_i * D
+    dX_3_base += tl.cast(h, tl.int64) * len_i * D + tl.cast(i0, tl.int64) * D
+    dX_3_offs = offs_i[:, None] * D + d[None, :]
     dX_4_base = dX_4_ptr + tl.cast(b, tl.int64) * len_h * len_i * D
     dX_4_base += tl.cast(h, tl.int64) * len_i * D + tl.cast(i0, tl.int64) * D
-    dX_4_offs = offs_i[:, None] * D + d[None, :]
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
@@ -425,14 +429,14 @@ def hedgehog_backward_D_dX_4_dQ(
     D_2 = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D_2, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dX_4 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
+    dX_3 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
     # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
     O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
     dA_2_p = O_part.to(ACC) != 0.0
     mask_p = i + start
     # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
     Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    dX_3 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
+    dX_4 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
     # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
@@ -460,10 +464,10 @@ def hedgehog_backward_D_dX_4_dQ(
         Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
         t_2 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
         dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
-        dX_4_1 = tl.exp(-Y)
         dX_3_1 = tl.exp(Y)
-        dX_4 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_4_1.to(Q_ptr.dtype.element_ty), dX_4, ACC)
+        dX_4_1 = tl.exp(-Y)
         dX_3 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_3_1.to(Q_ptr.dtype.element_ty), dX_3, ACC)
+        dX_4 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_4_1.to(Q_ptr.dtype.element_ty), dX_4, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -482,16 +486,16 @@ def hedgehog_backward_D_dX_4_dQ(
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
-        dX_4_1 = tl.exp(-Y)
-        dX_4_1_m = tl.where(mask_p_1[:, None], dX_4_1, 0.0)
         dX_3_1 = tl.exp(Y)
         dX_3_1_m = tl.where(mask_p_1[:, None], dX_3_1, 0.0)
+        dX_4_1 = tl.exp(-Y)
+        dX_4_1_m = tl.where(mask_p_1[:, None], dX_4_1, 0.0)
         t_4 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_5 = tl.where(in_j[:, None], dX_4_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dX_4 = dot(t_4, t_5, dX_4, ACC)
+        t_5 = tl.where(in_j[:, None], dX_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dX_3 = dot(t_4, t_5, dX_3, ACC)
         t_6 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_7 = tl.where(in_j[:, None], dX_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dX_3 = dot(t_6, t_7, dX_3, ACC)
+        t_7 = tl.where(in_j[:, None], dX_4_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dX_4 = dot(t_6, t_7, dX_4, ACC)
 
     # --- epilogue ---
     dX = dX_3 * dX_p - dX_4 * dX_p_1
@@ -499,7 +503,8 @@ def hedgehog_backward_D_dX_4_dQ(
     t_8 = tl.where(in_d[None, :], dX_kept, 0.0).to(Wq_ptr.dtype.element_ty)
     dQ = dot(t_8, Wq, None, ACC)
     tl.store(D_base + offs_i, D_1, mask=in_i)
-    tl.store(dX_4_base + dX_4_offs, dX_4, mask=in_i[:, None] & in_d[None, :])
+    tl.store(dX_3_base + dX_3_offs, dX_3, mask=in_i[:, None] & in_d[None, :])
+    tl.store(dX_4_base + dX_3_offs, dX_4, mask=in_i[:, None] & in_d[None, :])
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
@@ -509,421 +514,12 @@ def hedgehog_backward_D_dX_4_dQ(
         "stride_O_part_h",
         "len_b",
         "len_h",
-        "len_i",
-        "len_j",
-        "start",
-    ],
-)
-def hedgehog_backward_dX_3(
-    O_part_ptr,
-    dO_ptr,
-    V_ptr,
-    O_ptr,
-    K_ptr,
-    Wk_ptr,
-    dX_3_ptr,
-    dO_tiles,
-    O_tiles,
-    V_tiles,
-    K_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Wk_h: tl.int64,
-    stride_Wk_d,
-    stride_Wk_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_i: tl.int32,
-    len_j: tl.int32,
-    start: tl.int32,
-    D: tl.constexpr,
-    D_PAD: tl.constexpr,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    Q_TYPE: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i; sweeps j.
-
-    O_part_ptr  O_part[b, h, i], input
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    O_ptr  O[b, h, i, f], input
-    K_ptr  K[b, h, j, e], input
-    Wk_ptr  Wk[h, d, e], input
-    dX_3_ptr  dX.3[b, h, i, d], temp
-    dO_tiles  tiles of dO for the copy engine, or None
-    O_tiles  tiles of O for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    D, D_PAD  |d|, and padded to a power of two
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    d = tl.arange(0, D_PAD)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h + tl.cast(i0, tl.int64) * stride_O_part_i
-    in_i = i < len_i
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_base += tl.cast(i0, tl.int64) * stride_O_i
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
-    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
-    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
-    in_d = within(d, D, D_PAD)
-    in_e = within(e, E, E_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_i * D
-    dX_3_base += tl.cast(h, tl.int64) * len_i * D + tl.cast(i0, tl.int64) * D
-    dX_3_offs = offs_i[:, None] * D + d[None, :]
-
-    # --- prologue ---
-    dX_3 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
-    # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-    D_2 = o.to(ACC) * dO.to(ACC)
-    D_kept = tl.where((f < F)[None, :], D_2, 0.0)
-    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dA_2_p = O_part.to(ACC) != 0.0
-    mask_p = i + start
-    # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-        t_2 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
-        dX_3_1 = tl.exp(Y)
-        dX_3 = dot(dA_2.to(Q_TYPE), dX_3_1.to(Q_TYPE), dX_3, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-        t_3 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_3, 0.0)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        dX_3_1 = tl.exp(Y)
-        dX_3_1_m = tl.where(mask_p_1[:, None], dX_3_1, 0.0)
-        dX_3 = dot(dA_2_m.to(Q_TYPE), tl.where(in_j[:, None], dX_3_1_m, 0.0).to(Q_TYPE), dX_3, ACC)
-
-    # --- epilogue ---
-    tl.store(dX_3_base + dX_3_offs, dX_3, mask=in_i[:, None] & in_d[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "len_b",
-        "len_h",
         "len_j",
         "len_i",
         "start",
     ],
 )
-def hedgehog_backward_dY_2_dK(
-    O_part_ptr,
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    Q_ptr,
-    Wq_ptr,
-    K_ptr,
-    Wk_ptr,
-    dY_2_ptr,
-    dK_ptr,
-    V_tiles,
-    K_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_Wq_h: tl.int64,
-    stride_Wq_d,
-    stride_Wq_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Wk_h: tl.int64,
-    stride_Wk_d,
-    stride_Wk_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    D: tl.constexpr,
-    D_PAD: tl.constexpr,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps i.
-
-    O_part_ptr  O_part[b, h, i], input
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    Q_ptr  Q[b, h, i, e], input
-    Wq_ptr  Wq[h, d, e], input
-    K_ptr  K[b, h, j, e], input
-    Wk_ptr  Wk[h, d, e], input
-    dY_2_ptr  dY.2[b, h, j, d], temp
-    dK_ptr  dK[b, h, j, e], output
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    D, D_PAD  |d|, and padded to a power of two
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
-    d = tl.arange(0, D_PAD)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
-    in_f = within(f, F, F_PAD)
-    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
-    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
-    in_d = within(d, D, D_PAD)
-    in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
-    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    dY_2_base = dY_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * D
-    dY_2_base += tl.cast(h, tl.int64) * len_j * D + tl.cast(j0, tl.int64) * D
-    dY_2_offs = offs_j[:, None] * D + d[None, :]
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
-
-    # --- prologue ---
-    dY_2 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
-    # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    dY_1 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
-    # hedgehog.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-    dY_p = tl.exp(Y)
-    dY_p_1 = tl.exp(-Y)
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
-
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs)
-        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dA_2_p = O_part.to(ACC) != 0.0
-        t_3 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_3, 0.0)
-        dY_2_1 = tl.exp(-X)
-        dY_1_1 = tl.exp(X)
-        dY_2 = dot(dA_2.to(Q_ptr.dtype.element_ty), dY_2_1.to(Q_ptr.dtype.element_ty), dY_2, ACC)
-        dY_1 = dot(dA_2.to(Q_ptr.dtype.element_ty), dY_1_1.to(Q_ptr.dtype.element_ty), dY_1, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_2 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
-        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dA_2_p = O_part.to(ACC) != 0.0
-        t_4 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_4, 0.0)
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        dY_2_1 = tl.exp(-X)
-        dY_2_1_m = tl.where(mask_p_1[:, None], dY_2_1, 0.0)
-        dY_1_1 = tl.exp(X)
-        dY_1_1_m = tl.where(mask_p_1[:, None], dY_1_1, 0.0)
-        t_5 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_6 = tl.where(in_i[:, None], dY_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_2 = dot(t_5, t_6, dY_2, ACC)
-        t_7 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], dY_1_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_1 = dot(t_7, t_8, dY_1, ACC)
-
-    # --- epilogue ---
-    dY = dY_1 * dY_p - dY_2 * dY_p_1
-    dY_kept = tl.where((d < D)[None, :], dY, 0.0)
-    t_9 = tl.where(in_d[None, :], dY_kept, 0.0).to(Wk_ptr.dtype.element_ty)
-    dK = dot(t_9, Wk, None, ACC)
-    tl.store(dY_2_base + dY_2_offs, dY_2, mask=in_j[:, None] & in_d[None, :])
-    tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-        "start",
-    ],
-)
-def hedgehog_backward_dV_dY_1(
+def hedgehog_backward_dY_1_dY_2_dK(
     O_part_ptr,
     K_ptr,
     Wk_ptr,
@@ -934,6 +530,8 @@ def hedgehog_backward_dV_dY_1(
     D_ptr,
     dV_ptr,
     dY_1_ptr,
+    dY_2_ptr,
+    dK_ptr,
     K_tiles,
     V_tiles,
     Q_tiles,
@@ -991,6 +589,8 @@ def hedgehog_backward_dV_dY_1(
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dY_1_ptr  dY.1[b, h, j, d], temp
+    dY_2_ptr  dY.2[b, h, j, d], temp
+    dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
@@ -1045,6 +645,11 @@ def hedgehog_backward_dV_dY_1(
     dY_1_base = dY_1_ptr + tl.cast(b, tl.int64) * len_h * len_j * D
     dY_1_base += tl.cast(h, tl.int64) * len_j * D + tl.cast(j0, tl.int64) * D
     dY_1_offs = offs_j[:, None] * D + d[None, :]
+    dY_2_base = dY_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * D
+    dY_2_base += tl.cast(h, tl.int64) * len_j * D + tl.cast(j0, tl.int64) * D
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK_base += tl.cast(j0, tl.int64) * E
+    dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
@@ -1063,6 +668,7 @@ def hedgehog_backward_dV_dY_1(
     dY_1 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
     # hedgehog.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    dY_2 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
     stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
 
@@ -1112,16 +718,26 @@ def hedgehog_backward_dV_dY_1(
         mask_1 = (j[:, None] <= mask_p[None, :]) & mask_p_3[None, :]
         dA_2_m = tl.where(mask_1, dA_2, 0.0)
         A_1_m = tl.where(mask_p_3[:, None], A_1, 0.0)
+        A_4_m = tl.where(mask_p_3[:, None], A_4, 0.0)
         t_7 = dV_1_m.to(dO_ptr.dtype.element_ty)
         t_8 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
         dV = dot(t_7, t_8, dV, ACC)
         t_9 = dA_2_m.to(Q_ptr.dtype.element_ty)
         t_10 = tl.where(in_i[:, None], A_1_m, 0.0).to(Q_ptr.dtype.element_ty)
         dY_1 = dot(t_9, t_10, dY_1, ACC)
+        t_11 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_12 = tl.where(in_i[:, None], A_4_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dY_2 = dot(t_11, t_12, dY_2, ACC)
 
     # --- epilogue ---
+    dY = dY_1 * A - dY_2 * A_3
+    dY_kept = tl.where((d < D)[None, :], dY, 0.0)
+    t_13 = tl.where(in_d[None, :], dY_kept, 0.0).to(Wk_ptr.dtype.element_ty)
+    dK = dot(t_13, Wk, None, ACC)
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dY_1_base + dY_1_offs, dY_1, mask=in_j[:, None] & in_d[None, :])
+    tl.store(dY_2_base + dY_1_offs, dY_2, mask=in_j[:, None] & in_d[None, :])
+    tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1720,7 +1336,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hedgehog_backward_D_dX_4_dQ": {
+    "hedgehog_backward_D_dX_3_dX_4": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1748,6 +1364,7 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("Wq_ptr", "pointer_like", "Wq"),
             ("D_ptr", "pointer_acc", ""),
+            ("dX_3_ptr", "pointer_acc", ""),
             ("dX_4_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
@@ -1801,152 +1418,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hedgehog_backward_dX_3": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": "j",
-            "pads": {
-                "d": "d",
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("i", "f"), ("d", "e")),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "d"),),
-            "pairs": (("i", "j"), ("j", "d")),
-            "pairs_by_address": (("i", "j"), ("j", "d")),
-            "data": ("dO", "O", "Wk", "V", "K"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "O"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Wk_ptr", "pointer_like", "Wk"),
-            ("dX_3_ptr", "pointer_acc", ""),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Wk_h", "stride_wide", ""),
-            ("stride_Wk_d", "stride", ""),
-            ("stride_Wk_e", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
-            ("D", "full", "d"),
-            ("D_PAD", "pad", "d"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("Q_TYPE", "type", "Q"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "hedgehog_backward_dY_2_dK": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "d": "d",
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("j", "f"), ("d", "e")),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "d"), ("j", "d")),
-            "pairs": (("i", "d"), ("j", "i"), ("i", "d")),
-            "pairs_by_address": (("i", "d"), ("j", "i"), ("i", "d")),
-            "data": ("V", "Wq", "K", "Wk", "dO", "Q"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("V_ptr", "pointer_like", "V"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("D_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("Wq_ptr", "pointer_like", "Wq"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Wk_ptr", "pointer_like", "Wk"),
-            ("dY_2_ptr", "pointer_acc", ""),
-            ("dK_ptr", "pointer_like", "K"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_Wq_h", "stride_wide", ""),
-            ("stride_Wq_d", "stride", ""),
-            ("stride_Wq_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Wk_h", "stride_wide", ""),
-            ("stride_Wk_d", "stride", ""),
-            ("stride_Wk_e", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("D", "full", "d"),
-            ("D_PAD", "pad", "d"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "hedgehog_backward_dV_dY_1": {
+    "hedgehog_backward_dY_1_dY_2_dK": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1957,9 +1429,9 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("d", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j", "d")),
-            "pairs": (("i", "d"), ("j", "i"), ("i", "d"), ("i", "d")),
-            "pairs_by_address": (("i", "d"), ("j", "i"), ("i", "d"), ("i", "d")),
+            "carried": (("j", "f"), ("j", "d"), ("j", "d")),
+            "pairs": (("j", "i"), ("i", "d"), ("j", "i"), ("i", "d"), ("i", "d")),
+            "pairs_by_address": (("j", "i"), ("i", "d"), ("j", "i"), ("i", "d"), ("i", "d")),
             "data": ("K", "Wk", "Wq", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1975,6 +1447,8 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dY_1_ptr", "pointer_acc", ""),
+            ("dY_2_ptr", "pointer_acc", ""),
+            ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
@@ -2398,11 +1872,6 @@ def tiles_of(tensor, axis, rows, width):
     return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
-def element_type(tensor):
-    """Triton's name for the type of a tensor's elements."""
-    return getattr(tl, str(tensor.dtype).removeprefix("torch."))
-
-
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -2483,22 +1952,22 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    dX_3 = torch.empty((len_b, len_h, len_i, len_d), dtype=acc, device=device)
     dX_4 = torch.empty((len_b, len_h, len_i, len_d), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    dX_3 = torch.empty((len_b, len_h, len_i, len_d), dtype=acc, device=device)
-    dY_2 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
-    dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dY_1 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
+    dY_2 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
+    dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dWq = torch.empty((len_h, len_d, len_e), dtype=inputs["Wq"].dtype, device=device)
     dWk = torch.empty((len_h, len_d, len_e), dtype=inputs["Wk"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("hedgehog_backward_D_dX_4_dQ", extents, inputs, config)
+    cfg = configure("hedgehog_backward_D_dX_3_dX_4", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    hedgehog_backward_D_dX_4_dQ[grid](
+    hedgehog_backward_D_dX_3_dX_4[grid](
         O,
         dO,
         O_part,
@@ -2508,6 +1977,7 @@ def backward(inputs, extents, params, config=None):
         Q,
         Wq,
         D,
+        dX_3,
         dX_4,
         dQ,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -2538,93 +2008,12 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("hedgehog_backward_dX_3", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    hedgehog_backward_dX_3[grid](
-        O_part,
-        dO,
-        V,
-        O,
-        K,
-        Wk,
-        dX_3,
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(O_part),
-        *launch_strides(dO),
-        *launch_strides(V),
-        *launch_strides(O),
-        *launch_strides(K),
-        *launch_strides(Wk),
-        len_b,
-        len_h,
-        len_i,
-        len_j,
-        params["start"],
-        D=len_d,
-        D_PAD=padded(len_d, itemsize),
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        Q_TYPE=element_type(inputs["Q"]),
-        ACC=ACC,
-        **cfg,
-    )
-
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("hedgehog_backward_dY_2_dK", extents, inputs, config)
+    cfg = configure("hedgehog_backward_dY_1_dY_2_dK", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    hedgehog_backward_dY_2_dK[grid](
-        O_part,
-        V,
-        dO,
-        D,
-        Q,
-        Wq,
-        K,
-        Wk,
-        dY_2,
-        dK,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(O_part),
-        *launch_strides(V),
-        *launch_strides(dO),
-        *launch_strides(Q),
-        *launch_strides(Wq),
-        *launch_strides(K),
-        *launch_strides(Wk),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        params["start"],
-        D=len_d,
-        D_PAD=padded(len_d, itemsize),
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("hedgehog_backward_dV_dY_1", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    hedgehog_backward_dV_dY_1[grid](
+    hedgehog_backward_dY_1_dY_2_dK[grid](
         O_part,
         K,
         Wk,
@@ -2635,6 +2024,8 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dY_1,
+        dY_2,
+        dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
@@ -2710,8 +2101,8 @@ def backward(inputs, extents, params, config=None):
     )
     return {
         "dQ": dQ,
-        "dK": dK,
         "dV": dV,
+        "dK": dK,
         "dWq": dWq,
         "dWk": dWk,
     }

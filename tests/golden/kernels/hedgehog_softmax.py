@@ -401,19 +401,20 @@ def hedgehog_softmax_O_part_O_L(
         "start",
     ],
 )
-def hedgehog_softmax_backward_x_D_dX_5(
+def hedgehog_softmax_backward_x_D_dX_4(
     O_ptr,
     dO_ptr,
     Q_ptr,
     Wq_ptr,
     O_part_ptr,
     V_ptr,
-    L_2_ptr,
     K_ptr,
     Wk_ptr,
+    L_2_ptr,
     L_ptr,
     D_ptr,
     x_ptr,
+    dX_4_ptr,
     dX_5_ptr,
     dQ_ptr,
     O_tiles,
@@ -443,9 +444,6 @@ def hedgehog_softmax_backward_x_D_dX_5(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_L_2_b: tl.int64,
-    stride_L_2_h: tl.int64,
-    stride_L_2_j,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -453,6 +451,9 @@ def hedgehog_softmax_backward_x_D_dX_5(
     stride_Wk_h: tl.int64,
     stride_Wk_d,
     stride_Wk_e,
+    stride_L_2_b: tl.int64,
+    stride_L_2_h: tl.int64,
+    stride_L_2_j,
     stride_L_b: tl.int64,
     stride_L_h: tl.int64,
     stride_L_i,
@@ -480,12 +481,13 @@ def hedgehog_softmax_backward_x_D_dX_5(
     Wq_ptr  Wq[h, d, e], input
     O_part_ptr  O_part[b, h, i], input
     V_ptr  V[b, h, j, f], input
-    L_2_ptr  L_2[b, h, j], input
     K_ptr  K[b, h, j, e], input
     Wk_ptr  Wk[h, d, e], input
+    L_2_ptr  L_2[b, h, j], input
     L_ptr  L[b, h, i], input
     D_ptr  D[b, h, i], temp
     x_ptr  x[b, h, i], temp
+    dX_4_ptr  dX.4[b, h, i, d], temp
     dX_5_ptr  dX.5[b, h, i, d], temp
     dQ_ptr  dQ[b, h, i, e], output
     O_tiles  tiles of O for the copy engine, or None
@@ -546,9 +548,11 @@ def hedgehog_softmax_backward_x_D_dX_5(
     D_base += tl.cast(i0, tl.int64)
     x_base = x_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     x_base += tl.cast(i0, tl.int64)
+    dX_4_base = dX_4_ptr + tl.cast(b, tl.int64) * len_h * len_i * D
+    dX_4_base += tl.cast(h, tl.int64) * len_i * D + tl.cast(i0, tl.int64) * D
+    dX_4_offs = offs_i[:, None] * D + d[None, :]
     dX_5_base = dX_5_ptr + tl.cast(b, tl.int64) * len_h * len_i * D
     dX_5_base += tl.cast(h, tl.int64) * len_i * D + tl.cast(i0, tl.int64) * D
-    dX_5_offs = offs_i[:, None] * D + d[None, :]
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
@@ -566,14 +570,14 @@ def hedgehog_softmax_backward_x_D_dX_5(
     x = tl.exp(X) + tl.exp(-X)
     x_kept = tl.where((d < D)[None, :], x, 0.0)
     x_1 = tl.sum(tl.where(in_d[None, :], x_kept, 0.0), 1)
-    dX_5 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
+    dX_4 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
     # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
     O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
     dA_2_p = O_part.to(ACC) != 0.0
     mask_p = i + start
     # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
     Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    dX_4 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
+    dX_5 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
     l = tl.load(L_base + offs_i * stride_L_i, mask=in_i, other=0.0)
     dX_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
     dX_p = dX_safe * 1.4426950408889634
@@ -603,13 +607,13 @@ def hedgehog_softmax_backward_x_D_dX_5(
         dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
         L_2_ptrs = L_2_base + tl.cast(j0, tl.int64) * stride_L_2_j + offs_j * stride_L_2_j
         L_2 = tl.load(L_2_ptrs)
-        dX_5_p = -L_2.to(ACC)
-        dX_5_1 = tl.exp(dX_5_p[:, None] - Y)
         dX_4_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
         dX_4_p = dX_4_safe * 1.4426950408889634
         dX_4_1 = tl.exp2(Y * 1.4426950408889634 - dX_4_p[:, None])
-        dX_5 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_5_1.to(Q_ptr.dtype.element_ty), dX_5, ACC)
+        dX_5_p = -L_2.to(ACC)
+        dX_5_1 = tl.exp(dX_5_p[:, None] - Y)
         dX_4 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_4_1.to(Q_ptr.dtype.element_ty), dX_4, ACC)
+        dX_5 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_5_1.to(Q_ptr.dtype.element_ty), dX_5, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -630,19 +634,19 @@ def hedgehog_softmax_backward_x_D_dX_5(
         dA_2_m = tl.where(mask, dA_2, 0.0)
         L_2_ptrs_2 = L_2_base + tl.cast(j0, tl.int64) * stride_L_2_j + offs_j * stride_L_2_j
         L_2 = tl.load(L_2_ptrs_2, mask=in_j, other=0.0)
-        dX_5_p = -L_2.to(ACC)
-        dX_5_1 = tl.exp(dX_5_p[:, None] - Y)
-        dX_5_1_m = tl.where(mask_p_1[:, None], dX_5_1, 0.0)
         dX_4_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
         dX_4_p = dX_4_safe * 1.4426950408889634
         dX_4_1 = tl.exp2(Y * 1.4426950408889634 - dX_4_p[:, None])
         dX_4_1_m = tl.where(mask_p_1[:, None], dX_4_1, 0.0)
+        dX_5_p = -L_2.to(ACC)
+        dX_5_1 = tl.exp(dX_5_p[:, None] - Y)
+        dX_5_1_m = tl.where(mask_p_1[:, None], dX_5_1, 0.0)
         t_4 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_5 = tl.where(in_j[:, None], dX_5_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dX_5 = dot(t_4, t_5, dX_5, ACC)
+        t_5 = tl.where(in_j[:, None], dX_4_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dX_4 = dot(t_4, t_5, dX_4, ACC)
         t_6 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_7 = tl.where(in_j[:, None], dX_4_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dX_4 = dot(t_6, t_7, dX_4, ACC)
+        t_7 = tl.where(in_j[:, None], dX_5_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dX_5 = dot(t_6, t_7, dX_5, ACC)
 
     # --- epilogue ---
     dX = dX_4 * dX_p_1 - dX_5 * dX_p_3
@@ -652,7 +656,8 @@ def hedgehog_softmax_backward_x_D_dX_5(
     tl.store(D_base + offs_i, D_1, mask=in_i)
     # hedgehog_softmax.attn:6  x[i]   = sum[d](exp(X[i,d]) + exp(-X[i,d]))
     tl.store(x_base + offs_i, x_1, mask=in_i)
-    tl.store(dX_5_base + dX_5_offs, dX_5, mask=in_i[:, None] & in_d[None, :])
+    tl.store(dX_4_base + dX_4_offs, dX_4, mask=in_i[:, None] & in_d[None, :])
+    tl.store(dX_5_base + dX_4_offs, dX_5, mask=in_i[:, None] & in_d[None, :])
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
@@ -660,208 +665,10 @@ def hedgehog_softmax_backward_x_D_dX_5(
     do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
-        "stride_L_2_b",
-        "stride_L_2_h",
-        "len_b",
-        "len_h",
-        "len_i",
-        "len_j",
-        "start",
-    ],
-)
-def hedgehog_softmax_backward_dX_4(
-    O_part_ptr,
-    dO_ptr,
-    V_ptr,
-    O_ptr,
-    K_ptr,
-    Wk_ptr,
-    L_2_ptr,
-    dX_4_ptr,
-    dO_tiles,
-    O_tiles,
-    V_tiles,
-    K_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Wk_h: tl.int64,
-    stride_Wk_d,
-    stride_Wk_e,
-    stride_L_2_b: tl.int64,
-    stride_L_2_h: tl.int64,
-    stride_L_2_j,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_i: tl.int32,
-    len_j: tl.int32,
-    start: tl.int32,
-    D: tl.constexpr,
-    D_PAD: tl.constexpr,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    Q_TYPE: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i; sweeps j.
-
-    O_part_ptr  O_part[b, h, i], input
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    O_ptr  O[b, h, i, f], input
-    K_ptr  K[b, h, j, e], input
-    Wk_ptr  Wk[h, d, e], input
-    L_2_ptr  L_2[b, h, j], input
-    dX_4_ptr  dX.4[b, h, i, d], temp
-    dO_tiles  tiles of dO for the copy engine, or None
-    O_tiles  tiles of O for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    D, D_PAD  |d|, and padded to a power of two
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    d = tl.arange(0, D_PAD)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h + tl.cast(i0, tl.int64) * stride_O_part_i
-    in_i = i < len_i
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_base += tl.cast(i0, tl.int64) * stride_O_i
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
-    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
-    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
-    in_d = within(d, D, D_PAD)
-    in_e = within(e, E, E_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    L_2_base = L_2_ptr + tl.cast(b, tl.int64) * stride_L_2_b + tl.cast(h, tl.int64) * stride_L_2_h
-    dX_4_base = dX_4_ptr + tl.cast(b, tl.int64) * len_h * len_i * D
-    dX_4_base += tl.cast(h, tl.int64) * len_i * D + tl.cast(i0, tl.int64) * D
-    dX_4_offs = offs_i[:, None] * D + d[None, :]
-
-    # --- prologue ---
-    dX_4 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
-    # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-    D_2 = o.to(ACC) * dO.to(ACC)
-    D_kept = tl.where((f < F)[None, :], D_2, 0.0)
-    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dA_2_p = O_part.to(ACC) != 0.0
-    mask_p = i + start
-    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-        t_2 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
-        L_2_ptrs = L_2_base + tl.cast(j0, tl.int64) * stride_L_2_j + offs_j * stride_L_2_j
-        L_2 = tl.load(L_2_ptrs)
-        dX_4_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
-        dX_4_p = dX_4_safe * 1.4426950408889634
-        dX_4_1 = tl.exp2(Y * 1.4426950408889634 - dX_4_p[:, None])
-        dX_4 = dot(dA_2.to(Q_TYPE), dX_4_1.to(Q_TYPE), dX_4, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-        t_3 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_3, 0.0)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        L_2_ptrs_2 = L_2_base + tl.cast(j0, tl.int64) * stride_L_2_j + offs_j * stride_L_2_j
-        L_2 = tl.load(L_2_ptrs_2, mask=in_j, other=0.0)
-        dX_4_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
-        dX_4_p = dX_4_safe * 1.4426950408889634
-        dX_4_1 = tl.exp2(Y * 1.4426950408889634 - dX_4_p[:, None])
-        dX_4_1_m = tl.where(mask_p_1[:, None], dX_4_1, 0.0)
-        dX_4 = dot(dA_2_m.to(Q_TYPE), tl.where(in_j[:, None], dX_4_1_m, 0.0).to(Q_TYPE), dX_4, ACC)
-
-    # --- epilogue ---
-    tl.store(dX_4_base + dX_4_offs, dX_4, mask=in_i[:, None] & in_d[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_L_2_b",
-        "stride_L_2_h",
         "stride_L_b",
         "stride_L_h",
+        "stride_L_2_b",
+        "stride_L_2_h",
         "len_b",
         "len_h",
         "len_j",
@@ -869,26 +676,28 @@ def hedgehog_softmax_backward_dX_4(
         "start",
     ],
 )
-def hedgehog_softmax_backward_y_D_2_1_dV(
+def hedgehog_softmax_backward_y_D_2_1_dY_2(
     K_ptr,
     Wk_ptr,
     O_part_ptr,
+    V_ptr,
+    dO_ptr,
+    D_ptr,
     Q_ptr,
     Wq_ptr,
-    x_ptr,
-    dO_ptr,
-    V_ptr,
-    D_ptr,
-    L_2_ptr,
     L_ptr,
+    x_ptr,
+    L_2_ptr,
     y_ptr,
+    dY_2_ptr,
+    dY_3_ptr,
     dV_ptr,
     D_2_1_ptr,
     dK_ptr,
     K_tiles,
     V_tiles,
-    Q_tiles,
     dO_tiles,
+    Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -899,6 +708,14 @@ def hedgehog_softmax_backward_y_D_2_1_dV(
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -906,20 +723,12 @@ def hedgehog_softmax_backward_y_D_2_1_dV(
     stride_Wq_h: tl.int64,
     stride_Wq_d,
     stride_Wq_e,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_L_2_b: tl.int64,
-    stride_L_2_h: tl.int64,
-    stride_L_2_j,
     stride_L_b: tl.int64,
     stride_L_h: tl.int64,
     stride_L_i,
+    stride_L_2_b: tl.int64,
+    stride_L_2_h: tl.int64,
+    stride_L_2_j,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -941,22 +750,24 @@ def hedgehog_softmax_backward_y_D_2_1_dV(
     K_ptr  K[b, h, j, e], input
     Wk_ptr  Wk[h, d, e], input
     O_part_ptr  O_part[b, h, i], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
     Q_ptr  Q[b, h, i, e], input
     Wq_ptr  Wq[h, d, e], input
-    x_ptr  x[b, h, i], temp
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    D_ptr  D[b, h, i], temp
-    L_2_ptr  L_2[b, h, j], input
     L_ptr  L[b, h, i], input
+    x_ptr  x[b, h, i], temp
+    L_2_ptr  L_2[b, h, j], input
     y_ptr  y[b, h, j], temp
+    dY_2_ptr  dY.2[b, h, j, d], temp
+    dY_3_ptr  dY.3[b, h, j, d], temp
     dV_ptr  dV[b, h, j, f], output
     D_2_1_ptr  D_2.1[b, h, j], temp
     dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     D, D_PAD  |d|, and padded to a power of two
@@ -988,25 +799,30 @@ def hedgehog_softmax_backward_y_D_2_1_dV(
     Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
     Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
     in_d = within(d, D, D_PAD)
-    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
-    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
+    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
+    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
     L_2_base = L_2_ptr + tl.cast(b, tl.int64) * stride_L_2_b + tl.cast(h, tl.int64) * stride_L_2_h
     L_2_base += tl.cast(j0, tl.int64) * stride_L_2_j
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    x_base = x_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
+    x_base = x_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     y_base = y_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     y_base += tl.cast(j0, tl.int64)
+    dY_2_base = dY_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * D
+    dY_2_base += tl.cast(h, tl.int64) * len_j * D + tl.cast(j0, tl.int64) * D
+    dY_2_offs = offs_j[:, None] * D + d[None, :]
+    dY_3_base = dY_3_ptr + tl.cast(b, tl.int64) * len_h * len_j * D
+    dY_3_base += tl.cast(h, tl.int64) * len_j * D + tl.cast(j0, tl.int64) * D
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
@@ -1024,26 +840,26 @@ def hedgehog_softmax_backward_y_D_2_1_dV(
     y = tl.exp(Y) + tl.exp(-Y)
     y_kept = tl.where((d < D)[None, :], y, 0.0)
     y_1 = tl.sum(tl.where(in_d[None, :], y_kept, 0.0), 1)
+    dY_2 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
+    # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    dY_3 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     B = tl.exp(Y)
     B_kept = tl.where((d < D)[None, :], B, 0.0)
-    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
     B_3 = tl.exp(-Y)
     B_3_kept = tl.where((d < D)[None, :], B_3, 0.0)
     mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
+    mask_p_2 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     D_2_1 = tl.full([BLOCK_J], 0.0, ACC)
-    # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     L_2 = tl.load(L_2_base + offs_j * stride_L_2_j, mask=in_j, other=0.0)
     dY_p = -L_2.to(ACC)
     dY_p_1 = tl.exp(dY_p[:, None] - Y)
-    dY_2 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
     dY_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
     dY_p_2 = dY_safe * 1.4426950408889634
     dY_p_3 = tl.exp2(Y * 1.4426950408889634 - dY_p_2[:, None])
-    dY_3 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
     stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
 
@@ -1052,73 +868,73 @@ def hedgehog_softmax_backward_y_D_2_1_dV(
     for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
         # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        B_1 = tl.exp(X)
-        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
-        t = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_2 = dot(t, t_2, None, ACC)
-        B_4 = tl.exp(-X)
-        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
-        t_3 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_5 = dot(t_3, t_4, None, ACC)
-        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
-        B_6 = B_2 + B_5
-        # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
-        x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
-        dV_p = O_part.to(ACC) != 0.0
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dV_p[None, :], A, 0.0) * dV_p_1[None, :]
-        mask_p = i + start
-        mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
-        mask_p_3 = i < len_i
-        t_5 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
-        mask = (j[:, None] <= mask_p[None, :]) & t_5 & mask_p_3[None, :]
-        dV_1_m = tl.where(mask, dV_1, 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
-        dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
         d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        t_6 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dV_p[None, :], t_6, 0.0)
-        D_2_1_p = safe_div(1.0, x.to(ACC))
-        D_2_1_p_1 = tl.where(x.to(ACC) != 0.0, D_2_1_p, 0.0)
-        D_2_1_s = B_6 * dA_2 * D_2_1_p_1[None, :]
-        mask_1 = (j[:, None] <= mask_p[None, :]) & mask_p_3[None, :]
-        D_2_1_s_m = tl.where(mask_1, D_2_1_s, 0.0)
-        D_2_1_tile = tl.sum(D_2_1_s_m, 1)
-        D_2_1 = D_2_1 + D_2_1_tile
-        dA_2_m = tl.where(mask_1, dA_2, 0.0)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t, 0.0)
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
         L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
         l = tl.load(L_ptrs, mask=in_i, other=0.0)
         dY_2_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
         dY_2_p = dY_2_safe * 1.4426950408889634
         dY_2_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None])
-        dY_2_1_m = tl.where(mask_p_3[:, None], dY_2_1, 0.0)
+        dY_2_1_m = tl.where(mask_p_1[:, None], dY_2_1, 0.0)
         dY_3_p = -l.to(ACC)
         dY_3_1 = tl.exp(dY_3_p[:, None] - X)
-        dY_3_1_m = tl.where(mask_p_3[:, None], dY_3_1, 0.0)
-        t_7 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_7, t_8, dV, ACC)
+        dY_3_1_m = tl.where(mask_p_1[:, None], dY_3_1, 0.0)
+        B_1 = tl.exp(X)
+        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
+        t_2 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_3 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_2 = dot(t_2, t_3, None, ACC)
+        B_4 = tl.exp(-X)
+        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
+        t_4 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_5 = dot(t_4, t_5, None, ACC)
+        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
+        B_6 = B_2 + B_5
+        # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
+        x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
+        dV_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_1 = tl.where(dA_2_p[None, :], A, 0.0) * dV_p[None, :]
+        mask_p_3 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_2
+        t_6 = mask_p_3[None, :] | (j[:, None] <= mask_p[None, :])
+        mask_1 = (j[:, None] <= mask_p[None, :]) & t_6 & mask_p_1[None, :]
+        dV_1_m = tl.where(mask_1, dV_1, 0.0)
+        dV_2 = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        dV_2_m = tl.where(mask_p_1[:, None], dV_2, 0.0)
+        D_2_1_p = safe_div(1.0, x.to(ACC))
+        D_2_1_p_1 = tl.where(x.to(ACC) != 0.0, D_2_1_p, 0.0)
+        D_2_1_s = B_6 * dA_2 * D_2_1_p_1[None, :]
+        D_2_1_s_m = tl.where(mask, D_2_1_s, 0.0)
+        D_2_1_tile = tl.sum(D_2_1_s_m, 1)
+        D_2_1 = D_2_1 + D_2_1_tile
+        t_7 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_8 = tl.where(in_i[:, None], dY_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dY_2 = dot(t_7, t_8, dY_2, ACC)
         t_9 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_10 = tl.where(in_i[:, None], dY_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_2 = dot(t_9, t_10, dY_2, ACC)
-        t_11 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_12 = tl.where(in_i[:, None], dY_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_3 = dot(t_11, t_12, dY_3, ACC)
+        t_10 = tl.where(in_i[:, None], dY_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dY_3 = dot(t_9, t_10, dY_3, ACC)
+        t_11 = dV_1_m.to(dO_ptr.dtype.element_ty)
+        t_12 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
+        dV = dot(t_11, t_12, dV, ACC)
 
     # --- epilogue ---
     D_2 = safe_div(D_2_1, y_1)
@@ -1129,225 +945,11 @@ def hedgehog_softmax_backward_y_D_2_1_dV(
     dK = dot(t_14, Wk, None, ACC)
     # hedgehog_softmax.attn:7  y[j]   = sum[d](exp(Y[j,d]) + exp(-Y[j,d]))
     tl.store(y_base + offs_j, y_1, mask=in_j)
+    tl.store(dY_2_base + dY_2_offs, dY_2, mask=in_j[:, None] & in_d[None, :])
+    tl.store(dY_3_base + dY_2_offs, dY_3, mask=in_j[:, None] & in_d[None, :])
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(D_2_1_base + offs_j, D_2_1, mask=in_j)
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_L_b",
-        "stride_L_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-        "start",
-    ],
-)
-def hedgehog_softmax_backward_dY_2_dY_3(
-    O_part_ptr,
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    Q_ptr,
-    Wq_ptr,
-    L_ptr,
-    dY_2_ptr,
-    dY_3_ptr,
-    V_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_Wq_h: tl.int64,
-    stride_Wq_d,
-    stride_Wq_e,
-    stride_L_b: tl.int64,
-    stride_L_h: tl.int64,
-    stride_L_i,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    D: tl.constexpr,
-    D_PAD: tl.constexpr,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps i.
-
-    O_part_ptr  O_part[b, h, i], input
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    Q_ptr  Q[b, h, i, e], input
-    Wq_ptr  Wq[h, d, e], input
-    L_ptr  L[b, h, i], input
-    dY_2_ptr  dY.2[b, h, j, d], temp
-    dY_3_ptr  dY.3[b, h, j, d], temp
-    V_tiles  tiles of V for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    D, D_PAD  |d|, and padded to a power of two
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
-    d = tl.arange(0, D_PAD)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
-    in_f = within(f, F, F_PAD)
-    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
-    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
-    in_d = within(d, D, D_PAD)
-    in_e = within(e, E, E_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
-    dY_2_base = dY_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * D
-    dY_2_base += tl.cast(h, tl.int64) * len_j * D + tl.cast(j0, tl.int64) * D
-    dY_2_offs = offs_j[:, None] * D + d[None, :]
-    dY_3_base = dY_3_ptr + tl.cast(b, tl.int64) * len_h * len_j * D
-    dY_3_base += tl.cast(h, tl.int64) * len_j * D + tl.cast(j0, tl.int64) * D
-
-    # --- prologue ---
-    dY_2 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
-    # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    dY_3 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
-
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs)
-        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dA_2_p = O_part.to(ACC) != 0.0
-        t_3 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_3, 0.0)
-        L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
-        l = tl.load(L_ptrs)
-        dY_2_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
-        dY_2_p = dY_2_safe * 1.4426950408889634
-        dY_2_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None])
-        dY_3_p = -l.to(ACC)
-        dY_3_1 = tl.exp(dY_3_p[:, None] - X)
-        dY_2 = dot(dA_2.to(Q_ptr.dtype.element_ty), dY_2_1.to(Q_ptr.dtype.element_ty), dY_2, ACC)
-        dY_3 = dot(dA_2.to(Q_ptr.dtype.element_ty), dY_3_1.to(Q_ptr.dtype.element_ty), dY_3, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_2 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
-        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dA_2_p = O_part.to(ACC) != 0.0
-        t_4 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_4, 0.0)
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        L_ptrs_2 = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
-        l = tl.load(L_ptrs_2, mask=in_i, other=0.0)
-        dY_2_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
-        dY_2_p = dY_2_safe * 1.4426950408889634
-        dY_2_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None])
-        dY_2_1_m = tl.where(mask_p_1[:, None], dY_2_1, 0.0)
-        dY_3_p = -l.to(ACC)
-        dY_3_1 = tl.exp(dY_3_p[:, None] - X)
-        dY_3_1_m = tl.where(mask_p_1[:, None], dY_3_1, 0.0)
-        t_5 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_6 = tl.where(in_i[:, None], dY_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_2 = dot(t_5, t_6, dY_2, ACC)
-        t_7 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], dY_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_3 = dot(t_7, t_8, dY_3, ACC)
-
-    # --- epilogue ---
-    tl.store(dY_2_base + dY_2_offs, dY_2, mask=in_j[:, None] & in_d[None, :])
-    tl.store(dY_3_base + dY_2_offs, dY_3, mask=in_j[:, None] & in_d[None, :])
 
 
 @triton.jit(
@@ -1768,7 +1370,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hedgehog_softmax_backward_x_D_dX_5": {
+    "hedgehog_softmax_backward_x_D_dX_4": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1793,12 +1395,13 @@ KERNELS: dict[str, Any] = {
             ("Wq_ptr", "pointer_like", "Wq"),
             ("O_part_ptr", "pointer_like", "O_part"),
             ("V_ptr", "pointer_like", "V"),
-            ("L_2_ptr", "pointer_like", "L_2"),
             ("K_ptr", "pointer_like", "K"),
             ("Wk_ptr", "pointer_like", "Wk"),
+            ("L_2_ptr", "pointer_like", "L_2"),
             ("L_ptr", "pointer_like", "L"),
             ("D_ptr", "pointer_acc", ""),
             ("x_ptr", "pointer_acc", ""),
+            ("dX_4_ptr", "pointer_acc", ""),
             ("dX_5_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
@@ -1828,9 +1431,6 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_L_2_b", "wide", ""),
-            ("stride_L_2_h", "wide", ""),
-            ("stride_L_2_j", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1838,6 +1438,9 @@ KERNELS: dict[str, Any] = {
             ("stride_Wk_h", "stride_wide", ""),
             ("stride_Wk_d", "stride", ""),
             ("stride_Wk_e", "stride_last", ""),
+            ("stride_L_2_b", "wide", ""),
+            ("stride_L_2_h", "wide", ""),
+            ("stride_L_2_j", "stride_last", ""),
             ("stride_L_b", "wide", ""),
             ("stride_L_h", "wide", ""),
             ("stride_L_i", "stride_last", ""),
@@ -1858,167 +1461,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hedgehog_softmax_backward_dX_4": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": "j",
-            "pads": {
-                "d": "d",
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("i", "f"), ("d", "e")),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "d"),),
-            "pairs": (("i", "j"), ("j", "d")),
-            "pairs_by_address": (("i", "j"), ("j", "d")),
-            "data": ("dO", "O", "Wk", "V", "K"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "O"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Wk_ptr", "pointer_like", "Wk"),
-            ("L_2_ptr", "pointer_like", "L_2"),
-            ("dX_4_ptr", "pointer_acc", ""),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Wk_h", "stride_wide", ""),
-            ("stride_Wk_d", "stride", ""),
-            ("stride_Wk_e", "stride_last", ""),
-            ("stride_L_2_b", "wide", ""),
-            ("stride_L_2_h", "wide", ""),
-            ("stride_L_2_j", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
-            ("D", "full", "d"),
-            ("D_PAD", "pad", "d"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("Q_TYPE", "type", "Q"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "hedgehog_softmax_backward_y_D_2_1_dV": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "d": "d",
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("d", "e"), ("j", "f")),
-            "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j",), ("j", "d"), ("j", "d")),
-            "pairs": (("i", "d"), ("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
-            "pairs_by_address": (("i", "d"), ("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
-            "data": ("K", "Wk", "Wq", "V", "Q", "dO"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("K_ptr", "pointer_like", "K"),
-            ("Wk_ptr", "pointer_like", "Wk"),
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("Wq_ptr", "pointer_like", "Wq"),
-            ("x_ptr", "pointer_acc", ""),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
-            ("L_2_ptr", "pointer_like", "L_2"),
-            ("L_ptr", "pointer_like", "L"),
-            ("y_ptr", "pointer_acc", ""),
-            ("dV_ptr", "pointer_like", "V"),
-            ("D_2_1_ptr", "pointer_acc", ""),
-            ("dK_ptr", "pointer_like", "K"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Wk_h", "stride_wide", ""),
-            ("stride_Wk_d", "stride", ""),
-            ("stride_Wk_e", "stride_last", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_Wq_h", "stride_wide", ""),
-            ("stride_Wq_d", "stride", ""),
-            ("stride_Wq_e", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_L_2_b", "wide", ""),
-            ("stride_L_2_h", "wide", ""),
-            ("stride_L_2_j", "stride_last", ""),
-            ("stride_L_b", "wide", ""),
-            ("stride_L_h", "wide", ""),
-            ("stride_L_i", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("D", "full", "d"),
-            ("D_PAD", "pad", "d"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "hedgehog_softmax_backward_dY_2_dY_3": {
+    "hedgehog_softmax_backward_y_D_2_1_dY_2": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -2029,14 +1472,32 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("j", "f"), ("d", "e")),
             "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "d"), ("j", "d")),
-            "pairs": (("i", "d"), ("j", "i"), ("i", "d")),
-            "pairs_by_address": (("i", "d"), ("j", "i"), ("i", "d")),
-            "data": ("V", "Wq", "dO", "Q"),
+            "carried": (("j", "d"), ("j", "d"), ("j", "f"), ("j",)),
+            "pairs": (
+                ("j", "i"),
+                ("j", "i"),
+                ("i", "d"),
+                ("i", "d"),
+                ("j", "i"),
+                ("j", "i"),
+                ("i", "f"),
+            ),
+            "pairs_by_address": (
+                ("j", "i"),
+                ("j", "i"),
+                ("i", "d"),
+                ("i", "d"),
+                ("j", "i"),
+                ("j", "i"),
+                ("i", "f"),
+            ),
+            "data": ("K", "Wk", "V", "Wq", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("Wk_ptr", "pointer_like", "Wk"),
             ("O_part_ptr", "pointer_like", "O_part"),
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
@@ -2044,11 +1505,25 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("Wq_ptr", "pointer_like", "Wq"),
             ("L_ptr", "pointer_like", "L"),
+            ("x_ptr", "pointer_acc", ""),
+            ("L_2_ptr", "pointer_like", "L_2"),
+            ("y_ptr", "pointer_acc", ""),
             ("dY_2_ptr", "pointer_acc", ""),
             ("dY_3_ptr", "pointer_acc", ""),
+            ("dV_ptr", "pointer_like", "V"),
+            ("D_2_1_ptr", "pointer_acc", ""),
+            ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Wk_h", "stride_wide", ""),
+            ("stride_Wk_d", "stride", ""),
+            ("stride_Wk_e", "stride_last", ""),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2070,6 +1545,9 @@ KERNELS: dict[str, Any] = {
             ("stride_L_b", "wide", ""),
             ("stride_L_h", "wide", ""),
             ("stride_L_i", "stride_last", ""),
+            ("stride_L_2_b", "wide", ""),
+            ("stride_L_2_h", "wide", ""),
+            ("stride_L_2_j", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -2377,11 +1855,6 @@ def tiles_of(tensor, axis, rows, width):
     return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
-def element_type(tensor):
-    """Triton's name for the type of a tensor's elements."""
-    return getattr(tl, str(tensor.dtype).removeprefix("torch."))
-
-
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -2496,36 +1969,37 @@ def backward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     x = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    dX_4 = torch.empty((len_b, len_h, len_i, len_d), dtype=acc, device=device)
     dX_5 = torch.empty((len_b, len_h, len_i, len_d), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    dX_4 = torch.empty((len_b, len_h, len_i, len_d), dtype=acc, device=device)
     y = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
+    dY_2 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
+    dY_3 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     D_2_1 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
-    dY_2 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
-    dY_3 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
     dWq = torch.empty((len_h, len_d, len_e), dtype=inputs["Wq"].dtype, device=device)
     dWk = torch.empty((len_h, len_d, len_e), dtype=inputs["Wk"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("hedgehog_softmax_backward_x_D_dX_5", extents, inputs, config)
+    cfg = configure("hedgehog_softmax_backward_x_D_dX_4", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    hedgehog_softmax_backward_x_D_dX_5[grid](
+    hedgehog_softmax_backward_x_D_dX_4[grid](
         O,
         dO,
         Q,
         Wq,
         O_part,
         V,
-        L_2,
         K,
         Wk,
+        L_2,
         L,
         D,
         x,
+        dX_4,
         dX_5,
         dQ,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -2539,9 +2013,9 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(Wq),
         *launch_strides(O_part),
         *launch_strides(V),
-        *launch_strides(L_2),
         *launch_strides(K),
         *launch_strides(Wk),
+        *launch_strides(L_2),
         *launch_strides(L),
         len_b,
         len_h,
@@ -2558,120 +2032,42 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("hedgehog_softmax_backward_dX_4", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    hedgehog_softmax_backward_dX_4[grid](
-        O_part,
-        dO,
-        V,
-        O,
-        K,
-        Wk,
-        L_2,
-        dX_4,
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(O_part),
-        *launch_strides(dO),
-        *launch_strides(V),
-        *launch_strides(O),
-        *launch_strides(K),
-        *launch_strides(Wk),
-        *launch_strides(L_2),
-        len_b,
-        len_h,
-        len_i,
-        len_j,
-        params["start"],
-        D=len_d,
-        D_PAD=padded(len_d, itemsize),
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        Q_TYPE=element_type(inputs["Q"]),
-        ACC=ACC,
-        **cfg,
-    )
-
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("hedgehog_softmax_backward_y_D_2_1_dV", extents, inputs, config)
+    cfg = configure("hedgehog_softmax_backward_y_D_2_1_dY_2", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    hedgehog_softmax_backward_y_D_2_1_dV[grid](
+    hedgehog_softmax_backward_y_D_2_1_dY_2[grid](
         K,
         Wk,
         O_part,
+        V,
+        dO,
+        D,
         Q,
         Wq,
-        x,
-        dO,
-        V,
-        D,
-        L_2,
         L,
+        x,
+        L_2,
         y,
+        dY_2,
+        dY_3,
         dV,
         D_2_1,
         dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(Wk),
         *launch_strides(O_part),
+        *launch_strides(V),
+        *launch_strides(dO),
         *launch_strides(Q),
         *launch_strides(Wq),
-        *launch_strides(dO),
-        *launch_strides(V),
+        *launch_strides(L),
         *launch_strides(L_2),
-        *launch_strides(L),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        params["start"],
-        D=len_d,
-        D_PAD=padded(len_d, itemsize),
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("hedgehog_softmax_backward_dY_2_dY_3", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    hedgehog_softmax_backward_dY_2_dY_3[grid](
-        O_part,
-        V,
-        dO,
-        D,
-        Q,
-        Wq,
-        L,
-        dY_2,
-        dY_3,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(O_part),
-        *launch_strides(V),
-        *launch_strides(dO),
-        *launch_strides(Q),
-        *launch_strides(Wq),
-        *launch_strides(L),
         len_b,
         len_h,
         len_j,

@@ -346,7 +346,7 @@ def transformer_xl(
         "start",
     ],
 )
-def transformer_xl_backward_D_dR_4_amax_dv_6_rows(
+def transformer_xl_backward_D_dQ_dR_4_amax(
     O_ptr,
     dO_ptr,
     V_ptr,
@@ -357,6 +357,7 @@ def transformer_xl_backward_D_dR_4_amax_dv_6_rows(
     R_ptr,
     L_S_ptr,
     D_ptr,
+    du_5_rows_ptr,
     dv_6_rows_ptr,
     dR_4_amax_ptr,
     dQ_ptr,
@@ -422,6 +423,7 @@ def transformer_xl_backward_D_dR_4_amax_dv_6_rows(
     R_ptr  R[h, r, e], input
     L_S_ptr  L_S[b, h, i], input
     D_ptr  D[b, h, i], temp
+    du_5_rows_ptr  du.5.rows[b, h, i, e], temp
     dv_6_rows_ptr  dv.6.rows[b, h, i, e], temp
     dR_4_amax_ptr  dR.4.amax[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
@@ -474,9 +476,11 @@ def transformer_xl_backward_D_dR_4_amax_dv_6_rows(
     R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
+    du_5_rows_base = du_5_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    du_5_rows_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    du_5_rows_offs = offs_i[:, None] * E + e[None, :]
     dv_6_rows_base = dv_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
     dv_6_rows_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    dv_6_rows_offs = offs_i[:, None] * E + e[None, :]
     dR_4_amax_base = dR_4_amax_ptr + tl.cast(b, tl.int64) * len_h * len_i
     dR_4_amax_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
@@ -488,7 +492,7 @@ def transformer_xl_backward_D_dR_4_amax_dv_6_rows(
     D = o.to(ACC) * dO.to(ACC)
     D_kept = tl.where((f < F)[None, :], D, 0.0)
     D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dv_6_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    du_5_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
@@ -499,6 +503,7 @@ def transformer_xl_backward_D_dR_4_amax_dv_6_rows(
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
+    dv_6_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dR_4_amax_1 = tl.full([BLOCK_I], float("-inf"), ACC)
     v_2 = tl.load(v_base + e * stride_v_e, mask=in_e, other=0.0)
     dR_4_amax = tl.abs(q.to(ACC) + v_2.to(ACC)[None, :])
@@ -541,6 +546,7 @@ def transformer_xl_backward_D_dR_4_amax_dv_6_rows(
         S_3 = (S_1 + S_2) / S_p_1
         P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
+        du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
         for e_pt_1 in range(E):
             R_ptrs_2 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
             r_1 = gather(R_ptrs_2)
@@ -591,6 +597,7 @@ def transformer_xl_backward_D_dR_4_amax_dv_6_rows(
         mask_p = j < len_j
         mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
         dS_m = tl.where(mask, dS, 0.0)
+        du_5_rows = dot(dS_m.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
         for e_pt_1 in range(E):
             R_ptrs_5 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + at * stride_R_r
             r_1 = gather(R_ptrs_5)
@@ -615,240 +622,10 @@ def transformer_xl_backward_D_dR_4_amax_dv_6_rows(
     dR_4_amax_2 = dR_4_amax_1 * dR_4_amax_1_1
     dQ = dQ_1 / S_p_1 + dQ_2 / S_p_1
     tl.store(D_base + offs_i, D_1, mask=in_i)
-    tl.store(dv_6_rows_base + dv_6_rows_offs, dv_6_rows, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dR_4_amax_base + offs_i, dR_4_amax_2, mask=in_i)
-    tl.store(dQ_base + dv_6_rows_offs, dQ, mask=in_i[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_v_h",
-        "stride_v_e",
-        "stride_R_h",
-        "stride_R_e",
-        "stride_L_S_b",
-        "stride_L_S_h",
-        "len_b",
-        "len_h",
-        "len_i",
-        "len_j",
-        "len_r",
-        "start",
-    ],
-)
-def transformer_xl_backward_du_5_rows(
-    dO_ptr,
-    V_ptr,
-    O_ptr,
-    Q_ptr,
-    u_ptr,
-    K_ptr,
-    v_ptr,
-    R_ptr,
-    L_S_ptr,
-    du_5_rows_ptr,
-    dO_tiles,
-    O_tiles,
-    Q_tiles,
-    V_tiles,
-    K_tiles,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_u_h: tl.int64,
-    stride_u_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_v_h: tl.int64,
-    stride_v_e: tl.int64,
-    stride_R_h: tl.int64,
-    stride_R_r,
-    stride_R_e: tl.int64,
-    stride_L_S_b: tl.int64,
-    stride_L_S_h: tl.int64,
-    stride_L_S_i,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_i: tl.int32,
-    len_j: tl.int32,
-    len_r: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i; sweeps j.
-
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    O_ptr  O[b, h, i, f], input
-    Q_ptr  Q[b, h, i, e], input
-    u_ptr  u[h, e], input
-    K_ptr  K[b, h, j, e], input
-    v_ptr  v[h, e], input
-    R_ptr  R[h, r, e], input
-    L_S_ptr  L_S[b, h, i], input
-    du_5_rows_ptr  du.5.rows[b, h, i, e], temp
-    dO_tiles  tiles of dO for the copy engine, or None
-    O_tiles  tiles of O for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_base += tl.cast(i0, tl.int64) * stride_O_i
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_e = within(e, E, E_PAD)
-    u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    v_base = v_ptr + tl.cast(h, tl.int64) * stride_v_h
-    R_base = R_ptr + tl.cast(h, tl.int64) * stride_R_h
-    du_5_rows_base = du_5_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    du_5_rows_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    du_5_rows_offs = offs_i[:, None] * E + e[None, :]
-
-    # --- prologue ---
-    du_5_rows = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-    D = o.to(ACC) * dO.to(ACC)
-    D_kept = tl.where((f < F)[None, :], D, 0.0)
-    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    u = tl.load(u_base + e * stride_u_e, mask=in_e, other=0.0)
-    S = q.to(ACC) + u.to(ACC)[None, :]
-    S_kept = tl.where((e < E)[None, :], S, 0.0)
-    v_p = i + start
-    S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
-    P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-    P_S_p = P_S_safe * 1.4426950408889634
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_2 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_2, t_3, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
-        P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[:, None])
-        dS = (dP_S - D_1[:, None]) * P_S
-        du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # transformer_xl.attn:6  S[i,j] = ((Q[i,e] + u[e]) * K[j,e] + (Q[i,e] + v[e]) * R...
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_4 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(k.to(Q_ptr.dtype.element_ty))
-        S_1 = dot(t_4, t_5, None, ACC)
-        at = tl.minimum(tl.maximum(v_p[:, None] - j[None, :], 0), len_r - 1)
-        S_2 = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            v_1 = tl.load(v_base + tl.cast(e_pt, tl.int64) * stride_v_e)
-            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + at * stride_R_r
-            r = gather(R_ptrs_2)
-            S_p = q_1.to(ACC) + v_1.to(ACC)
-            S_t = S_p[:, None] * r.to(ACC)
-            S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
-        mask_p = j < len_j
-        mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
-        S_3_m = tl.where(mask, S_3, float("-inf"))
-        P_S = tl.exp2(S_3_m * 1.4426950408889634 - P_S_p[:, None])
-        dS = (dP_S - D_1[:, None]) * P_S
-        du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
-
-    # --- epilogue ---
     tl.store(du_5_rows_base + du_5_rows_offs, du_5_rows, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dv_6_rows_base + du_5_rows_offs, dv_6_rows, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dR_4_amax_base + offs_i, dR_4_amax_2, mask=in_i)
+    tl.store(dQ_base + du_5_rows_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1831,7 +1608,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "transformer_xl_backward_D_dR_4_amax_dv_6_rows": {
+    "transformer_xl_backward_D_dQ_dR_4_amax": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1841,7 +1618,7 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "f"),),
             "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"), ("i",), ("i", "e"), ("i", "e")),
+            "carried": (("i", "e"), ("i", "e"), ("i",), ("i", "e"), ("i", "e")),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "pairs_by_address": (
                 ("i", "j"),
@@ -1867,6 +1644,7 @@ KERNELS: dict[str, Any] = {
             ("R_ptr", "pointer_like", "R"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("D_ptr", "pointer_acc", ""),
+            ("du_5_rows_ptr", "pointer_acc", ""),
             ("dv_6_rows_ptr", "pointer_acc", ""),
             ("dR_4_amax_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
@@ -1899,92 +1677,6 @@ KERNELS: dict[str, Any] = {
             ("stride_K_e", "stride_last", ""),
             ("stride_v_h", "stride_wide", ""),
             ("stride_v_e", "stride_last", ""),
-            ("stride_R_h", "wide", ""),
-            ("stride_R_r", "stride", ""),
-            ("stride_R_e", "wide", ""),
-            ("stride_L_S_b", "wide", ""),
-            ("stride_L_S_h", "wide", ""),
-            ("stride_L_S_i", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("len_r", "extent", "r"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "transformer_xl_backward_du_5_rows": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": "j",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"),),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-                ("i", "j"),
-            ),
-            "data": ("dO", "O", "Q", "u", "V", "K"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "O"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("u_ptr", "pointer_like", "u"),
-            ("K_ptr", "pointer_like", "K"),
-            ("v_ptr", "pointer_like", "v"),
-            ("R_ptr", "pointer_like", "R"),
-            ("L_S_ptr", "pointer_like", "L_S"),
-            ("du_5_rows_ptr", "pointer_acc", ""),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_u_h", "stride_wide", ""),
-            ("stride_u_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_v_h", "wide", ""),
-            ("stride_v_e", "wide", ""),
             ("stride_R_h", "wide", ""),
             ("stride_R_r", "stride", ""),
             ("stride_R_e", "wide", ""),
@@ -2627,10 +2319,10 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    du_5_rows = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dv_6_rows = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dR_4_amax = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    du_5_rows = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dR = torch.empty((len_h, len_r, len_e), dtype=inputs["R"].dtype, device=device)
@@ -2639,11 +2331,11 @@ def backward(inputs, extents, params, config=None):
     dR_4_fixed = torch.zeros((len_h, len_r, len_e), dtype=torch.int64, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("transformer_xl_backward_D_dR_4_amax_dv_6_rows", extents, inputs, config)
+    cfg = configure("transformer_xl_backward_D_dQ_dR_4_amax", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    transformer_xl_backward_D_dR_4_amax_dv_6_rows[grid](
+    transformer_xl_backward_D_dQ_dR_4_amax[grid](
         O,
         dO,
         V,
@@ -2654,6 +2346,7 @@ def backward(inputs, extents, params, config=None):
         R,
         L_S,
         D,
+        du_5_rows,
         dv_6_rows,
         dR_4_amax,
         dQ,
@@ -2685,57 +2378,13 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dv.6: the rest of its sum, in a fixed order
-    shape = (len_h, len_e)
-    dv_6 = sum_into(shape, dv_6_rows, (0, 2), acc, None)
-
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("transformer_xl_backward_du_5_rows", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    transformer_xl_backward_du_5_rows[grid](
-        dO,
-        V,
-        O,
-        Q,
-        u,
-        K,
-        v,
-        R,
-        L_S,
-        du_5_rows,
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(dO),
-        *launch_strides(V),
-        *launch_strides(O),
-        *launch_strides(Q),
-        *launch_strides(u),
-        *launch_strides(K),
-        *launch_strides(v),
-        *launch_strides(R),
-        *launch_strides(L_S),
-        len_b,
-        len_h,
-        len_i,
-        len_j,
-        len_r,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
     # du.5: the rest of its sum, in a fixed order
     shape = (len_h, len_e)
     du_5 = sum_into(shape, du_5_rows, (0, 2), acc, None)
+
+    # dv.6: the rest of its sum, in a fixed order
+    shape = (len_h, len_e)
+    dv_6 = sum_into(shape, dv_6_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("transformer_xl_backward_dK_dV", extents, inputs, config)
