@@ -66,6 +66,16 @@ def is_hopper(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device)[0] == 9
 
 
+def dense(g: Tensor) -> Tensor:
+    """A gradient that is one value spread over an axis, as `sum()` hands it back, with every value in its place.
+
+    Neither the copy engine nor wide loads can read it otherwise, and kernels that read it element by element, and
+    scale it before a product, have faulted on Hopper (Triton 3.6).
+    """
+    spread = any(n > 1 and s == 0 for n, s in zip(g.shape, g.stride(), strict=True))
+    return g.contiguous() if spread else g
+
+
 class Engine:
     """A program, its stages and its calls so far."""
 
@@ -297,6 +307,7 @@ class Engine:
         cotangents: Sequence[Tensor | None],
     ) -> list[Tensor]:
         """The gradients of the inputs `wrt`; `kept` are the stage's `passes.residuals`."""
+        cotangents = [None if g is None else dense(g) for g in cotangents]
         present = [g for g in cotangents if g is not None]
         brought = (*given, *(() if start.at is None else (start.at,)), *kept, *present)
         known = tuple(g is not None for g in cotangents)
