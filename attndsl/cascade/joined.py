@@ -27,7 +27,7 @@ from attndsl.cascade.nodes import (
     Read,
     Reduce,
 )
-from attndsl.cascade.walk import children, substitute, walk, with_children
+from attndsl.cascade.walk import children, free, substitute, walk, with_children
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,10 @@ def joined(c: Cascade, names: Names) -> Cascade:
 
 
 def cuts(c: Cascade, names: Names) -> list[Cut]:
-    """Ranks in blocks, as inputs are read along them."""
+    """Ranks in blocks, as inputs are read along them beside something else that is kept: the rows of a sweep.
+
+    What is made of one input alone (keys pooled block by block) stays as it is: its blocks are short sums.
+    """
     out: dict[tuple[str, str], Cut] = {}
     inputs = {t.name: t for t in c.inputs}
     for d in c.body:
@@ -79,7 +82,9 @@ def cuts(c: Cascade, names: Names) -> list[Cut]:
                     continue
                 outer, inner = names.root(found[0]), names.root(found[1])
                 count, width = names.ranks[outer].extent, names.ranks[inner].extent
-                if count is not None and width == found[2]:
+                own = {*free(n), outer, inner}
+                rows = [i for i in d.indices if i not in c.batch and names.root(i) not in own]
+                if count is not None and width == found[2] and rows:
                     out[outer, inner] = Cut(outer, inner, rank, width, count)
     return list(out.values())
 

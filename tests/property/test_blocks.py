@@ -158,6 +158,16 @@ def test_a_recurrence_that_does_not_telescope_stays_one() -> None:
     assert any(d.init is not None for d in rewritten(c).body)
 
 
+def test_pooled_keys_stay_short_sums() -> None:
+    """Blocks of one input are no sweep for rows: four keys are added where they are read."""
+    text = (
+        "rank p = |j| // w, r = w\n  k[p,e] = sum[r](K[p * w + r, e]) / w\n  v[p,f] = sum[r](V[p * w + r, f]) / w\n"
+        "  S[i,p] = Q[i,e] * k[p,e] + 0 * u[p]\n  O[i,f] = softmax[p](S[i,p]) * v[p,f]"
+    )
+    (c,) = load_cascades(Source("t", HEAD.format("O[b,i,f]", text)))
+    assert rewritten(c) == c
+
+
 def test_examples_fuse_to_one_sweep() -> None:
     from pathlib import Path
 
