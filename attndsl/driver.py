@@ -117,15 +117,15 @@ def lower(source: Source, tree: ast.File, name: str | None) -> Program:
     Raises: DiagnosticError if any of them is refused, or there is none of this name.
     """
     from attndsl.analysis.stabilise import stabilised
+    from attndsl.cascade.rewritten import rewritten
     from attndsl.cascade.starts import apply_start
-    from attndsl.cascade.unroll import unrolled
     from attndsl.frontend.picking import pick
 
     result = check_tree(tree)
     if not result.ok:
         raise DiagnosticError(result.diagnostics)
     cascade = pick(result.cascades, name, source)
-    shifted = stabilised(apply_start(unrolled(cascade)))
+    shifted = stabilised(apply_start(rewritten(cascade)))
     return Program(source, cascade, shifted.cascade, result.diagnostics, shifted.inserted)
 
 

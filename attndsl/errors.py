@@ -55,6 +55,21 @@ ALGEBRA = [
         "  O[i]   = P[i,j] / (exp(-M[i]) + sum[j](P[i,j])) * V[j]\n"
         "}",
     ),
+    ErrorInfo(
+        "A0302",
+        "a sum at every pair of positions (a warning)",
+        "A sum that is needed at every pair of positions is a matrix product where each of its factors belongs to one "
+        "of the two. Otherwise a kernel takes it term by term: nothing of that size is kept in memory, but the time "
+        "grows with the product of all three lengths. Over features, a hundred or so, that is what additive scores "
+        "cost; here the rank is one that may be as long as a sequence, since it stands last in "
+        "no input.",
+        "attention f(Q[b,i,e], K[b,j,e], L[b,l,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n"
+        "  A[i,l] = Q[i,e] * L[l,e]\n  B[l,j] = L[l,e] * K[j,e]\n"
+        "  T[i,j] = sum[l](tanh(A[i,l] + B[l,j]))\n  O[i,f] = T[i,j] * V[j,f]\n}",
+        "attention f(Q[b,i,e], K[b,j,e], L[b,l,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n"
+        "  A[i,l] = Q[i,e] * L[l,e]\n  B[l,j] = L[l,e] * K[j,e]\n"
+        "  T[i,j] = tanh(A[i,l]) * tanh(B[l,j])\n  O[i,f] = T[i,j] * V[j,f]\n}",
+    ),
 ]
 
 

@@ -229,6 +229,9 @@ def _carried(p: t.TileProgram) -> list[Facts]:
 
 def _merge(u: t.Assign | t.AccDot, body: tuple[t.Stmt, ...], corrected: bool) -> str:
     """How the values of two parts of the stream become that of both: as a tile's becomes part of the sum so far."""
+    match u:
+        case t.Assign(expr=Binary("+", Binary("+", t.Val(), t.Val()), _)):
+            return "a + b, each with its count * (mean of both - its own)**2"
     match _value(u, body) if isinstance(u, t.Assign) else None:
         case Call(fn):
             return f"{fn}(a, b)"

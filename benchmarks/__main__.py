@@ -19,7 +19,7 @@ from pathlib import Path
 from attndsl.bench.record import slower
 
 HERE = Path(__file__).parent
-TABLES = ("training", "decoding", "linear", "hopper", "dispatch", "starting", "examples")
+TABLES = ("training", "family", "decoding", "linear", "hopper", "dispatch", "starting", "examples")
 """In the order in which they run: the longest last, so that a run that is cut short has the others."""
 
 

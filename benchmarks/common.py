@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from attndsl.bench.record import machine, write
 
 __all__ = [
     "EXAMPLES",
+    "compile_beside",
     "copy_bandwidth",
     "graph_milliseconds",
     "machine",
@@ -56,3 +61,18 @@ def relative(out: torch.Tensor, exact: torch.Tensor) -> float:
     return float(
         (out.detach().double() - exact.detach().double()).norm() / exact.detach().double().norm()
     )
+
+
+def compile_beside(script: str, names: Iterable[str]) -> None:
+    """Compile what a script measures, each part in a process of its own: `script --warm --only NAME`.
+
+    Half as many at a time as there are processors: the assembler of a large kernel takes gigabytes.
+    """
+    command = [sys.executable, script, "--warm", "--only"]
+
+    def compiled(name: str) -> None:
+        if subprocess.run([*command, name], stdout=subprocess.DEVNULL, check=False).returncode:
+            print(f"{name}: not compiled beforehand", file=sys.stderr, flush=True)
+
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
+        list(pool.map(compiled, names))

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch._functorch.config
-from common import EXAMPLES, milliseconds, relative, write
+from common import EXAMPLES, compile_beside, milliseconds, relative, write
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import attndsl
@@ -167,14 +165,6 @@ def measure(name: str, program: dict[str, Any], warm: bool = False) -> dict[str,
     return row
 
 
-def compile_beside(names: list[str]) -> None:
-    """Compile each program, ours and the peer's, in a process of its own."""
-    command = [sys.executable, __file__, "--warm", "--only"]
-    running = [subprocess.Popen([*command, name], stdout=subprocess.DEVNULL) for name in names]
-    for process in running:
-        process.wait()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("training.json"))
@@ -185,7 +175,7 @@ def main() -> None:
     rows = []
     chosen = {n: p for n, p in programs(generator).items() if not args.only or n in args.only}
     if not args.warm:
-        compile_beside(list(chosen))
+        compile_beside(__file__, chosen)
     for name, program in chosen.items():
         row = measure(name, program, args.warm)
         if args.warm:

@@ -10,7 +10,7 @@ What does not follow costs a sweep; `why_apart` says which fact it is.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from attndsl.analysis.ranks import Kind as RankKind
 from attndsl.analysis.ranks import Ranks
@@ -35,20 +35,24 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.printer import print_part
 from attndsl.cascade.signs import Sign, sign_of, signs
-from attndsl.cascade.walk import children, free, rewrite, substitute, walk
+from attndsl.cascade.walk import children, free, rename, rewrite, substitute, walk
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Where a pivot moves by `d`, terms are multiplied by `exp(k*d)`; a `factor` multiplied by `c`, by `c**k`."""
+    """Where a pivot moves by `d`, terms are multiplied by `exp(k*d)`; a `factor` multiplied by `c`, by `c**k`.
+
+    With `count`, the pivot is the mean of so many values, and the sum their spread: `count * d**2` is added to it.
+    """
 
     k: Expr
     factor: bool = False
+    count: Read | None = None
 
     @property
     def still(self) -> bool:
         """Whether the terms do not depend on the pivot at all."""
-        return self.k == Const(0)
+        return self.k == Const(0) and self.count is None
 
 
 @dataclass(slots=True)
@@ -84,6 +88,8 @@ class Following:
 
     def how(self, d: Define, pivot: Read) -> Move | None:
         """How the terms of the sum `d` move with a running value; None if no correction follows it."""
+        if (count := self.spread_around(d, pivot)) is not None:
+            return Move(Const(0), count=count)
         k = self._exponent(d, pivot.tensor, Shift.ADD)
         if isinstance(k, Const):
             return Move(k)
@@ -110,6 +116,30 @@ class Following:
                 return Const(-value)
             case k:
                 return k
+
+    def spread_around(self, d: Define, pivot: Read) -> Read | None:
+        """How many values `pivot` is the mean of, where `d` is the sum of their squared distances from it."""
+        e = d.expr
+        assert isinstance(e, Reduce)
+        match e.body:
+            case Binary("**", Binary("-", x, Read() as mean), Const(value=2)) if (
+                mean.tensor == pivot.tensor
+            ):
+                m = self._defs.get(mean.tensor)
+            case _:
+                return None
+        match m.expr if m is not None and m.indices == d.indices else None:
+            case Binary("/", Read() as total, Read() as count):
+                pair = [self._defs.get(r.tensor) for r in (total, count)]
+            case _:
+                return None
+        for own, body in zip(pair, (x, Const(1.0)), strict=True):
+            r = None if own is None or own.indices != d.indices else own.expr
+            if not isinstance(r, Reduce) or len(r.indices) != len(e.indices):
+                return None
+            if rename(r, dict(zip(r.indices, e.indices, strict=True))) != replace(e, body=body):
+                return None
+        return count
 
     def grows(self, e: Expr) -> bool:
         """Whether a running value never falls in a sweep, and starts at 0 or above: a sum of what is not negative.

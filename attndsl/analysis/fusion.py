@@ -192,6 +192,8 @@ def why_along(following: Following, d: Define, n: Read) -> str:
     begin = f"`{d.tensor}` runs along with `{n.tensor}`"
     if move is None:
         return f"{begin}: its terms separate"
+    if move.count is not None:
+        return f"{begin}: it is the spread around this mean, and moves with its square"
     if move.still:
         return f"{begin}: its terms do not change with it"
     if move.factor:

@@ -4,7 +4,8 @@ A *sequence* rank is tiled or streamed (queries, keys); a *feature* rank lives w
 low-rank factors); a *batch* rank is a point of the launch grid. The cascade does not say; the evidence, strongest
 first:
 
-1. batch: declared so, or an axis indexed by batch indices alone (`h // G`);
+1. batch: declared so, or an axis indexed by batch indices alone (`h // G`); and the number of a block of positions,
+   a rank that the program declares, met as `j // w == n` alone;
 2. sequence: it is compared in a domain, or reduced by `max`, `min`, `prod`, `any`, `all`;
 3. where it stands in the inputs: features stand last;
 4. at a tie: a rank reduced over a nonlinear function of an inner reduction is a sequence;
@@ -79,6 +80,8 @@ def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
     kinds: dict[str, Kind] = dict.fromkeys(cascade.batch, Kind.BATCH)
     kinds.update(known or {})
     _derived_batch(cascade, kinds)
+    for r in block_numbers(cascade, of):
+        kinds.setdefault(r, Kind.BATCH)
     compared = {of.get(i, i) for i in _compared(cascade)}
     last: dict[str, int] = {}
     for t in cascade.inputs:
@@ -136,7 +139,7 @@ def never_features(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     """
     of = ranks.of
     long = positions(cascade, ranks)
-    long |= {of.get(i, i) for i in _nonlinear(cascade)} - _small(cascade, ranks)
+    long |= {of.get(i, i) for i in _nonlinear(cascade)} - small(cascade, ranks)
     for group in alike(cascade, of):
         if group & long:
             long |= group
@@ -153,10 +156,10 @@ def positions(cascade: Cascade, ranks: Ranks) -> set[str]:
                 alone = {p.name for p in walk(n) if isinstance(p, Position)}
                 if len(alone) > 1:
                     met |= {of.get(p, p) for p in alone}
-    return met | ({of.get(i, i) for i in _compared(cascade)} - _small(cascade, ranks))
+    return met | ({of.get(i, i) for i in _compared(cascade)} - small(cascade, ranks))
 
 
-def _small(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
+def small(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     """Ranks that stand last in every input, or in parameters alone."""
     declared: dict[str, Kind] = dict.fromkeys(cascade.batch, Kind.BATCH)
     _derived_batch(cascade, declared)
@@ -177,8 +180,26 @@ def always_last(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
 def undeclared_batch(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     """Ranks walked as a batch that are neither declared so nor made of those that are (`h // G`)."""
     known: dict[str, Kind] = {ranks.of.get(b, b): Kind.BATCH for b in cascade.batch}
+    known |= dict.fromkeys(block_numbers(cascade, ranks.of), Kind.BATCH)
     _derived_batch(cascade, known)
     return frozenset(r for r, k in ranks.kinds.items() if k is Kind.BATCH) - known.keys()
+
+
+def block_numbers(cascade: Cascade, of: dict[str, str]) -> frozenset[str]:
+    """Ranks that number blocks of positions: declared by the program, and compared with `j // w` alone."""
+    own = {r.name for r in cascade.ranks if r.extent is not None}
+    met: set[str] = set()
+    others: set[str] = set()
+    for e in _expressions(cascade):
+        for n in walk(e):
+            match n:
+                case Compare("==", Binary("//", Position(), _), Position(r)):
+                    met.add(of.get(r, r))
+                case Compare():
+                    others |= {of.get(x.name, x.name) for x in walk(n) if isinstance(x, Position)}
+                case _:
+                    pass
+    return frozenset((met & own) - others)
 
 
 def _derived_batch(cascade: Cascade, kinds: dict[str, Kind]) -> None:

@@ -22,7 +22,7 @@ from attndsl.cascade.nodes import (
     Reduction,
     Select,
 )
-from attndsl.cascade.terms import Term
+from attndsl.cascade.terms import Term, pinned
 from attndsl.cascade.walk import free, rename, walk
 
 
@@ -111,7 +111,8 @@ class Emitter:
 
     def parts(self, terms: list[Term], domain: Conditions, stem: str) -> list[Monomial]:
         """Terms at the points of `domain`, like ones collected; a sum is one factor of its part."""
-        written = [self.term(self.contracted(t, stem), domain) for t in terms]
+        chosen = (pinned(t, self.names) for t in terms)
+        written = [self.term(self.contracted(t, stem), domain) for t in chosen]
         return list(Polynomial.of(written).terms)
 
     def term(self, t: Term, domain: Conditions) -> Monomial:

@@ -18,7 +18,7 @@ from attndsl.cascade.monomials import Monomial
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import Binary, Compare, Const, Expr, Extent, Index, Position, Read
 from attndsl.cascade.types import offset
-from attndsl.cascade.walk import rename, rewrite, substitute
+from attndsl.cascade.walk import free, rename, rewrite, substitute
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,38 @@ class Term:
     def times(self, m: Monomial) -> Term:
         """Multiplied by a factor that is free of the summed indices."""
         return Term(self.factor * m, self.indices, self.where)
+
+
+def pinned(term: Term, names: Names) -> Term:
+    """A sum over blocks of which only one counts, as that one.
+
+    rewrite:  sum[n : j // w == n](x[n])   ->   x[j // w], where `j // w < |n|`
+    requires: `n` is a rank that the program declares by its extent; axes of inputs are gathered from as they are
+    """
+    for c in term.where:
+        match c:
+            case Compare("==", block, Position(n)) if n in term.indices and n not in free(block):
+                extent = names.ranks[names.root(n)].extent
+                if extent is None:
+                    continue
+                out = term.substitute(n, block)
+                held = () if _covers(extent, block, names) else (Compare("<", block, extent),)
+                where = unique((*(x for x in out.where if x != Compare("==", block, block)), *held))
+                indices = tuple(i for i in out.indices if i != n)
+                return pinned(Term(out.factor, indices, where), names)
+    return term
+
+
+def _covers(extent: Expr, block: Expr, names: Names) -> bool:
+    """Whether `j // w` is always below a number of blocks: that of all begun ones."""
+    match block, extent:
+        case (
+            Binary("//", Position(j), w),
+            Binary("//", Binary("-", Binary("+", Extent(r), v), Const(1)), u),
+        ):
+            return w == v == u and names.root(j) == r
+        case _:
+            return False
 
 
 def _collected(e: Expr) -> Expr | None:

@@ -82,9 +82,9 @@ class Symbols(Protocol):
 
 
 # Functions of one float argument that `tl` has under this name.
-NATIVE = {"exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sin", "cos", "erf", "sigmoid"}
+NATIVE = {"exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sin", "cos", "erf"}
 # Functions of one float argument that come with the module (templates/triton/helpers.py).
-HELPERS = {"tanh", "logsigmoid", "softplus", "elu", "silu", "gelu", "acos"}
+HELPERS = {"tanh", "sigmoid", "logsigmoid", "softplus", "elu", "silu", "gelu", "acos"}
 
 
 def broadcast(text: Text, dims: tuple[str, ...]) -> str:

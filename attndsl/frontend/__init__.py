@@ -11,6 +11,8 @@ import keyword
 from dataclasses import dataclass
 
 from attndsl.analysis.stabilise import stabilised
+from attndsl.analysis.triples import POSITIONS, triples
+from attndsl.cascade.logs import logs_of_weights
 from attndsl.cascade.nodes import Cascade
 from attndsl.diagnostics import Diagnostic, DiagnosticError, Severity
 from attndsl.frontend import ast
@@ -70,7 +72,7 @@ def check_file(file: ast.File) -> CheckResult:
             )
         cascade = lower_attention(item, defs, report)
         if cascade is not None:
-            cascades.append(cascade)
+            cascades.append(logs_of_weights(cascade))
     if not seen:
         report.error(
             "A0265",
@@ -82,6 +84,7 @@ def check_file(file: ast.File) -> CheckResult:
     if not report.failed:
         for cascade in cascades:
             _warn_of_range(cascade, report)
+            _warn_of_triples(cascade, report)
     return CheckResult(() if report.failed else tuple(cascades), tuple(report.sorted()))
 
 
@@ -95,6 +98,20 @@ def _warn_of_range(cascade: Cascade, report: Report) -> None:
             f"`{x.output}` would change with its scale",
             "it overflows in float32 at a score of 88; write `exp(S[i,j] - M[i])` with "
             "`M[i] = max[j](S[i,j])`, and scale by `exp(-M[i])` what stands beside it",
+        )
+
+
+def _warn_of_triples(cascade: Cascade, report: Report) -> None:
+    """Sums that take as many steps as there are triples of positions."""
+    for x in triples(cascade):
+        i, j = x.pair
+        report.warning(
+            "A0302",
+            f"`{x.tensor}` takes |{i}| * |{j}| * |{x.over}| steps",
+            x.span,
+            f"{x.operations * 1e-12:.2g} TFLOP for each point of the batch at {POSITIONS} positions of each",
+            f"factors of `{i}` and `{x.over}`, times factors of `{x.over}` and `{j}`, would be a matrix product; "
+            f"a short `{x.over}` (a feature) stands last in its inputs",
         )
 
 

@@ -62,11 +62,11 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...], wide: tuple[str, ...] = 
     Raises: DiagnosticError where no schedule is legal.
     """
     from attndsl.analysis.stabilise import stabilised
-    from attndsl.cascade.unroll import unrolled
+    from attndsl.cascade.rewritten import rewritten
     from attndsl.schedule import Refused, schedule
     from attndsl.schedule.refusals import diagnose
 
-    cascade = stabilised(unrolled(cascade)).cascade
+    cascade = stabilised(rewritten(cascade)).cascade
     try:
         made = schedule(cascade, wrt or None, wide=wide)
     except Refused as refused:

@@ -51,6 +51,7 @@ class ChunkBuilder(Builder):
     """A builder whose running sums also take what a carried state holds."""
 
     needs_at_points = True
+    spares_operands = False  # a chunk's gates are taken on by tiles that are scaled anyway
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import children, free, substitute, walk
 from attndsl.schedule.forms import is_large
-from attndsl.schedule.guards import finite
+from attndsl.schedule.guards import finite, is_sum
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.memory import load
 from attndsl.schedule.outcomes import Needs
@@ -68,6 +68,8 @@ def correction(kernel: Kernel, state: State, d: Define, pivots: list[Read]) -> X
         if pivot is None:
             continue
         state.pivots.append(pivot)
+        if pivot.count is not None:
+            continue
         x = correction_factor(kernel, pivot)
         if alpha is not None:
             x = kernel.bind(kernel.combine(TIMES, [alpha, x], DType.FLOAT, "alpha"), "alpha")
@@ -83,7 +85,22 @@ def dependence(kernel: Kernel, d: Define, pivot: Read) -> Pivot | None:
     move = kernel.following.how(d, pivot)
     if move is None or (move.factor and not free(pivot) <= kernel.axes.keys()):
         raise Needs(pivot.tensor, kernel.following.why_apart(d, pivot.tensor))
-    return None if move.still else Pivot(pivot, move.k, move.factor)
+    return None if move.still else Pivot(pivot, move.k, move.factor, move.count)
+
+
+def moved_by(kernel: Kernel, state: State) -> Expr:
+    """The state as it stood, its spread brought to the new mean: `state + count * (new - old)**2`."""
+    out: Expr = Val(state.name)
+    for pivot in state.pivots:
+        if pivot.count is None:
+            continue
+        new = kernel.read(pivot.read, False)
+        old = kernel.bind(before_step(kernel, pivot.read), pivot.read.tensor + "_old")
+        n = kernel.bind(before_step(kernel, pivot.count), pivot.count.tensor + "_old")
+        step = Binary("-", new.expr, old.expr)
+        x = X(Binary("*", n.expr, Binary("*", step, step)), new.dims | old.dims, new.on | old.on)
+        out = Binary("+", out, kernel.bind(x, pivot.read.tensor + "_moved").expr)
+    return out
 
 
 def correction_factor(kernel: Kernel, pivot: Pivot) -> X:
@@ -132,4 +149,5 @@ def before_step(kernel: Kernel, e: Expr) -> X:
             parts = [before_step(kernel, c) for c in children(e)]
             if not parts:
                 return kernel.eval(e)
-            return kernel.combine(e, parts, DType.FLOAT, "old")
+            safe = isinstance(e, Binary) and e.op == "/" and is_sum(kernel, e.right)
+            return kernel.combine(e, parts, DType.FLOAT, "old", safe)

@@ -76,10 +76,15 @@ class Cost:
 
 
 def bound(cost: Cost, gpu: Gpu, itemsize: int) -> tuple[float, str]:
-    """The least time on a GPU in seconds, and what takes it: `products`, `exponentials` or `memory`."""
+    """The least time on a GPU in seconds, and what takes it: `products`, `exponentials`, `arithmetic` or `memory`.
+
+    Arithmetic on single values runs on ordinary cores, at their rate for float32, with a multiplication and an addition
+    counted as two.
+    """
     times = {
         "products": cost.flops / gpu.flops[itemsize],
         "exponentials": cost.exps / gpu.specials,
+        "arithmetic": cost.pointwise / gpu.flops[4],
         "memory": cost.moved / gpu.bandwidth,
     }
     what = max(times, key=times.__getitem__)

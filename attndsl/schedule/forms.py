@@ -110,6 +110,8 @@ def scatter_target(
             and c.right.name not in over
             and c.right.name not in places
             and not isinstance(c.left, Position)
+            and ranks.kind(c.right.name)
+            is not Kind.BATCH  # those of one block: a part of the stream
             and any(ranks.kind(i) is not Kind.BATCH for i in free(c.left) & over)
         ):
             places[c.right.name] = c.left

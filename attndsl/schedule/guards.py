@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attndsl.analysis.ranks import Kind
 from attndsl.cascade.nodes import (
+    Binary,
     Call,
     Compare,
     Const,
@@ -15,7 +16,7 @@ from attndsl.cascade.nodes import (
     Reduction,
     Select,
 )
-from attndsl.cascade.walk import children, walk
+from attndsl.cascade.walk import children, free, walk
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.values import (
     X,
@@ -48,6 +49,24 @@ def may_be_empty(kernel: Kernel, e: Expr) -> bool:
             return all(may_be_empty(kernel, a) for a in args)
         case _:
             return any(may_be_empty(kernel, c) for c in children(e) if not isinstance(c, Index))
+
+
+def of_blocks(kernel: Kernel, e: Expr) -> bool:
+    """Whether a value along the stream belongs to a block of positions, `L[i, j // w]`: a tile meets others too."""
+    return any(
+        isinstance(n, Read)
+        and any(
+            isinstance(s, Binary) and kernel.stream in free(s) and kernel.kind(r) is Kind.BATCH
+            for s, r in zip(n.subs, _ranks(kernel, n.tensor), strict=True)
+        )
+        for n in walk(e)
+    )
+
+
+def _ranks(kernel: Kernel, tensor: str) -> tuple[str, ...]:
+    if tensor in kernel.inputs:
+        return kernel.inputs[tensor].ranks
+    return kernel.defs[tensor].indices
 
 
 def is_statistic(kernel: Kernel, name: str) -> bool:

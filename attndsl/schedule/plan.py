@@ -8,6 +8,7 @@ to sweeps: a program that fuses to one sweep ends with one kernel, a two-sweep p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from attndsl.analysis.linearity import NotLinear
@@ -129,6 +130,14 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
                 others = rows - frozenset(key.tiles)
                 steps += _kernels(c, ranks, key, members, done, others, label, name)
         except Needs as need:
+            if key is not None and len(members) > 1:
+
+                def by_itself(
+                    m: str, key: Key = key, done: frozenset[str] = done, label: str = label
+                ) -> None:
+                    _kernels(c, ranks, key, [m], done, rows - frozenset(key.tiles), label, name)
+
+                members = _waiting(members, need.tensor, defs, by_itself)
             _learn(state, defs, need, members)
             return None
     return steps
@@ -169,6 +178,23 @@ def _kernels(
         apart = f"{name}_{'_'.join(maps[:3])}" if out else label
         out.append(build_kernel(c, ranks, alone, maps, done, rows, apart))
     return out
+
+
+def _waiting(
+    members: list[str], tensor: str, defs: dict[str, Define], build: Callable[[str], None]
+) -> list[str]:
+    """Those of a kernel's targets that wait for a tensor: others make it on their way, and have a kernel without it."""
+
+    def alone(m: str) -> bool:
+        if m == tensor or tensor not in cone(defs, m):
+            return False
+        try:
+            build(m)
+        except (Needs, Refused):
+            return False
+        return True
+
+    return [m for m in members if not alone(m)] or members
 
 
 def _learn(state: Planning, defs: dict[str, Define], need: Needs, members: list[str]) -> None:

@@ -11,7 +11,7 @@ from attndsl.cascade.nodes import (
     Expr,
 )
 from attndsl.schedule.affine import affine_product
-from attndsl.schedule.guards import finite, is_sum, may_be_empty
+from attndsl.schedule.guards import finite, is_sum, may_be_empty, of_blocks
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.values import (
     ABS,
@@ -34,7 +34,8 @@ def binary(kernel: Kernel, e: Binary, op: str, a: Expr, b: Expr, final: bool, na
                 return split
     x, y = kernel.eval(a, final, name), kernel.eval(b, final, name)
     kind = DType.INT if {x.dtype, y.dtype} <= {DType.INT, DType.BOOL} and op != "/" else DType.FLOAT
-    if op == "-" and kind is DType.FLOAT and y.dims < x.dims and may_be_empty(kernel, b):
+    below = y.dims < x.dims or of_blocks(kernel, b)
+    if op == "-" and kind is DType.FLOAT and below and may_be_empty(kernel, b):
         y = finite(kernel, y, name)
     safe = op == "/" and is_sum(kernel, b)
     return kernel.combine(e, [x, y], kind, name, safe)

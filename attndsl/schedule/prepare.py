@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from attndsl.analysis.centred import centred
 from attndsl.analysis.ranks import Kind, Ranks, classify
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.domains import explicit_domains
@@ -51,6 +52,7 @@ def prepare(
     ranks = classify(cascade, known)
     c = normalize(split_roots(explicit_domains(as_declared(cascade))), ranks)
     c = one_way(nested(c, ranks), ranks)
+    c = centred(c, ranks)
     order = row_order or tuple(
         dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
     )

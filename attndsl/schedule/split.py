@@ -277,6 +277,11 @@ def merge_kernel(
     into: Parts | None = None,
 ) -> t.TileProgram:
     """The states of all slices, combined in order; then the results, or with `into` the combined states themselves."""
+    for s in slices.states.values():
+        if any(p.count is not None for p in s.pivots):
+            raise Refused(
+                "A0511", f"`{s.name}` is a spread around a mean, which no merge adds up yet"
+            )
     body = b.loop_body[SPLIT]
     loaded: dict[str, str] = {}
     factors = any(p.factor for s in slices.states.values() for p in s.pivots)

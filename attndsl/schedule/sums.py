@@ -10,7 +10,7 @@ from attndsl.cascade.nodes import (
     Reduction,
 )
 from attndsl.schedule import tile as t
-from attndsl.schedule.corrections import correction
+from attndsl.schedule.corrections import correction, moved_by
 from attndsl.schedule.forms import product_of
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.masks import masked, vanishing
@@ -51,7 +51,7 @@ def sum_state(
         v = masked(kernel, x, where, 0.0, d.tensor + "_s")
         tile = X(Val(v), kernel.dims_of_value(v), frozenset({STREAMED}))
         folded = fold(kernel, Reduction.SUM, v, tile, kernel.stream, d.tensor + "_tile")
-        base: Expr = Val(state.name)
+        base: Expr = moved_by(kernel, state)
         if alpha is not None:
             base = Binary("*", base, kernel.bind(alpha, "alpha").expr)
         kernel.sweep.append(t.Assign(state.name, Binary("+", base, folded.expr)))

@@ -56,12 +56,13 @@ class Pivot:
     """A running value that the terms of a sum depend on.
 
     Where it moves by `d`, they are multiplied by `exp(k*d)`; a `factor` that is multiplied by `c` multiplies them by
-    `c**k`.
+    `c**k`. With `count`, it is the mean of so many values, and `count * d**2` is added to their spread.
     """
 
     read: Read
     k: Expr
     factor: bool = False
+    count: Read | None = None
 
 
 @dataclass(slots=True)

@@ -226,6 +226,23 @@ def sign(x):
 
 
 @triton.jit
+def reciprocal(x):
+    """1 / x for x >= 1: in float32 one instruction, off by one unit in the last place."""
+    if x.dtype == tl.float32 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return 1.0 / x
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)); an exponential without end has the reciprocal 0."""
+    return reciprocal(1.0 + tl.exp(-x))
+
+
+@triton.jit
 def tanh(x, stored: tl.constexpr = tl.float32):
     """Hyperbolic tangent by one exponential; near 0, where that form cancels, by its series.
 
@@ -280,7 +297,7 @@ def elu(x):
 @triton.jit
 def silu(x):
     """x * sigmoid(x)."""
-    return x * tl.sigmoid(x)
+    return x * sigmoid(x)
 
 
 @triton.jit

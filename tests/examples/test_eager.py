@@ -23,11 +23,8 @@ TILES = {"i": 16, "j": 16, "m": 16}
 
 # Programs whose schedule is still to come: they are refused, with the reason.
 UNSCHEDULED = {
-    "block_max",
     "latte",
-    "running_softmax",
     "selective",
-    "two_sweeps",
 }
 
 

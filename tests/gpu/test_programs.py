@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import attndsl
-from attndsl.testing import assert_close_to_reference
+from attndsl.testing import assert_close_to_reference, make_inputs
 from tests.examples.references import CASES, SOFTMAX_CASES
 
 pytestmark = pytest.mark.gpu
@@ -89,3 +89,18 @@ def test_bitwise_equal_on_repeat(name: str) -> None:
     for _ in range(3):
         for a, b in zip(first, run(), strict=True):
             assert a is b or torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["relu2", "softpick", "causal", "log_scaling", "linear"])
+def test_a_gradient_spread_over_every_value(name: str) -> None:
+    """`sum()` hands back one value with strides of 0: the gradients are those of a tensor of ones."""
+    sizes = {"b": 2, "h": 4, "i": 1024, "j": 1024, "e": 128, "f": 128}
+    op = op_of(name)
+    given = make_inputs(op, sizes, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    out = op(**given)
+    out = out[0] if isinstance(out, tuple) else out
+    wrt = list(given.values())
+    spread = torch.autograd.grad(out.sum(), wrt, retain_graph=True)
+    ones = torch.autograd.grad(out, wrt, torch.ones_like(out))
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(spread, ones, strict=True))

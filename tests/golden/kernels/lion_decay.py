@@ -82,9 +82,26 @@ def safe_div(a, b):
 
 
 @triton.jit
+def reciprocal(x):
+    """1 / x for x >= 1: in float32 one instruction, off by one unit in the last place."""
+    if x.dtype == tl.float32 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return 1.0 / x
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)); an exponential without end has the reciprocal 0."""
+    return reciprocal(1.0 + tl.exp(-x))
+
+
+@triton.jit
 def silu(x):
     """x * sigmoid(x)."""
-    return x * tl.sigmoid(x)
+    return x * sigmoid(x)
 
 
 @triton.jit
@@ -402,7 +419,7 @@ def lion_decay_backward_D_dQ_dgamma_rows(
     # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
     O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
     dA_2_p = O_part.to(ACC) != 0.0
-    dQ_p = (1.0 + q.to(ACC) * (1.0 - tl.sigmoid(q.to(ACC)))) * tl.sigmoid(q.to(ACC))
+    dQ_p = (1.0 + q.to(ACC) * (1.0 - sigmoid(q.to(ACC)))) * sigmoid(q.to(ACC))
     dgamma_rows = tl.full([BLOCK_I], 0.0, ACC)
     ddA_2 = silu(q.to(ACC)) + 0.5
     ddA_2_kept = tl.where((e < E)[None, :], ddA_2, 0.0)
@@ -608,7 +625,7 @@ def lion_decay_backward_dK_dV(
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dK_p = (1.0 + k.to(ACC) * (1.0 - tl.sigmoid(k.to(ACC)))) * tl.sigmoid(k.to(ACC))
+    dK_p = (1.0 + k.to(ACC) * (1.0 - sigmoid(k.to(ACC)))) * sigmoid(k.to(ACC))
     stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
     full_end = tl.maximum(lo, tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I))
@@ -636,9 +653,9 @@ def lion_decay_backward_dK_dV(
         A_p = i + start
         A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[None, :] - j[:, None]).to(ACC))
         dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], A_3, 0.0)
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        dV_1 = tl.where(dV_p[None, :], A_3, 0.0) * dV_p_1[None, :]
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         t_3 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
         dA_2 = tl.where(dV_p[None, :], t_3, 0.0)
@@ -668,11 +685,11 @@ def lion_decay_backward_dK_dV(
         A_p = i + start
         A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[None, :] - j[:, None]).to(ACC))
         dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], A_3, 0.0)
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_1 = tl.where(dV_p[None, :], A_3, 0.0) * dV_p_1[None, :]
         mask = i < len_i
         dV_1_m = tl.where(mask[None, :], dV_1, 0.0)
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
         dV_2_m = tl.where(mask[:, None], dV_2, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         t_6 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]

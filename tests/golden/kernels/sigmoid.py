@@ -61,6 +61,23 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def reciprocal(x):
+    """1 / x for x >= 1: in float32 one instruction, off by one unit in the last place."""
+    if x.dtype == tl.float32 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return 1.0 / x
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)); an exponential without end has the reciprocal 0."""
+    return reciprocal(1.0 + tl.exp(-x))
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -183,7 +200,7 @@ def sigmoid_attention(
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        O_1 = tl.sigmoid(S_1 - O_safe)
+        O_1 = sigmoid(S_1 - O_safe)
         # sigmoid.attn:5  O[i,f] = sigmoid(S[i,j] - log(|j|)) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -198,7 +215,7 @@ def sigmoid_attention(
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        O_1 = tl.sigmoid(S_1 - O_safe)
+        O_1 = sigmoid(S_1 - O_safe)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         O_1_m = tl.where(mask, O_1, 0.0)
@@ -339,7 +356,7 @@ def sigmoid_attention_backward_dQ(
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dS = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dS_2 = (1.0 - tl.sigmoid(S_1 - dS_2_safe)) * tl.sigmoid(S_1 - dS_2_safe) * dS
+        dS_2 = (1.0 - sigmoid(S_1 - dS_2_safe)) * sigmoid(S_1 - dS_2_safe) * dS
         dQ_1 = dot(dS_2.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -355,7 +372,7 @@ def sigmoid_attention_backward_dQ(
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dS = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dS_2 = (1.0 - tl.sigmoid(S_1 - dS_2_safe)) * tl.sigmoid(S_1 - dS_2_safe) * dS
+        dS_2 = (1.0 - sigmoid(S_1 - dS_2_safe)) * sigmoid(S_1 - dS_2_safe) * dS
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_2_m = tl.where(mask, dS_2, 0.0)
@@ -501,8 +518,8 @@ def sigmoid_attention_backward_dK_dV(
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dS = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dV_1 = tl.sigmoid(S_1 - dV_safe)
-        dS_2 = (1.0 - tl.sigmoid(S_1 - dV_safe)) * tl.sigmoid(S_1 - dV_safe) * dS
+        dV_1 = sigmoid(S_1 - dV_safe)
+        dS_2 = (1.0 - sigmoid(S_1 - dV_safe)) * sigmoid(S_1 - dV_safe) * dS
         dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS_2.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
@@ -522,12 +539,12 @@ def sigmoid_attention_backward_dK_dV(
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dS = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dV_1 = tl.sigmoid(S_1 - dV_safe)
+        dV_1 = sigmoid(S_1 - dV_safe)
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dS_2 = (1.0 - tl.sigmoid(S_1 - dV_safe)) * tl.sigmoid(S_1 - dV_safe) * dS
+        dS_2 = (1.0 - sigmoid(S_1 - dV_safe)) * sigmoid(S_1 - dV_safe) * dS
         dS_2_m = tl.where(mask, dS_2, 0.0)
         dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS_2_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
@@ -664,7 +681,7 @@ def sigmoid_attention_slices(
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        O_1 = tl.sigmoid(S_1 - O_safe)
+        O_1 = sigmoid(S_1 - O_safe)
         # sigmoid.attn:5  O[i,f] = sigmoid(S[i,j] - log(|j|)) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -679,7 +696,7 @@ def sigmoid_attention_slices(
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        O_1 = tl.sigmoid(S_1 - O_safe)
+        O_1 = sigmoid(S_1 - O_safe)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         O_1_m = tl.where(mask, O_1, 0.0)

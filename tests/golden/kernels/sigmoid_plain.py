@@ -61,6 +61,23 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def reciprocal(x):
+    """1 / x for x >= 1: in float32 one instruction, off by one unit in the last place."""
+    if x.dtype == tl.float32 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return 1.0 / x
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)); an exponential without end has the reciprocal 0."""
+    return reciprocal(1.0 + tl.exp(-x))
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -181,7 +198,7 @@ def sigmoid_plain(
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        O_1 = tl.sigmoid(S_1)
+        O_1 = sigmoid(S_1)
         # sigmoid_plain.attn:5  O[i,f] = sigmoid(S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -196,7 +213,7 @@ def sigmoid_plain(
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        O_1 = tl.sigmoid(S_1)
+        O_1 = sigmoid(S_1)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         O_1_m = tl.where(mask, O_1, 0.0)
@@ -335,7 +352,7 @@ def sigmoid_plain_backward_dQ(
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dS = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dS_2 = (1.0 - tl.sigmoid(S_1)) * tl.sigmoid(S_1) * dS
+        dS_2 = (1.0 - sigmoid(S_1)) * sigmoid(S_1) * dS
         dQ_1 = dot(dS_2.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -351,7 +368,7 @@ def sigmoid_plain_backward_dQ(
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dS = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dS_2 = (1.0 - tl.sigmoid(S_1)) * tl.sigmoid(S_1) * dS
+        dS_2 = (1.0 - sigmoid(S_1)) * sigmoid(S_1) * dS
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_2_m = tl.where(mask, dS_2, 0.0)
@@ -495,8 +512,8 @@ def sigmoid_plain_backward_dK_dV(
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dS = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dV_1 = tl.sigmoid(S_1)
-        dS_2 = (1.0 - tl.sigmoid(S_1)) * tl.sigmoid(S_1) * dS
+        dV_1 = sigmoid(S_1)
+        dS_2 = (1.0 - sigmoid(S_1)) * sigmoid(S_1) * dS
         dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS_2.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
@@ -516,12 +533,12 @@ def sigmoid_plain_backward_dK_dV(
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dS = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dV_1 = tl.sigmoid(S_1)
+        dV_1 = sigmoid(S_1)
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dS_2 = (1.0 - tl.sigmoid(S_1)) * tl.sigmoid(S_1) * dS
+        dS_2 = (1.0 - sigmoid(S_1)) * sigmoid(S_1) * dS
         dS_2_m = tl.where(mask, dS_2, 0.0)
         dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS_2_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
@@ -656,7 +673,7 @@ def sigmoid_plain_slices(
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        O_1 = tl.sigmoid(S_1)
+        O_1 = sigmoid(S_1)
         # sigmoid_plain.attn:5  O[i,f] = sigmoid(S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -671,7 +688,7 @@ def sigmoid_plain_slices(
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        O_1 = tl.sigmoid(S_1)
+        O_1 = sigmoid(S_1)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         O_1_m = tl.where(mask, O_1, 0.0)

@@ -82,6 +82,23 @@ def safe_div(a, b):
 
 
 @triton.jit
+def reciprocal(x):
+    """1 / x for x >= 1: in float32 one instruction, off by one unit in the last place."""
+    if x.dtype == tl.float32 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return 1.0 / x
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)); an exponential without end has the reciprocal 0."""
+    return reciprocal(1.0 + tl.exp(-x))
+
+
+@triton.jit
 def log1p(x):
     """log(1 + x) for x >= 0, without the loss of 1 + x near 0 (Kahan)."""
     u = 1.0 + x
@@ -681,7 +698,7 @@ def softplus_reweighted_backward_dQ(
         t_2 = tl.abs(dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None] - dS_safe) <= dS_p_2
         t_3 = power(dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None], dS_p_3.to(ACC))
         t_4 = dS_p.to(ACC)[:, None] * dW_2 * tl.where(t_2, 0.0, t_3) - dS_safe_1[:, None]
-        dS = tl.where(dS_p_4[:, None], t_4 * tl.sigmoid(S_1) / z.to(ACC)[:, None], 0.0)
+        dS = tl.where(dS_p_4[:, None], t_4 * sigmoid(S_1) / z.to(ACC)[:, None], 0.0)
         mask_p_2 = j < len_j
         t_5 = tl.abs(dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None] - dS_safe) <= dS_p_2
         t_6 = (j[None, :] <= mask_p[:, None]) & (t_5 | (j[None, :] <= mask_p[:, None]))
@@ -864,15 +881,15 @@ def softplus_reweighted_backward_dK_dV(
         z = tl.load(Z_ptrs, mask=in_i, other=0.0)
         W = power(W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :], p.to(ACC))
         dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], W, 0.0)
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_1 = tl.where(dV_p[None, :], W, 0.0) * dV_p_1[None, :]
         mask_p = i + start
         mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
         mask_p_3 = i < len_i
         t = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
         mask = (j[:, None] <= mask_p[None, :]) & t & mask_p_3[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
         dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         t_2 = (dW - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
@@ -885,7 +902,7 @@ def softplus_reweighted_backward_dK_dV(
         t_3 = tl.abs(W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :] - mask_safe)
         t_4 = power(W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :], dS_p_1.to(ACC))
         t_5 = dS_p.to(ACC)[None, :] * dW_2 * tl.where(t_3 <= mask_p_1, 0.0, t_4)
-        t_6 = (t_5 - dS_safe[None, :]) * tl.sigmoid(S_1) / z.to(ACC)[None, :]
+        t_6 = (t_5 - dS_safe[None, :]) * sigmoid(S_1) / z.to(ACC)[None, :]
         dS = tl.where(dS_p_2[None, :], t_6, 0.0)
         mask_p_4 = tl.abs(z.to(ACC) - mask_safe) <= mask_p_1
         t_7 = tl.abs(W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :] - mask_safe)

@@ -94,118 +94,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_j",
     ],
 )
-def standardised_mean(
-    Q_ptr,
-    K_ptr,
-    mean_ptr,
-    Q_tiles,
-    K_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_i: tl.int32,
-    len_j: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i; sweeps j.
-
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
-    mean_ptr  mean[b, h, i], residual
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-
-    # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
-    in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    mean_base = mean_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    mean_base += tl.cast(i0, tl.int64)
-
-    # --- prologue ---
-    mean_1 = tl.full([BLOCK_I], 0.0, ACC)
-    # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    full_end = tl.maximum(lo, tl.minimum(stop, tl.maximum(0, len_j) // BLOCK_J * BLOCK_J))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        mean_1_tile = tl.sum(S_1, 1)
-        mean_1 = mean_1 + mean_1_tile
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        mask = j < len_j
-        S_1_m = tl.where(mask[None, :], S_1, 0.0)
-        mean_1_tile = tl.sum(S_1_m, 1)
-        mean_1 = mean_1 + mean_1_tile
-
-    # --- epilogue ---
-    # standardised.attn:5  mean[i] = sum[j](S[i,j]) / |j|
-    mean = mean_1 / len_j.to(ACC)
-    tl.store(mean_base + offs_i, mean, mask=in_i)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_b",
-        "len_h",
-        "len_i",
-        "len_j",
-    ],
-)
-def standardised_var(
+def standardised_mean_var(
     Q_ptr,
     K_ptr,
     mean_ptr,
@@ -263,20 +152,21 @@ def standardised_var(
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_i = i < len_i
     in_e = within(e, E, E_PAD)
-    mean_base = mean_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    mean_base += tl.cast(i0, tl.int64)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    mean_base = mean_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    mean_base += tl.cast(i0, tl.int64)
     var_base = var_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     var_base += tl.cast(i0, tl.int64)
 
     # --- prologue ---
-    var_2 = tl.full([BLOCK_I], 0.0, ACC)
+    mean_1 = tl.full([BLOCK_I], 0.0, ACC)
     # standardised.attn:4  S[i,j]  = Q[i,e] * K[j,e] / sqrt(|e|)
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    # standardised.attn:6  var[i]  = sum[j]((S[i,j] - mean[i])**2) / |j|
-    mean = tl.load(mean_base + offs_i, mask=in_i, other=0.0)
+    var_2_spread = tl.full([BLOCK_I], 0.0, ACC)
+    var_2_count = tl.full([BLOCK_I], 0.0, ACC)
+    var_2_count_s = 1.0
     stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
     full_end = tl.maximum(lo, tl.minimum(stop, tl.maximum(0, len_j) // BLOCK_J * BLOCK_J))
@@ -291,9 +181,21 @@ def standardised_var(
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        var_2_s = square(S_1 - mean.to(ACC)[:, None])
-        var_2_tile = tl.sum(var_2_s, 1)
-        var_2 = var_2 + var_2_tile
+        mean_1_tile = tl.sum(S_1, 1)
+        mean_1_new = mean_1 + mean_1_tile
+        var_2_count_s_w = tl.where(j >= 0, tl.cast(var_2_count_s, ACC), 0.0)
+        var_2_count_tile = tl.sum(var_2_count_s_w, 0)
+        var_2_count_new = var_2_count + var_2_count_tile
+        # standardised.attn:6  var[i]  = sum[j]((S[i,j] - mean[i])**2) / |j|
+        var_2_centre = safe_div(mean_1_new, var_2_count_new)
+        var_2_spread_s = square(S_1 - var_2_centre[:, None])
+        var_2_spread_tile = tl.sum(var_2_spread_s, 1)
+        var_2_centre_old = safe_div(mean_1, var_2_count)
+        t = (var_2_centre - var_2_centre_old) * (var_2_centre - var_2_centre_old)
+        var_2_centre_moved = var_2_count * t
+        var_2_spread = var_2_spread + var_2_centre_moved + var_2_spread_tile
+        mean_1 = mean_1_new
+        var_2_count = var_2_count_new
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -304,15 +206,37 @@ def standardised_var(
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        var_2_s = square(S_1 - mean.to(ACC)[:, None])
         mask = j < len_j
-        var_2_s_m = tl.where(mask[None, :], var_2_s, 0.0)
-        var_2_tile = tl.sum(var_2_s_m, 1)
-        var_2 = var_2 + var_2_tile
+        S_1_m = tl.where(mask[None, :], S_1, 0.0)
+        mean_1_tile = tl.sum(S_1_m, 1)
+        mean_1_new = mean_1 + mean_1_tile
+        var_2_count_s_w = tl.where(j >= 0, tl.cast(var_2_count_s, ACC), 0.0)
+        var_2_count_s_m = tl.where(mask, var_2_count_s_w, 0.0)
+        var_2_count_tile = tl.sum(var_2_count_s_m, 0)
+        var_2_count_new = var_2_count + var_2_count_tile
+        # standardised.attn:6  var[i]  = sum[j]((S[i,j] - mean[i])**2) / |j|
+        var_2_centre = safe_div(mean_1_new, var_2_count_new)
+        var_2_spread_s = square(S_1 - var_2_centre[:, None])
+        var_2_spread_s_m = tl.where(mask[None, :], var_2_spread_s, 0.0)
+        var_2_spread_tile = tl.sum(var_2_spread_s_m, 1)
+        var_2_centre_old = safe_div(mean_1, var_2_count)
+        t_2 = (var_2_centre - var_2_centre_old) * (var_2_centre - var_2_centre_old)
+        var_2_centre_moved = var_2_count * t_2
+        var_2_spread = var_2_spread + var_2_centre_moved + var_2_spread_tile
+        mean_1 = mean_1_new
+        var_2_count = var_2_count_new
 
     # --- epilogue ---
+    # standardised.attn:5  mean[i] = sum[j](S[i,j]) / |j|
+    mean = mean_1 / len_j.to(ACC)
     # standardised.attn:6  var[i]  = sum[j]((S[i,j] - mean[i])**2) / |j|
+    var_2_centre_1 = safe_div(mean_1, var_2_count)
+    t_3 = var_2_count * square(var_2_centre_1 - mean)
+    var_2 = var_2_spread + tl.where(var_2_count > 0.0, t_3, 0.0)
     var = var_2 / len_j.to(ACC)
+    # standardised.attn:5  mean[i] = sum[j](S[i,j]) / |j|
+    tl.store(mean_base + offs_i, mean, mask=in_i)
+    # standardised.attn:6  var[i]  = sum[j]((S[i,j] - mean[i])**2) / |j|
     tl.store(var_base + offs_i, var, mask=in_i)
 
 
@@ -1311,7 +1235,7 @@ def standardised_backward_dgain(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "standardised_mean": {
+    "standardised_mean_var": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1320,51 +1244,9 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("i", "e"),),
             "streamed": (("j", "e"),),
-            "carried": (("i",),),
-            "pairs": (("i", "j"),),
-            "pairs_by_address": (("i", "j"),),
-            "data": ("Q", "K"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
-            ("mean_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "standardised_var": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": "j",
-            "pads": {
-                "e": "e",
-            },
-            "resident": (("i", "e"),),
-            "streamed": (("j", "e"),),
-            "carried": (("i",),),
-            "pairs": (("i", "j"),),
-            "pairs_by_address": (("i", "j"),),
+            "carried": (("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j")),
             "data": ("Q", "K"),
             "loops": 0,
             "few_rows": False,
@@ -1940,34 +1822,11 @@ def forward(inputs, extents, params, config=None):
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("standardised_mean", extents, inputs, config)
+    cfg = configure("standardised_mean_var", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    standardised_mean[grid](
-        Q,
-        K,
-        mean,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
-        len_b,
-        len_h,
-        len_i,
-        len_j,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("standardised_var", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    standardised_var[grid](
+    standardised_mean_var[grid](
         Q,
         K,
         mean,

@@ -80,6 +80,23 @@ def logsigmoid(x):
 
 
 @triton.jit
+def reciprocal(x):
+    """1 / x for x >= 1: in float32 one instruction, off by one unit in the last place."""
+    if x.dtype == tl.float32 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return 1.0 / x
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)); an exponential without end has the reciprocal 0."""
+    return reciprocal(1.0 + tl.exp(-x))
+
+
+@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -588,8 +605,7 @@ def stick_breaking_backward_dQ_dK_3_amax(
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
         dS_1_rest_tile = tl.sum(dS_1_rest_s_m, 1)
         dS_1 = dS_1_all.to(ACC)[:, None] - dS_1_rest_at
-        t_2 = tl.exp(logsigmoid(S_1) + L_at) * tl.sigmoid(-S_1) * dL
-        dS = -(tl.sigmoid(S_1) * dS_1 - t_2)
+        dS = -(sigmoid(S_1) * dS_1 - tl.exp(logsigmoid(S_1) + L_at) * sigmoid(-S_1) * dL)
         dS_m = tl.where(mask, dS, 0.0)
         dK_3_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dK_3_amax_1_s_m = tl.where(mask, dK_3_amax_1_s, float("-inf"))
@@ -623,8 +639,7 @@ def stick_breaking_backward_dQ_dK_3_amax(
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
         dS_1_rest_tile = tl.sum(dS_1_rest_s, 1)
         dS_1 = dS_1_all.to(ACC)[:, None] - dS_1_rest_at
-        t_3 = tl.exp(logsigmoid(S_1) + L_at) * tl.sigmoid(-S_1) * dL
-        dS = -(tl.sigmoid(S_1) * dS_1 - t_3)
+        dS = -(sigmoid(S_1) * dS_1 - tl.exp(logsigmoid(S_1) + L_at) * sigmoid(-S_1) * dL)
         dK_3_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dK_3_amax_1_tile = tl.max(dK_3_amax_1_s, 1)
         dK_3_amax_1_new = tl.maximum(dK_3_amax_1, dK_3_amax_1_tile)
@@ -950,15 +965,14 @@ def stick_breaking_backward_dK_3(
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
         dS_1_rest_tile = tl.sum(dS_1_rest_s_m, 1)
         dS_1 = dS_1_all.to(ACC)[:, None] - dS_1_rest_at
-        t_2 = tl.exp(logsigmoid(S_1) + L_at) * tl.sigmoid(-S_1) * dL
-        dS = -(tl.sigmoid(S_1) * dS_1 - t_2)
+        dS = -(sigmoid(S_1) * dS_1 - tl.exp(logsigmoid(S_1) + L_at) * sigmoid(-S_1) * dL)
         dS_m = tl.where(mask, dS, 0.0)
-        t_3 = tl.trans(dS_m.to(Q_ptr.dtype.element_ty))
-        t_4 = q_kept.to(Q_ptr.dtype.element_ty)
-        dK_3 = dot(t_3, t_4, None, ACC)
+        t_2 = tl.trans(dS_m.to(Q_ptr.dtype.element_ty))
+        t_3 = q_kept.to(Q_ptr.dtype.element_ty)
+        dK_3 = dot(t_2, t_3, None, ACC)
         dK_3_fixed_ptrs = dK_3_fixed_base + tl.cast(j0, tl.int64) * E + dK_3_fixed_offs
-        t_5 = fixed_point(dK_3, scale.to(ACC))
-        tl.atomic_add(dK_3_fixed_ptrs, t_5, mask=in_j[:, None] & in_e[None, :], sem="relaxed")
+        t_4 = fixed_point(dK_3, scale.to(ACC))
+        tl.atomic_add(dK_3_fixed_ptrs, t_4, mask=in_j[:, None] & in_e[None, :], sem="relaxed")
         L = L + L_tile
         dS_1_rest = dS_1_rest + dS_1_rest_tile
     # Tiles without a mask.
@@ -985,14 +999,13 @@ def stick_breaking_backward_dK_3(
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
         dS_1_rest_tile = tl.sum(dS_1_rest_s, 1)
         dS_1 = dS_1_all.to(ACC)[:, None] - dS_1_rest_at
-        t_6 = tl.exp(logsigmoid(S_1) + L_at) * tl.sigmoid(-S_1) * dL
-        dS = -(tl.sigmoid(S_1) * dS_1 - t_6)
-        t_7 = tl.trans(dS.to(Q_ptr.dtype.element_ty))
-        t_8 = q_kept.to(Q_ptr.dtype.element_ty)
-        dK_3 = dot(t_7, t_8, None, ACC)
+        dS = -(sigmoid(S_1) * dS_1 - tl.exp(logsigmoid(S_1) + L_at) * sigmoid(-S_1) * dL)
+        t_5 = tl.trans(dS.to(Q_ptr.dtype.element_ty))
+        t_6 = q_kept.to(Q_ptr.dtype.element_ty)
+        dK_3 = dot(t_5, t_6, None, ACC)
         dK_3_fixed_ptrs_2 = dK_3_fixed_base + tl.cast(j0, tl.int64) * E + dK_3_fixed_offs
-        t_9 = fixed_point(dK_3, scale.to(ACC))
-        tl.atomic_add(dK_3_fixed_ptrs_2, t_9, mask=in_e[None, :], sem="relaxed")
+        t_7 = fixed_point(dK_3, scale.to(ACC))
+        tl.atomic_add(dK_3_fixed_ptrs_2, t_7, mask=in_e[None, :], sem="relaxed")
         L = L + L_tile
         dS_1_rest = dS_1_rest + dS_1_rest_tile
 

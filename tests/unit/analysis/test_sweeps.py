@@ -82,11 +82,13 @@ def test_the_planner_makes_as_many(name: str) -> None:
 def test_what_is_read_when() -> None:
     written, after = counts(example("standardised"))
     assert written.tensors == (("mean",), ("var",), ("M_T",), ("Z_T",), ("O",))
-    assert after.tensors == (("mean.1",), ("var.2",), ("M_T", "Z_T", "O.3"))
-    assert dict(after.reads) == {"Q": (1, 2, 3), "K": (1, 2, 3), "V": (3,)}
+    spread = ("mean.1", "var.2.count", "var.2.spread")
+    assert after.tensors == (spread, ("M_T", "Z_T", "O.3"))
+    assert dict(after.reads) == {"Q": (1, 2), "K": (1, 2), "V": (2,)}
     assert after.bound == 2
-    assert after.facts[0] == (
-        "`mean` must be known before `var.2`: its terms separate into 3 sums, which may cancel"
+    assert after.facts[0] == "`mean` must be known before `max` of `M_T`"
+    assert after.joined[0] == (
+        "`var.2.spread` runs along with `var.2.centre`: it is the spread around this mean, and moves with its square"
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -340,3 +342,22 @@ def test_attention_spec_is_the_same_program() -> None:
     q, k, v = torch.randn(3, 2, 2, 11, 8)
     want = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     close(causal(q, k, v), want)
+
+
+def test_a_gradient_that_is_spread_comes_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sum()` hands back one value with strides of 0, which neither wide loads nor the copy engine can read."""
+    from attndsl.runtime.stages import Stage
+
+    seen: list[tuple[int, ...]] = []
+    run = Stage.backward
+
+    def backward(self: Stage, tensors: Any, given: Any, *rest: Any) -> Any:
+        seen.extend(g.stride() for g in given.values())
+        return run(self, tensors, given, *rest)
+
+    monkeypatch.setattr(Stage, "backward", backward)
+    op = attndsl.load(Path(__file__).parents[3] / "examples" / "causal.attn", backend="eager")
+    q, k, v = (torch.randn(1, 2, 9, 4, requires_grad=True) for _ in range(3))
+    out = op(q, k, v)
+    out.sum().backward()
+    assert seen == [out.stride()]
