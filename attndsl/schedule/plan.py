@@ -8,11 +8,14 @@ to sweeps: a program that fuses to one sweep ends with one kernel, a two-sweep p
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from attndsl.analysis.linearity import NotLinear
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
+from attndsl.cascade.walk import reads
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.columns import build_columns
 from attndsl.schedule.halves import Halves
@@ -22,6 +25,7 @@ from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
 from attndsl.schedule.scatter_kernel import build_scatter
+from attndsl.schedule.shared import heads_apart
 from attndsl.schedule.tile import HostScale, Plan, TileProgram
 
 # Each round of planning adds a target or an order between two; programs of a hundred lines take less than ten.
@@ -83,12 +87,21 @@ def _first_targets(ready: Prepared) -> list[str]:
 
 def pull_out(ready: Prepared) -> tuple[Prepared, tuple[str, ...]]:
     """With what needs every pair of positions exchanged for sums that carry over; those are kept in memory."""
-    pull = Pull(ready.cascade, ready.ranks, {})
+    apart = heads_apart(ready.cascade, ready.ranks, Halves(ready.cascade, ready.ranks).linear)
+    pull = Pull(apart, ready.ranks, {})
     cascade = pull.run()
     cascade = replace(cascade, ranks=pull.cascade.ranks)
     halves = Halves(cascade, ready.ranks)
     cascade = halves.run()
-    return replace(ready, cascade=cascade), (*pull.kept, *halves.kept)
+    kept = dict.fromkeys((*pull.kept, *halves.kept, *_read_twice(cascade, halves.linear)))
+    return replace(ready, cascade=cascade), tuple(kept)
+
+
+def _read_twice(c: Cascade, carries: Callable[[Define], bool]) -> list[str]:
+    """Sums that carry over and that several definitions read: chunks are walked once, and it is read from memory."""
+    users = Counter(r for d in c.body for r in reads(d.expr) if r != d.tensor)
+    outputs = {o.name for o in c.outputs}
+    return [d.tensor for d in c.body if users[d.tensor] + (d.tensor in outputs) > 1 and carries(d)]
 
 
 def _users(ready: Prepared, kept: tuple[str, ...]) -> set[tuple[str, str]]:
