@@ -147,6 +147,8 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
                 self.accumulate(s)
             case For():
                 rank = self.extent(self.axes[s.axis].rank)
+                if s.guard is not None:
+                    rank = f"{rank} if {self.values[s.guard].code}.any() else 0"
                 with self.block(f"for {self.names.of('loop', s.axis, s.axis)} in range({rank}):"):
                     self.statements(s.body)
             case Store():

@@ -6,6 +6,8 @@ stand `kernel_addresses` with `kernel_memory`, `kernel_products` and `kernel_loo
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from attndsl.cascade.nodes import DType
 from attndsl.codegen.exprs import Text
 from attndsl.codegen.kernel_loops import KernelLoops
@@ -153,13 +155,21 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 factors = self._factors(s.left, s.right, s.over, old.dims, s.like, acc)
                 self._emit_call(f"{old.code} = ", self.use("dot"), factors)
             case For():
-                axis = self.program.axis(s.axis)
-                self._emit(f"for {self._axes[s.axis]} in range({self.extents[axis.rank].name}):")
-                with self._nested():
-                    self._body(s.body)
+                self._points(s)
             case Store():
                 self._store(s)
             case Scatter():
                 self._scatter(s)
             case Reach():
                 self._reach(s)
+
+    def _points(self, s: For) -> None:
+        """A loop over points, left out where nothing uses what it makes."""
+        with ExitStack() as inside:
+            if s.guard is not None:
+                self._emit(f"if {self._values[s.guard].text.code}:")
+                inside.enter_context(self._nested())
+            rank = self.program.axis(s.axis).rank
+            self._emit(f"for {self._axes[s.axis]} in range({self.extents[rank].name}):")
+            with self._nested():
+                self._body(s.body)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from attndsl.analysis.linearity import Anchor, NotLinear, Reach, Splitter, Term, reach
 from attndsl.analysis.ranks import Ranks
@@ -40,6 +41,7 @@ from attndsl.schedule.builder import Builder
 from attndsl.schedule.forms import is_large, product_of
 from attndsl.schedule.masks import mask_of, masked
 from attndsl.schedule.memory import dot_like
+from attndsl.schedule.middles import contracted, summed
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
 from attndsl.schedule.specialise import masked_body, used
@@ -82,6 +84,14 @@ class ChunkBuilder(Builder):
         self.ascending = seen.ascending
         for term in Splitter(self.row, self.col, self.seen).terms(body):
             self.carry(state, d, term, seen)
+
+    def product_apart(
+        self, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str
+    ) -> X | None:
+        return contracted(self, axis, factors, where, final, name)
+
+    def sum_apart(self, state: State, d: Define, factors: list[Expr], where: Expr | None) -> bool:
+        return summed(self, state, d, factors, where)
 
     # --- targets that read themselves at earlier points ----------------------------------------------------------
 
@@ -191,6 +201,12 @@ class ChunkBuilder(Builder):
         last = Binary("-", Binary("+", first, size), Const(1))
         return self.anchor(last if self.ascending else first)
 
+    @property
+    def middle(self) -> Anchor:
+        """The anchor inside a chunk."""
+        half = Binary("//", Block(self.row), Const(2))
+        return self.anchor(Binary("+", Origin(self.row), half))
+
     def anchor(self, place: Expr) -> Anchor:
         last = Binary("-", Extent(self.axes[self.col].rank), Const(1))
         return Anchor(place, Call("min", (Call("max", (place, Const(0))), last)))
@@ -225,15 +241,27 @@ class ChunkBuilder(Builder):
         ):
             raise NotLinear(f"a factor of `{name}` spans features that it does not keep", d.span)
         dims = self.order(frozenset(kept) | (frozenset({axis}) if axis else frozenset()))
-        held = self.names.fresh(f"{name}_state")
-        self.carried.append(t.Declare(held, dims, DType.FLOAT, Const(0.0)))
-        self.read_state(state, held, dims, axis, left, row, name)
         decay = self.eval(product_of([*outer, *inner]), False, "decay") if outer or inner else None
-        sides = (right, column)
-        if any(map(self.reads_itself, column)):
-            self.later.append(lambda: self.write_state(held, dims, axis, sides, decay, seen))
-        else:
-            self.write_state(held, dims, axis, sides, decay, seen)
+        # A distance is that to the anchor and that from it on: of the second, the columns' part is a state of its own.
+        parts: list[tuple[list[Expr], list[Expr]]] = [(row, column)]
+        if term.far is not None:
+            to_row = term.far.to_row(col, self.before.place)
+            since = term.far.between(Position(col), self.after.place)
+            parts = [(row, [*column, since]), ([*row, to_row], column)]
+        held = [self.names.fresh(f"{name}_state") for _ in parts]
+        for h, (rows, _) in zip(held, parts, strict=True):
+            self.carried.append(t.Declare(h, dims, DType.FLOAT, Const(0.0)))
+            self.read_state(state, h, dims, axis, left, rows, name)
+        if term.far is not None:
+            step = term.far.between(self.before.place, self.after.place)
+            further = Binary("*", Val(held[1]), self.bind(self.eval(step), "step").expr)
+            self.updates.append(t.Assign(held[0], Binary("+", Val(held[0]), further)))
+        for h, (_, columns) in zip(held, parts, strict=True):
+            write = partial(self.write_state, h, dims, axis, (right, columns), decay, seen)
+            if any(map(self.reads_itself, columns)):
+                self.later.append(write)
+            else:
+                write()
 
     def read_state(
         self,

@@ -109,6 +109,7 @@ class Kernel(ABC):
         # Which way the sweep must run: down, up, or no matter.
         self.descends: bool | None = None
         self.points: list[tuple[str, list[t.Stmt]]] = []
+        self.guard: str | None = None  # of loops over points
         # States, and what they stand on.
         self.states: dict[tuple[object, ...], State] = {}
         self.standing: dict[str, str] = {}  # values that stand for states in `before_step`
@@ -136,6 +137,15 @@ class Kernel(ABC):
         finally:
             self.steps -= 1
 
+    @contextmanager
+    def guarded(self, cond: X) -> Iterator[None]:
+        """While loops over points are built whose results are used only where a condition of the tile holds."""
+        self.guard = self.value(cond, "guard")
+        try:
+            yield
+        finally:
+            self.guard = None
+
     @abstractmethod
     def eval(self, e: Expr, final: bool = False, name: str = "v") -> X:
         """The value of an expression whose indices are axes of this kernel; states' last values if `final`."""
@@ -150,6 +160,19 @@ class Kernel(ABC):
 
     def sum_made(self, state: State, d: Define, body: Expr, where: Expr | None) -> None:  # noqa: B027
         """What else a running sum takes, once its terms of the sweep are built: nothing, but for chunks."""
+
+    def product_apart(
+        self, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str
+    ) -> X | None:
+        """A sum over a feature axis of what knows rows, columns and the axis at once, as a product; None if it is none.
+
+        There is none, but for chunks.
+        """
+        return None
+
+    def sum_apart(self, state: State, d: Define, factors: list[Expr], where: Expr | None) -> bool:
+        """Whether such a sum over the stream was taken by a product."""
+        return False
 
     # --- facts of the cascade ---------------------------------------------------------------------------------------
 

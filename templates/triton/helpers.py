@@ -166,6 +166,15 @@ def epsilon(ACC: tl.constexpr):
 
 
 @triton.jit
+def span(T: tl.constexpr):
+    """An exponent whose exponential, and its reciprocal, the type holds beside another factor."""
+    if T == tl.float16:
+        return 6.0
+    else:
+        return 75.0
+
+
+@triton.jit
 def square(x):
     """`x ** 2`."""
     return x * x

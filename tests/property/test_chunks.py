@@ -118,6 +118,39 @@ def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chu
     assert error(grads, want_grads) < 1e-10
 
 
+# Gates that keep hardly anything of a channel's past inside a chunk, and those that close for good.
+CLOSED: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "gla": ("loga", lambda x: -40 * x.abs()),
+    "rwkv6": ("w", lambda x: torch.sigmoid(-20 * x.abs())),
+    "hgrn2": ("g", lambda x: torch.sigmoid(20 * x)),
+    "rwkv7": ("w", lambda x: torch.where(x > 1.5, 0.0, torch.sigmoid(x))),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("chunk", [4, 64])
+def test_gates_that_close_inside_a_chunk(name: str, chunk: int) -> None:
+    op, given = case(name, 70, torch.float64)
+    gate, draw = CLOSED[name]
+    given = [
+        draw(torch.randn_like(x)) if t.name == gate else x
+        for t, x in zip(op.cascade.inputs, given, strict=True)
+    ]
+    outs, grads = run(op, "eager", given, 70, chunk, 8)
+    want, want_grads = expected(op, given)
+    assert error(outs, want) < 1e-10
+    # A closed gate of 0 has a slope of its own here; its logarithm is that of the least gate there is.
+    some = [k for k, t in enumerate(op.cascade.inputs) if t.name != gate or name == "gla"]
+    assert error([grads[k] for k in some], [want_grads[k] for k in some]) < 1e-9
+
+
+@pytest.mark.parametrize("scale", [1, 40])
+def test_portable_kernels_of_vector_gates(scale: int) -> None:
+    code = f"from tests.property.test_chunks import portable; portable('gla', {scale})"
+    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=env, cwd=ROOT)
+
+
 @pytest.mark.parametrize("name", ["linear", "retnet", "simple_gla", "deltanet", "lion_decay"])
 def test_portable_kernels_carry_a_state(name: str) -> None:
     code = f"from tests.property.test_chunks import portable; portable({name!r})"
@@ -125,9 +158,12 @@ def test_portable_kernels_carry_a_state(name: str) -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=env, cwd=ROOT)
 
 
-def portable(name: str) -> None:
-    """Compare the kernels, in Triton's interpreter, with the dense form."""
+def portable(name: str, scale: float = 1) -> None:
+    """Compare the kernels, in Triton's interpreter, with the dense form; `scale` multiplies exponents of gates."""
     op, given = case(name, 40, torch.float32)
+    given = [
+        x * scale if t.name == "loga" else x for t, x in zip(op.cascade.inputs, given, strict=True)
+    ]
     outs, grads = run(op, "triton", given, 40, 16, 16)
     want, want_grads = expected(op, given)
     assert error(outs, want) < 1e-5
@@ -173,6 +209,25 @@ def test_every_sum_of_the_forward_pass_carries_over(name: str) -> None:
     op = attndsl.load(EXAMPLES / f"{name}.attn")
     passes = plan_passes(op.cascade, ())
     assert all(k.of(Role.PAIR) for k in kernels(passes.forward))
+
+
+@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES[:3] + DELTA_RULES + BIDIRECTIONAL)
+def test_no_gradient_needs_every_pair_of_positions(name: str) -> None:
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    passes = plan_passes(op.cascade, tuple(t.name for t in op.cascade.inputs))
+    assert passes.backward is not None
+    for k in (*kernels(passes.forward), *kernels(passes.backward)):
+        assert not (k.of(Role.TILE) and k.of(Role.STREAM)) or k.of(Role.PAIR), k.name
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("simple_gla", 8), ("gla", 8), ("gated_delta", 12), ("mamba2", 11)]
+)
+def test_a_sum_is_taken_once(name: str, most: int) -> None:
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    passes = plan_passes(op.cascade, tuple(t.name for t in op.cascade.inputs))
+    assert passes.backward is not None
+    assert len([*kernels(passes.forward), *kernels(passes.backward)]) <= most
 
 
 @pytest.mark.parametrize("name", BIDIRECTIONAL)
