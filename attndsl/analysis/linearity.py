@@ -167,6 +167,7 @@ class Reach:
     ascending: bool
     row: Expr | None = None
     column: Expr | None = None
+    itself: bool = True
 
 
 def reach(where: Expr | None, row: str, col: str) -> Reach:
@@ -177,6 +178,7 @@ def reach(where: Expr | None, row: str, col: str) -> Reach:
     found: list[bool] = []
     rows: list[Expr] = []
     columns: list[Expr] = []
+    itself = True
     asked = conjuncts(where)
     for c in asked:
         if isinstance(c, Logic) and c.op == "or" and any(a in asked for a in c.args):
@@ -187,13 +189,14 @@ def reach(where: Expr | None, row: str, col: str) -> Reach:
             if before is None:
                 raise NotLinear(f"`{print_expr(c)}` cuts the past of a row", c.span)
             found.append(before)
+            itself &= isinstance(c, Compare) and c.op in ("<=", ">=")
         else:
             (columns if sides == {col} else rows).append(c)
     if not found:
         raise NotLinear("a row sees positions before and after it")
     if len(set(found)) > 1:
         raise NotLinear("a row sees itself alone")
-    return Reach(found[0], conjunction(rows), conjunction(columns))
+    return Reach(found[0], conjunction(rows), conjunction(columns), itself)
 
 
 def _before(c: Expr, row: str, col: str) -> bool | None:

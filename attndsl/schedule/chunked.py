@@ -40,10 +40,11 @@ from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.forms import is_large, product_of
 from attndsl.schedule.masks import mask_of, masked
-from attndsl.schedule.memory import dot_like
+from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
+from attndsl.schedule.running import running_sum, runs
 from attndsl.schedule.specialise import masked_body, used
 from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
 from attndsl.schedule.values import CHOICE, FINAL, STREAMED, State, SweepStmt, X
@@ -82,6 +83,9 @@ class ChunkBuilder(Builder):
         if self.ascending not in (None, seen.ascending):
             raise NotLinear("sums run in both directions", d.span)
         self.ascending = seen.ascending
+        if runs(self, body, where):
+            running_sum(self, state, d, body, seen)
+            return
         for term in Splitter(self.row, self.col, self.seen).terms(body):
             self.carry(state, d, term, seen)
 
@@ -119,9 +123,9 @@ class ChunkBuilder(Builder):
         return rewrite(e, rule)
 
     def without_itself(self, d: Define, body: Expr, where: Expr | None) -> Expr | None:
-        """The terms of a sum that do not read the target; the matrix of those that do is kept for `close`."""
+        """The terms that go into products with the chunk; the matrix of those that read the target is for `close`."""
         if not self.reads_itself(body):
-            return body
+            return None if runs(self, body, where) else body
         body = self.opened(body)
         rest, times = affine(body, lambda e: isinstance(e, Read) and e.tensor == self.member)
         whole = self.defs[self.member].expr
@@ -281,7 +285,7 @@ class ChunkBuilder(Builder):
             v = self.value(x, "left")
             out = self.names.fresh("past")
             if len(dims) == 2:
-                like = dot_like(self, left)
+                like = bare_like(self, left)
                 self.prologue.append(t.Dot(out, state.dims, v, held, axis, like))
             else:
                 both = self.names.fresh("past")
@@ -311,7 +315,7 @@ class ChunkBuilder(Builder):
             a = self.operand(right, seen, "right")
             b = self.operand(column, seen, "column")
             pair = (a, b) if dims[0] == axis else (b, a)
-            like = dot_like(self, right + column)
+            like = bare_like(self, right + column)
             self.updates.append(t.AccDot(held, *pair, self.col, like, scale))
             return
         x = self.eval(product_of(right + column), False, "column")

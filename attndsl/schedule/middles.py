@@ -33,7 +33,7 @@ from attndsl.cascade.walk import free
 from attndsl.schedule import tile as t
 from attndsl.schedule.forms import product_of
 from attndsl.schedule.masks import masked
-from attndsl.schedule.memory import dot_like
+from attndsl.schedule.memory import bare_like
 from attndsl.schedule.points import each_point, point_state
 from attndsl.schedule.products import fold, pad
 from attndsl.schedule.tile import Role, Val
@@ -111,7 +111,7 @@ def contracted(
     if term is None:
         return None
     left, right = [*term.row, *term.left], [*term.column, *term.right]
-    like = dot_like(b, left + right)
+    like = bare_like(b, left + right)
     gates = halves(b, term.inner, axis, like)
     sides: list[str] = []
     for group, factor in ((left, gates.row), (right, gates.column)):
@@ -144,7 +144,7 @@ def summed(
     term = term_of(b, [f for f in factors if axis in b.dims_of(f)], axis, False)
     if term is None or term.over is not None:
         return False
-    like = dot_like(b, [*term.row, *term.column])
+    like = bare_like(b, [*term.row, *term.column])
     gates = halves(b, term.gates, axis, like)
     shared = b.eval(product_of([f for f in factors if axis not in b.dims_of(f)]), False, d.tensor)
     weight = masked(b, shared, where, 0.0, d.tensor + "_s")
