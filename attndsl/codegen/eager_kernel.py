@@ -132,7 +132,7 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
                 self.define(s.name, self.load(s))
                 self.loaded[s.name] = s.tensor
             case Dot():
-                self.define(s.name, self.product(s.left, s.right, s.over, s.like, s.dims))
+                self.define(s.name, self.product(s, s.dims))
             case Fold():
                 self.define(s.name, self.fold(s))
             case Scan():

@@ -120,7 +120,7 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
             case Load():
                 self._load(s)
             case Dot():
-                code = self._dot(s.left, s.right, s.over, s.dims, s.like, "None")
+                code = f"{self._product(s)}({', '.join(self._factors(s, s.dims, 'None'))})"
                 zero = frozenset(
                     d
                     for d, v in zip(s.dims, (s.left, s.right), strict=True)
@@ -152,8 +152,8 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 if s.scale is not None:
                     scale = self._printer.number(self._values[s.scale].text)
                     acc = f"{acc} * {self.broadcast(scale, old.dims)}"
-                factors = self._factors(s.left, s.right, s.over, old.dims, s.like, acc)
-                self._emit_call(f"{old.code} = ", self.use("dot"), factors)
+                factors = self._factors(s, old.dims, acc)
+                self._emit_call(f"{old.code} = ", self._product(s), factors)
             case For():
                 self._points(s)
             case Store():

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from attndsl.analysis.linearity import NotLinear
-from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.ranks import Kind
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.cascade.walk import reads
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.columns import build_columns
+from attndsl.schedule.exact import exact_sums, exactly, kept_apart
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, target_key
@@ -93,8 +94,9 @@ def pull_out(ready: Prepared) -> tuple[Prepared, tuple[str, ...]]:
     cascade = replace(cascade, ranks=pull.cascade.ranks)
     halves = Halves(cascade, ready.ranks)
     cascade = halves.run()
-    kept = dict.fromkeys((*pull.kept, *halves.kept, *_read_twice(cascade, halves.linear)))
-    return replace(ready, cascade=cascade), tuple(kept)
+    cascade, exact = kept_apart(cascade, exact_sums(cascade, ready.ranks, halves.linear))
+    kept = dict.fromkeys((*pull.kept, *halves.kept, *_read_twice(cascade, halves.linear), *exact))
+    return replace(ready, cascade=cascade, exact=exact), tuple(kept)
 
 
 def _read_twice(c: Cascade, carries: Callable[[Define], bool]) -> list[str]:
@@ -140,7 +142,7 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
                 steps += build(c, ranks, x, scattered[x], done, rows, label)
             else:
                 others = rows - frozenset(key.tiles)
-                steps += _kernels(c, ranks, key, members, done, others, label, name)
+                steps += _kernels(ready, key, members, done, others, label, name)
         except Needs as need:
             _learn(state, defs, need, members)
             return None
@@ -148,8 +150,7 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
 
 
 def _kernels(
-    c: Cascade,
-    ranks: Ranks,
+    ready: Prepared,
     key: Key,
     members: list[str],
     done: frozenset[str],
@@ -158,6 +159,7 @@ def _kernels(
     name: str,
 ) -> list[TileProgram]:
     """The kernels of targets of one key: by chunks, each its own, where sums carry over; the others share one."""
+    c, ranks = ready.cascade, ready.ranks
     out: list[TileProgram] = []
     rest: list[str] = []
     if key.root is not None:
@@ -165,7 +167,8 @@ def _kernels(
     for m in members:
         own = label if len(members) == 1 else f"{name}_{m}"
         try:
-            out.append(build_chunked(c, ranks, key, m, done, rows, own))
+            made = build_chunked(c, ranks, key, m, done, rows, own)
+            out.append(exactly(made) if m in ready.exact else made)
         except NotLinear:
             rest.append(m)
     # What only maps rows needs no stream, though it came with those that do.

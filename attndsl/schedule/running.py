@@ -21,11 +21,15 @@ from attndsl.cascade.nodes import (
     Expr,
     Extent,
     Position,
+    Read,
+    Reduce,
     Reduction,
     Select,
 )
-from attndsl.cascade.walk import free
+from attndsl.cascade.walk import free, walk
 from attndsl.schedule import tile as t
+from attndsl.schedule.forms import is_large
+from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
 from attndsl.schedule.tile import Val
 from attndsl.schedule.values import State, X
@@ -41,9 +45,26 @@ def runs(b: ChunkBuilder, body: Expr, where: Expr | None) -> bool:
     return reach(where, b.row, b.col).row is None
 
 
+def _contracts(b: ChunkBuilder, tensor: str) -> bool:
+    """Whether a tensor would be contracted here, from features that are loaded for it alone."""
+    d = b.defs.get(tensor)
+    if d is None or tensor in b.available or is_large(d.expr, b.ranks):
+        return False
+    return any(
+        isinstance(n, Reduce) or (isinstance(n, Read) and _contracts(b, n.tensor))
+        for n in walk(d.expr)
+    )
+
+
 def running_sum(b: ChunkBuilder, state: State, d: Define, body: Expr, seen: Reach) -> None:
     """The sum at every row of a chunk, from the columns before the chunk and those in it."""
     name, row = d.tensor, Position(b.row)
+    for n in walk(body):
+        if isinstance(n, Read) and _contracts(b, n.tensor):
+            raise Needs(
+                n.tensor,
+                f"`{n.tensor}` is known of all rows at once, its running sum of one after the other",
+            )
     inside = Compare("<", row, Extent(b.axes[b.col].rank))
     asked = conjunction([inside, *conjuncts(seen.column)])
     assert asked is not None

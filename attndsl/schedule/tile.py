@@ -136,6 +136,7 @@ class Dot(Node):
     """`name[dims] = sum[over](left * right)` on the matrix units; operands are cast to the storage type of `like`.
 
     `left` spans (dims[0], over), `right` spans (dims[1], over), each in the order of the axes: the dialect transposes.
+    With `exact`, what the cast takes from an operand is multiplied too.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Dot(Node):
     right: str
     over: str
     like: str
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,7 @@ class AccDot(Node):
     over: str
     like: str
     scale: str | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
