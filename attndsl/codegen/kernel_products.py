@@ -21,10 +21,12 @@ class KernelProducts(KernelLines):
         """The arguments of a product, in names of their own where they are long."""
         a = self._operand(s.left, dims[0], s, first=True)
         b = self._operand(s.right, dims[1], s, first=False)
-        if len(f"dot({a}, {b}, {acc}, ACC)") > 84:
+        kinds = [self._storage(s.like)] if s.exact else []
+        room = min(84, 97 - 4 * self._indent - len(s.name))
+        if len(f"{self._product(s)}({', '.join([a, b, acc, *kinds, 'ACC'])})") > room:
             a = self.part(Text(a, (), DType.FLOAT)).code if not a.isidentifier() else a
             b = self.part(Text(b, (), DType.FLOAT)).code if not b.isidentifier() else b
-        return [a, b, acc, *([self._storage(s.like)] if s.exact else []), "ACC"]
+        return [a, b, acc, *kinds, "ACC"]
 
     def _operand(self, name: str, kept: str, s: Dot | AccDot, first: bool) -> str:
         """A value as the left ([kept, over]) or right ([over, kept]) operand of a product."""

@@ -25,24 +25,21 @@ Carries = Callable[[Define], bool]
 
 
 def exact_sums(c: Cascade, ranks: Ranks, carries: Carries) -> frozenset[str]:
-    """The sums that running sums add up the differences of."""
+    """The sums that running sums add up."""
     defs = {d.tensor: d for d in c.body}
     out: set[str] = set()
 
-    def visit(e: Expr, found: set[str]) -> None:
+    def visit(e: Expr) -> None:
         for name in reads(e) & defs.keys():
             d = defs[name]
             if not is_large(d.expr, ranks):
-                visit(d.expr, found)
+                visit(d.expr)
             elif carries(d):
-                found.add(name)
+                out.add(name)
 
     for d in c.body:
         if _runs(d, ranks):
-            found: set[str] = set()
-            visit(d.expr, found)
-            if len(found) > 1:
-                out |= found
+            visit(d.expr)
     return frozenset(out)
 
 

@@ -286,3 +286,15 @@ def test_a_long_sequence_with_strong_and_weak_gates_stays_finite() -> None:
     assert error(outs, want) < 1e-3
     assert all(torch.isfinite(g).all() for g in grads)
     assert error(grads[:3], want_grads[:3]) < 1e-3
+
+
+def test_a_vector_beside_a_product_may_have_a_type_of_its_own() -> None:
+    op, given = case("rwkv6", 20, torch.float64)
+    names = [t.name for t in op.cascade.inputs]
+    mixed = [
+        x.float() if t in ("w", "u") else x.bfloat16() for t, x in zip(names, given, strict=True)
+    ]
+    op = attndsl.load(EXAMPLES / "rwkv6.attn", backend="eager")
+    out = op(*mixed)
+    assert out.dtype is torch.bfloat16
+    assert error([out], [op.reference(*(x.double() for x in mixed))]) < 2e-2
