@@ -26,6 +26,7 @@ from attndsl.cascade.nodes import (
     Position,
     Read,
 )
+from attndsl.cascade.signs import assumed_positive
 from attndsl.cascade.types import Types
 from attndsl.cascade.walk import free, replaced, with_children
 from attndsl.internal import InternalError
@@ -127,6 +128,11 @@ class Kernel(ABC):
         types = Types(self.cascade)
         kinds = {**types.params, **types.tensors}
         return frozenset(n for n, kind in kinds.items() if kind is DType.FLOAT)
+
+    @cached_property
+    def positive(self) -> frozenset[str]:
+        """Inputs that are assumed to be larger than 0."""
+        return assumed_positive(self.cascade)
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
