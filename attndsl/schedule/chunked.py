@@ -454,11 +454,14 @@ def _columns(b: ChunkBuilder, body: tuple[t.Stmt, ...]) -> str | None:
         for a in b.axes.values()
         if a.role is Role.FULL and a.name not in over and a.rank not in points and a.name in stored
     ]
-    whole = all(
-        free[:1] and free[0] in {x.name for x in s.subs if isinstance(x, Position)}
+    # Programs that share columns make the same row statistics, and store the same numbers.
+    full = {a.name for a in b.axes.values() if a.role is Role.FULL}
+    spans = [
+        {x.name for x in s.subs if isinstance(x, Position)} & full
         for s in _flat(body)
         if isinstance(s, t.Store)
-    )
+    ]
+    whole = all(free[:1] and free[0] in s for s in spans if s)
     return free[0] if len(free) == 1 and whole else None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from attndsl.analysis.linearity import NotLinear
-from attndsl.analysis.ranks import Kind
+from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.cascade.walk import reads
 from attndsl.schedule.buffers import buffers_of, in_launch_order
@@ -95,15 +95,23 @@ def pull_out(ready: Prepared) -> tuple[Prepared, tuple[str, ...]]:
     halves = Halves(cascade, ready.ranks)
     cascade = halves.run()
     cascade, exact = kept_apart(cascade, exact_sums(cascade, ready.ranks, halves.linear))
-    kept = dict.fromkeys((*pull.kept, *halves.kept, *_read_twice(cascade, halves.linear), *exact))
+    kept = dict.fromkeys(
+        (*pull.kept, *halves.kept, *_read_twice(cascade, ready.ranks, halves.linear), *exact)
+    )
     return replace(ready, cascade=cascade, exact=exact), tuple(kept)
 
 
-def _read_twice(c: Cascade, carries: Callable[[Define], bool]) -> list[str]:
-    """Sums that carry over and that several definitions read: chunks are walked once, and it is read from memory."""
+def _read_twice(c: Cascade, ranks: Ranks, carries: Callable[[Define], bool]) -> list[str]:
+    """Sums of features that carry over and are read several times: chunks are walked once, sums read from memory."""
     users = Counter(r for d in c.body for r in reads(d.expr) if r != d.tensor)
     outputs = {o.name for o in c.outputs}
-    return [d.tensor for d in c.body if users[d.tensor] + (d.tensor in outputs) > 1 and carries(d)]
+    return [
+        d.tensor
+        for d in c.body
+        if users[d.tensor] + (d.tensor in outputs) > 1
+        and any(ranks.kind(i) is Kind.FEATURE for i in d.indices)
+        and carries(d)
+    ]
 
 
 def _users(ready: Prepared, kept: tuple[str, ...]) -> set[tuple[str, str]]:
@@ -161,18 +169,32 @@ def _kernels(
     """The kernels of targets of one key: by chunks, each its own, where sums carry over; the others share one."""
     c, ranks = ready.cascade, ready.ranks
     out: list[TileProgram] = []
-    rest: list[str] = []
     if key.root is not None:
         return [build_kernel(c, ranks, key, members, done, rows, label)]
-    for m in members:
-        own = label if len(members) == 1 else f"{name}_{m}"
-        try:
-            made = build_chunked(c, ranks, key, m, done, rows, own)
-            out.append(exactly(made) if m in ready.exact else made)
-        except NotLinear:
-            rest.append(m)
-    # What only maps rows needs no stream, though it came with those that do.
     defs = {d.tensor: d for d in c.body}
+    taken: set[str] = set()
+    # Last ones first: a normaliser that is kept is made on the way to what it divides.
+    for m in reversed(members):
+        if m in taken:
+            continue
+        own = label if len(members) == 1 else f"{name}_{m}"
+        way = [
+            x
+            for x in members
+            if x in cone(defs, m, done)
+            and x not in taken
+            and not any(ranks.kind(i) is Kind.FEATURE for i in defs[x].indices)
+        ]
+        for also in (way, []) if way else ([],):
+            try:
+                made = build_chunked(c, ranks, key, m, done, rows, own, tuple(also))
+            except NotLinear:
+                continue
+            out.insert(0, exactly(made) if m in ready.exact else made)
+            taken |= {m, *also}
+            break
+    rest = [m for m in members if m not in taken]
+    # What only maps rows needs no stream, though it came with those that do.
     maps = [m for m in rest if target_key(defs, m, ranks, c.batch, set(done)).stream is None]
     streams = [m for m in rest if m not in maps]
     if streams and (out or not maps):

@@ -237,7 +237,8 @@ def test_no_gradient_needs_every_pair_of_positions(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("simple_gla", 6), ("gla", 6), ("gated_delta", 11), ("mamba2", 7)]
+    ("name", "most"),
+    [("linear", 4), ("simple_gla", 6), ("gla", 6), ("gated_delta", 11), ("mamba2", 7)],
 )
 def test_a_sum_is_taken_once(name: str, most: int) -> None:
     op = attndsl.load(EXAMPLES / f"{name}.attn")
