@@ -2886,6 +2886,8 @@ def choose_chunk(
         wanted = [(64, 32, 8), (64, 16, 8)]
     if interpreted:
         wanted = [(32, 16, 4)]
+    elif not any(facts[k] for k in ("streamed", "resident", "pairs", "carried")):
+        wanted = [(64, 1024, 4)]  # a scan of one number for each position: few long chunks
     elif itemsize > 2:  # products in full precision are unrolled
         wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
     shared = registers = 0

@@ -1084,17 +1084,21 @@ def rwkv7_O(
         "len_f",
     ],
 )
-def rwkv7_backward_dU_1(
+def rwkv7_backward_dU(
     G_2_ptr,
     B_ptr,
     R_ptr,
     dO_ptr,
-    dU_1_ptr,
+    G_ptr,
+    A_ptr,
+    dU_ptr,
     G_2_tiles,
     B_tiles,
     G_2_tiles_2,
     R_tiles,
     dO_tiles,
+    G_tiles,
+    A_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -1111,6 +1115,14 @@ def rwkv7_backward_dU_1(
     stride_dO_h: tl.int64,
     stride_dO_t,
     stride_dO_f,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
+    stride_A_b: tl.int64,
+    stride_A_h: tl.int64,
+    stride_A_t,
+    stride_A_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -1128,12 +1140,16 @@ def rwkv7_backward_dU_1(
     B_ptr  B[b, h, t, e], input
     R_ptr  R[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
-    dU_1_ptr  dU.1[b, h, t, f], temp
+    G_ptr  G[b, h, t, e], input
+    A_ptr  A[b, h, t, e], input
+    dU_ptr  dU[b, h, t, f], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
     B_tiles  tiles of B for the copy engine, or None
     G_2_tiles_2  tiles of G_2 for the copy engine, or None
     R_tiles  tiles of R for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1158,20 +1174,26 @@ def rwkv7_backward_dU_1(
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
     B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
     R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_t[:, None] * stride_dO_t + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    dU_1_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dU_1_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_offs = offs_t[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
+    factor = 0.0 + 1.0
     lo = 0
     hi = len_t
     dU_1_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+    dU_2_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -1209,6 +1231,26 @@ def rwkv7_backward_dU_1(
         dU_1 = dU_1 + past
         decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
         right_p = G_2_6.to(ACC) * 1.4426950408889634
+        dU_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
+        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+        g = tl.load(G_ptrs, mask=in_e, other=0.0)
+        reach_2_2 = g.to(ACC)[None, :] - G_2_1.to(ACC)
+        size_2 = tl.abs(reach_2_2)
+        size_2_kept = tl.where((e < E)[None, :], size_2, 0.0)
+        far_4 = tl.max(size_2_kept, 0)
+        A_2 = b_2.to(ACC) * tl.exp(reach_2_2)
+        A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        left_1 = b_2.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
+        t_4 = tl.where(in_e[None, :], left_1, 0.0).to(B_ptr.dtype.element_ty)
+        t_5 = tl.where(in_e[:, None], dU_2_state, 0.0).to(B_ptr.dtype.element_ty)
+        past_1 = dot(t_4, t_5, None, ACC)
+        dU_2 = dU_2 + past_1
+        decay_1 = tl.exp(g_3.to(ACC) - g_4.to(ACC))
+        right_p_1 = g_4.to(ACC) * 1.4426950408889634
         G_2_ptrs_5 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
         in_t_s = t < len_t
         G_2_2 = load_tile(G_2_ptrs_5, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
@@ -1226,9 +1268,9 @@ def rwkv7_backward_dU_1(
         r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
         A_4_1 = r.to(ACC) * tl.exp(reach_1_m)
         A_4_1_kept = tl.where((e < E)[None, :], A_4_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_4_kept, 0.0).to(B_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(B_ptr.dtype.element_ty))
-        A_4_2 = dot(t_4, t_5, None, ACC)
+        t_6 = tl.where(in_e[None, :], A_4_kept, 0.0).to(B_ptr.dtype.element_ty)
+        t_7 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(B_ptr.dtype.element_ty))
+        A_4_2 = dot(t_6, t_7, None, ACC)
         A_4_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
         if too_far:
             for e_pt in range(E):
@@ -1246,8 +1288,8 @@ def rwkv7_backward_dU_1(
                 R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
                 R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
                 r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-                t_6 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-                A_4_t = t_6 * b_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
+                t_8 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
+                A_4_t = t_8 * b_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
                 A_4_3 = A_4_3 + A_4_t
         A_4_4 = tl.where(too_far, A_4_3, A_4_2)
         mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
@@ -1257,205 +1299,60 @@ def rwkv7_backward_dU_1(
         dU_1 = dot(A_4_4_m.to(dO_ptr.dtype.element_ty), dO, dU_1, ACC)
         right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
         right_m = tl.where(mask[:, None], right, 0.0)
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
-        tl.store(dU_1_ptrs, dU_1, mask=in_t[:, None] & in_f[None, :])
-        t_7 = tl.trans(right_m.to(R_ptr.dtype.element_ty))
-        t_8 = dO.to(R_ptr.dtype.element_ty)
-        dU_1_state = dot(t_7, t_8, dU_1_state * decay[:, None], ACC)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_b",
-        "len_h",
-        "len_t",
-        "len_f",
-    ],
-)
-def rwkv7_backward_dU_2(
-    G_ptr,
-    G_2_ptr,
-    B_ptr,
-    A_ptr,
-    dU_1_ptr,
-    dU_2_ptr,
-    G_2_tiles,
-    B_tiles,
-    G_tiles,
-    A_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_G_e,
-    stride_G_2_b: tl.int64,
-    stride_G_2_h: tl.int64,
-    stride_G_2_t,
-    stride_G_2_e,
-    stride_B_b: tl.int64,
-    stride_B_h: tl.int64,
-    stride_B_t,
-    stride_B_e,
-    stride_A_b: tl.int64,
-    stride_A_h: tl.int64,
-    stride_A_t,
-    stride_A_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_t: tl.int32,
-    len_f: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-    R_TYPE: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of f; sweeps t.
-
-    G_ptr  G[b, h, t, e], input
-    G_2_ptr  G_2[b, h, t, e], input
-    B_ptr  B[b, h, t, e], input
-    A_ptr  A[b, h, t, e], input
-    dU_1_ptr  dU.1[b, h, t, f], temp
-    dU_2_ptr  dU.2[b, h, t, f], temp
-    G_2_tiles  tiles of G_2 for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
-    G_tiles  tiles of G for the copy engine, or None
-    A_tiles  tiles of A for the copy engine, or None
-    BLOCK_T  points of t in a tile
-    BLOCK_F  points of f in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_f = tl.cdiv(len_f, BLOCK_F)
-    f0 = (pid % tiles_f) * BLOCK_F
-    pid = pid // tiles_f
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_t = tl.arange(0, BLOCK_T)
-    e = tl.arange(0, E_PAD)
-    offs_f = tl.arange(0, BLOCK_F)
-    f = f0 + offs_f
-
-    # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    in_e = within(e, E, E_PAD)
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
-    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    dU_1_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dU_1_offs = offs_t[:, None] * len_f + offs_f[None, :]
-    in_f = f < len_f
-    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    dU_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-
-    # --- prologue ---
-    weight_p = 0.0 + 1.0
-    lo = 0
-    hi = len_t
-    dU_2_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
-
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
-    for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = last - step
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
-        dU_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-        g = tl.load(G_ptrs, mask=in_e, other=0.0)
-        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t = t < len_t
-        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_2 = g.to(ACC)[None, :] - G_2.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = load_tile(B_ptrs, in_t[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-        A_2 = b_2.to(ACC) * tl.exp(reach_2)
-        A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-        left = b_2.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(B_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dU_2_state, 0.0).to(B_ptr.dtype.element_ty)
-        past = dot(t_2, t_3, None, ACC)
-        dU_2 = dU_2 + past
-        decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
-        right_p = g_4.to(ACC) * 1.4426950408889634
         G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        in_t_s = t < len_t
         g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        reach_1 = g_1.to(ACC) - g.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
+        reach_3 = g_1.to(ACC) - g.to(ACC)[None, :]
+        reach_3_m = tl.where(mask[:, None], reach_3, 0.0)
+        size_3 = tl.abs(reach_3_m)
+        size_3_kept = tl.where((e < E)[None, :], size_3, 0.0)
+        far_5 = tl.max(size_3_kept, 0)
+        far_6 = tl.maximum(far_4, far_5)
+        far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
+        too_far_1 = (far_7 <= span(B_ptr.dtype.element_ty)) == 0
+        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
         a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-        A_2_1 = a.to(ACC) * tl.exp(reach_1_m)
+        A_2_1 = a.to(ACC) * tl.exp(reach_3_m)
         A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_2_kept, 0.0).to(B_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(B_ptr.dtype.element_ty))
-        A_2_2 = dot(t_4, t_5, None, ACC)
+        t_9 = tl.where(in_e[None, :], A_2_kept, 0.0).to(B_ptr.dtype.element_ty)
+        t_10 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(B_ptr.dtype.element_ty))
+        A_2_2 = dot(t_9, t_10, None, ACC)
         A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+        if too_far_1:
+            for e_pt_1 in range(E):
+                G_ptrs_5 = G_base + tl.cast(e_pt_1, tl.int64) * stride_G_e
                 G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
                 g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-                G_2_ptrs_2 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_2 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_1 = tl.load(G_2_ptrs_2, mask=in_t, other=0.0)
-                B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
-                B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
-                b_1 = tl.load(B_ptrs_2, mask=in_t, other=0.0)
-                A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
+                G_2_ptrs_8 = G_2_base + tl.cast(e_pt_1, tl.int64) * stride_G_2_e
+                G_2_ptrs_8 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+                G_2_7 = tl.load(G_2_ptrs_8, mask=in_t, other=0.0)
+                B_ptrs_3 = B_base + tl.cast(e_pt_1, tl.int64) * stride_B_e
+                B_ptrs_3 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
+                b_2_2 = tl.load(B_ptrs_3, mask=in_t, other=0.0)
+                A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
                 A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
                 a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-                t_6 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * b_1.to(ACC)[:, None]
-                A_2_t = t_6 * a_1.to(ACC)[None, :]
+                t_11 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None])
+                A_2_t = t_11 * b_2_2.to(ACC)[:, None] * a_1.to(ACC)[None, :]
                 A_2_3 = A_2_3 + A_2_t
-        A_2_4 = tl.where(too_far, A_2_3, A_2_2)
-        weight = A_2_4 * weight_p
-        mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
-        weight_m = tl.where(mask_1, weight, 0.0)
-        A_2_4_m = tl.where(mask_1, A_2_4, 0.0)
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
-        dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_2 = dot(A_2_4_m.to(R_TYPE), dU_1.to(R_TYPE), dU_2, ACC)
-        right = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right_m = tl.where(mask[:, None], right, 0.0)
-        matrix = weight_m * 1.0
-        dU_2_1 = solve(matrix, dU_2, ACC, BLOCK_T)
-        dU = dU_1.to(ACC) + dU_2_1
-        column = tl.where(mask[:, None], dU, 0.0)
-        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
-        tl.store(dU_2_ptrs, dU_2_1, mask=in_t_s[:, None] & in_f[None, :])
-        t_7 = tl.trans(right_m.to(A_ptr.dtype.element_ty))
-        t_8 = column.to(A_ptr.dtype.element_ty)
-        dU_2_state = dot(t_7, t_8, dU_2_state * decay[:, None], ACC)
+        A_2_4 = tl.where(too_far_1, A_2_3, A_2_2)
+        weight = A_2_4 * 1.0
+        mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
+        weight_m = tl.where(mask_2, weight, 0.0)
+        right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
+        right_1_m = tl.where(mask[:, None], right_1, 0.0)
+        dU = dU_1 + dU_2
+        matrix = weight_m * factor
+        dU_1_1 = solve(matrix, dU, ACC, BLOCK_T)
+        column = tl.where(mask[:, None], dU_1_1, 0.0)
+        dU_ptrs = dU_base + tl.cast(t0, tl.int64) * len_f + dU_offs
+        tl.store(dU_ptrs, dU_1_1, mask=in_t_s[:, None] & in_f[None, :])
+        t_12 = tl.trans(right_m.to(R_ptr.dtype.element_ty))
+        t_13 = dO.to(R_ptr.dtype.element_ty)
+        dU_1_state = dot(t_12, t_13, dU_1_state * decay[:, None], ACC)
+        t_14 = tl.trans(right_1_m.to(A_ptr.dtype.element_ty))
+        t_15 = column.to(A_ptr.dtype.element_ty)
+        dU_2_state = dot(t_14, t_15, dU_2_state * decay_1[:, None], ACC)
 
 
 @triton.jit(
@@ -1649,8 +1546,7 @@ def rwkv7_backward_dG_2_4(
     G_ptr,
     G_2_ptr,
     U_ptr,
-    dU_1_ptr,
-    dU_2_ptr,
+    dU_ptr,
     A_ptr,
     dG_2_4_ptr,
     G_2_tiles,
@@ -1689,8 +1585,7 @@ def rwkv7_backward_dG_2_4(
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     U_ptr  U[b, h, t, f], input
-    dU_1_ptr  dU.1[b, h, t, f], temp
-    dU_2_ptr  dU.2[b, h, t, f], temp
+    dU_ptr  dU[b, h, t, f], temp
     A_ptr  A[b, h, t, e], input
     dG_2_4_ptr  dG_2.4[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
@@ -1720,11 +1615,8 @@ def rwkv7_backward_dG_2_4(
     U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
     in_f = within(f, F, F_PAD)
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_1_base += tl.cast(h, tl.int64) * len_t * F
-    dU_1_offs = offs_t[:, None] * F + f[None, :]
-    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_2_base += tl.cast(h, tl.int64) * len_t * F
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
     A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
     A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
     dG_2_4_base = dG_2_4_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
@@ -1781,14 +1673,12 @@ def rwkv7_backward_dG_2_4(
         far_2 = tl.maximum(far, far_1)
         far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
         too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_2 = tl.load(dU_2_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU = dU_1.to(ACC) + dU_2.to(ACC)
-        dU_kept = tl.where((f < F)[None, :], dU, 0.0)
-        t_3 = tl.trans(tl.where(in_f[None, :], dU_kept, 0.0))
-        dA_2 = whole_dot(u, t_3, None, U_ptr.dtype.element_ty, ACC)
+        dU = tl.load(
+            dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
+            mask=in_t_s[:, None] & in_f[None, :],
+            other=0.0,
+        )
+        dA_2 = whole_dot(u, tl.trans(dU), None, U_ptr.dtype.element_ty, ACC)
         mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
         dA_2_m = tl.where(mask_1, dA_2, 0.0)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
@@ -1812,19 +1702,18 @@ def rwkv7_backward_dG_2_4(
                 A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
                 A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
                 a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-                t_4 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
-                dG_2_4_t = tl.where(dG_2_4_p_1, dG_2_4_s * t_4, 0.0)
+                t_3 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
+                dG_2_4_t = tl.where(dG_2_4_p_1, dG_2_4_s * t_3, 0.0)
                 dG_2_4_col = tl.sum(dG_2_4_t, 1)
                 dG_2_4 = tl.where((e == e_pt)[None, :], dG_2_4 + dG_2_4_col[:, None], dG_2_4)
-        dU_m = tl.where(mask[:, None], dU, 0.0)
         column_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column_1_m = tl.where(mask[:, None], column_1, 0.0)
         dG_2_4_ptrs = dG_2_4_base + tl.cast(t0, tl.int64) * E + dG_2_4_offs
         tl.store(dG_2_4_ptrs, dG_2_4, mask=in_t[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_1_m)
+        t_4 = tl.trans(column_1_m)
         dG_2_4_state = whole_dot(
-            t_5,
-            dU_m,
+            t_4,
+            dU,
             dG_2_4_state * decay[:, None],
             A_ptr.dtype.element_ty,
             ACC,
@@ -2023,8 +1912,7 @@ def rwkv7_backward_dG_2_6(
     G_ptr,
     G_2_ptr,
     V_ptr,
-    dU_1_ptr,
-    dU_2_ptr,
+    dU_ptr,
     A_ptr,
     dG_2_6_ptr,
     G_2_tiles,
@@ -2063,8 +1951,7 @@ def rwkv7_backward_dG_2_6(
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
-    dU_1_ptr  dU.1[b, h, t, f], temp
-    dU_2_ptr  dU.2[b, h, t, f], temp
+    dU_ptr  dU[b, h, t, f], temp
     A_ptr  A[b, h, t, e], input
     dG_2_6_ptr  dG_2.6[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
@@ -2094,11 +1981,8 @@ def rwkv7_backward_dG_2_6(
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_1_base += tl.cast(h, tl.int64) * len_t * F
-    dU_1_offs = offs_t[:, None] * F + f[None, :]
-    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_2_base += tl.cast(h, tl.int64) * len_t * F
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
     A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
     A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
     dG_2_6_base = dG_2_6_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
@@ -2156,14 +2040,12 @@ def rwkv7_backward_dG_2_6(
         far_2 = tl.maximum(far, far_1)
         far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
         too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_2 = tl.load(dU_2_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU = dU_1.to(ACC) + dU_2.to(ACC)
-        dU_kept = tl.where((f < F)[None, :], dU, 0.0)
-        t_3 = tl.trans(tl.where(in_f[None, :], dU_kept, 0.0))
-        dA_3 = whole_dot(v, t_3, None, V_ptr.dtype.element_ty, ACC)
+        dU = tl.load(
+            dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
+            mask=in_t_s[:, None] & in_f[None, :],
+            other=0.0,
+        )
+        dA_3 = whole_dot(v, tl.trans(dU), None, V_ptr.dtype.element_ty, ACC)
         mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
         dA_3_m = tl.where(mask_1, dA_3, 0.0)
         A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
@@ -2186,19 +2068,18 @@ def rwkv7_backward_dG_2_6(
                 A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
                 A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
                 a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-                t_4 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
-                dG_2_6_t = tl.where(dG_2_6_p_1, dG_2_6_s * t_4, 0.0)
+                t_3 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
+                dG_2_6_t = tl.where(dG_2_6_p_1, dG_2_6_s * t_3, 0.0)
                 dG_2_6_col = tl.sum(dG_2_6_t, 1)
                 dG_2_6 = tl.where((e == e_pt)[None, :], dG_2_6 + dG_2_6_col[:, None], dG_2_6)
-        dU_m = tl.where(mask[:, None], dU, 0.0)
         column_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - column_p[None, :])
         column_1_m = tl.where(mask[:, None], column_1, 0.0)
         dG_2_6_ptrs = dG_2_6_base + tl.cast(t0, tl.int64) * E + dG_2_6_offs
         tl.store(dG_2_6_ptrs, dG_2_6, mask=in_t[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_1_m)
+        t_4 = tl.trans(column_1_m)
         dG_2_6_state = whole_dot(
-            t_5,
-            dU_m,
+            t_4,
+            dU,
             dG_2_6_state * decay[:, None],
             A_ptr.dtype.element_ty,
             ACC,
@@ -2559,8 +2440,7 @@ def rwkv7_backward_dG_2_8(
 def rwkv7_backward_dG_9(
     G_ptr,
     G_2_ptr,
-    dU_1_ptr,
-    dU_2_ptr,
+    dU_ptr,
     U_ptr,
     B_ptr,
     dG_9_ptr,
@@ -2600,8 +2480,7 @@ def rwkv7_backward_dG_9(
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
-    dU_1_ptr  dU.1[b, h, t, f], temp
-    dU_2_ptr  dU.2[b, h, t, f], temp
+    dU_ptr  dU[b, h, t, f], temp
     U_ptr  U[b, h, t, f], input
     B_ptr  B[b, h, t, e], input
     dG_9_ptr  dG.9[b, h, t, e], temp
@@ -2628,12 +2507,9 @@ def rwkv7_backward_dG_9(
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     in_e = within(e, E, E_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_1_base += tl.cast(h, tl.int64) * len_t * F
-    dU_1_offs = offs_t[:, None] * F + f[None, :]
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
-    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_2_base += tl.cast(h, tl.int64) * len_t * F
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
     U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
     U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
@@ -2664,12 +2540,11 @@ def rwkv7_backward_dG_9(
         size = tl.abs(reach_2)
         size_kept = tl.where((e < E)[None, :], size, 0.0)
         far = tl.max(size_kept, 0)
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_1 = tl.load(dU_1_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_2 = tl.load(dU_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        dU = dU_1.to(ACC) + dU_2.to(ACC)
-        dU_kept = tl.where((f < F)[None, :], dU, 0.0)
+        dU = tl.load(
+            dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
+            mask=in_t[:, None] & in_f[None, :],
+            other=0.0,
+        )
         dG_9_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
@@ -2696,9 +2571,7 @@ def rwkv7_backward_dG_9(
         too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        t_2 = tl.where(in_f[None, :], dU_kept, 0.0)
-        t_3 = tl.trans(u)
-        dA_2 = whole_dot(t_2, t_3, None, U_ptr.dtype.element_ty, ACC)
+        dA_2 = whole_dot(dU, tl.trans(u), None, U_ptr.dtype.element_ty, ACC)
         mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
         dA_2_m = tl.where(mask_1, dA_2, 0.0)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
@@ -2722,16 +2595,16 @@ def rwkv7_backward_dG_9(
                 B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
                 B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
                 b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
-                t_4 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
-                dG_9_t = tl.where(dG_9_p_1, dG_9_s * t_4, 0.0)
+                t_2 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
+                dG_9_t = tl.where(dG_9_p_1, dG_9_s * t_2, 0.0)
                 dG_9_col = tl.sum(dG_9_t, 1)
                 dG_9 = tl.where((e == e_pt)[None, :], dG_9 + dG_9_col[:, None], dG_9)
         column_1 = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
         column_1_m = tl.where(mask[:, None], column_1, 0.0)
         dG_9_ptrs = dG_9_base + tl.cast(t0, tl.int64) * E + dG_9_offs
         tl.store(dG_9_ptrs, dG_9, mask=in_t[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_1_m)
-        dG_9_state = whole_dot(t_5, u, dG_9_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(column_1_m)
+        dG_9_state = whole_dot(t_3, u, dG_9_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -2744,8 +2617,7 @@ def rwkv7_backward_dG_9(
 def rwkv7_backward_dG_10(
     G_ptr,
     G_2_ptr,
-    dU_1_ptr,
-    dU_2_ptr,
+    dU_ptr,
     V_ptr,
     K_ptr,
     dG_10_ptr,
@@ -2785,8 +2657,7 @@ def rwkv7_backward_dG_10(
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
-    dU_1_ptr  dU.1[b, h, t, f], temp
-    dU_2_ptr  dU.2[b, h, t, f], temp
+    dU_ptr  dU[b, h, t, f], temp
     V_ptr  V[b, h, t, f], input
     K_ptr  K[b, h, t, e], input
     dG_10_ptr  dG.10[b, h, t, e], temp
@@ -2813,12 +2684,9 @@ def rwkv7_backward_dG_10(
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     in_e = within(e, E, E_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_1_base += tl.cast(h, tl.int64) * len_t * F
-    dU_1_offs = offs_t[:, None] * F + f[None, :]
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
-    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_2_base += tl.cast(h, tl.int64) * len_t * F
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
@@ -2849,12 +2717,11 @@ def rwkv7_backward_dG_10(
         size = tl.abs(reach_2)
         size_kept = tl.where((e < E)[None, :], size, 0.0)
         far = tl.max(size_kept, 0)
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_1 = tl.load(dU_1_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_2 = tl.load(dU_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        dU = dU_1.to(ACC) + dU_2.to(ACC)
-        dU_kept = tl.where((f < F)[None, :], dU, 0.0)
+        dU = tl.load(
+            dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
+            mask=in_t[:, None] & in_f[None, :],
+            other=0.0,
+        )
         dG_10_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
@@ -2883,9 +2750,7 @@ def rwkv7_backward_dG_10(
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        t_3 = tl.where(in_f[None, :], dU_kept, 0.0)
-        t_4 = tl.trans(v)
-        dA_3 = whole_dot(t_3, t_4, None, V_ptr.dtype.element_ty, ACC)
+        dA_3 = whole_dot(dU, tl.trans(v), None, V_ptr.dtype.element_ty, ACC)
         mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
         dA_3_m = tl.where(mask_1, dA_3, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
@@ -2908,16 +2773,16 @@ def rwkv7_backward_dG_10(
                 K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
                 K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
                 k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-                t_5 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-                dG_10_t = tl.where(dG_10_p_1, dG_10_s * t_5, 0.0)
+                t_3 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+                dG_10_t = tl.where(dG_10_p_1, dG_10_s * t_3, 0.0)
                 dG_10_col = tl.sum(dG_10_t, 1)
                 dG_10 = tl.where((e == e_pt)[None, :], dG_10 + dG_10_col[:, None], dG_10)
         column_1 = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
         column_1_m = tl.where(mask[:, None], column_1, 0.0)
         dG_10_ptrs = dG_10_base + tl.cast(t0, tl.int64) * E + dG_10_offs
         tl.store(dG_10_ptrs, dG_10, mask=in_t[:, None] & in_e[None, :])
-        t_6 = tl.trans(column_1_m)
-        dG_10_state = whole_dot(t_6, v, dG_10_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
+        t_4 = tl.trans(column_1_m)
+        dG_10_state = whole_dot(t_4, v, dG_10_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -3144,8 +3009,7 @@ def rwkv7_backward_dV(
     dO_ptr,
     G_ptr,
     A_ptr,
-    dU_1_ptr,
-    dU_2_ptr,
+    dU_ptr,
     dV_ptr,
     G_2_tiles,
     K_tiles,
@@ -3197,8 +3061,7 @@ def rwkv7_backward_dV(
     dO_ptr  dO[b, h, t, f], input
     G_ptr  G[b, h, t, e], input
     A_ptr  A[b, h, t, e], input
-    dU_1_ptr  dU.1[b, h, t, f], temp
-    dU_2_ptr  dU.2[b, h, t, f], temp
+    dU_ptr  dU[b, h, t, f], temp
     dV_ptr  dV[b, h, t, f], output
     G_2_tiles  tiles of G_2 for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
@@ -3241,11 +3104,9 @@ def rwkv7_backward_dV(
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
     A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    dU_1_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dU_1_offs = offs_t[:, None] * len_f + offs_f[None, :]
-    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    dU_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_offs = offs_t[:, None] * len_f + offs_f[None, :]
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dV_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
 
@@ -3398,23 +3259,19 @@ def rwkv7_backward_dV(
         A_3_4 = tl.where(too_far_1, A_3_3, A_3_2)
         mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
         A_3_4_m = tl.where(mask_2, A_3_4, 0.0)
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
-        dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
-        dU_2 = tl.load(dU_2_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU = dU_1.to(ACC) + dU_2.to(ACC)
-        dU_m = tl.where(mask[:, None], dU, 0.0)
-        dV_14 = dot(A_3_4_m.to(R_ptr.dtype.element_ty), dU_m.to(R_ptr.dtype.element_ty), dV_14, ACC)
+        dU_ptrs = dU_base + tl.cast(t0, tl.int64) * len_f + dU_offs
+        dU = tl.load(dU_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dV_14 = dot(A_3_4_m.to(R_ptr.dtype.element_ty), dU.to(R_ptr.dtype.element_ty), dV_14, ACC)
         right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
         right_1_m = tl.where(mask[:, None], right_1, 0.0)
         dV = dV_13 + dV_14
-        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
+        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dU_offs
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
         t_12 = tl.trans(right_m.to(R_ptr.dtype.element_ty))
         t_13 = dO.to(R_ptr.dtype.element_ty)
         dV_13_state = dot(t_12, t_13, dV_13_state * decay[:, None], ACC)
         t_14 = tl.trans(right_1_m.to(A_ptr.dtype.element_ty))
-        t_15 = dU_m.to(A_ptr.dtype.element_ty)
+        t_15 = dU.to(A_ptr.dtype.element_ty)
         dV_14_state = dot(t_14, t_15, dV_14_state * decay_1[:, None], ACC)
 
 
@@ -3860,7 +3717,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dU_1": {
+    "rwkv7_backward_dU": {
         "facts": {
             "tiles": ("f",),
             "stream": "t",
@@ -3868,26 +3725,57 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "data": ("G_2", "B", "R", "dO"),
+            "streamed": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
+            "carried": (("e", "f"), ("e", "f")),
+            "pairs": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
+            "data": ("G_2", "B", "G", "R", "dO", "A"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
+            "solves": True,
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
             ("B_ptr", "pointer_like", "B"),
             ("R_ptr", "pointer_like", "R"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("dU_1_ptr", "pointer_acc", ""),
+            ("G_ptr", "pointer_like", "G"),
+            ("A_ptr", "pointer_like", "A"),
+            ("dU_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -3904,66 +3792,10 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("BLOCK_T", "block", "t"),
-            ("BLOCK_F", "block", "f"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "rwkv7_backward_dU_2": {
-        "facts": {
-            "tiles": ("f",),
-            "stream": "t",
-            "pads": {
-                "e": "e",
-            },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "pairs_by_address": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
-            "data": ("G", "G_2", "B", "A", "dU.1"),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-            "solves": True,
-        },
-        "arguments": [
-            ("G_ptr", "pointer_like", "G"),
-            ("G_2_ptr", "pointer_like", "G_2"),
-            ("B_ptr", "pointer_like", "B"),
-            ("A_ptr", "pointer_like", "A"),
-            ("dU_1_ptr", "pointer_acc", ""),
-            ("dU_2_ptr", "pointer_acc", ""),
-            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
-            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
-            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
             ("stride_G_e", "stride_last", ""),
-            ("stride_G_2_b", "stride_wide", ""),
-            ("stride_G_2_h", "stride_wide", ""),
-            ("stride_G_2_t", "stride", ""),
-            ("stride_G_2_e", "stride_last", ""),
-            ("stride_B_b", "stride_wide", ""),
-            ("stride_B_h", "stride_wide", ""),
-            ("stride_B_t", "stride", ""),
-            ("stride_B_e", "stride_last", ""),
             ("stride_A_b", "stride_wide", ""),
             ("stride_A_h", "stride_wide", ""),
             ("stride_A_t", "stride", ""),
@@ -3976,7 +3808,6 @@ KERNELS: dict[str, Any] = {
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_F", "block", "f"),
-            ("R_TYPE", "type", "R"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -4047,11 +3878,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
-            "data": ("G", "G_2", "U", "dU.1", "dU.2", "A"),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "G_2", "U", "dU", "A"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -4060,8 +3891,7 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
             ("U_ptr", "pointer_like", "U"),
-            ("dU_1_ptr", "pointer_acc", ""),
-            ("dU_2_ptr", "pointer_acc", ""),
+            ("dU_ptr", "pointer_acc", ""),
             ("A_ptr", "pointer_like", "A"),
             ("dG_2_4_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
@@ -4162,11 +3992,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
-            "data": ("G", "G_2", "V", "dU.1", "dU.2", "A"),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "G_2", "V", "dU", "A"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -4175,8 +4005,7 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
             ("V_ptr", "pointer_like", "V"),
-            ("dU_1_ptr", "pointer_acc", ""),
-            ("dU_2_ptr", "pointer_acc", ""),
+            ("dU_ptr", "pointer_acc", ""),
             ("A_ptr", "pointer_like", "A"),
             ("dG_2_6_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
@@ -4334,11 +4163,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
-            "data": ("G", "G_2", "dU.1", "dU.2", "U", "B"),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "G_2", "dU", "U", "B"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -4346,8 +4175,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
-            ("dU_1_ptr", "pointer_acc", ""),
-            ("dU_2_ptr", "pointer_acc", ""),
+            ("dU_ptr", "pointer_acc", ""),
             ("U_ptr", "pointer_like", "U"),
             ("B_ptr", "pointer_like", "B"),
             ("dG_9_ptr", "pointer_acc", ""),
@@ -4393,11 +4221,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
-            "data": ("G", "G_2", "dU.1", "dU.2", "V", "K"),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "G_2", "dU", "V", "K"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -4405,8 +4233,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
-            ("dU_1_ptr", "pointer_acc", ""),
-            ("dU_2_ptr", "pointer_acc", ""),
+            ("dU_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("K_ptr", "pointer_like", "K"),
             ("dG_10_ptr", "pointer_acc", ""),
@@ -4611,7 +4438,6 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "f"),
-                ("t", "f"),
             ),
             "carried": (("e", "f"), ("e", "f")),
             "pairs": (
@@ -4620,9 +4446,6 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "e"),
                 ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
@@ -4638,11 +4461,8 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
             ),
-            "data": ("G_2", "K", "G", "R", "dO", "A", "dU.1", "dU.2"),
+            "data": ("G_2", "K", "G", "R", "dO", "A", "dU"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -4654,8 +4474,7 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("G_ptr", "pointer_like", "G"),
             ("A_ptr", "pointer_like", "A"),
-            ("dU_1_ptr", "pointer_acc", ""),
-            ("dU_2_ptr", "pointer_acc", ""),
+            ("dU_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
@@ -4858,6 +4677,8 @@ def choose_chunk(
         wanted = [(64, 32, 8), (64, 16, 8)]
     if interpreted:
         wanted = [(32, 16, 4)]
+    elif not any(facts[k] for k in ("streamed", "resident", "pairs", "carried")):
+        wanted = [(64, 1024, 4)]  # a scan of one number for each position: few long chunks
     elif itemsize > 2:  # products in full precision are unrolled
         wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
     shared = registers = 0
@@ -5186,8 +5007,7 @@ def backward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    dU_1 = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
-    dU_2 = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
+    dU = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
     dG_2_3 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dG_2_4 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dG_2_5 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
@@ -5204,54 +5024,30 @@ def backward(inputs, extents, params, config=None):
     dB = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
 
     # One program for each b, h and tile of f; sweeps t.
-    cfg = configure("rwkv7_backward_dU_1", extents, inputs, config)
+    cfg = configure("rwkv7_backward_dU", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
-    rwkv7_backward_dU_1[grid](
+    rwkv7_backward_dU[grid](
         G_2,
         B,
         R,
         dO,
-        dU_1,
+        G,
+        A,
+        dU,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
         *launch_strides(B),
         *launch_strides(R),
         *launch_strides(dO),
-        len_b,
-        len_h,
-        len_t,
-        len_f,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of f; sweeps t.
-    cfg = configure("rwkv7_backward_dU_2", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
-    grid = (len_b * len_h * tiles_f,)
-    rwkv7_backward_dU_2[grid](
-        G,
-        G_2,
-        B,
-        A,
-        dU_1,
-        dU_2,
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
-        *launch_strides(G_2),
-        *launch_strides(B),
         *launch_strides(A),
         len_b,
         len_h,
@@ -5259,7 +5055,6 @@ def backward(inputs, extents, params, config=None):
         len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        R_TYPE=element_type(inputs["R"]),
         ACC=ACC,
         **cfg,
     )
@@ -5302,8 +5097,7 @@ def backward(inputs, extents, params, config=None):
         G,
         G_2,
         U,
-        dU_1,
-        dU_2,
+        dU,
         A,
         dG_2_4,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
@@ -5363,8 +5157,7 @@ def backward(inputs, extents, params, config=None):
         G,
         G_2,
         V,
-        dU_1,
-        dU_2,
+        dU,
         A,
         dG_2_6,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
@@ -5453,8 +5246,7 @@ def backward(inputs, extents, params, config=None):
     rwkv7_backward_dG_9[grid](
         G,
         G_2,
-        dU_1,
-        dU_2,
+        dU,
         U,
         B,
         dG_9,
@@ -5485,8 +5277,7 @@ def backward(inputs, extents, params, config=None):
     rwkv7_backward_dG_10[grid](
         G,
         G_2,
-        dU_1,
-        dU_2,
+        dU,
         V,
         K,
         dG_10,
@@ -5559,8 +5350,7 @@ def backward(inputs, extents, params, config=None):
         dO,
         G,
         A,
-        dU_1,
-        dU_2,
+        dU,
         dV,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
