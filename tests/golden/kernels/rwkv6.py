@@ -1500,6 +1500,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "chunks": True,
+            "scans": True,
         },
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
@@ -1533,6 +1534,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "chunks": True,
+            "scans": True,
         },
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
@@ -1902,6 +1904,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "chunks": True,
+            "scans": True,
         },
         "arguments": [
             ("R_ptr", "pointer_like", "R"),
@@ -2129,12 +2132,16 @@ def choose_chunk(
     """
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
-    if facts.get("solves"):  # a triangular system in full precision is unrolled too
-        wanted = [(64, 32, 8), (64, 16, 8)]
+    if facts.get("solves"):  # the work of a triangular system grows with the square of the chunk
+        wanted = [(64, 16, 4), (64, 32, 8), (64, 16, 8)]
     if interpreted:
         wanted = [(32, 16, 4)]
-    elif not any(facts[k] for k in ("streamed", "resident", "pairs", "carried")):
-        wanted = [(64, 1024, 4)]  # a scan of one number for each position: few long chunks
+    elif (
+        facts.get("scans") and facts["tiles"]
+    ):  # nothing is multiplied: narrow columns give more programs
+        wanted = [(32, 64, 4), (32, 32, 4)]
+    elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
+        wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
         wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
     shared = registers = 0
