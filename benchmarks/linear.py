@@ -48,8 +48,8 @@ def inputs(op: attndsl.CompiledAttention, n: int, heads: int) -> dict[str, Tenso
     return out
 
 
-def peer(name: str, given: dict[str, Tensor]) -> Callable[[], Tensor] | None:
-    """The same program by flash-linear-attention, where it is installed and has it."""
+def peer(name: str, given: dict[str, Tensor]) -> tuple[Callable[[], Tensor], list[Tensor]] | None:
+    """The same program by flash-linear-attention with the inputs it takes, where it is installed and has it."""
     try:
         from fla import ops
     except ImportError:
@@ -69,7 +69,7 @@ def peer(name: str, given: dict[str, Tensor]) -> Callable[[], Tensor] | None:
         "deltanet": lambda: ops.chunk_delta_rule(q, k, v, x["beta"].bfloat16()),
         "gated_delta": lambda: ops.chunk_gated_delta_rule(q, k, v, x["g"], x["beta"].bfloat16()),
     }
-    return (lambda: calls[name]()[0]) if name in calls else None
+    return ((lambda: calls[name]()[0]), [*x.values()]) if name in calls else None
 
 
 def timed(call: Callable[[], Tensor], wrt: list[Tensor]) -> tuple[float, float]:
@@ -111,8 +111,7 @@ def main() -> None:
         row |= {"forward_ms": forward, "backward_ms": backward, "times_floor": forward / floor}
         other = peer(name, given)
         if other is not None:
-            q = [x for x in given.values() if x.ndim > 2]
-            row["fla_forward_ms"], row["fla_backward_ms"] = timed(other, q)
+            row["fla_forward_ms"], row["fla_backward_ms"] = timed(*other)
         print(row, flush=True)
         rows.append(row)
         write(args.out, rows, shape={"B": B, "H": H, "N": N, "D": D}, floor_ms=floor)

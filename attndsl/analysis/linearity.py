@@ -77,17 +77,19 @@ class Gate:
 
     def at_row(self, col: str, anchor: Anchor) -> Expr:
         """From the anchor to a row."""
-        steps = (s.to_row(col, anchor.place) for s in self.steps)
-        parts = [self.row, self._column(col, anchor), *steps]
-        return self._power(parts)
+        return self._power(self._to_row(col, anchor))
 
     def at_column(self, col: str, anchor: Anchor) -> Expr:
         """From a column to the anchor."""
-        parts = [
-            _minus(self.column, self._column(col, anchor)),
-            *(s.between(Position(col), anchor.place) for s in self.steps),
-        ]
-        return self._power(parts)
+        return self._power(self._from_column(col, anchor))
+
+    def row_exponent(self, col: str, anchor: Anchor) -> Expr:
+        """The logarithm of `at_row`."""
+        return self._natural(self._to_row(col, anchor))
+
+    def column_exponent(self, col: str, anchor: Anchor) -> Expr:
+        """The logarithm of `at_column`."""
+        return self._natural(self._from_column(col, anchor))
 
     def across(self, col: str, old: Anchor, new: Anchor) -> Expr:
         """From one anchor to the next."""
@@ -95,14 +97,26 @@ class Gate:
             _minus(self._column(col, old), self._column(col, new)),
             *(s.between(old.place, new.place) for s in self.steps),
         ]
-        return self._power(parts)
+        return self._power(_exponent(parts))
 
     def _column(self, col: str, anchor: Anchor) -> Expr | None:
         return None if self.column is None else at(self.column, col, anchor.inside)
 
-    def _power(self, parts: Sequence[Expr | None]) -> Expr:
-        exponent = total([p for p in parts if p is not None]) or Const(0.0)
+    def _to_row(self, col: str, anchor: Anchor) -> Expr:
+        steps = (s.to_row(col, anchor.place) for s in self.steps)
+        return _exponent([self.row, self._column(col, anchor), *steps])
+
+    def _from_column(self, col: str, anchor: Anchor) -> Expr:
+        steps = (s.between(Position(col), anchor.place) for s in self.steps)
+        return _exponent([_minus(self.column, self._column(col, anchor)), *steps])
+
+    def _power(self, exponent: Expr) -> Expr:
         return Call("exp", (exponent,)) if self.base is None else Binary("**", self.base, exponent)
+
+    def _natural(self, exponent: Expr) -> Expr:
+        if self.base is None:
+            return exponent
+        return Binary("*", Call("log", (self.base,)), exponent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +142,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """`row(i) * column(j) * gates(i, j) * sum[over](left(i) * right(j) * inner(i, j))`, all of them products."""
+    """`row(i) * column(j) * gates(i, j) * far(i, j) * sum[over](left(i) * right(j) * inner(i, j))`, all products.
+
+    `far` is a distance, `i - j`: that of a column from a row is that to the anchor and that from the anchor on.
+    """
 
     row: tuple[Expr, ...] = ()
     column: tuple[Expr, ...] = ()
@@ -137,6 +154,7 @@ class Term:
     left: tuple[Expr, ...] = ()
     right: tuple[Expr, ...] = ()
     inner: tuple[Gate, ...] = ()
+    far: Step | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +167,7 @@ class Reach:
     ascending: bool
     row: Expr | None = None
     column: Expr | None = None
+    itself: bool = True
 
 
 def reach(where: Expr | None, row: str, col: str) -> Reach:
@@ -159,6 +178,7 @@ def reach(where: Expr | None, row: str, col: str) -> Reach:
     found: list[bool] = []
     rows: list[Expr] = []
     columns: list[Expr] = []
+    itself = True
     asked = conjuncts(where)
     for c in asked:
         if isinstance(c, Logic) and c.op == "or" and any(a in asked for a in c.args):
@@ -169,13 +189,14 @@ def reach(where: Expr | None, row: str, col: str) -> Reach:
             if before is None:
                 raise NotLinear(f"`{print_expr(c)}` cuts the past of a row", c.span)
             found.append(before)
+            itself &= isinstance(c, Compare) and c.op in ("<=", ">=")
         else:
             (columns if sides == {col} else rows).append(c)
     if not found:
         raise NotLinear("a row sees positions before and after it")
     if len(set(found)) > 1:
         raise NotLinear("a row sees itself alone")
-    return Reach(found[0], conjunction(rows), conjunction(columns))
+    return Reach(found[0], conjunction(rows), conjunction(columns), itself)
 
 
 def _before(c: Expr, row: str, col: str) -> bool | None:
@@ -222,6 +243,10 @@ class Splitter:
         rewrite:  (a[i] . b[j] - D[i]) * c[j]   ->   a[i] . b[j] * c[j],  -D[i] * c[j]
         """
         match e:
+            case Binary("+" | "-", _, _) if self.mixed(e) and self.slope(e) is not None:
+                return [
+                    e
+                ]  # a distance is one: the positions themselves are large, and what is left of them cancels
             case Binary("+", a, b) if self.mixed(e):
                 return self.distributed(a) + self.distributed(b)
             case Binary("-", a, b) if self.mixed(e):
@@ -280,6 +305,12 @@ class Splitter:
                     raise NotLinear("two products of rows with columns stand in one term", e.span)
                 into.over = index
                 self.collect(body, into, index)
+            case Binary("+" | "-", _, _) if (slope := self.slope(e)) is not None:
+                if into.far is not None:
+                    raise NotLinear(
+                        "a power of the distance carries one state more for each", e.span
+                    )
+                into.far = Step(None, e, slope)
             case Select() if (guarded := self.guarded(e)) is not None:
                 cond, x = guarded
                 start = into.marks()
@@ -372,6 +403,7 @@ class _Draft:
     gates: list[Gate] = field(default_factory=list)
     inner: list[Gate] = field(default_factory=list)
     over: str | None = None
+    far: Step | None = None
 
     def add(self, e: Expr, column: bool, inside: bool) -> None:
         if inside:
@@ -403,6 +435,7 @@ class _Draft:
             tuple(self.left),
             tuple(self.right),
             tuple(self.inner),
+            self.far,
         )
 
 
@@ -416,6 +449,10 @@ def at(e: Expr, axis: str, point: Expr) -> Expr:
         return point if isinstance(n, Position | Index) and n.name == axis else None
 
     return rewrite(e, rule)
+
+
+def _exponent(parts: Sequence[Expr | None]) -> Expr:
+    return total([p for p in parts if p is not None]) or Const(0.0)
 
 
 def negated(e: Expr) -> Expr:

@@ -74,6 +74,21 @@ def declared_rank(cascade: Cascade) -> dict[str, str]:
     return of
 
 
+def lengths(cascade: Cascade, of: dict[str, str]) -> dict[str, str]:
+    """A name for the extent of every declared rank: ranks at which one tensor is read, `C[i]` and `C[j]`, share it."""
+    axes = {t.name: t.ranks for t in cascade.inputs} | {d.tensor: d.indices for d in cascade.body}
+    out = {r: r for r in of.values()}
+    for d in cascade.body:
+        for n in (n for e in (d.expr, d.where) if e is not None for n in walk(e)):
+            if not isinstance(n, Read):
+                continue
+            for s, r in zip(n.subs, axes.get(n.tensor, ()), strict=False):
+                if isinstance(s, Index):
+                    a, b = out[of.get(s.name, s.name)], out[of.get(r, r)]
+                    out = {k: a if v == b else v for k, v in out.items()}
+    return out
+
+
 def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
     """The kind of every rank; `known` settles some beforehand (those of the forward pass, for the backward)."""
     of = declared_rank(cascade)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from attndsl.cascade.conditions import conjuncts
 from attndsl.cascade.emit import Emitter
 from attndsl.cascade.fold import Folding
 from attndsl.cascade.names import Names, needed_inputs, params_of, ranks_of
@@ -21,6 +22,7 @@ from attndsl.cascade.nodes import (
     Expr,
     Index,
     Output,
+    Param,
     Position,
     Read,
     Reduce,
@@ -155,10 +157,22 @@ def package(
         outputs=results,
         batch=cut.original.batch,
         ranks=ranks,
+        assumes=_still_said(cut.original, inputs),
         body=body,
     )
     whole = dataclasses.replace(forward, outputs=outputs)
     return _restored(whole, cut.hoisted, frozenset(kept)), backward
+
+
+def _still_said(c: Cascade, inputs: Sequence[TensorDecl]) -> tuple[Expr, ...]:
+    """What is assumed of inputs that the backward program has too, and of nothing else."""
+    names = {t.name for t in inputs}
+    parts = (p for a in c.assumes for p in conjuncts(a))
+    return tuple(
+        p
+        for p in parts
+        if reads(p) and reads(p) <= names and not any(isinstance(n, Param) for n in walk(p))
+    )
 
 
 def cross(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
+from attndsl.cascade.conditions import conjuncts
 from attndsl.cascade.nodes import (
     Binary,
     Call,
     Cascade,
+    Compare,
     Const,
     Define,
     Expr,
@@ -31,6 +33,21 @@ class Sign(IntEnum):
 
 
 _NONNEGATIVE = frozenset({"exp", "exp2", "abs", "relu", "sigmoid", "softplus", "sqrt", "rsqrt"})
+
+
+def assumed_positive(cascade: Cascade) -> frozenset[str]:
+    """The inputs that are assumed to be larger than 0."""
+    out: set[str] = set()
+    for a in cascade.assumes:
+        for c in conjuncts(a):
+            match c:
+                case Compare("<", Const(v), Read(tensor=x)) if v >= 0:
+                    out.add(x)
+                case Compare(">", Read(tensor=x), Const(v)) if v >= 0:
+                    out.add(x)
+                case _:
+                    pass
+    return frozenset(out)
 
 
 def signs(cascade: Cascade) -> dict[str, Sign]:

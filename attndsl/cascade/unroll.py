@@ -122,7 +122,7 @@ class _Unroll:
         if gate is None:
             raise NotUnrolled(f"`{d.tensor}` does not keep its past")
         self.gate = gate
-        self.added = added
+        self.added = None if added is None else gathered(added, set(d.indices) - {self.time})
         if gate != Const(1) and not self.never_negative(gate):
             raise NotUnrolled(
                 f"`{d.tensor}` is scaled by what may be negative; `assume … >= 0` would say that it is not"
@@ -477,6 +477,42 @@ def _factors(e: Expr) -> list[Expr]:
             return [Const(-1.0), *_factors(a)]
         case _:
             return [e]
+
+
+def gathered(e: Expr, features: set[str]) -> Expr:
+    """Summands that share a factor with a feature of the state as one: each would be a sum over the past of its own.
+
+    rewrite:  b[t] * K[t,e] * V[t,f] - a[t] * b[t] * K[t,e] * U[t,f]   ->   b[t] * K[t,e] * (V[t,f] - a[t] * U[t,f])
+    """
+    groups: list[list[list[Expr]]] = []
+    for summand in _summands(e):
+        mine = _factors(summand)
+        shared = [g for g in groups if any(f in g[0] and free(f) & features for f in mine)]
+        if shared:
+            shared[0].append(mine)
+        else:
+            groups.append([mine])
+    out: Expr | None = None
+    for group in groups:
+        if len(group) == 1:
+            whole = product(group[0])
+        else:
+            common = [f for f in group[0] if all(f in other for other in group[1:])]
+            rests = [_without(other, common) for other in group]
+            whole = Binary("*", product(common), reduce(_plus, rests))
+        out = whole if out is None else _plus(out, whole)
+    return e if out is None or len(groups) == len(_summands(e)) else out
+
+
+def _without(factors: list[Expr], common: list[Expr]) -> Expr:
+    rest = list(factors)
+    for f in common:
+        rest.remove(f)
+    return product(rest)
+
+
+def _plus(a: Expr, b: Expr) -> Expr:
+    return Binary("+", a, b)
 
 
 def _log(e: Expr) -> Expr:

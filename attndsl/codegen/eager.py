@@ -74,6 +74,7 @@ def render_module(name: str, forward: Plan, backward: Plan | None = None, header
 HELPERS = (
     "math",
     "stored",
+    "span",
     "safe_divide",
     "softplus",
     "to_fixed",

@@ -32,7 +32,7 @@ from attndsl.cascade.nodes import (
     Solve,
     Unary,
 )
-from attndsl.schedule.tile import Block, Epsilon, Origin, Val
+from attndsl.schedule.tile import Block, Epsilon, Origin, Span, Val
 
 # Precedence of Python's operators, as far as they are printed; 100 is an atom.
 ATOM, POWER, UNARY, PRODUCT, SUM, BITAND, BITOR, COMPARE, NOT, AND, OR, IFELSE = (
@@ -133,7 +133,7 @@ HOST: dict[str, str] = {
 KEEPS_INTEGERS = frozenset({"abs", "sign", "relu", "floor", "ceil"})
 
 
-def show(e: Expr | Val | Block | Origin | Epsilon, scope: Scope) -> Text:
+def show(e: Expr | Val | Block | Origin | Epsilon | Span, scope: Scope) -> Text:
     """Print one expression."""
     match e:
         case Val(name=name):
@@ -152,6 +152,8 @@ def show(e: Expr | Val | Block | Origin | Epsilon, scope: Scope) -> Text:
             return Text(scope.origin(axis), DType.INT)
         case Epsilon():
             return Text("torch.finfo(acc).eps", DType.FLOAT)
+        case Span(like=like):
+            return Text(f'span(dtypes["{like}"])', DType.FLOAT)
         case Unary(op=op, arg=arg):
             return _unary(op, _parts((arg,), scope)[0])
         case Binary(op=op, left=left, right=right):

@@ -133,7 +133,7 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
                 self.define(s.name, self.load(s))
                 self.loaded[s.name] = s.tensor
             case Dot():
-                self.define(s.name, self.product(s.left, s.right, s.over, s.like, s.dims))
+                self.define(s.name, self.product(s, s.dims))
             case Fold():
                 self.define(s.name, self.fold(s))
             case Scan():
@@ -148,6 +148,8 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
                 self.accumulate(s)
             case For():
                 rank = self.extent(self.axes[s.axis].rank)
+                if s.guard is not None:
+                    rank = f"{rank} if {self.values[s.guard].code}.any() else 0"
                 with self.block(f"for {self.names.of('loop', s.axis, s.axis)} in range({rank}):"):
                     self.statements(s.body)
             case Store():

@@ -67,6 +67,9 @@ class EagerLoops(EagerValues):
         for pair in pairs:
             start, stop = self.ends(pair.name)
             top = self.extent(pair.rank)
+            used = re.compile(rf"\b({start}|{stop})\b")
+            if pair.name not in self.positions and not any(map(used.search, body)):
+                continue
             self.emit(f"{start} = min({first}, {top})")
             self.emit(f"{stop} = min({first} + {block}, {top})")
             self.arange(pair.name)

@@ -7,6 +7,7 @@ from attndsl.codegen.names import RESERVED, Namespace
 # Names that the module itself uses; nothing of the program may shadow them.
 OWN = RESERVED | {
     "stored",
+    "span",
     "to_fixed",
     "from_fixed",
     "fixed_scale",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.codegen.eager_exprs import ATOM, Text, align, as_float, show
 from attndsl.codegen.eager_values import EagerValues
-from attndsl.schedule.tile import AccDot, Declare, Fold, Scan, Solve
+from attndsl.schedule.tile import AccDot, Declare, Dot, Fold, Scan, Solve
 
 FOLDS = {
     Reduction.SUM: "sum",
@@ -81,7 +81,7 @@ class EagerSums(EagerValues):
     def accumulate(self, s: AccDot) -> None:
         old = self.values[s.name]
         dims = tuple(a for a in old.dims if a not in self.grid)
-        product = self.product(s.left, s.right, s.over, s.like, dims)
+        product = self.product(s, dims)
         total = old.code
         if s.scale is not None:
             total = f"{old.code} * {align(self.values[s.scale], old.dims).at(80)}"
@@ -96,8 +96,9 @@ class EagerSums(EagerValues):
 
     # --- products -----------------------------------------------------------------------------------------------------
 
-    def product(self, left: str, right: str, over: str, like: str, dims: tuple[str, ...]) -> Text:
-        a, b = self.rounded(left, like), self.rounded(right, like)
+    def product(self, s: Dot | AccDot, dims: tuple[str, ...]) -> Text:
+        a, b = self.operand(s.left, s), self.operand(s.right, s)
+        over = s.over
         grid = self.sorted({*a.dims, *b.dims} & set(self.grid))
         inner = [tuple(x for x in t.dims if x not in self.grid) for t in (a, b)]
         if len(dims) == 2 and [set(x) for x in inner] == [{dims[0], over}, {dims[1], over}]:
@@ -114,9 +115,11 @@ class EagerSums(EagerValues):
         t = align(t, dims)
         return t.at(ATOM) + ".mT" if transpose else t.at(71)
 
-    def rounded(self, name: str, like: str) -> Text:
-        """An operand of a product, with the precision of the storage type of `like`."""
-        t = as_float(self.values[name])
+    def operand(self, name: str, s: Dot | AccDot) -> Text:
+        """An operand of a product, with the precision of the storage type of `like` if it is not exact."""
+        t, like = as_float(self.values[name]), s.like
+        if s.exact:
+            return t
         source = self.loaded.get(name)
         if source is not None and like in (source, self.plan.buffer(source).like):
             return t  # it came from memory in that type

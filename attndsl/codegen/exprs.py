@@ -29,7 +29,7 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
-from attndsl.schedule.tile import Block, Epsilon, Origin, Val
+from attndsl.schedule.tile import Block, Epsilon, Origin, Span, Val
 
 WIDTH = 76  # of an expression; statements add a name and an indent to it, and a line has 100
 
@@ -58,7 +58,9 @@ class Text:
 class Symbols(Protocol):
     """What the leaves of an expression are called in the kernel at hand."""
 
-    def leaf(self, e: Val | Param | Extent | Position | Block | Origin | Epsilon) -> Text: ...
+    def leaf(
+        self, e: Val | Param | Extent | Position | Block | Origin | Epsilon | Span
+    ) -> Text: ...
 
     def order(self, dims: frozenset[str]) -> tuple[str, ...]:
         """Axes in the order of the tile program."""
@@ -102,7 +104,7 @@ class ExpressionPrinter:
         self._symbols = symbols
         self._safe = False
 
-    def print(self, e: Expr | Val | Block | Origin | Epsilon, safe: bool = False) -> Text:
+    def print(self, e: Expr | Val | Block | Origin | Epsilon | Span, safe: bool = False) -> Text:
         """The text of `e`; with `safe`, 0/0 is 0."""
         outer, self._safe = self._safe, safe
         try:
@@ -211,11 +213,11 @@ class ExpressionPrinter:
 
     # --- nodes ---------------------------------------------------------------------------------------------------
 
-    def _print(self, e: Expr | Val | Block | Origin | Epsilon) -> Text:
+    def _print(self, e: Expr | Val | Block | Origin | Epsilon | Span) -> Text:
         match e:
             case Const():
                 return self._const(e.value)
-            case Val() | Param() | Extent() | Position() | Block() | Origin() | Epsilon():
+            case Val() | Param() | Extent() | Position() | Block() | Origin() | Epsilon() | Span():
                 return self._symbols.leaf(e)
             case Unary(op="-"):
                 arg = self._print(e.arg)

@@ -6,6 +6,8 @@ stand `kernel_addresses` with `kernel_memory`, `kernel_products` and `kernel_loo
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from attndsl.cascade.nodes import DType
 from attndsl.codegen.exprs import Text
 from attndsl.codegen.kernel_loops import KernelLoops
@@ -119,7 +121,7 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
             case Load():
                 self._load(s)
             case Dot():
-                code = self._dot(s.left, s.right, s.over, s.dims, s.like, "None")
+                code = f"{self._product(s)}({', '.join(self._factors(s, s.dims, 'None'))})"
                 zero = frozenset(
                     d
                     for d, v in zip(s.dims, (s.left, s.right), strict=True)
@@ -151,13 +153,10 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 if s.scale is not None:
                     scale = self._printer.number(self._values[s.scale].text)
                     acc = f"{acc} * {self.broadcast(scale, old.dims)}"
-                factors = self._factors(s.left, s.right, s.over, old.dims, s.like, acc)
-                self._emit_call(f"{old.code} = ", self.use("dot"), factors)
+                factors = self._factors(s, old.dims, acc)
+                self._emit_call(f"{old.code} = ", self._product(s), factors)
             case For():
-                axis = self.program.axis(s.axis)
-                self._emit(f"for {self._axes[s.axis]} in range({self.extents[axis.rank].name}):")
-                with self._nested():
-                    self._body(s.body)
+                self._points(s)
             case Store():
                 self._store(s)
             case Scatter():
@@ -166,3 +165,14 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 self._reach(s)
             case TileReach():
                 self._tile_reach(s)
+
+    def _points(self, s: For) -> None:
+        """A loop over points, left out where nothing uses what it makes."""
+        with ExitStack() as inside:
+            if s.guard is not None:
+                self._emit(f"if {self._values[s.guard].text.code}:")
+                inside.enter_context(self._nested())
+            rank = self.program.axis(s.axis).rank
+            self._emit(f"for {self._axes[s.axis]} in range({self.extents[rank].name}):")
+            with self._nested():
+                self._body(s.body)

@@ -9,7 +9,17 @@ from attndsl.codegen.names import identifier
 from attndsl.codegen.programs import is_gather, statements, tile_axes
 from attndsl.schedule.specialise import used
 from attndsl.schedule.split import SPLIT
-from attndsl.schedule.tile import Declare, Load, Plan, Role, Solve, Stmt, TileProgram
+from attndsl.schedule.tile import (
+    AccDot,
+    Declare,
+    Dot,
+    Load,
+    Plan,
+    Role,
+    Solve,
+    Stmt,
+    TileProgram,
+)
 
 
 def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
@@ -53,6 +63,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
                 resident.append(tuple(d for d in s.dims if d in blocked))
             case Declare() if id(s) not in inside and s.dims and stream not in s.dims:
                 carried.append(s.dims)
+    multiplies = any(isinstance(s, Dot | AccDot) for s in swept)
     body = swept or tuple(_unswept(program))
     loads = [s for s in statements(program) if isinstance(s, Load)]
     gathered = {s.name for s in loads if is_gather(plan, program, s)}
@@ -71,6 +82,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "few_rows": any(a.rank == SPLIT for a in program.axes),
         **({"chunks": True} if pairs else {}),
         **({"solves": True} if any(isinstance(s, Solve) for s in swept) else {}),
+        **({"scans": True} if pairs and not multiplies else {}),
     }
 
 

@@ -27,6 +27,7 @@ from attndsl.schedule.tile import (
     Scan,
     Scatter,
     Solve,
+    Span,
     Store,
     TileProgram,
     Val,
@@ -237,7 +238,7 @@ class KernelNames(ABC):
 
     # --- Symbols: what expressions ask for ----------------------------------------------------------------------------
 
-    def leaf(self, e: Val | Param | Extent | Position | Block | Origin | Epsilon) -> Text:
+    def leaf(self, e: Val | Param | Extent | Position | Block | Origin | Epsilon | Span) -> Text:
         match e:
             case Val():
                 return self._values[e.name].text
@@ -258,6 +259,8 @@ class KernelNames(ABC):
                 return Text(self._origins[e.axis], (), DType.INT, natural=True)
             case Epsilon():
                 return Text(f"{self.use('epsilon')}(ACC)", (), DType.FLOAT)
+            case Span():
+                return Text(f"{self.use('span')}({self._storage(e.like)})", (), DType.FLOAT)
 
     def order(self, dims: frozenset[str]) -> tuple[str, ...]:
         return tuple(a.name for a in self.program.axes if a.name in dims)

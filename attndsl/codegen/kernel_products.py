@@ -5,7 +5,7 @@ from __future__ import annotations
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.kernel_lines import KernelLines
-from attndsl.schedule.tile import Fold, Role, Scan
+from attndsl.schedule.tile import AccDot, Dot, Fold, Role, Scan
 
 
 class KernelProducts(KernelLines):
@@ -13,25 +13,24 @@ class KernelProducts(KernelLines):
 
     __slots__ = ()
 
-    def _dot(
-        self, left: str, right: str, over: str, dims: tuple[str, ...], like: str, acc: str
-    ) -> str:
-        return f"{self.use('dot')}({', '.join(self._factors(left, right, over, dims, like, acc))})"
+    def _product(self, s: Dot | AccDot) -> str:
+        """The function that multiplies."""
+        return self.use("whole_dot" if s.exact else "dot")
 
-    def _factors(
-        self, left: str, right: str, over: str, dims: tuple[str, ...], like: str, acc: str
-    ) -> list[str]:
+    def _factors(self, s: Dot | AccDot, dims: tuple[str, ...], acc: str) -> list[str]:
         """The arguments of a product, in names of their own where they are long."""
-        a = self._operand(left, dims[0], over, like, first=True)
-        b = self._operand(right, dims[1], over, like, first=False)
-        if len(f"dot({a}, {b}, {acc}, ACC)") > 84:
+        a = self._operand(s.left, dims[0], s, first=True)
+        b = self._operand(s.right, dims[1], s, first=False)
+        kinds = [self._storage(s.like)] if s.exact else []
+        room = min(84, 97 - 4 * self._indent - len(s.name))
+        if len(f"{self._product(s)}({', '.join([a, b, acc, *kinds, 'ACC'])})") > room:
             a = self.part(Text(a, (), DType.FLOAT)).code if not a.isidentifier() else a
             b = self.part(Text(b, (), DType.FLOAT)).code if not b.isidentifier() else b
-        return [a, b, acc, "ACC"]
+        return [a, b, acc, *kinds, "ACC"]
 
-    def _operand(self, name: str, kept: str, over: str, like: str, first: bool) -> str:
+    def _operand(self, name: str, kept: str, s: Dot | AccDot, first: bool) -> str:
         """A value as the left ([kept, over]) or right ([over, kept]) operand of a product."""
-        value = self._values[name]
+        value, over, like = self._values[name], s.over, s.like
         dims = self.order(frozenset({kept, over}))
         text = value.text
         code = text.code
@@ -46,7 +45,7 @@ class KernelProducts(KernelLines):
         if text.dims != dims:
             code = self._filled(self._printer.number(text), dims, DType.FLOAT).code
             text = Text(code, dims, DType.FLOAT)
-        if value.tensor != like or not text.stored:
+        if (value.tensor != like or not text.stored) and not s.exact:
             code = f"{text.at(ATOM)}.to({self._storage(like)})"
         if dims != ((kept, over) if first else (over, kept)):
             code = f"tl.trans({code})"

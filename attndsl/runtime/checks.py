@@ -32,8 +32,9 @@ def products(cascade: Cascade) -> tuple[frozenset[str], ...]:
     """The float inputs of each sum of products, `sum[e](Q[i,e] * K[j,e])` -> {Q, K}.
 
     A factor counts if it carries the summed index; so `V` in `sum[j](P[i,j] * V[j,f])` is a product
-    of one input, and a slope beside the sum is none.
+    of one input, and a slope beside the sum is none. A vector, `u[e]` of each head, scales what it stands with.
     """
+    batch = frozenset(cascade.batch)
     floats = {t.name for t in cascade.inputs if t.dtype is DType.FLOAT}
     found: list[frozenset[str]] = []
     for d in cascade.body:
@@ -46,7 +47,9 @@ def products(cascade: Cascade) -> tuple[frozenset[str], ...]:
                         for x in factors
                         if not any(isinstance(y, Reduce) for y in walk(x))
                         for r in walk(x)
-                        if isinstance(r, Read) and r.tensor in floats and len(r.subs) > 1
+                        if isinstance(r, Read)
+                        and r.tensor in floats
+                        and sum(not (free(x) and free(x) <= batch) for x in r.subs) > 1
                     }
                     if inside and frozenset(inside) not in found:
                         found.append(frozenset(inside))

@@ -78,6 +78,11 @@ class Builder(Kernel):
                 return small_reduce(self, e, final, name)
             case Call("exp", (Binary("-", a, b),)):
                 return exp_difference(self, a, b, final, name)
+            case Binary("+", Call("elu", (a,)), Const(value=1 | 1.0 as one)):
+                # exp(a) - 1 + 1 below 0: the difference costs digits and, to keep them, many instructions
+                grown = Call("exp", (Call("min", (a, Const(0.0))),))
+                above = Binary("+", a, Const(float(one)))
+                return self.eval(Select(Compare(">", a, Const(0.0)), above, grown), final, name)
             case Unary(op, arg):
                 x = self.eval(arg, final, name)
                 return self.combine(e, [x], DType.BOOL if op == "not" else x.dtype, name)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from attndsl.analysis.linearity import Anchor, NotLinear, Reach, Splitter, Term, reach
 from attndsl.analysis.ranks import Ranks
@@ -39,9 +40,11 @@ from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.forms import is_large, product_of
 from attndsl.schedule.masks import mask_of, masked
-from attndsl.schedule.memory import dot_like
+from attndsl.schedule.memory import bare_like
+from attndsl.schedule.middles import contracted, summed
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
+from attndsl.schedule.running import running_sum, runs
 from attndsl.schedule.specialise import masked_body, used
 from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
 from attndsl.schedule.values import CHOICE, FINAL, STREAMED, State, SweepStmt, X
@@ -81,8 +84,19 @@ class ChunkBuilder(Builder):
         if self.ascending not in (None, seen.ascending):
             raise NotLinear("sums run in both directions", d.span)
         self.ascending = seen.ascending
+        if runs(self, body, where):
+            running_sum(self, state, d, body, seen)
+            return
         for term in Splitter(self.row, self.col, self.seen).terms(body):
             self.carry(state, d, term, seen)
+
+    def product_apart(
+        self, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str
+    ) -> X | None:
+        return contracted(self, axis, factors, where, final, name)
+
+    def sum_apart(self, state: State, d: Define, factors: list[Expr], where: Expr | None) -> bool:
+        return summed(self, state, d, factors, where)
 
     # --- targets that read themselves at earlier points ----------------------------------------------------------
 
@@ -110,9 +124,9 @@ class ChunkBuilder(Builder):
         return rewrite(e, rule)
 
     def without_itself(self, d: Define, body: Expr, where: Expr | None) -> Expr | None:
-        """The terms of a sum that do not read the target; the matrix of those that do is kept for `close`."""
+        """The terms that go into products with the chunk; the matrix of those that read the target is for `close`."""
         if not self.reads_itself(body):
-            return body
+            return None if runs(self, body, where) else body
         body = self.opened(body)
         rest, times = affine(body, lambda e: isinstance(e, Read) and e.tensor == self.member)
         whole = self.defs[self.member].expr
@@ -192,6 +206,12 @@ class ChunkBuilder(Builder):
         last = Binary("-", Binary("+", first, size), Const(1))
         return self.anchor(last if self.ascending else first)
 
+    @property
+    def middle(self) -> Anchor:
+        """The anchor inside a chunk."""
+        half = Binary("//", Block(self.row), Const(2))
+        return self.anchor(Binary("+", Origin(self.row), half))
+
     def anchor(self, place: Expr) -> Anchor:
         last = Binary("-", Extent(self.axes[self.col].rank), Const(1))
         return Anchor(place, Call("min", (Call("max", (place, Const(0))), last)))
@@ -226,15 +246,27 @@ class ChunkBuilder(Builder):
         ):
             raise NotLinear(f"a factor of `{name}` spans features that it does not keep", d.span)
         dims = self.order(frozenset(kept) | (frozenset({axis}) if axis else frozenset()))
-        held = self.names.fresh(f"{name}_state")
-        self.carried.append(t.Declare(held, dims, DType.FLOAT, Const(0.0)))
-        self.read_state(state, held, dims, axis, left, row, name)
         decay = self.eval(product_of([*outer, *inner]), False, "decay") if outer or inner else None
-        sides = (right, column)
-        if any(map(self.reads_itself, column)):
-            self.later.append(lambda: self.write_state(held, dims, axis, sides, decay, seen))
-        else:
-            self.write_state(held, dims, axis, sides, decay, seen)
+        # A distance is that to the anchor and that from it on: of the second, the columns' part is a state of its own.
+        parts: list[tuple[list[Expr], list[Expr]]] = [(row, column)]
+        if term.far is not None:
+            to_row = term.far.to_row(col, self.before.place)
+            since = term.far.between(Position(col), self.after.place)
+            parts = [(row, [*column, since]), ([*row, to_row], column)]
+        held = [self.names.fresh(f"{name}_state") for _ in parts]
+        for h, (rows, _) in zip(held, parts, strict=True):
+            self.carried.append(t.Declare(h, dims, DType.FLOAT, Const(0.0)))
+            self.read_state(state, h, dims, axis, left, rows, name)
+        if term.far is not None:
+            step = term.far.between(self.before.place, self.after.place)
+            further = Binary("*", Val(held[1]), self.bind(self.eval(step), "step").expr)
+            self.updates.append(t.Assign(held[0], Binary("+", Val(held[0]), further)))
+        for h, (_, columns) in zip(held, parts, strict=True):
+            write = partial(self.write_state, h, dims, axis, (right, columns), decay, seen)
+            if any(map(self.reads_itself, columns)):
+                self.later.append(write)
+            else:
+                write()
 
     def read_state(
         self,
@@ -254,7 +286,7 @@ class ChunkBuilder(Builder):
             v = self.value(x, "left")
             out = self.names.fresh("past")
             if len(dims) == 2:
-                like = dot_like(self, left)
+                like = bare_like(self, left)
                 self.prologue.append(t.Dot(out, state.dims, v, held, axis, like))
             else:
                 both = self.names.fresh("past")
@@ -284,7 +316,7 @@ class ChunkBuilder(Builder):
             a = self.operand(right, seen, "right")
             b = self.operand(column, seen, "column")
             pair = (a, b) if dims[0] == axis else (b, a)
-            like = dot_like(self, right + column)
+            like = bare_like(self, right + column)
             self.updates.append(t.AccDot(held, *pair, self.col, like, scale))
             return
         x = self.eval(product_of(right + column), False, "column")
@@ -423,11 +455,14 @@ def _columns(b: ChunkBuilder, body: tuple[t.Stmt, ...]) -> str | None:
         for a in b.axes.values()
         if a.role is Role.FULL and a.name not in over and a.rank not in points and a.name in stored
     ]
-    whole = all(
-        free[:1] and free[0] in {x.name for x in s.subs if isinstance(x, Position)}
+    # Programs that share columns make the same row statistics, and store the same numbers.
+    full = {a.name for a in b.axes.values() if a.role is Role.FULL}
+    spans = [
+        {x.name for x in s.subs if isinstance(x, Position)} & full
         for s in _flat(body)
         if isinstance(s, t.Store)
-    )
+    ]
+    whole = all(free[:1] and free[0] in s for s in spans if s)
     return free[0] if len(free) == 1 and whole else None
 
 

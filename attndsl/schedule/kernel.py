@@ -26,6 +26,7 @@ from attndsl.cascade.nodes import (
     Position,
     Read,
 )
+from attndsl.cascade.signs import assumed_positive
 from attndsl.cascade.types import Types
 from attndsl.cascade.walk import free, replaced, with_children
 from attndsl.internal import InternalError
@@ -112,6 +113,7 @@ class Kernel(ABC):
         # Which way the sweep must run: down, up, or no matter.
         self.descends: bool | None = None
         self.points: list[tuple[str, list[t.Stmt]]] = []
+        self.guard: str | None = None  # of loops over points
         # States, and what they stand on.
         self.states: dict[tuple[object, ...], State] = {}
         self.standing: dict[str, str] = {}  # values that stand for states in `before_step`
@@ -130,6 +132,11 @@ class Kernel(ABC):
         kinds = {**types.params, **types.tensors}
         return frozenset(n for n, kind in kinds.items() if kind is DType.FLOAT)
 
+    @cached_property
+    def positive(self) -> frozenset[str]:
+        """Inputs that are assumed to be larger than 0."""
+        return assumed_positive(self.cascade)
+
     @contextmanager
     def stepping(self) -> Iterator[None]:
         """While the argument of a function with steps is evaluated: a rounding more would put it on the other side."""
@@ -138,6 +145,15 @@ class Kernel(ABC):
             yield
         finally:
             self.steps -= 1
+
+    @contextmanager
+    def guarded(self, cond: X) -> Iterator[None]:
+        """While loops over points are built whose results are used only where a condition of the tile holds."""
+        self.guard = self.value(cond, "guard")
+        try:
+            yield
+        finally:
+            self.guard = None
 
     @abstractmethod
     def eval(self, e: Expr, final: bool = False, name: str = "v") -> X:
@@ -153,6 +169,19 @@ class Kernel(ABC):
 
     def sum_made(self, state: State, d: Define, body: Expr, where: Expr | None) -> None:  # noqa: B027
         """What else a running sum takes, once its terms of the sweep are built: nothing, but for chunks."""
+
+    def product_apart(
+        self, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str
+    ) -> X | None:
+        """A sum over a feature axis of what knows rows, columns and the axis at once, as a product; None if it is none.
+
+        There is none, but for chunks.
+        """
+        return None
+
+    def sum_apart(self, state: State, d: Define, factors: list[Expr], where: Expr | None) -> bool:
+        """Whether such a sum over the stream was taken by a product."""
+        return False
 
     # --- facts of the cascade ---------------------------------------------------------------------------------------
 

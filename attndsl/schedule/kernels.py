@@ -85,8 +85,9 @@ def build_chunked(
     done: frozenset[str],
     rows: frozenset[str],
     name: str,
+    also: tuple[str, ...] = (),
 ) -> t.TileProgram:
-    """The kernel of one target by chunks.
+    """The kernel of one target by chunks, and of row statistics `also` that are made on the way.
 
     Raises: NotLinear, if its sums do not carry over; Needs and Refused as `build_kernel` does.
     """
@@ -101,10 +102,13 @@ def build_chunked(
     b = ChunkBuilder(c, ranks, axes, done, rows)
     if member in cone(b.defs, member, done, itself=True):
         b.member = member
+    if b.member and also:
+        raise NotLinear(f"`{member}` is solved for", c.define(member).span)
     store = b.close(store_target(b, b.defs[member], _tiles_at(b, member, [tile])))
+    others: list[t.Stmt] = [store_target(b, b.defs[x], _tiles_at(b, x, [tile])) for x in also]
     if not b.carried:
         raise NotLinear("nothing is carried", c.define(member).span)
-    return assemble(b, name, [store], (member,))
+    return assemble(b, name, [*others, store], (*also, member))
 
 
 def _check_linear(c: Cascade, ranks: Ranks, member: str, done: frozenset[str]) -> None:

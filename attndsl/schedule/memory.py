@@ -89,6 +89,12 @@ def is_load(kernel: Kernel, v: str) -> bool:
     return any(isinstance(s, t.Load) and s.name == v for body in places for s in body)
 
 
+def bare_like(kernel: Kernel, factors: list[Expr]) -> str:
+    """As `dot_like`, of the tensors that are factors themselves: `1 - g[t,e]` of a gate of 32 bits makes keys of 16."""
+    bare: list[Expr] = [f for f in factors if isinstance(f, Read)]
+    return dot_like(kernel, bare)
+
+
 def dot_like(kernel: Kernel, factors: list[Expr]) -> str:
     """Whose storage type the operands of a product take: the first tensor of the factors with a feature rank."""
     names: list[str] = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.ranks import Kind, Ranks, lengths
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
@@ -65,7 +65,8 @@ class _Normalizer:
         self.cascade = cascade
         self.ranks = ranks
         self.defs: dict[str, Define] = {}
-        self.seen: dict[tuple[object, ...], tuple[str, tuple[str, ...]]] = {}
+        self.seen: dict[tuple[object, ...], str] = {}
+        self.lengths = lengths(cascade, ranks.of)
         self.count = 0
         self.reduced: set[str] = set()  # tensors that depend on a large reduction
 
@@ -92,7 +93,7 @@ class _Normalizer:
         e = self.separate_features(e)
         if e.op is not Reduction.SUM:
             return self.named(e, home)
-        e = self.merge(e)
+        e = self.merge(e, home)
         if is_scatter(e, self.ranks):
             return self.named(e, home)
         over = frozenset(e.indices)
@@ -132,8 +133,8 @@ class _Normalizer:
             span=e.span,
         )
 
-    def merge(self, e: Reduce) -> Reduce:
-        """`sum[h](T[h,j])` with `T[h,j] = sum[i](x)`  ->  `sum[h,i](x)`."""
+    def merge(self, e: Reduce, home: Define) -> Reduce:
+        """`sum[h](T[h,j])` with `T[h,j] = sum[i](x)`  ->  `sum[h,i](x)`, for a definition `home`."""
         while isinstance(e.body, Read) and e.body.tensor in self.defs:
             d = self.defs[e.body.tensor]
             if not (isinstance(d.expr, Reduce) and is_large(d.expr, self.ranks)):
@@ -142,6 +143,9 @@ class _Normalizer:
                 break
             inner = inline(d, e.body.subs)
             assert isinstance(inner, Reduce)
+            walked = self.ranks.sequence((*home.indices, *e.indices, *inner.indices))
+            if len(walked) > 2:
+                break  # for every position a sum over pairs of them; one after the other, each is over one sequence
             where = conjunction((*conjuncts(e.where), *conjuncts(inner.where)))
             e = Reduce(e.op, e.indices + inner.indices, inner.body, where, span=e.span)
         return e
@@ -228,19 +232,25 @@ class _Normalizer:
     def named(self, e: Reduce, home: Define) -> Expr:
         """The reduction under a name: an existing definition of the same thing, or a new one."""
         kept = self.kept(e, home)
-        canonical = rename(
-            e, {i: f"%{self.ranks.of.get(i, i)}{k}" for k, i in enumerate(e.indices)}
-        )
-        key = (canonical, kept)
+        names = {i: f"%{self.length(i)}{k}" for k, i in enumerate(e.indices)}
+        names |= {
+            i: f"%{self.length(i)}.{k}"
+            for k, i in enumerate(kept)
+            if i in self.ranks.sequence(kept)
+        }
+        key = (rename(e, names), tuple(names.get(i, i) for i in kept))
         if key not in self.seen:
             if home.expr is e or (home.expr == e):
                 return e
             self.count += 1
             name = f"{home.tensor}.{self.count}"
-            self.seen[key] = (name, kept)
+            self.seen[key] = name
             self.add(Define(name, kept, e, span=home.span))
-        name, kept = self.seen[key]
-        return Read(name, tuple(Index(i) for i in kept), span=e.span)
+        return Read(self.seen[key], tuple(Index(i) for i in kept), span=e.span)
+
+    def length(self, index: str) -> str:
+        rank = self.ranks.of.get(index, index)
+        return self.lengths.get(rank, rank)
 
     def kept(self, e: Reduce, home: Define) -> tuple[str, ...]:
         have = free(e)

@@ -8,14 +8,17 @@ to sweeps: a program that fuses to one sweep ends with one kernel, a two-sweep p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from attndsl.analysis.linearity import NotLinear
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
+from attndsl.cascade.walk import reads
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.columns import build_columns
+from attndsl.schedule.exact import exact_sums, exactly, kept_apart
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, target_key
@@ -23,6 +26,7 @@ from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
 from attndsl.schedule.scatter_kernel import build_scatter
+from attndsl.schedule.shared import heads_apart
 from attndsl.schedule.tile import HostScale, Plan, TileProgram
 
 # Each round of planning adds a target or an order between two; programs of a hundred lines take less than ten.
@@ -84,12 +88,30 @@ def _first_targets(ready: Prepared) -> list[str]:
 
 def pull_out(ready: Prepared) -> tuple[Prepared, tuple[str, ...]]:
     """With what needs every pair of positions exchanged for sums that carry over; those are kept in memory."""
-    pull = Pull(ready.cascade, ready.ranks, {})
+    apart = heads_apart(ready.cascade, ready.ranks, Halves(ready.cascade, ready.ranks).linear)
+    pull = Pull(apart, ready.ranks, {})
     cascade = pull.run()
     cascade = replace(cascade, ranks=pull.cascade.ranks)
     halves = Halves(cascade, ready.ranks)
     cascade = halves.run()
-    return replace(ready, cascade=cascade), (*pull.kept, *halves.kept)
+    cascade, exact = kept_apart(cascade, exact_sums(cascade, ready.ranks, halves.linear))
+    kept = dict.fromkeys(
+        (*pull.kept, *halves.kept, *_read_twice(cascade, ready.ranks, halves.linear), *exact)
+    )
+    return replace(ready, cascade=cascade, exact=exact), tuple(kept)
+
+
+def _read_twice(c: Cascade, ranks: Ranks, carries: Callable[[Define], bool]) -> list[str]:
+    """Sums of features that carry over and are read several times: chunks are walked once, sums read from memory."""
+    users = Counter(r for d in c.body for r in reads(d.expr) if r != d.tensor)
+    outputs = {o.name for o in c.outputs}
+    return [
+        d.tensor
+        for d in c.body
+        if users[d.tensor] + (d.tensor in outputs) > 1
+        and any(ranks.kind(i) is Kind.FEATURE for i in d.indices)
+        and carries(d)
+    ]
 
 
 def _users(ready: Prepared, kept: tuple[str, ...]) -> set[tuple[str, str]]:
@@ -128,14 +150,14 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
                 steps += build(c, ranks, x, scattered[x], done, rows, label)
             else:
                 others = rows - frozenset(key.tiles)
-                steps += _kernels(c, ranks, key, members, done, others, label, name)
+                steps += _kernels(ready, key, members, done, others, label, name)
         except Needs as need:
             if key is not None and len(members) > 1:
 
                 def by_itself(
                     m: str, key: Key = key, done: frozenset[str] = done, label: str = label
                 ) -> None:
-                    _kernels(c, ranks, key, [m], done, rows - frozenset(key.tiles), label, name)
+                    _kernels(ready, key, [m], done, rows - frozenset(key.tiles), label, name)
 
                 members = _waiting(members, need.tensor, defs, by_itself)
             _learn(state, defs, need, members)
@@ -144,8 +166,7 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
 
 
 def _kernels(
-    c: Cascade,
-    ranks: Ranks,
+    ready: Prepared,
     key: Key,
     members: list[str],
     done: frozenset[str],
@@ -154,18 +175,34 @@ def _kernels(
     name: str,
 ) -> list[TileProgram]:
     """The kernels of targets of one key: by chunks, each its own, where sums carry over; the others share one."""
+    c, ranks = ready.cascade, ready.ranks
     out: list[TileProgram] = []
-    rest: list[str] = []
     if key.root is not None:
         return [build_kernel(c, ranks, key, members, done, rows, label)]
-    for m in members:
-        own = label if len(members) == 1 else f"{name}_{m}"
-        try:
-            out.append(build_chunked(c, ranks, key, m, done, rows, own))
-        except NotLinear:
-            rest.append(m)
-    # What only maps rows needs no stream, though it came with those that do.
     defs = {d.tensor: d for d in c.body}
+    taken: set[str] = set()
+    # Last ones first: a normaliser that is kept is made on the way to what it divides.
+    for m in reversed(members):
+        if m in taken:
+            continue
+        own = label if len(members) == 1 else f"{name}_{m}"
+        way = [
+            x
+            for x in members
+            if x in cone(defs, m, done)
+            and x not in taken
+            and not any(ranks.kind(i) is Kind.FEATURE for i in defs[x].indices)
+        ]
+        for also in (way, []) if way else ([],):
+            try:
+                made = build_chunked(c, ranks, key, m, done, rows, own, tuple(also))
+            except NotLinear:
+                continue
+            out.insert(0, exactly(made) if m in ready.exact else made)
+            taken |= {m, *also}
+            break
+    rest = [m for m in members if m not in taken]
+    # What only maps rows needs no stream, though it came with those that do.
     maps = [m for m in rest if target_key(defs, m, ranks, c.batch, set(done)).stream is None]
     streams = [m for m in rest if m not in maps]
     if streams and (out or not maps):

@@ -70,7 +70,7 @@ def each_point(
     kernel.points.pop()
     home = kernel.place(on)
     home.append(t.Declare(acc, kernel.order(dims), DType.FLOAT, Const(op.identity)))
-    home.append(t.For(point, tuple(inner)))
+    home.append(t.For(point, tuple(inner), kernel.guard))
     return X(Val(acc), dims, on)
 
 
@@ -104,6 +104,12 @@ def point_state(
     kernel.points.append((point, inner))
     x = kernel.eval(substitute(product_of(moving), {axis: Position(point)}), False, d.tensor)
     scale = X(Val(weight), kernel.dims_of_value(weight), frozenset({STREAMED}))
+    if (
+        kernel.guard is not None
+    ):  # a dialect that runs many programs as one may run the loop for others
+        here_too = Select(Val(kernel.guard), Val(weight), Const(0.0))
+        weight = kernel.value(X(here_too, scale.dims, scale.on), d.tensor + "_s")
+        scale = X(Val(weight), scale.dims, scale.on)
     term = kernel.combine(TIMES, [scale, x], DType.FLOAT, d.tensor)
     if exponential(kernel, product_of(moving)):
         # Outside the domain the weight is 0, and what it weighs may be infinite.
@@ -116,7 +122,7 @@ def point_state(
     here = Compare("==", Position(axis), Position(point))
     inner.append(t.Assign(state.name, Select(here, Binary("+", old, Val(col)), old)))
     kernel.points.pop()
-    kernel.sweep.append(t.For(point, tuple(inner)))
+    kernel.sweep.append(t.For(point, tuple(inner), kernel.guard))
 
 
 def exponential(kernel: Kernel, e: Expr) -> bool:

@@ -9,6 +9,7 @@ from attndsl.cascade.nodes import (
     Const,
     DType,
     Expr,
+    Read,
 )
 from attndsl.schedule.affine import affine_product
 from attndsl.schedule.guards import finite, is_sum, may_be_empty, of_blocks
@@ -32,6 +33,8 @@ def binary(kernel: Kernel, e: Binary, op: str, a: Expr, b: Expr, final: bool, na
             split = affine_product(kernel, factor, line, final, name)
             if split is not None:
                 return split
+    if op == "**" and isinstance(a, Read) and a.tensor in kernel.positive:
+        return positive_power(kernel, a, b, final, name)
     x, y = kernel.eval(a, final, name), kernel.eval(b, final, name)
     kind = DType.INT if {x.dtype, y.dtype} <= {DType.INT, DType.BOOL} and op != "/" else DType.FLOAT
     below = y.dims < x.dims or of_blocks(kernel, b)
@@ -39,6 +42,17 @@ def binary(kernel: Kernel, e: Binary, op: str, a: Expr, b: Expr, final: bool, na
         y = finite(kernel, y, name)
     safe = op == "/" and is_sum(kernel, b)
     return kernel.combine(e, [x, y], kind, name, safe)
+
+
+def positive_power(kernel: Kernel, a: Expr, b: Expr, final: bool, name: str) -> X:
+    """A power of what is assumed to be positive.
+
+    rewrite:  a ** b   ->   exp2(log2(a) * b), the logarithm computed once where `a` is
+    """
+    x, y = kernel.eval(a, final, name), kernel.eval(b, final, name)
+    log = kernel.bind(kernel.combine(Call("log2", (Const(0),)), [x], DType.FLOAT, name), name)
+    exponent = kernel.combine(TIMES, [log, y], DType.FLOAT, name)
+    return kernel.combine(Call("exp2", (Const(0),)), [exponent], DType.FLOAT, name)
 
 
 def exp_difference(kernel: Kernel, a: Expr, b: Expr, final: bool, name: str) -> X:

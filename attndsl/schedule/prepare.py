@@ -42,6 +42,8 @@ class Prepared:
     scattered: dict[str, Scattered]
     columns: frozenset[str]
     """Those of `scattered` that add up columns of a scan."""
+    exact: frozenset[str] = frozenset()
+    """Sums from operands that are not rounded."""
 
 
 def prepare(

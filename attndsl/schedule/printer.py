@@ -24,6 +24,8 @@ def text_of(e: Expr) -> str:
                 return Param(f"{axis}0")
             case t.Epsilon():
                 return Param("EPSILON")
+            case t.Span(like):
+                return Param(f"SPAN_{like}")
             case _:
                 return None
 
@@ -61,8 +63,8 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
         case t.AccDot(name, left, right, over, like, scale):
             old = f"{name} * {scale}" if scale else name
             yield f"{indent}{name} <- {old} + dot[{over}]({left}, {right}) as {like}"
-        case t.For(axis, body):
-            yield f"{indent}for {axis}:"
+        case t.For(axis, body, guard):
+            yield f"{indent}for {axis}{f' if {guard}' if guard else ''}:"
             for inner in body:
                 yield from _stmt(inner, indent + "  ")
         case t.Store(tensor, subs, value, bounds):

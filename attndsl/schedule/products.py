@@ -104,6 +104,9 @@ def contract(
         return fold(kernel, Reduction.SUM, v, both, axis, name)
     split = two_sides(kernel, axis, factors, spans, cond)
     if split is None:
+        apart = kernel.product_apart(axis, factors, where, final, name)
+        if apart is not None:
+            return apart
         return point_loop(kernel, Reduction.SUM, axis, product_of(factors), where, final, name)
     left, right, dims_out = split
     on_left = cond - {axis} <= dims_out[0]

@@ -14,8 +14,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from attndsl.analysis.linearity import NotLinear, Splitter, reach
-from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.linearity import Splitter
+from attndsl.analysis.ranks import Kind, Ranks, lengths
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
@@ -33,6 +33,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import bound, free, reads, rename, substitute, walk
 from attndsl.schedule.forms import is_large, opened, positions, product_of
+from attndsl.schedule.halves import Halves
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +68,22 @@ class Pull:
         if len(e.indices) != 1 or len(rows) != 1:
             return [d]
         ((col,), (row,)) = e.indices, rows
-        apart = Splitter(row, col, self.seen)
-        try:
-            reach(None if e.where is None else positions(e.where), row, col)
-            plain, contractions = self.factors(e.body, row, col)
-            if len(contractions) != 2:
-                return [d]
-            for f in plain:
-                apart.terms(f)
-        except NotLinear:
+        halves = Halves(self.cascade, self.ranks)
+        if halves.carries(d):
+            return [d]
+        plain, contractions = self.factors(e.body, row, col)
+        if not 0 < len(contractions) < 3:
             return [d]
         found: list[Define] | None = None
-        for k in (0, 1):
-            one, other = contractions[k], contractions[1 - k]
-            made = self.exchange(d, e, plain, one, other)
+        for k, one in enumerate(contractions):
+            made = self.exchange(d, e, plain, one, contractions[:k] + contractions[k + 1 :], halves)
+            if made is None:
+                continue
             if len(made) == 1:  # the sum is there already
                 return made
             found = found or made
-        assert found is not None
+        if found is None:
+            return [d]
         self.kept[found[0].tensor] = None
         return found
 
@@ -94,15 +93,22 @@ class Pull:
         e: Reduce,
         plain: list[Expr],
         one: Contraction,
-        other: Contraction,
-    ) -> list[Define]:
-        """`one` pulled out of the sum, by a tensor that is defined already if there is one."""
+        others: list[Contraction],
+        halves: Halves,
+    ) -> list[Define] | None:
+        """`one` pulled out of the sum, by a tensor that is defined already if there is one.
+
+        None if what is left does not carry over.
+        """
         root = self.ranks.of.get(one.index, one.index)
-        inner = Reduce(Reduction.SUM, (other.index,), product_of([*other.row, *other.rest]))
-        body = product_of([*plain, *one.rest, inner])
+        inner = [Reduce(Reduction.SUM, (c.index,), product_of([*c.row, *c.rest])) for c in others]
+        body = product_of([*plain, *one.rest, *inner])
         body = substitute(body, {one.index: Position(root)})
         indices = (*d.indices, root)
         sum_ = Reduce(Reduction.SUM, e.indices, body, e.where)
+        new = Define(self.name(d.tensor), indices, sum_, span=d.span)
+        if not halves.carries(new):
+            return None
         index = self.fresh(root)
         at = (*(Index(i) for i in d.indices), Index(index))
         row = [substitute(r, {one.index: Position(index)}) for r in one.row]
@@ -111,9 +117,8 @@ class Pull:
                 self.kept[known.tensor] = None
                 total = Reduce(Reduction.SUM, (index,), product_of([*row, Read(known.tensor, at)]))
                 return [dataclasses.replace(d, expr=total)]
-        name = self.name(d.tensor)
-        total = Reduce(Reduction.SUM, (index,), product_of([*row, Read(name, at)]))
-        return [Define(name, indices, sum_, span=d.span), dataclasses.replace(d, expr=total)]
+        total = Reduce(Reduction.SUM, (index,), product_of([*row, Read(new.tensor, at)]))
+        return [new, dataclasses.replace(d, expr=total)]
 
     def factors(self, e: Expr, row: str, col: str) -> tuple[list[Expr], list[Contraction]]:
         """The factors of a summand: those that span no contraction, and the contractions of rows with columns."""
@@ -144,9 +149,7 @@ class Pull:
                         if free(plain[k]) & {row, col} <= side:
                             plain[k] = Select(cond, plain[k], Const(0.0))
                     plain.append(Select(cond, Const(1.0), Const(0.0)))
-                case Read() if (seen := self.seen(e)) is not None and any(
-                    isinstance(n, Reduce) for n in walk(seen)
-                ):
+                case Read() if (seen := self.seen(e)) is not None and self.holds_sum(seen):
                     visit(seen)
                 case Reduce(Reduction.SUM, (index,), body, None):
                     inside: list[Expr] = []
@@ -162,6 +165,18 @@ class Pull:
         visit(e)
         return plain, contractions
 
+    def length(self, index: str) -> str:
+        rank = self.ranks.of.get(index, index)
+        return lengths(self.cascade, self.ranks.of).get(rank, rank)
+
+    def holds_sum(self, e: Expr) -> bool:
+        """Whether a sum stands in an expression, or in what it reads."""
+        return any(
+            isinstance(n, Reduce)
+            or (isinstance(n, Read) and (x := self.seen(n)) is not None and self.holds_sum(x))
+            for n in walk(e)
+        )
+
     def seen(self, e: Read) -> Expr | None:
         return opened(e, self.cascade, self.ranks)
 
@@ -172,8 +187,7 @@ class Pull:
             return False
         if x.op is not e.op or len(x.indices) != 1 or self.ranks.kind(x.indices[0]) is Kind.FEATURE:
             return False
-        roots = [self.ranks.of.get(i, i) for i in indices]
-        if [self.ranks.of.get(i, i) for i in d.indices] != roots:
+        if [self.length(i) for i in d.indices] != [self.length(i) for i in indices]:
             return False
         names = {**dict(zip(d.indices, indices, strict=True)), x.indices[0]: e.indices[0]}
         return self.key(rename(x, names), indices, e.indices[0]) == self.key(

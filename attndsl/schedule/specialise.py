@@ -107,7 +107,7 @@ def used(s: t.Stmt) -> set[str]:
         case t.Solve():
             return {s.matrix, s.right}
         case t.For():
-            return set().union(*(used(x) for x in s.body))
+            return set().union(*(used(x) for x in s.body)) | ({s.guard} if s.guard else set())
         case t.Store():
             return {s.value}.union(*(_values(e) for e in s.subs))
         case t.Scatter():
@@ -153,7 +153,10 @@ def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
         case t.Solve():
             return dataclasses.replace(s, matrix=name(s.matrix), right=name(s.right))
         case t.For():
-            return dataclasses.replace(s, body=tuple(renamed(x, names) for x in s.body))
+            guard = None if s.guard is None else name(s.guard)
+            return dataclasses.replace(
+                s, body=tuple(renamed(x, names) for x in s.body), guard=guard
+            )
         case t.Store():
             return dataclasses.replace(s, value=name(s.value), subs=tuple(expr(e) for e in s.subs))
         case t.Scatter():

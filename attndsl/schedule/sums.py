@@ -58,6 +58,8 @@ def sum_state(
         return
     split = two_sides(kernel, kernel.stream, factors, spans, cond)
     if split is None:
+        if alpha is None and kernel.sum_apart(state, d, factors, where):
+            return
         point_state(kernel, state, d, factors, where, alpha)
         return
     left, right, kept = split

@@ -15,9 +15,9 @@
 Values are named and assigned once, except those made by `Declare` (the state and other accumulators), which `Assign`,
 `AccDot` and a `For` update in place. A value has `dims`, the tile axes it spans, always in the order of
 `TileProgram.axes`; a value without dims is a scalar of the program (of one grid point). Pointwise expressions are
-cascade expressions over `Val`, `Const`, `Param`, `Extent`, `Position(axis)`, `Block`, `Origin` and `Epsilon`: no
-`Read`, `Reduce`, `Index` or `Solve` is left. Expressions broadcast by axis name; the dims of an expression are the
-union of its operands'.
+cascade expressions over `Val`, `Const`, `Param`, `Extent`, `Position(axis)`, `Block`, `Origin`, `Epsilon` and
+`Span`: no `Read`, `Reduce`, `Index` or `Solve` is left. Expressions broadcast by axis name; the dims of an expression
+are the union of its operands'.
 
 Everything is decided here: what is carried and how it is corrected, which products are matrix products, what is
 hoisted, where masks and bounds checks stand. A template only places it, a dialect only spells it.
@@ -84,6 +84,13 @@ class Epsilon(Leaf):
     """The distance from 1 to the next number of the arithmetic's type."""
 
 
+@dataclass(frozen=True, slots=True)
+class Span(Leaf):
+    """An exponent whose exponential, and its reciprocal, the storage type of `like` holds beside another factor."""
+
+    like: str
+
+
 def stands_on(e: Expr, axis: str) -> bool:
     """Whether an expression depends on where an axis stands."""
     return any(
@@ -129,6 +136,7 @@ class Dot(Node):
     """`name[dims] = sum[over](left * right)` on the matrix units; operands are cast to the storage type of `like`.
 
     `left` spans (dims[0], over), `right` spans (dims[1], over), each in the order of the axes: the dialect transposes.
+    With `exact`, what the cast takes from an operand is multiplied too.
     """
 
     name: str
@@ -137,6 +145,7 @@ class Dot(Node):
     right: str
     over: str
     like: str
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +213,19 @@ class AccDot(Node):
     over: str
     like: str
     scale: str | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class For(Node):
-    """Repeat `body` for every point of a FULL rank; `axis` (role POINT) is a scalar inside."""
+    """Repeat `body` for every point of a FULL rank; `axis` (role POINT) is a scalar inside.
+
+    Where `guard`, a boolean scalar, does not hold, what the loop makes is not used, and it may be left out.
+    """
 
     axis: str
     body: tuple[Stmt, ...]
+    guard: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

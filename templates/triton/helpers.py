@@ -62,6 +62,28 @@ def gather(ptrs):
 
 
 @triton.jit
+def whole_dot(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
+    """As `dot` of operands in T, with what the cast to T takes from them."""
+    x, y = a.to(T), b.to(T)
+    acc = dot(x, y, acc, OUT)
+    if T.primitive_bitwidth == 16:
+        if a.dtype != T:
+            acc = dot((a.to(OUT) - x.to(OUT)).to(T), y, acc, OUT)
+        if b.dtype != T:
+            acc = dot(x, (b.to(OUT) - y.to(OUT)).to(T), acc, OUT)
+    return acc
+
+
+@triton.jit
+def exact_dot(a, b, acc, OUT: tl.constexpr):
+    """As `dot`, of operands in OUT: on matrix units too, by three products of what each operand is rounded to."""
+    if OUT == tl.float32 and not INTERPRETED:
+        return tl.dot(a, b, acc, input_precision="tf32x3", out_dtype=OUT)
+    else:
+        return dot(a, b, acc, OUT)
+
+
+@triton.jit
 def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
     """The solution of `x = right + matrix @ x` for a strictly triangular matrix, by inverses of ever larger blocks.
 
@@ -76,8 +98,8 @@ def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
             same = row // (2 << k) == column // (2 << k)
             across = row // (1 << k) != column // (1 << k)
             part = tl.where(same & across, matrix, 0.0)
-            inverse = dot(dot(inverse, part, None, OUT), inverse, inverse, OUT)
-    return dot(inverse, right, None, OUT)
+            inverse = exact_dot(exact_dot(inverse, part, None, OUT), inverse, inverse, OUT)
+    return exact_dot(inverse, right, None, OUT)
 
 
 @triton.jit
@@ -176,6 +198,15 @@ def epsilon(ACC: tl.constexpr):
         return 2.220446049250313e-16
     else:
         return 1.1920928955078125e-07
+
+
+@triton.jit
+def span(T: tl.constexpr):
+    """An exponent whose exponential, and its reciprocal, the type holds beside another factor."""
+    if T == tl.float16:
+        return 6.0
+    else:
+        return 75.0
 
 
 @triton.jit

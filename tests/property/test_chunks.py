@@ -118,6 +118,39 @@ def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chu
     assert error(grads, want_grads) < 1e-10
 
 
+# Gates that keep hardly anything of a channel's past inside a chunk, and those that close for good.
+CLOSED: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "gla": ("loga", lambda x: -40 * x.abs()),
+    "rwkv6": ("w", lambda x: torch.sigmoid(-20 * x.abs())),
+    "hgrn2": ("g", lambda x: torch.sigmoid(20 * x)),
+    "rwkv7": ("w", lambda x: torch.where(x > 1.5, 0.0, torch.sigmoid(x))),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("chunk", [4, 64])
+def test_gates_that_close_inside_a_chunk(name: str, chunk: int) -> None:
+    op, given = case(name, 70, torch.float64)
+    gate, draw = CLOSED[name]
+    given = [
+        draw(torch.randn_like(x)) if t.name == gate else x
+        for t, x in zip(op.cascade.inputs, given, strict=True)
+    ]
+    outs, grads = run(op, "eager", given, 70, chunk, 8)
+    want, want_grads = expected(op, given)
+    assert error(outs, want) < 1e-10
+    # A closed gate of 0 has a slope of its own here; its logarithm is that of the least gate there is.
+    some = [k for k, t in enumerate(op.cascade.inputs) if t.name != gate or name == "gla"]
+    assert error([grads[k] for k in some], [want_grads[k] for k in some]) < 1e-9
+
+
+@pytest.mark.parametrize("scale", [1, 40])
+def test_portable_kernels_of_vector_gates(scale: int) -> None:
+    code = f"from tests.property.test_chunks import portable; portable('gla', {scale})"
+    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=env, cwd=ROOT)
+
+
 @pytest.mark.parametrize("name", ["linear", "retnet", "simple_gla", "deltanet", "lion_decay"])
 def test_portable_kernels_carry_a_state(name: str) -> None:
     code = f"from tests.property.test_chunks import portable; portable({name!r})"
@@ -125,9 +158,12 @@ def test_portable_kernels_carry_a_state(name: str) -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=env, cwd=ROOT)
 
 
-def portable(name: str) -> None:
-    """Compare the kernels, in Triton's interpreter, with the dense form."""
+def portable(name: str, scale: float = 1) -> None:
+    """Compare the kernels, in Triton's interpreter, with the dense form; `scale` multiplies exponents of gates."""
     op, given = case(name, 40, torch.float32)
+    given = [
+        x * scale if t.name == "loga" else x for t, x in zip(op.cascade.inputs, given, strict=True)
+    ]
     outs, grads = run(op, "triton", given, 40, 16, 16)
     want, want_grads = expected(op, given)
     assert error(outs, want) < 1e-5
@@ -164,6 +200,22 @@ def test_a_kernel_that_spills_is_better_than_none() -> None:
         assert choose_chunk(f, wide, 2, 227 * 1024)["num_warps"]
 
 
+@pytest.mark.parametrize(
+    # What a delta rule asks of its past is kept in 16 bits.
+    ("name", "most"),
+    [("simple_gla", 6e-3), ("gla", 6e-3), ("mamba2", 6e-3), ("gated_delta", 1.2e-2)],
+)
+def test_gates_that_forget_fast_have_gradients_of_their_own_size(name: str, most: float) -> None:
+    n = 1000
+    op, given = case(name, n, torch.float64)
+    gates = [k for k, t in enumerate(op.cascade.inputs) if t.name in ("g", "loga", "dt")]
+    given = [x.float() if k in gates else x.bfloat16() for k, x in enumerate(given)]
+    _, grads = run(op, "eager", given, n, 16, 8)
+    _, want_grads = expected(op, given)
+    for k in gates:
+        assert float((grads[k].double() - want_grads[k]).norm() / want_grads[k].norm()) < most
+
+
 def kernels(plan: Plan) -> list[TileProgram]:
     return [s for s in plan.steps if isinstance(s, TileProgram)]
 
@@ -173,6 +225,27 @@ def test_every_sum_of_the_forward_pass_carries_over(name: str) -> None:
     op = attndsl.load(EXAMPLES / f"{name}.attn")
     passes = plan_passes(op.cascade, ())
     assert all(k.of(Role.PAIR) for k in kernels(passes.forward))
+
+
+@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES[:3] + DELTA_RULES + BIDIRECTIONAL)
+def test_no_gradient_needs_every_pair_of_positions(name: str) -> None:
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    passes = plan_passes(op.cascade, tuple(t.name for t in op.cascade.inputs))
+    assert passes.backward is not None
+    for k in (*kernels(passes.forward), *kernels(passes.backward)):
+        assert not (k.of(Role.TILE) and k.of(Role.STREAM)) or k.of(Role.PAIR), k.name
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("linear", 4), ("simple_gla", 6), ("gla", 6), ("gated_delta", 11), ("mamba2", 7)],
+)
+def test_a_sum_is_taken_once(name: str, most: int) -> None:
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    passes = plan_passes(op.cascade, tuple(t.name for t in op.cascade.inputs))
+    assert passes.backward is not None
+    every = [*kernels(passes.forward), *kernels(passes.backward)]
+    assert sum(bool(k.of(Role.PAIR)) for k in every) <= most
 
 
 @pytest.mark.parametrize("name", BIDIRECTIONAL)
@@ -214,3 +287,15 @@ def test_a_long_sequence_with_strong_and_weak_gates_stays_finite() -> None:
     assert error(outs, want) < 1e-3
     assert all(torch.isfinite(g).all() for g in grads)
     assert error(grads[:3], want_grads[:3]) < 1e-3
+
+
+def test_a_vector_beside_a_product_may_have_a_type_of_its_own() -> None:
+    op, given = case("rwkv6", 20, torch.float64)
+    names = [t.name for t in op.cascade.inputs]
+    mixed = [
+        x.float() if t in ("w", "u") else x.bfloat16() for t, x in zip(names, given, strict=True)
+    ]
+    op = attndsl.load(EXAMPLES / "rwkv6.attn", backend="eager")
+    out = op(*mixed)
+    assert out.dtype is torch.bfloat16
+    assert error([out], [op.reference(*(x.double() for x in mixed))]) < 2e-2

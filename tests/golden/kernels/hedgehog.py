@@ -703,15 +703,15 @@ def hedgehog_backward_dY_1_dY_2_dK(
         # hedgehog.attn:6  A[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * exp(-Y[j,d...
         A_6 = A_2 + A_5
         dV_p = O_part.to(ACC) != 0.0
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dV_p[None, :], A_6, 0.0) * dV_p_1[None, :]
+        dV_1 = tl.where(dV_p[None, :], A_6, 0.0)
         mask_p = i + start
         mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
         mask_p_3 = i < len_i
         t_5 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
         mask = (j[:, None] <= mask_p[None, :]) & t_5 & mask_p_3[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
         d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         t_6 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]

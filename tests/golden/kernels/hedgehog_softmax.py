@@ -913,13 +913,13 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
         # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
         x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
-        dV_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dA_2_p[None, :], A, 0.0) * dV_p[None, :]
+        dV_1 = tl.where(dA_2_p[None, :], A, 0.0)
         mask_p_3 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_2
         t_6 = mask_p_3[None, :] | (j[:, None] <= mask_p[None, :])
         mask_1 = (j[:, None] <= mask_p[None, :]) & t_6 & mask_p_1[None, :]
         dV_1_m = tl.where(mask_1, dV_1, 0.0)
-        dV_2 = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        dV_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_2 = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0) * dV_p[:, None]
         dV_2_m = tl.where(mask_p_1[:, None], dV_2, 0.0)
         D_2_1_p = safe_div(1.0, x.to(ACC))
         D_2_1_p_1 = tl.where(x.to(ACC) != 0.0, D_2_1_p, 0.0)

@@ -44,20 +44,6 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def expm1(x):
-    """exp(x) - 1 for x <= 0, without the loss near 0 (Kahan)."""
-    u = tl.exp(x)
-    near = tl.where(u == 1.0, 1.0, tl.log(tl.maximum(u, 1e-30)))
-    return tl.where(u == 1.0, x, tl.where(u < 0.5, u - 1.0, (u - 1.0) * x / near))
-
-
-@triton.jit
-def elu(x):
-    """x for x > 0, exp(x) - 1 below."""
-    return tl.where(x > 0, x, expm1(tl.minimum(x, 0.0)))
-
-
-@triton.jit
 def floor_div(a, b):
     """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
     q = a // b
@@ -189,15 +175,16 @@ def linear(
     O_part = tl.full([BLOCK_I], 0.0, ACC)
     # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    A = elu(q.to(ACC)) + 1.0
+    t = tl.exp(tl.minimum(q.to(ACC), 0.0))
+    A = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
     mask_p = i + start
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t_2))
 
     # --- sweep over j ---
     # Tiles without a mask.
@@ -207,11 +194,12 @@ def linear(
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        A_1 = elu(k.to(ACC)) + 1.0
+        t_3 = tl.exp(tl.minimum(k.to(ACC), 0.0))
+        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_3)
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_2, t_3, None, ACC)
+        t_4 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        A_2 = dot(t_4, t_5, None, ACC)
         O_part_tile = tl.sum(A_2, 1)
         O_part = O_part + O_part_tile
         # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
@@ -226,11 +214,12 @@ def linear(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        A_1 = elu(k.to(ACC)) + 1.0
+        t_6 = tl.exp(tl.minimum(k.to(ACC), 0.0))
+        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_6)
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_4, t_5, None, ACC)
+        t_7 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        A_2 = dot(t_7, t_8, None, ACC)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         A_2_m = tl.where(mask, A_2, 0.0)
@@ -403,7 +392,8 @@ def linear_backward_D_dQ(
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        dQ_1_1 = elu(k.to(ACC)) + 1.0
+        t_3 = tl.exp(tl.minimum(k.to(ACC), 0.0))
+        dQ_1_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_3)
         dQ_1 = dot(dA_2.to(K_ptr.dtype.element_ty), dQ_1_1.to(K_ptr.dtype.element_ty), dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -414,19 +404,20 @@ def linear_backward_D_dQ(
         in_j = j < len_j
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_3 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_3, 0.0)
+        t_4 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
+        dA_2 = tl.where(dA_2_p[:, None], t_4, 0.0)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        dQ_1_1 = elu(k.to(ACC)) + 1.0
+        t_5 = tl.exp(tl.minimum(k.to(ACC), 0.0))
+        dQ_1_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_5)
         dQ_1_1_m = tl.where(mask_p_1[:, None], dQ_1_1, 0.0)
-        t_4 = dA_2_m.to(K_ptr.dtype.element_ty)
-        t_5 = tl.where(in_j[:, None], dQ_1_1_m, 0.0).to(K_ptr.dtype.element_ty)
-        dQ_1 = dot(t_4, t_5, dQ_1, ACC)
+        t_6 = dA_2_m.to(K_ptr.dtype.element_ty)
+        t_7 = tl.where(in_j[:, None], dQ_1_1_m, 0.0).to(K_ptr.dtype.element_ty)
+        dQ_1 = dot(t_6, t_7, dQ_1, ACC)
 
     # --- epilogue ---
     dQ = dQ_1 * dQ_p
@@ -553,7 +544,8 @@ def linear_backward_dK_dV(
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    A = elu(k.to(ACC)) + 1.0
+    t = tl.exp(tl.minimum(k.to(ACC), 0.0))
+    A = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
     mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
     mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
@@ -580,34 +572,35 @@ def linear_backward_dK_dV(
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A_1 = elu(q.to(ACC)) + 1.0
+        t_2 = tl.exp(tl.minimum(q.to(ACC), 0.0))
+        A_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_2)
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_2 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t, t_2, None, ACC)
+        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
+        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+        A_2 = dot(t_3, t_4, None, ACC)
         dV_p = O_part.to(ACC) != 0.0
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dV_p[None, :], A_2, 0.0) * dV_p_1[None, :]
+        dV_1 = tl.where(dV_p[None, :], A_2, 0.0)
         mask_p = i + start
         mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
         mask_p_3 = i < len_i
-        t_3 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
-        mask = (j[:, None] <= mask_p[None, :]) & t_3 & mask_p_3[None, :]
+        t_5 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
+        mask = (j[:, None] <= mask_p[None, :]) & t_5 & mask_p_3[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        t_4 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dV_p[None, :], t_4, 0.0)
+        t_6 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dV_p[None, :], t_6, 0.0)
         mask_1 = (j[:, None] <= mask_p[None, :]) & mask_p_3[None, :]
         dA_2_m = tl.where(mask_1, dA_2, 0.0)
         A_1_m = tl.where(mask_p_3[:, None], A_1, 0.0)
-        t_5 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_6 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_5, t_6, dV, ACC)
-        t_7 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], A_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dK_2 = dot(t_7, t_8, dK_2, ACC)
+        t_7 = dV_1_m.to(dO_ptr.dtype.element_ty)
+        t_8 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
+        dV = dot(t_7, t_8, dV, ACC)
+        t_9 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_10 = tl.where(in_i[:, None], A_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dK_2 = dot(t_9, t_10, dK_2, ACC)
 
     # --- epilogue ---
     dK = dK_2 * dK_p
@@ -716,21 +709,22 @@ def linear_slices(
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    A = elu(q.to(ACC)) + 1.0
+    t = tl.exp(tl.minimum(q.to(ACC), 0.0))
+    A = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
     mask_p = i + start
     O_part = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-    t_2 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
-    t_3 = floor_div(t_2 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
-    slice = tl.minimum(lo, full_end) + keys_split * (t_3 * BLOCK_J)
-    t_4 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
-    t_5 = floor_div(t_4 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
-    slice_end = slice + t_5 * BLOCK_J
+    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t_2))
+    t_3 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_4 = floor_div(t_3 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice = tl.minimum(lo, full_end) + keys_split * (t_4 * BLOCK_J)
+    t_5 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
+    t_6 = floor_div(t_5 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice_end = slice + t_6 * BLOCK_J
     from_2 = tl.maximum(lo, slice)
     to = tl.minimum(full_end, slice_end)
     from_1 = tl.maximum(full_end, slice)
@@ -744,11 +738,12 @@ def linear_slices(
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        A_1 = elu(k.to(ACC)) + 1.0
+        t_7 = tl.exp(tl.minimum(k.to(ACC), 0.0))
+        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_7)
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_6 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_7 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_6, t_7, None, ACC)
+        t_8 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_9 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        A_2 = dot(t_8, t_9, None, ACC)
         # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -763,11 +758,12 @@ def linear_slices(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        A_1 = elu(k.to(ACC)) + 1.0
+        t_10 = tl.exp(tl.minimum(k.to(ACC), 0.0))
+        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_10)
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_8 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_9 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_8, t_9, None, ACC)
+        t_11 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_12 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        A_2 = dot(t_11, t_12, None, ACC)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         A_2_m = tl.where(mask, A_2, 0.0)

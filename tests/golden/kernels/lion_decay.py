@@ -61,19 +61,6 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
-def power(x, y):
-    """`x ** y`; a negative `x` takes a whole `y`."""
-    # Triton's interpreter cannot combine a scalar condition on floats with a block of them.
-    x = tl.broadcast(x, y)[0]
-    y = tl.broadcast(x, y)[1]
-    size = tl.exp2(y * tl.log2(tl.abs(x)))
-    half = y * 0.5
-    signed = tl.where(half == tl.floor(half), size, -size)
-    negative = tl.where(y == tl.floor(y), signed, float("nan"))
-    return tl.where(y == 0, 1.0, tl.where(x < 0, negative, size))
-
-
-@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's.
@@ -220,6 +207,7 @@ def lion_decay(
     A_kept = tl.where((e < E)[None, :], A, 0.0)
     gamma = tl.load(gamma_base)
     A_p = i + start
+    A_3 = tl.log2(gamma.to(ACC))
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -238,13 +226,13 @@ def lion_decay(
         t = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_2 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
         A_2 = dot(t, t_2, None, ACC)
-        A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[:, None] - j[None, :]).to(ACC))
-        O_part_tile = tl.sum(A_3, 1)
+        A_4 = A_2 * tl.exp2(A_3 * tl.abs(A_p[:, None] - j[None, :]).to(ACC))
+        O_part_tile = tl.sum(A_4, 1)
         O_part = O_part + O_part_tile
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_1 = dot(A_3.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_4.to(V_ptr.dtype.element_ty), v, O_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -258,15 +246,15 @@ def lion_decay(
         t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
         A_2 = dot(t_3, t_4, None, ACC)
-        A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[:, None] - j[None, :]).to(ACC))
+        A_4 = A_2 * tl.exp2(A_3 * tl.abs(A_p[:, None] - j[None, :]).to(ACC))
         mask = j < len_j
-        A_3_m = tl.where(mask[None, :], A_3, 0.0)
-        O_part_tile = tl.sum(A_3_m, 1)
+        A_4_m = tl.where(mask[None, :], A_4, 0.0)
+        O_part_tile = tl.sum(A_4_m, 1)
         O_part = O_part + O_part_tile
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_1 = dot(A_3_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
 
     # --- epilogue ---
     O = safe_div(O_1, O_part[:, None])
@@ -416,6 +404,7 @@ def lion_decay_backward_D_dQ_dgamma_rows(
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     gamma = tl.load(gamma_base)
     dQ_1_p = i + start
+    dQ_1_1 = tl.log2(gamma.to(ACC))
     # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
     O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
     dA_2_p = O_part.to(ACC) != 0.0
@@ -440,21 +429,21 @@ def lion_decay_backward_D_dQ_dgamma_rows(
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t_2 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
         dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
-        dQ_1_1 = power(gamma.to(ACC), tl.abs(dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA_2
+        dQ_1_2 = tl.exp2(dQ_1_1 * tl.abs(dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA_2
         # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        dQ_1_2 = silu(k.to(ACC)) + 0.5
-        dQ_1_2_kept = tl.where((e < E)[None, :], dQ_1_2, 0.0)
+        dQ_1_3 = silu(k.to(ACC)) + 0.5
+        dQ_1_3_kept = tl.where((e < E)[None, :], dQ_1_3, 0.0)
         t_3 = tl.where(in_e[None, :], ddA_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], dQ_1_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        t_4 = tl.trans(tl.where(in_e[None, :], dQ_1_3_kept, 0.0).to(Q_ptr.dtype.element_ty))
         ddA_2_1 = dot(t_3, t_4, None, ACC)
-        t_5 = power(gamma.to(ACC), (tl.abs(dQ_1_p[:, None] - j[None, :]) - 1).to(ACC))
+        t_5 = tl.exp2(dQ_1_1 * (tl.abs(dQ_1_p[:, None] - j[None, :]) - 1).to(ACC))
         t_6 = tl.abs(dQ_1_p[:, None] - j[None, :]).to(ACC) * dA_2 * ddA_2_1
         dgamma_rows_s = t_6 * tl.where(dgamma_rows_p, 0.0, t_5)
         dgamma_rows_tile = tl.sum(dgamma_rows_s, 1)
         dgamma_rows = dgamma_rows + dgamma_rows_tile
-        dQ_1 = dot(dQ_1_1.to(K_ptr.dtype.element_ty), dQ_1_2.to(K_ptr.dtype.element_ty), dQ_1, ACC)
+        dQ_1 = dot(dQ_1_2.to(K_ptr.dtype.element_ty), dQ_1_3.to(K_ptr.dtype.element_ty), dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -466,26 +455,26 @@ def lion_decay_backward_D_dQ_dgamma_rows(
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         t_7 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
         dA_2 = tl.where(dA_2_p[:, None], t_7, 0.0)
-        dQ_1_1 = power(gamma.to(ACC), tl.abs(dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA_2
+        dQ_1_2 = tl.exp2(dQ_1_1 * tl.abs(dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA_2
         mask = j < len_j
-        dQ_1_1_m = tl.where(mask[None, :], dQ_1_1, 0.0)
+        dQ_1_2_m = tl.where(mask[None, :], dQ_1_2, 0.0)
         # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        dQ_1_2 = silu(k.to(ACC)) + 0.5
-        dQ_1_2_m = tl.where(mask[:, None], dQ_1_2, 0.0)
-        dQ_1_2_kept = tl.where((e < E)[None, :], dQ_1_2, 0.0)
+        dQ_1_3 = silu(k.to(ACC)) + 0.5
+        dQ_1_3_m = tl.where(mask[:, None], dQ_1_3, 0.0)
+        dQ_1_3_kept = tl.where((e < E)[None, :], dQ_1_3, 0.0)
         t_8 = tl.where(in_e[None, :], ddA_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_9 = tl.trans(tl.where(in_e[None, :], dQ_1_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        t_9 = tl.trans(tl.where(in_e[None, :], dQ_1_3_kept, 0.0).to(Q_ptr.dtype.element_ty))
         ddA_2_1 = dot(t_8, t_9, None, ACC)
-        t_10 = power(gamma.to(ACC), (tl.abs(dQ_1_p[:, None] - j[None, :]) - 1).to(ACC))
+        t_10 = tl.exp2(dQ_1_1 * (tl.abs(dQ_1_p[:, None] - j[None, :]) - 1).to(ACC))
         t_11 = tl.abs(dQ_1_p[:, None] - j[None, :]).to(ACC) * dA_2 * ddA_2_1
         dgamma_rows_s = t_11 * tl.where(dgamma_rows_p, 0.0, t_10)
         dgamma_rows_s_m = tl.where(mask[None, :], dgamma_rows_s, 0.0)
         dgamma_rows_tile = tl.sum(dgamma_rows_s_m, 1)
         dgamma_rows = dgamma_rows + dgamma_rows_tile
-        t_12 = dQ_1_1_m.to(K_ptr.dtype.element_ty)
-        t_13 = tl.where(in_j[:, None], dQ_1_2_m, 0.0).to(K_ptr.dtype.element_ty)
+        t_12 = dQ_1_2_m.to(K_ptr.dtype.element_ty)
+        t_13 = tl.where(in_j[:, None], dQ_1_3_m, 0.0).to(K_ptr.dtype.element_ty)
         dQ_1 = dot(t_12, t_13, dQ_1, ACC)
 
     # --- epilogue ---
@@ -622,6 +611,7 @@ def lion_decay_backward_dK_dV(
     A = silu(k.to(ACC)) + 0.5
     A_kept = tl.where((e < E)[None, :], A, 0.0)
     gamma = tl.load(gamma_base)
+    A_3 = tl.log2(gamma.to(ACC))
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -651,15 +641,15 @@ def lion_decay_backward_dK_dV(
         t_2 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
         A_2 = dot(t, t_2, None, ACC)
         A_p = i + start
-        A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[None, :] - j[:, None]).to(ACC))
+        A_4 = A_2 * tl.exp2(A_3 * tl.abs(A_p[None, :] - j[:, None]).to(ACC))
         dV_p = O_part.to(ACC) != 0.0
+        dV_1 = tl.where(dV_p[None, :], A_4, 0.0)
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dV_p[None, :], A_3, 0.0) * dV_p_1[None, :]
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         t_3 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
         dA_2 = tl.where(dV_p[None, :], t_3, 0.0)
-        dK_2_1 = power(gamma.to(ACC), tl.abs(A_p[None, :] - j[:, None]).to(ACC)) * dA_2
+        dK_2_1 = tl.exp2(A_3 * tl.abs(A_p[None, :] - j[:, None]).to(ACC)) * dA_2
         dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
         dK_2 = dot(dK_2_1.to(Q_ptr.dtype.element_ty), A_1.to(Q_ptr.dtype.element_ty), dK_2, ACC)
     # Tiles that the mask or the end cuts.
@@ -683,18 +673,18 @@ def lion_decay_backward_dK_dV(
         t_5 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
         A_2 = dot(t_4, t_5, None, ACC)
         A_p = i + start
-        A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[None, :] - j[:, None]).to(ACC))
+        A_4 = A_2 * tl.exp2(A_3 * tl.abs(A_p[None, :] - j[:, None]).to(ACC))
         dV_p = O_part.to(ACC) != 0.0
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dV_p[None, :], A_3, 0.0) * dV_p_1[None, :]
+        dV_1 = tl.where(dV_p[None, :], A_4, 0.0)
         mask = i < len_i
         dV_1_m = tl.where(mask[None, :], dV_1, 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         dV_2_m = tl.where(mask[:, None], dV_2, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         t_6 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
         dA_2 = tl.where(dV_p[None, :], t_6, 0.0)
-        dK_2_1 = power(gamma.to(ACC), tl.abs(A_p[None, :] - j[:, None]).to(ACC)) * dA_2
+        dK_2_1 = tl.exp2(A_3 * tl.abs(A_p[None, :] - j[:, None]).to(ACC)) * dA_2
         dK_2_1_m = tl.where(mask[None, :], dK_2_1, 0.0)
         A_1_m = tl.where(mask[:, None], A_1, 0.0)
         t_7 = dV_1_m.to(dO_ptr.dtype.element_ty)
@@ -820,6 +810,7 @@ def lion_decay_slices(
     A_kept = tl.where((e < E)[None, :], A, 0.0)
     gamma = tl.load(gamma_base)
     A_p = i + start
+    A_3 = tl.log2(gamma.to(ACC))
     O_part = tl.full([BLOCK_I], 0.0, ACC)
     stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -848,13 +839,13 @@ def lion_decay_slices(
         t_5 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_6 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
         A_2 = dot(t_5, t_6, None, ACC)
-        A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[:, None] - j[None, :]).to(ACC))
+        A_4 = A_2 * tl.exp2(A_3 * tl.abs(A_p[:, None] - j[None, :]).to(ACC))
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_part_tile = tl.sum(A_3, 1)
+        O_part_tile = tl.sum(A_4, 1)
         O_part = O_part + O_part_tile
-        O_1 = dot(A_3.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_4.to(V_ptr.dtype.element_ty), v, O_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -868,15 +859,15 @@ def lion_decay_slices(
         t_7 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_8 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
         A_2 = dot(t_7, t_8, None, ACC)
-        A_3 = A_2 * power(gamma.to(ACC), tl.abs(A_p[:, None] - j[None, :]).to(ACC))
+        A_4 = A_2 * tl.exp2(A_3 * tl.abs(A_p[:, None] - j[None, :]).to(ACC))
         mask = j < len_j
-        A_3_m = tl.where(mask[None, :], A_3, 0.0)
+        A_4_m = tl.where(mask[None, :], A_4, 0.0)
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_part_tile = tl.sum(A_3_m, 1)
+        O_part_tile = tl.sum(A_4_m, 1)
         O_part = O_part + O_part_tile
-        O_1 = dot(A_3_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
 
     # --- epilogue ---
     tl.store(O_1_part_base + O_1_part_offs, O_1, mask=in_i[:, None] & in_f[None, :])

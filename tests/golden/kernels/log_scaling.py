@@ -633,7 +633,7 @@ def log_scaling_backward_dK_dV(
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dK_2_1 = dS * S_p[None, :]
+        dK_2_1 = S_p[None, :] * dS
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dK_2_1.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
@@ -665,7 +665,7 @@ def log_scaling_backward_dK_dV(
         P_S_m = tl.where(mask, P_S, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dK_2_1 = dS * S_p[None, :]
+        dK_2_1 = S_p[None, :] * dS
         dK_2_1_m = tl.where(mask, dK_2_1, 0.0)
         dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dK_2_1_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)

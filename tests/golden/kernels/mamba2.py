@@ -44,20 +44,25 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def floor_div(a, b):
-    """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
-    q = a // b
-    r = a - q * b
-    return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
-
-
-@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:
         return tl.load(ptrs, mask=mask, other=0.0)
     else:
         return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
+def whole_dot(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
+    """As `dot` of operands in T, with what the cast to T takes from them."""
+    x, y = a.to(T), b.to(T)
+    acc = dot(x, y, acc, OUT)
+    if T.primitive_bitwidth == 16:
+        if a.dtype != T:
+            acc = dot((a.to(OUT) - x.to(OUT)).to(T), y, acc, OUT)
+        if b.dtype != T:
+            acc = dot(x, (b.to(OUT) - y.to(OUT)).to(T), acc, OUT)
+    return acc
 
 
 @triton.jit
@@ -131,21 +136,15 @@ def mamba2_G(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         G_1 = tl.full([BLOCK_T], 0.0, ACC)
-        G_1 = G_1 + G_1_state
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
-        in_t_s = t < len_t
-        dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
-        mask_p = t < len_t
-        mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        dt_w = tl.where((t >= 0)[:, None], tl.where(t >= 0, dt.to(ACC), 0.0)[None, :], 0.0)
-        dt_m = tl.where(mask, dt_w, 0.0)
-        G_1_tile = tl.sum(dt_m, 1)
-        G_1 = G_1 + G_1_tile
-        dt_m_1 = tl.where(mask_p, dt.to(ACC), 0.0)
-        chunk = tl.sum(dt_m_1, 0)
-        G = -(G_1 * G_p)
         in_t = t < len_t
+        dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
+        G_1_s = tl.where(t < len_t, dt.to(ACC), 0.0)
+        G_1_run = tl.cumsum(G_1_s, 0)
+        G_1 = G_1_state + G_1_run
+        chunk = tl.sum(G_1_s, 0)
+        G = -(G_1 * G_p)
         tl.store(G_base + tl.cast(t0, tl.int64) + offs_t, G, mask=in_t)
         G_1_state = G_1_state + chunk
 
@@ -266,17 +265,17 @@ def mamba2_Y(
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = load_tile(C_ptrs, in_t[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
-        at = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64))
-        reach_safe = tl.where(g_2.to(ACC) == float("-inf"), 0.0, g_2.to(ACC))
+        at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64))
+        reach_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
         reach_p = reach_safe * 1.4426950408889634
         reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
         t_2 = tl.where(in_n[:, None], Y_2_state, 0.0).to(C_ptr.dtype.element_ty)
         past = dot(c, t_2, None, ACC)
         Y_2 = Y_2 + past * reach_2[:, None]
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64))
-        decay = tl.exp(g_3.to(ACC) - g_2.to(ACC))
+        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x_1 = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, p0])
         Y_p = d.to(ACC) * x_1.to(ACC)
@@ -287,16 +286,17 @@ def mamba2_Y(
         b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
         S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
         A = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S
-        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
-        dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
-        Y_2_1 = A * dt.to(ACC)[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        Y_2_1_m = tl.where(mask, Y_2_1, 0.0)
+        A_m = tl.where(mask, A, 0.0)
+        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
+        dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
         X_ptrs_2 = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles_2, [b, h, t0, p0])
-        Y_2 = dot(Y_2_1_m.to(X_ptr.dtype.element_ty), x, Y_2, ACC)
-        column_p = tl.exp(g_3.to(ACC) - g_1.to(ACC))
+        Y_2_1 = dt.to(ACC)[:, None] * x.to(ACC)
+        Y_2_1_m = tl.where(mask_p[:, None], Y_2_1, 0.0)
+        Y_2 = dot(A_m.to(X_ptr.dtype.element_ty), Y_2_1_m.to(X_ptr.dtype.element_ty), Y_2, ACC)
+        column_p = tl.exp(g_2.to(ACC) - g_1.to(ACC))
         column = dt.to(ACC)[:, None] * x.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
@@ -313,6 +313,303 @@ def mamba2_Y(
     do_not_specialize=[
         "stride_G_b",
         "stride_G_h",
+        "stride_dt_b",
+        "stride_dt_h",
+        "stride_B_b",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_n",
+    ],
+)
+def mamba2_backward_dC_apart(
+    G_ptr,
+    dY_ptr,
+    X_ptr,
+    dt_ptr,
+    B_ptr,
+    dC_apart_ptr,
+    dY_tiles,
+    X_tiles,
+    B_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_dY_b: tl.int64,
+    stride_dY_h: tl.int64,
+    stride_dY_t,
+    stride_dY_p,
+    stride_X_b: tl.int64,
+    stride_X_h: tl.int64,
+    stride_X_t,
+    stride_X_p,
+    stride_dt_b: tl.int64,
+    stride_dt_h: tl.int64,
+    stride_dt_t,
+    stride_B_b: tl.int64,
+    stride_B_t,
+    stride_B_n,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_n: tl.int32,
+    P: tl.constexpr,
+    P_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of n; sweeps t.
+
+    G_ptr  G[b, h, t], input
+    dY_ptr  dY[b, h, t, p], input
+    X_ptr  X[b, h, t, p], input
+    dt_ptr  dt[b, h, t], input
+    B_ptr  B[b, t, n], input
+    dC_apart_ptr  dC.apart[b, h, t, n], temp
+    dY_tiles  tiles of dY for the copy engine, or None
+    X_tiles  tiles of X for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_N  points of n in a tile
+    P, P_PAD  |p|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_n = tl.cdiv(len_n, BLOCK_N)
+    n0 = (pid % tiles_n) * BLOCK_N
+    pid = pid // tiles_n
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_n = tl.arange(0, BLOCK_N)
+    n = n0 + offs_n
+    p = tl.arange(0, P_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
+    dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
+    in_p = within(p, P, P_PAD)
+    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
+    X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
+    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(n0, tl.int64) * stride_B_n
+    B_offs = offs_t[:, None] * stride_B_t + offs_n[None, :] * stride_B_n
+    in_n = n < len_n
+    dC_apart_base = dC_apart_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_n
+    dC_apart_base += tl.cast(h, tl.int64) * len_t * len_n + tl.cast(n0, tl.int64)
+    dC_apart_offs = offs_t[:, None] * len_n + offs_n[None, :]
+
+    # --- prologue ---
+    lo = 0
+    hi = len_t
+    dC_apart_state = tl.full([BLOCK_N, P_PAD], 0.0, ACC)
+
+    # --- sweep over t ---
+    # Tiles that the mask or the end cuts.
+    for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
+        t = t0 + offs_t
+        dC_apart = tl.full([BLOCK_T, BLOCK_N], 0.0, ACC)
+        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        in_t = t < len_t
+        g = tl.load(G_ptrs, mask=in_t, other=0.0)
+        dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
+        dY = load_tile(dY_ptrs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
+        at = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+        at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
+        reach_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
+        reach_p = reach_safe * 1.4426950408889634
+        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
+        t_2 = tl.trans(tl.where(in_p[None, :], dC_apart_state, 0.0))
+        past = whole_dot(dY, t_2, None, dY_ptr.dtype.element_ty, ACC)
+        dC_apart = dC_apart + past * reach_2[:, None]
+        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
+        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        in_t_s = t < len_t
+        g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
+        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
+        x = load_tile(X_ptrs, in_t_s[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
+        dA = whole_dot(dY, tl.trans(x), None, dY_ptr.dtype.element_ty, ACC)
+        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
+        dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
+        dA_2 = dA * dt.to(ACC)[None, :]
+        dS = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * dA_2
+        mask_p = t < len_t
+        mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
+        dS_m = tl.where(mask, dS, 0.0)
+        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+        b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t0, n0])
+        dC_apart = whole_dot(dS_m, b_2, dC_apart, B_ptr.dtype.element_ty, ACC)
+        column_p = tl.exp(g_2.to(ACC) - g_1.to(ACC))
+        column = b_2.to(ACC) * dt.to(ACC)[:, None] * column_p[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dC_apart_ptrs = dC_apart_base + tl.cast(t0, tl.int64) * len_n + dC_apart_offs
+        tl.store(dC_apart_ptrs, dC_apart, mask=in_t[:, None] & in_n[None, :])
+        t_3 = tl.trans(column_m)
+        dC_apart_state = whole_dot(t_3, x, dC_apart_state * decay, X_ptr.dtype.element_ty, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_b",
+        "stride_G_h",
+        "stride_dY_b",
+        "stride_dY_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_p",
+    ],
+)
+def mamba2_backward_dX_3(
+    G_ptr,
+    B_ptr,
+    C_ptr,
+    dY_ptr,
+    dX_3_ptr,
+    B_tiles,
+    C_tiles,
+    dY_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_B_b: tl.int64,
+    stride_B_t,
+    stride_B_n,
+    stride_C_b: tl.int64,
+    stride_C_t,
+    stride_C_n,
+    stride_dY_b: tl.int64,
+    stride_dY_h: tl.int64,
+    stride_dY_t,
+    stride_dY_p,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_p: tl.int32,
+    N: tl.constexpr,
+    N_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of p; sweeps t.
+
+    G_ptr  G[b, h, t], input
+    B_ptr  B[b, t, n], input
+    C_ptr  C[b, t, n], input
+    dY_ptr  dY[b, h, t, p], input
+    dX_3_ptr  dX.3[b, h, t, p], temp
+    B_tiles  tiles of B for the copy engine, or None
+    C_tiles  tiles of C for the copy engine, or None
+    dY_tiles  tiles of dY for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_P  points of p in a tile
+    N, N_PAD  |n|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_p = tl.cdiv(len_p, BLOCK_P)
+    p0 = (pid % tiles_p) * BLOCK_P
+    pid = pid // tiles_p
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    n = tl.arange(0, N_PAD)
+    offs_p = tl.arange(0, BLOCK_P)
+    p = p0 + offs_p
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b
+    B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
+    in_n = within(n, N, N_PAD)
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
+    C_offs = offs_t[:, None] * stride_C_t + n[None, :] * stride_C_n
+    dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
+    dY_base += tl.cast(p0, tl.int64) * stride_dY_p
+    dY_offs = offs_t[:, None] * stride_dY_t + offs_p[None, :] * stride_dY_p
+    in_p = p < len_p
+    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_p
+    dX_3_base += tl.cast(h, tl.int64) * len_t * len_p + tl.cast(p0, tl.int64)
+    dX_3_offs = offs_t[:, None] * len_p + offs_p[None, :]
+
+    # --- prologue ---
+    lo = 0
+    hi = len_t
+    dX_3_state = tl.full([N_PAD, BLOCK_P], 0.0, ACC)
+
+    # --- sweep over t ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
+    for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
+        t0 = last - step
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
+        t = t0 + offs_t
+        dX_3 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
+        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        in_t = t < len_t
+        g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
+        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+        b_2 = load_tile(B_ptrs, in_t[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
+        at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
+        reach_2 = tl.exp(g_2.to(ACC) - g_1.to(ACC))
+        t_2 = tl.where(in_n[:, None], dX_3_state, 0.0)
+        past = whole_dot(b_2, t_2, None, B_ptr.dtype.element_ty, ACC)
+        dX_3 = dX_3 + past * reach_2[:, None]
+        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
+        column_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
+        column_p = column_safe * 1.4426950408889634
+        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+        in_t_s = t < len_t
+        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
+        # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
+        C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
+        c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
+        S = whole_dot(b_2, tl.trans(c), None, B_ptr.dtype.element_ty, ACC)
+        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
+        mask_p = t < len_t
+        mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
+        A_m = tl.where(mask, A, 0.0)
+        dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
+        dY = load_tile(dY_ptrs, in_t_s[:, None] & in_p[None, :], dY_tiles, [b, h, t0, p0])
+        dX_3 = whole_dot(A_m, dY, dX_3, dY_ptr.dtype.element_ty, ACC)
+        column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
+        column = dY.to(ACC) * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dX_3_ptrs = dX_3_base + tl.cast(t0, tl.int64) * len_p + dX_3_offs
+        tl.store(dX_3_ptrs, dX_3, mask=in_t[:, None] & in_p[None, :])
+        dX_3_state = whole_dot(
+            tl.trans(c),
+            column_m,
+            dX_3_state * decay,
+            C_ptr.dtype.element_ty,
+            ACC,
+        )
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_b",
+        "stride_G_h",
+        "stride_dt_b",
+        "stride_dt_h",
         "stride_C_b",
         "len_b",
         "len_h",
@@ -320,12 +617,13 @@ def mamba2_Y(
         "len_n",
     ],
 )
-def mamba2_backward_dG_u1(
+def mamba2_backward_dB_apart(
     G_ptr,
     X_ptr,
     dY_ptr,
+    dt_ptr,
     C_ptr,
-    dG_u1_ptr,
+    dB_apart_ptr,
     X_tiles,
     dY_tiles,
     C_tiles,
@@ -340,6 +638,9 @@ def mamba2_backward_dG_u1(
     stride_dY_h: tl.int64,
     stride_dY_t,
     stride_dY_p,
+    stride_dt_b: tl.int64,
+    stride_dt_h: tl.int64,
+    stride_dt_t,
     stride_C_b: tl.int64,
     stride_C_t,
     stride_C_n,
@@ -359,8 +660,9 @@ def mamba2_backward_dG_u1(
     G_ptr  G[b, h, t], input
     X_ptr  X[b, h, t, p], input
     dY_ptr  dY[b, h, t, p], input
+    dt_ptr  dt[b, h, t], input
     C_ptr  C[b, t, n], input
-    dG_u1_ptr  dG.u1[b, h, t, n], temp
+    dB_apart_ptr  dB.apart[b, h, t, n], temp
     X_tiles  tiles of X for the copy engine, or None
     dY_tiles  tiles of dY for the copy engine, or None
     C_tiles  tiles of C for the copy engine, or None
@@ -387,19 +689,20 @@ def mamba2_backward_dG_u1(
     X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
     X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
     in_p = within(p, P, P_PAD)
+    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
     dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(n0, tl.int64) * stride_C_n
     C_offs = offs_t[:, None] * stride_C_t + offs_n[None, :] * stride_C_n
     in_n = n < len_n
-    dG_u1_base = dG_u1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_n
-    dG_u1_base += tl.cast(h, tl.int64) * len_t * len_n + tl.cast(n0, tl.int64)
-    dG_u1_offs = offs_t[:, None] * len_n + offs_n[None, :]
+    dB_apart_base = dB_apart_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_n
+    dB_apart_base += tl.cast(h, tl.int64) * len_t * len_n + tl.cast(n0, tl.int64)
+    dB_apart_offs = offs_t[:, None] * len_n + offs_n[None, :]
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_u1_state = tl.full([BLOCK_N, P_PAD], 0.0, ACC)
+    dB_apart_state = tl.full([BLOCK_N, P_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -408,21 +711,23 @@ def mamba2_backward_dG_u1(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_u1 = tl.full([BLOCK_T, BLOCK_N], 0.0, ACC)
+        dB_apart = tl.full([BLOCK_T, BLOCK_N], 0.0, ACC)
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t = t < len_t
         g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
+        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
+        dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        reach_2 = tl.exp(g_2.to(ACC) - g_1.to(ACC))
-        t_2 = tl.trans(tl.where(in_p[None, :], dG_u1_state, 0.0).to(X_ptr.dtype.element_ty))
-        past = dot(x, t_2, None, ACC)
-        dG_u1 = dG_u1 + past * reach_2[:, None]
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
+        reach_2 = dt.to(ACC) * tl.exp(g_2.to(ACC) - g_1.to(ACC))
+        t_2 = tl.trans(tl.where(in_p[None, :], dB_apart_state, 0.0).to(X_ptr.dtype.element_ty))
+        past = dot(x, t_2, None, ACC)
+        dB_apart = dB_apart + past * reach_2[:, None]
         decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
         column_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
         column_p = column_safe * 1.4426950408889634
@@ -431,26 +736,23 @@ def mamba2_backward_dG_u1(
         g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
         dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
         dY = load_tile(dY_ptrs, in_t_s[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
-        dG_u1_1 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
-        dG_u1_2 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * dG_u1_1
+        dA = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
+        dA_2 = dA * dt.to(ACC)[:, None]
+        dS = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * dA_2
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        dG_u1_2_m = tl.where(mask, dG_u1_2, 0.0)
+        dS_m = tl.where(mask, dS, 0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t0, n0])
-        dG_u1 = dot(dG_u1_2_m.to(C_ptr.dtype.element_ty), c, dG_u1, ACC)
+        dB_apart = dot(dS_m.to(C_ptr.dtype.element_ty), c, dB_apart, ACC)
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
         column = c.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        dG_u1_ptrs = dG_u1_base + tl.cast(t0, tl.int64) * len_n + dG_u1_offs
-        tl.store(dG_u1_ptrs, dG_u1, mask=in_t[:, None] & in_n[None, :])
-        dG_u1_state = dot(
-            tl.trans(column_m.to(dY_ptr.dtype.element_ty)),
-            dY,
-            dG_u1_state * decay,
-            ACC,
-        )
+        dB_apart_ptrs = dB_apart_base + tl.cast(t0, tl.int64) * len_n + dB_apart_offs
+        tl.store(dB_apart_ptrs, dB_apart, mask=in_t[:, None] & in_n[None, :])
+        t_3 = tl.trans(column_m.to(dY_ptr.dtype.element_ty))
+        dB_apart_state = dot(t_3, dY, dB_apart_state * decay, ACC)
 
 
 @triton.jit(
@@ -532,535 +834,6 @@ def mamba2_backward_dD_7_rows(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
-        "stride_dt_b",
-        "stride_dt_h",
-        "len_b",
-        "len_h",
-        "len_t",
-    ],
-)
-def mamba2_backward_dB_dC(
-    G_ptr,
-    X_ptr,
-    dY_ptr,
-    dt_ptr,
-    C_ptr,
-    B_ptr,
-    dB_ptr,
-    dC_ptr,
-    X_tiles,
-    dY_tiles,
-    dY_tiles_2,
-    X_tiles_2,
-    C_tiles,
-    B_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_X_b: tl.int64,
-    stride_X_h: tl.int64,
-    stride_X_t,
-    stride_X_p,
-    stride_dY_b: tl.int64,
-    stride_dY_h: tl.int64,
-    stride_dY_t,
-    stride_dY_p,
-    stride_dt_b: tl.int64,
-    stride_dt_h: tl.int64,
-    stride_dt_t,
-    stride_C_b: tl.int64,
-    stride_C_t,
-    stride_C_n,
-    stride_B_b: tl.int64,
-    stride_B_t,
-    stride_B_n,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_t: tl.int32,
-    N: tl.constexpr,
-    N_PAD: tl.constexpr,
-    P: tl.constexpr,
-    P_PAD: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_T_S: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b and tile of t; sweeps t_s.
-
-    G_ptr  G[b, h, t], input
-    X_ptr  X[b, h, t, p], input
-    dY_ptr  dY[b, h, t, p], input
-    dt_ptr  dt[b, h, t], input
-    C_ptr  C[b, t, n], input
-    B_ptr  B[b, t, n], input
-    dB_ptr  dB[b, t, n], output
-    dC_ptr  dC[b, t, n], output
-    X_tiles  tiles of X for the copy engine, or None
-    dY_tiles  tiles of dY for the copy engine, or None
-    dY_tiles_2  tiles of dY for the copy engine, or None
-    X_tiles_2  tiles of X for the copy engine, or None
-    C_tiles  tiles of C for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
-    BLOCK_T  points of t in a tile
-    BLOCK_T_S  points of t_s in a tile
-    N, N_PAD  |n|, and padded to a power of two
-    P, P_PAD  |p|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_t = tl.cdiv(len_t, BLOCK_T)
-    t0 = (pid % tiles_t) * BLOCK_T
-    pid = pid // tiles_t
-    b = pid
-    offs_t = tl.arange(0, BLOCK_T)
-    t = t0 + offs_t
-    offs_t_s = tl.arange(0, BLOCK_T_S)
-    n = tl.arange(0, N_PAD)
-    p = tl.arange(0, P_PAD)
-
-    # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(t0, tl.int64) * stride_G_t
-    in_t = t < len_t
-    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(t0, tl.int64) * stride_X_t
-    X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
-    in_p = within(p, P, P_PAD)
-    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(t0, tl.int64) * stride_dt_t
-    dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(t0, tl.int64) * stride_dY_t
-    dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
-    dY_base_2 = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b
-    dY_offs_2 = offs_t_s[:, None] * stride_dY_t + p[None, :] * stride_dY_p
-    X_base_2 = X_ptr + tl.cast(b, tl.int64) * stride_X_b
-    X_offs_2 = offs_t_s[:, None] * stride_X_t + p[None, :] * stride_X_p
-    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
-    C_offs = offs_t_s[:, None] * stride_C_t + n[None, :] * stride_C_n
-    in_n = within(n, N, N_PAD)
-    dt_base_2 = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b
-    B_offs = offs_t_s[:, None] * stride_B_t + n[None, :] * stride_B_n
-    dB_base = dB_ptr + tl.cast(b, tl.int64) * len_t * N + tl.cast(t0, tl.int64) * N
-    dB_offs = offs_t[:, None] * N + n[None, :]
-    dC_base = dC_ptr + tl.cast(b, tl.int64) * len_t * N + tl.cast(t0, tl.int64) * N
-
-    # --- prologue ---
-    dB = tl.full([BLOCK_T, N_PAD], 0.0, ACC)
-    dC = tl.full([BLOCK_T, N_PAD], 0.0, ACC)
-    stop = tl.maximum(0, floor_div(len_t + BLOCK_T_S - 1, BLOCK_T_S) * BLOCK_T_S)
-    lo = 0
-    hi_h = len_h
-
-    # --- sweep over t_s ---
-    for h in range(bound(lo), bound(hi_h)):
-        G_ptrs = G_base + tl.cast(h, tl.int64) * stride_G_h + offs_t * stride_G_t
-        g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        X_ptrs = X_base + tl.cast(h, tl.int64) * stride_X_h + X_offs
-        x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
-        dt_ptrs = dt_base + tl.cast(h, tl.int64) * stride_dt_h + offs_t * stride_dt_t
-        dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
-        dY_ptrs = dY_base + tl.cast(h, tl.int64) * stride_dY_h + dY_offs
-        dY_1 = load_tile(dY_ptrs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
-        # Tiles that the mask or the end cuts.
-        for t_s0 in tl.range(bound(lo), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
-            t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
-            t_s = t_s0 + offs_t_s
-            dY_ptrs_2 = dY_base_2 + tl.cast(h, tl.int64) * stride_dY_h
-            dY_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs_2
-            in_t_s = t_s < len_t
-            dY = load_tile(dY_ptrs_2, in_t_s[:, None] & in_p[None, :], dY_tiles_2, [b, h, t_s0, 0])
-            dA = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
-            # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-            X_ptrs_2 = X_base_2 + tl.cast(h, tl.int64) * stride_X_h
-            X_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_X_t + X_offs_2
-            x_1 = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles_2, [b, h, t_s0, 0])
-            dA_1 = dot(dY_1, tl.trans(x_1.to(dY_ptr.dtype.element_ty)), None, ACC)
-            G_ptrs_2 = G_base_2 + tl.cast(h, tl.int64) * stride_G_h
-            G_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-            g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-            dA_2 = dA * dt.to(ACC)[:, None]
-            dS = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * dA_2
-            mask_p = t_s < len_t
-            mask = (t[:, None] <= t_s[None, :]) & mask_p[None, :]
-            dS_m = tl.where(mask, dS, 0.0)
-            # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
-            C_ptrs = C_base + tl.cast(t_s0, tl.int64) * stride_C_t + C_offs
-            c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t_s0, 0])
-            # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-            dt_ptrs_2 = dt_base_2 + tl.cast(h, tl.int64) * stride_dt_h
-            dt_ptrs_2 += tl.cast(t_s0, tl.int64) * stride_dt_t + offs_t_s * stride_dt_t
-            dt_1 = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
-            dA_2_1 = dA_1 * dt_1.to(ACC)[None, :]
-            dS_1 = tl.exp(g_1.to(ACC)[:, None] - g.to(ACC)[None, :]) * dA_2_1
-            mask_1 = (t_s[None, :] <= t[:, None]) & mask_p[None, :]
-            dS_1_m = tl.where(mask_1, dS_1, 0.0)
-            B_ptrs = B_base + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs
-            b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t_s0, 0])
-            dB = dot(dS_m.to(C_ptr.dtype.element_ty), c, dB, ACC)
-            dC = dot(dS_1_m.to(B_ptr.dtype.element_ty), b_2, dC, ACC)
-
-    # --- epilogue ---
-    tl.store(dB_base + dB_offs, dB, mask=in_t[:, None] & in_n[None, :])
-    tl.store(dC_base + dB_offs, dC, mask=in_t[:, None] & in_n[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
-        "stride_dt_b",
-        "stride_dt_h",
-        "len_b",
-        "len_h",
-        "len_t",
-    ],
-)
-def mamba2_backward_dG(
-    G_ptr,
-    C_ptr,
-    B_ptr,
-    dY_ptr,
-    X_ptr,
-    dt_ptr,
-    dG_u1_ptr,
-    dG_ptr,
-    C_tiles,
-    dY_tiles,
-    B_tiles,
-    B_tiles_2,
-    X_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_C_b: tl.int64,
-    stride_C_t,
-    stride_C_n,
-    stride_B_b: tl.int64,
-    stride_B_t,
-    stride_B_n,
-    stride_dY_b: tl.int64,
-    stride_dY_h: tl.int64,
-    stride_dY_t,
-    stride_dY_p,
-    stride_X_b: tl.int64,
-    stride_X_h: tl.int64,
-    stride_X_t,
-    stride_X_p,
-    stride_dt_b: tl.int64,
-    stride_dt_h: tl.int64,
-    stride_dt_t,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_t: tl.int32,
-    N: tl.constexpr,
-    N_PAD: tl.constexpr,
-    P: tl.constexpr,
-    P_PAD: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_T_S: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of t; sweeps t_s.
-
-    G_ptr  G[b, h, t], input
-    C_ptr  C[b, t, n], input
-    B_ptr  B[b, t, n], input
-    dY_ptr  dY[b, h, t, p], input
-    X_ptr  X[b, h, t, p], input
-    dt_ptr  dt[b, h, t], input
-    dG_u1_ptr  dG.u1[b, h, t, n], temp
-    dG_ptr  dG[b, h, t], temp
-    C_tiles  tiles of C for the copy engine, or None
-    dY_tiles  tiles of dY for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
-    B_tiles_2  tiles of B for the copy engine, or None
-    X_tiles  tiles of X for the copy engine, or None
-    BLOCK_T  points of t in a tile
-    BLOCK_T_S  points of t_s in a tile
-    N, N_PAD  |n|, and padded to a power of two
-    P, P_PAD  |p|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_t = tl.cdiv(len_t, BLOCK_T)
-    t0 = (tiles_t - 1 - pid % tiles_t) * BLOCK_T
-    pid = pid // tiles_t
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_t = tl.arange(0, BLOCK_T)
-    t = t0 + offs_t
-    offs_t_s = tl.arange(0, BLOCK_T_S)
-    n = tl.arange(0, N_PAD)
-    p = tl.arange(0, P_PAD)
-
-    # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    G_base += tl.cast(t0, tl.int64) * stride_G_t
-    in_t = t < len_t
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(t0, tl.int64) * stride_C_t
-    C_offs = offs_t[:, None] * stride_C_t + n[None, :] * stride_C_n
-    in_n = within(n, N, N_PAD)
-    dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
-    dY_base += tl.cast(t0, tl.int64) * stride_dY_t
-    dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
-    in_p = within(p, P, P_PAD)
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(t0, tl.int64) * stride_B_t
-    B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
-    dG_u1_base = dG_u1_ptr + tl.cast(b, tl.int64) * len_h * len_t * N
-    dG_u1_base += tl.cast(h, tl.int64) * len_t * N + tl.cast(t0, tl.int64) * N
-    dG_u1_offs = offs_t[:, None] * N + n[None, :]
-    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
-    dt_base += tl.cast(t0, tl.int64) * stride_dt_t
-    B_base_2 = B_ptr + tl.cast(b, tl.int64) * stride_B_b
-    B_offs_2 = offs_t_s[:, None] * stride_B_t + n[None, :] * stride_B_n
-    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
-    X_offs = offs_t_s[:, None] * stride_X_t + p[None, :] * stride_X_p
-    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    dt_base_2 = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
-    dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    dG_base += tl.cast(t0, tl.int64)
-
-    # --- prologue ---
-    dG_1 = tl.full([BLOCK_T], 0.0, ACC)
-    g = tl.load(G_base + offs_t * stride_G_t, mask=in_t, other=0.0)
-    # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
-    c = load_tile(C_base + C_offs, in_t[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
-    dY = load_tile(dY_base + dY_offs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
-    # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-    b_1 = load_tile(B_base + B_offs, in_t[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
-    dG_u1 = tl.load(dG_u1_base + dG_u1_offs, mask=in_t[:, None] & in_n[None, :], other=0.0)
-    dG_2 = b_1.to(ACC) * dG_u1.to(ACC)
-    dG_2_kept = tl.where((n < N)[None, :], dG_2, 0.0)
-    dG_2_1 = tl.sum(tl.where(in_n[None, :], dG_2_kept, 0.0), 1)
-    dt_1 = tl.load(dt_base + offs_t * stride_dt_t, mask=in_t, other=0.0)
-    dG_p = dG_2_1 * dt_1.to(ACC)
-    high = tl.minimum(len_t, t0 + BLOCK_T)
-    stop = tl.maximum(0, floor_div(high + BLOCK_T_S - 1, BLOCK_T_S) * BLOCK_T_S)
-    lo = 0
-    t_2 = tl.maximum(0, tl.minimum(len_t, t0 + 1)) // BLOCK_T_S * BLOCK_T_S
-    full_end = tl.maximum(lo, tl.minimum(stop, t_2))
-
-    # --- sweep over t_s ---
-    # Tiles without a mask.
-    for t_s0 in tl.range(bound(lo), bound(full_end), BLOCK_T_S, num_stages=NUM_STAGES):
-        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
-        t_s = t_s0 + offs_t_s
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        B_ptrs = B_base_2 + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs_2
-        b_2 = load_tile(B_ptrs, in_n[None, :], B_tiles_2, [b, t_s0, 0])
-        S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
-        X_ptrs = X_base + tl.cast(t_s0, tl.int64) * stride_X_t + X_offs
-        x = load_tile(X_ptrs, in_p[None, :], X_tiles, [b, h, t_s0, 0])
-        dA = dot(dY, tl.trans(x.to(dY_ptr.dtype.element_ty)), None, ACC)
-        G_ptrs = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-        g_1 = tl.load(G_ptrs)
-        dt_ptrs = dt_base_2 + tl.cast(t_s0, tl.int64) * stride_dt_t + offs_t_s * stride_dt_t
-        dt = tl.load(dt_ptrs)
-        dA_2 = dA * dt.to(ACC)[None, :]
-        dG_1_s = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S * dA_2
-        dG_1_tile = tl.sum(dG_1_s, 1)
-        dG_1 = dG_1 + dG_1_tile
-    # Tiles that the mask or the end cuts.
-    for t_s0 in tl.range(bound(full_end), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
-        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
-        t_s = t_s0 + offs_t_s
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        B_ptrs_2 = B_base_2 + tl.cast(t_s0, tl.int64) * stride_B_t + B_offs_2
-        in_t_s = t_s < len_t
-        b_2 = load_tile(B_ptrs_2, in_t_s[:, None] & in_n[None, :], B_tiles_2, [b, t_s0, 0])
-        S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
-        X_ptrs_2 = X_base + tl.cast(t_s0, tl.int64) * stride_X_t + X_offs
-        x = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles, [b, h, t_s0, 0])
-        dA = dot(dY, tl.trans(x.to(dY_ptr.dtype.element_ty)), None, ACC)
-        G_ptrs_2 = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-        g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-        dt_ptrs_2 = dt_base_2 + tl.cast(t_s0, tl.int64) * stride_dt_t + offs_t_s * stride_dt_t
-        dt = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
-        dA_2 = dA * dt.to(ACC)[None, :]
-        dG_1_s = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S * dA_2
-        mask_p = t_s < len_t
-        mask = (t_s[None, :] <= t[:, None]) & mask_p[None, :]
-        dG_1_s_m = tl.where(mask, dG_1_s, 0.0)
-        dG_1_tile = tl.sum(dG_1_s_m, 1)
-        dG_1 = dG_1 + dG_1_tile
-
-    # --- epilogue ---
-    dG = dG_1 - dG_p
-    tl.store(dG_base + offs_t, dG, mask=in_t)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_D_h",
-        "stride_dY_b",
-        "stride_dY_h",
-        "stride_dt_b",
-        "stride_dt_h",
-        "stride_G_b",
-        "stride_G_h",
-        "len_b",
-        "len_h",
-        "len_t",
-        "len_p",
-    ],
-)
-def mamba2_backward_dX(
-    D_ptr,
-    dY_ptr,
-    dt_ptr,
-    G_ptr,
-    B_ptr,
-    C_ptr,
-    dX_ptr,
-    dY_tiles,
-    B_tiles,
-    C_tiles,
-    dY_tiles_2,
-    stride_D_h: tl.int64,
-    stride_dY_b: tl.int64,
-    stride_dY_h: tl.int64,
-    stride_dY_t,
-    stride_dY_p,
-    stride_dt_b: tl.int64,
-    stride_dt_h: tl.int64,
-    stride_dt_t,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_B_b: tl.int64,
-    stride_B_t,
-    stride_B_n,
-    stride_C_b: tl.int64,
-    stride_C_t,
-    stride_C_n,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_t: tl.int32,
-    len_p: tl.int32,
-    N: tl.constexpr,
-    N_PAD: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of p; sweeps t.
-
-    D_ptr  D[h], input
-    dY_ptr  dY[b, h, t, p], input
-    dt_ptr  dt[b, h, t], input
-    G_ptr  G[b, h, t], input
-    B_ptr  B[b, t, n], input
-    C_ptr  C[b, t, n], input
-    dX_ptr  dX[b, h, t, p], output
-    dY_tiles  tiles of dY for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
-    C_tiles  tiles of C for the copy engine, or None
-    dY_tiles_2  tiles of dY for the copy engine, or None
-    BLOCK_T  points of t in a tile
-    BLOCK_P  points of p in a tile
-    N, N_PAD  |n|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_p = tl.cdiv(len_p, BLOCK_P)
-    p0 = (pid % tiles_p) * BLOCK_P
-    pid = pid // tiles_p
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_t = tl.arange(0, BLOCK_T)
-    n = tl.arange(0, N_PAD)
-    offs_p = tl.arange(0, BLOCK_P)
-    p = p0 + offs_p
-
-    # --- pointers ---
-    D_base = D_ptr + tl.cast(h, tl.int64) * stride_D_h
-    dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
-    dY_base += tl.cast(p0, tl.int64) * stride_dY_p
-    dY_offs = offs_t[:, None] * stride_dY_t + offs_p[None, :] * stride_dY_p
-    in_p = p < len_p
-    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b
-    B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
-    in_n = within(n, N, N_PAD)
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
-    C_offs = offs_t[:, None] * stride_C_t + n[None, :] * stride_C_n
-    dX_base = dX_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_p
-    dX_base += tl.cast(h, tl.int64) * len_t * len_p + tl.cast(p0, tl.int64)
-    dX_offs = offs_t[:, None] * len_p + offs_p[None, :]
-
-    # --- prologue ---
-    # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
-    d = tl.load(D_base)
-    lo = 0
-    hi = len_t
-    dX_3_state = tl.full([N_PAD, BLOCK_P], 0.0, ACC)
-
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
-    for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = last - step
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
-        dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
-        in_t = t < len_t
-        dY = load_tile(dY_ptrs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, p0])
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
-        dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
-        dX_3 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
-        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-        g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
-        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = load_tile(B_ptrs, in_t[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        reach_2 = tl.exp(g_2.to(ACC) - g_1.to(ACC))
-        t_2 = tl.where(in_n[:, None], dX_3_state, 0.0).to(B_ptr.dtype.element_ty)
-        past = dot(b_2, t_2, None, ACC)
-        dX_3 = dX_3 + past * reach_2[:, None]
-        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
-        column_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
-        column_p = column_safe * 1.4426950408889634
-        dX_p = d.to(ACC) * dY.to(ACC)
-        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-        in_t_s = t < len_t
-        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-        # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
-        C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
-        c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
-        S = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
-        mask_p = t < len_t
-        mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        A_m = tl.where(mask, A, 0.0)
-        dY_ptrs_2 = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
-        dY_1 = load_tile(dY_ptrs_2, in_t_s[:, None] & in_p[None, :], dY_tiles_2, [b, h, t0, p0])
-        dX_3 = dot(A_m.to(dY_ptr.dtype.element_ty), dY_1, dX_3, ACC)
-        column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
-        column = dY_1.to(ACC) * column_p_1[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        dX = dX_p + dt.to(ACC)[:, None] * dX_3
-        dX_ptrs = dX_base + tl.cast(t0, tl.int64) * len_p + dX_offs
-        tl.store(dX_ptrs, dX, mask=in_t[:, None] & in_p[None, :])
-        dX_3_state = dot(tl.trans(c), column_m.to(C_ptr.dtype.element_ty), dX_3_state * decay, ACC)
-
-
-@triton.jit(
-    do_not_specialize=[
         "stride_dt_b",
         "stride_dt_h",
         "len_b",
@@ -1069,25 +842,50 @@ def mamba2_backward_dX(
     ],
 )
 def mamba2_backward_dlogA_6_rows(
-    dG_ptr,
+    C_ptr,
+    dC_apart_ptr,
+    X_ptr,
+    dX_3_ptr,
     dt_ptr,
+    dG_ptr,
     dlogA_6_rows_ptr,
+    C_tiles,
+    X_tiles,
+    stride_C_b: tl.int64,
+    stride_C_t,
+    stride_C_n,
+    stride_X_b: tl.int64,
+    stride_X_h: tl.int64,
+    stride_X_t,
+    stride_X_p,
     stride_dt_b: tl.int64,
     stride_dt_h: tl.int64,
     stride_dt_t,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
+    N: tl.constexpr,
+    N_PAD: tl.constexpr,
+    P: tl.constexpr,
+    P_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
     """One program for each b, h; sweeps t.
 
-    dG_ptr  dG[b, h, t], temp
+    C_ptr  C[b, t, n], input
+    dC_apart_ptr  dC.apart[b, h, t, n], temp
+    X_ptr  X[b, h, t, p], input
+    dX_3_ptr  dX.3[b, h, t, p], temp
     dt_ptr  dt[b, h, t], input
+    dG_ptr  dG[b, h, t], temp
     dlogA_6_rows_ptr  dlogA.6.rows[b, h, t], temp
+    C_tiles  tiles of C for the copy engine, or None
+    X_tiles  tiles of X for the copy engine, or None
     BLOCK_T  points of t in a tile
+    N, N_PAD  |n|, and padded to a power of two
+    P, P_PAD  |p|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
@@ -1096,10 +894,24 @@ def mamba2_backward_dlogA_6_rows(
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    n = tl.arange(0, N_PAD)
+    p = tl.arange(0, P_PAD)
 
     # --- pointers ---
-    dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
+    C_offs = offs_t[:, None] * stride_C_t + n[None, :] * stride_C_n
+    in_n = within(n, N, N_PAD)
+    dC_apart_base = dC_apart_ptr + tl.cast(b, tl.int64) * len_h * len_t * N
+    dC_apart_base += tl.cast(h, tl.int64) * len_t * N
+    dC_apart_offs = offs_t[:, None] * N + n[None, :]
+    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
+    X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
+    in_p = within(p, P, P_PAD)
+    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
+    dX_3_base += tl.cast(h, tl.int64) * len_t * P
+    dX_3_offs = offs_t[:, None] * P + p[None, :]
     dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
+    dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dlogA_6_rows_base = dlogA_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_t
     dlogA_6_rows_base += tl.cast(h, tl.int64) * len_t
 
@@ -1114,21 +926,39 @@ def mamba2_backward_dlogA_6_rows(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dlogA_6_rows = tl.full([BLOCK_T], 0.0, ACC)
+        # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
+        C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         in_t = t < len_t
-        dG = tl.load(dG_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
-        dlogA_6_rows = dlogA_6_rows + dlogA_6_rows_state * dG.to(ACC)
+        c = load_tile(C_ptrs, in_t[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
+        dC_apart_ptrs = dC_apart_base + tl.cast(t0, tl.int64) * N + dC_apart_offs
+        dC_apart = tl.load(dC_apart_ptrs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+        dG_1 = c.to(ACC) * dC_apart.to(ACC)
+        dG_1_kept = tl.where((n < N)[None, :], dG_1, 0.0)
+        dG_1_1 = tl.sum(tl.where(in_n[None, :], dG_1_kept, 0.0), 1)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
+        x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
+        dX_3_ptrs = dX_3_base + tl.cast(t0, tl.int64) * P + dX_3_offs
+        dX_3 = tl.load(dX_3_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+        dG_2 = x.to(ACC) * dX_3.to(ACC)
+        dG_2_kept = tl.where((p < P)[None, :], dG_2, 0.0)
+        dG_2_1 = tl.sum(tl.where(in_p[None, :], dG_2_kept, 0.0), 1)
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
+        dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
+        dG = dG_1_1 - dG_2_1 * dt.to(ACC)
+        dlogA_6_rows = dlogA_6_rows + dlogA_6_rows_state * dG
+        dt_ptrs_2 = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         in_t_s = t < len_t
-        dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
-        dlogA_6_rows_s = dG.to(ACC)[:, None] * dt.to(ACC)[None, :]
+        dt_1 = tl.load(dt_ptrs_2, mask=in_t_s, other=0.0)
+        dlogA_6_rows_s = dG[:, None] * dt_1.to(ACC)[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
         dlogA_6_rows_s_m = tl.where(mask, dlogA_6_rows_s, 0.0)
         dlogA_6_rows_tile = tl.sum(dlogA_6_rows_s_m, 1)
         dlogA_6_rows = dlogA_6_rows + dlogA_6_rows_tile
-        dt_m = tl.where(mask_p, dt.to(ACC), 0.0)
-        chunk = tl.sum(dt_m, 0)
+        dt_1_m = tl.where(mask_p, dt_1.to(ACC), 0.0)
+        chunk = tl.sum(dt_1_m, 0)
+        tl.store(dG_base + tl.cast(t0, tl.int64) + offs_t, dG, mask=in_t)
         dlogA_6_rows_ptrs = dlogA_6_rows_base + tl.cast(t0, tl.int64) + offs_t
         tl.store(dlogA_6_rows_ptrs, dlogA_6_rows, mask=in_t)
         dlogA_6_rows_state = dlogA_6_rows_state + chunk
@@ -1136,74 +966,214 @@ def mamba2_backward_dlogA_6_rows(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_b",
-        "stride_G_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def mamba2_backward_dB_dC(
+    dB_apart_ptr,
+    dC_apart_ptr,
+    dB_ptr,
+    dC_ptr,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    N: tl.constexpr,
+    N_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b and tile of t.
+
+    dB_apart_ptr  dB.apart[b, h, t, n], temp
+    dC_apart_ptr  dC.apart[b, h, t, n], temp
+    dB_ptr  dB[b, t, n], output
+    dC_ptr  dC[b, t, n], output
+    BLOCK_T  points of t in a tile
+    N, N_PAD  |n|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    n = tl.arange(0, N_PAD)
+
+    # --- pointers ---
+    dB_apart_base = dB_apart_ptr + tl.cast(b, tl.int64) * len_h * len_t * N
+    dB_apart_base += tl.cast(t0, tl.int64) * N
+    dB_apart_offs = offs_t[:, None] * N + n[None, :]
+    in_t = t < len_t
+    in_n = within(n, N, N_PAD)
+    dC_apart_base = dC_apart_ptr + tl.cast(b, tl.int64) * len_h * len_t * N
+    dC_apart_base += tl.cast(t0, tl.int64) * N
+    dB_base = dB_ptr + tl.cast(b, tl.int64) * len_t * N + tl.cast(t0, tl.int64) * N
+    dC_base = dC_ptr + tl.cast(b, tl.int64) * len_t * N + tl.cast(t0, tl.int64) * N
+
+    # --- prologue ---
+    dB = tl.full([BLOCK_T, N_PAD], 0.0, ACC)
+    dC = tl.full([BLOCK_T, N_PAD], 0.0, ACC)
+    lo_h = 0
+    hi_h = len_h
+
+    # --- sweep ---
+    for h in range(bound(lo_h), bound(hi_h)):
+        dB_apart_ptrs = dB_apart_base + tl.cast(h, tl.int64) * len_t * N + dB_apart_offs
+        dB_apart = tl.load(dB_apart_ptrs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+        dB = dB + dB_apart.to(ACC)
+        dC_apart_ptrs = dC_apart_base + tl.cast(h, tl.int64) * len_t * N + dB_apart_offs
+        dC_apart = tl.load(dC_apart_ptrs, mask=in_t[:, None] & in_n[None, :], other=0.0)
+        dC = dC + dC_apart.to(ACC)
+
+    # --- epilogue ---
+    tl.store(dB_base + dB_apart_offs, dB, mask=in_t[:, None] & in_n[None, :])
+    tl.store(dC_base + dB_apart_offs, dC, mask=in_t[:, None] & in_n[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_logA_h",
         "len_b",
         "len_h",
         "len_t",
     ],
 )
-def mamba2_backward_dX_ddt_dlogA_6_rows(
-    G_ptr,
-    B_ptr,
-    C_ptr,
+def mamba2_backward_ddt(
     X_ptr,
-    dY_ptr,
+    dX_3_ptr,
     logA_ptr,
     dG_ptr,
     ddt_ptr,
-    B_tiles,
     X_tiles,
-    C_tiles,
-    dY_tiles,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_B_b: tl.int64,
-    stride_B_t,
-    stride_B_n,
-    stride_C_b: tl.int64,
-    stride_C_t,
-    stride_C_n,
     stride_X_b: tl.int64,
     stride_X_h: tl.int64,
     stride_X_t,
     stride_X_p,
-    stride_dY_b: tl.int64,
-    stride_dY_h: tl.int64,
-    stride_dY_t,
-    stride_dY_p,
     stride_logA_h: tl.int64,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    N: tl.constexpr,
-    N_PAD: tl.constexpr,
     P: tl.constexpr,
     P_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
-    BLOCK_T_S: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of t; sweeps t_s.
+    """One program for each b, h; sweeps t.
 
-    G_ptr  G[b, h, t], input
-    B_ptr  B[b, t, n], input
-    C_ptr  C[b, t, n], input
     X_ptr  X[b, h, t, p], input
-    dY_ptr  dY[b, h, t, p], input
+    dX_3_ptr  dX.3[b, h, t, p], temp
     logA_ptr  logA[h], input
     dG_ptr  dG[b, h, t], temp
     ddt_ptr  ddt[b, h, t], output
-    B_tiles  tiles of B for the copy engine, or None
     X_tiles  tiles of X for the copy engine, or None
-    C_tiles  tiles of C for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    P, P_PAD  |p|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    p = tl.arange(0, P_PAD)
+
+    # --- pointers ---
+    logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
+    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
+    X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
+    in_p = within(p, P, P_PAD)
+    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
+    dX_3_base += tl.cast(h, tl.int64) * len_t * P
+    dX_3_offs = offs_t[:, None] * P + p[None, :]
+    dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    ddt_base = ddt_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+
+    # --- prologue ---
+    # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+    logA = tl.load(logA_base)
+    ddt_p = tl.exp(logA.to(ACC))
+    lo = 0
+    hi = len_t
+    ddt_5_state = tl.cast(0.0, ACC)
+
+    # --- sweep over t ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
+    for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
+        t0 = last - step
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
+        t = t0 + offs_t
+        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+        X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
+        in_t = t < len_t
+        x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
+        dX_3_ptrs = dX_3_base + tl.cast(t0, tl.int64) * P + dX_3_offs
+        dX_3 = tl.load(dX_3_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+        ddt_4 = x.to(ACC) * dX_3.to(ACC)
+        ddt_4_kept = tl.where((p < P)[None, :], ddt_4, 0.0)
+        ddt_4_1 = tl.sum(tl.where(in_p[None, :], ddt_4_kept, 0.0), 1)
+        ddt_5 = tl.full([BLOCK_T], 0.0, ACC)
+        dG = tl.load(dG_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        ddt_5_s = tl.where(t < len_t, dG.to(ACC), 0.0)
+        ddt_5_run = tl.cumsum(ddt_5_s, 0, reverse=True)
+        ddt_5 = ddt_5_state + ddt_5_run
+        chunk = tl.sum(ddt_5_s, 0)
+        ddt = ddt_4_1 - ddt_p * ddt_5
+        tl.store(ddt_base + tl.cast(t0, tl.int64) + offs_t, ddt, mask=in_t)
+        ddt_5_state = ddt_5_state + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_D_h",
+        "stride_dt_b",
+        "stride_dt_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def mamba2_backward_dX(
+    D_ptr,
+    dY_ptr,
+    dt_ptr,
+    dX_3_ptr,
+    dX_ptr,
+    dY_tiles,
+    stride_D_h: tl.int64,
+    stride_dY_b: tl.int64,
+    stride_dY_h: tl.int64,
+    stride_dY_t,
+    stride_dY_p,
+    stride_dt_b: tl.int64,
+    stride_dt_h: tl.int64,
+    stride_dt_t,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    P: tl.constexpr,
+    P_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    D_ptr  D[h], input
+    dY_ptr  dY[b, h, t, p], input
+    dt_ptr  dt[b, h, t], input
+    dX_3_ptr  dX.3[b, h, t, p], temp
+    dX_ptr  dX[b, h, t, p], output
     dY_tiles  tiles of dY for the copy engine, or None
     BLOCK_T  points of t in a tile
-    BLOCK_T_S  points of t_s in a tile
-    N, N_PAD  |n|, and padded to a power of two
     P, P_PAD  |p|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
@@ -1217,108 +1187,34 @@ def mamba2_backward_dX_ddt_dlogA_6_rows(
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
     t = t0 + offs_t
-    offs_t_s = tl.arange(0, BLOCK_T_S)
-    n = tl.arange(0, N_PAD)
     p = tl.arange(0, P_PAD)
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    G_base += tl.cast(t0, tl.int64) * stride_G_t
-    in_t = t < len_t
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(t0, tl.int64) * stride_B_t
-    B_offs = offs_t[:, None] * stride_B_t + n[None, :] * stride_B_n
-    in_n = within(n, N, N_PAD)
-    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
-    X_base += tl.cast(t0, tl.int64) * stride_X_t
-    X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
-    in_p = within(p, P, P_PAD)
-    logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b
-    C_offs = offs_t_s[:, None] * stride_C_t + n[None, :] * stride_C_n
+    D_base = D_ptr + tl.cast(h, tl.int64) * stride_D_h
     dY_base = dY_ptr + tl.cast(b, tl.int64) * stride_dY_b + tl.cast(h, tl.int64) * stride_dY_h
-    dY_offs = offs_t_s[:, None] * stride_dY_t + p[None, :] * stride_dY_p
-    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    ddt_base = ddt_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    ddt_base += tl.cast(t0, tl.int64)
+    dY_base += tl.cast(t0, tl.int64) * stride_dY_t
+    dY_offs = offs_t[:, None] * stride_dY_t + p[None, :] * stride_dY_p
+    in_t = t < len_t
+    in_p = within(p, P, P_PAD)
+    dt_base = dt_ptr + tl.cast(b, tl.int64) * stride_dt_b + tl.cast(h, tl.int64) * stride_dt_h
+    dt_base += tl.cast(t0, tl.int64) * stride_dt_t
+    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
+    dX_3_base += tl.cast(h, tl.int64) * len_t * P + tl.cast(t0, tl.int64) * P
+    dX_3_offs = offs_t[:, None] * P + p[None, :]
+    dX_base = dX_ptr + tl.cast(b, tl.int64) * len_h * len_t * P + tl.cast(h, tl.int64) * len_t * P
+    dX_base += tl.cast(t0, tl.int64) * P
 
     # --- prologue ---
-    ddt_4 = tl.full([BLOCK_T], 0.0, ACC)
-    g_1 = tl.load(G_base + offs_t * stride_G_t, mask=in_t, other=0.0)
+    # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
+    d = tl.load(D_base)
+    dY = load_tile(dY_base + dY_offs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
     # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-    b_2 = load_tile(B_base + B_offs, in_t[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
-    x = load_tile(X_base + X_offs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
-    logA = tl.load(logA_base)
-    ddt_5 = tl.full([BLOCK_T], 0.0, ACC)
-    ddt_p = tl.exp(logA.to(ACC))
-    low = tl.maximum(0, t0)
-    first = low // BLOCK_T_S * BLOCK_T_S
-    stop = tl.maximum(first, floor_div(len_t + BLOCK_T_S - 1, BLOCK_T_S) * BLOCK_T_S)
-    t_2 = floor_div(tl.maximum(0, t0 + BLOCK_T - 1) + BLOCK_T_S - 1, BLOCK_T_S)
-    full = tl.minimum(stop, tl.maximum(first, t_2 * BLOCK_T_S))
-    t_3 = tl.minimum(stop, tl.maximum(0, len_t) // BLOCK_T_S * BLOCK_T_S)
-    full_end = tl.maximum(full, t_3)
-
-    # --- sweep over t_s ---
-    # Tiles without a mask.
-    for t_s0 in tl.range(bound(full), bound(full_end), BLOCK_T_S, num_stages=NUM_STAGES):
-        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
-        t_s = t_s0 + offs_t_s
-        # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
-        C_ptrs = C_base + tl.cast(t_s0, tl.int64) * stride_C_t + C_offs
-        c = load_tile(C_ptrs, in_n[None, :], C_tiles, [b, t_s0, 0])
-        S = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
-        dY_ptrs = dY_base + tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs
-        dY = load_tile(dY_ptrs, in_p[None, :], dY_tiles, [b, h, t_s0, 0])
-        dA_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
-        G_ptrs = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-        g = tl.load(G_ptrs)
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
-        ddt_4_s = A * dA_3
-        ddt_4_tile = tl.sum(ddt_4_s, 1)
-        ddt_4 = ddt_4 + ddt_4_tile
-        dG = tl.load(dG_base + tl.cast(t_s0, tl.int64) + offs_t_s)
-        t_4 = tl.where(t_s >= 0, dG.to(ACC), 0.0)
-        dG_w = tl.where((t >= 0)[:, None], t_4[None, :], 0.0)
-        ddt_5_tile = tl.sum(dG_w, 1)
-        ddt_5 = ddt_5 + ddt_5_tile
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_T_S)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_T_S)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        t_s0 = first + step * BLOCK_T_S
-        t_s0 = tl.where(step < steps, t_s0, full_end + (step - steps) * BLOCK_T_S)
-        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
-        t_s = t_s0 + offs_t_s
-        # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
-        C_ptrs_2 = C_base + tl.cast(t_s0, tl.int64) * stride_C_t + C_offs
-        in_t_s = t_s < len_t
-        c = load_tile(C_ptrs_2, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t_s0, 0])
-        S = dot(b_2, tl.trans(c.to(B_ptr.dtype.element_ty)), None, ACC)
-        dY_ptrs_2 = dY_base + tl.cast(t_s0, tl.int64) * stride_dY_t + dY_offs
-        dY = load_tile(dY_ptrs_2, in_t_s[:, None] & in_p[None, :], dY_tiles, [b, h, t_s0, 0])
-        dA_3 = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
-        G_ptrs_2 = G_base_2 + tl.cast(t_s0, tl.int64) * stride_G_t + offs_t_s * stride_G_t
-        g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
-        ddt_4_s = A * dA_3
-        mask_p = t_s < len_t
-        mask = (t[:, None] <= t_s[None, :]) & mask_p[None, :]
-        ddt_4_s_m = tl.where(mask, ddt_4_s, 0.0)
-        ddt_4_tile = tl.sum(ddt_4_s_m, 1)
-        ddt_4 = ddt_4 + ddt_4_tile
-        dG = tl.load(dG_base + tl.cast(t_s0, tl.int64) + offs_t_s, mask=in_t_s, other=0.0)
-        t_5 = tl.where(t_s >= 0, dG.to(ACC), 0.0)
-        dG_w = tl.where((t >= 0)[:, None], t_5[None, :], 0.0)
-        dG_m = tl.where(mask, dG_w, 0.0)
-        ddt_5_tile = tl.sum(dG_m, 1)
-        ddt_5 = ddt_5 + ddt_5_tile
+    dt = tl.load(dt_base + offs_t * stride_dt_t, mask=in_t, other=0.0)
+    dX_3 = tl.load(dX_3_base + dX_3_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+    dX = d.to(ACC) * dY.to(ACC) + dt.to(ACC)[:, None] * dX_3.to(ACC)
 
     # --- epilogue ---
-    ddt = ddt_4 - ddt_p * ddt_5
-    tl.store(ddt_base + offs_t, ddt, mask=in_t)
+    tl.store(dX_base + dX_3_offs, dX, mask=in_t[:, None] & in_p[None, :])
 
 
 @triton.jit(
@@ -1381,12 +1277,13 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (),
             "carried": (),
-            "pairs": (("t", "t"),),
-            "pairs_by_address": (("t", "t"),),
+            "pairs": (),
+            "pairs_by_address": (),
             "data": (),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
+            "scans": True,
         },
         "arguments": [
             ("dt_ptr", "pointer_like", "dt"),
@@ -1414,11 +1311,12 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "n"), ("t", "p"), ("t", "n"), ("t", "p")),
             "carried": (("n", "p"),),
-            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p")),
+            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p"), ("t", "p")),
             "pairs_by_address": (
                 ("t", "p"),
                 ("t", "p"),
                 ("t", "t"),
+                ("t", "p"),
                 ("t", "p"),
                 ("t", "p"),
                 ("t", "p"),
@@ -1466,7 +1364,114 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "mamba2_backward_dG_u1": {
+    "mamba2_backward_dC_apart": {
+        "facts": {
+            "tiles": ("n",),
+            "stream": "t",
+            "pads": {
+                "p": "p",
+            },
+            "resident": (),
+            "streamed": (("t", "p"), ("t", "p"), ("t", "n")),
+            "carried": (("n", "p"),),
+            "pairs": (("t", "n"), ("t", "t"), ("t", "n")),
+            "pairs_by_address": (("t", "n"), ("t", "t"), ("t", "n"), ("t", "n"), ("t", "n")),
+            "data": ("dY", "X", "B"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("dY_ptr", "pointer_like", "dY"),
+            ("X_ptr", "pointer_like", "X"),
+            ("dt_ptr", "pointer_like", "dt"),
+            ("B_ptr", "pointer_like", "B"),
+            ("dC_apart_ptr", "pointer_acc", ""),
+            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
+            ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
+            ("B_tiles", "tiles", "B 3 1 BLOCK_T BLOCK_N"),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride_last", ""),
+            ("stride_dY_b", "stride_wide", ""),
+            ("stride_dY_h", "stride_wide", ""),
+            ("stride_dY_t", "stride", ""),
+            ("stride_dY_p", "stride_last", ""),
+            ("stride_X_b", "stride_wide", ""),
+            ("stride_X_h", "stride_wide", ""),
+            ("stride_X_t", "stride", ""),
+            ("stride_X_p", "stride_last", ""),
+            ("stride_dt_b", "wide", ""),
+            ("stride_dt_h", "wide", ""),
+            ("stride_dt_t", "stride_last", ""),
+            ("stride_B_b", "wide", ""),
+            ("stride_B_t", "stride", ""),
+            ("stride_B_n", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_n", "extent", "n"),
+            ("P", "full", "p"),
+            ("P_PAD", "pad", "p"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_N", "block", "n"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "mamba2_backward_dX_3": {
+        "facts": {
+            "tiles": ("p",),
+            "stream": "t",
+            "pads": {
+                "n": "n",
+            },
+            "resident": (),
+            "streamed": (("t", "n"), ("t", "n"), ("t", "p")),
+            "carried": (("n", "p"),),
+            "pairs": (("t", "p"), ("t", "t"), ("t", "p")),
+            "pairs_by_address": (("t", "p"), ("t", "t"), ("t", "p"), ("t", "p"), ("t", "p")),
+            "data": ("B", "C", "dY"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("B_ptr", "pointer_like", "B"),
+            ("C_ptr", "pointer_like", "C"),
+            ("dY_ptr", "pointer_like", "dY"),
+            ("dX_3_ptr", "pointer_acc", ""),
+            ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
+            ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
+            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T BLOCK_P"),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride_last", ""),
+            ("stride_B_b", "stride_wide", ""),
+            ("stride_B_t", "stride", ""),
+            ("stride_B_n", "stride_last", ""),
+            ("stride_C_b", "stride_wide", ""),
+            ("stride_C_t", "stride", ""),
+            ("stride_C_n", "stride_last", ""),
+            ("stride_dY_b", "wide", ""),
+            ("stride_dY_h", "wide", ""),
+            ("stride_dY_t", "stride", ""),
+            ("stride_dY_p", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_p", "extent", "p"),
+            ("N", "full", "n"),
+            ("N_PAD", "pad", "n"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_P", "block", "p"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "mamba2_backward_dB_apart": {
         "facts": {
             "tiles": ("n",),
             "stream": "t",
@@ -1487,8 +1492,9 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("X_ptr", "pointer_like", "X"),
             ("dY_ptr", "pointer_like", "dY"),
+            ("dt_ptr", "pointer_like", "dt"),
             ("C_ptr", "pointer_like", "C"),
-            ("dG_u1_ptr", "pointer_acc", ""),
+            ("dB_apart_ptr", "pointer_acc", ""),
             ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
             ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
             ("C_tiles", "tiles", "C 3 1 BLOCK_T BLOCK_N"),
@@ -1503,6 +1509,9 @@ KERNELS: dict[str, Any] = {
             ("stride_dY_h", "stride_wide", ""),
             ("stride_dY_t", "stride", ""),
             ("stride_dY_p", "stride_last", ""),
+            ("stride_dt_b", "wide", ""),
+            ("stride_dt_h", "wide", ""),
+            ("stride_dt_t", "stride_last", ""),
             ("stride_C_b", "wide", ""),
             ("stride_C_t", "stride", ""),
             ("stride_C_n", "stride_last", ""),
@@ -1558,58 +1567,45 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "mamba2_backward_dB_dC": {
+    "mamba2_backward_dlogA_6_rows": {
         "facts": {
-            "tiles": ("t",),
-            "stream": "t_s",
+            "tiles": (),
+            "stream": "t",
             "pads": {
                 "n": "n",
                 "p": "p",
             },
-            "resident": (("t", "p"), ("t", "p")),
-            "streamed": (("t_s", "p"), ("t_s", "p"), ("t_s", "n"), ("t_s", "n")),
-            "carried": (("t", "n"), ("t", "n")),
-            "pairs": (("t", "t_s"), ("t", "t_s")),
-            "pairs_by_address": (("t", "t_s"), ("t", "t_s")),
-            "data": ("X", "dY", "C", "B"),
-            "loops": 1,
+            "resident": (),
+            "streamed": (("t", "n"), ("t", "n"), ("t", "p"), ("t", "p")),
+            "carried": (),
+            "pairs": (("t", "n"),),
+            "pairs_by_address": (("t", "n"),),
+            "data": ("C", "dC.apart", "X", "dX.3"),
+            "loops": 0,
             "few_rows": False,
+            "chunks": True,
+            "scans": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "G"),
-            ("X_ptr", "pointer_like", "X"),
-            ("dY_ptr", "pointer_like", "dY"),
-            ("dt_ptr", "pointer_like", "dt"),
             ("C_ptr", "pointer_like", "C"),
-            ("B_ptr", "pointer_like", "B"),
-            ("dB_ptr", "pointer_like", "B"),
-            ("dC_ptr", "pointer_like", "C"),
+            ("dC_apart_ptr", "pointer_acc", ""),
+            ("X_ptr", "pointer_like", "X"),
+            ("dX_3_ptr", "pointer_acc", ""),
+            ("dt_ptr", "pointer_like", "dt"),
+            ("dG_ptr", "pointer_acc", ""),
+            ("dlogA_6_rows_ptr", "pointer_acc", ""),
+            ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
             ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
-            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
-            ("dY_tiles_2", "tiles", "dY 4 2 BLOCK_T_S p"),
-            ("X_tiles_2", "tiles", "X 4 2 BLOCK_T_S p"),
-            ("C_tiles", "tiles", "C 3 1 BLOCK_T_S n"),
-            ("B_tiles", "tiles", "B 3 1 BLOCK_T_S n"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
+            ("stride_C_b", "stride_wide", ""),
+            ("stride_C_t", "stride", ""),
+            ("stride_C_n", "stride_last", ""),
             ("stride_X_b", "stride_wide", ""),
             ("stride_X_h", "stride_wide", ""),
             ("stride_X_t", "stride", ""),
             ("stride_X_p", "stride_last", ""),
-            ("stride_dY_b", "stride_wide", ""),
-            ("stride_dY_h", "stride_wide", ""),
-            ("stride_dY_t", "stride", ""),
-            ("stride_dY_p", "stride_last", ""),
             ("stride_dt_b", "wide", ""),
             ("stride_dt_h", "wide", ""),
             ("stride_dt_t", "stride_last", ""),
-            ("stride_C_b", "stride_wide", ""),
-            ("stride_C_t", "stride", ""),
-            ("stride_C_n", "stride_last", ""),
-            ("stride_B_b", "stride_wide", ""),
-            ("stride_B_t", "stride", ""),
-            ("stride_B_n", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -1618,227 +1614,118 @@ KERNELS: dict[str, Any] = {
             ("P", "full", "p"),
             ("P_PAD", "pad", "p"),
             ("BLOCK_T", "block", "t"),
-            ("BLOCK_T_S", "block", "t_s"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "mamba2_backward_dG": {
+    "mamba2_backward_dB_dC": {
         "facts": {
             "tiles": ("t",),
-            "stream": "t_s",
+            "stream": None,
             "pads": {
                 "n": "n",
-                "p": "p",
             },
-            "resident": (("t", "n"), ("t", "p")),
-            "streamed": (("t_s", "n"), ("t_s", "p")),
-            "carried": (("t",),),
-            "pairs": (("t", "t_s"), ("t", "t_s")),
-            "pairs_by_address": (("t", "t_s"), ("t", "t_s")),
-            "data": ("C", "dY", "B", "dG.u1", "X"),
-            "loops": 0,
+            "resident": (("t", "n"), ("t", "n")),
+            "streamed": (),
+            "carried": (("t", "n"), ("t", "n")),
+            "pairs": (("t", "n"), ("t", "n")),
+            "pairs_by_address": (("t", "n"), ("t", "n")),
+            "data": ("dB.apart", "dC.apart"),
+            "loops": 1,
             "few_rows": False,
         },
         "arguments": [
-            ("G_ptr", "pointer_like", "G"),
-            ("C_ptr", "pointer_like", "C"),
-            ("B_ptr", "pointer_like", "B"),
-            ("dY_ptr", "pointer_like", "dY"),
-            ("X_ptr", "pointer_like", "X"),
-            ("dt_ptr", "pointer_like", "dt"),
-            ("dG_u1_ptr", "pointer_acc", ""),
-            ("dG_ptr", "pointer_acc", ""),
-            ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
-            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
-            ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
-            ("B_tiles_2", "tiles", "B 3 1 BLOCK_T_S n"),
-            ("X_tiles", "tiles", "X 4 2 BLOCK_T_S p"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
-            ("stride_C_b", "stride_wide", ""),
-            ("stride_C_t", "stride", ""),
-            ("stride_C_n", "stride_last", ""),
-            ("stride_B_b", "stride_wide", ""),
-            ("stride_B_t", "stride", ""),
-            ("stride_B_n", "stride_last", ""),
-            ("stride_dY_b", "stride_wide", ""),
-            ("stride_dY_h", "stride_wide", ""),
-            ("stride_dY_t", "stride", ""),
-            ("stride_dY_p", "stride_last", ""),
-            ("stride_X_b", "stride_wide", ""),
-            ("stride_X_h", "stride_wide", ""),
-            ("stride_X_t", "stride", ""),
-            ("stride_X_p", "stride_last", ""),
-            ("stride_dt_b", "wide", ""),
-            ("stride_dt_h", "wide", ""),
-            ("stride_dt_t", "stride_last", ""),
+            ("dB_apart_ptr", "pointer_acc", ""),
+            ("dC_apart_ptr", "pointer_acc", ""),
+            ("dB_ptr", "pointer_like", "B"),
+            ("dC_ptr", "pointer_like", "C"),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
             ("N", "full", "n"),
             ("N_PAD", "pad", "n"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "mamba2_backward_ddt": {
+        "facts": {
+            "tiles": (),
+            "stream": "t",
+            "pads": {
+                "p": "p",
+            },
+            "resident": (),
+            "streamed": (("t", "p"), ("t", "p")),
+            "carried": (),
+            "pairs": (("t", "p"),),
+            "pairs_by_address": (("t", "p"),),
+            "data": ("X", "dX.3"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+            "scans": True,
+        },
+        "arguments": [
+            ("X_ptr", "pointer_like", "X"),
+            ("dX_3_ptr", "pointer_acc", ""),
+            ("logA_ptr", "pointer_like", "logA"),
+            ("dG_ptr", "pointer_acc", ""),
+            ("ddt_ptr", "pointer_like", "dt"),
+            ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
+            ("stride_X_b", "stride_wide", ""),
+            ("stride_X_h", "stride_wide", ""),
+            ("stride_X_t", "stride", ""),
+            ("stride_X_p", "stride_last", ""),
+            ("stride_logA_h", "wide", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
             ("P", "full", "p"),
             ("P_PAD", "pad", "p"),
             ("BLOCK_T", "block", "t"),
-            ("BLOCK_T_S", "block", "t_s"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
     "mamba2_backward_dX": {
         "facts": {
-            "tiles": ("p",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
-                "n": "n",
+                "p": "p",
             },
-            "resident": (),
-            "streamed": (("t", "p"), ("t", "n"), ("t", "n"), ("t", "p")),
-            "carried": (("n", "p"),),
-            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p")),
-            "pairs_by_address": (
-                ("t", "p"),
-                ("t", "p"),
-                ("t", "t"),
-                ("t", "p"),
-                ("t", "p"),
-                ("t", "p"),
-            ),
-            "data": ("dY", "B", "C"),
+            "resident": (("t", "p"), ("t", "p")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("t", "p"),),
+            "pairs_by_address": (("t", "p"),),
+            "data": ("dY", "dX.3"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
         },
         "arguments": [
             ("D_ptr", "pointer_like", "D"),
             ("dY_ptr", "pointer_like", "dY"),
             ("dt_ptr", "pointer_like", "dt"),
-            ("G_ptr", "pointer_like", "G"),
-            ("B_ptr", "pointer_like", "B"),
-            ("C_ptr", "pointer_like", "C"),
+            ("dX_3_ptr", "pointer_acc", ""),
             ("dX_ptr", "pointer_like", "X"),
-            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T BLOCK_P"),
-            ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
-            ("C_tiles", "tiles", "C 3 1 BLOCK_T n"),
-            ("dY_tiles_2", "tiles", "dY 4 2 BLOCK_T BLOCK_P"),
+            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T p"),
             ("stride_D_h", "wide", ""),
-            ("stride_dY_b", "wide", ""),
-            ("stride_dY_h", "wide", ""),
-            ("stride_dY_t", "stride", ""),
-            ("stride_dY_p", "stride_last", ""),
-            ("stride_dt_b", "wide", ""),
-            ("stride_dt_h", "wide", ""),
-            ("stride_dt_t", "stride_last", ""),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
-            ("stride_B_b", "stride_wide", ""),
-            ("stride_B_t", "stride", ""),
-            ("stride_B_n", "stride_last", ""),
-            ("stride_C_b", "stride_wide", ""),
-            ("stride_C_t", "stride", ""),
-            ("stride_C_n", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_t", "extent", "t"),
-            ("len_p", "extent", "p"),
-            ("N", "full", "n"),
-            ("N_PAD", "pad", "n"),
-            ("BLOCK_T", "block", "t"),
-            ("BLOCK_P", "block", "p"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "mamba2_backward_dlogA_6_rows": {
-        "facts": {
-            "tiles": (),
-            "stream": "t",
-            "pads": {},
-            "resident": (),
-            "streamed": (),
-            "carried": (),
-            "pairs": (("t", "t"),),
-            "pairs_by_address": (("t", "t"),),
-            "data": (),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-        },
-        "arguments": [
-            ("dG_ptr", "pointer_acc", ""),
-            ("dt_ptr", "pointer_like", "dt"),
-            ("dlogA_6_rows_ptr", "pointer_acc", ""),
-            ("stride_dt_b", "wide", ""),
-            ("stride_dt_h", "wide", ""),
-            ("stride_dt_t", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_t", "extent", "t"),
-            ("BLOCK_T", "block", "t"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "mamba2_backward_dX_ddt_dlogA_6_rows": {
-        "facts": {
-            "tiles": ("t",),
-            "stream": "t_s",
-            "pads": {
-                "n": "n",
-                "p": "p",
-            },
-            "resident": (("t", "n"), ("t", "p")),
-            "streamed": (("t_s", "n"), ("t_s", "p")),
-            "carried": (("t",), ("t",)),
-            "pairs": (("t", "t_s"), ("t", "t_s")),
-            "pairs_by_address": (("t", "t_s"), ("t", "t_s")),
-            "data": ("B", "X", "C", "dY"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("G_ptr", "pointer_like", "G"),
-            ("B_ptr", "pointer_like", "B"),
-            ("C_ptr", "pointer_like", "C"),
-            ("X_ptr", "pointer_like", "X"),
-            ("dY_ptr", "pointer_like", "dY"),
-            ("logA_ptr", "pointer_like", "logA"),
-            ("dG_ptr", "pointer_acc", ""),
-            ("ddt_ptr", "pointer_like", "dt"),
-            ("B_tiles", "tiles", "B 3 1 BLOCK_T n"),
-            ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
-            ("C_tiles", "tiles", "C 3 1 BLOCK_T_S n"),
-            ("dY_tiles", "tiles", "dY 4 2 BLOCK_T_S p"),
-            ("stride_G_b", "wide", ""),
-            ("stride_G_h", "wide", ""),
-            ("stride_G_t", "stride_last", ""),
-            ("stride_B_b", "stride_wide", ""),
-            ("stride_B_t", "stride", ""),
-            ("stride_B_n", "stride_last", ""),
-            ("stride_C_b", "stride_wide", ""),
-            ("stride_C_t", "stride", ""),
-            ("stride_C_n", "stride_last", ""),
-            ("stride_X_b", "stride_wide", ""),
-            ("stride_X_h", "stride_wide", ""),
-            ("stride_X_t", "stride", ""),
-            ("stride_X_p", "stride_last", ""),
             ("stride_dY_b", "stride_wide", ""),
             ("stride_dY_h", "stride_wide", ""),
             ("stride_dY_t", "stride", ""),
             ("stride_dY_p", "stride_last", ""),
-            ("stride_logA_h", "wide", ""),
+            ("stride_dt_b", "wide", ""),
+            ("stride_dt_h", "wide", ""),
+            ("stride_dt_t", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("N", "full", "n"),
-            ("N_PAD", "pad", "n"),
             ("P", "full", "p"),
             ("P_PAD", "pad", "p"),
             ("BLOCK_T", "block", "t"),
-            ("BLOCK_T_S", "block", "t_s"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1975,10 +1862,16 @@ def choose_chunk(
     """
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
-    if facts.get("solves"):  # a triangular system in full precision is unrolled too
-        wanted = [(64, 32, 8), (64, 16, 8)]
+    if facts.get("solves"):  # the work of a triangular system grows with the square of the chunk
+        wanted = [(64, 16, 4), (64, 32, 8), (64, 16, 8)]
     if interpreted:
         wanted = [(32, 16, 4)]
+    elif (
+        facts.get("scans") and facts["tiles"]
+    ):  # nothing is multiplied: narrow columns give more programs
+        wanted = [(32, 64, 4), (32, 32, 4)]
+    elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
+        wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
         wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
     shared = registers = 0
@@ -1990,7 +1883,9 @@ def choose_chunk(
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
-            if interpreted or (shared <= smem and registers <= 200):
+            # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
+            limit = 216 if warps == 4 else 272
+            if interpreted or (shared <= smem and registers <= limit):
                 return made
             if shared <= smem:
                 spills = made
@@ -2211,34 +2106,96 @@ def backward(inputs, extents, params, config=None):
     len_p = extents["p"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    dG_u1 = torch.empty((len_b, len_h, len_t, len_n), dtype=acc, device=device)
+    dC_apart = torch.empty((len_b, len_h, len_t, len_n), dtype=acc, device=device)
+    dX_3 = torch.empty((len_b, len_h, len_t, len_p), dtype=acc, device=device)
+    dB_apart = torch.empty((len_b, len_h, len_t, len_n), dtype=acc, device=device)
     dD_7_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    dG = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    dlogA_6_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dB = torch.empty((len_b, len_t, len_n), dtype=inputs["B"].dtype, device=device)
     dC = torch.empty((len_b, len_t, len_n), dtype=inputs["C"].dtype, device=device)
-    dG = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
-    dX = torch.empty((len_b, len_h, len_t, len_p), dtype=inputs["X"].dtype, device=device)
-    dlogA_6_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     ddt = torch.empty((len_b, len_h, len_t), dtype=inputs["dt"].dtype, device=device)
+    dX = torch.empty((len_b, len_h, len_t, len_p), dtype=inputs["X"].dtype, device=device)
     dlogA = torch.empty((len_h,), dtype=inputs["logA"].dtype, device=device)
     dD = torch.empty((len_h,), dtype=inputs["D"].dtype, device=device)
 
     # One program for each b, h and tile of n; sweeps t.
-    cfg = configure("mamba2_backward_dG_u1", extents, inputs, config)
+    cfg = configure("mamba2_backward_dC_apart", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_n = triton.cdiv(len_n, cfg["BLOCK_N"])
     grid = (len_b * len_h * tiles_n,)
-    mamba2_backward_dG_u1[grid](
+    mamba2_backward_dC_apart[grid](
+        G,
+        dY,
+        X,
+        dt,
+        B,
+        dC_apart,
+        tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        tiles_of(B, 1, cfg["BLOCK_T"], cfg["BLOCK_N"]),
+        *launch_strides(G),
+        *launch_strides(dY),
+        *launch_strides(X),
+        *launch_strides(dt),
+        *launch_strides(B),
+        len_b,
+        len_h,
+        len_t,
+        len_n,
+        P=len_p,
+        P_PAD=padded(len_p, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of p; sweeps t.
+    cfg = configure("mamba2_backward_dX_3", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_p = triton.cdiv(len_p, cfg["BLOCK_P"])
+    grid = (len_b * len_h * tiles_p,)
+    mamba2_backward_dX_3[grid](
+        G,
+        B,
+        C,
+        dY,
+        dX_3,
+        tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(dY, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
+        *launch_strides(G),
+        *launch_strides(B),
+        *launch_strides(C),
+        *launch_strides(dY),
+        len_b,
+        len_h,
+        len_t,
+        len_p,
+        N=len_n,
+        N_PAD=padded(len_n, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of n; sweeps t.
+    cfg = configure("mamba2_backward_dB_apart", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_n = triton.cdiv(len_n, cfg["BLOCK_N"])
+    grid = (len_b * len_h * tiles_n,)
+    mamba2_backward_dB_apart[grid](
         G,
         X,
         dY,
+        dt,
         C,
-        dG_u1,
+        dB_apart,
         tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
         tiles_of(C, 1, cfg["BLOCK_T"], cfg["BLOCK_N"]),
         *launch_strides(G),
         *launch_strides(X),
         *launch_strides(dY),
+        *launch_strides(dt),
         *launch_strides(C),
         len_b,
         len_h,
@@ -2276,123 +2233,30 @@ def backward(inputs, extents, params, config=None):
     shape = (len_h,)
     dD_7 = sum_into(shape, dD_7_rows, (0, 2), acc, None)
 
-    # One program for each b and tile of t; sweeps t_s.
-    cfg = configure("mamba2_backward_dB_dC", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
-    grid = (len_b * tiles_t,)
-    mamba2_backward_dB_dC[grid](
-        G,
-        X,
-        dY,
-        dt,
-        C,
-        B,
-        dB,
-        dC,
-        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
-        tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
-        tiles_of(dY, 2, cfg["BLOCK_T_S"], padded(len_p, itemsize)),
-        tiles_of(X, 2, cfg["BLOCK_T_S"], padded(len_p, itemsize)),
-        tiles_of(C, 1, cfg["BLOCK_T_S"], padded(len_n, itemsize)),
-        tiles_of(B, 1, cfg["BLOCK_T_S"], padded(len_n, itemsize)),
-        *launch_strides(G),
-        *launch_strides(X),
-        *launch_strides(dY),
-        *launch_strides(dt),
-        *launch_strides(C),
-        *launch_strides(B),
-        len_b,
-        len_h,
-        len_t,
-        N=len_n,
-        N_PAD=padded(len_n, itemsize),
-        P=len_p,
-        P_PAD=padded(len_p, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of t; sweeps t_s.
-    cfg = configure("mamba2_backward_dG", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
-    grid = (len_b * len_h * tiles_t,)
-    mamba2_backward_dG[grid](
-        G,
-        C,
-        B,
-        dY,
-        X,
-        dt,
-        dG_u1,
-        dG,
-        tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
-        tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
-        tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
-        tiles_of(B, 1, cfg["BLOCK_T_S"], padded(len_n, itemsize)),
-        tiles_of(X, 2, cfg["BLOCK_T_S"], padded(len_p, itemsize)),
-        *launch_strides(G),
-        *launch_strides(C),
-        *launch_strides(B),
-        *launch_strides(dY),
-        *launch_strides(X),
-        *launch_strides(dt),
-        len_b,
-        len_h,
-        len_t,
-        N=len_n,
-        N_PAD=padded(len_n, itemsize),
-        P=len_p,
-        P_PAD=padded(len_p, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of p; sweeps t.
-    cfg = configure("mamba2_backward_dX", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_p = triton.cdiv(len_p, cfg["BLOCK_P"])
-    grid = (len_b * len_h * tiles_p,)
-    mamba2_backward_dX[grid](
-        D,
-        dY,
-        dt,
-        G,
-        B,
-        C,
-        dX,
-        tiles_of(dY, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
-        tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
-        tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
-        tiles_of(dY, 2, cfg["BLOCK_T"], cfg["BLOCK_P"]),
-        *launch_strides(D),
-        *launch_strides(dY),
-        *launch_strides(dt),
-        *launch_strides(G),
-        *launch_strides(B),
-        *launch_strides(C),
-        len_b,
-        len_h,
-        len_t,
-        len_p,
-        N=len_n,
-        N_PAD=padded(len_n, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
     # One program for each b, h; sweeps t.
     cfg = configure("mamba2_backward_dlogA_6_rows", extents, inputs, config)
+    itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
     mamba2_backward_dlogA_6_rows[grid](
-        dG,
+        C,
+        dC_apart,
+        X,
+        dX_3,
         dt,
+        dG,
         dlogA_6_rows,
+        tiles_of(C, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
+        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        *launch_strides(C),
+        *launch_strides(X),
         *launch_strides(dt),
         len_b,
         len_h,
         len_t,
+        N=len_n,
+        N_PAD=padded(len_n, itemsize),
+        P=len_p,
+        P_PAD=padded(len_p, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -2401,35 +2265,65 @@ def backward(inputs, extents, params, config=None):
     shape = (len_h,)
     dlogA_6 = sum_into(shape, dlogA_6_rows, (0, 2), acc, None)
 
-    # One program for each b, h and tile of t; sweeps t_s.
-    cfg = configure("mamba2_backward_dX_ddt_dlogA_6_rows", extents, inputs, config)
+    # One program for each b and tile of t.
+    cfg = configure("mamba2_backward_dB_dC", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
-    grid = (len_b * len_h * tiles_t,)
-    mamba2_backward_dX_ddt_dlogA_6_rows[grid](
-        G,
-        B,
-        C,
-        X,
-        dY,
-        logA,
-        dG,
-        ddt,
-        tiles_of(B, 1, cfg["BLOCK_T"], padded(len_n, itemsize)),
-        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
-        tiles_of(C, 1, cfg["BLOCK_T_S"], padded(len_n, itemsize)),
-        tiles_of(dY, 2, cfg["BLOCK_T_S"], padded(len_p, itemsize)),
-        *launch_strides(G),
-        *launch_strides(B),
-        *launch_strides(C),
-        *launch_strides(X),
-        *launch_strides(dY),
-        *launch_strides(logA),
+    grid = (len_b * tiles_t,)
+    mamba2_backward_dB_dC[grid](
+        dB_apart,
+        dC_apart,
+        dB,
+        dC,
         len_b,
         len_h,
         len_t,
         N=len_n,
         N_PAD=padded(len_n, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h; sweeps t.
+    cfg = configure("mamba2_backward_ddt", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    grid = (len_b * len_h,)
+    mamba2_backward_ddt[grid](
+        X,
+        dX_3,
+        logA,
+        dG,
+        ddt,
+        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        *launch_strides(X),
+        *launch_strides(logA),
+        len_b,
+        len_h,
+        len_t,
+        P=len_p,
+        P_PAD=padded(len_p, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("mamba2_backward_dX", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    mamba2_backward_dX[grid](
+        D,
+        dY,
+        dt,
+        dX_3,
+        dX,
+        tiles_of(dY, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        *launch_strides(D),
+        *launch_strides(dY),
+        *launch_strides(dt),
+        len_b,
+        len_h,
+        len_t,
         P=len_p,
         P_PAD=padded(len_p, itemsize),
         ACC=ACC,
@@ -2453,8 +2347,8 @@ def backward(inputs, extents, params, config=None):
     return {
         "dB": dB,
         "dC": dC,
-        "dX": dX,
         "ddt": ddt,
+        "dX": dX,
         "dlogA": dlogA,
         "dD": dD,
     }

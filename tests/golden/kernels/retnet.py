@@ -61,19 +61,6 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
-def power(x, y):
-    """`x ** y`; a negative `x` takes a whole `y`."""
-    # Triton's interpreter cannot combine a scalar condition on floats with a block of them.
-    x = tl.broadcast(x, y)[0]
-    y = tl.broadcast(x, y)[1]
-    size = tl.exp2(y * tl.log2(tl.abs(x)))
-    half = y * 0.5
-    signed = tl.where(half == tl.floor(half), size, -size)
-    negative = tl.where(y == tl.floor(y), signed, float("nan"))
-    return tl.where(y == 0, 1.0, tl.where(x < 0, negative, size))
-
-
-@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -184,6 +171,7 @@ def retnet(
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     gamma = tl.load(gamma_base)
     A_p_1 = i + start
+    A_1 = tl.log2(gamma.to(ACC))
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -199,11 +187,11 @@ def retnet(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[:, None] - j[None, :]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
         # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A_1.to(V_ptr.dtype.element_ty), v, O, ACC)
+        O = dot(A_2.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -213,14 +201,14 @@ def retnet(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[:, None] - j[None, :]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
         mask_p = j < len_j
         mask = (j[None, :] <= A_p_1[:, None]) & mask_p[None, :]
-        A_1_m = tl.where(mask, A_1, 0.0)
+        A_2_m = tl.where(mask, A_2, 0.0)
         # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
+        O = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O, ACC)
 
     # --- epilogue ---
     tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
@@ -338,6 +326,7 @@ def retnet_backward_dQ_dgamma_3_rows(
     # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
     gamma = tl.load(gamma_base)
     dQ_1_p = i + start
+    dQ_1_1 = tl.log2(gamma.to(ACC))
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dgamma_3_rows = tl.full([BLOCK_I], 0.0, ACC)
@@ -363,13 +352,13 @@ def retnet_backward_dQ_dgamma_3_rows(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        dQ_1_1 = power(gamma.to(ACC), (dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA
-        t_3 = power(gamma.to(ACC), (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
+        dQ_1_2 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA
+        t_3 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
         t_4 = (dQ_1_p[:, None] - j[None, :]).to(ACC) * dA * ddA
         dgamma_3_rows_s = t_4 * tl.where(dgamma_3_rows_p, 0.0, t_3)
         dgamma_3_rows_tile = tl.sum(dgamma_3_rows_s, 1)
         dgamma_3_rows = dgamma_3_rows + dgamma_3_rows_tile
-        dQ_1 = dot(dQ_1_1.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_1 = dot(dQ_1_2.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -383,17 +372,17 @@ def retnet_backward_dQ_dgamma_3_rows(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        dQ_1_1 = power(gamma.to(ACC), (dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA
+        dQ_1_2 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA
         mask_p = j < len_j
         mask = (j[None, :] <= dQ_1_p[:, None]) & mask_p[None, :]
-        dQ_1_1_m = tl.where(mask, dQ_1_1, 0.0)
-        t_5 = power(gamma.to(ACC), (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
+        dQ_1_2_m = tl.where(mask, dQ_1_2, 0.0)
+        t_5 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
         t_6 = (dQ_1_p[:, None] - j[None, :]).to(ACC) * dA * ddA
         dgamma_3_rows_s = t_6 * tl.where(dgamma_3_rows_p, 0.0, t_5)
         dgamma_3_rows_s_m = tl.where(mask, dgamma_3_rows_s, 0.0)
         dgamma_3_rows_tile = tl.sum(dgamma_3_rows_s_m, 1)
         dgamma_3_rows = dgamma_3_rows + dgamma_3_rows_tile
-        dQ_1 = dot(dQ_1_1_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_1 = dot(dQ_1_2_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
 
     # --- epilogue ---
     dQ = dQ_1 / dQ_p
@@ -515,6 +504,7 @@ def retnet_backward_dK_dV(
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     gamma = tl.load(gamma_base)
+    A_1 = tl.log2(gamma.to(ACC))
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -540,9 +530,9 @@ def retnet_backward_dK_dV(
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         A_p_1 = i + start
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC))
-        dK_2_1 = power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC)) * dA
-        dV = dot(A_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC))
+        dK_2_1 = tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC)) * dA
+        dV = dot(A_2.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dK_2_1.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -561,13 +551,13 @@ def retnet_backward_dK_dV(
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         A_p_1 = i + start
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC))
         mask_p = i < len_i
         mask = (j[:, None] <= A_p_1[None, :]) & mask_p[None, :]
-        A_1_m = tl.where(mask, A_1, 0.0)
-        dK_2_1 = power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC)) * dA
+        A_2_m = tl.where(mask, A_2, 0.0)
+        dK_2_1 = tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC)) * dA
         dK_2_1_m = tl.where(mask, dK_2_1, 0.0)
-        dV = dot(A_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dV = dot(A_2_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dK_2_1_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
     # --- epilogue ---
@@ -716,6 +706,7 @@ def retnet_slices(
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     gamma = tl.load(gamma_base)
     A_p_1 = i + start
+    A_1 = tl.log2(gamma.to(ACC))
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -741,11 +732,11 @@ def retnet_slices(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[:, None] - j[None, :]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
         # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A_1.to(V_ptr.dtype.element_ty), v, O, ACC)
+        O = dot(A_2.to(V_ptr.dtype.element_ty), v, O, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -755,14 +746,14 @@ def retnet_slices(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[:, None] - j[None, :]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
         mask_p = j < len_j
         mask = (j[None, :] <= A_p_1[:, None]) & mask_p[None, :]
-        A_1_m = tl.where(mask, A_1, 0.0)
+        A_2_m = tl.where(mask, A_2, 0.0)
         # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
+        O = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O, ACC)
 
     # --- epilogue ---
     tl.store(O_part_base + O_part_offs, O, mask=in_i[:, None] & in_f[None, :])

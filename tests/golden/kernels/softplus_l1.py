@@ -621,9 +621,9 @@ def softplus_l1_backward_dK_dV(
         # softplus_l1.attn:5  P[i,j] = softplus(S[i,j])
         P = softplus(S_1)
         dV_p = O_part.to(ACC) != 0.0
+        dV_1 = tl.where(dV_p[None, :], P, 0.0)
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dV_p[None, :], P, 0.0) * dV_p_1[None, :]
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         t_7 = (dP - d.to(ACC)[None, :]) * sigmoid(S_1) / O_part.to(ACC)[None, :]
         dS = tl.where(dV_p[None, :], t_7, 0.0)
@@ -648,9 +648,9 @@ def softplus_l1_backward_dK_dV(
         # softplus_l1.attn:5  P[i,j] = softplus(S[i,j])
         P = softplus(S_1)
         dV_p = O_part.to(ACC) != 0.0
+        dV_1 = tl.where(dV_p[None, :], P, 0.0)
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dV_p[None, :], P, 0.0) * dV_p_1[None, :]
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         t_8 = (dP - d.to(ACC)[None, :]) * sigmoid(S_1) / O_part.to(ACC)[None, :]
         dS = tl.where(dV_p[None, :], t_8, 0.0)
@@ -686,15 +686,15 @@ def softplus_l1_backward_dK_dV(
         # softplus_l1.attn:5  P[i,j] = softplus(S[i,j])
         P = softplus(S_1)
         dV_p = O_part.to(ACC) != 0.0
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dV_p[None, :], P, 0.0) * dV_p_1[None, :]
+        dV_1 = tl.where(dV_p[None, :], P, 0.0)
         mask_p = i + start
         mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
         mask_p_3 = i < len_i
         t_9 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
         mask = (j[:, None] <= mask_p[None, :]) & t_9 & mask_p_3[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         t_10 = (dP - d.to(ACC)[None, :]) * sigmoid(S_1) / O_part.to(ACC)[None, :]

@@ -881,15 +881,15 @@ def softplus_reweighted_backward_dK_dV(
         z = tl.load(Z_ptrs, mask=in_i, other=0.0)
         W = power(W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :], p.to(ACC))
         dV_p = O_part.to(ACC) != 0.0
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_1 = tl.where(dV_p[None, :], W, 0.0) * dV_p_1[None, :]
+        dV_1 = tl.where(dV_p[None, :], W, 0.0)
         mask_p = i + start
         mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
         mask_p_3 = i < len_i
         t = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
         mask = (j[:, None] <= mask_p[None, :]) & t & mask_p_3[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
         dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         t_2 = (dW - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]

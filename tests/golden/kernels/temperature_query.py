@@ -69,12 +69,6 @@ def safe_div(a, b):
 
 
 @triton.jit
-def square(x):
-    """`x ** 2`."""
-    return x * x
-
-
-@triton.jit
 def within(x, N: tl.constexpr, PAD: tl.constexpr):
     """Which points of a padded axis are real; the constant True where nothing is padded, so that no mask is left."""
     if N == PAD:
@@ -412,7 +406,8 @@ def temperature_query_backward_D_dQ_dtau(
     E_2 = tl.full([BLOCK_I], 0.0, ACC)
     W_p = tl.maximum(1.0, tl.abs(L_S.to(ACC)) / 64.0)
     W_3 = tl.full([BLOCK_I], 0.0, ACC)
-    dtau_p = square(tau.to(ACC))
+    dtau = tl.log2(tau.to(ACC))
+    dtau_p = tl.exp2(dtau * 2.0)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -481,10 +476,10 @@ def temperature_query_backward_D_dQ_dtau(
     dQ = dQ_1 / tau.to(ACC)[:, None]
     t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2) * W_p
     W = W_2 - tl.where(t_2, E_2 - D_1, 0.0) * W_3
-    dtau = -(W / dtau_p)
+    dtau_1 = -(W / dtau_p)
     tl.store(D_base + offs_i, D_1, mask=in_i)
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dtau_base + offs_i, dtau, mask=in_i)
+    tl.store(dtau_base + offs_i, dtau_1, mask=in_i)
 
 
 @triton.jit(

@@ -9,6 +9,7 @@ code below comes from.
 #     attndsl compile two_sweeps.attn --name two_sweeps
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -549,33 +550,57 @@ def two_sweeps_backward_dK_dV(
     # two_sweeps.attn:10  O[i,f]     = P[i,j1,j0] * exp(L[i,j1] - M[i]) / Z[i] * V[j1...
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    high = tl.where(j0 < floor_div(len_j, w) * w, len_i, 0)
+    stop = tl.maximum(0, floor_div(high + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
+    t = tl.where(j0 + BLOCK_J - 1 < floor_div(len_j, w) * w, len_i, 0)
+    full_end = tl.maximum(lo, tl.minimum(stop, tl.maximum(0, t) // BLOCK_I * BLOCK_I))
 
     # --- sweep over i ---
-    # Tiles that the mask or the end cuts.
-    for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # two_sweeps.attn:5  S[i,j1,j0] = Q[i,e] * K[j1 * w + j0, e] / sqrt(|e|)
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dS = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
+        l = tl.load(L_ptrs)
+        dV_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
+        dV_p = dV_safe * 1.4426950408889634
+        dV_1 = tl.exp2(S * (S_p * 1.4426950408889634) - dV_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        t_2 = tl.exp2(S * (S_p * 1.4426950408889634) - dV_p[None, :])
+        dS_2 = -((d.to(ACC)[None, :] - dS) * t_2)
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_2 = dot(dS_2.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # two_sweeps.attn:5  S[i,j1,j0] = Q[i,e] * K[j1 * w + j0, e] / sqrt(|e|)
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dS = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p_2 = i < len_i
         mask = mask_p_1[:, None] & mask_p_2[None, :]
         S_1_m = tl.where(mask, S, float("-inf"))
-        L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
-        l = tl.load(L_ptrs, mask=in_i, other=0.0)
+        L_ptrs_2 = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
+        l = tl.load(L_ptrs_2, mask=in_i, other=0.0)
         dV_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
         dV_p = dV_safe * 1.4426950408889634
         dV_1 = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - dV_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        t = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - dV_p[None, :])
-        dS_2 = -((d.to(ACC)[None, :] - dS) * t)
+        t_3 = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - dV_p[None, :])
+        dS_2 = -((d.to(ACC)[None, :] - dS) * t_3)
         dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS_2.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
@@ -1258,9 +1283,15 @@ def configure(kernel, extents, inputs, config):
 
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
-    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel.
+
+    It is as even there as the others and a row's length: multiples of 16 are compiled in, the copy engine takes 8.
+    """
+    if not any(strides):  # one value stands for all, over a single point too
+        return strides
     last = len(shape) - 1
-    lone = [1 if k == last else 16 for k in range(len(shape))]
+    even = math.gcd(16, *shape[last:], *(s for n, s in zip(shape[:last], strides) if n != 1))
+    lone = [1 if k == last else even if even >= 8 else 17 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
 
 
