@@ -5,6 +5,9 @@ Example: for `j <= i, i - w < j`, streaming `j` against a tile of rows `i` in [a
     reach   a - w + 1 <= j < b + 1          some row of the tile sees the key
     full    b - w + 1 <= j < a + 1          every row does, no mask is needed
 
+A comparison of the tile's rows alone (`i < n`) opens or closes the whole stretch: open where it may hold (a < n), full
+where it holds for all of them (b < n).
+
 `stretches` brings a condition into disjunctive form, isolates the streamed index in each comparison that is monotone in
 it (sums, differences, multiples, `//`), and takes the extremes over the tile by interval arithmetic. A comparison it
 cannot solve (an id tensor, a remainder) leaves the reach as it is and makes the stretch partial: always sound, since
@@ -41,6 +44,7 @@ class Stretch:
     """Integer bounds, low inclusive and high exclusive; none is no bound. `partial`: no tile is known to be full.
 
     `ids` holds equalities of a value of the tile with an id tensor along the stream: bounds known when the ids are.
+    Where one of the conditions `open` fails nothing is open, where one of `full` fails no tile is full.
     """
 
     low: tuple[Expr, ...] = ()
@@ -49,6 +53,8 @@ class Stretch:
     full_high: tuple[Expr, ...] = ()
     partial: bool = False
     ids: tuple[tuple[Expr, Read], ...] = ()
+    open: tuple[Expr, ...] = ()
+    full: tuple[Expr, ...] = ()
 
 
 def stretches(
@@ -126,6 +132,8 @@ def _meet(a: Stretch, b: Stretch) -> Stretch:
         a.full_high + b.full_high,
         a.partial or b.partial,
         a.ids + b.ids,
+        a.open + b.open,
+        a.full + b.full,
     )
 
 
@@ -143,7 +151,7 @@ def _atom(cond: Expr, streamed: _Unknown, rows: _Tile) -> Stretch:
             return _PARTIAL
         left, right, op = right, left, _FLIP[op]
     if stream not in free(left):
-        return _PARTIAL
+        return _of_rows(left, op, right, tile, first, last, wide)
     if op == "==" and isinstance(left, Read):
         alone = [isinstance(x, Index | Position) and x.name == stream for x in left.subs]
         others = [x for x, lone in zip(left.subs, alone, strict=True) if not lone]
@@ -163,6 +171,29 @@ def _atom(cond: Expr, streamed: _Unknown, rows: _Tile) -> Stretch:
             out = _meet(out, Stretch(high=(_plus(high, 1),), full_high=(_plus(low, 1),)))
         else:
             out = _meet(out, Stretch(low=(low,), full_low=(high,)))
+    return out
+
+
+def _of_rows(
+    left: Expr,
+    op: str,
+    right: Expr,
+    tile: str | None,
+    first: Expr,
+    last: Expr,
+    wide: frozenset[str],
+) -> Stretch:
+    """What a comparison says in which the streamed index does not occur."""
+    if op in (">", ">="):
+        left, right, op = right, left, _FLIP[op]
+    out = Stretch()
+    for a, b in ((left, right), (right, left)) if op == "==" else ((left, right),):
+        least, most = _span(a, tile, first, last, wide), _span(b, tile, first, last, wide)
+        if least is None or most is None:
+            return _PARTIAL
+        side = "<" if op == "<" else "<="
+        some, every = Compare(side, least[0], most[1]), Compare(side, least[1], most[0])
+        out = _meet(out, Stretch(open=(some,), full=(every,)))
     return out
 
 

@@ -15,6 +15,7 @@ from attndsl.cascade.nodes import (
     Position,
     Read,
     Reduction,
+    Select,
 )
 from attndsl.cascade.walk import substitute, walk
 from attndsl.schedule import tile as t
@@ -37,6 +38,8 @@ def build_sweep(b: Kernel) -> t.Sweep:
     found = tuple(
         _known(b, s) for s in stretches(_domain(b.domains), b.stream, tile, first, last, b.floats)
     )
+    # What begins at the beginning comes first: the rest then lies behind it, and not on both sides.
+    found = tuple(sorted(found, key=lambda s: bool(s.low)))
     if b.descends is not None and len(found) > 1:
         found = (Stretch(partial=True),)  # a scan must not leave the order
     body = lighten(b, [*b.sweep, *b.commits])
@@ -69,15 +72,16 @@ def _known(b: Kernel, s: Stretch) -> Stretch:
 
     low, high = tuple(filter(scalar, s.low)), tuple(filter(scalar, s.high))
     full_low, full_high = tuple(filter(scalar, s.full_low)), tuple(filter(scalar, s.full_high))
+    seen, full = tuple(filter(scalar, s.open)), tuple(filter(scalar, s.full))
     for value, ids in s.ids:
         bounds = _reach(b, value, ids)
         if bounds is None:
-            return Stretch(low, high, partial=True)
+            return Stretch(low, high, partial=True, open=seen)
         low, high = (*low, bounds[0]), (*high, bounds[1])
         full_low, full_high = (*full_low, bounds[2]), (*full_high, bounds[3])
-    lost = any(not scalar(e) for e in (*s.full_low, *s.full_high))
+    lost = any(not scalar(e) for e in (*s.full_low, *s.full_high, *s.full))
     partial = s.partial or lost
-    return Stretch(low, high, full_low, full_high, partial)
+    return Stretch(low, high, full_low, full_high, partial, open=seen, full=full)
 
 
 def _reach(b: Kernel, value: Expr, ids: Read) -> tuple[Expr, Expr, Expr, Expr] | None:
@@ -130,6 +134,15 @@ def _most(fn: str, parts: tuple[Expr, ...]) -> Expr:
     return parts[0] if len(parts) == 1 else Call(fn, parts)
 
 
+def _where(conditions: tuple[Expr, ...], bound: Expr) -> Expr:
+    """An upper bound, and 0 where one of the conditions fails."""
+    conditions = tuple(dict.fromkeys(conditions))
+    if not conditions:
+        return bound
+    both = conditions[0] if len(conditions) == 1 else Logic("and", conditions)
+    return Select(both, bound, Const(0))
+
+
 def _floor(e: Expr, block: Expr) -> Expr:
     return e if e == Const(0) else Binary("*", Binary("//", e, block), block)
 
@@ -150,7 +163,8 @@ def _disjoint(b: Kernel, found: tuple[Stretch, ...]) -> list[tuple[Expr, Expr, S
         low: Expr = (
             Const(0) if not s.low else _scalar(b, _most("max", (Const(0), *s.low)), "low" + tag)
         )
-        high: Expr = end if not s.high else _scalar(b, _most("min", (end, *s.high)), "high" + tag)
+        top = _where(s.open, _most("min", (end, *s.high)))
+        high: Expr = end if top == end else _scalar(b, top, "high" + tag)
         lo = Const(0) if low == Const(0) else _scalar(b, _floor(low, block), "first" + tag)
         hi = _scalar(b, Call("max", (lo, _ceil(high, block))), "stop" + tag)
         aligned.append((lo, hi))
@@ -180,7 +194,7 @@ def _split(b: Kernel, low: Expr, high: Expr, s: Stretch) -> list[tuple[str, str,
     lo, hi = name(low, "lo"), name(high, "hi")
     if s.partial:
         return [(lo, hi, True)]
-    full_hi = _most("min", (end, *s.full_high))
+    full_hi = _where(s.full, _most("min", (end, *s.full_high)))
     start: Expr = t.Val(lo)
     out = []
     if s.full_low:

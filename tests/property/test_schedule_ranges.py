@@ -107,3 +107,24 @@ def test_a_global_prefix_and_a_window_are_two_stretches() -> None:
     tiles = list(visited(kernel, env, 128, {"i": 16, "j": 16}))
     assert sorted(s for s, _ in tiles) == [0, 96, 112, 128]
     assert (112, False) in tiles
+
+
+def test_a_prefix_is_read_whole_by_its_own_keys_alone() -> None:
+    """Keys stream past queries in the forward pass, queries past keys in the gradients of keys."""
+    text = PROGRAM.replace("max[j]", "sum[j]").replace("O[b,i]", "O[b,j]").replace("O[i]", "O[j]")
+    (kernel,) = kernels(forward(text.replace("sum[j]", "sum[i]").format("j < w or j <= i")))
+    env = {"w": 40, "start": 0, "|i|": 128, "|j|": 128, "b": 0, "|b|": 1}
+    blocks = {"i": 16, "j": 16}
+    every = range(0, 128, 16)
+    assert sorted(visited(kernel, env, 16, blocks)) == [(s, False) for s in every]
+    assert sorted(s for s, _ in visited(kernel, env, 32, blocks)) == [*every]  # 40 lies in this one
+    assert sorted(visited(kernel, env, 96, blocks)) == [(96, True), (112, False)]
+
+
+def test_rows_outside_the_domain_visit_nothing() -> None:
+    (kernel,) = kernels(forward(PROGRAM.format("i < w and j <= i")))
+    env = {"w": 40, "start": 0, "|i|": 128, "|j|": 128, "b": 0, "|b|": 1}
+    blocks = {"i": 16, "j": 16}
+    assert list(visited(kernel, env, 16, blocks)) == [(0, False), (16, True)]
+    assert list(visited(kernel, env, 32, blocks)) == [(0, True), (16, True), (32, True)]
+    assert not list(visited(kernel, env, 48, blocks))
