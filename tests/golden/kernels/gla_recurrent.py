@@ -947,36 +947,57 @@ def gla_recurrent_backward_dG_1_dG_2_dG_3(
     mask_p_1 = mask_p == t
     g = tl.load(G_base + tl.cast(mask_p, tl.int64) * E + e, mask=in_e, other=0.0)
     dHT = tl.load(dHT_base + dHT_offs, mask=in_e[:, None] & in_f[None, :], other=0.0)
-    stop = tl.maximum(0, floor_div(len_t + BLOCK_T_S - 1, BLOCK_T_S) * BLOCK_T_S)
+    high = tl.where((len_t - 1 <= t0 + BLOCK_T - 1) & (t0 <= len_t - 1), len_t, 0)
+    stop = tl.maximum(0, floor_div(high + BLOCK_T_S - 1, BLOCK_T_S) * BLOCK_T_S)
     lo = 0
+    t_2 = tl.where((len_t - 1 <= t0) & (t0 + BLOCK_T - 1 <= len_t - 1), len_t, 0)
+    t_3 = tl.minimum(stop, tl.maximum(0, t_2) // BLOCK_T_S * BLOCK_T_S)
+    full_end = tl.maximum(lo, t_3)
 
     # --- sweep over t_s ---
-    # Tiles that the mask or the end cuts.
-    for t_s0 in tl.range(bound(lo), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for t_s0 in tl.range(bound(lo), bound(full_end), BLOCK_T_S, num_stages=NUM_STAGES):
         t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
         t_s = t_s0 + offs_t_s
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t_s0, tl.int64) * stride_V_t + V_offs
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, t_s0, 0])
+        dK_2 = dot(v, tl.trans(dHT.to(V_ptr.dtype.element_ty)), None, ACC)
+        t_4 = tl.where(t_s >= 0, tl.cast(dG_3_1, ACC), 0.0)
+        dG_3_1_w = tl.where((t >= 0)[:, None], t_4[None, :], 0.0)
+        g_1 = tl.load(G_base + tl.cast(t_s0, tl.int64) * E + G_offs, mask=in_e[None, :], other=0.0)
+        K_ptrs = K_base + tl.cast(t_s0, tl.int64) * stride_K_t + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, t_s0, 0])
+        dG_3_2 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC) * dK_2
+        t_5 = dG_3_1_w.to(K_ptr.dtype.element_ty)
+        t_6 = dG_3_2.to(K_ptr.dtype.element_ty)
+        dG_3 = dot(t_5, t_6, dG_3, ACC)
+    # Tiles that the mask or the end cuts.
+    for t_s0 in tl.range(bound(full_end), bound(stop), BLOCK_T_S, num_stages=NUM_STAGES):
+        t_s0 = tl.multiple_of(tl.cast(t_s0, tl.int32), BLOCK_T_S)
+        t_s = t_s0 + offs_t_s
+        # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+        V_ptrs_2 = V_base + tl.cast(t_s0, tl.int64) * stride_V_t + V_offs
         in_t_s = t_s < len_t
-        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t_s0, 0])
+        v = load_tile(V_ptrs_2, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t_s0, 0])
         dK_2 = dot(v, tl.trans(dHT.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p_2 = t_s < len_t
         mask = mask_p_1[:, None] & mask_p_2[None, :]
-        t_2 = tl.where(t_s >= 0, tl.cast(dG_3_1, ACC), 0.0)
-        dG_3_1_w = tl.where((t >= 0)[:, None], t_2[None, :], 0.0)
+        t_7 = tl.where(t_s >= 0, tl.cast(dG_3_1, ACC), 0.0)
+        dG_3_1_w = tl.where((t >= 0)[:, None], t_7[None, :], 0.0)
         dG_3_1_m = tl.where(mask, dG_3_1_w, 0.0)
         g_1 = tl.load(
             G_base + tl.cast(t_s0, tl.int64) * E + G_offs,
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        K_ptrs = K_base + tl.cast(t_s0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t_s0, 0])
+        K_ptrs_2 = K_base + tl.cast(t_s0, tl.int64) * stride_K_t + K_offs
+        k = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t_s0, 0])
         dG_3_2 = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)) * k.to(ACC) * dK_2
         dG_3_2_m = tl.where(mask_p_2[:, None], dG_3_2, 0.0)
-        t_3 = dG_3_1_m.to(K_ptr.dtype.element_ty)
-        t_4 = tl.where(in_t_s[:, None], dG_3_2_m, 0.0).to(K_ptr.dtype.element_ty)
-        dG_3 = dot(t_3, t_4, dG_3, ACC)
+        t_8 = dG_3_1_m.to(K_ptr.dtype.element_ty)
+        t_9 = tl.where(in_t_s[:, None], dG_3_2_m, 0.0).to(K_ptr.dtype.element_ty)
+        dG_3 = dot(t_8, t_9, dG_3, ACC)
 
     # --- epilogue ---
     tl.store(dG_3_base + dG_3_offs, dG_3, mask=in_t[:, None] & in_e[None, :])

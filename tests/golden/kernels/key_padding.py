@@ -558,27 +558,50 @@ def key_padding_backward_dK_dV(
     # key_padding.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    high = tl.where(j0 < length, len_i, 0)
+    stop = tl.maximum(0, floor_div(high + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
+    t = tl.maximum(0, tl.where(j0 + BLOCK_J - 1 < length, len_i, 0)) // BLOCK_I
+    full_end = tl.maximum(lo, tl.minimum(stop, t * BLOCK_I))
 
     # --- sweep over i ---
-    # Tiles that the mask or the end cuts.
-    for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # key_padding.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < length
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # key_padding.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j < length
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p_1 = i < len_i
         mask = mask_p[:, None] & mask_p_1[None, :]
         S_1_m = tl.where(mask, S, float("-inf"))
-        L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-        L_S = tl.load(L_S_ptrs, mask=in_i, other=0.0)
+        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[None, :])

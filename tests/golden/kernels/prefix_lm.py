@@ -629,22 +629,25 @@ def prefix_lm_backward_dK_dV(
     # prefix_lm.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low0 = tl.maximum(0, j0 - start)
-    first0 = low0 // BLOCK_I * BLOCK_I
-    stop0 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    stop1 = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    stop_before = tl.maximum(0, tl.minimum(stop1, first0))
-    first_after = tl.maximum(0, stop0)
+    high0 = tl.where(j0 < n, len_i, 0)
+    stop0 = tl.maximum(0, floor_div(high0 + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    low1 = tl.maximum(0, j0 - start)
+    first1 = low1 // BLOCK_I * BLOCK_I
+    stop1 = tl.maximum(first1, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    stop_before = tl.maximum(first1, tl.minimum(stop1, 0))
+    first_after = tl.maximum(first1, stop0)
     stop_after = tl.maximum(first_after, stop1)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop0, tl.maximum(first0, t * BLOCK_I))
-    t_2 = tl.minimum(stop0, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
     lo = 0
+    t = tl.maximum(0, tl.where(j0 + BLOCK_J - 1 < n, len_i, 0)) // BLOCK_I * BLOCK_I
+    full_end = tl.maximum(lo, tl.minimum(stop0, t))
+    t_2 = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop_after, tl.maximum(first_after, t_2 * BLOCK_I))
+    t_3 = tl.minimum(stop_after, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end_1 = tl.maximum(full, t_3)
 
     # --- sweep over i ---
     # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+    for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # prefix_lm.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i or j < n
@@ -663,32 +666,50 @@ def prefix_lm_backward_dK_dV(
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop0 - full_end, 0), BLOCK_I)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - lo, 0), BLOCK_I)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(stop_after - first_after, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_4), num_stages=NUM_STAGES):
-        i0 = first0 + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.where(step < steps_2, i0, lo + (step - steps_2) * BLOCK_I)
-        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # prefix_lm.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i or j < n
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_2)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(stop0 - full_end, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(full - first_after, 0), BLOCK_I)
+    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_3), num_stages=NUM_STAGES):
+        i0 = full_end + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, first_after + (step - steps) * BLOCK_I)
+        i0 = tl.where(step < steps_2, i0, full_end_1 + (step - steps_2) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # prefix_lm.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i or j < n
+        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_3, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = i + start
         mask_p_2 = i < len_i
         mask = ((j[:, None] <= mask_p[None, :]) | mask_p_1[:, None]) & mask_p_2[None, :]
         S_1_m = tl.where(mask, S, float("-inf"))
-        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-        L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
+        L_S_ptrs_3 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_3, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[None, :])

@@ -201,9 +201,16 @@ def simplicial2(
     mask_p_2 = i + start - w2
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     low = tl.maximum(0, i0 + start - w1 + 1)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    high_p = i0 + start - w2
+    high_p_1 = i0 + BLOCK_I - 1 + start
+    high_p_2 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     first = low // BLOCK_J * BLOCK_J
-    stop = tl.maximum(first, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    stop_p = BLOCK_J
+    t = tl.maximum(0, i0 + BLOCK_I - 1 + start - w1 + 1) + BLOCK_J - 1
+    full_p = tl.maximum(first, floor_div(t, BLOCK_J) * BLOCK_J)
+    full_end_p = i0 + BLOCK_I - 1 + start - w2
+    full_end_p_1 = i0 + start
+    full_end_p_2 = tl.minimum(len_j, i0 + start + 1)
     lo_k = tl.maximum(0, i0 + start - w2 + 1)
     hi_k = tl.minimum(len_k, i0 + BLOCK_I - 1 + start + 1)
 
@@ -220,20 +227,56 @@ def simplicial2(
         # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
         U_ptrs = U_base + tl.cast(k, tl.int64) * stride_U_k + f * stride_U_f
         u = tl.load(U_ptrs, mask=in_f, other=0.0)
-        # Tiles that the mask or the end cuts.
-        for j0 in tl.range(bound(first), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+        high = tl.where((high_p < k) & (k <= high_p_1), high_p_2, 0)
+        stop = tl.maximum(first, floor_div(high + stop_p - 1, stop_p) * stop_p)
+        full = tl.minimum(stop, full_p)
+        t_2 = tl.where((full_end_p < k) & (k <= full_end_p_1), full_end_p_2, 0)
+        full_end = tl.maximum(full, tl.minimum(stop, tl.maximum(0, t_2) // stop_p * stop_p))
+        # Tiles without a mask.
+        for j0 in tl.range(bound(full), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
             j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+            k_2 = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+            t_3 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+            t_4 = tl.trans(k_2.to(Q_ptr.dtype.element_ty))
+            S_1 = dot(t_3, t_4, None, ACC)
+            M_S_tile_raw = tl.max(S_1, 1)
+            M_S_tile = M_S_tile_raw * S_p
+            M_S_new = tl.maximum(M_S, M_S_tile)
+            M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
+            alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
+            P_S_p = M_S_safe * 1.4426950408889634
+            # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
+            P_S = tl.exp2(S_1 * (S_p * 1.4426950408889634) - P_S_p[:, None])
+            Z_S_tile = tl.sum(P_S, 1)
+            Z_S = Z_S * alpha + Z_S_tile
+            V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+            v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+            O_1_1 = v.to(ACC) * u.to(ACC)[None, :]
+            M_S = M_S_new
+            t_5 = P_S.to(V_ptr.dtype.element_ty)
+            t_6 = O_1_1.to(V_ptr.dtype.element_ty)
+            O_1 = dot(t_5, t_6, O_1 * alpha[:, None], ACC)
+        # Tiles that the mask or the end cuts.
+        steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_J)
+        steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J)
+        for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+            j0 = first + step * BLOCK_J
+            j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+            j = j0 + offs_j
+            # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
+            K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
             in_j = j < len_j
-            k_2 = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-            t = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-            t_2 = tl.trans(k_2.to(Q_ptr.dtype.element_ty))
-            S_1 = dot(t, t_2, None, ACC)
+            k_2 = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+            t_7 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+            t_8 = tl.trans(k_2.to(Q_ptr.dtype.element_ty))
+            S_1 = dot(t_7, t_8, None, ACC)
             mask_p_5 = j < len_j
-            t_3 = (mask_p[:, None] < j[None, :]) & (j[None, :] <= mask_p_1[:, None])
-            mask = t_3 & mask_p_3[:, None] & mask_p_4[:, None] & mask_p_5[None, :]
+            t_9 = (mask_p[:, None] < j[None, :]) & (j[None, :] <= mask_p_1[:, None])
+            mask = t_9 & mask_p_3[:, None] & mask_p_4[:, None] & mask_p_5[None, :]
             S_2_m = tl.where(mask, S_1, float("-inf"))
             M_S_tile_raw = tl.max(S_2_m, 1)
             M_S_tile = M_S_tile_raw * S_p
@@ -245,14 +288,14 @@ def simplicial2(
             P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
             Z_S_tile = tl.sum(P_S, 1)
             Z_S = Z_S * alpha + Z_S_tile
-            V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-            v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+            V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+            v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
             O_1_1 = v.to(ACC) * u.to(ACC)[None, :]
             O_1_1_m = tl.where(mask_p_5[:, None], O_1_1, 0.0)
             M_S = M_S_new
-            t_4 = P_S.to(V_ptr.dtype.element_ty)
-            t_5 = tl.where(in_j[:, None], O_1_1_m, 0.0).to(V_ptr.dtype.element_ty)
-            O_1 = dot(t_4, t_5, O_1 * alpha[:, None], ACC)
+            t_10 = P_S.to(V_ptr.dtype.element_ty)
+            t_11 = tl.where(in_j[:, None], O_1_1_m, 0.0).to(V_ptr.dtype.element_ty)
+            O_1 = dot(t_10, t_11, O_1 * alpha[:, None], ACC)
 
     # --- epilogue ---
     L_S = tl.log(Z_S) + M_S
@@ -483,9 +526,16 @@ def simplicial2_backward_dQ(
     P_S_p = P_S_safe * 1.4426950408889634
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, i0 + start - w1 + 1)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    high_p = i0 + start - w2
+    high_p_1 = i0 + BLOCK_I - 1 + start
+    high_p_2 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     first = low // BLOCK_J * BLOCK_J
-    stop = tl.maximum(first, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    stop_p = BLOCK_J
+    t = tl.maximum(0, i0 + BLOCK_I - 1 + start - w1 + 1) + BLOCK_J - 1
+    full_p = tl.maximum(first, floor_div(t, BLOCK_J) * BLOCK_J)
+    full_end_p = i0 + BLOCK_I - 1 + start - w2
+    full_end_p_1 = i0 + start
+    full_end_p_2 = tl.minimum(len_j, i0 + start + 1)
     lo_k = tl.maximum(0, i0 + start - w2 + 1)
     hi_k = tl.minimum(len_k, i0 + BLOCK_I - 1 + start + 1)
 
@@ -504,34 +554,63 @@ def simplicial2_backward_dQ(
         S_kept = tl.where((e < E)[None, :], S, 0.0)
         mask_p_3 = mask_p_2 < k
         mask_p_4 = k <= mask_p_1
-        # Tiles that the mask or the end cuts.
-        for j0 in tl.range(bound(first), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+        high = tl.where((high_p < k) & (k <= high_p_1), high_p_2, 0)
+        stop = tl.maximum(first, floor_div(high + stop_p - 1, stop_p) * stop_p)
+        full = tl.minimum(stop, full_p)
+        t_2 = tl.where((full_end_p < k) & (k <= full_end_p_1), full_end_p_2, 0)
+        full_end = tl.maximum(full, tl.minimum(stop, tl.maximum(0, t_2) // stop_p * stop_p))
+        # Tiles without a mask.
+        for j0 in tl.range(bound(full), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
             j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
             j = j0 + offs_j
             # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
             V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-            in_j = j < len_j
-            v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-            t = tl.where(in_f[None, :], dP_S_kept, 0.0).to(dO_ptr.dtype.element_ty)
-            t_2 = tl.trans(v.to(dO_ptr.dtype.element_ty))
-            dP_S_1 = dot(t, t_2, None, ACC)
+            v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+            t_3 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(dO_ptr.dtype.element_ty)
+            t_4 = tl.trans(v.to(dO_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_3, t_4, None, ACC)
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-            k_2 = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-            t_3 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
-            t_4 = tl.trans(k_2.to(Q_ptr.dtype.element_ty))
-            S_1 = dot(t_3, t_4, None, ACC)
+            k_2 = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+            t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+            t_6 = tl.trans(k_2.to(Q_ptr.dtype.element_ty))
+            S_1 = dot(t_5, t_6, None, ACC)
+            P_S = tl.exp2(S_1 * (S_p * 1.4426950408889634) - P_S_p[:, None])
+            dS = (dP_S_1 - d.to(ACC)[:, None]) * P_S
+            dQ_1_1 = k_2.to(ACC) * l.to(ACC)[None, :]
+            dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), dQ_1_1.to(K_ptr.dtype.element_ty), dQ_1, ACC)
+        # Tiles that the mask or the end cuts.
+        steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_J)
+        steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_J)
+        for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+            j0 = first + step * BLOCK_J
+            j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
+            j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+            j = j0 + offs_j
+            # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
+            V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+            in_j = j < len_j
+            v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+            t_7 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(dO_ptr.dtype.element_ty)
+            t_8 = tl.trans(v.to(dO_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_7, t_8, None, ACC)
+            # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
+            K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+            k_2 = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+            t_9 = tl.where(in_e[None, :], S_kept, 0.0).to(Q_ptr.dtype.element_ty)
+            t_10 = tl.trans(k_2.to(Q_ptr.dtype.element_ty))
+            S_1 = dot(t_9, t_10, None, ACC)
             mask_p_5 = j < len_j
-            t_5 = (mask_p[:, None] < j[None, :]) & (j[None, :] <= mask_p_1[:, None])
-            mask = t_5 & mask_p_3[:, None] & mask_p_4[:, None] & mask_p_5[None, :]
+            t_11 = (mask_p[:, None] < j[None, :]) & (j[None, :] <= mask_p_1[:, None])
+            mask = t_11 & mask_p_3[:, None] & mask_p_4[:, None] & mask_p_5[None, :]
             S_2_m = tl.where(mask, S_1, float("-inf"))
             P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
             dS = (dP_S_1 - d.to(ACC)[:, None]) * P_S
             dQ_1_1 = k_2.to(ACC) * l.to(ACC)[None, :]
             dQ_1_1_m = tl.where(mask_p_5[:, None], dQ_1_1, 0.0)
-            t_6 = dS.to(K_ptr.dtype.element_ty)
-            t_7 = tl.where(in_j[:, None], dQ_1_1_m, 0.0).to(K_ptr.dtype.element_ty)
-            dQ_1 = dot(t_6, t_7, dQ_1, ACC)
+            t_12 = dS.to(K_ptr.dtype.element_ty)
+            t_13 = tl.where(in_j[:, None], dQ_1_1_m, 0.0).to(K_ptr.dtype.element_ty)
+            dQ_1 = dot(t_12, t_13, dQ_1, ACC)
 
     # --- epilogue ---
     dQ = dQ_1 / dQ_p

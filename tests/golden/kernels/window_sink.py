@@ -189,28 +189,27 @@ def window_sink(
     mask_p = i + start
     Z_2 = tl.full([BLOCK_I], 0.0, ACC)
     O_3 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    low0 = tl.maximum(0, i0 + start - (w - 1))
-    high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    first0 = low0 // BLOCK_J * BLOCK_J
-    stop0 = tl.maximum(first0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    high1 = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), n0)
-    stop1 = tl.maximum(0, floor_div(high1 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    stop_before = tl.maximum(0, tl.minimum(stop1, first0))
-    first_after = tl.maximum(0, stop0)
+    high0 = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), n0)
+    stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    low1 = tl.maximum(0, i0 + start - (w - 1))
+    high1 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    first1 = low1 // BLOCK_J * BLOCK_J
+    stop1 = tl.maximum(first1, floor_div(high1 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    stop_before = tl.maximum(first1, tl.minimum(stop1, 0))
+    first_after = tl.maximum(first1, stop0)
     stop_after = tl.maximum(first_after, stop1)
-    t = tl.maximum(0, i0 + BLOCK_I - 1 + start - (w - 1)) + BLOCK_J - 1
-    full = tl.minimum(stop0, tl.maximum(first0, floor_div(t, BLOCK_J) * BLOCK_J))
-    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(full, tl.minimum(stop0, t_2))
     lo = 0
-    t_3 = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
-    full_end_1 = tl.maximum(lo, tl.minimum(stop_before, t_3 * BLOCK_J))
-    t_4 = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
-    full_end_2 = tl.maximum(first_after, tl.minimum(stop_after, t_4 * BLOCK_J))
+    t = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop0, t * BLOCK_J))
+    t_2 = tl.maximum(0, i0 + BLOCK_I - 1 + start - (w - 1)) + BLOCK_J - 1
+    t_3 = tl.maximum(first_after, floor_div(t_2, BLOCK_J) * BLOCK_J)
+    full = tl.minimum(stop_after, t_3)
+    t_4 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end_1 = tl.maximum(full, tl.minimum(stop_after, t_4))
 
     # --- sweep over j ---
     # Tiles without a mask.
-    for j0 in tl.range(bound(full), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
@@ -236,7 +235,7 @@ def window_sink(
         M_1 = M_1_new
         O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
     # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end_1), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(full), bound(full_end_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
@@ -261,48 +260,20 @@ def window_sink(
         v = load_tile(V_ptrs_2, in_f[None, :], V_tiles, [b, h, j0, 0])
         M_1 = M_1_new
         O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
-    # Tiles without a mask.
-    for j0 in tl.range(bound(first_after), bound(full_end_2), BLOCK_J, num_stages=NUM_STAGES):
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(stop0 - full_end, 0), BLOCK_J)
+    steps_2 = steps + tl.cdiv(tl.maximum(full - first_after, 0), BLOCK_J)
+    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_J)
+    for step in tl.range(0, bound(steps_3), num_stages=NUM_STAGES):
+        j0 = full_end + step * BLOCK_J
+        j0 = tl.where(step < steps, j0, first_after + (step - steps) * BLOCK_J)
+        j0 = tl.where(step < steps_2, j0, full_end_1 + (step - steps_2) * BLOCK_J)
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         K_ptrs_3 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_3, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        M_1_tile_raw = tl.max(S, 1)
-        M_1_tile = M_1_tile_raw * S_p
-        M_1_new = tl.maximum(M_1, M_1_tile)
-        # window_sink.attn:7  M[i]   = max(sink, max[j](S[i,j]))
-        M_1_1 = tl.maximum(sink.to(ACC), M_1_new)
-        M_safe = tl.where(M_1_1 == float("-inf"), 0.0, M_1_1)
-        M_old = tl.maximum(sink.to(ACC), M_1)
-        alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
-        P_p = M_safe * 1.4426950408889634
-        # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
-        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
-        Z_2_tile = tl.sum(P, 1)
-        Z_2 = Z_2 * alpha + Z_2_tile
-        # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
-        V_ptrs_3 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_3, in_f[None, :], V_tiles, [b, h, j0, 0])
-        M_1 = M_1_new
-        O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first0, 0), BLOCK_J)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop0 - full_end, 0), BLOCK_J)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end_1, 0), BLOCK_J)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(stop_after - full_end_2, 0), BLOCK_J)
-    for step in tl.range(0, bound(steps_4), num_stages=NUM_STAGES):
-        j0 = first0 + step * BLOCK_J
-        j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
-        j0 = tl.where(step < steps_2, j0, full_end_1 + (step - steps_2) * BLOCK_J)
-        j0 = tl.where(step < steps_3, j0, full_end_2 + (step - steps_3) * BLOCK_J)
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
-        K_ptrs_4 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs_4, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        k = load_tile(K_ptrs_3, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         mask_p_1 = j < n0
         mask_p_2 = j < len_j
@@ -323,8 +294,8 @@ def window_sink(
         Z_2_tile = tl.sum(P, 1)
         Z_2 = Z_2 * alpha + Z_2_tile
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
-        V_ptrs_4 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_4, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        V_ptrs_3 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_3, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_1 = M_1_new
         O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
 
@@ -493,28 +464,27 @@ def window_sink_backward_D_dQ_dsink_3_rows(
     P_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
     P_p = P_safe * 1.4426950408889634
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low0 = tl.maximum(0, i0 + start - (w - 1))
-    high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    first0 = low0 // BLOCK_J * BLOCK_J
-    stop0 = tl.maximum(first0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    high1 = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), n0)
-    stop1 = tl.maximum(0, floor_div(high1 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    stop_before = tl.maximum(0, tl.minimum(stop1, first0))
-    first_after = tl.maximum(0, stop0)
+    high0 = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), n0)
+    stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    low1 = tl.maximum(0, i0 + start - (w - 1))
+    high1 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    first1 = low1 // BLOCK_J * BLOCK_J
+    stop1 = tl.maximum(first1, floor_div(high1 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    stop_before = tl.maximum(first1, tl.minimum(stop1, 0))
+    first_after = tl.maximum(first1, stop0)
     stop_after = tl.maximum(first_after, stop1)
-    t = tl.maximum(0, i0 + BLOCK_I - 1 + start - (w - 1)) + BLOCK_J - 1
-    full = tl.minimum(stop0, tl.maximum(first0, floor_div(t, BLOCK_J) * BLOCK_J))
-    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(full, tl.minimum(stop0, t_2))
     lo = 0
-    t_3 = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
-    full_end_1 = tl.maximum(lo, tl.minimum(stop_before, t_3 * BLOCK_J))
-    t_4 = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
-    full_end_2 = tl.maximum(first_after, tl.minimum(stop_after, t_4 * BLOCK_J))
+    t = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop0, t * BLOCK_J))
+    t_2 = tl.maximum(0, i0 + BLOCK_I - 1 + start - (w - 1)) + BLOCK_J - 1
+    t_3 = tl.maximum(first_after, floor_div(t_2, BLOCK_J) * BLOCK_J)
+    full = tl.minimum(stop_after, t_3)
+    t_4 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end_1 = tl.maximum(full, tl.minimum(stop_after, t_4))
 
     # --- sweep over j ---
     # Tiles without a mask.
-    for j0 in tl.range(bound(full), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
@@ -529,7 +499,7 @@ def window_sink_backward_D_dQ_dsink_3_rows(
         dS = (dP - D_1[:, None]) * P
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end_1), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(full), bound(full_end_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
@@ -543,41 +513,24 @@ def window_sink_backward_D_dQ_dsink_3_rows(
         P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
         dS = (dP - D_1[:, None]) * P
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-    # Tiles without a mask.
-    for j0 in tl.range(bound(first_after), bound(full_end_2), BLOCK_J, num_stages=NUM_STAGES):
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(stop0 - full_end, 0), BLOCK_J)
+    steps_2 = steps + tl.cdiv(tl.maximum(full - first_after, 0), BLOCK_J)
+    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_J)
+    for step in tl.range(0, bound(steps_3), num_stages=NUM_STAGES):
+        j0 = full_end + step * BLOCK_J
+        j0 = tl.where(step < steps, j0, first_after + (step - steps) * BLOCK_J)
+        j0 = tl.where(step < steps_2, j0, full_end_1 + (step - steps_2) * BLOCK_J)
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
         V_ptrs_3 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_3, in_f[None, :], V_tiles, [b, h, j0, 0])
+        in_j = j < len_j
+        v = load_tile(V_ptrs_3, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         K_ptrs_3 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_3, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
-        dS = (dP - D_1[:, None]) * P
-        dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first0, 0), BLOCK_J)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop0 - full_end, 0), BLOCK_J)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end_1, 0), BLOCK_J)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(stop_after - full_end_2, 0), BLOCK_J)
-    for step in tl.range(0, bound(steps_4), num_stages=NUM_STAGES):
-        j0 = first0 + step * BLOCK_J
-        j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
-        j0 = tl.where(step < steps_2, j0, full_end_1 + (step - steps_2) * BLOCK_J)
-        j0 = tl.where(step < steps_3, j0, full_end_2 + (step - steps_3) * BLOCK_J)
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
-        V_ptrs_4 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_4, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
-        K_ptrs_4 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_4, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        k = load_tile(K_ptrs_3, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         mask_p_1 = j < n0
         mask_p_2 = j < len_j
@@ -727,7 +680,8 @@ def window_sink_backward_dK_dV(
     high0 = tl.minimum(len_i, w - 1 + (j0 + BLOCK_J - 1) - start + 1)
     first0 = low0 // BLOCK_I * BLOCK_I
     stop0 = tl.maximum(first0, floor_div(high0 + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    stop1 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    high1 = tl.where(j0 < n0, len_i, 0)
+    stop1 = tl.maximum(first0, floor_div(high1 + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     stop_before = tl.maximum(first0, tl.minimum(stop1, first0))
     first_after = tl.maximum(first0, stop0)
     stop_after = tl.maximum(first_after, stop1)
@@ -735,6 +689,14 @@ def window_sink_backward_dK_dV(
     full = tl.minimum(stop0, tl.maximum(first0, t * BLOCK_I))
     t_2 = tl.maximum(0, tl.minimum(len_i, w - 1 + j0 - start + 1)) // BLOCK_I
     full_end = tl.maximum(full, tl.minimum(stop0, t_2 * BLOCK_I))
+    t_3 = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full_1 = tl.minimum(stop_before, tl.maximum(first0, t_3 * BLOCK_I))
+    t_4 = tl.maximum(0, tl.where(j0 + BLOCK_J - 1 < n0, len_i, 0)) // BLOCK_I
+    full_end_1 = tl.maximum(full_1, tl.minimum(stop_before, t_4 * BLOCK_I))
+    t_5 = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full_2 = tl.minimum(stop_after, tl.maximum(first_after, t_5 * BLOCK_I))
+    t_6 = tl.maximum(0, tl.where(j0 + BLOCK_J - 1 < n0, len_i, 0)) // BLOCK_I
+    full_end_2 = tl.maximum(full_2, tl.minimum(stop_after, t_6 * BLOCK_I))
 
     # --- sweep over i ---
     # Tiles without a mask.
@@ -757,33 +719,77 @@ def window_sink_backward_dK_dV(
         dS = (dP - d.to(ACC)[None, :]) * P
         dV = dot(P.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop0 - full_end, 0), BLOCK_I)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - first0, 0), BLOCK_I)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(stop_after - first_after, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_4), num_stages=NUM_STAGES):
-        i0 = first0 + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.where(step < steps_2, i0, first0 + (step - steps_2) * BLOCK_I)
-        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full_1), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        L_ptrs_2 = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
+        l = tl.load(L_ptrs_2)
+        P_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
+        P_p = P_safe * 1.4426950408889634
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dS = (dP - d.to(ACC)[None, :]) * P
+        dV = dot(P.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full_2), bound(full_end_2), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
+        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_3, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_3, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        L_ptrs_3 = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
+        l = tl.load(L_ptrs_3)
+        P_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
+        P_p = P_safe * 1.4426950408889634
+        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dS = (dP - d.to(ACC)[None, :]) * P
+        dV = dot(P.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop0 - full_end, 0), BLOCK_I)
+    steps_3 = steps_2 + tl.cdiv(tl.maximum(full_1 - first0, 0), BLOCK_I)
+    steps_4 = steps_3 + tl.cdiv(tl.maximum(stop_before - full_end_1, 0), BLOCK_I)
+    steps_5 = steps_4 + tl.cdiv(tl.maximum(full_2 - first_after, 0), BLOCK_I)
+    steps_6 = steps_5 + tl.cdiv(tl.maximum(stop_after - full_end_2, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_6), num_stages=NUM_STAGES):
+        i0 = first0 + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.where(step < steps_2, i0, first0 + (step - steps_2) * BLOCK_I)
+        i0 = tl.where(step < steps_3, i0, full_end_1 + (step - steps_3) * BLOCK_I)
+        i0 = tl.where(step < steps_4, i0, first_after + (step - steps_4) * BLOCK_I)
+        i0 = tl.where(step < steps_5, i0, full_end_2 + (step - steps_5) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
+        Q_ptrs_4 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_4, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_4 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_4, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         mask_p = i + start
         mask_p_2 = i < len_i
-        t_3 = (mask_p[None, :] - j[:, None] < w) | mask_p_1[:, None]
-        mask = (j[:, None] <= mask_p[None, :]) & t_3 & mask_p_2[None, :]
+        t_7 = (mask_p[None, :] - j[:, None] < w) | mask_p_1[:, None]
+        mask = (j[:, None] <= mask_p[None, :]) & t_7 & mask_p_2[None, :]
         S_1_m = tl.where(mask, S, float("-inf"))
-        L_ptrs_2 = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
-        l = tl.load(L_ptrs_2, mask=in_i, other=0.0)
+        L_ptrs_4 = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
+        l = tl.load(L_ptrs_4, mask=in_i, other=0.0)
         P_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
         P_p = P_safe * 1.4426950408889634
         P = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_p[None, :])
@@ -953,57 +959,48 @@ def window_sink_slices(
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     Z_2 = tl.full([BLOCK_I], 0.0, ACC)
-    low0 = tl.maximum(0, i0 + start - (w - 1))
-    high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    first0 = low0 // BLOCK_J * BLOCK_J
-    stop0 = tl.maximum(first0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    high1 = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), n0)
-    stop1 = tl.maximum(0, floor_div(high1 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    stop_before = tl.maximum(0, tl.minimum(stop1, first0))
-    first_after = tl.maximum(0, stop0)
+    high0 = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), n0)
+    stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    low1 = tl.maximum(0, i0 + start - (w - 1))
+    high1 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    first1 = low1 // BLOCK_J * BLOCK_J
+    stop1 = tl.maximum(first1, floor_div(high1 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    stop_before = tl.maximum(first1, tl.minimum(stop1, 0))
+    first_after = tl.maximum(first1, stop0)
     stop_after = tl.maximum(first_after, stop1)
-    t = tl.maximum(0, i0 + BLOCK_I - 1 + start - (w - 1)) + BLOCK_J - 1
-    full = tl.minimum(stop0, tl.maximum(first0, floor_div(t, BLOCK_J) * BLOCK_J))
-    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(full, tl.minimum(stop0, t_2))
     lo = 0
-    t_3 = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
-    full_end_1 = tl.maximum(lo, tl.minimum(stop_before, t_3 * BLOCK_J))
-    t_4 = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
-    full_end_2 = tl.maximum(first_after, tl.minimum(stop_after, t_4 * BLOCK_J))
-    t_5 = tl.minimum(tl.minimum(tl.minimum(first0, full), full_end), lo)
-    t_6 = tl.maximum(tl.maximum(tl.maximum(full, full_end), stop0), full_end_1)
-    t_7 = tl.minimum(tl.minimum(tl.minimum(first0, full), full_end), lo)
-    t_8 = tl.maximum(tl.maximum(tl.maximum(t_6, stop_before), full_end_2), stop_after)
-    t_9 = tl.minimum(tl.minimum(tl.minimum(t_7, full_end_1), first_after), full_end_2)
-    t_10 = tl.maximum(0, t_8 - t_9) + len_keys_split * BLOCK_J - 1
-    t_11 = tl.minimum(tl.minimum(tl.minimum(t_5, full_end_1), first_after), full_end_2)
-    slice = t_11 + keys_split * (floor_div(t_10, len_keys_split * BLOCK_J) * BLOCK_J)
-    t_12 = tl.maximum(tl.maximum(tl.maximum(full, full_end), stop0), full_end_1)
-    t_13 = tl.maximum(tl.maximum(t_12, stop_before), full_end_2)
-    t_14 = tl.minimum(tl.minimum(tl.minimum(first0, full), full_end), lo)
-    t_15 = tl.minimum(tl.minimum(t_14, full_end_1), first_after)
-    t_16 = tl.maximum(0, tl.maximum(t_13, stop_after) - tl.minimum(t_15, full_end_2))
-    t_17 = floor_div(t_16 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
-    slice_end = slice + t_17 * BLOCK_J
-    from_2 = tl.maximum(first0, slice)
-    to = tl.minimum(full, slice_end)
-    from_1 = tl.maximum(full, slice)
-    to_1 = tl.minimum(full_end, slice_end)
-    from_2_2 = tl.maximum(full_end, slice)
-    to_2 = tl.minimum(stop0, slice_end)
-    from_3 = tl.maximum(lo, slice)
+    t = tl.maximum(0, tl.minimum(tl.minimum(len_j, i0 + start + 1), n0)) // BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop0, t * BLOCK_J))
+    t_2 = tl.maximum(0, i0 + BLOCK_I - 1 + start - (w - 1)) + BLOCK_J - 1
+    t_3 = tl.maximum(first_after, floor_div(t_2, BLOCK_J) * BLOCK_J)
+    full = tl.minimum(stop_after, t_3)
+    t_4 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end_1 = tl.maximum(full, tl.minimum(stop_after, t_4))
+    t_5 = tl.minimum(tl.minimum(tl.minimum(lo, full_end), first_after), full)
+    t_6 = tl.maximum(tl.maximum(tl.maximum(full_end, stop0), full), full_end_1)
+    t_7 = tl.minimum(tl.minimum(tl.minimum(lo, full_end), first_after), full)
+    t_8 = tl.maximum(0, tl.maximum(t_6, stop_after) - tl.minimum(t_7, full_end_1))
+    t_9 = floor_div(t_8 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice = tl.minimum(t_5, full_end_1) + keys_split * (t_9 * BLOCK_J)
+    t_10 = tl.maximum(tl.maximum(tl.maximum(full_end, stop0), full), full_end_1)
+    t_11 = tl.minimum(tl.minimum(tl.minimum(lo, full_end), first_after), full)
+    t_12 = tl.maximum(0, tl.maximum(t_10, stop_after) - tl.minimum(t_11, full_end_1))
+    t_13 = floor_div(t_12 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
+    slice_end = slice + t_13 * BLOCK_J
+    from_2 = tl.maximum(lo, slice)
+    to = tl.minimum(full_end, slice_end)
+    from_1 = tl.maximum(full_end, slice)
+    to_1 = tl.minimum(stop0, slice_end)
+    from_2_2 = tl.maximum(first_after, slice)
+    to_2 = tl.minimum(full, slice_end)
+    from_3 = tl.maximum(full, slice)
     to_3 = tl.minimum(full_end_1, slice_end)
     from_4 = tl.maximum(full_end_1, slice)
-    to_4 = tl.minimum(stop_before, slice_end)
-    from_5 = tl.maximum(first_after, slice)
-    to_5 = tl.minimum(full_end_2, slice_end)
-    from_6 = tl.maximum(full_end_2, slice)
-    to_6 = tl.minimum(stop_after, slice_end)
+    to_4 = tl.minimum(stop_after, slice_end)
 
     # --- sweep over j ---
     # Tiles without a mask.
-    for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
@@ -1054,53 +1051,25 @@ def window_sink_slices(
         Z_2 = Z_2 * alpha + Z_2_tile
         M_1 = M_1_new
         O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
-    # Tiles without a mask.
-    for j0 in tl.range(bound(from_5), bound(to_5), BLOCK_J, num_stages=NUM_STAGES):
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(to_1 - from_1, 0), BLOCK_J)
+    steps_2 = steps + tl.cdiv(tl.maximum(to_2 - from_2_2, 0), BLOCK_J)
+    steps_3 = steps_2 + tl.cdiv(tl.maximum(to_4 - from_4, 0), BLOCK_J)
+    for step in tl.range(0, bound(steps_3), num_stages=NUM_STAGES):
+        j0 = from_1 + step * BLOCK_J
+        j0 = tl.where(step < steps, j0, from_2_2 + (step - steps) * BLOCK_J)
+        j0 = tl.where(step < steps_2, j0, from_4 + (step - steps_2) * BLOCK_J)
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
         K_ptrs_3 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_3, in_e[None, :], K_tiles, [b, h, j0, 0])
-        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        M_1_tile_raw = tl.max(S, 1)
-        M_1_tile = M_1_tile_raw * S_p
-        M_1_new = tl.maximum(M_1, M_1_tile)
-        # window_sink.attn:7  M[i]   = max(sink, max[j](S[i,j]))
-        M = tl.maximum(sink.to(ACC), M_1_new)
-        M_safe = tl.where(M == float("-inf"), 0.0, M)
-        M_old = tl.maximum(sink.to(ACC), M_1)
-        alpha = tl.exp2((M_old - M_safe) * 1.4426950408889634)
-        P_p = M_safe * 1.4426950408889634
-        # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
-        P = tl.exp2(S * (S_p * 1.4426950408889634) - P_p[:, None])
-        # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
-        V_ptrs_3 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_3, in_f[None, :], V_tiles, [b, h, j0, 0])
-        Z_2_tile = tl.sum(P, 1)
-        Z_2 = Z_2 * alpha + Z_2_tile
-        M_1 = M_1_new
-        O_3 = dot(P.to(V_ptr.dtype.element_ty), v, O_3 * alpha[:, None], ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(to - from_2, 0), BLOCK_J)
-    steps_2 = steps + tl.cdiv(tl.maximum(to_2 - from_2_2, 0), BLOCK_J)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(to_4 - from_4, 0), BLOCK_J)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(to_6 - from_6, 0), BLOCK_J)
-    for step in tl.range(0, bound(steps_4), num_stages=NUM_STAGES):
-        j0 = from_2 + step * BLOCK_J
-        j0 = tl.where(step < steps, j0, from_2_2 + (step - steps) * BLOCK_J)
-        j0 = tl.where(step < steps_2, j0, from_4 + (step - steps_2) * BLOCK_J)
-        j0 = tl.where(step < steps_3, j0, from_6 + (step - steps_3) * BLOCK_J)
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # window_sink.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, i - j ...
-        K_ptrs_4 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs_4, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        k = load_tile(K_ptrs_3, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         mask_p_1 = j < n0
         mask_p_2 = j < len_j
-        t_18 = (mask_p[:, None] - j[None, :] < w) | mask_p_1[None, :]
-        mask = (j[None, :] <= mask_p[:, None]) & t_18 & mask_p_2[None, :]
+        t_14 = (mask_p[:, None] - j[None, :] < w) | mask_p_1[None, :]
+        mask = (j[None, :] <= mask_p[:, None]) & t_14 & mask_p_2[None, :]
         S_1_m = tl.where(mask, S, float("-inf"))
         M_1_tile_raw = tl.max(S_1_m, 1)
         M_1_tile = M_1_tile_raw * S_p
@@ -1114,8 +1083,8 @@ def window_sink_slices(
         # window_sink.attn:8  P[i,j] = exp(S[i,j] - M[i])
         P = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_p[:, None])
         # window_sink.attn:10  O[i,f] = P[i,j] / Z[i] * V[j,f]
-        V_ptrs_4 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_4, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        V_ptrs_3 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_3, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_2_tile = tl.sum(P, 1)
         Z_2 = Z_2 * alpha + Z_2_tile
         M_1 = M_1_new
