@@ -151,7 +151,7 @@ def _atom(cond: Expr, streamed: _Unknown, rows: _Tile) -> Stretch:
             return _PARTIAL
         left, right, op = right, left, _FLIP[op]
     if stream not in free(left):
-        return _of_rows(left, op, right, tile, first, last, wide)
+        return _of_rows(left, op, right, rows)
     if op == "==" and isinstance(left, Read):
         alone = [isinstance(x, Index | Position) and x.name == stream for x in left.subs]
         others = [x for x, lone in zip(left.subs, alone, strict=True) if not lone]
@@ -174,21 +174,13 @@ def _atom(cond: Expr, streamed: _Unknown, rows: _Tile) -> Stretch:
     return out
 
 
-def _of_rows(
-    left: Expr,
-    op: str,
-    right: Expr,
-    tile: str | None,
-    first: Expr,
-    last: Expr,
-    wide: frozenset[str],
-) -> Stretch:
+def _of_rows(left: Expr, op: str, right: Expr, rows: _Tile) -> Stretch:
     """What a comparison says in which the streamed index does not occur."""
     if op in (">", ">="):
         left, right, op = right, left, _FLIP[op]
     out = Stretch()
     for a, b in ((left, right), (right, left)) if op == "==" else ((left, right),):
-        least, most = _span(a, tile, first, last, wide), _span(b, tile, first, last, wide)
+        least, most = rows.span(a), rows.span(b)
         if least is None or most is None:
             return _PARTIAL
         side = "<" if op == "<" else "<="
