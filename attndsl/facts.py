@@ -195,6 +195,8 @@ def bounds(p: t.TileProgram) -> list[str]:
             wanted |= _values(s.expr)
         elif isinstance(s, t.Reach) and wanted & {s.low, s.high, s.full_low, s.full_high}:
             lines.append(f"[{s.low}, {s.high}) may hold a {s.tensor} in [{s.first}, {s.last}]")
+        elif isinstance(s, t.TileReach) and wanted & {s.low, s.high, s.full_low, s.full_high}:
+            lines.append(f"[{s.low}, {s.high}) may hold a {s.tensor} among the tile's {s.of}")
     return lines[::-1]
 
 

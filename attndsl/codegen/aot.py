@@ -180,6 +180,9 @@ def _job(
             case "pointer_like":
                 signature[name] = f"*{dtypes.get(of, dtype)}"
                 aligned.append(name)
+            case "pointer_int32":
+                signature[name] = "*i32"
+                aligned.append(name)
             case "pointer_acc" | "pointer_int" | "pointer_bool" | "pointer_fixed":
                 signature[name] = {"pointer_acc": f"*{wide}", "pointer_bool": "*i1"}.get(
                     kind, "*i64"

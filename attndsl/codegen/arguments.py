@@ -32,6 +32,8 @@ def arguments_of(names: KernelNames) -> tuple[Argument, ...]:
     for (tensor, k), name in names.bounds.items():
         passed = f"bounds:{tensor}:{k}:{names.blocks[stream]}"
         out.append(Argument(name, name, passed, "pointer_int", tensor))
+    for r in names.reaches.values():
+        out.append(Argument(r.name, r.name, f"reach:{r.name}", "pointer_int32"))
     for t in names.tiles.values():
         passed = f"tiles:{t.tensor}:{t.axis}:{t.block}:{t.row}"
         ndim = len(plan.buffer(t.tensor).ranks)

@@ -37,6 +37,7 @@ from attndsl.schedule.tile import (
     Stmt,
     Store,
     TileProgram,
+    TileReach,
 )
 
 
@@ -153,7 +154,9 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
                 self.store(s)
             case Scatter():
                 self.scatter(s)
-            case Reach():  # the whole stream: here a tile is all of the batch, and ids differ along it
+            case (
+                Reach() | TileReach()
+            ):  # the whole stream: here a tile is all of the batch, and ids differ along it
                 end = self.extent(self.program.axis(s.axis).rank)
                 for name, code in (
                     (s.low, "0"),

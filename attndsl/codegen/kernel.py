@@ -28,6 +28,7 @@ from attndsl.schedule.tile import (
     Solve,
     Stmt,
     Store,
+    TileReach,
 )
 
 
@@ -163,3 +164,5 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 self._scatter(s)
             case Reach():
                 self._reach(s)
+            case TileReach():
+                self._tile_reach(s)

@@ -8,7 +8,7 @@ from attndsl.codegen import helpers
 from attndsl.codegen.arguments import Argument, arguments_of
 from attndsl.codegen.kernel import KernelPrinter
 from attndsl.codegen.kernel_facts import kernel_facts
-from attndsl.codegen.kernel_names import Section
+from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.tile import Plan, Role, TileProgram
 
@@ -25,6 +25,7 @@ class KernelContext:
     sections: tuple[Section, ...]
     facts: dict[str, object]
     ranks: tuple[str, ...]  # whose extents it takes
+    reaches: tuple[Reaches, ...] = ()  # what is found before it
 
 
 def kernel_context(plan: Plan, program: TileProgram, name: str, wanted: set[str]) -> KernelContext:
@@ -44,6 +45,7 @@ def kernel_context(plan: Plan, program: TileProgram, name: str, wanted: set[str]
         sections=tuple(printer.sections),
         facts=kernel_facts(plan, program),
         ranks=tuple(printer.extents),
+        reaches=tuple(printer.reaches.values()),
     )
 
 
@@ -61,6 +63,10 @@ def _glossary(plan: Plan, printer: KernelPrinter) -> tuple[str, ...]:
     for tensor, pointer in printer.pointers.items():
         buffer = plan.buffer(tensor)
         out.append(f"{pointer}  {tensor}[{', '.join(buffer.ranks)}], {buffer.kind.value}")
+    for r in printer.reaches.values():
+        out.append(
+            f"{r.name}  where the ids of each tile of {r.tensors[0]} stand in {r.tensors[1]}"
+        )
     for t in printer.tiles.values():
         out.append(f"{t.name}  tiles of {t.tensor} for the copy engine, or None")
     for axis, block in printer.blocks.items():

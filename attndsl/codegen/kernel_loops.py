@@ -12,7 +12,17 @@ from attndsl.codegen.joining import Joined, join
 from attndsl.codegen.kernel_lines import KernelLines
 from attndsl.codegen.kernel_names import Value
 from attndsl.codegen.programs import expressions, statements
-from attndsl.schedule.tile import Assign, Compute, Declare, Loop, Range, Reach, Sweep, Val
+from attndsl.schedule.tile import (
+    Assign,
+    Compute,
+    Declare,
+    Loop,
+    Range,
+    Reach,
+    Sweep,
+    TileReach,
+    Val,
+)
 
 
 class KernelLoops(KernelLines):
@@ -64,7 +74,7 @@ class KernelLoops(KernelLines):
         if sweep.ordered:
             self._walk_in_order(sweep, origin, block)
             return
-        looked_up = any(isinstance(s, Reach) for s in statements(self.program))
+        looked_up = any(isinstance(s, Reach | TileReach) for s in statements(self.program))
         joined = join(sweep) if looked_up else None
         if joined is not None:
             self._walk_joined(sweep.ranges, joined)

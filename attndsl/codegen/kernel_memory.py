@@ -5,9 +5,9 @@ from __future__ import annotations
 from attndsl.cascade.nodes import Const, DType, Expr, Position
 from attndsl.codegen.exprs import Text
 from attndsl.codegen.kernel_addresses import KernelAddresses
-from attndsl.codegen.kernel_names import Tiles, Value
+from attndsl.codegen.kernel_names import Reaches, Tiles, Value
 from attndsl.codegen.programs import is_gather, lone, tile_axes
-from attndsl.schedule.tile import Load, Reach, Role, Scatter, Store
+from attndsl.schedule.tile import Load, Reach, Role, Scatter, Store, TileReach
 
 
 class KernelMemory(KernelAddresses):
@@ -83,6 +83,40 @@ class KernelMemory(KernelAddresses):
             self.blocks[s.axis],
         ]
         self._emit_call(f"{', '.join(names)} = ", self.use("reach"), arguments)
+        for value, name in zip((s.low, s.high, s.full_low, s.full_high), names, strict=True):
+            self._values[value] = Value(Text(name, (), DType.INT))
+
+    def _tile_reach(self, s: TileReach) -> None:
+        """Load what was found for the tile before the kernel."""
+        program = self.program
+        used = {*s.subs, *s.of_subs}
+        grid = [a for a in program.of(Role.GRID) if Position(a.name) in used]
+        ends = (program.axis(s.tile), program.axis(s.axis))
+        key = (s.of, s.of_subs, s.tensor, s.subs)
+        if key not in self.reaches:
+
+            def places(subs: tuple[Expr, ...], end: str) -> tuple[int | None, ...]:
+                named = {x.name: k for k, x in enumerate(subs) if isinstance(x, Position)}
+                return tuple(named.get(n) for n in (*(a.name for a in grid), end))
+
+            self.reaches[key] = Reaches(
+                self.names.fresh(f"{s.tensor}_reach_ptr"),
+                (s.of, s.tensor),
+                (places(s.of_subs, s.tile), places(s.subs, s.axis)),
+                tuple(a.rank for a in grid),
+                (ends[0].rank, ends[1].rank),
+                (self.blocks[s.tile], self.blocks[s.axis]),
+            )
+        row = "0"
+        for a in grid:
+            at = self._axes[a.name]
+            row = at if row == "0" else f"({row}) * {self.extents[a.rank].name} + {at}"
+        block = self.blocks[s.tile]
+        tile = f"{self._origins[s.tile]} // {block}"
+        tiles = f"tl.cdiv({self.extents[ends[0].rank].name}, {block})"
+        names = [self._name(n) for n in (s.low, s.high, s.full_low, s.full_high)]
+        arguments = [self.reaches[key].name, row, tile, tiles]
+        self._emit_call(f"{', '.join(names)} = ", self.use("reach_of_tile"), arguments)
         for value, name in zip((s.low, s.high, s.full_low, s.full_high), names, strict=True):
             self._values[value] = Value(Text(name, (), DType.INT))
 

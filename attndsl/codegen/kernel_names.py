@@ -63,6 +63,22 @@ class Tiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Reaches:
+    """An argument with what is found before the kernel: where the ids of each tile stand in another tensor of ids.
+
+    Two tensors with their axes: for each rank of the grid along which one of them differs, then for the tile or the
+    stream; None where a tensor lacks a rank. Then these ranks, and the blocks of the tile and of the stream.
+    """
+
+    name: str
+    tensors: tuple[str, str]
+    axes: tuple[tuple[int | None, ...], tuple[int | None, ...]]
+    ranks: tuple[str, ...]
+    ends: tuple[str, str]
+    blocks: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Extents:
     """How the extent of one rank is known in a kernel."""
 
@@ -104,6 +120,7 @@ class KernelNames(ABC):
     params: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     bounds: dict[tuple[str, int], str] = field(default_factory=dict)
+    reaches: dict[tuple[object, ...], Reaches] = field(default_factory=dict)
     tiles: dict[tuple[str, str, str], Tiles] = field(default_factory=dict)
     _axes: dict[str, str] = field(default_factory=dict)
     _offsets: dict[str, str] = field(default_factory=dict)

@@ -31,6 +31,8 @@ HOST_NAMES = frozenset(
         "sum_into",
         "fixed_scale",
         "shape",
+        "find_reach",
+        "strides_along",
     }
 )
 

@@ -8,8 +8,18 @@ from attndsl.cascade.nodes import DType
 from attndsl.codegen.arguments import Argument
 from attndsl.codegen.gluon import HopperContext
 from attndsl.codegen.kernel_context import KernelContext
+from attndsl.codegen.kernel_names import Reaches
 from attndsl.codegen.names import identifier
-from attndsl.schedule.tile import Buffer, BufferKind, HostScale, HostSum, Plan, Role, TileProgram
+from attndsl.schedule.tile import (
+    MOST_ROWS,
+    Buffer,
+    BufferKind,
+    HostScale,
+    HostSum,
+    Plan,
+    Role,
+    TileProgram,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,8 @@ def launch(
                 name = a.name.removesuffix("_ptr")
                 lines.append(f'{name} = block_bounds({tensors[tensor]}, {axis}, cfg["{block}"])')
                 passed.append(name)
+            case "reach":
+                passed.append(rest.removesuffix("_ptr"))
             case "tiles":
                 tensor, axis, block, row = rest.rsplit(":", 3)
                 width = f'cfg["{row}"]'
@@ -69,10 +81,13 @@ def launch(
     if padded:
         lines.append("itemsize = least_bytes(inputs)")
     grid = [lengths[a.rank] for a in step.of(Role.GRID)]
+    count = ""
     for tiled in step.of(Role.TILE):
         count = f"tiles_{identifier(tiled.name)}"
         lines.append(f'{count} = triton.cdiv({lengths[tiled.rank]}, cfg["{blocks[tiled.name]}"])')
         grid.append(count)
+    for r in context.reaches:
+        lines += _finding(r, count, tensors, lengths)
     return StepContext(
         comment=context.summary,
         lines=tuple(lines),
@@ -80,6 +95,34 @@ def launch(
         grid=" * ".join(grid) or "1",
         arguments=(*passed, "**cfg"),
     )
+
+
+# Tiles of ids that one program of `find_reach` looks up.
+MANY = 16
+
+
+def _finding(r: Reaches, tiles: str, tensors: dict[str, str], lengths: dict[str, str]) -> list[str]:
+    """What finds where the ids of each tile stand, before the kernel that asks."""
+    name = r.name.removesuffix("_ptr")
+    outer = [lengths[rank] for rank in r.ranks]
+    shape = ", ".join([*(outer or ["1"]), tiles, "4"])
+    rows = " * ".join(outer) or "1"
+    fill = (None,) * (MOST_ROWS - len(outer))
+    inner = [*["1"] * MOST_ROWS, *outer][1 - MOST_ROWS :]
+    of, ids = (tensors[x] for x in r.tensors)
+    along = [f"*strides_along({x}, {(*fill, *k)})" for x, k in zip((of, ids), r.axes, strict=True)]
+    block, stream = (f'cfg["{b}"]' for b in r.blocks)
+    ends = [lengths[e] for e in r.ends]
+    return [
+        f"{name} = torch.empty(({shape}), dtype=torch.int32, device=device)",
+        f"grid = ({rows}, triton.cdiv({tiles}, {MANY}))",
+        "find_reach[grid](",
+        *(f"    {x}," for x in (of, ids, name, *along, *inner, *ends)),
+        f"    TILE={block},",
+        f"    BLOCK={stream},",
+        f"    MANY={MANY},",
+        ")",
+    ]
 
 
 def hopper_launch(

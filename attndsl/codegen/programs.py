@@ -20,6 +20,7 @@ from attndsl.schedule.tile import (
     Stmt,
     Store,
     TileProgram,
+    TileReach,
 )
 
 TILED = (Role.TILE, Role.STREAM)
@@ -57,6 +58,8 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return (s.expr,)
         case Load() | Store() | Scatter() | Reach():
             return s.subs
+        case TileReach():
+            return (*s.subs, *s.of_subs)
     return ()
 
 

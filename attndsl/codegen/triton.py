@@ -44,6 +44,7 @@ class ModuleContext:
     chunks: bool  # whether a kernel carries a state from chunk to chunk
     tiles: bool  # whether a launcher describes tiles to the copy engine
     bounds: bool  # whether a launcher passes the bounds of blocks of ids
+    reaches: bool  # whether a launcher finds where the ids of tiles stand
     hopper: tuple[HopperContext, ...] = ()  # kernels whose warps specialise
     hopper_table: str = ""
     by_measurement: bool = False  # whether they are taken only where they were measured faster
@@ -140,6 +141,7 @@ def module_context(
         types=any(a.kind == "type" for k in module.kernels for a in k.arguments),
         tiles=any(a.kind == "tiles" for k in module.kernels for a in k.arguments),
         bounds=any(a.passed.startswith("bounds:") for k in module.kernels for a in k.arguments),
+        reaches=any(k.reaches for k in module.kernels),
         hopper=tuple(module.hopper),
         by_measurement=by_measurement,
         hopper_table=literal(

@@ -5,8 +5,8 @@
     replay = watch.replay(tensors, [made["O"]], moving=False)
     replay(tensors, start)                                        # allocates and launches, no more
 
-A launcher allocates, launches, and computes a little on the host (sums in a fixed order, bounds of blocks of ids); all
-of this depends on the values of tensors through tensors alone, so it can be repeated with others.
+A launcher allocates, launches, and computes a little on the host (sums in a fixed order); all of this depends on the
+values of tensors through tensors alone, so it can be repeated with others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from attndsl.runtime.launches import Launch, Recorder, rebound, run
 PLAIN = (int, float, bool, str, tuple, torch.dtype, type(None))
 # What a launcher calls of its module besides kernels: functions of tensors that give a tensor, or a description of
 # tiles at its address (None for tensors of some kinds, and then for all of the kind).
-ON_HOST = ("sum_into", "fixed_scale", "block_bounds", "tiles_of")
+ON_HOST = ("sum_into", "fixed_scale", "tiles_of")
+# Functions of its module that launch for it, and kernels that are in no table: they look through ids.
+LAUNCHING = ("block_bounds",)
+PREPARING = ("bound_blocks", "find_reach")
 
 Slots: TypeAlias = tuple[tuple[int, int], ...]
 """Places of arguments, and which tensor of the call stands there."""
@@ -142,6 +145,11 @@ def _watched(hook: Any) -> bool:
     return hook is not None and bool(getattr(hook, "calls", True))
 
 
+def preparing(module: ModuleType) -> tuple[str, ...]:
+    """The kernels of a module that are in no table."""
+    return tuple(n for n in PREPARING if hasattr(module, n))
+
+
 class _Allocator:
     """Stands in for `torch` in a launcher: keeps what was allocated, and how."""
 
@@ -178,14 +186,18 @@ class Watch:
         """What the function of this name returns."""
         # What kernels whose warps specialise take is made anew at every call, so that no launch of one is kept; but it
         # must be seen, or a replay would leave it out.
-        kernels = (*self.table, *getattr(self.module, "HOPPER", ()))
+        kernels = (*self.table, *getattr(self.module, "HOPPER", ()), *preparing(self.module))
         names: dict[str, Any] = {
             n: Recorder(getattr(self.module, n), self._launching(n)) for n in kernels
         }
         for n in ON_HOST:
             if hasattr(self.module, n):
                 names[n] = self._calling(n)
-        launcher = rebound(self.module, name, {**names, "torch": self.allocator})
+        names["torch"] = self.allocator
+        for n in LAUNCHING:
+            if hasattr(self.module, n):
+                names[n] = rebound(self.module, n, names)
+        launcher = rebound(self.module, name, names)
         made: dict[str, Tensor] = launcher(*arguments)
         return made
 
@@ -244,13 +256,14 @@ class Watch:
     def _launched(
         self, name: str, launch: Launch, known: dict[int, int], moving: bool
     ) -> Step | None:
-        if name not in self.table or not hasattr(launch.made, "packed_metadata"):
+        kept = name in self.table or name in PREPARING
+        if not kept or not hasattr(launch.made, "packed_metadata"):
             return None  # an interpreter compiles nothing
         found = _slots(launch.arguments(), known)
         if found is None:
             return None
         arguments, tensors = found
-        kinds = self.table[name]["arguments"]
+        kinds = self.table[name]["arguments"] if name in self.table else ()
         starts = tuple(
             place
             for place, (_, kind, of) in enumerate(kinds)

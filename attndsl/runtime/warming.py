@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.launches import Launch, Recorder, rebound
+from attndsl.runtime.replay import preparing
 from attndsl.runtime.stages import TRITON
 
 # What integer and boolean inputs are taken to be.
@@ -26,7 +27,8 @@ class Compiler:
 
     def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
         """What the function returns, without values."""
-        kernels = {n: Recorder(getattr(self.module, n), compile_only) for n in self.module.KERNELS}
+        names = (*self.module.KERNELS, *preparing(self.module))
+        kernels = {n: Recorder(getattr(self.module, n), compile_only) for n in names}
         made: dict[str, Tensor] = rebound(self.module, name, kernels)(*arguments)
         return made
 

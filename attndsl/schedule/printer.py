@@ -74,6 +74,10 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
             at = ", ".join(text_of(x) for x in subs)
             names = f"[{low}, {high}) and full [{full_low}, {full_high})"
             yield f"{indent}{names} = where {tensor}[{at}] meets [{first}, {last}]"
+        case t.TileReach(low, high, full_low, full_high, tensor, subs, _, of, of_subs, _):
+            at, here = (", ".join(text_of(x) for x in s) for s in (subs, of_subs))
+            names = f"[{low}, {high}) and full [{full_low}, {full_high})"
+            yield f"{indent}{names} = where {tensor}[{at}] meets the tile's {of}[{here}]"
         case t.Scatter(tensor, subs, value, scale, _, guard):
             at = ", ".join(text_of(x) for x in subs)
             yield f"{indent}add {tensor}[{at}] += {value} * {scale}" + (

@@ -28,15 +28,20 @@ from attndsl.schedule.tile import Block, Origin, Role
 from attndsl.schedule.values import STREAMED, X
 
 
-def build_sweep(b: Kernel) -> t.Sweep:
-    """The sweep of a kernel whose statements are complete."""
+def build_sweep(b: Kernel, tabled: bool = True) -> t.Sweep:
+    """The sweep of a kernel whose statements are complete.
+
+    With `tabled`, which stretch holds a tile's ids is found before the kernel, where it can be: for all programs of a
+    tile at once. That takes time which few tiles that see many keys do not get back.
+    """
     assert b.stream is not None
     tiles = [a.name for a in b.axes.values() if a.role is Role.TILE]
     tile = tiles[0] if len(tiles) == 1 else None
     first: Expr = Origin(tile) if tile else Const(0)
     last: Expr = Binary("-", Binary("+", Origin(tile), Block(tile)), Const(1)) if tile else Const(0)
     found = tuple(
-        _known(b, s) for s in stretches(_domain(b.domains), b.stream, tile, first, last, b.floats)
+        _known(b, s, tabled)
+        for s in stretches(_domain(b.domains), b.stream, tile, first, last, b.floats)
     )
     # What begins at the beginning comes first: the rest then lies behind it, and not on both sides.
     found = tuple(sorted(found, key=lambda s: bool(s.low)))
@@ -64,7 +69,7 @@ def _domain(domains: list[Expr | None]) -> Expr | None:
     return parts[0] if len(parts) == 1 else Logic("or", (Const(True), *parts))
 
 
-def _known(b: Kernel, s: Stretch) -> Stretch:
+def _known(b: Kernel, s: Stretch, tabled: bool) -> Stretch:
     """Without the bounds that are no scalars of the program (a width per row)."""
 
     def scalar(e: Expr) -> bool:
@@ -74,7 +79,7 @@ def _known(b: Kernel, s: Stretch) -> Stretch:
     full_low, full_high = tuple(filter(scalar, s.full_low)), tuple(filter(scalar, s.full_high))
     seen, full = tuple(filter(scalar, s.open)), tuple(filter(scalar, s.full))
     for value, ids in s.ids:
-        bounds = _reach(b, value, ids)
+        bounds = (_tabled(b, value, ids) if tabled else None) or _reach(b, value, ids)
         if bounds is None:
             return Stretch(low, high, partial=True, open=seen)
         low, high = (*low, bounds[0]), (*high, bounds[1])
@@ -82,6 +87,43 @@ def _known(b: Kernel, s: Stretch) -> Stretch:
     lost = any(not scalar(e) for e in (*s.full_low, *s.full_high, *s.full))
     partial = s.partial or lost
     return Stretch(low, high, full_low, full_high, partial, open=seen, full=full)
+
+
+def _tabled(b: Kernel, value: Expr, ids: Read) -> tuple[Expr, Expr, Expr, Expr] | None:
+    """The same, found before the kernel: the tile's ids are a tensor's, read at places of the grid alone."""
+    tiles = [a.name for a in b.axes.values() if a.role is Role.TILE]
+    if not isinstance(value, Read) or len(tiles) != 1:
+        return None
+    assert b.stream is not None
+    places = [
+        _places(b, r, axis) for r, axis in ((ids, b.stream), (value, tiles[0]))
+    ]  # fmt: skip
+    if None in places:
+        return None
+    subs, of_subs = (p for p in places if p is not None)
+    if len({*subs, *of_subs}) > t.MOST_ROWS + 2:
+        return None
+    low, high, full_low, full_high = (
+        b.names.fresh(n) for n in ("low_id", "high_id", "full_low_id", "full_high_id")
+    )
+    tensors = (ids.tensor, subs, b.stream, value.tensor, of_subs, tiles[0])
+    b.read_buffers |= dict.fromkeys((ids.tensor, value.tensor))
+    b.prologue.append(t.TileReach(low, high, full_low, full_high, *tensors))
+    for n in (low, high, full_low, full_high):
+        b.made[n] = X(t.Val(n), dtype=DType.INT)
+    return t.Val(low), t.Val(high), t.Val(full_low), t.Val(full_high)
+
+
+def _places(b: Kernel, read: Read, axis: str) -> tuple[Expr, ...] | None:
+    """Where an input of integers is read: once at `axis`, and besides at positions on the grid; None if elsewhere."""
+    if read.tensor not in b.inputs or b.inputs[read.tensor].dtype is not DType.INT:
+        return None
+    at = [b.equal.get(s, s) for s in read.subs]
+    if not all(isinstance(s, Index | Position) for s in at):
+        return None
+    names = [s.name for s in at if isinstance(s, Index | Position)]
+    grid = all(n == axis or (n in b.axes and b.axes[n].role is Role.GRID) for n in names)
+    return tuple(Position(n) for n in names) if grid and names.count(axis) == 1 else None
 
 
 def _reach(b: Kernel, value: Expr, ids: Read) -> tuple[Expr, Expr, Expr, Expr] | None:

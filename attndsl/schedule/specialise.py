@@ -115,6 +115,8 @@ def used(s: t.Stmt) -> set[str]:
             return out | ({s.guard} if s.guard else set())
         case t.Reach():
             return {s.first, s.last}.union(*(_values(e) for e in s.subs))
+        case t.TileReach():
+            return set().union(*(_values(e) for e in (*s.subs, *s.of_subs)))
         case _:
             assert_never(s)
 
@@ -165,5 +167,7 @@ def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
         case t.Reach():
             subs = tuple(expr(e) for e in s.subs)
             return dataclasses.replace(s, first=name(s.first), last=name(s.last), subs=subs)
+        case t.TileReach():
+            return s  # at positions of the grid alone
         case _:
             assert_never(s)

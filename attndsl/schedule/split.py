@@ -221,7 +221,7 @@ def _at(d: Define, ranks: Ranks, p: Packing) -> dict[str, Expr]:
 def _slice_kernel(b: Builder, p: Packing, name: str, parts: Parts) -> t.TileProgram:
     """The sweep over one slice of the reach; the states as they stand at its end."""
     assert b.stream is not None
-    sweep = build_sweep(b)
+    sweep = build_sweep(b, tabled=False)
     low = _least("min", tuple(Val(r.lo) for r in sweep.ranges))
     high = _least("max", tuple(Val(r.hi) for r in sweep.ranges))
     block = Block(b.stream)

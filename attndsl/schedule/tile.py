@@ -260,6 +260,29 @@ class Reach(Node):
     last: str
 
 
+MOST_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TileReach(Node):
+    """What `Reach` defines, where the tile's ids are a tensor's: `of` at `of_subs`, with the position on `tile` alone.
+
+    Besides, both tensors of ids are read at positions on axes of the grid, at most `MOST_ROWS` of them, and nowhere
+    else: so what it defines can be found once for all programs that share these, before the kernel.
+    """
+
+    low: str
+    high: str
+    full_low: str
+    full_high: str
+    tensor: str
+    subs: tuple[Expr, ...]
+    axis: str
+    of: str
+    of_subs: tuple[Expr, ...]
+    tile: str
+
+
 Stmt: TypeAlias = (
     Compute
     | Load
@@ -274,6 +297,7 @@ Stmt: TypeAlias = (
     | Store
     | Scatter
     | Reach
+    | TileReach
 )
 
 

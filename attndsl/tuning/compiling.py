@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from attndsl.runtime.launches import Launch, Recorder, rebound
+from attndsl.runtime.replay import preparing
 from attndsl.tuning.child import Message, serve
 
 
@@ -73,7 +74,8 @@ def compile_candidate(message: Message) -> Message:
             made.append(wanted.warmup(*launch.positional, grid=launch.grid, **launch.keyword))
 
     wanted = getattr(module, kernel)
-    names = {n: Recorder(getattr(module, n), only_compile) for n in module.KERNELS}
+    kernels = (*module.KERNELS, *preparing(module))
+    names = {n: Recorder(getattr(module, n), only_compile) for n in kernels}
     launcher = rebound(module, message["launcher"], names)
     tensors = {n: phantom(s) for n, s in message["tensors"].items()}
     launcher(tensors, message["extents"], message["params"], {kernel: message["config"]})

@@ -98,6 +98,13 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 
 @triton.jit
+def reach_of_tile(reach_ptr, row, tile, tiles):
+    """What `find_reach` found for a tile: `[low, high)`, and `[full_low, full_high)` within."""
+    at = reach_ptr + (tl.cast(row, tl.int64) * tiles + tile) * 4
+    return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+
+
+@triton.jit
 def reach(bounds_ptr, at, count, length, first, last, BLOCK: tl.constexpr):
     """`[low, high)`: blocks that may hold an id in `[first, last]`; `[full_low, full_high)`: blocks of one id alone.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.runtime.launches import Launch, Recorder
+from attndsl.runtime.replay import preparing
 from attndsl.runtime.stages import Stage, plan_passes
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import Scale, sizes
@@ -53,8 +54,7 @@ class Counted:
         self.stage = Stage(cascade, plan_passes(cascade, floats), "triton", "counted")
         self.keys: set[tuple[str, str]] = set()
         module = self.stage.module
-        names = [*module.KERNELS, *(["bound_blocks"] if hasattr(module, "bound_blocks") else [])]
-        for name in names:
+        for name in (*module.KERNELS, *preparing(module)):
             setattr(module, name, Recorder(getattr(module, name), self.look_up))
         pretend(module)
 
@@ -68,9 +68,12 @@ class Counted:
         self.keys.add((kernel.__name__, compute_cache_key({}, specialised, options)))
 
     def call(
-        self, length: int, batch: int, heads: int, aligned: bool, **given: int
+        self, length: int, batch: int, heads: int, aligned: bool, spread: bool = False, **given: int
     ) -> set[tuple[str, str]]:
-        """What a call, forward and backward, adds to what is compiled; of heads there are twice as many for queries."""
+        """What a call, forward and backward, adds to what is compiled; of heads there are twice as many for queries.
+
+        With `spread`, the gradients of all outputs are one value each, as those of a sum are.
+        """
         before = set(self.keys)
         scale = Scale(batch, 2 * heads, length, 16, 32, 16, 2, 8)
         found = sizes(self.program, scale, given)
@@ -83,7 +86,13 @@ class Counted:
         made = stage.forward(inputs, extents, params)
         named = dict(zip((*stage.outputs, *stage.residuals), made, strict=True))
         kept = {r: named[r] for r in stage.passes.residuals}
-        grads = {o: tensor(tuple(named[o].shape), named[o].dtype, True) for o in stage.outputs}
+        shapes = {o: tuple(named[o].shape) for o in stage.outputs}
+        grads = {
+            o: torch.zeros((), dtype=named[o].dtype).expand(shape)
+            if spread
+            else tensor(shape, named[o].dtype, True)
+            for o, shape in shapes.items()
+        }
         grads = {o: g for o, g in grads.items() if o in stage.passes.cotangents}
         stage.backward({**inputs, **kept}, grads, extents, params)
         return self.keys - before

@@ -64,6 +64,14 @@ def test_unaligned_calls_are_a_class_of_their_own(name: str) -> None:
         assert not program.call(length, 5, 3, aligned=False), f"{length} positions"
 
 
+@pytest.mark.parametrize("name", ["alibi", "gqa"])
+def test_gradients_of_sums_compile_nothing_for_another_length(name: str) -> None:
+    program = counted(name)
+    program.call(200, 2, 2, aligned=True, spread=True)
+    for length in (1, 2, 15, 64, 1000):
+        assert not program.call(length, 1, 1, aligned=True, spread=True), f"{length} positions"
+
+
 def test_one_query_over_a_cache_of_any_length() -> None:
     program = counted("gqa")
     program.call(200, 2, 2, aligned=True)

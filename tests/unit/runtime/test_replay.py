@@ -62,6 +62,18 @@ def tiled(inputs, extents, params, config=None):
     scale[(1,)](tiles, out, params["start"], N=extents["n"])
     return {"out": out}
 
+def block_bounds(ids, axis, block):
+    bounds = torch.empty((4,), dtype=ids.dtype, device=ids.device)
+    bound_blocks[(1,)](ids, bounds, 1, N=4)
+    return bounds
+
+def looked_up(inputs, extents, params, config=None):
+    x = inputs["x"]
+    bounds = block_bounds(x, 0, 2)
+    out = torch.empty((extents["n"],), dtype=x.dtype, device=x.device)
+    scale[(1,)](bounds, out, params["start"], N=extents["n"])
+    return {"out": out}
+
 def unknown(inputs, extents, params, config=None):
     x = inputs["x"] + 1
     out = torch.empty((extents["n"],), dtype=x.dtype, device=x.device)
@@ -139,6 +151,20 @@ def record(
     x = torch.arange(4.0)
     made = watch(name, {"x": x}, {"n": 4}, {"start": start}, None)
     return x, watch.replay((x,), list(made.values()), moving)
+
+
+def test_what_a_function_launches_is_repeated_and_the_function_is_not_called(
+    module: ModuleType,
+) -> None:
+    module.bound_blocks = Kernel()  # type: ignore[attr-defined]
+    _, replay = record(module, "looked_up")
+    assert replay is not None
+    assert [s.grid for s in replay.steps] == [(1, 1, 1), (1, 1, 1)]
+    module.block_bounds = None  # type: ignore[attr-defined]
+    y = torch.tensor([5.0, 6.0, 7.0, 8.0])
+    (out,) = replay((y,), 1)
+    assert torch.equal(out, 9 * y)
+    assert module.bound_blocks.jit == 1
 
 
 def test_a_replay_gives_what_the_launcher_gives(module: ModuleType) -> None:
