@@ -1245,6 +1245,8 @@ def configure(kernel, extents, inputs, config):
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
     """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    if not any(strides):  # one value stands for all, over a single point too
+        return strides
     last = len(shape) - 1
     lone = [1 if k == last else 16 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))

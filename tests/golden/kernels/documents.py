@@ -92,6 +92,13 @@ def reach(bounds_ptr, at, count, length, first, last, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def reach_of_tile(reach_ptr, row, tile, tiles):
+    """What `find_reach` found for a tile: `[low, high)`, and `[full_low, full_high)` within."""
+    at = reach_ptr + (tl.cast(row, tl.int64) * tiles + tile) * 4
+    return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+
+
+@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's.
@@ -130,7 +137,7 @@ def documents(
     V_ptr,
     L_S_ptr,
     O_ptr,
-    kdoc_bounds_ptr,
+    kdoc_reach_ptr,
     Q_tiles,
     K_tiles,
     V_tiles,
@@ -173,6 +180,7 @@ def documents(
     V_ptr  V[b, h, j, f], input
     L_S_ptr  L_S[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    kdoc_reach_ptr  where the ids of each tile of qdoc stand in kdoc
     Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
@@ -204,7 +212,6 @@ def documents(
     in_e = within(e, E, E_PAD)
     qdoc_base = qdoc_ptr + tl.cast(b, tl.int64) * stride_qdoc_b
     qdoc_base += tl.cast(i0, tl.int64) * stride_qdoc_i
-    qdoc_base_2 = qdoc_ptr + tl.cast(b, tl.int64) * stride_qdoc_b
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     kdoc_base = kdoc_ptr + tl.cast(b, tl.int64) * stride_kdoc_b
@@ -226,19 +233,11 @@ def documents(
     mask_p = i + start
     qdoc = tl.load(qdoc_base + offs_i * stride_qdoc_i, mask=in_i, other=0)
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    v_p = len_i - 1
-    at = tl.minimum(tl.maximum(tl.minimum(i, v_p), 0), len_i - 1)
-    qdoc_1 = tl.load(qdoc_base_2 + at * stride_qdoc_i)
-    first_id = tl.min(qdoc_1, 0)
-    last_id = tl.max(qdoc_1, 0)
-    low_id, high_id, full_low_id, full_high_id = reach(
-        kdoc_bounds_ptr,
+    low_id, high_id, full_low_id, full_high_id = reach_of_tile(
+        kdoc_reach_ptr,
         b,
-        len_b,
-        len_j,
-        first_id,
-        last_id,
-        BLOCK_J,
+        i0 // BLOCK_I,
+        tl.cdiv(len_i, BLOCK_I),
     )
     low = tl.maximum(0, low_id)
     high = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), high_id)
@@ -313,7 +312,7 @@ def documents_backward_D_dQ(
     L_S_ptr,
     D_ptr,
     dQ_ptr,
-    kdoc_bounds_ptr,
+    kdoc_reach_ptr,
     O_tiles,
     dO_tiles,
     Q_tiles,
@@ -372,6 +371,7 @@ def documents_backward_D_dQ(
     L_S_ptr  L_S[b, h, i], input
     D_ptr  D[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
+    kdoc_reach_ptr  where the ids of each tile of qdoc stand in kdoc
     O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
@@ -414,7 +414,6 @@ def documents_backward_D_dQ(
     qdoc_base += tl.cast(i0, tl.int64) * stride_qdoc_i
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
-    qdoc_base_2 = qdoc_ptr + tl.cast(b, tl.int64) * stride_qdoc_b
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
@@ -442,19 +441,11 @@ def documents_backward_D_dQ(
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    v_p = len_i - 1
-    at = tl.minimum(tl.maximum(tl.minimum(i, v_p), 0), len_i - 1)
-    qdoc_1 = tl.load(qdoc_base_2 + at * stride_qdoc_i)
-    first_id = tl.min(qdoc_1, 0)
-    last_id = tl.max(qdoc_1, 0)
-    low_id, high_id, full_low_id, full_high_id = reach(
-        kdoc_bounds_ptr,
+    low_id, high_id, full_low_id, full_high_id = reach_of_tile(
+        kdoc_reach_ptr,
         b,
-        len_b,
-        len_j,
-        first_id,
-        last_id,
-        BLOCK_J,
+        i0 // BLOCK_I,
+        tl.cdiv(len_i, BLOCK_I),
     )
     low = tl.maximum(0, low_id)
     high = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), high_id)
@@ -521,7 +512,7 @@ def documents_backward_dK_dV(
     D_ptr,
     dV_ptr,
     dK_ptr,
-    qdoc_bounds_ptr,
+    qdoc_reach_ptr,
     K_tiles,
     V_tiles,
     Q_tiles,
@@ -575,6 +566,7 @@ def documents_backward_dK_dV(
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    qdoc_reach_ptr  where the ids of each tile of kdoc stand in qdoc
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
@@ -611,7 +603,6 @@ def documents_backward_dK_dV(
     V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
-    kdoc_base_2 = kdoc_ptr + tl.cast(b, tl.int64) * stride_kdoc_b
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
@@ -636,20 +627,11 @@ def documents_backward_dK_dV(
     # documents.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    v_p = len_j - 1
-    at = tl.minimum(tl.maximum(tl.minimum(j, v_p), 0), len_j - 1)
-    # documents.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, qdoc[i] ...
-    kdoc_1 = tl.load(kdoc_base_2 + at * stride_kdoc_j)
-    first_id = tl.min(kdoc_1, 0)
-    last_id = tl.max(kdoc_1, 0)
-    low_id, high_id, full_low_id, full_high_id = reach(
-        qdoc_bounds_ptr,
+    low_id, high_id, full_low_id, full_high_id = reach_of_tile(
+        qdoc_reach_ptr,
         b,
-        len_b,
-        len_i,
-        first_id,
-        last_id,
-        BLOCK_I,
+        j0 // BLOCK_J,
+        tl.cdiv(len_j, BLOCK_J),
     )
     low = tl.maximum(tl.maximum(0, j0 - start), low_id)
     high = tl.minimum(len_i, high_id)
@@ -1070,7 +1052,7 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
-            ("kdoc_bounds_ptr", "pointer_int", "kdoc"),
+            ("kdoc_reach_ptr", "pointer_int32", ""),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
@@ -1133,7 +1115,7 @@ KERNELS: dict[str, Any] = {
             ("L_S_ptr", "pointer_like", "L_S"),
             ("D_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
-            ("kdoc_bounds_ptr", "pointer_int", "kdoc"),
+            ("kdoc_reach_ptr", "pointer_int32", ""),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
@@ -1209,7 +1191,7 @@ KERNELS: dict[str, Any] = {
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
-            ("qdoc_bounds_ptr", "pointer_int", "qdoc"),
+            ("qdoc_reach_ptr", "pointer_int32", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
@@ -1469,6 +1451,8 @@ def configure(kernel, extents, inputs, config):
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
     """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    if not any(strides):  # one value stands for all, over a single point too
+        return strides
     last = len(shape) - 1
     lone = [1 if k == last else 16 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
@@ -1565,16 +1549,106 @@ def bound_blocks(
 
 def block_bounds(ids, axis, block):
     """The least and the greatest id of every block along an axis: [2, other axes, blocks]."""
-    ids = ids.movedim(axis, -1)
-    rows = ids.flatten(0, -2) if ids.ndim > 1 else ids[None]
+    moved = ids.movedim(axis, -1)
+    rows = moved.flatten(0, -2) if ids.ndim > 1 else moved[None]
     count, length = rows.shape
     blocks = triton.cdiv(length, block)
     bounds = torch.empty((2, count, blocks), dtype=ids.dtype, device=ids.device)
     if bounds.numel() and not is_phantom(bounds):
         many = max(1, 1024 // block)
         grid = (count, triton.cdiv(blocks, many))
-        bound_blocks[grid](rows, bounds, *rows.stride(), length, blocks, BLOCK=block, MANY=many)
+        # The tensor that came, where rows are a view of it: a call that is repeated knows no other.
+        source = ids if rows.data_ptr() == ids.data_ptr() else rows
+        strides = rows.stride()
+        bound_blocks[grid](source, bounds, *strides, length, blocks, BLOCK=block, MANY=many)
     return bounds
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_of_0",
+        "stride_of_1",
+        "stride_of_2",
+        "stride_of",
+        "stride_ids_0",
+        "stride_ids_1",
+        "stride_ids_2",
+        "stride_ids",
+        "len_1",
+        "len_2",
+        "len_of",
+        "len_ids",
+    ],
+)
+def find_reach(
+    of_ptr,
+    ids_ptr,
+    reach_ptr,
+    stride_of_0: tl.int64,
+    stride_of_1: tl.int64,
+    stride_of_2: tl.int64,
+    stride_of: tl.int64,
+    stride_ids_0: tl.int64,
+    stride_ids_1: tl.int64,
+    stride_ids_2: tl.int64,
+    stride_ids: tl.int64,
+    len_1: tl.int32,
+    len_2: tl.int32,
+    len_of: tl.int32,
+    len_ids: tl.int32,
+    TILE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    MANY: tl.constexpr,
+):
+    """Where the ids of each tile of `of` stand in `ids`, for `MANY` tiles of one row.
+
+    Four numbers a tile, `reach[row, tile, 4]`: outside `[low, high)` no block of ids meets the tile's, and in
+    `[full_low, full_high)` all ids are the tile's single one.
+    """
+    row = tl.program_id(0)
+    at_0 = tl.cast(row // len_2 // len_1, tl.int64)
+    at_1 = tl.cast(row // len_2 % len_1, tl.int64)
+    at_2 = tl.cast(row % len_2, tl.int64)
+    of_base = of_ptr + at_0 * stride_of_0 + at_1 * stride_of_1 + at_2 * stride_of_2
+    ids_base = ids_ptr + at_0 * stride_ids_0 + at_1 * stride_ids_1 + at_2 * stride_ids_2
+    tiles = tl.cdiv(len_of, TILE)
+    tile = tl.program_id(1) * MANY + tl.arange(0, MANY)
+    at = tl.minimum(tile[:, None] * TILE + tl.arange(0, TILE)[None, :], len_of - 1)
+    of = tl.load(of_base + at * stride_of)
+    first = tl.min(of, 1)[:, None]
+    last = tl.max(of, 1)[:, None]
+    BLOCKS: tl.constexpr = max(1, 2048 // BLOCK)
+    low = tl.zeros([MANY], tl.int32) + len_ids
+    high = tl.zeros([MANY], tl.int32)
+    full_low = tl.zeros([MANY], tl.int32) + len_ids
+    full_high = tl.zeros([MANY], tl.int32)
+    full = tl.zeros([MANY], tl.int32)
+    for start in range(0, bound(len_ids), BLOCKS * BLOCK):
+        begins = start + tl.arange(0, BLOCKS) * BLOCK
+        place = tl.minimum(begins[:, None] + tl.arange(0, BLOCK)[None, :], len_ids - 1)
+        ids = tl.load(ids_base + place * stride_ids)
+        least = tl.min(ids, 1)[None, :]
+        most = tl.max(ids, 1)[None, :]
+        begin = begins[None, :]
+        hit = (begin < len_ids) & (least <= last) & (most >= first)
+        low = tl.minimum(low, tl.min(tl.where(hit, begin, len_ids), 1))
+        high = tl.maximum(high, tl.max(tl.where(hit, begin + BLOCK, 0), 1))
+        same = (begin < len_ids) & (least == last) & (most == first)
+        full_low = tl.minimum(full_low, tl.min(tl.where(same, begin, len_ids), 1))
+        full_high = tl.maximum(full_high, tl.max(tl.where(same, begin + BLOCK, 0), 1))
+        full += tl.sum(same.to(tl.int32), 1) * BLOCK
+    whole = full == full_high - full_low
+    out = reach_ptr + (tl.cast(row, tl.int64) * tiles + tile) * 4
+    tl.store(out, low, mask=tile < tiles)
+    tl.store(out + 1, high, mask=tile < tiles)
+    tl.store(out + 2, tl.where(whole, full_low, 0), mask=tile < tiles)
+    tl.store(out + 3, tl.where(whole, full_high, 0), mask=tile < tiles)
+
+
+def strides_along(tensor, axes):
+    """The strides of a tensor's axes, and 0 for an axis that it lacks (None)."""
+    strides = tensor.stride()
+    return tuple(0 if k is None else strides[k] for k in axes)
 
 
 def forward(inputs, extents, params, config=None):
@@ -1597,9 +1671,24 @@ def forward(inputs, extents, params, config=None):
 
     # One program for each b, h and tile of i; sweeps j.
     cfg = configure("documents", extents, inputs, config)
-    kdoc_bounds = block_bounds(kdoc, 1, cfg["BLOCK_J"])
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    kdoc_reach = torch.empty((len_b, tiles_i, 4), dtype=torch.int32, device=device)
+    grid = (len_b, triton.cdiv(tiles_i, 16))
+    find_reach[grid](
+        qdoc,
+        kdoc,
+        kdoc_reach,
+        *strides_along(qdoc, (None, None, 0, 1)),
+        *strides_along(kdoc, (None, None, 0, 1)),
+        1,
+        len_b,
+        len_i,
+        len_j,
+        TILE=cfg["BLOCK_I"],
+        BLOCK=cfg["BLOCK_J"],
+        MANY=16,
+    )
     grid = (len_b * len_h * tiles_i,)
     documents[grid](
         Q,
@@ -1609,7 +1698,7 @@ def forward(inputs, extents, params, config=None):
         V,
         L_S,
         O,
-        kdoc_bounds,
+        kdoc_reach,
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
@@ -1661,9 +1750,24 @@ def backward(inputs, extents, params, config=None):
 
     # One program for each b, h and tile of i; sweeps j.
     cfg = configure("documents_backward_D_dQ", extents, inputs, config)
-    kdoc_bounds = block_bounds(kdoc, 1, cfg["BLOCK_J"])
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    kdoc_reach = torch.empty((len_b, tiles_i, 4), dtype=torch.int32, device=device)
+    grid = (len_b, triton.cdiv(tiles_i, 16))
+    find_reach[grid](
+        qdoc,
+        kdoc,
+        kdoc_reach,
+        *strides_along(qdoc, (None, None, 0, 1)),
+        *strides_along(kdoc, (None, None, 0, 1)),
+        1,
+        len_b,
+        len_i,
+        len_j,
+        TILE=cfg["BLOCK_I"],
+        BLOCK=cfg["BLOCK_J"],
+        MANY=16,
+    )
     grid = (len_b * len_h * tiles_i,)
     documents_backward_D_dQ[grid](
         O,
@@ -1676,7 +1780,7 @@ def backward(inputs, extents, params, config=None):
         L_S,
         D,
         dQ,
-        kdoc_bounds,
+        kdoc_reach,
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
@@ -1705,9 +1809,24 @@ def backward(inputs, extents, params, config=None):
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("documents_backward_dK_dV", extents, inputs, config)
-    qdoc_bounds = block_bounds(qdoc, 1, cfg["BLOCK_I"])
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    qdoc_reach = torch.empty((len_b, tiles_j, 4), dtype=torch.int32, device=device)
+    grid = (len_b, triton.cdiv(tiles_j, 16))
+    find_reach[grid](
+        kdoc,
+        qdoc,
+        qdoc_reach,
+        *strides_along(kdoc, (None, None, 0, 1)),
+        *strides_along(qdoc, (None, None, 0, 1)),
+        1,
+        len_b,
+        len_j,
+        len_i,
+        TILE=cfg["BLOCK_J"],
+        BLOCK=cfg["BLOCK_I"],
+        MANY=16,
+    )
     grid = (len_b * len_h * tiles_j,)
     documents_backward_dK_dV[grid](
         K,
@@ -1720,7 +1839,7 @@ def backward(inputs, extents, params, config=None):
         D,
         dV,
         dK,
-        qdoc_bounds,
+        qdoc_reach,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
