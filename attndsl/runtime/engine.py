@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from attndsl.cascade.nodes import Cascade, Index
 from attndsl.cascade.starts import START, resolve_start
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.ranges import RangeCheck
-from attndsl.runtime.replay import Replay, Watch, current_device, kind_of, spread_zeros
+from attndsl.runtime.replay import Replay, Watch, current_device, kind_of, spread_zeros, told_apart
 from attndsl.runtime.stages import TRITON, Config, Planner, Stage
 from attndsl.runtime.starts import StartKind, shifted_scan, with_start
 
@@ -260,6 +260,8 @@ class Engine:
         if replay is not _UNKNOWN or call.stage.backend not in TRITON:
             return call.stage.forward(inputs, call.extents, numbers, call.config)
         watch = Watch(call.stage.module)
+        tensors = told_apart(tensors)
+        inputs = call.tensors(tensors[: len(given)], None if start.at is None else tensors[-1])
         out = call.stage.forward(inputs, call.extents, numbers, call.config, watch)
         self.keep(key, watch.replay(tensors, out, start.how == "int"))
         return out
@@ -306,13 +308,19 @@ class Engine:
             return replay(brought, start.value or 0)
         call = self.prepare(given, start, params, wrt)
         stage = call.stage
+        fresh = replay is _UNKNOWN and stage.backend in TRITON
+        if fresh:
+            brought = tuple(told_apart(brought))
+            given, rest = brought[: len(given)], iter(brought[len(given) :])
+            start = start if start.at is None else replace(start, at=next(rest))
+            kept = [next(rest) for _ in kept]
+            cotangents = [None if g is None else next(rest) for g in cotangents]
         tensors = call.tensors(given, start.at)
         missing = [
             o
             for o, g in zip(stage.outputs, cotangents, strict=True)
             if g is None and o in stage.passes.cotangents
         ]
-        fresh = replay is _UNKNOWN and stage.backend in TRITON
         watch = Watch(stage.module) if fresh else None
         make = spread_zeros if watch is None else watch.allocator.spread_zeros
         zeros = {

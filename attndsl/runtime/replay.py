@@ -53,6 +53,8 @@ class Step:
     """Of `tensors`, those that go to it as an address: Triton would ask each for its own, and the driver for that."""
     objects: Slots = ()
     """The others: descriptions of tiles."""
+    described: dict[int, Any] | None = None
+    """Of a call that describes tiles: what it gave, by the address of its tensor."""
 
 
 Allocation: TypeAlias = tuple[Callable[..., Tensor], Tensor]
@@ -80,6 +82,9 @@ class Replay:
         stream = stream_of(self.on)
         watched = _watched(knobs.launch_enter_hook) or _watched(knobs.launch_exit_hook)
         for step in self.steps:
+            if step.described is not None:
+                tensors.append(_described(step, tensors[step.tensors[0][1]]))
+                continue
             arguments = step.arguments.copy()
             for place in step.starts:
                 arguments[place] = start
@@ -98,6 +103,21 @@ class Replay:
             step.launch(*step.grid, stream, *step.between, *arguments)  # type: ignore[misc]
         return [tensors[k] for k in self.results]
 
+
+def _described(step: Step, x: Tensor) -> Any:
+    """The description of a tensor's tiles: for tensors of one kind it depends on the address alone."""
+    assert step.described is not None
+    address = x.data_ptr()
+    if address not in step.described:
+        if len(step.described) >= MOST_DESCRIBED:
+            step.described.clear()
+        arguments = step.arguments.copy()
+        arguments[step.tensors[0][0]] = x
+        step.described[address] = step.compiled(*arguments)
+    return step.described[address]
+
+
+MOST_DESCRIBED = 64
 
 DENSE = torch.contiguous_format
 
@@ -230,13 +250,13 @@ class Watch:
         before = (*given, *(x for x, _ in self.allocator.made))
         known = {id(x): k for k, x in enumerate(before)}
         if len(known) != len(before):
-            return None  # one tensor came twice: which place is whose cannot be told
+            return None  # one tensor came twice (see `told_apart`): which place is whose cannot be told
         steps: list[Step] = []
         for name, done in self.done:
             if isinstance(done, _Called):
                 if done.made is None:
                     continue
-                step = _called(done, known)
+                step = _called(name, done, known)
                 # A tensor that it hands through is known already, and counted twice.
                 known[id(done.made)] = len(before) + sum(s.grid is None for s in steps)
             else:
@@ -284,9 +304,11 @@ class _Called:
     made: Any
 
 
-def _called(done: _Called, known: dict[int, int]) -> Step | None:
+def _called(name: str, done: _Called, known: dict[int, int]) -> Step | None:
     found = _slots(done.arguments, known)
-    return None if found is None else Step(done.fn, None, *found)
+    if found is None:
+        return None
+    return Step(done.fn, None, *found, described={} if name == "tiles_of" else None)
 
 
 def _slots(arguments: tuple[Any, ...], known: dict[int, int]) -> tuple[list[Any], Slots] | None:
@@ -302,6 +324,16 @@ def _slots(arguments: tuple[Any, ...], known: dict[int, int]) -> tuple[list[Any]
         ):
             return None
     return out, tuple(slots)
+
+
+def told_apart(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The same tensors, each an object of its own: ids that came for queries and for keys may be two another time."""
+    seen: set[int] = set()
+    out = []
+    for x in tensors:
+        out.append(x.detach() if id(x) in seen else x)
+        seen.add(id(x))
+    return out
 
 
 def kind_of(tensors: Sequence[Tensor]) -> tuple[Any, ...]:

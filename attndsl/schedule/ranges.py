@@ -108,7 +108,8 @@ def _tabled(b: Kernel, value: Expr, ids: Read) -> tuple[Expr, Expr, Expr, Expr] 
     )
     tensors = (ids.tensor, subs, b.stream, value.tensor, of_subs, tiles[0])
     b.read_buffers |= dict.fromkeys((ids.tensor, value.tensor))
-    b.prologue.append(t.TileReach(low, high, full_low, full_high, *tensors))
+    # First of all: it is under way while the tile's data come.
+    b.prologue.insert(0, t.TileReach(low, high, full_low, full_high, *tensors))
     for n in (low, high, full_low, full_high):
         b.made[n] = X(t.Val(n), dtype=DType.INT)
     return t.Val(low), t.Val(high), t.Val(full_low), t.Val(full_high)

@@ -2,7 +2,8 @@
 
 A layout class says which addresses and strides are multiples of 16 elements, which is compiled in.
 Tensors with a head dim last, packed, of a multiple of 16 elements are all of one class. Views at odd addresses are of
-another where their strides are odd too; a stride that happens to be a multiple of 16 makes one more.
+another where their strides are odd too; a stride that happens to be a multiple of 16 makes one more. Pairs of positions
+(a dense bias) are read in rows as long as the sequence: there are three classes of lengths.
 """
 
 from __future__ import annotations
@@ -53,6 +54,17 @@ def test_lengths_batches_and_heads_compile_nothing(name: str) -> None:
         assert not program.call(length, 1, 1, aligned=True), f"{length} positions"
     for batch, heads in ((1, 3), (5, 1), (3, 8), (16, 2)):
         assert not program.call(129, batch, heads, aligned=True), f"{batch} x {heads}"
+
+
+@pytest.mark.parametrize("name", ["bias_dense", "bias_broadcast"])
+def test_rows_of_a_length_are_of_one_of_three_classes(name: str) -> None:
+    """A pair of positions is read in rows whose stride is a length: a multiple of 16, of 8, or neither."""
+    program = counted(name)
+    for length in (208, 200, 201):
+        program.call(length, 2, 2, aligned=True)
+    for length in (1, 2, 8, 15, 16, 24, 63, 64, 129, 1000, 2047, 2048):
+        for batch, heads in ((1, 1), (2, 1), (3, 2)):
+            assert not program.call(length, batch, heads, aligned=True), f"{length} positions"
 
 
 @pytest.mark.parametrize("name", ["alibi", "documents", "gqa"])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import attndsl
 from tests.unit.runtime.programs import ALIBI, alibi_inputs, compiled
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def inputs(n: int = 200, grad: bool = False, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
@@ -50,6 +54,22 @@ def test_eager_backend_on_cuda() -> None:
     o, _ = compiled(ALIBI, "eager")(*x)
     ro, _ = compiled(ALIBI, "eager").reference(*x, dtype=torch.float64)
     assert error(o, ro) < 1e-5
+
+
+def test_calls_with_one_tensor_of_ids_are_repeated() -> None:
+    op = attndsl.load(EXAMPLES / "documents.attn")
+    q, k, v = (torch.randn(1, 2, 200, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    x = [t.requires_grad_() for t in (q, k, v)]
+    ids = torch.arange(200, device="cuda")[None] // 70
+    for _ in range(2):
+        op(*x, ids, ids).sum().backward()
+    kept = list(op._engine.replays.values())
+    assert len(kept) == 2
+    assert all(r is not None for r in kept)
+    # The same kinds of tensors, and two of them.
+    out = op(*x, ids, ids + 1 - 1)
+    assert error(out, op.reference(*x, ids, ids, dtype=torch.float64)) < 5e-3
+    assert error(op(*x, ids, ids * 2), op.reference(*x, ids, ids * 2, dtype=torch.float64)) < 5e-3
 
 
 def test_strided_inputs() -> None:

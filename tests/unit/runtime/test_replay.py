@@ -14,7 +14,7 @@ from torch import Tensor
 import attndsl
 from attndsl.runtime import replay as replaying
 from attndsl.runtime.launches import Launch, Recorder, rebound
-from attndsl.runtime.replay import Replay, Watch, kind_of
+from attndsl.runtime.replay import Replay, Watch, kind_of, told_apart
 
 MODULE = """
 import torch
@@ -151,6 +151,20 @@ def record(
     x = torch.arange(4.0)
     made = watch(name, {"x": x}, {"n": 4}, {"start": start}, None)
     return x, watch.replay((x,), list(made.values()), moving)
+
+
+def test_one_tensor_in_two_places_may_be_two_in_the_next_call(module: ModuleType) -> None:
+    x = torch.arange(4.0)
+    first, second = told_apart((x, x))
+    assert first is x
+    assert second is not x
+    assert second.data_ptr() == x.data_ptr()
+    watch = Watch(module)
+    made = watch("forward", {"x": second}, {"n": 4}, {"start": 1}, None)
+    replay = watch.replay((first, second), list(made.values()), False)
+    assert replay is not None
+    (out,) = replay((torch.zeros(4), torch.ones(4)), 1)
+    assert out.tolist() == [3.0] * 4
 
 
 def test_what_a_function_launches_is_repeated_and_the_function_is_not_called(
