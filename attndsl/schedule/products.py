@@ -180,9 +180,12 @@ def two_sides(
     left: list[Expr] = []
     right: list[Expr] = []
     moving = kernel.stream in (kept[0], kept[1])
+    made = _made_side(kernel, factors, spans, first, second) if not moving else None
     for f, s in zip(factors, spans, strict=True):
         if s == {axis} and moving:  # to the side that stays while the other one streams
             (right if kept[0] == kernel.stream else left).append(f)
+        elif s <= {axis} and made is not None:
+            (left, right)[made].append(f)
         elif s <= first and (s & {kept[0]} or not left):
             left.append(f)
         elif s <= second:
@@ -195,6 +198,20 @@ def two_sides(
         if side not in cond.union(*(kernel.dims_of(f) for f in group)):
             return None
     return left, right, (frozenset({kept[0]}), frozenset({kept[1]}))
+
+
+def _made_side(
+    kernel: Kernel,
+    factors: list[Expr],
+    spans: list[frozenset[str]],
+    first: frozenset[str],
+    second: frozenset[str],
+) -> int | None:
+    """Which side is computed here, where the other one is a tile as it lies in memory: that takes no registers."""
+    sides = [[f for f, s in zip(factors, spans, strict=True) if s == x] for x in (first, second)]
+    memory = {*kernel.inputs, *kernel.available}
+    stored = [len(x) == 1 and isinstance(x[0], Read) and x[0].tensor in memory for x in sides if x]
+    return stored.index(False) if len(stored) == 2 and stored.count(True) == 1 else None
 
 
 def dot_operand(

@@ -7,6 +7,7 @@ import torch
 
 from attndsl.cascade.autodiff import differentiate
 from attndsl.cascade.interpreter import interpret
+from attndsl.runtime.stages import plan_passes
 from attndsl.schedule import plan_backward, plan_forward
 from attndsl.schedule import tile as t
 from attndsl.schedule.tile import BufferKind, HostSum, Role
@@ -143,3 +144,20 @@ def test_kernels_that_were_wrong(name: str) -> None:
     got = run(plan_forward(cascade), cascade, inputs, tiles={"i": 4, "j": 4})
     for output, x in interpret(cascade, inputs, start=0).items():
         torch.testing.assert_close(got[output], x, rtol=1e-10, atol=1e-10)
+
+
+def test_factors_of_rows_go_to_the_weights_and_leave_loaded_tiles_alone() -> None:
+    """A tile that is multiplied as it lies in memory takes no registers: `dS[i,j] / tau[i]` by `Q[i,e]`."""
+    cascade = load(
+        "attention t(Q[b,i,e], K[b,j,e], V[b,j,f], tau[b,i]) -> O[b,i,f] {\n  batch b\n  assume tau > 0\n"
+        "  S[i,j] = Q[i,e] * K[j,e] / tau[i]   where j <= i\n  O[i,f] = softmax[j](S[i,j]) * V[j,f]\n}"
+    )
+    backward = plan_passes(cascade, ("Q", "K", "V")).backward
+    assert backward is not None
+    (kernel,) = (k for k in kernels(backward) if "dK" in k.writes)
+    assert kernel.sweep is not None
+    for r in kernel.sweep.ranges:
+        loaded = {s.name for s in r.body if isinstance(s, t.Load)}
+        products = [s for s in r.body if isinstance(s, t.AccDot)]
+        assert len(products) == 2
+        assert all(p.right in loaded for p in products)
