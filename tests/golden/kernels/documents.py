@@ -9,6 +9,7 @@ code below comes from.
 #     attndsl compile documents.attn --name documents
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -225,6 +226,12 @@ def documents(
     O_offs = offs_i[:, None] * F + f[None, :]
 
     # --- prologue ---
+    low_id, high_id, full_low_id, full_high_id = reach_of_tile(
+        kdoc_reach_ptr,
+        b,
+        i0 // BLOCK_I,
+        tl.cdiv(len_i, BLOCK_I),
+    )
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # documents.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, qdoc[i] ...
@@ -233,12 +240,6 @@ def documents(
     mask_p = i + start
     qdoc = tl.load(qdoc_base + offs_i * stride_qdoc_i, mask=in_i, other=0)
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    low_id, high_id, full_low_id, full_high_id = reach_of_tile(
-        kdoc_reach_ptr,
-        b,
-        i0 // BLOCK_I,
-        tl.cdiv(len_i, BLOCK_I),
-    )
     low = tl.maximum(0, low_id)
     high = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), high_id)
     first = low // BLOCK_J * BLOCK_J
@@ -426,6 +427,12 @@ def documents_backward_D_dQ(
     dQ_offs = offs_i[:, None] * E + e[None, :]
 
     # --- prologue ---
+    low_id, high_id, full_low_id, full_high_id = reach_of_tile(
+        kdoc_reach_ptr,
+        b,
+        i0 // BLOCK_I,
+        tl.cdiv(len_i, BLOCK_I),
+    )
     o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     D = o.to(ACC) * dO.to(ACC)
@@ -441,12 +448,6 @@ def documents_backward_D_dQ(
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low_id, high_id, full_low_id, full_high_id = reach_of_tile(
-        kdoc_reach_ptr,
-        b,
-        i0 // BLOCK_I,
-        tl.cdiv(len_i, BLOCK_I),
-    )
     low = tl.maximum(0, low_id)
     high = tl.minimum(tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1), high_id)
     first = low // BLOCK_J * BLOCK_J
@@ -618,6 +619,12 @@ def documents_backward_dK_dV(
     dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
+    low_id, high_id, full_low_id, full_high_id = reach_of_tile(
+        qdoc_reach_ptr,
+        b,
+        j0 // BLOCK_J,
+        tl.cdiv(len_j, BLOCK_J),
+    )
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # documents.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i, qdoc[i] ...
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
@@ -627,12 +634,6 @@ def documents_backward_dK_dV(
     # documents.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low_id, high_id, full_low_id, full_high_id = reach_of_tile(
-        qdoc_reach_ptr,
-        b,
-        j0 // BLOCK_J,
-        tl.cdiv(len_j, BLOCK_J),
-    )
     low = tl.maximum(tl.maximum(0, j0 - start), low_id)
     high = tl.minimum(len_i, high_id)
     first = low // BLOCK_I * BLOCK_I
@@ -1450,11 +1451,15 @@ def configure(kernel, extents, inputs, config):
 
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
-    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel.
+
+    It is as even there as the others and a row's length: multiples of 16 are compiled in, the copy engine takes 8.
+    """
     if not any(strides):  # one value stands for all, over a single point too
         return strides
     last = len(shape) - 1
-    lone = [1 if k == last else 16 for k in range(len(shape))]
+    even = math.gcd(16, *shape[last:], *(s for n, s in zip(shape[:last], strides) if n != 1))
+    lone = [1 if k == last else even if even >= 8 else 17 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
 
 

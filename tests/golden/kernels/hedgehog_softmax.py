@@ -9,6 +9,7 @@ code below comes from.
 #     attndsl compile hedgehog_softmax.attn --name hedgehog_softmax
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -332,13 +333,13 @@ def hedgehog_softmax_O_part_O_L(
         O_part_1_s = safe_div(B_6, y.to(ACC)[None, :])
         O_part_1_tile = tl.sum(O_part_1_s, 1)
         O_part_1 = O_part_1 + O_part_1_tile
+        O_2_p = safe_div(1.0, y.to(ACC))
+        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
+        O_2_1 = B_6 * O_2_p_1[None, :]
         # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_2_p = safe_div(1.0, y.to(ACC))
-        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
-        O_2_1 = v.to(ACC) * O_2_p_1[:, None]
-        O_2 = dot(B_6.to(V_ptr.dtype.element_ty), O_2_1.to(V_ptr.dtype.element_ty), O_2, ACC)
+        O_2 = dot(O_2_1.to(V_ptr.dtype.element_ty), v, O_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -368,17 +369,14 @@ def hedgehog_softmax_O_part_O_L(
         O_part_1_s_m = tl.where(mask, O_part_1_s, 0.0)
         O_part_1_tile = tl.sum(O_part_1_s_m, 1)
         O_part_1 = O_part_1 + O_part_1_tile
-        B_6_m = tl.where(mask, B_6, 0.0)
+        O_2_p = safe_div(1.0, y.to(ACC))
+        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
+        O_2_1 = B_6 * O_2_p_1[None, :]
+        O_2_1_m = tl.where(mask, O_2_1, 0.0)
         # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_2_p = safe_div(1.0, y.to(ACC))
-        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
-        O_2_1 = v.to(ACC) * O_2_p_1[:, None]
-        O_2_1_m = tl.where(mask_p_1[:, None], O_2_1, 0.0)
-        t_10 = B_6_m.to(V_ptr.dtype.element_ty)
-        t_11 = tl.where(in_j[:, None], O_2_1_m, 0.0).to(V_ptr.dtype.element_ty)
-        O_2 = dot(t_10, t_11, O_2, ACC)
+        O_2 = dot(O_2_1_m.to(V_ptr.dtype.element_ty), v, O_2, ACC)
 
     # --- epilogue ---
     O_part = safe_div(O_part_1, x_1)
@@ -1785,11 +1783,15 @@ def configure(kernel, extents, inputs, config):
 
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
-    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel.
+
+    It is as even there as the others and a row's length: multiples of 16 are compiled in, the copy engine takes 8.
+    """
     if not any(strides):  # one value stands for all, over a single point too
         return strides
     last = len(shape) - 1
-    lone = [1 if k == last else 16 for k in range(len(shape))]
+    even = math.gcd(16, *shape[last:], *(s for n, s in zip(shape[:last], strides) if n != 1))
+    lone = [1 if k == last else even if even >= 8 else 17 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
 
 

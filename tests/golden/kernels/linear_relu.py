@@ -9,6 +9,7 @@ code below comes from.
 #     attndsl compile linear_relu.attn --name linear_relu
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -432,8 +433,8 @@ def linear_relu_backward_D_dQ(
 def linear_relu_backward_dK_dV(
     K_ptr,
     Q_ptr,
-    dO_ptr,
     O_part_ptr,
+    dO_ptr,
     V_ptr,
     D_ptr,
     dV_ptr,
@@ -450,13 +451,13 @@ def linear_relu_backward_dK_dV(
     stride_Q_h: tl.int64,
     stride_Q_i,
     stride_Q_e,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -479,8 +480,8 @@ def linear_relu_backward_dK_dV(
 
     K_ptr  K[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
-    dO_ptr  dO[b, h, i, f], input
     O_part_ptr  O_part[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
@@ -572,11 +573,11 @@ def linear_relu_backward_dK_dV(
         O_part_ptrs += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs)
         dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
-        dV_1 = dO.to(ACC) * dV_p[:, None]
+        dV_1 = A_2 * dV_p[None, :]
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dA_2_p = O_part.to(ACC) + 1e-06
         dA_2 = (dA - d.to(ACC)[None, :]) / dA_2_p[None, :]
-        dV = dot(A_2.to(dO_ptr.dtype.element_ty), dV_1.to(dO_ptr.dtype.element_ty), dV, ACC)
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dA_2.to(Q_ptr.dtype.element_ty), A_1.to(Q_ptr.dtype.element_ty), dK_2, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -598,28 +599,25 @@ def linear_relu_backward_dK_dV(
         t_5 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
         t_6 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
         A_2 = dot(t_5, t_6, None, ACC)
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
         # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
         O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs_2 += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
         dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
-        dV_1 = dO.to(ACC) * dV_p[:, None]
-        dV_1_m = tl.where(mask_p_1[:, None], dV_1, 0.0)
+        dV_1 = A_2 * dV_p[None, :]
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        dV_1_m = tl.where(mask, dV_1, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dA_2_p = O_part.to(ACC) + 1e-06
         dA_2 = (dA - d.to(ACC)[None, :]) / dA_2_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
         A_1_m = tl.where(mask_p_1[:, None], A_1, 0.0)
-        t_7 = A_2_m.to(dO_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], dV_1_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_7, t_8, dV, ACC)
-        t_9 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_10 = tl.where(in_i[:, None], A_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dK_2 = dot(t_9, t_10, dK_2, ACC)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        t_7 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_8 = tl.where(in_i[:, None], A_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dK_2 = dot(t_7, t_8, dK_2, ACC)
 
     # --- epilogue ---
     dK = dK_2 * dK_p.to(ACC)
@@ -1014,8 +1012,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "f"),),
             "streamed": (("i", "f"), ("i", "e")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "f")),
-            "pairs_by_address": (("j", "i"), ("i", "e"), ("j", "i"), ("i", "f")),
+            "pairs": (("j", "i"), ("i", "e"), ("i", "e")),
+            "pairs_by_address": (("j", "i"), ("i", "e"), ("i", "e")),
             "data": ("K", "V", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
@@ -1023,8 +1021,8 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
-            ("dO_ptr", "pointer_like", "dO"),
             ("O_part_ptr", "pointer_like", "O_part"),
+            ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
@@ -1041,13 +1039,13 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1274,11 +1272,15 @@ def configure(kernel, extents, inputs, config):
 
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
-    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel.
+
+    It is as even there as the others and a row's length: multiples of 16 are compiled in, the copy engine takes 8.
+    """
     if not any(strides):  # one value stands for all, over a single point too
         return strides
     last = len(shape) - 1
-    lone = [1 if k == last else 16 for k in range(len(shape))]
+    even = math.gcd(16, *shape[last:], *(s for n, s in zip(shape[:last], strides) if n != 1))
+    lone = [1 if k == last else even if even >= 8 else 17 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
 
 
@@ -1467,8 +1469,8 @@ def backward(inputs, extents, params, config=None):
     linear_relu_backward_dK_dV[grid](
         K,
         Q,
-        dO,
         O_part,
+        dO,
         V,
         D,
         dV,
@@ -1479,8 +1481,8 @@ def backward(inputs, extents, params, config=None):
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(Q),
-        *launch_strides(dO),
         *launch_strides(O_part),
+        *launch_strides(dO),
         *launch_strides(V),
         len_b,
         len_h,

@@ -9,6 +9,7 @@ code below comes from.
 #     attndsl compile mamba2.attn --name mamba2
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -286,16 +287,15 @@ def mamba2_Y(
         b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
         S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
         A = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S
-        mask_p = t < len_t
-        mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        A_m = tl.where(mask, A, 0.0)
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
+        Y_2_1 = A * dt.to(ACC)[None, :]
+        mask_p = t < len_t
+        mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
+        Y_2_1_m = tl.where(mask, Y_2_1, 0.0)
         X_ptrs_2 = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles_2, [b, h, t0, p0])
-        Y_2_1 = dt.to(ACC)[:, None] * x.to(ACC)
-        Y_2_1_m = tl.where(mask_p[:, None], Y_2_1, 0.0)
-        Y_2 = dot(A_m.to(X_ptr.dtype.element_ty), Y_2_1_m.to(X_ptr.dtype.element_ty), Y_2, ACC)
+        Y_2 = dot(Y_2_1_m.to(X_ptr.dtype.element_ty), x, Y_2, ACC)
         column_p = tl.exp(g_3.to(ACC) - g_1.to(ACC))
         column = dt.to(ACC)[:, None] * x.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
@@ -1414,12 +1414,11 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "n"), ("t", "p"), ("t", "n"), ("t", "p")),
             "carried": (("n", "p"),),
-            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p"), ("t", "p")),
+            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p")),
             "pairs_by_address": (
                 ("t", "p"),
                 ("t", "p"),
                 ("t", "t"),
-                ("t", "p"),
                 ("t", "p"),
                 ("t", "p"),
                 ("t", "p"),
@@ -2034,11 +2033,15 @@ def configure(kernel, extents, inputs, config):
 
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
-    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel.
+
+    It is as even there as the others and a row's length: multiples of 16 are compiled in, the copy engine takes 8.
+    """
     if not any(strides):  # one value stands for all, over a single point too
         return strides
     last = len(shape) - 1
-    lone = [1 if k == last else 16 for k in range(len(shape))]
+    even = math.gcd(16, *shape[last:], *(s for n, s in zip(shape[:last], strides) if n != 1))
+    lone = [1 if k == last else even if even >= 8 else 17 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
 
 

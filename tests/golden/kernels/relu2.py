@@ -9,6 +9,7 @@ code below comes from.
 #     attndsl compile relu2.attn --name relu2_attention
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -505,14 +506,12 @@ def relu2_attention_backward_dK_dV(
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dS = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dV_1 = square(tl.maximum(S_1, 0.0))
         dV_p = 1.0 / (i + start + 1).to(ACC)
-        dV_2 = dO.to(ACC) * dV_p[:, None]
+        dV_1 = square(tl.maximum(S_1, 0.0)) * dV_p[None, :]
         t_3 = tl.where(S_1 > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dK_2_1 = tl.maximum(S_1, 0.0) * dS * t_3
-        dK_2_2 = q.to(ACC) * dV_p[:, None]
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
-        dK_2 = dot(dK_2_1.to(Q_ptr.dtype.element_ty), dK_2_2.to(Q_ptr.dtype.element_ty), dK_2, ACC)
+        dK_2_1 = tl.maximum(S_1, 0.0) * dS * t_3 * dV_p[None, :]
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_2 = dot(dK_2_1.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -530,25 +529,17 @@ def relu2_attention_backward_dK_dV(
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dS = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        dV_1 = square(tl.maximum(S_1, 0.0))
+        dV_p = 1.0 / (i + start + 1).to(ACC)
+        dV_1 = square(tl.maximum(S_1, 0.0)) * dV_p[None, :]
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dV_p = 1.0 / (i + start + 1).to(ACC)
-        dV_2 = dO.to(ACC) * dV_p[:, None]
-        dV_2_m = tl.where(mask_p_1[:, None], dV_2, 0.0)
         t_4 = tl.where(S_1 > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dK_2_1 = tl.maximum(S_1, 0.0) * dS * t_4
+        dK_2_1 = tl.maximum(S_1, 0.0) * dS * t_4 * dV_p[None, :]
         dK_2_1_m = tl.where(mask, dK_2_1, 0.0)
-        dK_2_2 = q.to(ACC) * dV_p[:, None]
-        dK_2_2_m = tl.where(mask_p_1[:, None], dK_2_2, 0.0)
-        t_5 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_6 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_5, t_6, dV, ACC)
-        t_7 = dK_2_1_m.to(Q_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], dK_2_2_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dK_2 = dot(t_7, t_8, dK_2, ACC)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_2 = dot(dK_2_1_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
     # --- epilogue ---
     dK = dK_2 * 2.0 / dK_p
@@ -904,8 +895,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1157,11 +1148,15 @@ def configure(kernel, extents, inputs, config):
 
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
-    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel.
+
+    It is as even there as the others and a row's length: multiples of 16 are compiled in, the copy engine takes 8.
+    """
     if not any(strides):  # one value stands for all, over a single point too
         return strides
     last = len(shape) - 1
-    lone = [1 if k == last else 16 for k in range(len(shape))]
+    even = math.gcd(16, *shape[last:], *(s for n, s in zip(shape[:last], strides) if n != 1))
+    lone = [1 if k == last else even if even >= 8 else 17 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
 
 

@@ -9,6 +9,7 @@ code below comes from.
 #     attndsl compile retention_normalised.attn --name retention_normalised
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -481,8 +482,8 @@ def retention_normalised_backward_dK_dV(
     K_ptr,
     Q_ptr,
     gamma_ptr,
-    dO_ptr,
     O_part_ptr,
+    dO_ptr,
     V_ptr,
     D_ptr,
     dV_ptr,
@@ -500,13 +501,13 @@ def retention_normalised_backward_dK_dV(
     stride_Q_i,
     stride_Q_e,
     stride_gamma_h: tl.int64,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -530,8 +531,8 @@ def retention_normalised_backward_dK_dV(
     K_ptr  K[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
     gamma_ptr  gamma[h], input
-    dO_ptr  dO[b, h, i, f], input
     O_part_ptr  O_part[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
@@ -622,13 +623,13 @@ def retention_normalised_backward_dK_dV(
         O_part_ptrs += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs)
         dV_p = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
-        dV_1 = dO.to(ACC) * dV_p[:, None]
+        dV_1 = A_1 * dV_p[None, :]
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dA_2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         dA_2_p = tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
         dA_2 = (dA - dA_2_safe[None, :]) / dA_2_p[None, :]
         dK_2_1 = power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC)) * dA_2
-        dV = dot(A_1.to(dO_ptr.dtype.element_ty), dV_1.to(dO_ptr.dtype.element_ty), dV, ACC)
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dK_2_1.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -648,25 +649,22 @@ def retention_normalised_backward_dK_dV(
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         A_p_1 = i + start
         A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC))
-        mask_p = i < len_i
-        mask = (j[:, None] <= A_p_1[None, :]) & mask_p[None, :]
-        A_1_m = tl.where(mask, A_1, 0.0)
         # retention_normalised.attn:6  O[i,f] = A[i,j] / max(abs(sum[j](A[i,j])), 1) * V[...
         O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs_2 += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
         dV_p = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
-        dV_1 = dO.to(ACC) * dV_p[:, None]
-        dV_1_m = tl.where(mask_p[:, None], dV_1, 0.0)
+        dV_1 = A_1 * dV_p[None, :]
+        mask_p = i < len_i
+        mask = (j[:, None] <= A_p_1[None, :]) & mask_p[None, :]
+        dV_1_m = tl.where(mask, dV_1, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dA_2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         dA_2_p = tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
         dA_2 = (dA - dA_2_safe[None, :]) / dA_2_p[None, :]
         dK_2_1 = power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC)) * dA_2
         dK_2_1_m = tl.where(mask, dK_2_1, 0.0)
-        t_3 = A_1_m.to(dO_ptr.dtype.element_ty)
-        t_4 = tl.where(in_i[:, None], dV_1_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_3, t_4, dV, ACC)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dK_2_1_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
     # --- epilogue ---
@@ -1102,8 +1100,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("i", "f")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("i", "f")),
+            "pairs": (("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1112,8 +1110,8 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
             ("gamma_ptr", "pointer_like", "gamma"),
-            ("dO_ptr", "pointer_like", "dO"),
             ("O_part_ptr", "pointer_like", "O_part"),
+            ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
@@ -1131,13 +1129,13 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
             ("stride_gamma_h", "wide", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1389,11 +1387,15 @@ def configure(kernel, extents, inputs, config):
 
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
-    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel.
+
+    It is as even there as the others and a row's length: multiples of 16 are compiled in, the copy engine takes 8.
+    """
     if not any(strides):  # one value stands for all, over a single point too
         return strides
     last = len(shape) - 1
-    lone = [1 if k == last else 16 for k in range(len(shape))]
+    even = math.gcd(16, *shape[last:], *(s for n, s in zip(shape[:last], strides) if n != 1))
+    lone = [1 if k == last else even if even >= 8 else 17 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
 
 
@@ -1607,8 +1609,8 @@ def backward(inputs, extents, params, config=None):
         K,
         Q,
         gamma,
-        dO,
         O_part,
+        dO,
         V,
         D,
         dV,
@@ -1620,8 +1622,8 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(gamma),
-        *launch_strides(dO),
         *launch_strides(O_part),
+        *launch_strides(dO),
         *launch_strides(V),
         len_b,
         len_h,

@@ -9,6 +9,7 @@ code below comes from.
 #     attndsl compile softpick.attn --name softpick
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -748,8 +749,8 @@ def softpick_backward_dK_dV(
     K_ptr,
     Q_ptr,
     M_ptr,
-    dO_ptr,
     O_part_ptr,
+    dO_ptr,
     D_ptr,
     V_ptr,
     ties_ptr,
@@ -771,13 +772,13 @@ def softpick_backward_dK_dV(
     stride_M_b: tl.int64,
     stride_M_h: tl.int64,
     stride_M_i,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -801,8 +802,8 @@ def softpick_backward_dK_dV(
     K_ptr  K[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
     M_ptr  M[b, h, i], input
-    dO_ptr  dO[b, h, i, f], input
     O_part_ptr  O_part[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
     D_ptr  D[b, h, i], temp
     V_ptr  V[b, h, j, f], input
     ties_ptr  ties[b, h, i], temp
@@ -894,18 +895,16 @@ def softpick_backward_dK_dV(
         X_row = tl.exp(-m.to(ACC))
         X_safe_1 = tl.where(X_row == float("-inf"), 0.0, X_row)
         X = tl.exp2(S_1 * 1.4426950408889634 - X_p[None, :]) - X_safe_1[None, :]
-        dV_1 = tl.maximum(X, 0.0)
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dV_1_m = tl.where(mask, dV_1, 0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
         dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
-        dV_2 = dO.to(ACC) * dV_p[:, None]
-        dV_2_m = tl.where(mask_p_1[:, None], dV_2, 0.0)
+        dV_1 = tl.maximum(X, 0.0) * dV_p[None, :]
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        dV_1_m = tl.where(mask, dV_1, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dX_2_p = O_part.to(ACC) + 1e-06
         t = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
@@ -923,9 +922,7 @@ def softpick_backward_dK_dV(
         t_5 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
         mask_1 = (j[:, None] <= mask_p[None, :]) & t_5 & mask_p_1[None, :]
         dS_m = tl.where(mask_1, dS, 0.0)
-        t_6 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_7 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_6, t_7, dV, ACC)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_4 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
 
     # --- epilogue ---
@@ -1456,8 +1453,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1466,8 +1463,8 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
             ("M_ptr", "pointer_like", "M"),
-            ("dO_ptr", "pointer_like", "dO"),
             ("O_part_ptr", "pointer_like", "O_part"),
+            ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("ties_ptr", "pointer_int", ""),
@@ -1489,13 +1486,13 @@ KERNELS: dict[str, Any] = {
             ("stride_M_b", "wide", ""),
             ("stride_M_h", "wide", ""),
             ("stride_M_i", "stride_last", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1725,11 +1722,15 @@ def configure(kernel, extents, inputs, config):
 
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
-    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel.
+
+    It is as even there as the others and a row's length: multiples of 16 are compiled in, the copy engine takes 8.
+    """
     if not any(strides):  # one value stands for all, over a single point too
         return strides
     last = len(shape) - 1
-    lone = [1 if k == last else 16 for k in range(len(shape))]
+    even = math.gcd(16, *shape[last:], *(s for n, s in zip(shape[:last], strides) if n != 1))
+    lone = [1 if k == last else even if even >= 8 else 17 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
 
 
@@ -1967,8 +1968,8 @@ def backward(inputs, extents, params, config=None):
         K,
         Q,
         M,
-        dO,
         O_part,
+        dO,
         D,
         V,
         ties,
@@ -1982,8 +1983,8 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(M),
-        *launch_strides(dO),
         *launch_strides(O_part),
+        *launch_strides(dO),
         *launch_strides(V),
         len_b,
         len_h,

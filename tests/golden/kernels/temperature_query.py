@@ -9,6 +9,7 @@ code below comes from.
 #     attndsl compile temperature_query.attn --name temperature_query
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -646,9 +647,9 @@ def temperature_query_backward_dK_dV(
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dK_1 = q.to(ACC) * S_p[:, None]
+        dK_1 = dS * S_p[None, :]
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK = dot(dS.to(Q_ptr.dtype.element_ty), dK_1.to(Q_ptr.dtype.element_ty), dK, ACC)
+        dK = dot(dK_1.to(Q_ptr.dtype.element_ty), q, dK, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -680,13 +681,10 @@ def temperature_query_backward_dK_dV(
         P_S_m = tl.where(mask, P_S, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dS_m = tl.where(mask, dS, 0.0)
-        dK_1 = q.to(ACC) * S_p[:, None]
-        dK_1_m = tl.where(mask_p_1[:, None], dK_1, 0.0)
+        dK_1 = dS * S_p[None, :]
+        dK_1_m = tl.where(mask, dK_1, 0.0)
         dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        t_3 = dS_m.to(Q_ptr.dtype.element_ty)
-        t_4 = tl.where(in_i[:, None], dK_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dK = dot(t_3, t_4, dK, ACC)
+        dK = dot(dK_1_m.to(Q_ptr.dtype.element_ty), q, dK, ACC)
 
     # --- epilogue ---
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
@@ -1396,11 +1394,15 @@ def configure(kernel, extents, inputs, config):
 
 @functools.lru_cache(4096)
 def strides_of(shape, strides):
-    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel."""
+    """Strides to launch with. Over a single point one means nothing, and must not choose another compiled kernel.
+
+    It is as even there as the others and a row's length: multiples of 16 are compiled in, the copy engine takes 8.
+    """
     if not any(strides):  # one value stands for all, over a single point too
         return strides
     last = len(shape) - 1
-    lone = [1 if k == last else 16 for k in range(len(shape))]
+    even = math.gcd(16, *shape[last:], *(s for n, s in zip(shape[:last], strides) if n != 1))
+    lone = [1 if k == last else even if even >= 8 else 17 for k in range(len(shape))]
     return tuple(s if n != 1 else one for n, s, one in zip(shape, strides, lone))
 
 
