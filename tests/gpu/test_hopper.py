@@ -11,6 +11,7 @@ import attndsl
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAMS = ["full", "causal", "softcap", "window", "sigmoid", "softpick", "off_by_one", "prefix_lm"]
+PROGRAMS += ["relu2", "temperature_query"]  # with a factor for each row
 SHAPES = [(2, 4, 256, 128), (1, 4, 333, 64), (2, 3, 1000, 128), (1, 2, 517, 96), (1, 2, 1, 64)]
 
 pytestmark = [
@@ -36,9 +37,12 @@ def test_against_float64(name: str, shape: tuple[int, ...], dtype: torch.dtype) 
     wide = [t.detach().double().requires_grad_() for t in x]
 
     rest = [torch.full(shape[:1], shape[2] // 3, device="cuda")] if name == "prefix_lm" else []
+    if name == "temperature_query":
+        rest = [(torch.rand(shape[:3], device="cuda") + shape[3] ** 0.5).to(dtype)]
 
     def evaluated(call, tensors):  # type: ignore[no-untyped-def]
-        out = call(*tensors, *rest)
+        more = [r.to(tensors[0].dtype) if r.is_floating_point() else r for r in rest]
+        out = call(*tensors, *more)
         out = out[0] if isinstance(out, tuple) else out
         cotangent = torch.ones_like(out).cumsum(-1) / out.shape[-1]
         return [out.detach(), *torch.autograd.grad(out, tensors, cotangent)]
