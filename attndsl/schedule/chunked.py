@@ -51,6 +51,8 @@ class ChunkBuilder(Builder):
     """A builder whose running sums also take what a carried state holds."""
 
     needs_at_points = True
+    # The form that chunks were measured in.
+    factors_on_weights = False
 
     def __init__(
         self,

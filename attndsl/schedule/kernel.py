@@ -63,6 +63,9 @@ class Kernel(ABC):
     needs_at_points = False
     """Whether a sum that is read point by point is made by an earlier kernel; no other can be."""
 
+    factors_on_weights = True
+    """Whether factors of rows multiply what is computed rather than a loaded tile."""
+
     def __init__(
         self,
         cascade: Cascade,
