@@ -194,11 +194,12 @@ def deltanet_U(
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
         weight_m = tl.where(mask, weight, 0.0)
-        U_1 = A * beta.to(ACC)[None, :]
-        U_1_m = tl.where(mask, U_1, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        U = dot(U_1_m.to(V_ptr.dtype.element_ty), v, U, ACC)
+        U_1 = beta.to(ACC)[:, None] * v.to(ACC)
+        U_1_m = tl.where(mask_p[:, None], U_1, 0.0)
+        U = dot(A_m.to(V_ptr.dtype.element_ty), U_1_m.to(V_ptr.dtype.element_ty), U, ACC)
         matrix = weight_m * 1.0
         U_2 = solve(matrix, U, ACC, BLOCK_T)
         column = beta.to(ACC)[:, None] * (v.to(ACC) - U_2)
@@ -576,11 +577,13 @@ def deltanet_backward_dU_2(
         mask_p = t < len_t
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
         weight_m = tl.where(mask, weight, 0.0)
-        dU_2_1 = A * -1.0 * beta.to(ACC)[None, :]
-        dU_2_1_m = tl.where(mask, dU_2_1, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_2 = dot(dU_2_1_m.to(Q_TYPE), dU_1.to(Q_TYPE), dU_2, ACC)
+        dU_2_p = -1.0 * beta.to(ACC)
+        dU_2_1 = dU_2_p[:, None] * dU_1.to(ACC)
+        dU_2_1_m = tl.where(mask_p[:, None], dU_2_1, 0.0)
+        dU_2 = dot(A_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2, ACC)
         dU_p = -(beta.to(ACC)[:, None] * dU_1.to(ACC))
         matrix = weight_m * 1.0
         dU_2_2 = solve(matrix, dU_2, ACC, BLOCK_T)
@@ -1319,11 +1322,12 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "t"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "t"),
                 ("t", "t"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
@@ -1487,11 +1491,20 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "t"),
                 ("t", "t"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),

@@ -350,15 +350,18 @@ def gated_delta_U_2(
         k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
         A_2 = dot(k, tl.trans(k_1), None, ACC)
         A_2_1 = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * A_2
-        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
-        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        U_2_1 = A_2_1 * beta.to(ACC)[None, :]
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
-        U_2_1_m = tl.where(mask, U_2_1, 0.0)
+        A_2_1_m = tl.where(mask, A_2_1, 0.0)
+        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
+        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        U_2 = dot(U_2_1_m.to(V_ptr.dtype.element_ty), v, U_2, ACC)
+        U_2_1 = beta.to(ACC)[:, None] * v.to(ACC)
+        U_2_1_m = tl.where(mask_p[:, None], U_2_1, 0.0)
+        t_3 = A_2_1_m.to(V_ptr.dtype.element_ty)
+        t_4 = U_2_1_m.to(V_ptr.dtype.element_ty)
+        U_2 = dot(t_3, t_4, U_2, ACC)
         column_p = tl.exp(G_2_2.to(ACC) - G_2.to(ACC))
         column = beta.to(ACC)[:, None] * v.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
@@ -805,31 +808,35 @@ def gated_delta_O(
         k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         A_3 = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         A_3_1 = tl.exp(G_2.to(ACC)[:, None] - G_2_1.to(ACC)[None, :]) * A_3
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g = tl.load(g_ptrs, mask=in_t_s, other=0.0)
-        O_3_p = tl.exp(g.to(ACC))
-        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
-        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        O_3_1 = A_3_1 * O_3_p[None, :] * beta.to(ACC)[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        O_3_1_m = tl.where(mask, O_3_1, 0.0)
+        A_3_1_m = tl.where(mask, A_3_1, 0.0)
+        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+        g = tl.load(g_ptrs, mask=in_t_s, other=0.0)
+        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
+        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         u = tl.load(
             U_base + tl.cast(t0, tl.int64) * len_f + U_offs,
             mask=in_t_s[:, None] & in_f[None, :],
             other=0.0,
         )
-        O_3 = dot(O_3_1_m.to(Q_ptr.dtype.element_ty), u.to(Q_ptr.dtype.element_ty), O_3, ACC)
-        column_p = tl.exp(g.to(ACC)) * beta.to(ACC)
-        column_p_1 = tl.exp(G_2_3.to(ACC) - G_2_1.to(ACC))
-        column = column_p[:, None] * u.to(ACC) * column_p_1[:, None]
+        O_3_p = tl.exp(g.to(ACC)) * beta.to(ACC)
+        O_3_1 = O_3_p[:, None] * u.to(ACC)
+        O_3_1_m = tl.where(mask_p[:, None], O_3_1, 0.0)
+        t_4 = A_3_1_m.to(Q_ptr.dtype.element_ty)
+        t_5 = O_3_1_m.to(Q_ptr.dtype.element_ty)
+        O_3 = dot(t_4, t_5, O_3, ACC)
+        column_p = tl.exp(G_2_3.to(ACC) - G_2_1.to(ACC))
+        column = O_3_p[:, None] * u.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        O_4_1 = A_3_1 * beta.to(ACC)[None, :]
-        O_4_1_m = tl.where(mask, O_4_1, 0.0)
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        O_4 = dot(O_4_1_m.to(V_ptr.dtype.element_ty), v, O_4, ACC)
-        column_1 = beta.to(ACC)[:, None] * v.to(ACC) * column_p_1[:, None]
+        O_4_1 = beta.to(ACC)[:, None] * v.to(ACC)
+        O_4_1_m = tl.where(mask_p[:, None], O_4_1, 0.0)
+        t_6 = A_3_1_m.to(V_ptr.dtype.element_ty)
+        t_7 = O_4_1_m.to(V_ptr.dtype.element_ty)
+        O_4 = dot(t_6, t_7, O_4, ACC)
+        column_1 = beta.to(ACC)[:, None] * v.to(ACC) * column_p[:, None]
         column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         O = -O_3 + O_4
@@ -1131,12 +1138,13 @@ def gated_delta_backward_dU_2(
         mask_p = t < len_t
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
         weight_m = tl.where(mask, weight, 0.0)
-        dU_2_p = tl.exp(g_1.to(ACC))
-        dU_2_1 = A * -1.0 * dU_2_p[None, :] * beta.to(ACC)[None, :]
-        dU_2_1_m = tl.where(mask, dU_2_1, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_2 = dot(dU_2_1_m.to(Q_TYPE), dU_1.to(Q_TYPE), dU_2, ACC)
+        dU_2_p = -1.0 * tl.exp(g_1.to(ACC)) * beta.to(ACC)
+        dU_2_1 = dU_2_p[:, None] * dU_1.to(ACC)
+        dU_2_1_m = tl.where(mask_p[:, None], dU_2_1, 0.0)
+        dU_2 = dot(A_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2, ACC)
         dU_p = tl.exp(g_1.to(ACC)) * beta.to(ACC)
         dU_p_1 = -(dU_p[:, None] * dU_1.to(ACC))
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
@@ -3122,8 +3130,15 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "f")),
-            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "data": ("K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -3293,7 +3308,7 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "t"),
-                ("t", "t"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
@@ -3302,7 +3317,8 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "t"),
-                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
@@ -3417,11 +3433,20 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (
+                ("t", "f"),
+                ("t", "t"),
+                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "t"),
                 ("t", "t"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),

@@ -287,15 +287,16 @@ def mamba2_Y(
         b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
         S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
         A = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S
-        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
-        dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
-        Y_2_1 = A * dt.to(ACC)[None, :]
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        Y_2_1_m = tl.where(mask, Y_2_1, 0.0)
+        A_m = tl.where(mask, A, 0.0)
+        dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
+        dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
         X_ptrs_2 = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles_2, [b, h, t0, p0])
-        Y_2 = dot(Y_2_1_m.to(X_ptr.dtype.element_ty), x, Y_2, ACC)
+        Y_2_1 = dt.to(ACC)[:, None] * x.to(ACC)
+        Y_2_1_m = tl.where(mask_p[:, None], Y_2_1, 0.0)
+        Y_2 = dot(A_m.to(X_ptr.dtype.element_ty), Y_2_1_m.to(X_ptr.dtype.element_ty), Y_2, ACC)
         column_p = tl.exp(g_3.to(ACC) - g_1.to(ACC))
         column = dt.to(ACC)[:, None] * x.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
@@ -1414,11 +1415,12 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "n"), ("t", "p"), ("t", "n"), ("t", "p")),
             "carried": (("n", "p"),),
-            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p")),
+            "pairs": (("t", "p"), ("t", "p"), ("t", "t"), ("t", "p"), ("t", "p")),
             "pairs_by_address": (
                 ("t", "p"),
                 ("t", "p"),
                 ("t", "t"),
+                ("t", "p"),
                 ("t", "p"),
                 ("t", "p"),
                 ("t", "p"),
