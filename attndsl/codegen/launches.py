@@ -121,7 +121,6 @@ def _finding(r: Reaches, tiles: str, tensors: dict[str, str], lengths: dict[str,
         f"    TILE={block},",
         f"    BLOCK={stream},",
         f"    MANY={MANY},",
-        "    num_warps=8,",
         ")",
     ]
 

@@ -54,7 +54,8 @@ class ChunkBuilder(Builder):
     """A builder whose running sums also take what a carried state holds."""
 
     needs_at_points = True
-    spares_operands = False  # a chunk's gates are taken on by tiles that are scaled anyway
+    # The form that chunks were measured in.
+    factors_on_weights = False
 
     def __init__(
         self,

@@ -64,8 +64,8 @@ class Kernel(ABC):
     needs_at_points = False
     """Whether a sum that is read point by point is made by an earlier kernel; no other can be."""
 
-    spares_operands = True
-    """Whether factors along the stream go to the computed side of a product over it; the loaded one stays as it is."""
+    factors_on_weights = True
+    """Whether factors of rows multiply what is computed rather than a loaded tile."""
 
     def __init__(
         self,

@@ -183,8 +183,9 @@ def two_sides(
     left: list[Expr] = []
     right: list[Expr] = []
     moving = kernel.stream in (kept[0], kept[1])
-    spares = kernel.spares_operands and not moving
-    made = _made_side(kernel, factors, spans, first, second) if spares else None
+    made = None
+    if kernel.factors_on_weights and not moving:
+        made = _made_side(kernel, factors, spans, first, second)
     for f, s in zip(factors, spans, strict=True):
         if s == {axis} and moving:  # to the side that stays while the other one streams
             (right if kept[0] == kernel.stream else left).append(f)

@@ -1622,14 +1622,12 @@ def find_reach(
     of = tl.load(of_base + at * stride_of)
     first = tl.min(of, 1)[:, None]
     last = tl.max(of, 1)[:, None]
-    # What each block says is kept apart until the end, where it is brought together once.
-    BLOCKS: tl.constexpr = max(1, 4096 // BLOCK)
-    none = tl.zeros([MANY, BLOCKS], tl.int32)
-    low = none + len_ids
-    high = none
-    full_low = none + len_ids
-    full_high = none
-    full = none
+    BLOCKS: tl.constexpr = max(1, 2048 // BLOCK)
+    low = tl.zeros([MANY], tl.int32) + len_ids
+    high = tl.zeros([MANY], tl.int32)
+    full_low = tl.zeros([MANY], tl.int32) + len_ids
+    full_high = tl.zeros([MANY], tl.int32)
+    full = tl.zeros([MANY], tl.int32)
     for start in range(0, bound(len_ids), BLOCKS * BLOCK):
         begins = start + tl.arange(0, BLOCKS) * BLOCK
         place = tl.minimum(begins[:, None] + tl.arange(0, BLOCK)[None, :], len_ids - 1)
@@ -1638,17 +1636,12 @@ def find_reach(
         most = tl.max(ids, 1)[None, :]
         begin = begins[None, :]
         hit = (begin < len_ids) & (least <= last) & (most >= first)
-        low = tl.minimum(low, tl.where(hit, begin, len_ids))
-        high = tl.maximum(high, tl.where(hit, begin + BLOCK, 0))
+        low = tl.minimum(low, tl.min(tl.where(hit, begin, len_ids), 1))
+        high = tl.maximum(high, tl.max(tl.where(hit, begin + BLOCK, 0), 1))
         same = (begin < len_ids) & (least == last) & (most == first)
-        full_low = tl.minimum(full_low, tl.where(same, begin, len_ids))
-        full_high = tl.maximum(full_high, tl.where(same, begin + BLOCK, 0))
-        full += same.to(tl.int32) * BLOCK
-    low = tl.min(low, 1)
-    high = tl.max(high, 1)
-    full_low = tl.min(full_low, 1)
-    full_high = tl.max(full_high, 1)
-    full = tl.sum(full, 1)
+        full_low = tl.minimum(full_low, tl.min(tl.where(same, begin, len_ids), 1))
+        full_high = tl.maximum(full_high, tl.max(tl.where(same, begin + BLOCK, 0), 1))
+        full += tl.sum(same.to(tl.int32), 1) * BLOCK
     whole = full == full_high - full_low
     out = reach_ptr + (tl.cast(row, tl.int64) * tiles + tile) * 4
     tl.store(out, low, mask=tile < tiles)
@@ -1700,7 +1693,6 @@ def forward(inputs, extents, params, config=None):
         TILE=cfg["BLOCK_I"],
         BLOCK=cfg["BLOCK_J"],
         MANY=16,
-        num_warps=8,
     )
     grid = (len_b * len_h * tiles_i,)
     documents[grid](
@@ -1780,7 +1772,6 @@ def backward(inputs, extents, params, config=None):
         TILE=cfg["BLOCK_I"],
         BLOCK=cfg["BLOCK_J"],
         MANY=16,
-        num_warps=8,
     )
     grid = (len_b * len_h * tiles_i,)
     documents_backward_D_dQ[grid](
@@ -1840,7 +1831,6 @@ def backward(inputs, extents, params, config=None):
         TILE=cfg["BLOCK_J"],
         BLOCK=cfg["BLOCK_I"],
         MANY=16,
-        num_warps=8,
     )
     grid = (len_b * len_h * tiles_j,)
     documents_backward_dK_dV[grid](
