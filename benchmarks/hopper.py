@@ -1,6 +1,6 @@
 """Every kernel whose warps specialise beside the portable one of the same tile program, on a Hopper card.
 
-    PYTHONPATH=. python benchmarks/hopper.py --out benchmarks/results/hopper.json [--programs causal window] [--jobs 8]
+    PYTHONPATH=. python benchmarks/hopper.py --out FILE.json [--programs causal window] [--jobs 8] [--own]
 
 A row is one kernel in one form with one choice of sizes: its milliseconds, the L2 cache flushed between repeats, its
 registers and its spills. TFLOP/s count unmasked pairs: 4·D each forward; backward the whole pass counts 10·D, so the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,10 @@ class Passes:
         torch.cuda.synchronize()
         return seen, out
 
-    def choices(self) -> list[tuple[str, Any]]:
+    def choices(self, sizes: Sequence[tuple[int, int] | None]) -> list[tuple[str, Any]]:
         """Every configuration to be tried, by its description."""
         out: list[tuple[str, Any]] = [("portable", {"portable": {"": 1}})]
-        for size in SIZES if self.forms else []:
+        for size in sizes if self.forms else []:
             config = {}
             for k, entry in self.forms.items():
                 if size is not None:
@@ -119,17 +120,22 @@ class Passes:
         return out
 
 
-def warmed(task: tuple[str, tuple[int, ...], int]) -> None:
+Task = tuple[str, tuple[int, ...], int, list[tuple[int, int] | None]]
+
+
+def warmed(task: Task) -> None:
     """Compile what one configuration launches; whatever it raises is raised again where it is timed."""
-    name, shape, which = task
+    name, shape, which, sizes = task
     try:
         passes = Passes(name, shape)
-        passes.launches(passes.choices()[which][1])
+        passes.launches(passes.choices(sizes)[which][1])
     except Exception as e:
         print("warming", task, str(e)[:200].replace("\n", " "), flush=True)
 
 
-def rows_of(name: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+def rows_of(
+    name: str, shape: tuple[int, ...], sizes: Sequence[tuple[int, int] | None]
+) -> list[dict[str, Any]]:
     """The rows of one program at one shape."""
     b, h, n, d = shape
     passes = Passes(name, shape)
@@ -137,7 +143,7 @@ def rows_of(name: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     seen: dict[str, float] = {}
     expected: list[torch.Tensor] = []
-    for form, config in passes.choices():
+    for form, config in passes.choices(sizes):
         row = {"program": name, "B": b, "H": h, "N": n, "D": d, "form": form}
         try:
             launches, made = passes.launches(config)
@@ -150,8 +156,8 @@ def rows_of(name: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         for k, (launcher, launch) in launches.items():
             ms = seen[k] = milliseconds(launch) if k in passes.forms or k not in seen else seen[k]
             compiled = launch.made
-            sizes = {x: v for x, v in launch.keyword.items() if x.startswith(("BLOCK", "STAGES"))}
-            kind = {"kernel": k, "special": k in passes.forms, "sizes": sizes, "ms": ms}
+            chosen = {x: v for x, v in launch.keyword.items() if x.startswith(("BLOCK", "STAGES"))}
+            kind = {"kernel": k, "special": k in passes.forms, "sizes": chosen, "ms": ms}
             kind |= {"registers": compiled.n_regs, "spills": compiled.n_spills}
             if launcher == "forward":
                 kind["tflops"] = 4 * work / ms * 1e-9
@@ -188,8 +194,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--programs", nargs="*", default=PROGRAMS)
     parser.add_argument("--jobs", type=int, default=0, help="processes that compile beforehand")
+    parser.add_argument("--own", action="store_true", help="only the sizes that modules choose")
     args = parser.parse_args()
-    tasks = [(n, s, k) for s in SHAPES for k in range(len(SIZES) + 1) for n in args.programs]
+    sizes = SIZES[:1] if args.own else SIZES
+    counts = range(len(sizes) + 1)
+    tasks: list[Task] = [(n, s, k, sizes) for s in SHAPES for k in counts for n in args.programs]
     if args.jobs:
         with multiprocessing.get_context("spawn").Pool(args.jobs, maxtasksperchild=4) as pool:
             pool.map(warmed, tasks, chunksize=1)
@@ -198,7 +207,7 @@ def main() -> None:
     for shape in SHAPES:
         for name in args.programs:
             try:
-                found = rows_of(name, shape)
+                found = rows_of(name, shape, sizes)
                 if name in ("full", "causal"):
                     found.append(cudnn(name, shape))
             except Exception as e:

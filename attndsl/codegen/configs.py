@@ -163,25 +163,37 @@ def choose_warps(
 ) -> dict[str, int] | None:
     """Block sizes and stages of a kernel whose warps specialise: the first that fits; None if none does.
 
-    A group of four warps holds 64 rows: of every accumulator, of the scores, and of the operands that wait for their
-    product, which are half as large. Two groups share a block's registers: with three, at head dim 64, loops spill
-    wherever a mask or a decay is more than a comparison.
+    A group of four warps holds 64 rows: of every accumulator, of the scores, and of the operands of products that run,
+    which are half as large; with those of the next step, where they are computed meanwhile (`carried`). Two groups
+    share a block's registers: with three, at head dim 64, loops spill wherever a mask is more than a comparison.
     """
 
     def sizes(ranks: list[str]) -> int:
         return sum(max(64, 1 << (extents[r] - 1).bit_length()) for r in ranks)
 
     resident, rings, sums = sizes(facts["resident"]), sizes(facts["rings"]), sizes(facts["sums"])
-    groups = 2
-    for block, stages in ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)):
-        shared = (groups * 64 * resident + stages * block * rings) * 2 + 1024
-        held = (sums + block * facts["pairs"] + block * len(facts["sums"]) // 2) // 2
-        if shared <= smem and held <= 195:
+    # What leaves has memory of its own, or takes that of a resident tile whose rows are as long.
+    apart = [sizes([r for r, _ in facts["stores"]])]
+    apart.append(sum(sizes([r]) for r, s in facts["stores"] if not s or sizes([r]) != sizes([s])))
+    groups, carried = 2, facts["order"] == "carried"
+    # Only where products of two steps run side by side do three tiles of a ring pay.
+    depths = (
+        ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)) if carried else ((128, 2), (64, 2), (32, 2))
+    )
+    wanted = [(b, s, k) for b, s in depths for k in (1, 0)]
+    for block, stages, own in wanted:
+        leaving = apart[0] if own else apart[1]
+        shared = (groups * 64 * (resident + leaving) + stages * block * rings) * 2
+        shared += stages * block * facts["columns"] + 1024
+        waiting = block * len(facts["sums"]) // (1 if carried else 2)
+        held = (sums + block * facts["pairs"] + waiting) // 2
+        if shared <= smem and held <= (195 if carried else 224):
             return {
                 f"BLOCK_{facts['tile']}": groups * 64,
                 f"BLOCK_{facts['stream']}": block,
                 "GROUPS": groups,
                 "STAGES": stages,
+                "APART": own,
                 "REGISTERS": 240,
                 "num_warps": 4,
                 "maxnreg": 168,
@@ -199,9 +211,10 @@ def worth_warps(
 ) -> bool:
     """Whether a kernel whose warps specialise was measured faster than the portable one for such a call.
 
-    On an H100 (benchmarks/results/hopper-h100.json) it is where one sum of 128 columns is carried along a sweep over
-    4096 keys, or over half of them. It is slower with two sums (dK and dV together: registers), with head
-    dim 64, and over the short sweep of a window, whose first step nothing hides. What was not measured is portable.
+    On an H100 (benchmarks/results/hopper-h100.json, hopper-orders-h100.json) it is where one sum of 128 columns is
+    carried along a sweep over 4096 keys, or over half of them. Two sums (dK and dV together), head dim 64 and the short
+    sweep of a window were slower as first written, and were measured since for plain attention alone. What was not
+    measured is portable.
     """
     full = [r for k in ("resident", "rings", "sums") for r in facts[k]]
     programs = -(-extents[facts["tile_rank"]] // block)

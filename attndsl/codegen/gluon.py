@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attndsl.cascade.nodes import DType
 from attndsl.codegen import helpers
 from attndsl.codegen.arguments import Argument, arguments_of
 from attndsl.codegen.gluon_kernel import GluonPrinter, used
@@ -17,6 +18,8 @@ from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles
 PIPELINE = frozenset(
     {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}
     | {"GROUP", "GROUPS", "STAGES", "REGISTERS", "SCORES", "mbarrier", "warpgroup_mma", "tma_load"}
+    | {"tma", "tma_store"}
+    | {"free", "tile", "done", "programs", "run", "odd", "APART"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
 )
 
@@ -65,10 +68,8 @@ def hopper_kernel(
     main = [line for s in printer.main for line in s.lines]
     consumer = [line for s in printer.consumer for line in s.lines]
     everything = [*main, *printer.producer, *consumer]
-    boxes = {
-        x.tensor: " ".join(printer.box(x))
-        for x in (*found.resident.values(), *found.rings.values())
-    }
+    moved = [x for _, x in found.moved()]
+    boxes = {x.tensor: " ".join(printer.box(x)) for x in moved}
     arguments = [
         Argument(d, d, f"descriptor:{t}", "descriptor", f"{t} {boxes[t]}")
         for t, d in printer.descriptors.items()
@@ -78,7 +79,12 @@ def hopper_kernel(
         if a.kind == "stages" or (a.name not in block and not used([a.name], everything)):
             continue
         arguments.append(a)
-    for c in ("GROUPS", "STAGES", "REGISTERS"):
+    arguments += [
+        Argument(n, f"{n}: tl.int32", n, "extent")
+        for n in ("programs", "run")
+        if used([n], everything)
+    ]
+    for c in ("GROUPS", "STAGES", "APART", "REGISTERS"):
         arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [
         left.strip()
@@ -91,18 +97,18 @@ def hopper_kernel(
     constant = {a.name for a in arguments if a.declared.endswith("constexpr")}
 
     def declare(lines: list[str]) -> tuple[tuple[str, ...], str]:
-        assigned = {n for line in lines for n in _assigned(line)}
+        # A parameter is converted under its own name.
+        assigned = {n for line in lines for n in _assigned(line)} - {a.name for a in arguments}
         chosen = [n for n in dict.fromkeys(used(candidates, lines)) if n not in assigned]
         listed = tuple(f"{n}: gl.constexpr" if n in constant else n for n in chosen)
         return listed, ", ".join(chosen)
 
     load, load_names = declare(printer.producer)
     compute, compute_names = declare(consumer)
-    resident, rings = found.resident, found.rings
     descriptors = {}
-    for value in (*resident.values(), *rings.values()):
-        d = printer.descriptors[value.tensor]
-        descriptors[d] = Descriptor(d, value.tensor, tuple(printer.box(value)))
+    for x in moved:
+        d = printer.descriptors[x.tensor]
+        descriptors[d] = Descriptor(d, x.tensor, tuple(printer.box(x)))
     return HopperContext(
         name=name,
         summary=_summary(program),
@@ -136,7 +142,8 @@ def _summary(program: TileProgram) -> str:
     points = ", ".join(a.name for a in program.of(Role.GRID))
     tile = program.of(Role.TILE)[0].name
     assert program.sweep is not None
-    return f"One program for each {points} and tile of {tile}; sweeps {program.sweep.axis}; its warps specialise."
+    stream = program.sweep.axis
+    return f"Every tile of {tile} of each {points}, some to a program; sweeps {stream}; its warps specialise."
 
 
 def _glossary(printer: GluonPrinter) -> list[str]:
@@ -152,6 +159,8 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         name = next(d for d in dims if program.axis(d).role is Role.FULL)
         return program.axis(name).rank
 
+    ranks = {e.pad: e.rank for e in printer.extents.values() if e.pad is not None}
+    staged = [(printer.box(s)[-1], printer.staged[value][1]) for value, s in found.stores.items()]
     full_axes = [a.name for a in program.of(Role.FULL)]
     sums = {a.name: printer._values[a.name].text.dims for b in found.bodies for a in b.sums}
     return {
@@ -160,9 +169,15 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "resident": [full(x.dims) for x in found.resident.values()],
         "rings": [full(x.dims) for x in found.rings.values()],
         "sums": [full(d) for d in sums.values()],
+        "stores": [[ranks[pad], ranks.get(like, "")] for pad, like in staged],
+        "order": found.order.value,
+        "columns": sum(4 if x.dtype is DType.FLOAT else 8 for x in found.columns.values()),
+        "folded": found.folded,
         "tile_rank": program.axis(found.tile).rank,
         "stream_rank": program.axis(found.stream).rank,
         "grid": [a.rank for a in program.of(Role.GRID)],
         "kept_portable": kept_portable(program, found) is not None,
-        "pairs": max(len(held((*b.scores, *b.middle, *b.sums), full_axes)) for b in found.bodies),
+        "pairs": max(
+            len(held((*b.scores, *b.early, *b.middle, *b.sums), full_axes)) for b in found.bodies
+        ),
     }

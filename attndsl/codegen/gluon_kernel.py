@@ -1,9 +1,7 @@
 """One tile program as a Gluon kernel whose warps specialise: three functions that share what a portable kernel does.
 
-The statements are printed as for the portable kernel (`KernelPrinter`); what is added is where they stand (`Roles`) and
-the layouts of values, which follow from the products: a value [tile, stream] has the layout of a score product, a value
-[tile, full] that of an accumulator, and a row or column is a slice of one of them. Where a row of scores meets an
-accumulator it crosses from one slice to the other; the rows are held by the same threads, so nothing moves.
+The statements are printed as for the portable kernel (`KernelPrinter`); what is added is where they stand (`Roles`),
+the layouts of values (`gluon_layouts`) and the order of a step (`gluon_steps`).
 """
 
 from __future__ import annotations
@@ -13,106 +11,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from attndsl.cascade.nodes import DType, Position
-from attndsl.codegen.exprs import ATOM, Text, broadcast
-from attndsl.codegen.kernel import KernelPrinter
-from attndsl.codegen.kernel_names import Section, Tiles
-from attndsl.schedule.tile import AccDot, Fold, Load, Role
-from attndsl.schedule.warps import Body, Roles
-
-ROWS = 64  # of the tile, to a group of four warps: what one warp-group product covers
+from attndsl.codegen.exprs import ATOM
+from attndsl.codegen.gluon_layouts import ROWS
+from attndsl.codegen.gluon_steps import StepPrinter
+from attndsl.codegen.joining import join
+from attndsl.codegen.kernel_names import Section
+from attndsl.schedule.tile import Load, Role, Store
 
 
 @dataclass(slots=True)
-class GluonPrinter(KernelPrinter):
+class GluonPrinter(StepPrinter):
     """Prints the three functions: `main`, `producer` and `consumer` hold their lines after `run_roles`."""
 
-    roles: Roles | None = None
-    descriptors: dict[str, str] = field(default_factory=dict)
     main: list[Section] = field(default_factory=list)
+    where: list[str] = field(default_factory=list)
+    """What the producer and the consumers compute of a tile before they part; `turn` for each turn around its sweep."""
+    turn: list[str] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
     producer: list[str] = field(default_factory=list)
     consumer: list[Section] = field(default_factory=list)
-    shared: list[str] = field(default_factory=list)
-    _full_of: dict[str, str] = field(default_factory=dict)
+    staged: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By value that leaves: the resident tile whose memory it may take, if their rows are as long, and its rank."""
     _coordinates: dict[str, list[str]] = field(default_factory=dict)
-
-    # --- layouts ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _roles(self) -> Roles:
-        assert self.roles is not None
-        return self.roles
-
-    def _home(self, dims: tuple[str, ...]) -> str:
-        """The layout of values with these axes."""
-        tile, stream = self._roles.tile, self._roles.stream
-        if dims == (tile, stream):
-            return "SCORES"
-        if dims == (tile,):
-            return "gl.SliceLayout(1, SCORES)"
-        if dims == (stream,):
-            return "gl.SliceLayout(0, SCORES)"
-        full = dims[-1]
-        accumulator = f"SUMS_{self._axes[full].upper()}"
-        self._full_of[accumulator] = full
-        return accumulator if len(dims) == 2 else f"gl.SliceLayout(0, {accumulator})"
-
-    def broadcast(self, text: Text, dims: tuple[str, ...]) -> str:
-        if len(text.dims) == 1 and len(dims) == 2:
-            have = self._home(text.dims)
-            want = f"gl.SliceLayout({1 - dims.index(text.dims[0])}, {self._home(dims)})"
-            if have != want:
-                text = Text(f"gl.convert_layout({text.code}, {want})", text.dims, text.kind)
-        return broadcast(text, dims)
-
-    def _shape(self, dims: tuple[str, ...]) -> str:
-        sizes = [
-            str(ROWS)
-            if d == self._roles.tile
-            else self.blocks.get(d) or str(self.extents[self.program.axis(d).rank].pad)
-            for d in dims
-        ]
-        return f"[{', '.join(sizes)}]"
-
-    def _filled(self, text: Text, dims: tuple[str, ...], kind: DType) -> Text:
-        if text.dims == dims or text.dims:
-            return KernelPrinter._filled(self, text, dims, kind)
-        if not dims:
-            return self._printer.value(text)
-        dtype = {DType.FLOAT: "ACC", DType.INT: "gl.int32", DType.BOOL: "gl.int1"}[kind]
-        code = f"gl.full({self._shape(dims)}, {text.code}, {dtype}, {self._home(dims)})"
-        return Text(code, dims, kind)
-
-    def _spread(self, pointers: Text, dims: tuple[str, ...]) -> str:
-        if pointers.dims == dims:
-            return pointers.code
-        zeros = f"gl.zeros({self._shape(dims)}, gl.int32, {self._home(dims)})"
-        return f"{self.broadcast(pointers, dims)} + {zeros}"
-
-    def _tiles(self, s: Load, dims: tuple[str, ...]) -> Tiles | None:
-        """What consumers load themselves goes straight to registers."""
-        return None
-
-    def _inside(self, axis: str) -> str:
-        a = self.program.axis(axis)
-        if a.role is not Role.FULL:
-            return KernelPrinter._inside(self, axis)
-        if axis not in self._masks[0]:
-            name = self._masks[0][axis] = self.names.fresh(f"in_{axis}")
-            self._top.append(f"{name} = {self._axes[axis]} < {self.extents[a.rank].name}")
-        return self._masks[0][axis]
-
-    def _fold(self, s: Fold) -> None:
-        KernelPrinter._fold(self, s)
-        dims = self._values[s.src].text.dims
-        if len(dims) == 2 and s.dims and dims != (self._roles.tile, self._roles.stream):
-            name = self._values[s.name].text.code
-            self._emit(f"{name} = gl.convert_layout({name}, {self._home(s.dims)})")
-
-    def _storage(self, like: str) -> str:
-        for tensor, name in self.descriptors.items():
-            if like in (tensor, self.plan.buffer(tensor).like):
-                return f"{name}.dtype"
-        return KernelPrinter._storage(self, like)
 
     # --- the functions -----------------------------------------------------------------------------------------------
 
@@ -121,6 +41,8 @@ class GluonPrinter(KernelPrinter):
         roles = self._roles
         for load in (*roles.resident.values(), *roles.rings.values()):
             self.descriptors.setdefault(load.tensor, "")
+        for store in roles.stores.values():
+            self.descriptors.setdefault(store.tensor, "")
         for tensor in self.descriptors:
             self.descriptors[tensor] = self.names.fresh(f"{tensor}_desc")
         self._run_main()
@@ -132,18 +54,71 @@ class GluonPrinter(KernelPrinter):
         return lines
 
     def _run_main(self) -> None:
+        """What belongs to one tile: both other functions begin with it. The kernel itself only makes room."""
         self._prologue()
-        self._body(self._roles.scalars)
-        for name, load in (*self._roles.resident.items(), *self._roles.rings.items()):
-            self._coordinates[name] = [self._coordinate(name, s) for s in load.subs]
-        self._counts()
+        self.parameters, self._top = self._top, []
+        roles = self._roles
+        self._body(roles.scalars)
+        for name, moved in roles.moved():
+            if name not in roles.rings:
+                self._coordinates[name] = [self._coordinate(name, s) for s in moved.subs]
         scalars = self._take()
-        self.main = [
-            Section("program", tuple(self._program_id())),
-            Section("scalars", (*self._top, *scalars)),
-            Section("shared memory", tuple(self._allocations())),
-        ]
+        self.where = [*self._which(), *self._top, *scalars]
         self._top = []
+        for loop in self.program.loops:
+            self._body([s for s in loop.prologue if not getattr(s, "dims", ())])
+        for name, moved in roles.rings.items():
+            self._coordinates[name] = [self._coordinate(name, s) for s in moved.subs]
+        self._counts()
+        self.turn = self._take()
+        self.main = [Section("shared memory", tuple(self._allocations()))]
+
+    def _which(self) -> list[str]:
+        """Which tile this is. Where they get shorter, a long one and a short one follow each other."""
+        roles = self._roles
+        axis = self.program.axis(roles.tile)
+        count, place = self.names.fresh(f"tiles_{axis.name}"), self.names.fresh("place")
+        out = ["pid = tl.program_id(0) + tile * tl.num_programs(0)"]
+        if roles.folded:
+            out = ["pid = (tl.program_id(0) + tile // run * tl.num_programs(0)) * run + tile % run"]
+        out.append(f"{count} = tl.cdiv({self.extents[axis.rank].name}, {self.blocks[axis.name]})")
+        forward, backward = place, f"{count} - 1 - {place}"
+        if self.program.order == "reverse":
+            forward, backward = backward, forward
+        out.append(f"{place} = pid % {count}")
+        if roles.folded:
+            out.append(f"odd, {place} = {place} % run == 1, {place} // run")
+            forward = f"tl.where(odd, {backward}, {forward})"
+        out.append(f"{self._origins[axis.name]} = ({forward}) * {self.blocks[axis.name]}")
+        out.append(f"pid = pid // {count}")
+        points = self.program.of(Role.GRID)
+        for k, point in enumerate(reversed(points)):
+            if k == len(points) - 1:
+                out.append(f"{self._axes[point.name]} = pid")
+            else:
+                extent = self.extents[point.rank].name
+                out.append(f"{self._axes[point.name]} = pid % {extent}")
+                out.append(f"pid = pid // {extent}")
+        return out
+
+    def _every_tile(
+        self, before: Sequence[str], sweep: Sequence[str], after: Sequence[str] = ()
+    ) -> list[str]:
+        """A loop over the tiles of this program, which begins with what both functions must know of one."""
+        count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
+        if self._roles.folded:
+            count = "tl.cdiv(programs // run - tl.program_id(0), tl.num_programs(0)) * run"
+        inside = [*self.turn, *sweep, "done += total"]
+        for loop in reversed(self.program.loops):
+            lo, hi = (self._values[n].text.code for n in (loop.lo, loop.hi))
+            line = f"for {self._axes[loop.axis]} in range({lo}, {hi}):"
+            inside = [line, *("    " + x for x in inside)]
+        lines = [*self.where, *before, *inside, *after]
+        head = [
+            "# Steps are counted over all tiles: rings go round without regard to them.",
+            "done = 0",
+        ]
+        return [*head, f"for tile in range({count}):", *("    " + line for line in lines)]
 
     def _coordinate(self, name: str, sub: object) -> str:
         """Where a tile of memory stands along one axis of its tensor; "" where it moves or is whole."""
@@ -179,9 +154,7 @@ class GluonPrinter(KernelPrinter):
         self._emit(f"whole = {whole}")
         # A sweep over nothing still takes one step, in which every pair is masked.
         self._emit(f"total = tl.maximum({total}, 1)")
-        self._place = place
-
-    _place: str = ""
+        self.place = place
 
     def _allocations(self) -> Iterator[str]:
         roles = self._roles
@@ -190,9 +163,11 @@ class GluonPrinter(KernelPrinter):
             d = self.descriptors[load.tensor]
             yield f"{name}_tile = gl.allocate_shared_memory({d}.dtype, [{shape}], {d}.layout)"
             self.shared.append(f"{name}_tile")
-        yield "ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())"
-        yield "mbarrier.init(ready, count=1)"
-        self.shared.append("ready")
+        yield from self._staging()
+        for name, count in (("ready", "1"), ("free", "GROUPS")):
+            yield f"{name} = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())"
+            yield f"mbarrier.init({name}, count={count})"
+            self.shared.append(name)
         for name, load in roles.rings.items():
             shape = ", ".join(["STAGES", *self.box(load)])
             d = self.descriptors[load.tensor]
@@ -203,30 +178,47 @@ class GluonPrinter(KernelPrinter):
                     "mbarrier.MBarrierLayout())"
                 )
             self.shared += [f"{name}_ring", f"{name}_full", f"{name}_empty"]
+        for name, load in roles.columns.items():
+            kind = f"{self.pointers[load.tensor]}.dtype.element_ty"
+            shape = f"[STAGES, {self.blocks[roles.stream]}]"
+            layout = "gl.SwizzledSharedLayout(1, 1, 1, order=[0])"
+            yield f"{name}_ring = gl.allocate_shared_memory({kind}, {shape}, {layout})"
+            self.shared.append(f"{name}_ring")
         yield "for stage in gl.static_range(STAGES):"
         for name in roles.rings:
-            yield f"    mbarrier.init({name}_full.index(stage), count=1)"
+            also = 2 if name == self.ring_of_columns() else 1
+            yield f"    mbarrier.init({name}_full.index(stage), count={also})"
             yield f"    mbarrier.init({name}_empty.index(stage), count=GROUPS)"
         yield "fence_async_shared()"
 
-    def box(self, load: Load) -> list[str]:
-        """The shape of a tile in memory: 1 along what is fixed."""
-        out = []
-        for sub in load.subs:
-            name = sub.name if isinstance(sub, Position) else ""
-            role = self.program.axis(name).role if name else None
-            if role is Role.TILE:
-                out.append(str(ROWS))
-            elif role is Role.STREAM:
-                out.append(self.blocks[name])
-            elif role is Role.FULL:
-                out.append(str(self.extents[self.program.axis(name).rank].pad))
-            else:
-                out.append("1")
-        return out
+    def _staging(self) -> Iterator[str]:
+        """Where tiles wait that leave: in the memory of a resident tile of their shape, which is of no use by then."""
+        free = dict(self._roles.resident)
+        for name, store in self._roles.stores.items():
+            shape, d = self.box(store), self.descriptors[store.tensor]
+            alike = {n: s for n, x in free.items() if _alike(s := self.box(x), shape)}
+            chosen = next((n for n, s in alike.items() if s == shape), next(iter(alike), ""))
+            free.pop(chosen, None)
+            self.staged[name] = (chosen, alike[chosen][-1] if chosen else "")
+            made = f"gl.allocate_shared_memory({d}.dtype, [GROUPS, {', '.join(shape)}], {d}.layout)"
+            if chosen and alike[chosen] == shape:
+                made = f"{chosen}_tile if APART == 0 else {made}"
+            elif chosen:
+                same = f"(APART == 0) & ({alike[chosen][-1]} == {shape[-1]})"
+                made = f"{chosen}_tile if {same} else {made}"
+            self.shared.append(f"{name}_out")
+            yield f"{name}_out = {made}"
 
-    def _matrix(self, load: Load) -> str:
-        return ", ".join(b for b in self.box(load) if b != "1")
+    def _store(self, s: Store) -> None:
+        if s is not self._roles.stores.get(s.value):
+            StepPrinter._store(self, s)
+            return
+        d, place = self.descriptors[s.tensor], f"{s.value}_out.index(GROUP)"
+        value = self._printer.value(self._values[s.value].text).at(ATOM)
+        at = self._at(s.value, f"{self._origins[self._roles.tile]} + GROUP * {ROWS}")
+        self._emit(f"{place}.reshape([{self._matrix(s)}]).store({value}.to({d}.dtype))")
+        self._emit("fence_async_shared()")
+        self._emit(f"tma_store({d}, {at}, {place})")
 
     def _at(self, name: str, tile: str) -> str:
         out = []
@@ -248,6 +240,7 @@ class GluonPrinter(KernelPrinter):
         roles = self._roles
         total = " + ".join(f"GROUPS * {self._bytes(x)}" for x in roles.resident.values())
         emit = self._emit
+        emit("mbarrier.wait(free, tile & 1 ^ 1)")
         emit(f"mbarrier.expect(ready, {total})")
         emit("for group in gl.static_range(GROUPS):")
         for name, load in roles.resident.items():
@@ -255,11 +248,11 @@ class GluonPrinter(KernelPrinter):
             emit(
                 f"    tma_load({self.descriptors[load.tensor]}, {at}, ready, {name}_tile.index(group))"
             )
+        before = self._take()
         emit("for t in range(total):")
         self._indent += 1
-        emit("stage = t % STAGES")
-        emit("phase = (t // STAGES) & 1")
-        emit(f"{self._origins[roles.stream]} = tl.cast({self._place}, tl.int32)")
+        emit("stage, phase = (done + t) % STAGES, ((done + t) // STAGES) & 1")
+        emit(f"{self._origins[roles.stream]} = tl.cast({self.place}, tl.int32)")
         for name, load in roles.rings.items():
             full = f"{name}_full.index(stage)"
             emit(f"mbarrier.wait({name}_empty.index(stage), phase ^ 1)")
@@ -268,41 +261,111 @@ class GluonPrinter(KernelPrinter):
                 f"tma_load({self.descriptors[load.tensor]}, {self._at(name, '')}, {full}, "
                 f"{name}_ring.index(stage))"
             )
+        self._produce_columns()
         self._indent -= 1
-        self.producer = self._take()
+        fixed = []
+        if roles.columns:
+            offs = self._offsets[roles.stream]
+            fixed = [
+                "COLUMNS: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])",
+                f"{offs} = gl.arange(0, {self.blocks[roles.stream]}, COLUMNS)",
+            ]
+        # The consumers, printed later, may read from the same base.
+        self.where += self._top
+        self._top = []
+        self.producer = [*self.parameters, *fixed, *self._every_tile(before, self._take())]
+
+    def _produce_columns(self) -> None:
+        roles = self._roles
+        if not roles.columns:
+            return
+        self._producing = True
+        stream = roles.stream
+        self._emit(f"{self._axes[stream]} = {self._origins[stream]} + {self._offsets[stream]}")
+        self._masks.append({})
+        self._body(tuple(roles.columns.values()))
+        self._masks.pop()
+        for name in roles.columns:
+            self._emit(f"{name}_ring.index(stage).store({self._values[name].text.code})")
+        self._emit(f"mbarrier.arrive({self.ring_of_columns()}_full.index(stage), count=1)")
+        self._producing = False
 
     def _run_consumer(self) -> None:
         roles = self._roles
+        ready = "mbarrier.wait(ready, tile & 1)"
+        # What is read from shared memory must be there; else rows are computed while tiles are on their way.
+        there = any(getattr(s, "name", "") in roles.resident for s in roles.rows)
         self._body(roles.rows)
-        rows = self._take()
+        rows = [ready, *self._take()] if there else [*self._take(), ready]
         masked = next((b for b in roles.bodies if b.masked), roles.bodies[0])
         whole = next((b for b in roles.bodies if not b.masked), None)
-        self._emit("mbarrier.wait(ready, 0)")
-        self._first(masked)
+        joined = join(roles.sweep, sums=2)
+        if joined is not None:
+            # One loop; what its masks need is computed where they are.
+            kept = {id(s) for s in joined.body}
+            self.masks = joined.masks
+            masked = replace(
+                masked,
+                early=tuple(s for s in masked.early if id(s) in kept),
+                middle=tuple(s for s in masked.middle if id(s) in kept),
+            )
+            whole = None
+        for loop in self.program.loops:
+            self._body([s for s in loop.prologue if getattr(s, "dims", ())])
+        self.before_loops(masked)
         first = self._take()
-        if whole is not None:
+        if joined is not None:
+            self._emit("# Tiles that the mask or the end cuts come last, and are masked.")
+            self._emit(f"for t in range({self.first_step()}, total):")
+            self.step(masked)
+        elif whole is not None:
             self._emit("# Tiles without a mask.")
-            self._emit("for t in range(1, whole):")
-            self._step(whole)
-        self._emit("# Tiles that the mask or the end cuts.")
-        self._emit("for t in range(tl.maximum(whole, 1), total):")
-        self._step(masked)
+            self._emit(f"for t in range({self.first_step()}, whole):")
+            self.step(whole)
+        if joined is None:
+            self._emit("# Tiles that the mask or the end cuts.")
+            self._emit(f"for t in range(tl.maximum(whole, {self.first_step()}), total):")
+            self.step(masked)
         loops = self._take()
-        self._last(masked)
+        self.after_loops(masked)
         last = self._take()
-        self._body(self.program.epilogue)
-        epilogue = self._take()
+        given = "mbarrier.arrive(free, count=1)"
+        if roles.stores:
+            self._emit("if APART == 0:")
+            self._emit("    tma.store_wait(0)")
+            self._emit(f"    {given}")
+            early = ["if APART == 1:", f"    {given}"]
+        else:
+            early = [given]
+        back = self._take()
+        first_out = next((s for s in self.program.epilogue if s in roles.stores.values()), None)
+        for s in self.program.epilogue:
+            if s is first_out:
+                self._emit("# What is still on its way there must have left.")
+                self._emit("tma.store_wait(0)")
+            self._body((s,))
+        epilogue = [*self._take(), *back]
         layouts = self._layouts()
-        sections = [
-            ("layouts", layouts),
-            ("positions", [*self._consumer_positions(), *self._top]),
-            ("rows", rows),
+        fixed, moving = self._consumer_positions()
+        around = bool(self.program.loops)
+        before = [("positions", [*moving, *self._top]), ("rows", rows)]
+        sweep = [
             ("first tile", first),
-            (f"sweep over {roles.stream}", loops),
+            (f"sweep over {roles.stream}", [*loops, *([] if around else early)]),
             ("last product", last),
-            ("epilogue", epilogue),
         ]
-        self.consumer = [Section(title, tuple(lines)) for title, lines in sections if lines]
+        after = [("epilogue", [*(early if around else []), *epilogue])]
+        parts = [
+            [x for title, part in p if part for x in (f"# --- {title} ---", *part)]
+            for p in (before, sweep, after)
+        ]
+        self.consumer = [
+            Section("layouts", tuple(layouts)),
+            Section("positions in tiles", (*self.parameters, *fixed)),
+            Section("every tile", tuple(self._every_tile(*parts))),
+        ]
+        if roles.stores:
+            self.consumer.append(Section("the last ones out", ("tma.store_wait(0)",)))
 
     def _layouts(self) -> list[str]:
         for s in self.program.epilogue:
@@ -323,145 +386,25 @@ class GluonPrinter(KernelPrinter):
             )
         return out
 
-    def _consumer_positions(self) -> list[str]:
+    def _consumer_positions(self) -> tuple[list[str], list[str]]:
+        """Inside a tile, and of one."""
         roles, out = self._roles, []
         tile, stream = roles.tile, roles.stream
         offs, rows = self._offsets[tile], self._home((tile,))
         out.append(f"{offs} = GROUP * {ROWS} + gl.arange(0, {ROWS}, {rows})")
-        out.append(f"{self._axes[tile]} = {self._origins[tile]} + {offs}")
+        moving = [f"{self._axes[tile]} = {self._origins[tile]} + {offs}"]
         offs = self._offsets[stream]
         columns = self._home((stream,))
         out.append(f"{offs} = gl.arange(0, {self.blocks[stream]}, {columns})")
         for name, full in self._full_of.items():
             pad = self.extents[self.program.axis(full).rank].pad
             out.append(f"{self._axes[full]} = gl.arange(0, {pad}, gl.SliceLayout(0, {name}))")
-        return out
+        return out, moving
 
-    # --- the pipeline ------------------------------------------------------------------------------------------------
 
-    def _score_rings(self, body: Body) -> list[str]:
-        return list(dict.fromkeys(d.right for d in body.scores))
-
-    def _sum_rings(self, body: Body) -> list[str]:
-        return list(dict.fromkeys(a.right for a in body.sums))
-
-    def _issue_scores(self, body: Body, stage: str) -> None:
-        roles = self._roles
-        for dot in body.scores:
-            left, right = roles.resident[dot.left], roles.rings[dot.right]
-            a = f"{dot.left}_tile.index(GROUP).reshape([{self._matrix(left)}])"
-            b = f"{dot.right}_ring.index({stage}).reshape([{self._matrix(right)}]).permute((1, 0))"
-            zeros = f"gl.zeros({self._shape(dot.dims)}, ACC, SCORES)"
-            self._define(
-                dot.name,
-                Text(
-                    f"warpgroup_mma({a}, {b}, {zeros}, use_acc=False, is_async=True)",
-                    dot.dims,
-                    DType.FLOAT,
-                ),
-            )
-
-    def _issue_sums(self, body: Body, stage: str) -> None:
-        for acc in body.sums:
-            name = self._values[acc.name].text.code
-            right = self._roles.rings[acc.right]
-            b = f"{acc.right}_ring.index({stage}).reshape([{self._matrix(right)}])"
-            self._emit(
-                f"{name} = warpgroup_mma({self._operand_name(acc)}, {b}, {name}, is_async=True)"
-            )
-
-    def _operand_name(self, acc: AccDot) -> str:
-        return f"{self._values[acc.name].text.code}_operand"
-
-    def _wait_scores(self, body: Body, left: int) -> None:
-        names = [self._values[d.name].text.code for d in body.scores]
-        comma = "," if len(names) > 1 else ""
-        target = ", ".join(names) if comma else names[0]
-        self._emit(f"{target} = warpgroup_mma_wait({left}, deps=[{', '.join(names)}])")
-
-    def _wait_sums(self, body: Body) -> None:
-        names: list[str] = []
-        for acc in body.sums:
-            names += [self._values[acc.name].text.code, self._operand_name(acc)]
-        if names:
-            self._emit(f"{', '.join(names)} = warpgroup_mma_wait(0, deps=[{', '.join(names)}])")
-
-    def _arrive(self, rings: Sequence[str], stage: str) -> None:
-        for name in rings:
-            self._emit(f"mbarrier.arrive({name}_empty.index({stage}), count=1)")
-
-    def _middle(self, body: Body) -> None:
-        self._emit(f"{self._origins[self._roles.stream]} = {self._place}")
-        stream = self._roles.stream
-        self._emit(f"{self._axes[stream]} = {self._origins[stream]} + {self._offsets[stream]}")
-        self._masks.append({})
-        self._line = None
-        self._masked = body.masked
-        self._body(body.middle)
-        self._masked = False
-        self._masks.pop()
-
-    def _rescale(self, body: Body) -> None:
-        for acc in body.sums:
-            if acc.scale is not None:
-                old = self._values[acc.name].text
-                scale = self._printer.number(self._values[acc.scale].text)
-                self._emit(f"{old.code} = {old.code} * {self.broadcast(scale, old.dims)}")
-
-    def _operands(self, body: Body) -> None:
-        for acc in body.sums:
-            value = self._values[acc.left].text
-            home = self._home(self._values[acc.name].text.dims)
-            like = self._storage(acc.like)
-            self._emit(
-                f"{self._operand_name(acc)} = gl.convert_layout({value.at(ATOM)}.to({like}), "
-                f"gl.DotOperandLayout(0, {home}, 2))"
-            )
-
-    def _first(self, body: Body) -> None:
-        """The first tile: nothing of an earlier one is to be multiplied yet."""
-        sums = self._sum_rings(body)
-        for name in self._score_rings(body):
-            self._emit(f"mbarrier.wait({name}_full.index(0), 0)")
-        self._issue_scores(body, "0")
-        self._wait_scores(body, 0)
-        self._arrive([n for n in self._score_rings(body) if n not in sums], "0")
-        self._emit("t = 0")
-        self._middle(body)
-        self._rescale(body)
-        self._operands(body)
-
-    def _step(self, body: Body) -> None:
-        scores, sums = self._score_rings(body), self._sum_rings(body)
-        self._indent += 1
-        self._emit("stage, phase = t % STAGES, (t // STAGES) & 1")
-        self._emit("last, last_phase = (t - 1) % STAGES, ((t - 1) // STAGES) & 1")
-        for name in scores:
-            self._emit(f"mbarrier.wait({name}_full.index(stage), phase)")
-        for name in sums:
-            if name not in scores:
-                self._emit(f"mbarrier.wait({name}_full.index(last), last_phase)")
-        self._issue_scores(body, "stage")
-        self._issue_sums(body, "last")
-        self._wait_scores(body, len(body.sums))
-        self._arrive([n for n in scores if n not in sums], "stage")
-        self._middle(body)
-        self._wait_sums(body)
-        self._arrive(sums, "last")
-        self._rescale(body)
-        self._operands(body)
-        self._indent -= 1
-
-    def _last(self, body: Body) -> None:
-        scores, sums = self._score_rings(body), self._sum_rings(body)
-        if not sums:
-            return
-        self._emit("last, last_phase = (total - 1) % STAGES, ((total - 1) // STAGES) & 1")
-        for name in sums:
-            if name not in scores:
-                self._emit(f"mbarrier.wait({name}_full.index(last), last_phase)")
-        self._issue_sums(body, "last")
-        self._wait_sums(body)
+def _alike(a: list[str], b: list[str]) -> bool:
+    """Whether two tiles have one shape as soon as their rows are as long."""
+    return len(a) == len(b) and a[:-1] == b[:-1]
 
 
 def used(names: Sequence[str], lines: Sequence[str]) -> list[str]:

@@ -2,8 +2,8 @@
 
 One loop fills its pipeline once, which counts where sweeps are short: where ids say how far they reach (measured,
 documents forward: 0.18 instead of 0.31 ms). Where they are long the branch costs more (measured, ALiBi forward: 0.72
-instead of 0.66 ms). A kernel with two accumulators has no registers to spare for the branch, and keeps a loop without
-masks and one with them.
+instead of 0.66 ms). A portable kernel with two accumulators has no registers to spare for the branch, and keeps a loop
+without masks and one with them.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ class Joined:
     masks: dict[str, tuple[Stmt, ...]]
 
 
-def join(sweep: Sweep) -> Joined | None:
-    """One turn for all ranges of a sweep; None where they are not adjacent, or better apart."""
+def join(sweep: Sweep, sums: int = 1) -> Joined | None:
+    """One turn for all ranges of a sweep; None where they are not adjacent, or carry more than so many sums."""
     ranges = sweep.ranges
     plain = [r for r in ranges if not r.masked]
     if len(plain) != 1 or len(ranges) < 2 or any(a.hi != b.lo for a, b in pairwise(ranges)):
         return None
-    if sum(isinstance(s, AccDot) for s in plain[0].body) > 1:
+    if sum(isinstance(s, AccDot) for s in plain[0].body) > sums:
         return None
     body = next(r.body for r in ranges if r.masked)
     kept = {name for s in plain[0].body if (name := defined(s)) is not None}
     extra = {name: s for s in body if (name := defined(s)) is not None and name not in kept}
     masks = {name: s for name, s in extra.items() if _is_mask(s)}
-    # What something else than a mask uses is computed for every tile.
+    # What something else than a mask uses is computed for every tile, and what a mask selects from.
     free = {n for s in body if defined(s) not in extra for n in used(s)}
+    free |= {source for s in masks.values() if (source := _selected(s))}
     rest = {name: s for name, s in extra.items() if name not in masks}
     for name in reversed(rest):
         if name in free:
@@ -54,8 +55,13 @@ def join(sweep: Sweep) -> Joined | None:
 
 
 def _is_mask(s: Stmt) -> bool:
+    return bool(_selected(s))
+
+
+def _selected(s: Stmt) -> str:
+    """What a mask selects from; "" of another statement."""
     match s:
-        case Compute(expr=Select(Val(), Val(), Const())):
-            return True
+        case Compute(expr=Select(Val(), Val(name), Const())):
+            return name
         case _:
-            return False
+            return ""

@@ -180,6 +180,8 @@ def _passed(a: Argument, tensors: dict[str, str], lengths: dict[str, str]) -> li
             return [f'{a.name}=element_type(inputs["{rest}"])']
         case "acc":
             return ["ACC=ACC"]
+        case "programs" | "run":
+            return [f"{a.name}={what}"]
     return []
 
 

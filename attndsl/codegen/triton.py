@@ -102,6 +102,7 @@ def module_context(
         "Any",
     }
     own |= {"gl", "gluon", "hopper", "hopper_config", "choose_warps", "memory_tiles", "MemoryTiles"}
+    own |= {"programs", "run", "launched", "shared_out", "processors", "tma_store"}
     own |= {"HOPPER", "tma", "tma_load", "mbarrier", "warpgroup_mma", "warpgroup_mma_wait"}
     own |= {"fence_async_shared", "worth_warps", "processors"}
     module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)

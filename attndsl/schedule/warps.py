@@ -8,10 +8,14 @@ which statement then belongs to whom, is found here; nothing is looked at but it
 
     resident   tiles [tile, full] that stay in shared memory: left operands of score products
     rings      tiles [stream, full] that pass through shared memory: right operands of products
+    columns    vectors [stream] that the producer puts beside the first ring's tiles
     scalars    values without axes, computed once before the warps part
     rows       the rest of the prologue, by the consumers
     bodies     for every range of the sweep: score products, what happens to their results in registers, and the
                products that accumulate, whose left operand comes from these registers
+    stores     tiles [tile, full] that leave through shared memory, by the copy engine
+    folded     whether sweeps get longer or shorter from tile to tile, so that work is shared out by pairs
+    order      in which order a consumer's step issues products and waits for them
 
 Source: the roles are those of FlashAttention-3 (Shah et al. 2024, section 3).
 """
@@ -20,9 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
-from attndsl.cascade.nodes import Expr, Position
+from attndsl.cascade.nodes import DType, Expr, Position
 from attndsl.cascade.walk import walk
+from attndsl.schedule.absorbed import absorbed
 from attndsl.schedule.specialise import used
 from attndsl.schedule.tile import (
     AccDot,
@@ -37,8 +43,28 @@ from attndsl.schedule.tile import (
     Range,
     Role,
     Stmt,
+    Store,
+    Sweep,
     TileProgram,
 )
+
+
+class Order(StrEnum):
+    """How a consumer's step goes; what it computes should run beside products, of its own group or of another.
+
+    With `CARRIED` the operands of sums wait for the next step in registers; with `AHEAD` the next scores need a place
+    before the sums are done, but none that a score of this step still has; `ALONE` needs the fewest registers.
+    """
+
+    CARRIED = (
+        "carried"  # issue this tile's scores, then the last tile's sums; compute; wait for the sums
+    )
+    AHEAD = (
+        "ahead"  # compute, issue each sum when its operand is there, then the next tile's scores
+    )
+    ALONE = (
+        "alone"  # issue the scores, compute, issue each sum when its operand is there, wait for all
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +76,38 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One range of the sweep, in the order in which a consumer works through it."""
+    """One range of the sweep, in the order in which a consumer works through it.
+
+    What is `early` needs no product: rows and columns, which are there when the first product is.
+    """
 
     masked: bool
     scores: tuple[Dot, ...]
+    early: tuple[Stmt, ...]
     middle: tuple[Stmt, ...]
     sums: tuple[AccDot, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Who does what; `rings` maps the value a stream tile is called by to its load."""
+    """Who does what; `rings` maps the value a stream tile is called by to its load, `stores` a value to its place."""
 
+    sweep: Sweep
     tile: str
     stream: str
     resident: dict[str, Load]
     rings: dict[str, Load]
-    scalars: tuple[Stmt, ...]
+    columns: dict[str, Load]
+    scalars: tuple[Compute | Load, ...]
     rows: tuple[Stmt, ...]
     bodies: tuple[Body, ...]
+    stores: dict[str, Store]
+    folded: bool
+    order: Order
+
+    def moved(self) -> list[tuple[str, Load | Store]]:
+        """What the copy engine moves, by value."""
+        return [*self.resident.items(), *self.rings.items(), *self.stores.items()]
 
 
 class _No(Exception):
@@ -87,14 +126,13 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     tiles, sweep = program.of(Role.TILE), program.sweep
     if sweep is None:
         raise _No("it sweeps over nothing")
+    sweep = absorbed(program, sweep)
     if len(tiles) != 1:
         raise _No(f"it tiles {len(tiles)} axes, and warps specialise over one")
     if program.rounds is not None:
         raise _No("it sweeps in rounds")
     if sweep.ordered or sweep.descending:
         raise _No("its sweep hands something from tile to tile in order")
-    if program.loops:
-        raise _No(f"a loop over `{program.loops[0].axis}` is around its sweep")
     tile, stream = tiles[0].name, sweep.axis
     full = {a.name: a.rank for a in program.of(Role.FULL)}
     rank = {tile: tiles[0].rank, stream: program.axis(stream).rank, **full}
@@ -123,7 +161,28 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     bodies = tuple(_without(b, rings) for b in bodies)
     _registers_only(program, bodies, resident, rings, tile, stream)
     scalars, rows = _parted(program, resident)
-    return Roles(tile, stream, resident, rings, scalars, rows, bodies)
+    leaving = [s for s in program.epilogue if isinstance(s, Store)]
+    leaving = [s for s in leaving if used(s) <= {s.value, *(x.name for x in scalars)}]
+    stores = {s.value: s for s in leaving if _leaves(plan, program, s, tile, rank)}
+    lo, hi = moving_ends(program)
+    folded = lo or hi
+    # Operands that wait for the next step take registers; accumulators of two sums leave none.
+    order = Order.CARRIED if all(len(b.sums) == 1 for b in bodies) else Order.ALONE
+    columns = _columns(bodies, stream, {s.name for s in scalars})
+    return Roles(
+        sweep,
+        tile,
+        stream,
+        resident,
+        rings,
+        columns,
+        scalars,
+        rows,
+        bodies,
+        stores,
+        folded,
+        order,
+    )
 
 
 def _body(r: Range, tile: str, stream: str) -> Body:
@@ -148,7 +207,7 @@ def _body(r: Range, tile: str, stream: str) -> Body:
     for m in middle:
         if names & used(m):
             raise _No("what it accumulates is read inside the sweep")
-    return Body(r.masked, tuple(scores), tuple(middle), tuple(sums))
+    return Body(r.masked, tuple(scores), (), tuple(middle), tuple(sums))
 
 
 def _feeds(middle: Iterable[Stmt], s: Dot) -> bool:
@@ -157,8 +216,32 @@ def _feeds(middle: Iterable[Stmt], s: Dot) -> bool:
 
 
 def _without(body: Body, rings: dict[str, Load]) -> Body:
-    middle = tuple(s for s in body.middle if not (isinstance(s, Load) and s.name in rings))
-    return Body(body.masked, body.scores, middle, body.sums)
+    """Without the loads that the producer makes; what needs no product first."""
+    late = {d.name for d in body.scores}
+    late |= {s.name for s in body.middle if isinstance(s, Assign)}
+    early: list[Stmt] = []
+    middle: list[Stmt] = []
+    for s in body.middle:
+        if isinstance(s, Load) and s.name in rings:
+            continue
+        if isinstance(s, Compute | Load) and len(s.dims) < 2 and not late & used(s):
+            early.append(s)
+            continue
+        middle.append(s)
+        late.add(getattr(s, "name", ""))
+    return Body(body.masked, body.scores, tuple(early), tuple(middle), body.sums)
+
+
+def _columns(bodies: tuple[Body, ...], stream: str, scalars: set[str]) -> dict[str, Load]:
+    """Loads of one value for each key that need nothing but scalars, with the checks of the body that has most."""
+    out: dict[str, Load] = {}
+    for body in sorted(bodies, key=lambda b: b.masked):
+        for s in body.early:
+            if not isinstance(s, Load) or s.dims != (stream,) or s.dtype is DType.BOOL:
+                continue
+            if s.guard is None and used(s) <= scalars:
+                out[s.name] = s
+    return out
 
 
 def _block(plan: Plan, load: Load, along: str, rank: dict[str, str]) -> bool:
@@ -166,16 +249,41 @@ def _block(plan: Plan, load: Load, along: str, rank: dict[str, str]) -> bool:
 
     Past its end a tensor reads as 0, so its axes must end where the program's do.
     """
-    ends = plan.buffer(load.tensor).ranks
     last = load.subs[-1]
     row = last.name if isinstance(last, Position) else ""
-    if load.guard is not None or len(load.subs) > 5 or load.dims != (along, row):
+    if load.guard is not None or load.dims != (along, row):
         return False
-    moving = [k for k, s in enumerate(load.subs) if s == Position(along)]
-    fixed = [s for s in load.subs[:-1] if s != Position(along)]
-    if len(moving) != 1 or any(_spans(s, set(rank)) for s in fixed):
+    return _whole_rows(plan, load, along, rank)
+
+
+def _whole_rows(plan: Plan, s: Load | Store, along: str, rank: dict[str, str]) -> bool:
+    ends, last = plan.buffer(s.tensor).ranks, s.subs[-1]
+    moving = [k for k, x in enumerate(s.subs) if x == Position(along)]
+    fixed = [x for x in s.subs[:-1] if x != Position(along)]
+    if len(moving) != 1 or len(s.subs) > 5 or any(_spans(x, set(rank)) for x in fixed):
         return False
-    return ends[moving[0]] == rank[along] and ends[-1] == rank.get(row)
+    return (
+        isinstance(last, Position)
+        and ends[moving[0]] == rank[along]
+        and ends[-1] == rank.get(last.name)
+    )
+
+
+def _leaves(
+    plan: Plan, program: TileProgram, store: Store, tile: str, rank: dict[str, str]
+) -> bool:
+    """Whether a store is one of a tile in the inputs' type; what lies past the tensor's end is not written."""
+    made = (*program.prologue, *program.epilogue)
+    dims = {s.name: s.dims for s in made if isinstance(s, Compute | Load | Fold | Declare)}
+    buffer = plan.buffer(store.tensor)
+    return (
+        buffer.dtype is DType.FLOAT
+        and buffer.like is not None
+        and dims.get(store.value, ())[:1] == (tile,)
+        and len(dims[store.value]) == 2
+        and store.tensor not in program.reads
+        and _whole_rows(plan, store, tile, rank)
+    )
 
 
 def _one_box_each(loads: tuple[Load, ...], axes: set[str]) -> None:
@@ -187,8 +295,8 @@ def _one_box_each(loads: tuple[Load, ...], axes: set[str]) -> None:
             raise _No(f"`{load.tensor}` is read in tiles of two shapes")
 
 
-def banded(program: TileProgram) -> bool:
-    """Whether both ends of the sweep move with the tile, as those of a window do; such sweeps are short."""
+def moving_ends(program: TileProgram) -> tuple[bool, bool]:
+    """Whether the sweep's ends move with the tile: both ends of a window's do, one of a causal sweep's."""
     assert program.sweep is not None
     made = {s.name: s for s in program.prologue if isinstance(s, Compute) and not s.dims}
 
@@ -199,7 +307,7 @@ def banded(program: TileProgram) -> bool:
         return any(isinstance(n, Origin) for n in walk(found.expr)) or any(map(moves, used(found)))
 
     ranges = program.sweep.ranges
-    return moves(ranges[0].lo) and moves(ranges[-1].hi)
+    return moves(ranges[0].lo), moves(ranges[-1].hi)
 
 
 def kept_portable(program: TileProgram, found: Roles) -> str | None:
@@ -214,7 +322,7 @@ def kept_portable(program: TileProgram, found: Roles) -> str | None:
             if not sums
             else f"it carries {sums} sums of products, not one"
         )
-    return "both ends of its sweep move with its tile" if banded(program) else None
+    return "both ends of its sweep move with its tile" if all(moving_ends(program)) else None
 
 
 def _spans(e: Expr, axes: set[str]) -> bool:
@@ -231,16 +339,20 @@ def _registers_only(
 ) -> None:
     """What lies in shared memory feeds products and nothing else; what lies in registers has the products' layouts."""
     shared = {*resident, *rings}
-    rest = [s for s in program.prologue if s not in resident.values()]
+    turns = [s for loop in program.loops for s in loop.prologue]
+    for s in turns:
+        if not isinstance(s, Compute | Load):
+            raise _No(f"a loop around its sweep holds a {type(s).__name__.lower()}")
+    rest = [*(s for s in program.prologue if s not in resident.values()), *turns]
     # Before and after the sweep there is room to hold a resident tile in registers too.
-    for s in (m for b in bodies for m in b.middle):
+    for s in (m for b in bodies for m in (*b.early, *b.middle)):
         apart = shared & used(s)
         if apart:
             raise _No(f"`{min(apart)}` is read outside products")
     full = {a.name for a in program.of(Role.FULL)}
     allowed = {(), (tile,), (stream,), (tile, stream), *((tile, f) for f in full)}
     allowed |= {(f,) for f in full}
-    for s in (*rest, *(m for b in bodies for m in b.middle), *program.epilogue):
+    for s in (*rest, *(m for b in bodies for m in (*b.early, *b.middle)), *program.epilogue):
         dims = getattr(s, "dims", ())
         if dims not in allowed:
             raise _No(f"`{getattr(s, 'name', s)}` spans {', '.join(dims)}")
@@ -255,9 +367,9 @@ def _registers_only(
 
 def _parted(
     program: TileProgram, resident: dict[str, Load]
-) -> tuple[tuple[Stmt, ...], tuple[Stmt, ...]]:
+) -> tuple[tuple[Compute | Load, ...], tuple[Stmt, ...]]:
     """The prologue's scalars, and its rest; a resident tile that more than products need is in both memories."""
-    scalars: list[Stmt] = []
+    scalars: list[Compute | Load] = []
     rows: list[Stmt] = []
     late: set[str] = set()
     also = {n for s in (*program.prologue, *program.epilogue) for n in used(s)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAMS = ["full", "causal", "softcap", "window", "sigmoid", "softpick", "off_by_one", "prefix_lm"]
 PROGRAMS += ["relu2", "temperature_query"]  # with a factor for each row
 SHAPES = [(2, 4, 256, 128), (1, 4, 333, 64), (2, 3, 1000, 128), (1, 2, 517, 96), (1, 2, 1, 64)]
+# More tiles than a card has multiprocessors, so that programs go from tile to tile.
+SHAPES += [(4, 16, 1000, 64), (3, 7, 1530, 128)]
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,10 +42,38 @@ def test_against_float64(name: str, shape: tuple[int, ...], dtype: torch.dtype) 
     rest = [torch.full(shape[:1], shape[2] // 3, device="cuda")] if name == "prefix_lm" else []
     if name == "temperature_query":
         rest = [(torch.rand(shape[:3], device="cuda") + shape[3] ** 0.5).to(dtype)]
+    agrees(op, x, wide, rest)
+
+
+@pytest.mark.parametrize("heads", [(8, 2), (64, 32)])
+@pytest.mark.parametrize("name", ["gqa", "mqa"])
+def test_heads_that_share_keys(name: str, heads: tuple[int, int]) -> None:
+    """The kernel of dK and dV goes through the heads of a group."""
+    queries, keys = heads
+    op = attndsl.load(EXAMPLES / f"{name}.attn", backend="hopper")
+    torch.manual_seed(0)
+    few = (2, keys, 700, 128) if name == "gqa" else (2, 700, 128)
+    x = [
+        torch.randn(s, device="cuda", dtype=torch.bfloat16).requires_grad_()
+        for s in ((2, queries, 700, 128), few, few)
+    ]
+    params = {"G": queries // keys} if name == "gqa" else {}
+    agrees(op, x, [t.detach().double().requires_grad_() for t in x], [], params)
+
+
+def agrees(
+    op: Any,
+    x: list[torch.Tensor],
+    wide: list[torch.Tensor],
+    rest: list[torch.Tensor],
+    params: Any = None,
+) -> None:
+    """Outputs and gradients are as close to float64 as the dense reference's, and bitwise equal on repeat."""
+    dtype = x[0].dtype
 
     def evaluated(call, tensors):  # type: ignore[no-untyped-def]
         more = [r.to(tensors[0].dtype) if r.is_floating_point() else r for r in rest]
-        out = call(*tensors, *more)
+        out = call(*tensors, *more, **(params or {}))
         out = out[0] if isinstance(out, tuple) else out
         cotangent = torch.ones_like(out).cumsum(-1) / out.shape[-1]
         return [out.detach(), *torch.autograd.grad(out, tensors, cotangent)]

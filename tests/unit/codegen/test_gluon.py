@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from attndsl import driver
+from attndsl.cascade.nodes import Compare
 from attndsl.codegen.aot import compile_kernels
 from attndsl.codegen.configs import choose_warps
 from attndsl.output import module_text
-from attndsl.schedule.tile import Plan, TileProgram
-from attndsl.schedule.warps import Roles, Unfit, roles
+from attndsl.schedule.tile import Compute, Plan, TileProgram
+from attndsl.schedule.warps import Order, Roles, Unfit, roles
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -53,6 +54,23 @@ def test_the_backward_pass_has_roles_too() -> None:
     assert all(len(b.sums) == 2 for b in keys.bodies)
 
 
+def test_heads_that_share_keys_are_turns_around_the_sweep() -> None:
+    keys = found(EXAMPLES / "gqa.attn")["gqa_backward_dK_dV"]
+    assert isinstance(keys, Roles)
+    assert {x.tensor for x in keys.columns.values()} == {"L_S", "D"}
+    assert {x.tensor for x in keys.stores.values()} == {"dK", "dV"}
+    assert keys.order is Order.ALONE
+    assert found(EXAMPLES / "gqa.attn")["gqa"].order is Order.CARRIED  # type: ignore[union-attr]
+
+
+def test_a_mask_is_one_comparison_a_pair() -> None:
+    for kernel in found(EXAMPLES / "causal.attn").values():
+        assert isinstance(kernel, Roles)
+        (masked, *_) = [r for r in kernel.sweep.ranges if r.masked]
+        masks = [s for s in masked.body if isinstance(s, Compute) and s.name == "mask"]
+        assert [type(s.expr) for s in masks] == [Compare]
+
+
 def test_operands_that_are_computed_keep_the_portable_form(tmp_path: Path) -> None:
     path = tmp_path / "several.attn"
     path.write_text(SCAN, encoding="utf-8")
@@ -68,6 +86,9 @@ def test_blocks_fit_what_a_group_holds() -> None:
         "resident": ["e"],
         "rings": ["e", "f"],
         "sums": ["f"],
+        "stores": [["f", "e"]],
+        "order": "carried",
+        "columns": 0,
         "pairs": 1,
     }
     smem = 227 * 1024

@@ -1,0 +1,317 @@
+"""What a consumer does in a step of the sweep, in the order that keeps the matrix units busy.
+
+Products are issued and run on while the warps compute; what a step needs of them is waited for where it is needed.
+In which order, `Roles.order` says (`schedule/warps.py`).
+
+A wait is for the assembler no more than an instruction: it moves one up to the products it waits for, past what the
+warps could compute meanwhile. That is as well: two groups fill each other's waits, and holding the wait back, by a
+branch before it, made every kernel slower (docs/explanation/hopper.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from attndsl.cascade.nodes import DType, Select
+from attndsl.codegen.exprs import ATOM, Text
+from attndsl.codegen.gluon_layouts import LayoutPrinter
+from attndsl.schedule.specialise import used
+from attndsl.schedule.tile import AccDot, Compute, Dot, Load, Stmt, Store, Val
+from attndsl.schedule.warps import Body, Order
+
+
+@dataclass(slots=True)
+class StepPrinter(LayoutPrinter):
+    """Prints the steps of a consumer."""
+
+    masks: dict[str, tuple[Stmt, ...]] = field(default_factory=dict)
+    """Selections that only tiles from `whole` on need, with what they alone use."""
+    place: str = ""
+    """Where the stream's tile of step `t` starts."""
+
+    def _score_rings(self, body: Body) -> list[str]:
+        return list(dict.fromkeys(d.right for d in body.scores))
+
+    def _sum_rings(self, body: Body) -> list[str]:
+        return list(dict.fromkeys(a.right for a in body.sums))
+
+    def _passing(self, body: Body) -> list[str]:
+        """Rings whose tile is of no use once the scores are there."""
+        return [n for n in self._score_rings(body) if n not in self._sum_rings(body)]
+
+    def ring_of_columns(self) -> str:
+        """The ring whose barriers stand for the vectors beside it too."""
+        return self._roles.bodies[0].scores[0].right if self._roles.columns else ""
+
+    def _load(self, s: Load) -> None:
+        if not self._producing and s.name in self._roles.columns:
+            code = f"{s.name}_ring.index(stage).load({self._home(s.dims)})"
+        elif s.name in self._roles.resident:
+            tile = f"{s.name}_tile.index(GROUP).reshape([{self._matrix(s)}])"
+            code = f"{tile}.load({self._home(s.dims)})"
+        else:
+            LayoutPrinter._load(self, s)
+            return
+        kind = ".to(ACC)" if s.dtype is DType.FLOAT else ""
+        self._define(s.name, Text(code + kind, s.dims, s.dtype))
+
+    # --- parts of a step -------------------------------------------------------------------------------------------
+
+    def _await(self, ring: str, stage: str, phase: str, also: str = "") -> None:
+        self._emit(f"mbarrier.wait({ring}_full.index({stage}), {phase}{also})")
+
+    def _arrive(self, rings: Sequence[str], stage: str) -> None:
+        for name in rings:
+            self._emit(f"mbarrier.arrive({name}_empty.index({stage}), count=1)")
+
+    def _matrix(self, load: Load | Store) -> str:
+        return ", ".join(b for b in self.box(load) if b != "1")
+
+    def _issue_score(self, dot: Dot, stage: str) -> None:
+        left, right = self._roles.resident[dot.left], self._roles.rings[dot.right]
+        a = f"{dot.left}_tile.index(GROUP).reshape([{self._matrix(left)}])"
+        b = f"{dot.right}_ring.index({stage}).reshape([{self._matrix(right)}]).permute((1, 0))"
+        zeros = f"gl.zeros({self._shape(dot.dims)}, ACC, SCORES)"
+        code = f"warpgroup_mma({a}, {b}, {zeros}, use_acc=False, is_async=True)"
+        self._define(dot.name, Text(code, dot.dims, DType.FLOAT))
+
+    def _issue_sum(self, acc: AccDot, stage: str) -> None:
+        name = self._values[acc.name].text.code
+        right = self._roles.rings[acc.right]
+        b = f"{acc.right}_ring.index({stage}).reshape([{self._matrix(right)}])"
+        self._emit(f"{name} = warpgroup_mma({name}_operand, {b}, {name}, is_async=True)")
+
+    def _wait(self, left: int, names: Sequence[str]) -> None:
+        """Wait until at most `left` products run; `names` must not be touched before."""
+        listed = ", ".join(names)
+        self._emit(f"{listed} = warpgroup_mma_wait({left}, deps=[{listed}])")
+
+    def _rescale(self, acc: AccDot) -> None:
+        if acc.scale is not None:
+            old = self._values[acc.name].text
+            scale = self._printer.number(self._values[acc.scale].text)
+            self._emit(f"{old.code} = {old.code} * {self.broadcast(scale, old.dims)}")
+
+    def _in_registers(self, acc: AccDot) -> str:
+        value = self._values[acc.left].text
+        home = self._home(self._values[acc.name].text.dims)
+        like = self._storage(acc.like)
+        return f"gl.convert_layout({value.at(ATOM)}.to({like}), gl.DotOperandLayout(0, {home}, 2))"
+
+    def _position(self) -> None:
+        stream = self._roles.stream
+        self._emit(f"{self._origins[stream]} = {self.place}")
+        self._emit(f"{self._axes[stream]} = {self._origins[stream]} + {self._offsets[stream]}")
+
+    def _begin_body(self, body: Body) -> None:
+        self._masks.append({})
+        self._line = None
+        self._masked = body.masked
+
+    def _body(self, body: Sequence[Stmt]) -> None:
+        for s in body:
+            name = getattr(s, "name", "")
+            if name not in self.masks:
+                LayoutPrinter._body(self, (s,))
+                continue
+            # The branch keeps the assembler from comparing before the product is there, in registers that are rare.
+            assert isinstance(s, Compute)
+            assert isinstance(s.expr, Select)
+            assert isinstance(s.expr.then, Val)
+            self._define(name, self._values[s.expr.then.name].text)
+            self._emit("if t >= whole:")
+            self._indent += 1
+            self._masks.append({})
+            LayoutPrinter._body(self, (*self.masks[name], s))
+            self._masks.pop()
+            self._indent -= 1
+
+    def _end_body(self) -> None:
+        self._masked = False
+        self._masks.pop()
+
+    def _names(self, sums: Sequence[AccDot]) -> list[str]:
+        """The accumulators, and the operands that must not be overwritten while they are read."""
+        out: list[str] = []
+        for acc in sums:
+            name = self._values[acc.name].text.code
+            out += [name, f"{name}_operand"]
+        return out
+
+    # --- the order of steps ------------------------------------------------------------------------------------------
+
+    def first_step(self) -> str:
+        """What the loops count from."""
+        return "1" if self._roles.order is Order.CARRIED else "0"
+
+    def before_loops(self, body: Body) -> None:
+        """What comes before the loops, for the first tile."""
+        match self._roles.order:
+            case Order.CARRIED:
+                self._first(body)
+            case Order.AHEAD:
+                self._emit(f"stage, phase = {', '.join(_place('done'))}")
+                self._issue_all(body, "stage", "phase", "", [])
+
+    def step(self, body: Body) -> None:
+        """The body of a loop over steps `t`."""
+        self._indent += 1
+        match self._roles.order:
+            case Order.CARRIED:
+                self._step_carried(body)
+            case order:
+                self._step_complete(body, order is Order.AHEAD)
+        self._indent -= 1
+
+    def after_loops(self, body: Body) -> None:
+        """What is left of the last tile."""
+        match self._roles.order:
+            case Order.CARRIED:
+                self._last(body)
+            case Order.AHEAD:
+                self._emit(
+                    "# Scores that nothing needs still read what the epilogue may overwrite."
+                )
+                self._wait(0, [self._values[d.name].text.code for d in body.scores])
+
+    # --- the sums of a tile run during the next step -----------------------------------------------------------------
+
+    def _first(self, body: Body) -> None:
+        """The first tile: nothing of an earlier one is to be multiplied yet."""
+        self._emit(f"stage, phase = {', '.join(_place('done'))}")
+        for name in self._score_rings(body):
+            self._await(name, "stage", "phase")
+        for dot in body.scores:
+            self._issue_score(dot, "stage")
+        self._emit("t = 0")
+        self._position()
+        self._begin_body(body)
+        self._body(body.early)
+        self._wait(0, [self._values[d.name].text.code for d in body.scores])
+        self._arrive(self._passing(body), "stage")
+        self._body(body.middle)
+        self._end_body()
+        for acc in body.sums:
+            self._rescale(acc)
+            name = self._values[acc.name].text.code
+            self._emit(f"{name}_operand = {self._in_registers(acc)}")
+
+    def _step_carried(self, body: Body) -> None:
+        scores, sums = self._score_rings(body), self._sum_rings(body)
+        self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
+        self._emit(f"last, last_phase = {', '.join(_place('done + t - 1'))}")
+        for name in scores:
+            self._await(name, "stage", "phase")
+        for name in sums:
+            if name not in scores:
+                self._await(name, "last", "last_phase")
+        for dot in body.scores:
+            self._issue_score(dot, "stage")
+        for acc in body.sums:
+            self._issue_sum(acc, "last")
+        self._position()
+        self._begin_body(body)
+        self._body(body.early)
+        self._wait(len(body.sums), [self._values[d.name].text.code for d in body.scores])
+        self._arrive(self._passing(body), "stage")
+        self._body(body.middle)
+        self._end_body()
+        after = []
+        for acc in body.sums:
+            name = self._values[acc.name].text.code
+            self._emit(f"{name}_next = {self._in_registers(acc)}")
+            after.append(f"{name}_next")
+        if body.sums:
+            self._wait(0, [*self._names(body.sums), *after])
+        self._arrive(sums, "last")
+        for acc in body.sums:
+            self._rescale(acc)
+            name = self._values[acc.name].text.code
+            self._emit(f"{name}_operand = {name}_next")
+
+    def _last(self, body: Body) -> None:
+        scores, sums = self._score_rings(body), self._sum_rings(body)
+        if not sums:
+            return
+        self._emit(f"last, last_phase = {', '.join(_place('done + total - 1'))}")
+        for name in sums:
+            if name not in scores:
+                self._await(name, "last", "last_phase")
+        for acc in body.sums:
+            self._issue_sum(acc, "last")
+        self._wait(0, self._names(body.sums))
+        self._arrive(sums, "last")
+
+    # --- the sums of a tile run in its own step ----------------------------------------------------------------------
+
+    def _issue_all(self, body: Body, stage: str, phase: str, also: str, there: list[str]) -> None:
+        for dot in body.scores:
+            if dot.right not in there:
+                self._await(dot.right, stage, phase, also)
+                there.append(dot.right)
+            self._issue_score(dot, stage)
+
+    def _step_complete(self, body: Body, ahead: bool) -> None:
+        self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
+        there = self._score_rings(body) if ahead else []
+        if not ahead:
+            self._issue_all(body, "stage", "phase", "", there)
+        running: list[str] = [d.name for d in body.scores]
+        self._position()
+        self._begin_body(body)
+        self._body(body.early)
+        for s in body.middle:
+            self._until(used(s), running)
+            self._body((s,))
+            for acc in body.sums:
+                if acc.left == getattr(s, "name", None):
+                    self._begin_sum(acc, there, running)
+        for acc in body.sums:  # operands that are scores themselves
+            if acc.name not in running:
+                self._until({acc.left}, running)
+                self._begin_sum(acc, there, running)
+        self._end_body()
+        more = 0
+        if ahead:
+            self._issue_all(body, *_place("done + t + 1"), ", pred=t + 1 < total", [])
+            more = len(body.scores)
+        given: list[str] = []
+        for k, name in enumerate(running):
+            self._wait(len(running) - 1 - k + more, self._touched(name, body))
+            later = {self._ring_of(n, body) for n in running[k + 1 :]}
+            free = [r for r in there if r not in later and r not in given]
+            self._arrive(free, "stage")
+            given += free
+        if not running:
+            self._arrive(there, "stage")
+
+    def _begin_sum(self, acc: AccDot, there: list[str], running: list[str]) -> None:
+        self._rescale(acc)
+        self._emit(f"{self._values[acc.name].text.code}_operand = {self._in_registers(acc)}")
+        if acc.right not in there:
+            self._await(acc.right, "stage", "phase")
+            there.append(acc.right)
+        self._issue_sum(acc, "stage")
+        running.append(acc.name)
+
+    def _until(self, names: set[str] | frozenset[str], running: list[str]) -> None:
+        """Wait for those of the running products that are among `names`; they end in the order of their issue."""
+        for name in [n for n in running if n in names]:
+            at = running.index(name)
+            done = running[: at + 1]
+            del running[: at + 1]
+            self._wait(len(running), [self._values[n].text.code for n in done])
+
+    def _touched(self, name: str, body: Body) -> list[str]:
+        sums = [a for a in body.sums if a.name == name]
+        return self._names(sums) if sums else [self._values[name].text.code]
+
+    def _ring_of(self, name: str, body: Body) -> str:
+        rings = {d.name: d.right for d in body.scores} | {a.name: a.right for a in body.sums}
+        return rings[name]
+
+
+def _place(step: str) -> tuple[str, str]:
+    """The stage of a ring that holds the tile of a step, and the phase of its barriers then."""
+    return f"({step}) % STAGES", f"(({step}) // STAGES) & 1"
