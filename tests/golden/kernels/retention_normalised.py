@@ -61,19 +61,6 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
-def power(x, y):
-    """`x ** y`; a negative `x` takes a whole `y`."""
-    # Triton's interpreter cannot combine a scalar condition on floats with a block of them.
-    x = tl.broadcast(x, y)[0]
-    y = tl.broadcast(x, y)[1]
-    size = tl.exp2(y * tl.log2(tl.abs(x)))
-    half = y * 0.5
-    signed = tl.where(half == tl.floor(half), size, -size)
-    negative = tl.where(y == tl.floor(y), signed, float("nan"))
-    return tl.where(y == 0, 1.0, tl.where(x < 0, negative, size))
-
-
-@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's. The divisor is left as it is, so
@@ -202,6 +189,7 @@ def retention_normalised(
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     gamma = tl.load(gamma_base)
     A_p_1 = i + start
+    A_1 = tl.log2(gamma.to(ACC))
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -218,13 +206,13 @@ def retention_normalised(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[:, None] - j[None, :]).to(ACC))
-        O_part_tile = tl.sum(A_1, 1)
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
+        O_part_tile = tl.sum(A_2, 1)
         O_part = O_part + O_part_tile
         # retention_normalised.attn:6  O[i,f] = A[i,j] / max(abs(sum[j](A[i,j])), 1) * V[...
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_1 = dot(A_1.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_2.to(V_ptr.dtype.element_ty), v, O_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -234,16 +222,16 @@ def retention_normalised(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[:, None] - j[None, :]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
         mask_p = j < len_j
         mask = (j[None, :] <= A_p_1[:, None]) & mask_p[None, :]
-        A_1_m = tl.where(mask, A_1, 0.0)
-        O_part_tile = tl.sum(A_1_m, 1)
+        A_2_m = tl.where(mask, A_2, 0.0)
+        O_part_tile = tl.sum(A_2_m, 1)
         O_part = O_part + O_part_tile
         # retention_normalised.attn:6  O[i,f] = A[i,j] / max(abs(sum[j](A[i,j])), 1) * V[...
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_1 = dot(A_1_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
 
     # --- epilogue ---
     O_p = tl.maximum(tl.abs(O_part), 1.0)
@@ -397,6 +385,7 @@ def retention_normalised_backward_D_dQ_dgamma_3_rows(
     # retention_normalised.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i -...
     gamma = tl.load(gamma_base)
     dQ_1_p = i + start
+    dQ_1_1 = tl.log2(gamma.to(ACC))
     dQ_1_safe = tl.where(D_2 == float("-inf"), 0.0, D_2)
     dQ_p = tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
     dQ_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -423,15 +412,15 @@ def retention_normalised_backward_D_dQ_dgamma_3_rows(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         ddA_2 = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        t_4 = power(gamma.to(ACC), (dQ_1_p[:, None] - j[None, :]).to(ACC))
-        dQ_1_1 = t_4 * (dA - dQ_1_safe[:, None])
+        t_4 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :]).to(ACC))
+        dQ_1_2 = t_4 * (dA - dQ_1_safe[:, None])
         dA_2 = (dA - dQ_1_safe[:, None]) / dQ_p[:, None]
-        t_5 = power(gamma.to(ACC), (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
+        t_5 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
         t_6 = (dQ_1_p[:, None] - j[None, :]).to(ACC) * dA_2 * ddA_2
         dgamma_3_rows_s = t_6 * tl.where(dgamma_3_rows_p, 0.0, t_5)
         dgamma_3_rows_tile = tl.sum(dgamma_3_rows_s, 1)
         dgamma_3_rows = dgamma_3_rows + dgamma_3_rows_tile
-        dQ_1 = dot(dQ_1_1.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_1 = dot(dQ_1_2.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -445,19 +434,19 @@ def retention_normalised_backward_D_dQ_dgamma_3_rows(
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         ddA_2 = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        t_7 = power(gamma.to(ACC), (dQ_1_p[:, None] - j[None, :]).to(ACC))
-        dQ_1_1 = t_7 * (dA - dQ_1_safe[:, None])
+        t_7 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :]).to(ACC))
+        dQ_1_2 = t_7 * (dA - dQ_1_safe[:, None])
         mask_p = j < len_j
         mask = (j[None, :] <= dQ_1_p[:, None]) & mask_p[None, :]
-        dQ_1_1_m = tl.where(mask, dQ_1_1, 0.0)
+        dQ_1_2_m = tl.where(mask, dQ_1_2, 0.0)
         dA_2 = (dA - dQ_1_safe[:, None]) / dQ_p[:, None]
-        t_8 = power(gamma.to(ACC), (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
+        t_8 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
         t_9 = (dQ_1_p[:, None] - j[None, :]).to(ACC) * dA_2 * ddA_2
         dgamma_3_rows_s = t_9 * tl.where(dgamma_3_rows_p, 0.0, t_8)
         dgamma_3_rows_s_m = tl.where(mask, dgamma_3_rows_s, 0.0)
         dgamma_3_rows_tile = tl.sum(dgamma_3_rows_s_m, 1)
         dgamma_3_rows = dgamma_3_rows + dgamma_3_rows_tile
-        dQ_1 = dot(dQ_1_1_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        dQ_1 = dot(dQ_1_2_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
 
     # --- epilogue ---
     dQ = dQ_1 / dQ_p[:, None] / dQ_p_1
@@ -592,6 +581,7 @@ def retention_normalised_backward_dK_dV(
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     gamma = tl.load(gamma_base)
+    A_1 = tl.log2(gamma.to(ACC))
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # retention_normalised.attn:6  O[i,f] = A[i,j] / max(abs(sum[j](A[i,j])), 1) * V[...
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -617,18 +607,18 @@ def retention_normalised_backward_dK_dV(
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         A_p_1 = i + start
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC))
         # retention_normalised.attn:6  O[i,f] = A[i,j] / max(abs(sum[j](A[i,j])), 1) * V[...
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs)
         dV_p = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
-        dV_1 = A_1 * dV_p[None, :]
+        dV_1 = A_2 * dV_p[None, :]
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dA_2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         dA_2_p = tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
         dA_2 = (dA - dA_2_safe[None, :]) / dA_2_p[None, :]
-        dK_2_1 = power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC)) * dA_2
+        dK_2_1 = tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC)) * dA_2
         dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dK_2_1.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
@@ -648,13 +638,13 @@ def retention_normalised_backward_dK_dV(
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         A_p_1 = i + start
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC))
         # retention_normalised.attn:6  O[i,f] = A[i,j] / max(abs(sum[j](A[i,j])), 1) * V[...
         O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs_2 += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
         dV_p = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
-        dV_1 = A_1 * dV_p[None, :]
+        dV_1 = A_2 * dV_p[None, :]
         mask_p = i < len_i
         mask = (j[:, None] <= A_p_1[None, :]) & mask_p[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
@@ -662,7 +652,7 @@ def retention_normalised_backward_dK_dV(
         dA_2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         dA_2_p = tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
         dA_2 = (dA - dA_2_safe[None, :]) / dA_2_p[None, :]
-        dK_2_1 = power(gamma.to(ACC), (A_p_1[None, :] - j[:, None]).to(ACC)) * dA_2
+        dK_2_1 = tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC)) * dA_2
         dK_2_1_m = tl.where(mask, dK_2_1, 0.0)
         dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dK_2_1_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
@@ -818,6 +808,7 @@ def retention_normalised_slices(
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     gamma = tl.load(gamma_base)
     A_p_1 = i + start
+    A_1 = tl.log2(gamma.to(ACC))
     O_part = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -844,13 +835,13 @@ def retention_normalised_slices(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[:, None] - j[None, :]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
         # retention_normalised.attn:6  O[i,f] = A[i,j] / max(abs(sum[j](A[i,j])), 1) * V[...
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_part_tile = tl.sum(A_1, 1)
+        O_part_tile = tl.sum(A_2, 1)
         O_part = O_part + O_part_tile
-        O_1 = dot(A_1.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_2.to(V_ptr.dtype.element_ty), v, O_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -860,16 +851,16 @@ def retention_normalised_slices(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_1 = A * A_p * power(gamma.to(ACC), (A_p_1[:, None] - j[None, :]).to(ACC))
+        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
         mask_p = j < len_j
         mask = (j[None, :] <= A_p_1[:, None]) & mask_p[None, :]
-        A_1_m = tl.where(mask, A_1, 0.0)
+        A_2_m = tl.where(mask, A_2, 0.0)
         # retention_normalised.attn:6  O[i,f] = A[i,j] / max(abs(sum[j](A[i,j])), 1) * V[...
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_part_tile = tl.sum(A_1_m, 1)
+        O_part_tile = tl.sum(A_2_m, 1)
         O_part = O_part + O_part_tile
-        O_1 = dot(A_1_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
 
     # --- epilogue ---
     tl.store(O_1_part_base + O_1_part_offs, O_1, mask=in_i[:, None] & in_f[None, :])

@@ -63,9 +63,9 @@ def load_tile(ptrs, mask, tiles, at):
 @triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
-    # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's.
-    empty = tl.where(b == 0.0, a == 0.0, False)
-    return tl.where(empty, 0.0, a / tl.where(empty, 1.0, b))
+    # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's. The divisor is left as it is, so
+    # that one of a row is inverted once; and a constant 0 would be converted apart from the quotients, one by one.
+    return tl.where(tl.where(b == 0.0, a == 0.0, False), a, a / b)
 
 
 @triton.jit
