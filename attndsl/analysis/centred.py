@@ -43,7 +43,7 @@ Coefficients = dict[int, Expr]
 def centred(c: Cascade, ranks: Ranks) -> Cascade:
     """With sums of quadratics that wait for a running value written around the mean.
 
-    requires: normal form; the terms depend on one value along the sum, and only on that
+    requires: normal form; the terms depend on one value along the sum, and only on that; it follows no running value
     """
     following = Following(c, ranks)
     body: list[Define] = []
@@ -66,6 +66,8 @@ def _around_mean(d: Define, before: list[Define], following: Following) -> list[
     if len(values) != 1:
         return None
     (x,) = values
+    if following.pivots(dataclasses.replace(e, body=x, where=None)):
+        return None  # what the sum is of moves with a running value, and its mean with it
     found = coefficients(e.body, x)
     if found is None or max(found) != 2 or any(free(k) & over for k in found.values()):
         return None

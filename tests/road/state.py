@@ -53,6 +53,7 @@ QUICK = {
     "slope_and_bias",
     "slots",
     "softmax_dropped",
+    "softmax_of_softmax_powers",
     "softpick_2",
     "softplus_sum",
     "spans",

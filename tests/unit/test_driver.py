@@ -315,8 +315,10 @@ def test_verify_passes_on_a_right_kernel() -> None:
     assert all(r["ok"] and "i=20" in r["shape"] for r in rows)
 
 
-def test_verify_finds_a_wrong_kernel() -> None:
+def test_verify_finds_a_wrong_kernel(tmp_path: Path) -> None:
     done = run(f"""
+import os
+os.environ["ATTNDSL_CACHE_DIR"] = {str(tmp_path)!r}  # the right kernel may be known to the user's
 import attndsl.runtime.stages as stages
 right = stages.render
 def wrong(backend, name, *rest):

@@ -88,7 +88,7 @@ def test_it_hands_over_the_same(launched: list[tuple[Any, ...]], backend: str, k
     assert isinstance(step, Quick)
     assert step.maps, "there is no tensor map to compare"
     # Without memory all addresses are the same: whose they are is compared with the table of arguments.
-    names = dict(enumerate(given))
+    names = dict(enumerate((*given, *made)))
     whose = [of.split()[0] for _, kind, of in watch.table[kernel]["arguments"] if kind in TILES]
     assert [names.get(which) for _, which, _ in step.maps] == whose
     again(list(given.values()), 0)
