@@ -110,6 +110,18 @@ def write_module(out: Path, program: Program, text: str) -> Path:
     return path
 
 
+def kept_wide(program: Program) -> list[str]:
+    """What the backward pass is given in the type of arithmetic: what was kept so, and gradients of such outputs."""
+    from attndsl.cascade.nodes import DType
+
+    if program.gradient is None or program.forward is None or program.backward is None:
+        return []
+    plan = program.forward
+    given = [*((n, n) for n in program.gradient.residuals), *program.gradient.cotangents.items()]
+    buffers = [(name, plan.buffer(of)) for of, name in given]
+    return [name for name, b in buffers if b.like is None and b.dtype is DType.FLOAT]
+
+
 def machine_code(
     module: Path, program: Program, targets: Sequence[str], options: CompileOptions
 ) -> list[CompiledKernel]:
@@ -131,6 +143,7 @@ def machine_code(
             targets=targets,
             dtype=options.dtype,
             extents=extents_for(program, module, options),
+            dtypes=dict.fromkeys(kept_wide(program), "fp32"),
         )
     except ValueError as error:
         why = re.sub(r"^A\d{4}: ", "", str(error))
