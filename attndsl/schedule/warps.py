@@ -166,8 +166,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     stores = {s.value: s for s in leaving if _leaves(plan, program, s, tile, rank)}
     lo, hi = moving_ends(program)
     folded = lo or hi
-    # Operands that wait for the next step take registers; accumulators of two sums leave none.
-    order = Order.CARRIED if all(len(b.sums) == 1 for b in bodies) else Order.ALONE
+    order = _order(bodies)
     columns = _columns(bodies, stream, {s.name for s in scalars})
     return Roles(
         sweep,
@@ -183,6 +182,32 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         folded,
         order,
     )
+
+
+def _order(bodies: tuple[Body, ...]) -> Order:
+    """How a step goes, by what its registers have room for.
+
+    Accumulators of two sums leave none. An operand that waits for the next step takes as many as half a tile of scores,
+    which is there beside two tiles, not beside three (a softcap's dQ would spill 83 times in its loops).
+    """
+    room = all(len(b.sums) == 1 and _pairs_held(b) <= 2 for b in bodies)
+    return Order.CARRIED if room else Order.ALONE
+
+
+def _pairs_held(body: Body) -> int:
+    """The most numbers for each pair of a row and a key that a step holds at a time, products among them."""
+    held = [{s.name for s in body.scores}]
+    read = set[str]().union(*(used(s) for s in body.sums))
+    later = []  # what is read behind each statement
+    for m in reversed(body.middle):
+        later.append(frozenset(read))
+        read |= used(m)
+    for m, behind in zip(body.middle, reversed(later), strict=True):
+        made = set[str]()
+        if isinstance(m, Compute | Load) and len(m.dims) == 2 and m.dtype is DType.FLOAT:
+            made = {m.name}
+        held.append((held[-1] | made) & behind)
+    return max(map(len, held))
 
 
 def _body(r: Range, tile: str, stream: str) -> Body:

@@ -63,6 +63,14 @@ def test_heads_that_share_keys_are_turns_around_the_sweep() -> None:
     assert found(EXAMPLES / "gqa.attn")["gqa"].order is Order.CARRIED  # type: ignore[union-attr]
 
 
+def test_an_operand_waits_where_registers_have_room_for_it() -> None:
+    """A softcap's dQ holds the capped score beside the weight and the product: no tile more."""
+    plain, capped = (found(EXAMPLES / f"{n}.attn") for n in ("causal", "softcap"))
+    assert plain["causal_backward_D_dQ"].order is Order.CARRIED  # type: ignore[union-attr]
+    assert capped["softcap_backward_D_dQ"].order is Order.ALONE  # type: ignore[union-attr]
+    assert capped["softcap"].order is Order.CARRIED  # type: ignore[union-attr]
+
+
 def test_a_mask_is_one_comparison_a_pair() -> None:
     for kernel in found(EXAMPLES / "causal.attn").values():
         assert isinstance(kernel, Roles)
