@@ -347,6 +347,8 @@ def kept_portable(program: TileProgram, found: Roles) -> str | None:
             if not sums
             else f"it carries {sums} sums of products, not one"
         )
+    if found.order is not Order.CARRIED:
+        return "it holds more than two tiles of scores at a time, which was not measured"
     return "both ends of its sweep move with its tile" if all(moving_ends(program)) else None
 
 
