@@ -102,8 +102,9 @@ class Pull:
         """
         root = self.ranks.of.get(one.index, one.index)
         inner = [Reduce(Reduction.SUM, (c.index,), product_of([*c.row, *c.rest])) for c in others]
-        body = product_of([*plain, *one.rest, *inner])
-        body = substitute(body, {one.index: Position(root)})
+        # Not inside the others: of a square, both contractions run over an index of the same name.
+        rest = [substitute(x, {one.index: Position(root)}) for x in one.rest]
+        body = product_of([*plain, *rest, *inner])
         indices = (*d.indices, root)
         sum_ = Reduce(Reduction.SUM, e.indices, body, e.where)
         new = Define(self.name(d.tensor), indices, sum_, span=d.span)
