@@ -379,3 +379,16 @@ add(
     ),
     batch="b",
 )
+add(
+    "squares_of_scores",
+    "Q[b,h,i,e], K[b,h,j,e]",
+    "N[b,h,i], L[b,h,i]",
+    f"""S[i,j] = {DOT}
+    A[i,j] = S[i,j] * rsqrt(sum[j](S[i,j]**2) + 0.5)
+    N[i] = sum[j](A[i,j] * S[i,j])
+    L[i] = sum[j](A[i,j])""",
+    lambda x: (
+        (scaled(x) ** 2).sum(-1) * ((scaled(x) ** 2).sum(-1) + 0.5).rsqrt(),
+        scaled(x).sum(-1) * ((scaled(x) ** 2).sum(-1) + 0.5).rsqrt(),
+    ),
+)

@@ -57,6 +57,7 @@ QUICK = {
     "softpick_2",
     "softplus_sum",
     "spans",
+    "squares_of_scores",
     "start_dilated",
     "start_end",
     "start_slope",
