@@ -47,7 +47,6 @@ def test_random_programs(text: str, n: int, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="not run to its end since its last finding was mended")
 @settings(max_examples=300, deadline=None, suppress_health_check=SLOW_TO_DRAW)
 @given(text=programs(), n=LENGTHS, seed=SEEDS)
 def test_many_random_programs(text: str, n: int, seed: int) -> None:
