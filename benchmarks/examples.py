@@ -63,6 +63,7 @@ def serve(args: argparse.Namespace) -> None:
                 workers=args.workers,
                 open_device=opened,
                 most=args.most,
+                spread=args.spread,
             )
         except Exception as error:  # one that fails is recorded, and does not keep others from it
             said: dict[str, Any] = {"failed": f"{program}: {type(error).__name__}: {error}"[:300]}
@@ -130,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("programs", nargs="*", help="examples; all of them without")
     parser.add_argument("--most", type=int, default=24, help="candidates of a kernel")
+    parser.add_argument("--spread", type=int, default=0, help="and so many of the others")
     parser.add_argument("--seconds", type=float, default=30.0, help="for one program")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds to begin programs in")
     parser.add_argument("--at-once", type=int, default=6)
@@ -156,7 +158,7 @@ def main() -> None:
         if args.keep is not None and said.get("faster"):
             add(args.keep, [entry_of(e) for e in said["faster"]])
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        about = {"most": args.most, "shape": shape(args), "failed": failed}
+        about = {"most": args.most, "spread": args.spread, "shape": shape(args), "failed": failed}
         head = json.dumps({"machine": machine(), **about})[1:-1]
         text = ",\n".join("  " + json.dumps(r) for r in rows)
         args.out.write_text(f'{{{head},\n "rows": [\n{text}\n]}}\n')

@@ -158,6 +158,14 @@ def choose_chunk(
     )
 
 
+def choice(
+    facts: dict[str, Any], extents: dict[str, int], itemsize: int, smem: int
+) -> dict[str, int]:
+    """What a generated module runs a portable kernel with on a GPU where nothing was tuned."""
+    find = choose_chunk if "chunks" in facts else choose
+    return find(facts, extents, itemsize, smem)
+
+
 def choose_warps(
     facts: dict[str, Any], extents: dict[str, int], smem: int
 ) -> dict[str, int] | None:

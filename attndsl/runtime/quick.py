@@ -19,16 +19,6 @@ Slots: TypeAlias = tuple[tuple[int, int], ...]
 """Places of arguments, and which tensor of the call stands there."""
 
 
-class Memory:
-    """An address, where a description of tiles would have its tensor."""
-
-    def __init__(self, address: int) -> None:
-        self.address = address
-
-    def data_ptr(self) -> int:
-        return self.address
-
-
 class Maps(dict[int, Any]):
     """What the driver takes for a description of tiles, by the address of the tiles."""
 
@@ -72,15 +62,19 @@ class Quick:
 
 
 def example_of(made: Any) -> Any:
-    """A description of tiles like this one, without its tensor, in any dialect of Triton; None if it is none."""
+    """A description of tiles, in any dialect of Triton, that holds an address in place of a tensor; None if it is none.
+
+    Generated modules describe tiles so (their `Memory`).
+    """
     if not all(hasattr(made, n) for n in ("base", "shape", "strides", "block_shape")):
         return None
-    return _at(made, made.base.data_ptr())
+    return copy.copy(made) if hasattr(made.base, "address") else None
 
 
 def _at(like: Any, address: int) -> Any:
     out = copy.copy(like)
-    out.base = Memory(address)
+    out.base = copy.copy(like.base)
+    out.base.address = address
     return out
 
 

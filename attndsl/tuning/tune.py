@@ -19,7 +19,7 @@ from attndsl.runtime.stages import refusals
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import USUAL, Sizes, sizes
 from attndsl.tuning.database import Entry, now
-from attndsl.tuning.device import Device, Processes
+from attndsl.tuning.device import Config, Device, Processes
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import key_of
 from attndsl.tuning.machine import Machine
@@ -63,13 +63,15 @@ def tune(
     workers: int | None = None,
     open_device: Opened = Processes,
     most: int | None = None,
+    spread: int = 0,
     specialise: bool = False,
     report: Report = lambda event: None,
 ) -> list[Found]:
     """Search for every kernel that a call of these sizes launches, and its backward pass for the inputs `wrt`.
 
-    Without `wrt` these are all float inputs, or none without `backward`. Of each kernel the `most` promising are tried.
-    With `specialise`, so are kernels whose warps specialise, which calls with `backend="auto"` may take.
+    Without `wrt` these are all float inputs, or none without `backward`. Of each kernel the `most` promising are tried,
+    and `spread` of the others, from all over the space. With `specialise`, so are kernels whose warps specialise, which
+    calls with `backend="auto"` may take.
 
     Raises: DiagnosticError where no schedule is legal; CallError (A0510) where no tile fits; ChildError if the GPU's
     process cannot even start.
@@ -92,7 +94,7 @@ def tune(
             else explore_warps(k, p.extents, machine)
             for k, p in kernels
         }
-        wanted = {k: s.configs(firsts[k])[:most] for k, s in spaces.items()}
+        wanted = {k: chosen(s.configs(firsts[k]), most, spread) for k, s in spaces.items()}
         outcomes = search(wanted, device, seconds=seconds, workers=count, report=report)
     hash_ = hash_of(cascade)
     return [
@@ -104,6 +106,15 @@ def tune(
         )
         for k, p in kernels
     ]
+
+
+def chosen(configs: Sequence[Config], most: int | None, spread: int) -> list[Config]:
+    """The `most` promising, and `spread` of the others at even distances in the order of expectation."""
+    if most is None or most >= len(configs):
+        return list(configs)
+    rest = configs[most:]
+    count = min(spread, len(rest))
+    return [*configs[:most], *(rest[(2 * k + 1) * len(rest) // (2 * count)] for k in range(count))]
 
 
 def posed(

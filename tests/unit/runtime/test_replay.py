@@ -231,11 +231,26 @@ def test_tiles_are_described_anew_for_the_tensors_of_each_call(module: ModuleTyp
     assert torch.equal(replay((y,), 1)[0], 3 * y)
 
 
+class Memory:
+    """What a generated module describes in place of a tensor."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    def data_ptr(self) -> int:
+        return self.address
+
+
 class Described:
     """Tiles as Triton describes them."""
 
-    def __init__(self, base: Any, shape: list[int]) -> None:
-        self.base, self.shape, self.strides, self.block_shape = base, shape, [1], shape
+    def __init__(self, tensor: torch.Tensor, shape: list[int]) -> None:
+        self.base, self.shape, self.strides, self.block_shape = (
+            Memory(tensor.data_ptr()),
+            shape,
+            [1],
+            shape,
+        )
         self.padding = "zero"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from attndsl.codegen.configs import choose, choose_chunk
 from attndsl.frontend import load_cascades
 from attndsl.frontend.reading import read_source
 from attndsl.sizes import TRIAL, sizes
@@ -17,7 +18,8 @@ from attndsl.tuning.device import Config, Failure, Processes
 from attndsl.tuning.keys import bucket, key_of, power
 from attndsl.tuning.machine import MACHINES
 from attndsl.tuning.problem import hash_of, pose
-from attndsl.tuning.tune import Found, entries, entry_for, posed, sizes_at, tune
+from attndsl.tuning.space import default
+from attndsl.tuning.tune import Found, chosen, entries, entry_for, posed, sizes_at, tune
 from tests.unit.tuning.pretending import Pretended
 
 ROOT = Path(__file__).parents[3]
@@ -99,6 +101,28 @@ def test_kernels_whose_warps_specialise_need_a_hopper_card_and_16_bits(machine: 
         specialise=MACHINES[machine].capability == 90,
     )
     assert [k.name for p in problems for k in p.every] == ["causal"]
+
+
+def test_where_a_state_is_carried_the_module_s_own_choice_is_tried_first() -> None:
+    """It has a rule of its own: a search that took another would compare with what never runs."""
+    c = cascade("deltanet")
+    (problem,) = posed(c, sizes_at(c, {}), "bf16", H100, ())
+    kernel = next(k for k in problem.kernels if k.facts.get("solves"))
+    named = {r: problem.extents[r] for r in kernel.facts["pads"].values()}
+    wanted = choose_chunk(kernel.facts, named, 2, H100.shared_block)
+    assert wanted != choose(kernel.facts, named, 2, H100.shared_block)
+    assert default(kernel, problem.extents, 2, H100) == wanted
+
+
+def test_the_others_are_drawn_from_all_over_the_space() -> None:
+    configs = [{"BLOCK_I": n} for n in range(1, 101)]
+    rows = [c["BLOCK_I"] for c in chosen(configs, 4, 8)]
+    assert rows[:4] == [1, 2, 3, 4]
+    assert len(set(rows)) == 12
+    assert min(rows[4:]) < 20
+    assert max(rows) > 90
+    assert chosen(configs[:6], 4, 8) == configs[:6]
+    assert chosen(configs, None, 8) == configs
 
 
 def test_a_gain_within_the_noise_keeps_the_default() -> None:
