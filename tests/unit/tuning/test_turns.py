@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import pytest
+import torch
 
 from attndsl.tuning import measuring
 
@@ -48,3 +50,49 @@ def test_a_lock_that_cannot_be_had_is_no_trouble(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(measuring, "turns", lambda: nowhere)
     with measuring.turn():
         pass
+
+
+class Card:
+    """A card that takes notes; it begins to work before all is asked for, unless it idles long enough."""
+
+    def __init__(self, enough: int) -> None:
+        self.enough = enough
+        self.idled: list[int] = []
+
+    def idle(self, clocks: int) -> None:
+        self.idled.append(clocks)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the card waits for the host."""
+        return self.idled[-1] < self.enough
+
+    def event(self, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(
+            record=lambda: None,
+            query=lambda: self.waits,
+            elapsed_time=lambda end: 16.0 if self.waits else 0.5,
+        )
+
+
+@pytest.mark.parametrize(
+    ("enough", "ms"),
+    [(1, 0.5), (8 * measuring.AHEAD, 0.5), (2 * measuring.MOST_AHEAD, 16.0)],
+    ids=["a quick host", "a slow host", "a host that stands still"],
+)
+def test_the_host_s_time_is_not_counted(
+    enough: int, ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compilers keep all processors busy; a card that waits for its next launch would count that as the kernel's."""
+    card = Card(enough)
+    monkeypatch.setattr(measuring, "DEVICE", "cuda")
+    monkeypatch.setattr(torch.cuda, "_sleep", card.idle)
+    monkeypatch.setattr(torch.cuda, "Event", card.event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    bench = measuring.Bench.__new__(measuring.Bench)
+    bench.flush, bench.ahead = torch.empty(1), measuring.AHEAD
+    assert bench.timed(lambda: None, 3) == [ms] * 3
+    assert card.idled[-1] <= measuring.MOST_AHEAD
+    before = len(card.idled)
+    bench.timed(lambda: None, 3)
+    assert len(card.idled) == before + 1  # what was enough once is tried first
