@@ -2,9 +2,11 @@
 
     PYTHONPATH=. python benchmarks/starting.py --out benchmarks/results/starting-h100.json
 
-Each row is a process of its own. PyTorch is imported and the tensors are on the card before the clock starts; `load_s`
-is importing attndsl and reading the program, `call_s` the first call until its result is there, `again_s` the second
-call of the same kind. A row's process finds what those before it left in the caches, unless it is said to be cold.
+Each row is a process of its own. PyTorch is imported and the tensors are on the card before the clock starts. Then, in
+this order: `triton_s` is importing Triton and the first launch of a kernel that does nothing, which any program with a
+Triton kernel waits for; `load_s` importing attndsl and reading the program; `call_s` the first call until its result is
+there; `again_s` the second of the same kind. A row's process finds what those before it left in the caches, unless it
+is said to be cold. Entries of the database hold what runs without one: a look-up costs the same whatever it finds.
 """
 
 from __future__ import annotations
@@ -18,7 +20,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from common import EXAMPLES, write
+
+from attndsl.frontend import load_cascades
+from attndsl.frontend.reading import read_source
+from attndsl.runtime.tuned import triton_version
+from attndsl.tuning.database import Entry, add
+from attndsl.tuning.keys import key_of
+from attndsl.tuning.machine import machine_of
+from attndsl.tuning.problem import hash_of
+from attndsl.tuning.space import default
+from attndsl.tuning.tune import posed, sizes_at
 
 CHILD = """
 import json, sys, time
@@ -27,6 +40,17 @@ made = [torch.randn(4, 16, 4096, 128, device="cuda", dtype=torch.bfloat16) for _
 made = [x.requires_grad_(sys.argv[2] == "backward") for x in made]
 (made[0][0, 0] @ made[1][0, 0].T).sum().item()
 t = [time.perf_counter()]
+import triton
+
+
+@triton.jit
+def nothing(x):
+    pass
+
+
+nothing[(1,)](made[0].detach())
+torch.cuda.synchronize()
+t.append(time.perf_counter())
 import attndsl
 op = attndsl.load(sys.argv[1])
 t.append(time.perf_counter())
@@ -36,29 +60,31 @@ for _ in range(2):
         torch.autograd.grad(out.sum(), made)
     torch.cuda.synchronize()
     t.append(time.perf_counter())
-import attndsl.runtime.tuned as tuned
+names = ("triton_s", "load_s", "call_s", "again_s")
 known = [bool(c.config) for c in op._engine.calls.values()]
-print(json.dumps({"load_s": t[1] - t[0], "call_s": t[2] - t[1], "again_s": t[3] - t[2], "known": known == [True]}))
+print(json.dumps({**{n: b - a for n, a, b in zip(names, t, t[1:])}, "known": known == [True]}))
 """
 
 
-def tuned(env: dict[str, str], program: Path, seconds: float) -> None:
-    """Put an entry into the database of this environment."""
-    command = [
-        sys.executable,
-        "-m",
-        "attndsl",
-        "tune",
-        str(program),
-        "--shape",
-        "h=16,i=4096,j=4096",
-    ]
-    subprocess.run([*command, "--budget", f"{seconds:.0f}s"], env=env, check=True)
+def noted(path: Path, program: Path) -> None:
+    """Put entries for both passes into a database."""
+    gpu = machine_of(torch.cuda.get_device_properties(0))
+    (cascade, *_) = load_cascades(read_source(program))
+    at = sizes_at(cascade, {"h": 16})
+    names = tuple(t.name for t in cascade.inputs)
+    entries = []
+    for p in posed(cascade, at, "bf16", gpu, names):
+        for k in p.kernels:
+            config = default(k, p.extents, p.itemsize, gpu)
+            key = key_of(k, hash_of(cascade), p.extents, p.floats(), gpu.name)
+            assert config is not None
+            entries.append(Entry(key, config, 1.0, 1.0, triton_version()))
+    add(path, entries)
 
 
-def first_call(env: dict[str, str], program: Path, how: str) -> dict[str, Any]:
+def first_call(env: dict[str, str], child: Path, program: Path, how: str) -> dict[str, Any]:
     """One process."""
-    command = [sys.executable, "-c", CHILD, str(program), how]
+    command = [sys.executable, str(child), str(program), how]
     said = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
     row: dict[str, Any] = json.loads(said.splitlines()[-1])
     return row
@@ -67,43 +93,29 @@ def first_call(env: dict[str, str], program: Path, how: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", default="causal")
-    parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     program = EXAMPLES / f"{args.program}.attn"
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as top:
+        child = Path(top) / "child.py"
+        child.write_text(CHILD)
+        for database in ("entry", "no entry"):
+            for how in ("forward", "backward"):
+                folder = Path(top) / f"{database} {how}"
+                env = {"ATTNDSL_CACHE_DIR": str(folder), "TRITON_CACHE_DIR": str(folder / "triton")}
+                if database == "entry":
+                    noted(folder / "tuning.jsonl", program)
+                for disk in ("caches cold", "kernels on disk"):
+                    about = {"program": args.program, "what": f"{database}, {disk}", "pass": how}
+                    rows.append({**about, **first_call({**os.environ, **env}, child, program, how)})
+                    print("  ".join(_shown(k, v) for k, v in rows[-1].items()), flush=True)
+                    if args.out is not None:
+                        write(args.out, rows)
 
-        def at(modules: str, kernels: str) -> dict[str, str]:
-            folders = {"ATTNDSL_CACHE_DIR": modules, "TRITON_CACHE_DIR": kernels}
-            return {**os.environ, **{k: str(Path(top) / v) for k, v in folders.items()}}
 
-        def row(what: str, how: str, env: dict[str, str]) -> None:
-            rows.append(
-                {
-                    "program": args.program,
-                    "what": what,
-                    "pass": how,
-                    **first_call(env, program, how),
-                }
-            )
-            print(
-                "  ".join(
-                    f"{k} {v:.3f}" if isinstance(v, float) else str(v) for k, v in rows[-1].items()
-                ),
-                flush=True,
-            )
-
-        tuned(at("tuned", "by the tuner"), program, args.seconds)
-        for how in ("forward", "backward"):
-            row("entry, kernels cold", how, at("tuned", f"entry {how}"))
-            row("entry, kernels on disk", how, at("tuned", f"entry {how}"))
-            row("entry, kernels left by the tuner", how, at("tuned", "by the tuner"))
-        for how in ("forward", "backward"):
-            row("all caches cold", how, at(f"cold {how}", f"cold {how}"))
-            row("kernels on disk", how, at(f"cold {how}", f"cold {how}"))
-    if args.out is not None:
-        write(args.out, rows)
+def _shown(name: str, value: Any) -> str:
+    return f"{name} {value:.3f}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":
