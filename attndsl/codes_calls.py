@@ -107,6 +107,6 @@ CALLS = [
         "no GPU to measure on",
         "`attndsl tune` and `attndsl bench` time kernels where they are to run. What was tuned on another machine can "
         "be carried here: `attndsl tune --export FILE` there and `attndsl tune --import FILE` here, or a project's "
-        "attndsl-tuning.jsonl.",
+        "attndsl-tuning.jsonl. `op.warmup` compiles for the card that is there; `attndsl compile --tuned` for any.",
     ),
 ]

@@ -292,9 +292,9 @@ class CompiledAttention:
         `dtype`, contiguous. `backward` is for gradients of all of them. Lengths do not matter to compiled kernels, so
         one shape serves for all of a kind.
 
-        Raises: CallError if the shapes do not fit the program.
+        Raises: CallError if the shapes do not fit the program, or there is no such device.
         """
-        from attndsl.runtime.warming import warm
+        from attndsl.runtime.warming import place_of, warm
 
         numbers = tuple(
             self._arguments.number(p, params[p]) if params.get(p) is not None else None
@@ -305,9 +305,7 @@ class CompiledAttention:
             raise self._arguments.error(f"there is no parameter `{min(unknown)}`")
         how = "" if start is None else "end" if start == "end" else "int"
         at = self._position(start) if how == "int" else None
-        where = torch.device(device)
-        if where.type == "cuda" and where.index is None:
-            where = torch.device("cuda", torch.cuda.current_device())
+        where = place_of(self.name, device)
         for given in shapes:
             missing = [n for n in self._inputs if n not in given]
             if missing:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from attndsl.callerrors import CallError
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.launches import Launch, Recorder, rebound
@@ -78,6 +79,24 @@ def warm(
         tensors = inputs | {r: kept[r] for r in stage.passes.residuals}
         grads = {o: torch.empty_like(kept[o]) for o in stage.passes.cotangents}
         stage.backward(tensors, grads, call.extents, numbers, call.config, run)
+
+
+def place_of(name: str, device: torch.device | str) -> torch.device:
+    """The device to compile for.
+
+    Raises: CallError (A0520) where it is a GPU and there is none.
+    """
+    where = torch.device(device)
+    if where.type != "cuda":
+        return where
+    if not torch.cuda.is_available():
+        raise CallError(
+            "A0520",
+            f"{name}: there is no GPU to compile for",
+            help="`attndsl compile --tuned --target sm_90` needs none; `attndsl.install` takes what it writes to where"
+            " there is one",
+        )
+    return torch.device("cuda", torch.cuda.current_device()) if where.index is None else where
 
 
 def phantoms(

@@ -1,9 +1,10 @@
-"""Where entries are looked for, nearest first: this process, the project's file, the user's, the shipped defaults.
+"""Where entries are looked for, nearest first: this process, the user's file, the project's, the shipped defaults.
 
     store().find(key)                 # the entry for these lengths, or for the nearest that are known
     store().add(entries)              # into the user's cache; on trouble they are kept in this process, with a warning
 
-The project's file is `attndsl-tuning.jsonl` in the working directory or above, or `$ATTNDSL_TUNING_FILE`.
+The user's goes first: it was measured on this machine, and who has tuned here means it to count. The project's file is
+`attndsl-tuning.jsonl` in the working directory or above, or `$ATTNDSL_TUNING_FILE`.
 """
 
 from __future__ import annotations
@@ -140,5 +141,5 @@ def shipped_file() -> Path:
 def store() -> Store:
     """The store of this process."""
     project = project_file()
-    layers = (*(() if project is None else (project,)), user_file(), shipped_file())
+    layers = (user_file(), *(() if project is None else (project,)), shipped_file())
     return Store(layers, user_file())

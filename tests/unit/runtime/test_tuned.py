@@ -297,6 +297,7 @@ def test_kernels_are_compiled_beforehand(gpu: None, monkeypatch: pytest.MonkeyPa
     from attndsl.tuning.compiling import Cross
 
     monkeypatch.setattr(driver, "_active", Cross(90), raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     op = load()
     shape = (1, 2, 256, 64)
@@ -322,6 +323,14 @@ def test_warming_up_checks_shapes_and_names() -> None:
         op.warmup({"Q": shape, "K": shape}, device="cpu")
     with pytest.raises(attndsl.CallError, match="there is no parameter `w`"):
         op.warmup({"Q": shape, "K": shape, "V": shape}, device="cpu", w=3)
+
+
+def test_warming_up_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shape = (1, 2, 256, 64)
+    with pytest.raises(attndsl.CallError, match="A0520") as caught:
+        load().warmup({"Q": shape, "K": shape, "V": shape})
+    assert "attndsl compile --tuned" in str(caught.value)
 
 
 def test_the_eager_form_has_nothing_to_compile() -> None:

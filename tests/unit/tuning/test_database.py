@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from attndsl.tuning import database
+from attndsl.tuning import store as layers
 from attndsl.tuning.database import DatabaseError, Entry, Key, add, read, text_of
 from attndsl.tuning.store import Store, doublings
 
@@ -209,6 +210,20 @@ def test_the_nearest_layer_wins(tmp_path: Path) -> None:
     assert store.find(key(0), "3.6.0") == entry(0, rows=16)
     assert store.find(key(1), "3.6.0") == entry(1, rows=64)
     assert store.find(key(2), "3.6.0") is None
+
+
+def test_the_user_goes_before_the_project_and_both_before_what_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, project, shipped = (tmp_path / n / "tuning.jsonl" for n in ("user", "project", "shipped"))
+    for place, (path, count) in enumerate(((user, 1), (project, 2), (shipped, 3))):
+        add(path, [entry(n, rows=16 << place, when=float(place)) for n in range(count)])
+    monkeypatch.setenv("ATTNDSL_CACHE_DIR", str(user.parent))
+    monkeypatch.setenv(layers.PROJECT_ENV, str(project))
+    monkeypatch.setattr(layers, "shipped_file", lambda: shipped)
+    found = layers.store.__wrapped__()
+    configs = [found.find(key(n), "3.6.0") for n in range(4)]
+    assert [e and e.config["BLOCK_I"] for e in configs] == [16, 32, 64, None]
 
 
 def test_another_compiler_has_no_entry(tmp_path: Path) -> None:
