@@ -25,6 +25,9 @@ RUNGS = ((4, None), (12, 8), (40, 3))
 # How many times the budget a search may take until what would run without tuning has been tried: nothing is worth
 # keeping that was not compared with it.
 PATIENCE = 2.0
+# Of the best and of what would run without tuning, so many times are taken at least, budget or not: a time that is not
+# known decides nothing.
+SETTLED = 8
 # A candidate slower than this many times the best is not timed to the end.
 HOPELESS = 1.5
 
@@ -129,6 +132,7 @@ class Search:
             for repeats, most in RUNGS[1:]:
                 assert most is not None
                 self.rung(repeats, most)
+            self.settle()
         except KeyboardInterrupt:
             pass  # what is known is kept
         return self.outcomes
@@ -212,6 +216,21 @@ class Search:
                         assert trial.measured is not None
                         trial.measured += more
                     self.tell(trial)
+
+    def settle(self) -> None:
+        """Time the best and what would run without tuning often enough to compare them, if the budget ended before."""
+        for outcome in self.outcomes.values():
+            best, first = outcome.best, outcome.first
+            if best is None or first is None or best is first:
+                continue
+            for trial in (best, first):
+                if trial.measured is None or len(trial.measured.times) >= SETTLED:
+                    continue
+                try:
+                    trial.measured += self.device.measure(trial.kernel, trial.config, SETTLED)
+                except Failure as failure:
+                    trial.failure, trial.measured = failure, None
+                self.tell(trial)
 
     def fastest(self, outcome: Outcome, most: int) -> list[Trial]:
         """The fastest, and what would run without tuning: a gain is measured beside it."""

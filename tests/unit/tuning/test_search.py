@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from attndsl.tuning.device import Measured
-from attndsl.tuning.search import HOPELESS, Event, search
+from attndsl.tuning.search import HOPELESS, SETTLED, Event, search
 from tests.unit.tuning.pretending import Pretended
 
 CONFIGS = [{"BLOCK_I": 16 * k, "num_warps": 4} for k in range(1, 41)]
@@ -198,3 +198,33 @@ def test_what_is_never_compiled_does_not_hold_the_search_for_ever() -> None:
     assert outcome.first is None
     assert outcome.best is not None
     assert now[0] < 60
+
+
+def test_what_is_compared_is_timed_often_enough_whatever_the_budget() -> None:
+    """What would run without tuning comes last, is hopeless, and is timed once: of its noise nothing would be known."""
+    now = [0.0]
+    others = threading.Event()
+
+    def tick(seconds):
+        now[0] += 100 * seconds
+        others.set()
+
+    device = Pretended(lambda c: 10.0 if c == CONFIGS[0] else bowl(c), tick=tick)
+    device.ready = lambda: None  # type: ignore[method-assign]
+    compile_ = device.compile
+
+    def compiled(kernel, config):
+        if config == CONFIGS[0]:
+            others.wait(20)
+        return compile_(kernel, config)
+
+    device.compile = compiled  # type: ignore[method-assign]
+    configs = [CONFIGS[0], CONFIGS[19]]
+    outcome = search({"k": configs}, device, seconds=15.0, workers=2, clock=lambda: now[0])["k"]
+    assert outcome.best is not None
+    assert outcome.first is not None
+    assert outcome.best.config == CONFIGS[19]
+    for trial in (outcome.best, outcome.first):
+        assert trial.measured is not None
+        assert len(trial.measured.times) >= SETTLED
+        assert trial.measured.noise < 0.01
