@@ -114,6 +114,32 @@ def test_the_grammar_is_current(generate: ModuleType) -> None:
     assert page == generate.with_grammar(page), "run python docs/generate.py"
 
 
+@pytest.fixture(scope="module")
+def figures() -> ModuleType:
+    return _load(ROOT / "docs" / "figures.py")
+
+
+def test_figures_are_those_of_the_files(figures: ModuleType) -> None:
+    """Every block between marks, and every picture, says what its file of measurements says."""
+    for page in figures.PAGES:
+        text = page.read_text()
+        assert figures.BLOCK.search(text), page
+        assert text.count("<!-- figures:") == len(figures.BLOCK.findall(text)), page
+        assert text == figures.filled(text), f"{page}: run python docs/figures.py"
+    for path in figures.PICTURES:
+        assert path.read_text() == figures.picture(path), "run python docs/figures.py"
+
+
+def test_a_figure_that_was_changed_by_hand_is_found(figures: ModuleType) -> None:
+    (page, *_) = figures.PAGES
+    text = page.read_text()
+    at = re.search(r"\*\*(\d+) TFLOP/s forward", text)
+    assert at is not None
+    changed = text.replace(at[0], at[0].replace(at[1], str(int(at[1]) + 100)))
+    assert changed != text
+    assert figures.filled(changed) == text
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
 def test_codes_in_prose_exist(page: Path) -> None:
     for code in re.findall(r"\bA0[1-9]\d\d\b", page.read_text()):

@@ -1,0 +1,199 @@
+"""Write the figures of the pages anew from the files of `benchmarks/results`: `python docs/figures.py`.
+
+Between `<!-- figures: training training-h100.json -->` and `<!-- end -->` stands what the function of this name makes
+of these files; so does each picture of `PICTURES`. A test fails where a page or a picture says anything else. After a new
+measurement, put its file in place of the old one and run this.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "explanation" / "measurements.md")
+PICTURES = {ROOT / "docs" / "images" / "training.svg": ("bars", "training-h100.json")}
+BLOCK = re.compile(r"<!-- figures: (\w+) ([^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
+
+File: TypeAlias = dict[str, Any]
+
+
+def filled(page: str) -> str:
+    """A page with each of its blocks made anew."""
+
+    def made(match: re.Match[str]) -> str:
+        files = [json.loads((RESULTS / n).read_text(encoding="utf-8")) for n in match[2].split()]
+        return f"<!-- figures: {match[1]} {match[2]} -->\n{KINDS[match[1]](*files)}\n<!-- end -->"
+
+    return BLOCK.sub(made, page)
+
+
+def picture(path: Path) -> str:
+    """The text of a picture."""
+    kind, name = PICTURES[path]
+    return KINDS[kind](json.loads((RESULTS / name).read_text(encoding="utf-8")))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "|" + "|".join(f" {c} " if c else " " for c in cells) + "|"
+
+    return "\n".join([line(head), "|" + "---|" * len(head), *map(line, rows)])
+
+
+def said(row: File, key: str, form: str = ".0f") -> str:
+    """A figure of a row; nothing where it has none."""
+    value = row.get(key)
+    return "" if value is None else format(value, form)
+
+
+def card(file: File) -> str:
+    """The machine of a file in a sentence."""
+    m = file["machine"]
+    return f"{m['card']}, driver {m['driver']}, torch {m['torch']}, Triton {m['triton']}"
+
+
+def training(file: File) -> str:
+    """Rates of both passes beside FlexAttention's."""
+    head = ["program", "forward", "Flex", "ratio", "backward", "Flex", "ratio", "error of O"]
+    own = "backward_without_extra_gradients_tflops"
+    rows = [
+        [
+            r["program"],
+            said(r, "forward_tflops"),
+            said(r, "flex_forward_tflops"),
+            said(r, "forward_ratio", ".2f"),
+            said(r, own if own in r else "backward_tflops"),
+            said(r, "flex_backward_tflops"),
+            said(r, "backward_ratio", ".2f"),
+            said(r, "error", ".1e"),
+            said(r, "backward_tflops"),
+        ]
+        for r in file["rows"]
+    ]
+    return f"{card(file)}:\n\n" + table([*head, "backward with all gradients"], rows)
+
+
+def decoding(file: File) -> str:
+    """Rates of one query, a row for each program, a column for each cache."""
+    caches = list(dict.fromkeys((r["B"], r["keys"]) for r in file["rows"]))
+    found = {(r["program"], r["B"], r["keys"]): r for r in file["rows"]}
+    rows = []
+    for program in dict.fromkeys(r["program"] for r in file["rows"]):
+        mine = [found.get((program, *c)) for c in caches]
+        cells = ["" if r is None else f"{r['tb_s']:.2f} ({r['of_copy']:.0%})" for r in mine]
+        rows.append([program, *cells])
+    head = ["program", *(f"B{b}, {n} keys" for b, n in caches)]
+    copied = f"The card's own copy: {file['copy_tb_s']:.2f} TB/s read and written ({card(file)})."
+    return f"{copied}\n\n{table(head, rows)}"
+
+
+def dispatch(file: File) -> str:
+    """Host times beside an empty operator's."""
+    ways = {"": "no gradients", "_graded": "with gradients", "_both": "call and backward pass"}
+    rows = [
+        [
+            f"{r['program']}, {name}",
+            said(r, f"empty{way}", ".1f"),
+            said(r, f"ours{way}", ".1f"),
+            format(r[f"ours{way}"] - r[f"empty{way}"], ".1f"),
+        ]
+        for r in file["rows"]
+        for way, name in ways.items()
+    ]
+    return f"{card(file)}:\n\n" + table(["", "empty operator", "call", "added"], rows)
+
+
+def starting(file: File) -> str:
+    """First calls of a process, in seconds."""
+    parts = ("triton_s", "load_s", "call_s", "again_s")
+    rows = [
+        [f"{r['pass']}: {r['what']}", *(said(r, p, ".2f") for p in parts)] for r in file["rows"]
+    ]
+    head = ["", "Triton's own start", "load", "first call", "second call"]
+    return f"{card(file)}:\n\n" + table(head, rows)
+
+
+def peers(file: File) -> str:
+    """A program beside its peers: their time over ours, then milliseconds."""
+    rows = [
+        [
+            r["program"],
+            r["who"],
+            said(r, "ratio", ".2f"),
+            said(r, "backward_ratio", ".2f"),
+            said(r, "forward_ms", ".3f"),
+            said(r, "backward_ms", ".3f"),
+            r.get("note", "") or said(r, "error", ".1e"),
+        ]
+        for r in file["rows"]
+    ]
+    head = ["program", "", "forward", "backward", "ms", "backward, ms", "error of O"]
+    return f"{card(file)}; ratios are a peer's time over ours:\n\n" + table(head, rows)
+
+
+def headline(train: File, decode: File) -> str:
+    """What the README says first."""
+    causal = next(r for r in train["rows"] if r["program"] == "causal")
+    one = next(r for r in decode["rows"] if r["program"] == "plain" and r["B"] == 1)
+    shape = " ".join(f"{x}{causal[x]}" for x in "BHND")
+    name = "H100" if "H100" in train["machine"]["card"] else train["machine"]["card"]
+    m = train["machine"]
+    versions = f"torch {m['torch'].partition('+')[0]}, Triton {m['triton']}"
+    return (
+        f"Causal, {shape} {causal['dtype']} on an {name}: **{causal['forward_tflops']:.0f} TFLOP/s forward,"
+        f" {causal['backward_tflops']:.0f} backward**; FlexAttention {causal['flex_forward_tflops']:.0f} and"
+        f" {causal['flex_backward_tflops']:.0f} in the same run\n({versions};"
+        " `python benchmarks/training.py`, [figures](benchmarks/results/training-h100.json)).\n"
+        f"Decoding one query, 32 heads over 8, at {one['keys']} keys: {one['of_copy']:.0%} of the card's copy"
+        " bandwidth."
+    )
+
+
+def bars(file: File) -> str:
+    """A picture: rates of the forward passes, ours beside FlexAttention's."""
+    rows, scale = file["rows"], 0.8
+    left, step, bar = 120, 44, 16
+    width, height = left + 600, 40 + step * len(rows)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif"'
+        ' font-size="13">',
+        f'<text x="{left}" y="20">TFLOP/s, forward, bf16: attndsl (dark), FlexAttention (light); '
+        f"{file['machine']['card']}</text>",
+    ]
+    for k, r in enumerate(rows):
+        top = 34 + step * k
+        out.append(f'<text x="{left - 8}" y="{top + 22}" text-anchor="end">{r["program"]}</text>')
+        for place, (key, colour) in enumerate(
+            (("forward_tflops", "#1f4e79"), ("flex_forward_tflops", "#9dc3e6"))
+        ):
+            if key not in r:
+                continue
+            y, long = top + place * (bar + 2), round(r[key] * scale)
+            out.append(f'<rect x="{left}" y="{y}" width="{long}" height="{bar}" fill="{colour}"/>')
+            out.append(f'<text x="{left + long + 6}" y="{y + 13}">{r[key]:.0f}</text>')
+    return "\n".join([*out, "</svg>", ""])
+
+
+KINDS: dict[str, Callable[..., str]] = {
+    f.__name__: f for f in (training, decoding, dispatch, starting, peers, headline, bars)
+}
+
+
+def main() -> None:
+    """Write all pages and pictures."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PICTURES:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(picture(path), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
