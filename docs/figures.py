@@ -1,8 +1,8 @@
 """Write the figures of the pages anew from the files of `benchmarks/results`: `python docs/figures.py`.
 
 Between `<!-- figures: training training-h100.json -->` and `<!-- end -->` stands what the function of this name makes
-of these files; so does each picture of `PICTURES`. A test fails where a page or a picture says anything else. After a new
-measurement, put its file in place of the old one and run this.
+of these files; so does each picture of `PICTURES`. A test fails where a page or a picture says anything else. With a
+new measurement, put its file in place of the old one and run this.
 """
 
 from __future__ import annotations

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,20 @@ from attndsl.tuning.keys import key_of
 from attndsl.tuning.problem import hash_of, pose
 from attndsl.tuning.tune import sizes_at
 
-CAUSAL = Path(__file__).parents[3] / "examples" / "causal.attn"
+ROOT = Path(__file__).parents[3]
+CAUSAL = ROOT / "examples" / "causal.attn"
+WITHOUT_A_COMPILER = """
+import json, sys
+from triton.backends.nvidia.compiler import CUDABackend
+from attndsl.tuning.compiling import compile_candidate
+
+def compiler(*arguments):
+    raise AssertionError("a compiler ran")
+
+CUDABackend.add_stages = compiler
+compile_candidate(json.loads(sys.argv[1]))
+print("found")
+"""
 TUNED = {"BLOCK_I": 64, "BLOCK_J": 32, "num_warps": 4, "num_stages": 2}
 
 
@@ -59,9 +75,19 @@ def test_what_is_installed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert Path(path).is_file()
             assert Path(path).is_relative_to(cache)
 
+    # With what was carried a launch runs no compiler; with anything else it would.
+    job = prebuilt.Wanted(problem, kernel, TUNED, "sm_90")
+    for folder, said in ((cache, "found"), (tmp_path / "empty", "a compiler ran")):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_A_COMPILER, json.dumps(job.message())],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(folder)},
+            capture_output=True,
+            text=True,
+        )
+        assert said in done.stdout + done.stderr
+
     # Who asks for the same again is served from there: nothing new appears, and the code is what was carried.
     before = {p: p.stat().st_mtime_ns for p in cache.glob("*/*.cubin")}
-    job = prebuilt.Wanted(problem, kernel, TUNED, "sm_90")
     with Child("attndsl.tuning.compiling", env={"TRITON_CACHE_DIR": str(cache)}) as child:
         child.ask(job.message(), 120.0)
     assert {p: p.stat().st_mtime_ns for p in cache.glob("*/*.cubin")} == before
