@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +93,7 @@ def tune(
         _import(taken)
     code = OK
     if file is not None:
+        from attndsl.processors import processors
         from attndsl.tuning.command import tune_file
         from attndsl.tuning.show import live
 
@@ -105,7 +105,7 @@ def tune(
                 dtype=dtype,
                 seconds=seconds,
                 backward=not no_backward,
-                workers=workers or os.cpu_count() or 1,
+                workers=workers or processors(),
                 report=report,
                 specialise=hopper,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ import torch
 import triton
 
 from attndsl.bench.record import machine, write
+from attndsl.processors import processors
 
 __all__ = [
     "EXAMPLES",
@@ -74,5 +74,5 @@ def compile_beside(script: str, names: Iterable[str]) -> None:
         if subprocess.run([*command, name], stdout=subprocess.DEVNULL, check=False).returncode:
             print(f"{name}: not compiled beforehand", file=sys.stderr, flush=True)
 
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
+    with ThreadPoolExecutor(max(1, processors() // 2)) as pool:
         list(pool.map(compiled, names))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from common import machine
 
 from attndsl.frontend import load_cascades
 from attndsl.frontend.reading import read_source
+from attndsl.processors import processors
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import USUAL, sizes
 from attndsl.tuning.device import Compiled, Failure, Processes, Timeouts
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--kernel")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--timeout", type=float, default=45.0, help="for compiling one")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=processors())
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     (cascade,) = load_cascades(read_source(args.file))

@@ -25,6 +25,7 @@ from typing import Any
 
 from attndsl.codegen.configs import choice, choose_warps, padded
 from attndsl.codegen.sass import SassStats, disassemble, sass_stats
+from attndsl.processors import processors
 
 # Shared memory that one block may ask for, in bytes.
 SHARED_MEMORY = {
@@ -115,7 +116,7 @@ def compile_kernels(
             path = Path(folder) / f"{name}-{target}.json"
             path.write_text(json.dumps(job), encoding="utf-8")
             jobs.append((name, target, chosen, path))
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(workers or processors()) as pool:
             return list(pool.map(lambda j: _compile(*j), jobs))
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.codegen.aot import SHARED_MEMORY, CompileError
 from attndsl.codegen.configs import choice
+from attndsl.processors import processors
 from attndsl.sizes import Sizes
 from attndsl.tuning.child import Child, ChildError
 from attndsl.tuning.database import Entry, add, read
@@ -86,7 +87,7 @@ def build(
                 jobs += [Wanted(problem, kernel, c, target) for c in configs]
     folder.mkdir(parents=True, exist_ok=True)
     add(folder / ENTRIES, used.values())
-    _compile(jobs, folder, workers or os.cpu_count() or 1)
+    _compile(jobs, folder, workers or processors())
     for path in folder.glob(f"*/{GROUP}*.json"):
         _rewrite(path, lambda p: Path(p).name)
     (folder / f"{ENTRIES}.lock").unlink(missing_ok=True)

@@ -10,12 +10,12 @@ what is known.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+from attndsl.processors import processors
 from attndsl.tuning.device import Compiled, Config, Device, Failure, Measured
 
 # Of the budget, what is kept for the later rungs.
@@ -97,7 +97,7 @@ def search(
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Outcome]:
     """The outcome for every kernel."""
-    return Search(candidates, device, seconds, workers or os.cpu_count() or 1, report, clock).run()
+    return Search(candidates, device, seconds, workers or processors(), report, clock).run()
 
 
 class Search:

@@ -6,7 +6,6 @@ store().add(f.entry for f in found if f.entry)
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Protocol
 from attndsl import __version__
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.starts import START, resolve_start
+from attndsl.processors import processors
 from attndsl.runtime.stages import refusals
 from attndsl.runtime.starts import with_start
 from attndsl.sizes import USUAL, Sizes, sizes
@@ -85,7 +85,7 @@ def tune(
             k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.every
         }
     kernels = [(k, p) for p in problems for k in p.every if firsts[k.name] is not None]
-    count = workers or os.cpu_count() or 1
+    count = workers or processors()
     with open_device(problems, capability=machine.capability, workers=count) as device:
         # While the device's processes start.
         spaces = {

@@ -103,6 +103,21 @@ def test_kernels_whose_warps_specialise_need_a_hopper_card_and_16_bits(machine: 
     assert [k.name for p in problems for k in p.every] == ["causal"]
 
 
+def test_as_many_compile_at_once_as_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine of 64 processors of which 16 are ours, 64 compilers would take 4 times as long to start."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    opened: list[int] = []
+
+    def device(problems: object, *, capability: int, workers: int) -> Pretended:
+        opened.append(workers)
+        return Pretended(by_rows)
+
+    c = cascade()
+    tune(c, sizes_at(c, {}), "bf16", H100, seconds=60, open_device=device, most=2)
+    assert opened == [16]
+
+
 def test_where_a_state_is_carried_the_module_s_own_choice_is_tried_first() -> None:
     """It has a rule of its own: a search that took another would compare with what never runs."""
     c = cascade("deltanet")
