@@ -96,3 +96,19 @@ def test_the_host_s_time_is_not_counted(
     before = len(card.idled)
     bench.timed(lambda: None, 3)
     assert len(card.idled) == before + 1  # what was enough once is tried first
+
+
+def test_inputs_are_drawn_smaller_where_results_are_no_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exponentials of long sums overflow on normal inputs, and nothing can be compared with NaN."""
+    drawn: list[float] = []
+
+    def expected(bench: measuring.Bench) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        return {}, {"O": float("nan") if drawn[-1] > 0.5 else 0.1}
+
+    monkeypatch.setattr(measuring.Bench, "draw", lambda bench, scale: drawn.append(scale))
+    monkeypatch.setattr(measuring.Bench, "expected", expected)
+    bench = measuring.Bench(SimpleNamespace(dtype="bf16"))  # type: ignore[arg-type]
+    assert drawn == [1.0, 0.25]
+    assert bench.budget == {"O": 0.1}
