@@ -16,7 +16,6 @@ from lark import Token, Tree
 
 from attndsl.diagnostics import Diagnostic, DiagnosticError
 from attndsl.frontend import ast
-from attndsl.frontend.syntax_errors import explain
 from attndsl.source import Source, Span
 
 MAX_DEPTH = 100
@@ -92,6 +91,8 @@ def _run(source: Source, rule: str, start: int, end: int) -> object:
     try:
         tree = parser().parse(text, start=rule)
     except lark.exceptions.UnexpectedInput as error:
+        from attndsl.frontend.syntax_errors import explain  # a program that parses need not load it
+
         raise DiagnosticError(explain(error, source, start, end)) from None
     return _Builder(source, start).build(tree)
 
