@@ -19,7 +19,8 @@ from attndsl.cascade.bind import Number
 from attndsl.codegen.configs import choice, choose_warps, demand, padded
 from attndsl.codegen.names import identifier
 from attndsl.schedule.cost import Cost, kernel_cost
-from attndsl.schedule.tile import Role
+from attndsl.schedule.tile import For, Role, Scan
+from attndsl.schedule.tile import Load as Load_
 from attndsl.tuning.device import Config
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.machine import REGISTERS, Machine
@@ -36,6 +37,8 @@ class Candidate:
 
     config: Config
     seconds: float
+    load: Load | None = None
+    """What the model knew of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ ROWS = (16, 32, 64, 128, 256)
 COLUMNS = (16, 32, 64, 128, 256)
 WARPS = (4, 8, 16)
 STAGES = (1, 2, 3, 4)
+# One number for each position: a chunk takes no room, and few long ones wait less often.
+LONG = (512, 1024)
 
 
 def axes_of(facts: Mapping[str, Any]) -> tuple[str, ...]:
@@ -86,7 +91,8 @@ def axes_of(facts: Mapping[str, Any]) -> tuple[str, ...]:
 def portable_configs(facts: Mapping[str, Any], itemsize: int) -> Iterator[dict[str, int]]:
     """All configurations of a portable kernel."""
     axes = axes_of(facts)
-    rows = ROWS if axes else (1,)
+    rows: tuple[int, ...] = ROWS if axes else (1,)
+    rows += LONG if facts.get("scans") and not facts["tiles"] else ()
     columns = COLUMNS if len(axes) > 1 else (1,)
     stages = STAGES if facts["stream"] else (1,)
     for r, c, warps, depth in product(rows, columns, WARPS, stages):
@@ -117,6 +123,7 @@ def explore(
         for a in kernel.program.axes
         if a.role in (Role.TILE, Role.STREAM)
     }
+    scans, looped = _scans(kernel), _looped(kernel, extents)
     costs: dict[tuple[int, ...], Cost] = {}
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []
@@ -150,8 +157,11 @@ def explore(
             registers=registers,
             fetched=_fetched(facts, pads, itemsize),
             itemsize=itemsize,
+            chunks="chunks" in facts,
+            scans=scans,
+            looped=looped,
         )
-        candidates.append(Candidate(config, predict(load, machine)))
+        candidates.append(Candidate(config, predict(load, machine), load))
     # Equal predictions in the order of the grid, so that the order is the same everywhere.
     return Space(tuple(sorted(candidates, key=lambda c: c.seconds)), tuple(rejected))
 
@@ -238,4 +248,22 @@ def _fetched(facts: Mapping[str, Any], pads: Mapping[str, int], itemsize: int) -
         for d in dims:
             n *= pads.get(d, 1)
         out += n
+    return out
+
+
+def _scans(kernel: Kernel) -> int:
+    """How many running sums of pairs a step takes."""
+    sweep = kernel.program.sweep
+    body = sweep.ranges[0].body if sweep is not None else ()
+    return sum(isinstance(s, Scan) and len(s.dims) > 1 for s in body)
+
+
+def _looped(kernel: Kernel, extents: Mapping[str, int]) -> int:
+    """How many rows and columns a step loads in loops over points, all turns together."""
+    sweep = kernel.program.sweep
+    out = 0
+    for s in sweep.ranges[0].body if sweep is not None else ():
+        if isinstance(s, For) and s.guard is None:
+            loads = sum(isinstance(x, Load_) and len(x.dims) == 1 for x in s.body)
+            out += loads * extents[kernel.program.axis(s.axis).rank]
     return out

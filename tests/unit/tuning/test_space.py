@@ -157,6 +157,21 @@ assert not {"torch", "triton"} & set(sys.modules), "torch or triton"
     subprocess.run([sys.executable, "-c", run], check=True, cwd=ROOT)
 
 
+def test_the_model_s_first_choice_is_near_the_best_of_what_was_measured() -> None:
+    """On an H100, of kernels of several kinds, forward and backward; `benchmarks/model.py` does it for all."""
+    from benchmarks.model import NEAR, guesses
+
+    path = ROOT / "benchmarks" / "results" / "tuning" / "examples-h100.json"
+    programs = ["block_window", "causal", "fox", "linear_relu", "softcap", "stick_breaking"]
+    made = list(guesses(json.loads(path.read_text()), programs))
+    assert {g.kernel for g in made} >= {
+        *("causal", "causal_backward_D_dQ", "causal_backward_dK_dV", "fox_C", "fox_O"),
+        *("block_window_backward_dK_dV", "linear_relu", "softcap", "stick_breaking"),
+    }
+    assert sum(g.trials for g in made) > 100
+    assert {g.kernel: g.over for g in made if g.over > NEAR} == {}
+
+
 def test_the_model_knows_the_measured_list() -> None:
     """The committed times of 300 configurations: what is ruled out is slow, and the first choices are fast."""
     path = ROOT / "benchmarks" / "results" / "tuning" / "causal-forward-h200.json"
