@@ -3,6 +3,7 @@
     PYTHONPATH=. python -m benchmarks run --out build/benchmarks          # every table, on this machine's GPU
     PYTHONPATH=. python -m benchmarks run training dispatch               # some of them
     PYTHONPATH=. python -m benchmarks compare OLD.json NEW.json           # exit code 1 if anything is slower
+    PYTHONPATH=. python -m benchmarks defaults KEPT.jsonl …               # ship what searches found to be faster
 
 Each table is a script of its own beside this file and runs in a process of its own.
 """
@@ -17,6 +18,8 @@ import sys
 from pathlib import Path
 
 from attndsl.bench.record import slower
+from attndsl.tuning.database import add, read
+from attndsl.tuning.store import shipped_file
 
 HERE = Path(__file__).parent
 TABLES = ("training", "family", "decoding", "linear", "hopper", "dispatch", "starting", "examples")
@@ -43,6 +46,20 @@ def compare(old: Path, new: Path, beyond: float) -> int:
     return int(bool(lines))
 
 
+def defaults(kept: list[Path], into: Path, gain: float) -> int:
+    """Put what was faster than what runs without tuning, by more than a part `gain`, among the package's entries.
+
+    The files are what `examples.py --keep` or `attndsl tune --export` wrote. 1 if there is nothing to put.
+    """
+    found = [e for path in kept for e in read(path).entries.values()]
+    worth = [e for e in found if e.ms < (1 - gain) * e.default_ms]
+    if worth:
+        add(into, worth)
+        Path(f"{into}.lock").unlink(missing_ok=True)
+    print(f"{len(worth)} of {len(found)} entries are worth shipping; {into}")
+    return int(not worth)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -53,7 +70,13 @@ def main(argv: list[str] | None = None) -> int:
     compares.add_argument("old", type=Path)
     compares.add_argument("new", type=Path)
     compares.add_argument("--beyond", type=float, default=0.03, help="a part that is noise")
+    ships = commands.add_parser("defaults")
+    ships.add_argument("kept", nargs="+", type=Path)
+    ships.add_argument("--into", type=Path, default=shipped_file())
+    ships.add_argument("--gain", type=float, default=0.03, help="a part that is not worth it")
     args = parser.parse_args(argv)
+    if args.command == "defaults":
+        return defaults(args.kept, args.into, args.gain)
     if args.command == "compare":
         return compare(args.old, args.new, args.beyond)
     unknown = [t for t in args.tables if t not in TABLES]
