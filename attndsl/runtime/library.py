@@ -51,6 +51,9 @@ def nobody_looks(tensors: Sequence[Tensor | None]) -> bool:
     )
 
 
+PLAIN = Start()
+
+
 class Operators:
     """The three registered operators of an engine."""
 
@@ -124,10 +127,11 @@ class Operators:
 
     def _kept(self, given: Sequence[Tensor], start: Start, wrt: str) -> tuple[int, ...]:
         """Which results of a forward pass its backward pass needs."""
-        key = (start.how, wrt, given[0].device)
-        if key not in self.kept:
-            self.kept[key] = self.engine.stage_for(given, start, wrt).kept
-        return self.kept[key]
+        key = (start.how, wrt, given[0].get_device())
+        found = self.kept.get(key)
+        if found is None:
+            found = self.kept[key] = self.engine.stage_for(given, start, wrt).kept
+        return found
 
     # --- kernels ---
 
@@ -211,7 +215,7 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return (None, None, *_gradients(ctx, grads), *([None] * (3 + len(ctx.params))))
+        return (None, None, *_gradients(ctx, grads), *([None] * (3 + len(ctx.call[-1]))))
 
 
 class _Direct(torch.autograd.Function):
@@ -220,7 +224,7 @@ class _Direct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: tuple[Operators, str, Place, Sequence[Any]], *given: Tensor) -> Any:
         ops, wrt, (at, value, how), params = call
-        start = Start(how, value, at)
+        start = PLAIN if how == "" else Start(how, value, at)
         with torch._C._AutoDispatchBelowAutograd():
             made = ops.engine.replayed(given, at, how, params, wrt)
             if made is None:
@@ -245,8 +249,7 @@ def _kept(
     """The outputs; what the backward pass needs stays with the graph."""
     kept = [made[k] for k in ops._kept(given, start, wrt)]
     ctx.save_for_backward(*given, *kept, *(() if start.at is None else (start.at,)))
-    ctx.ops, ctx.wrt, ctx.kept = ops, wrt, len(kept)
-    ctx.start, ctx.params = (start.how, start.value), params
+    ctx.call = (ops, wrt, len(kept), start.how, start.value, params)
     outputs = made[: ops.outputs]
     if ops.integral:
         ctx.mark_non_differentiable(*(outputs[k] for k in ops.integral))
@@ -256,20 +259,18 @@ def _kept(
 
 def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
     """The gradient of each input, where it has one."""
-    ops: Operators = ctx.ops
+    ops: Operators
+    ops, wrt, count, how, value, params = ctx.call
     saved = ctx.saved_tensors
     given = saved[: ops.inputs]
-    kept = list(saved[ops.inputs : ops.inputs + ctx.kept])
-    how, value = ctx.start
+    kept = list(saved[ops.inputs : ops.inputs + count])
     at = saved[-1] if how == "tensor" else None
     if not torch.is_grad_enabled() and nobody_looks(saved) and nobody_looks(grads):
         with _device(given[0]), torch._C._AutoDispatchBelowAutograd():
-            made = ops.engine.run_backward(
-                given, Start(how, value, at), ctx.params, ctx.wrt, kept, grads
-            )
+            made = ops.engine.run_backward(given, Start(how, value, at), params, wrt, kept, grads)
     else:
-        made = ops.backward(*given, at, value, how, *ctx.params, ctx.wrt, kept, list(grads))
-    by_name = dict(zip(ctx.wrt.split(","), made, strict=True))
+        made = ops.backward(*given, at, value, how, *params, wrt, kept, list(grads))
+    by_name = dict(zip(wrt.split(","), made, strict=True))
     return [by_name.get(n) for n in ops.engine.names]
 
 
