@@ -114,7 +114,7 @@ def starting(file: File) -> str:
     """First calls of a process, in seconds."""
     parts = ("triton_s", "load_s", "call_s", "again_s")
     rows = [
-        [f"{r['pass']}: {r['what']}", *(said(r, p, ".2f") for p in parts)] for r in file["rows"]
+        [f"{r['pass']}: {r['what']}", *(said(r, p, ".3f") for p in parts)] for r in file["rows"]
     ]
     head = ["", "Triton's own start", "load", "first call", "second call"]
     return f"{card(file)}:\n\n" + table(head, rows)
