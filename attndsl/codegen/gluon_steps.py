@@ -189,8 +189,7 @@ class StepPrinter(LayoutPrinter):
         self._begin_body(body)
         self._body(body.early)
         self._wait(0, [self._values[d.name].text.code for d in body.scores])
-        self._arrive(self._passing(body), "stage")
-        self._body(body.middle)
+        self._middle(body)
         self._end_body()
         for acc in body.sums:
             self._rescale(acc)
@@ -214,8 +213,7 @@ class StepPrinter(LayoutPrinter):
         self._begin_body(body)
         self._body(body.early)
         self._wait(len(body.sums), [self._values[d.name].text.code for d in body.scores])
-        self._arrive(self._passing(body), "stage")
-        self._body(body.middle)
+        self._middle(body)
         self._end_body()
         after = []
         for acc in body.sums:
@@ -229,6 +227,19 @@ class StepPrinter(LayoutPrinter):
             self._rescale(acc)
             name = self._values[acc.name].text.code
             self._emit(f"{name}_operand = {name}_next")
+
+    def _middle(self, body: Body) -> None:
+        """What follows the scores; their rings are free once nothing is read that lies beside their tiles."""
+        beside = [
+            k
+            for k, s in enumerate(body.middle)
+            for m in self.masks.get(getattr(s, "name", ""), ())
+            if getattr(m, "name", "") in self._roles.columns
+        ]
+        last = max(beside) + 1 if beside else 0
+        self._body(body.middle[:last])
+        self._arrive(self._passing(body), "stage")
+        self._body(body.middle[last:])
 
     def _last(self, body: Body) -> None:
         scores, sums = self._score_rings(body), self._sum_rings(body)
