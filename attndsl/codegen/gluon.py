@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from attndsl.cascade.nodes import DType
 from attndsl.codegen import helpers
 from attndsl.codegen.arguments import Argument, arguments_of
-from attndsl.codegen.gluon_kernel import GluonPrinter
-from attndsl.codegen.gluon_tiles import used
+from attndsl.codegen.gluon_kernel import GluonPrinter, used
 from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace
@@ -19,7 +18,7 @@ from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles
 PIPELINE = frozenset(
     {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}
     | {"GROUP", "GROUPS", "STAGES", "REGISTERS", "SCORES", "mbarrier", "warpgroup_mma", "tma_load"}
-    | {"tma", "tma_store", "turns"}
+    | {"tma", "tma_store"}
     | {"free", "tile", "done", "programs", "run", "odd", "APART", "slot", "gone", "turn", "more"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
 )

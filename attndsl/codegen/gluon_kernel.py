@@ -6,6 +6,7 @@ the layouts of values (`gluon_layouts`) and the order of a step (`gluon_steps`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,6 @@ from attndsl.cascade.nodes import DType, Position
 from attndsl.codegen.exprs import ATOM
 from attndsl.codegen.gluon_layouts import ROWS
 from attndsl.codegen.gluon_steps import StepPrinter
-from attndsl.codegen.gluon_tiles import HandedTile, handed_over
 from attndsl.codegen.joining import join
 from attndsl.codegen.kernel_names import Section
 from attndsl.schedule.tile import Load, Role, Store
@@ -384,9 +384,9 @@ class GluonPrinter(StepPrinter):
         fixed, moving = self._consumer_positions()
         if roles.handed:
             here = [*self.where, *moving, *self._top, *rows, *self.turn]
-            start = [ready, *here, *empty] if there else [*here, *empty, ready]
-            tile = HandedTile(here, start, empty, first, loops, early, issued, last, epilogue)
-            every = handed_over(tile, self._turns(), self._sum_names(), self.names.fresh)
+            every = self._handed_over(
+                here, [*empty, ready], first, loops, early, issued, last, epilogue
+            )
             self._sections(layouts, fixed, every)
             return
         around = bool(self.program.loops)
@@ -411,6 +411,66 @@ class GluonPrinter(StepPrinter):
         ]
         if self._roles.stores:
             self.consumer.append(Section("the last ones out", ("tma.store_wait(0)",)))
+
+    def _handed_over(
+        self,
+        here: Sequence[str],
+        begin: Sequence[str],
+        first: Sequence[str],
+        loops: Sequence[str],
+        given: Sequence[str],
+        issued: Sequence[str],
+        last: Sequence[str],
+        epilogue: Sequence[str],
+    ) -> list[str]:
+        """A loop over tiles whose last sum runs beside the first scores of the next.
+
+        What the epilogue needs of a tile is kept under other names, since the next one's is known by then. Behind the
+        last tile comes itself once more: its scores are of whatever lies there, and are not used.
+        """
+        assigned = {n for line in (*here, *first) for n in _names(line.partition(" = ")[0], line)}
+        kept = [n for n in used(sorted(assigned), epilogue) if n not in self._sum_names()]
+        moved = {n: self.names.fresh(f"{n}_done") for n in kept}
+
+        def renamed(line: str) -> str:
+            # A keyword of a call is no variable.
+            return re.sub(r"[A-Za-z_]\w*(?!\w|=[^=])", lambda m: moved.get(m[0], m[0]), line)
+
+        head = [
+            "# --- the first tile ---",
+            "done = 0",
+            "tile = 0",
+            "slot = 0",
+            *here,
+            *begin,
+            *first,
+        ]
+        operands = [f"{n}_operand = {n}_next" for n in self._sum_names()]
+        body = [
+            *loops,
+            *given,
+            "# --- the last product, and the next tile's first ---",
+            "done += total",
+            *(f"{new} = {old}" for old, new in moved.items()),
+            "more = turn + 1 < turns",
+            "gone, slot = slot, slot ^ 1",
+            "mbarrier.wait(ready.index(slot), (turn + 1) // 2 & 1, pred=more)",
+            *issued,
+            "tile = tl.minimum(turn + 1, turns - 1)",
+            *here,
+            *last,
+            "# --- epilogue ---",
+            *(x if x.lstrip().startswith("#") else renamed(x) for x in epilogue),
+            *(x for x in begin if "mbarrier" not in x),
+            *operands,
+        ]
+        return [
+            "# Steps are counted over all tiles: rings go round without regard to them.",
+            f"turns = {self._turns()}",
+            *head,
+            "for turn in range(turns):",
+            *("    " + line for line in body),
+        ]
 
     def _sum_names(self) -> list[str]:
         """The accumulators, as variables."""
@@ -455,3 +515,16 @@ class GluonPrinter(StepPrinter):
 def _alike(a: list[str], b: list[str]) -> bool:
     """Whether two tiles have one shape as soon as their rows are as long."""
     return len(a) == len(b) and a[:-1] == b[:-1]
+
+
+def _names(left: str, line: str) -> list[str]:
+    """The variables that a line assigns; none of a line that is no assignment, or stands in a branch."""
+    if left == line or line.startswith((" ", "#")):
+        return []
+    return [n for x in left.split(",") if (n := x.strip().split(":")[0]).isidentifier()]
+
+
+def used(names: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """Those of `names` that occur in `lines`, in order."""
+    found = set(re.findall(r"[A-Za-z_]\w*", "\n".join(lines)))
+    return [n for n in names if n in found]

@@ -16,22 +16,15 @@ _TARGET = re.compile(r"0x([0-9a-f]+)")
 
 @dataclass(frozen=True, slots=True)
 class SassStats:
-    """Counts of SASS instructions by opcode without suffixes (`HGMMA`): in the whole kernel, in its loops, and in those
-    that no other loop is in (the steps of a sweep)."""
+    """Counts of SASS instructions by opcode without suffixes (`HGMMA`), in the whole kernel and in its loops."""
 
     counts: dict[str, int]
     in_loops: dict[str, int]
-    in_steps: dict[str, int]
 
     @property
     def spills_in_loops(self) -> int:
         """Loads and stores of local memory inside loops."""
         return self.in_loops.get("LDL", 0) + self.in_loops.get("STL", 0)
-
-    @property
-    def spills_in_steps(self) -> int:
-        """Those inside innermost loops."""
-        return self.in_steps.get("LDL", 0) + self.in_steps.get("STL", 0)
 
 
 def disassemble(cubin: bytes) -> str:
@@ -51,12 +44,12 @@ def sass_stats(text: str) -> SassStats:
     for match in _INSTRUCTION.finditer(text):
         code.append((int(match[1], 16), match[2].split(".")[0], match[0]))
     counts = Counter(name for _, name, _ in code)
-    loops, steps = (Counter(code[k][1] for k in found) for found in _in_loops(code))
-    return SassStats(dict(counts), dict(loops), dict(steps))
+    inside = Counter(code[k][1] for k in _in_loops(code))
+    return SassStats(dict(counts), dict(inside))
 
 
-def _in_loops(code: list[tuple[int, str, str]]) -> tuple[set[int], set[int]]:
-    """The instructions inside loops, by number, and those inside innermost loops.
+def _in_loops(code: list[tuple[int, str, str]]) -> set[int]:
+    """The instructions inside loops, by number.
 
     A loop is a branch back to an instruction that every way to the branch passes, and what lies between. Waits for
     barriers stand at the end of the code and branch back too, into the middle of what they belong to. A loop around
@@ -91,15 +84,12 @@ def _in_loops(code: list[tuple[int, str, str]]) -> tuple[set[int], set[int]]:
                     todo += before[x]
             loops.setdefault(head, set()).update(loop)
     found: set[int] = set()
-    steps: set[int] = set()
     for head, loop in loops.items():
         inner = [o for h, o in loops.items() if h != head and o < loop]
         own = loop.difference(*inner)
         if not inner or any(code[k][1] in _PRODUCTS for k in own):
             found |= loop
-        if not inner:
-            steps |= loop
-    return found, steps
+    return found
 
 
 def _dominators(after: list[list[int]], before: list[list[int]]) -> dict[int, int]:

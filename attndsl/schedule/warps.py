@@ -172,12 +172,9 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     folded = lo or hi
     order = _order(bodies)
     columns = _columns(bodies, stream, known)
-    # When a tile leaves, the memory that it was read from has the next one's neighbour already.
-    handed = (
-        order is Order.CARRIED
-        and not program.loops
-        and not any(resident.keys() & used(s) for s in program.epilogue)
-    )
+    # The next tile's rows are computed before this one has left: they may not need what lies in its memory.
+    apart = not program.loops and not any(getattr(s, "name", "") in resident for s in rows)
+    handed = apart and order is Order.CARRIED
     return Roles(
         sweep,
         tile,

@@ -105,21 +105,3 @@ def test_waits_at_the_end_of_the_code_are_no_loops() -> None:
     stats = sass_stats(text)
     assert stats.in_loops == {"HGMMA": 1, "BRA": 4, "STL": 1, "SYNCS": 1}
     assert stats.spills_in_loops == 1
-
-
-def test_steps_are_the_innermost_loops() -> None:
-    """A program that goes from tile to tile multiplies between sweeps too; what spills there is in no step."""
-    text = """
-        /*0000*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4], RZ, !UPT ;
-        /*0010*/                   LDL R1, [R2] ;
-        /*0020*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4], R24 ;
-        /*0030*/                   STL [R2], R1 ;
-        /*0040*/               @P1 BRA 0x20 ;
-        /*0050*/               @P2 BRA 0x0 ;
-        /*0060*/                   EXIT ;
-        /*0070*/                   BRA 0x70;
-    """
-    stats = sass_stats(text)
-    assert stats.in_loops == {"HGMMA": 2, "LDL": 1, "STL": 1, "BRA": 2}
-    assert stats.in_steps == {"HGMMA": 1, "STL": 1, "BRA": 1}
-    assert (stats.spills_in_loops, stats.spills_in_steps) == (2, 1)
