@@ -183,7 +183,7 @@ def choose_warps(
     wanted = [(b, s, k) for b, s in depths for k in (1, 0)]
     for block, stages, own in wanted:
         leaving = apart[0] if own else apart[1]
-        shared = (groups * 64 * (facts["slots"] * resident + leaving) + stages * block * rings) * 2
+        shared = (groups * 64 * (resident + leaving) + stages * block * rings) * 2
         shared += stages * block * facts["columns"] + 1024
         waiting = block * len(facts["sums"]) // (1 if carried else 2)
         held = (sums + block * facts["pairs"] + waiting) // 2

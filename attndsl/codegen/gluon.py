@@ -19,7 +19,7 @@ PIPELINE = frozenset(
     {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}
     | {"GROUP", "GROUPS", "STAGES", "REGISTERS", "SCORES", "mbarrier", "warpgroup_mma", "tma_load"}
     | {"tma", "tma_store"}
-    | {"free", "tile", "done", "programs", "run", "odd", "APART", "slot", "gone", "turn", "more"}
+    | {"free", "tile", "done", "programs", "run", "odd", "APART"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
 )
 
@@ -173,7 +173,6 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "sums": [full(d) for d in sums.values()],
         "stores": [[ranks[pad], ranks.get(like, "")] for pad, like in staged],
         "order": found.order.value,
-        "slots": 2 if found.handed else 1,
         "columns": sum(4 if x.dtype is DType.FLOAT else 8 for x in found.columns.values()),
         "folded": found.folded,
         "tile_rank": program.axis(found.tile).rank,

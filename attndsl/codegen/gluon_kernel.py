@@ -32,8 +32,6 @@ class GluonPrinter(StepPrinter):
     consumer: list[Section] = field(default_factory=list)
     staged: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By value that leaves: the resident tile whose memory it may take, if their rows are as long, and its rank."""
-    borrowed: dict[str, str] = field(default_factory=dict)
-    """By value that leaves: when it does take that memory."""
     _coordinates: dict[str, list[str]] = field(default_factory=dict)
 
     # --- the functions -----------------------------------------------------------------------------------------------
@@ -107,6 +105,9 @@ class GluonPrinter(StepPrinter):
         self, before: Sequence[str], sweep: Sequence[str], after: Sequence[str] = ()
     ) -> list[str]:
         """A loop over the tiles of this program, which begins with what both functions must know of one."""
+        count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
+        if self._roles.folded:
+            count = "tl.cdiv(programs // run - tl.program_id(0), tl.num_programs(0)) * run"
         inside = [*self.turn, *sweep, "done += total"]
         for loop in reversed(self.program.loops):
             lo, hi = (self._values[n].text.code for n in (loop.lo, loop.hi))
@@ -117,13 +118,7 @@ class GluonPrinter(StepPrinter):
             "# Steps are counted over all tiles: rings go round without regard to them.",
             "done = 0",
         ]
-        return [*head, f"for tile in range({self._turns()}):", *("    " + line for line in lines)]
-
-    def _turns(self) -> str:
-        """How many tiles a program takes."""
-        if self._roles.folded:
-            return "tl.cdiv(programs // run - tl.program_id(0), tl.num_programs(0)) * run"
-        return "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
+        return [*head, f"for tile in range({count}):", *("    " + line for line in lines)]
 
     def _coordinate(self, name: str, sub: object) -> str:
         """Where a tile of memory stands along one axis of its tensor; "" where it moves or is whole."""
@@ -163,23 +158,15 @@ class GluonPrinter(StepPrinter):
 
     def _allocations(self) -> Iterator[str]:
         roles = self._roles
-        twice = roles.handed  # the next tile comes while this one is read
         for name, load in roles.resident.items():
-            shape = ", ".join(["GROUPS * 2" if twice else "GROUPS", *self.box(load)])
+            shape = ", ".join(["GROUPS", *self.box(load)])
             d = self.descriptors[load.tensor]
             yield f"{name}_tile = gl.allocate_shared_memory({d}.dtype, [{shape}], {d}.layout)"
             self.shared.append(f"{name}_tile")
         yield from self._staging()
-        shape = "[2, 1]" if twice else "[1]"
         for name, count in (("ready", "1"), ("free", "GROUPS")):
-            yield (
-                f"{name} = gl.allocate_shared_memory(gl.int64, {shape}, mbarrier.MBarrierLayout())"
-            )
-            if twice:
-                yield "for slot in gl.static_range(2):"
-                yield f"    mbarrier.init({name}.index(slot), count={count})"
-            else:
-                yield f"mbarrier.init({name}, count={count})"
+            yield f"{name} = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())"
+            yield f"mbarrier.init({name}, count={count})"
             self.shared.append(name)
         for name, load in roles.rings.items():
             shape = ", ".join(["STAGES", *self.box(load)])
@@ -215,11 +202,10 @@ class GluonPrinter(StepPrinter):
             self.staged[name] = (chosen, alike[chosen][-1] if chosen else "")
             made = f"gl.allocate_shared_memory({d}.dtype, [GROUPS, {', '.join(shape)}], {d}.layout)"
             if chosen and alike[chosen] == shape:
-                self.borrowed[name] = "APART == 0"
+                made = f"{chosen}_tile if APART == 0 else {made}"
             elif chosen:
-                self.borrowed[name] = f"(APART == 0) & ({alike[chosen][-1]} == {shape[-1]})"
-            if chosen:
-                made = f"{chosen}_tile if {self.borrowed[name]} else {made}"
+                same = f"(APART == 0) & ({alike[chosen][-1]} == {shape[-1]})"
+                made = f"{chosen}_tile if {same} else {made}"
             self.shared.append(f"{name}_out")
             yield f"{name}_out = {made}"
 
@@ -228,9 +214,6 @@ class GluonPrinter(StepPrinter):
             StepPrinter._store(self, s)
             return
         d, place = self.descriptors[s.tensor], f"{s.value}_out.index(GROUP)"
-        if self._roles.handed and s.value in self.borrowed:
-            at = f"gone * GROUPS + GROUP if {self.borrowed[s.value]} else GROUP"
-            place = f"{s.value}_out.index({at})"
         value = self._printer.value(self._values[s.value].text).at(ATOM)
         at = self._at(s.value, f"{self._origins[self._roles.tile]} + GROUP * {ROWS}")
         self._emit(f"{place}.reshape([{self._matrix(s)}]).store({value}.to({d}.dtype))")
@@ -257,19 +240,14 @@ class GluonPrinter(StepPrinter):
         roles = self._roles
         total = " + ".join(f"GROUPS * {self._bytes(x)}" for x in roles.resident.values())
         emit = self._emit
-        ready, first = "ready", ""
-        if roles.handed:
-            ready, first = "ready.index(slot)", "slot * GROUPS + "
-            emit("slot = tile % 2")
-            emit("mbarrier.wait(free.index(slot), tile // 2 & 1 ^ 1)")
-        else:
-            emit("mbarrier.wait(free, tile & 1 ^ 1)")
-        emit(f"mbarrier.expect({ready}, {total})")
+        emit("mbarrier.wait(free, tile & 1 ^ 1)")
+        emit(f"mbarrier.expect(ready, {total})")
         emit("for group in gl.static_range(GROUPS):")
         for name, load in roles.resident.items():
             at = self._at(name, f"{self._origins[roles.tile]} + group * {ROWS}")
-            place = f"{name}_tile.index({first}group)"
-            emit(f"    tma_load({self.descriptors[load.tensor]}, {at}, {ready}, {place})")
+            emit(
+                f"    tma_load({self.descriptors[load.tensor]}, {at}, ready, {name}_tile.index(group))"
+            )
         before = self._take()
         emit("for t in range(total):")
         self._indent += 1
@@ -315,17 +293,10 @@ class GluonPrinter(StepPrinter):
     def _run_consumer(self) -> None:
         roles = self._roles
         ready = "mbarrier.wait(ready, tile & 1)"
-        if roles.handed:
-            ready = "mbarrier.wait(ready.index(0), 0)"
         # What is read from shared memory must be there; else rows are computed while tiles are on their way.
         there = any(getattr(s, "name", "") in roles.resident for s in roles.rows)
-        sums = {a.name for b in roles.bodies for a in b.sums}
-        begun = [s for s in roles.rows if getattr(s, "name", "") in sums]
-        self._body([s for s in roles.rows if s not in begun])
-        rows = self._take()
-        self._body(begun)
-        empty = self._take()
-        waited = [ready, *rows, *empty] if there else [*rows, *empty, ready]
+        self._body(roles.rows)
+        rows = [ready, *self._take()] if there else [*self._take(), ready]
         masked = next((b for b in roles.bodies if b.masked), roles.bodies[0])
         whole = next((b for b in roles.bodies if not b.masked), None)
         joined = join(roles.sweep, sums=2)
@@ -356,19 +327,13 @@ class GluonPrinter(StepPrinter):
             self._emit(f"for t in range(tl.maximum(whole, {self.first_step()}), total):")
             self.step(masked)
         loops = self._take()
-        if roles.handed:
-            self.issue_next(masked)
-            issued = self._take()
-            self.finish_next(masked)
-        else:
-            issued = []
-            self.after_loops(masked)
+        self.after_loops(masked)
         last = self._take()
-        given = f"mbarrier.arrive({'free.index(slot)' if roles.handed else 'free'}, count=1)"
+        given = "mbarrier.arrive(free, count=1)"
         if roles.stores:
             self._emit("if APART == 0:")
             self._emit("    tma.store_wait(0)")
-            self._emit(f"    {given.replace('slot', 'gone')}")
+            self._emit(f"    {given}")
             early = ["if APART == 1:", f"    {given}"]
         else:
             early = [given]
@@ -382,15 +347,8 @@ class GluonPrinter(StepPrinter):
         epilogue = [*self._take(), *back]
         layouts = self._layouts()
         fixed, moving = self._consumer_positions()
-        if roles.handed:
-            here = [*self.where, *moving, *self._top, *rows, *self.turn]
-            every = self._handed_over(
-                here, [*empty, ready], first, loops, early, issued, last, epilogue
-            )
-            self._sections(layouts, fixed, every)
-            return
         around = bool(self.program.loops)
-        before = [("positions", [*moving, *self._top]), ("rows", waited)]
+        before = [("positions", [*moving, *self._top]), ("rows", rows)]
         sweep = [
             ("first tile", first),
             (f"sweep over {roles.stream}", [*loops, *([] if around else early)]),
@@ -401,81 +359,13 @@ class GluonPrinter(StepPrinter):
             [x for title, part in p if part for x in (f"# --- {title} ---", *part)]
             for p in (before, sweep, after)
         ]
-        self._sections(layouts, fixed, self._every_tile(*parts))
-
-    def _sections(self, layouts: list[str], fixed: list[str], every: list[str]) -> None:
         self.consumer = [
             Section("layouts", tuple(layouts)),
             Section("positions in tiles", (*self.parameters, *fixed)),
-            Section("every tile", tuple(every)),
+            Section("every tile", tuple(self._every_tile(*parts))),
         ]
-        if self._roles.stores:
+        if roles.stores:
             self.consumer.append(Section("the last ones out", ("tma.store_wait(0)",)))
-
-    def _handed_over(
-        self,
-        here: Sequence[str],
-        begin: Sequence[str],
-        first: Sequence[str],
-        loops: Sequence[str],
-        given: Sequence[str],
-        issued: Sequence[str],
-        last: Sequence[str],
-        epilogue: Sequence[str],
-    ) -> list[str]:
-        """A loop over tiles whose last sum runs beside the first scores of the next.
-
-        What the epilogue needs of a tile is kept under other names, since the next one's is known by then. Behind the
-        last tile comes itself once more: its scores are of whatever lies there, and are not used.
-        """
-        assigned = {n for line in (*here, *first) for n in _names(line.partition(" = ")[0], line)}
-        kept = [n for n in used(sorted(assigned), epilogue) if n not in self._sum_names()]
-        moved = {n: self.names.fresh(f"{n}_done") for n in kept}
-
-        def renamed(line: str) -> str:
-            # A keyword of a call is no variable.
-            return re.sub(r"[A-Za-z_]\w*(?!\w|=[^=])", lambda m: moved.get(m[0], m[0]), line)
-
-        head = [
-            "# --- the first tile ---",
-            "done = 0",
-            "tile = 0",
-            "slot = 0",
-            *here,
-            *begin,
-            *first,
-        ]
-        operands = [f"{n}_operand = {n}_next" for n in self._sum_names()]
-        body = [
-            *loops,
-            *given,
-            "# --- the last product, and the next tile's first ---",
-            "done += total",
-            *(f"{new} = {old}" for old, new in moved.items()),
-            "more = turn + 1 < turns",
-            "gone, slot = slot, slot ^ 1",
-            "mbarrier.wait(ready.index(slot), (turn + 1) // 2 & 1, pred=more)",
-            *issued,
-            "tile = tl.minimum(turn + 1, turns - 1)",
-            *here,
-            *last,
-            "# --- epilogue ---",
-            *(x if x.lstrip().startswith("#") else renamed(x) for x in epilogue),
-            *(x for x in begin if "mbarrier" not in x),
-            *operands,
-        ]
-        return [
-            "# Steps are counted over all tiles: rings go round without regard to them.",
-            f"turns = {self._turns()}",
-            *head,
-            "for turn in range(turns):",
-            *("    " + line for line in body),
-        ]
-
-    def _sum_names(self) -> list[str]:
-        """The accumulators, as variables."""
-        names = dict.fromkeys(a.name for b in self._roles.bodies for a in b.sums)
-        return [self._values[n].text.code for n in names]
 
     def _layouts(self) -> list[str]:
         for s in self.program.epilogue:
@@ -515,13 +405,6 @@ class GluonPrinter(StepPrinter):
 def _alike(a: list[str], b: list[str]) -> bool:
     """Whether two tiles have one shape as soon as their rows are as long."""
     return len(a) == len(b) and a[:-1] == b[:-1]
-
-
-def _names(left: str, line: str) -> list[str]:
-    """The variables that a line assigns; none of a line that is no assignment, or stands in a branch."""
-    if left == line or line.startswith((" ", "#")):
-        return []
-    return [n for x in left.split(",") if (n := x.strip().split(":")[0]).isidentifier()]
 
 
 def used(names: Sequence[str], lines: Sequence[str]) -> list[str]:

@@ -48,7 +48,7 @@ class StepPrinter(LayoutPrinter):
         if not self._producing and s.name in self._roles.columns:
             code = f"{s.name}_ring.index(stage).load({self._home(s.dims)})"
         elif s.name in self._roles.resident:
-            tile = f"{self.own_tile(s.name)}.reshape([{self._matrix(s)}])"
+            tile = f"{s.name}_tile.index(GROUP).reshape([{self._matrix(s)}])"
             code = f"{tile}.load({self._home(s.dims)})"
         else:
             LayoutPrinter._load(self, s)
@@ -61,20 +61,16 @@ class StepPrinter(LayoutPrinter):
     def _await(self, ring: str, stage: str, phase: str, also: str = "") -> None:
         self._emit(f"mbarrier.wait({ring}_full.index({stage}), {phase}{also})")
 
-    def _arrive(self, rings: Sequence[str], stage: str, also: str = "") -> None:
+    def _arrive(self, rings: Sequence[str], stage: str) -> None:
         for name in rings:
-            self._emit(f"mbarrier.arrive({name}_empty.index({stage}), count=1{also})")
-
-    def own_tile(self, name: str) -> str:
-        """The rows of a resident tile that this consumer has."""
-        return f"{name}_tile.index({'slot * GROUPS + ' if self._roles.handed else ''}GROUP)"
+            self._emit(f"mbarrier.arrive({name}_empty.index({stage}), count=1)")
 
     def _matrix(self, load: Load | Store) -> str:
         return ", ".join(b for b in self.box(load) if b != "1")
 
     def _issue_score(self, dot: Dot, stage: str) -> None:
         left, right = self._roles.resident[dot.left], self._roles.rings[dot.right]
-        a = f"{self.own_tile(dot.left)}.reshape([{self._matrix(left)}])"
+        a = f"{dot.left}_tile.index(GROUP).reshape([{self._matrix(left)}])"
         b = f"{dot.right}_ring.index({stage}).reshape([{self._matrix(right)}]).permute((1, 0))"
         zeros = f"gl.zeros({self._shape(dot.dims)}, ACC, SCORES)"
         code = f"warpgroup_mma({a}, {b}, {zeros}, use_acc=False, is_async=True)"
@@ -201,30 +197,11 @@ class StepPrinter(LayoutPrinter):
             self._emit(f"{name}_operand = {self._in_registers(acc)}")
 
     def _step_carried(self, body: Body) -> None:
+        scores, sums = self._score_rings(body), self._sum_rings(body)
         self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
         self._emit(f"last, last_phase = {', '.join(_place('done + t - 1'))}")
-        self._issue_carried(body)
-        self._finish_carried(body)
-        for acc in body.sums:
-            self._rescale(acc)
-            name = self._values[acc.name].text.code
-            self._emit(f"{name}_operand = {name}_next")
-
-    def issue_next(self, body: Body) -> None:
-        """The first scores of the next tile, if there is one, and the last sums of this."""
-        self._emit(f"stage, phase = {', '.join(_place('done'))}")
-        self._emit(f"last, last_phase = {', '.join(_place('done - 1'))}")
-        self._issue_carried(body, ", pred=more")
-
-    def finish_next(self, body: Body) -> None:
-        """The first step of the next tile, up to where the sums of this are there."""
-        self._emit("t = 0")
-        self._finish_carried(body, ", pred=more")
-
-    def _issue_carried(self, body: Body, also: str = "") -> None:
-        scores, sums = self._score_rings(body), self._sum_rings(body)
         for name in scores:
-            self._await(name, "stage", "phase", also)
+            self._await(name, "stage", "phase")
         for name in sums:
             if name not in scores:
                 self._await(name, "last", "last_phase")
@@ -232,13 +209,11 @@ class StepPrinter(LayoutPrinter):
             self._issue_score(dot, "stage")
         for acc in body.sums:
             self._issue_sum(acc, "last")
-
-    def _finish_carried(self, body: Body, also: str = "") -> None:
         self._position()
         self._begin_body(body)
         self._body(body.early)
         self._wait(len(body.sums), [self._values[d.name].text.code for d in body.scores])
-        self._middle(body, also)
+        self._middle(body)
         self._end_body()
         after = []
         for acc in body.sums:
@@ -247,9 +222,13 @@ class StepPrinter(LayoutPrinter):
             after.append(f"{name}_next")
         if body.sums:
             self._wait(0, [*self._names(body.sums), *after])
-        self._arrive(self._sum_rings(body), "last")
+        self._arrive(sums, "last")
+        for acc in body.sums:
+            self._rescale(acc)
+            name = self._values[acc.name].text.code
+            self._emit(f"{name}_operand = {name}_next")
 
-    def _middle(self, body: Body, also: str = "") -> None:
+    def _middle(self, body: Body) -> None:
         """What follows the scores; their rings are free once nothing is read that lies beside their tiles."""
         beside = [
             k
@@ -259,7 +238,7 @@ class StepPrinter(LayoutPrinter):
         ]
         last = max(beside) + 1 if beside else 0
         self._body(body.middle[:last])
-        self._arrive(self._passing(body), "stage", also)
+        self._arrive(self._passing(body), "stage")
         self._body(body.middle[last:])
 
     def _last(self, body: Body) -> None:

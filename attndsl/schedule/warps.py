@@ -16,7 +16,6 @@ which statement then belongs to whom, is found here; nothing is looked at but it
     stores     tiles [tile, full] that leave through shared memory, by the copy engine
     folded     whether sweeps get longer or shorter from tile to tile, so that work is shared out by pairs
     order      in which order a consumer's step issues products and waits for them
-    handed     whether a tile's first scores are multiplied beside the last sum of the tile before
 
 Source: the roles are those of FlashAttention-3 (Shah et al. 2024, section 3).
 """
@@ -106,7 +105,6 @@ class Roles:
     stores: dict[str, Store]
     folded: bool
     order: Order
-    handed: bool
 
     def moved(self) -> list[tuple[str, Load | Store]]:
         """What the copy engine moves, by value."""
@@ -172,9 +170,6 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     folded = lo or hi
     order = _order(bodies)
     columns = _columns(bodies, stream, known)
-    # The next tile's rows are computed before this one has left: they may not need what lies in its memory.
-    apart = not program.loops and not any(getattr(s, "name", "") in resident for s in rows)
-    handed = apart and order is Order.CARRIED
     return Roles(
         sweep,
         tile,
@@ -188,7 +183,6 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         stores,
         folded,
         order,
-        handed,
     )
 
 

@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 EXAMPLE_NAMES = ["causal", "full", "gqa", "alibi", "softcap", "bias_broadcast", "window"]
 EXAMPLE_NAMES += ["documents"]
 STAGES, GROUPS, PATIENCE = 2, 2, 10.0
-INIT = re.compile(r"mbarrier\.init\((\w+)(\.index\((?:stage|slot)\))?, count=(\w+)\)")
+INIT = re.compile(r"mbarrier\.init\((\w+)(\.index\(stage\))?, count=(\w+)\)")
 
 
 class Value:
@@ -77,7 +77,7 @@ class Barrier:
 
 
 class Ring:
-    """A barrier for each stage, or for each of two tiles that stay."""
+    """A barrier for each stage."""
 
     def __init__(self, count: int) -> None:
         self.stages = [Barrier(count) for _ in range(STAGES)]
@@ -111,7 +111,7 @@ def surroundings() -> dict[str, Any]:
     gl.__dict__ |= {"static_range": range}
     mbarrier = SimpleNamespace(
         wait=lambda b, parity, pred=True: b.wait(parity) if pred else None,
-        arrive=lambda b, count, pred=True: b.arrive() if pred else None,
+        arrive=lambda b, count: b.arrive(),
         expect=lambda b, size: b.arrive(),
     )
     helpers = {
