@@ -175,6 +175,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "order": found.order.value,
         "columns": sum(4 if x.dtype is DType.FLOAT else 8 for x in found.columns.values()),
         "folded": found.folded,
+        "looked_up": found.looked_up,
         "tile_rank": program.axis(found.tile).rank,
         "stream_rank": program.axis(found.stream).rank,
         "grid": [a.rank for a in program.of(Role.GRID)],

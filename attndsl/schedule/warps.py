@@ -106,6 +106,11 @@ class Roles:
     folded: bool
     order: Order
 
+    @property
+    def looked_up(self) -> bool:
+        """Whether ids say how far the sweep of a tile reaches."""
+        return any(isinstance(s, TileReach) for s in self.scalars)
+
     def moved(self) -> list[tuple[str, Load | Store]]:
         """What the copy engine moves, by value."""
         return [*self.resident.items(), *self.rings.items(), *self.stores.items()]
@@ -351,9 +356,10 @@ def kept_portable(program: TileProgram, found: Roles) -> str | None:
         )
     if found.order is not Order.CARRIED:
         return "it holds more than two tiles of scores at a time, which was not measured"
-    if any(isinstance(s, TileReach) for s in found.scalars):
-        return "ids say how far its sweep reaches, which was not measured"
-    return "both ends of its sweep move with its tile" if all(moving_ends(program)) else None
+    scores = max(len(body.scores) for body in found.bodies)
+    if all(moving_ends(program)) and scores > 1:
+        return f"both ends of its sweep move with its tile, and its scores are {scores} products"
+    return None
 
 
 def _names(scalars: Iterable[Stmt]) -> set[str]:

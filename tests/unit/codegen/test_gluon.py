@@ -116,6 +116,7 @@ def test_blocks_fit_what_a_group_holds() -> None:
         "sums": ["f"],
         "stores": [["f", "e"]],
         "order": "carried",
+        "looked_up": False,
         "columns": 0,
         "pairs": 1,
     }
@@ -123,6 +124,9 @@ def test_blocks_fit_what_a_group_holds() -> None:
     chosen = choose_warps(facts, {"e": 128, "f": 128}, smem)
     assert chosen is not None
     assert (chosen["GROUPS"], chosen["BLOCK_I"], chosen["BLOCK_J"]) == (2, 128, 128)
+    near = choose_warps(facts | {"looked_up": True}, {"e": 128, "f": 128}, smem)
+    assert near is not None
+    assert (near["BLOCK_J"], near["STAGES"]) == (64, 3)
     wide = choose_warps(facts, {"e": 256, "f": 256}, smem)
     assert wide is not None
     assert wide["BLOCK_J"] < 128
