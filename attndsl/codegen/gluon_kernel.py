@@ -238,21 +238,15 @@ class GluonPrinter(StepPrinter):
 
     def _run_producer(self) -> None:
         roles = self._roles
-        total = " + ".join(f"GROUPS * {self._bytes(x)}" for x in roles.resident.values())
         emit = self._emit
-        emit("mbarrier.wait(free, tile & 1 ^ 1)")
-        emit(f"mbarrier.expect(ready, {total})")
-        emit("for group in gl.static_range(GROUPS):")
-        for name, load in roles.resident.items():
-            at = self._at(name, f"{self._origins[roles.tile]} + group * {ROWS}")
-            emit(
-                f"    tma_load({self.descriptors[load.tensor]}, {at}, ready, {name}_tile.index(group))"
-            )
+        if self.program.loops:
+            self._produce_resident()
         before = self._take()
         emit("for t in range(total):")
         self._indent += 1
         emit("stage, phase = (done + t) % STAGES, ((done + t) // STAGES) & 1")
         emit(f"{self._origins[roles.stream]} = tl.cast({self.place}, tl.int32)")
+        self._load_columns()
         for name, load in roles.rings.items():
             full = f"{name}_full.index(stage)"
             emit(f"mbarrier.wait({name}_empty.index(stage), phase ^ 1)")
@@ -261,7 +255,13 @@ class GluonPrinter(StepPrinter):
                 f"tma_load({self.descriptors[load.tensor]}, {self._at(name, '')}, {full}, "
                 f"{name}_ring.index(stage))"
             )
-        self._produce_columns()
+        self._store_columns()
+        if not self.program.loops:
+            # Stages are free before the last tile is: what comes first of the next is on its way by then.
+            emit("if t == tl.minimum(STAGES - 3 if STAGES > 3 else 0, total - 1):")
+            self._indent += 1
+            self._produce_resident()
+            self._indent -= 1
         self._indent -= 1
         fixed = []
         if roles.columns:
@@ -275,7 +275,20 @@ class GluonPrinter(StepPrinter):
         self._top = []
         self.producer = [*self.parameters, *fixed, *self._every_tile(before, self._take())]
 
-    def _produce_columns(self) -> None:
+    def _produce_resident(self) -> None:
+        """The tiles that stay, as soon as the last ones are of no use."""
+        roles = self._roles
+        total = " + ".join(f"GROUPS * {self._bytes(x)}" for x in roles.resident.values())
+        self._emit("mbarrier.wait(free, tile & 1 ^ 1)")
+        self._emit(f"mbarrier.expect(ready, {total})")
+        self._emit("for group in gl.static_range(GROUPS):")
+        for name, load in roles.resident.items():
+            at = self._at(name, f"{self._origins[roles.tile]} + group * {ROWS}")
+            place = f"{name}_tile.index(group)"
+            self._emit(f"    tma_load({self.descriptors[load.tensor]}, {at}, ready, {place})")
+
+    def _load_columns(self) -> None:
+        """Vectors of the stream into registers, while a stage is waited for."""
         roles = self._roles
         if not roles.columns:
             return
@@ -285,10 +298,15 @@ class GluonPrinter(StepPrinter):
         self._masks.append({})
         self._body(tuple(roles.columns.values()))
         self._masks.pop()
-        for name in roles.columns:
-            self._emit(f"{name}_ring.index(stage).store({self._values[name].text.code})")
-        self._emit(f"mbarrier.arrive({self.ring_of_columns()}_full.index(stage), count=1)")
         self._producing = False
+
+    def _store_columns(self) -> None:
+        """And into shared memory, once the stage is free."""
+        columns = self._roles.columns
+        for name in columns:
+            self._emit(f"{name}_ring.index(stage).store({self._values[name].text.code})")
+        if columns:
+            self._emit(f"mbarrier.arrive({self.ring_of_columns()}_full.index(stage), count=1)")
 
     def _run_consumer(self) -> None:
         roles = self._roles
