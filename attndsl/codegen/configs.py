@@ -180,11 +180,10 @@ def choose_warps(
     depths = (
         ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)) if carried else ((128, 2), (64, 2), (32, 2))
     )
-    if facts["looked_up"]:
-        # Sweeps are short, and a tile that reaches over a border is masked and half empty
-        # (benchmarks/results/window-h100.json).
-        depths = tuple(d for d in depths if d[0] <= 64)
-    wanted = [(b, s, k) for b, s in depths for k in (1, 0)]
+    # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
+    # (benchmarks/results/window-h100.json).
+    widest = 64 if facts["looked_up"] else 128
+    wanted = [(b, s, k) for b, s in depths for k in (1, 0) if b <= widest]
     for block, stages, own in wanted:
         leaving = apart[0] if own else apart[1]
         shared = (groups * 64 * (resident + leaving) + stages * block * rings) * 2
