@@ -102,9 +102,13 @@ class GluonPrinter(StepPrinter):
         return out
 
     def _every_tile(
-        self, before: Sequence[str], sweep: Sequence[str], after: Sequence[str] = ()
+        self,
+        before: Sequence[str],
+        sweep: Sequence[str],
+        after: Sequence[str] = (),
+        first: Sequence[str] = (),
     ) -> list[str]:
-        """A loop over the tiles of this program, which begins with what both functions must know of one."""
+        """A loop over the tiles of this program: `first`, what both functions must know of a tile, then the rest."""
         count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
         if self._roles.folded:
             count = "tl.cdiv(programs // run - tl.program_id(0), tl.num_programs(0)) * run"
@@ -113,7 +117,7 @@ class GluonPrinter(StepPrinter):
             lo, hi = (self._values[n].text.code for n in (loop.lo, loop.hi))
             line = f"for {self._axes[loop.axis]} in range({lo}, {hi}):"
             inside = [line, *("    " + x for x in inside)]
-        lines = [*self.where, *before, *inside, *after]
+        lines = [*first, *self.where, *before, *inside, *after]
         head = [
             "# Steps are counted over all tiles: rings go round without regard to them.",
             "done = 0",
@@ -314,7 +318,9 @@ class GluonPrinter(StepPrinter):
         # What is read from shared memory must be there; else rows are computed while tiles are on their way.
         there = any(getattr(s, "name", "") in roles.resident for s in roles.rows)
         self._body(roles.rows)
-        rows = [ready, *self._take()] if there else [*self._take(), ready]
+        rows = self._take()
+        if not self.issues_first:
+            rows = [ready, *rows] if there else [*rows, ready]
         masked = next((b for b in roles.bodies if b.masked), roles.bodies[0])
         whole = next((b for b in roles.bodies if not b.masked), None)
         joined = join(roles.sweep, sums=2)
@@ -330,6 +336,10 @@ class GluonPrinter(StepPrinter):
             whole = None
         for loop in self.program.loops:
             self._body([s for s in loop.prologue if getattr(s, "dims", ())])
+        issued: list[str] = []
+        if self.issues_first:
+            self.issue_first(masked)
+            issued = ["# --- first scores ---", ready, *self._take()]
         self.before_loops(masked)
         first = self._take()
         if joined is not None:
@@ -380,7 +390,7 @@ class GluonPrinter(StepPrinter):
         self.consumer = [
             Section("layouts", tuple(layouts)),
             Section("positions in tiles", (*self.parameters, *fixed)),
-            Section("every tile", tuple(self._every_tile(*parts))),
+            Section("every tile", tuple(self._every_tile(*parts, first=issued))),
         ]
         if roles.stores:
             self.consumer.append(Section("the last ones out", ("tma.store_wait(0)",)))

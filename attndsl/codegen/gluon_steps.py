@@ -146,13 +146,28 @@ class StepPrinter(LayoutPrinter):
         return "1" if self._roles.order is Order.CARRIED else "0"
 
     def before_loops(self, body: Body) -> None:
-        """What comes before the loops, for the first tile."""
+        """What comes before the loops, for the first tile; behind `issue_first` where that stands apart."""
         match self._roles.order:
             case Order.CARRIED:
+                if not self.issues_first:
+                    self.issue_first(body)
                 self._first(body)
             case Order.AHEAD:
                 self._emit(f"stage, phase = {', '.join(_place('done'))}")
                 self._issue_all(body, "stage", "phase", "", [])
+
+    @property
+    def issues_first(self) -> bool:
+        """Whether a tile's first scores are issued before anything else is known of it than where it lies."""
+        return self._roles.order is Order.CARRIED and not self.program.loops
+
+    def issue_first(self, body: Body) -> None:
+        """The scores of a tile's first step."""
+        self._emit(f"stage, phase = {', '.join(_place('done'))}")
+        for name in self._score_rings(body):
+            self._await(name, "stage", "phase")
+        for dot in body.scores:
+            self._issue_score(dot, "stage")
 
     def step(self, body: Body) -> None:
         """The body of a loop over steps `t`."""
@@ -179,11 +194,6 @@ class StepPrinter(LayoutPrinter):
 
     def _first(self, body: Body) -> None:
         """The first tile: nothing of an earlier one is to be multiplied yet."""
-        self._emit(f"stage, phase = {', '.join(_place('done'))}")
-        for name in self._score_rings(body):
-            self._await(name, "stage", "phase")
-        for dot in body.scores:
-            self._issue_score(dot, "stage")
         self._emit("t = 0")
         self._position()
         self._begin_body(body)
