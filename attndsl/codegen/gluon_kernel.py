@@ -103,10 +103,10 @@ class GluonPrinter(StepPrinter):
 
     def _every_tile(
         self,
+        first: Sequence[str],
         before: Sequence[str],
         sweep: Sequence[str],
         after: Sequence[str] = (),
-        first: Sequence[str] = (),
     ) -> list[str]:
         """A loop over the tiles of this program: `first`, what both functions must know of a tile, then the rest."""
         count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
@@ -277,7 +277,7 @@ class GluonPrinter(StepPrinter):
         # The consumers, printed later, may read from the same base.
         self.where += self._top
         self._top = []
-        self.producer = [*self.parameters, *fixed, *self._every_tile(before, self._take())]
+        self.producer = [*self.parameters, *fixed, *self._every_tile([], before, self._take())]
 
     def _produce_resident(self) -> None:
         """The tiles that stay, as soon as the last ones are of no use."""
@@ -383,14 +383,15 @@ class GluonPrinter(StepPrinter):
             ("last product", last),
         ]
         after = [("epilogue", [*(early if around else []), *epilogue])]
-        parts = [
+        parted = (
             [x for title, part in p if part for x in (f"# --- {title} ---", *part)]
             for p in (before, sweep, after)
-        ]
+        )
+        every = self._every_tile(issued, *parted)
         self.consumer = [
             Section("layouts", tuple(layouts)),
             Section("positions in tiles", (*self.parameters, *fixed)),
-            Section("every tile", tuple(self._every_tile(*parts, first=issued))),
+            Section("every tile", tuple(every)),
         ]
         if roles.stores:
             self.consumer.append(Section("the last ones out", ("tma.store_wait(0)",)))
