@@ -45,9 +45,7 @@ class StepPrinter(LayoutPrinter):
         return self._roles.bodies[0].scores[0].right if self._roles.columns else ""
 
     def _load(self, s: Load) -> None:
-        if not self._producing and s.name in self._roles.columns:
-            code = f"{s.name}_ring.index(stage).load({self._home(s.dims)})"
-        elif s.name in self._roles.resident:
+        if s.name in self._roles.resident:
             tile = f"{s.name}_tile.index(GROUP).reshape([{self._matrix(s)}])"
             code = f"{tile}.load({self._home(s.dims)})"
         else:
@@ -55,6 +53,15 @@ class StepPrinter(LayoutPrinter):
             return
         kind = ".to(ACC)" if s.dtype is DType.FLOAT else ""
         self._define(s.name, Text(code + kind, s.dims, s.dtype))
+
+    def _read_column(self, name: str) -> None:
+        """A vector that the producer made; one that only it needs is not there."""
+        s = self._roles.columns.get(name)
+        if s is None:
+            return
+        kind = ".to(ACC)" if s.dtype is DType.FLOAT else ""
+        code = f"{name}_ring.index(stage).load({self._home(s.dims)}){kind}"
+        self._define(name, Text(code, s.dims, s.dtype))
 
     # --- parts of a step -------------------------------------------------------------------------------------------
 
@@ -112,6 +119,9 @@ class StepPrinter(LayoutPrinter):
     def _body(self, body: Sequence[Stmt]) -> None:
         for s in body:
             name = getattr(s, "name", "")
+            if not self._producing and name in self._roles.beside:
+                self._read_column(name)
+                continue
             if name not in self.masks:
                 LayoutPrinter._body(self, (s,))
                 continue
