@@ -118,11 +118,18 @@ def test_blocks_fit_what_a_group_holds() -> None:
         "order": "carried",
         "columns": 0,
         "pairs": 1,
+        "compares": False,
     }
     smem = 227 * 1024
     chosen = choose_warps(facts, {"e": 128, "f": 128}, smem)
     assert chosen is not None
     assert (chosen["GROUPS"], chosen["BLOCK_I"], chosen["BLOCK_J"]) == (2, 128, 128)
+    narrow = choose_warps(facts, {"e": 64, "f": 64}, smem)
+    assert narrow is not None
+    assert (narrow["GROUPS"], narrow["BLOCK_I"], narrow["REGISTERS"]) == (3, 192, 160)
+    masked = choose_warps({**facts, "compares": True}, {"e": 64, "f": 64}, smem)
+    assert masked is not None
+    assert (masked["GROUPS"], masked["BLOCK_I"], masked["REGISTERS"]) == (2, 128, 240)
     wide = choose_warps(facts, {"e": 256, "f": 256}, smem)
     assert wide is not None
     assert wide["BLOCK_J"] < 128
