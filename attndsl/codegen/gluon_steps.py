@@ -133,7 +133,8 @@ class StepPrinter(LayoutPrinter):
             self._emit("if t >= whole:")
             self._indent += 1
             self._masks.append({})
-            LayoutPrinter._body(self, (*self.masks[name], s))
+            self._body(self.masks[name])
+            LayoutPrinter._body(self, (s,))
             self._masks.pop()
             self._indent -= 1
 
