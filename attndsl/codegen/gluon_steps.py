@@ -65,8 +65,8 @@ class StepPrinter(LayoutPrinter):
 
     # --- parts of a step -------------------------------------------------------------------------------------------
 
-    def _await(self, ring: str, stage: str, phase: str, also: str = "") -> None:
-        self._emit(f"mbarrier.wait({ring}_full.index({stage}), {phase}{also})")
+    def _await(self, ring: str, stage: str, phase: str) -> None:
+        self._emit(f"mbarrier.wait({ring}_full.index({stage}), {phase})")
 
     def _arrive(self, rings: Sequence[str], stage: str) -> None:
         for name in rings:
@@ -158,12 +158,8 @@ class StepPrinter(LayoutPrinter):
 
     def before_loops(self, body: Body) -> None:
         """What comes before the loops, for the first tile."""
-        match self._roles.order:
-            case Order.CARRIED:
-                self._first(body)
-            case Order.AHEAD:
-                self._emit(f"stage, phase = {', '.join(_place('done'))}")
-                self._issue_all(body, "stage", "phase", "", [])
+        if self._roles.order is Order.CARRIED:
+            self._first(body)
 
     def step(self, body: Body) -> None:
         """The body of a loop over steps `t`."""
@@ -171,20 +167,14 @@ class StepPrinter(LayoutPrinter):
         match self._roles.order:
             case Order.CARRIED:
                 self._step_carried(body)
-            case order:
-                self._step_complete(body, order is Order.AHEAD)
+            case Order.ALONE:
+                self._step_alone(body)
         self._indent -= 1
 
     def after_loops(self, body: Body) -> None:
         """What is left of the last tile."""
-        match self._roles.order:
-            case Order.CARRIED:
-                self._last(body)
-            case Order.AHEAD:
-                self._emit(
-                    "# Scores that nothing needs still read what the epilogue may overwrite."
-                )
-                self._wait(0, [self._values[d.name].text.code for d in body.scores])
+        if self._roles.order is Order.CARRIED:
+            self._last(body)
 
     # --- the sums of a tile run during the next step -----------------------------------------------------------------
 
@@ -256,18 +246,14 @@ class StepPrinter(LayoutPrinter):
 
     # --- the sums of a tile run in its own step ----------------------------------------------------------------------
 
-    def _issue_all(self, body: Body, stage: str, phase: str, also: str, there: list[str]) -> None:
+    def _step_alone(self, body: Body) -> None:
+        self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
+        there: list[str] = []
         for dot in body.scores:
             if dot.right not in there:
-                self._await(dot.right, stage, phase, also)
+                self._await(dot.right, "stage", "phase")
                 there.append(dot.right)
-            self._issue_score(dot, stage)
-
-    def _step_complete(self, body: Body, ahead: bool) -> None:
-        self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
-        there = self._score_rings(body) if ahead else []
-        if not ahead:
-            self._issue_all(body, "stage", "phase", "", there)
+            self._issue_score(dot, "stage")
         running: list[str] = [d.name for d in body.scores]
         self._position()
         self._begin_body(body)
@@ -283,13 +269,9 @@ class StepPrinter(LayoutPrinter):
                 self._until({acc.left}, running)
                 self._begin_sum(acc, there, running)
         self._end_body()
-        more = 0
-        if ahead:
-            self._issue_all(body, *_place("done + t + 1"), ", pred=t + 1 < total", [])
-            more = len(body.scores)
         given: list[str] = []
         for k, name in enumerate(running):
-            self._wait(len(running) - 1 - k + more, self._touched(name, body))
+            self._wait(len(running) - 1 - k, self._touched(name, body))
             later = {self._ring_of(n, body) for n in running[k + 1 :]}
             free = [r for r in there if r not in later and r not in given]
             self._arrive(free, "stage")

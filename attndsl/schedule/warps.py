@@ -53,15 +53,11 @@ from attndsl.schedule.tile import (
 class Order(StrEnum):
     """How a consumer's step goes; what it computes should run beside products, of its own group or of another.
 
-    With `CARRIED` the operands of sums wait for the next step in registers; with `AHEAD` the next scores need a place
-    before the sums are done, but none that a score of this step still has; `ALONE` needs the fewest registers.
+    With `CARRIED` the operands of sums wait for the next step in registers; `ALONE` needs the fewest registers.
     """
 
     CARRIED = (
         "carried"  # issue this tile's scores, then the last tile's sums; compute; wait for the sums
-    )
-    AHEAD = (
-        "ahead"  # compute, issue each sum when its operand is there, then the next tile's scores
     )
     ALONE = (
         "alone"  # issue the scores, compute, issue each sum when its operand is there, wait for all
