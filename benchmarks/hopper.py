@@ -27,7 +27,9 @@ from attndsl.runtime.launches import Recorder, rebound
 
 SHAPES = [(4, 16, 4096, 128), (4, 16, 4096, 64)]
 PROGRAMS = ["full", "causal", "alibi", "softcap", "window", "prefix_lm", "sink_softmax", "gqa"]
-PROGRAMS += ["documents"]
+PROGRAMS += ["documents", "sigmoid", "softpick", "off_by_one", "differential", "bias_dense"]
+# Other head dims, for plain attention.
+WIDTHS = [(4, 16, 4096, 96), (4, 8, 4096, 192), (4, 8, 4096, 256)]
 # Keys or queries in a tile, and how many tiles are in flight; None is the module's own choice.
 SIZES: list[tuple[int, int] | None] = [None, (128, 2), (128, 3), (64, 2), (64, 3), (64, 4)]
 WINDOW, PREFIX, GROUP, DOCUMENTS = 1024, 1024, 4, 8
@@ -41,6 +43,11 @@ def problem(name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], dict[str
         k: torch.randn(b, h // (1 if k == "Q" else shared), n, d, device="cuda").bfloat16()
         for k in "QKV"
     }
+    if name == "differential":
+        x = {f"{k}{n}": torch.randn_like(x[k]) for k in "QK" for n in (1, 2)} | {"V": x["V"]}
+        x["lam"] = torch.rand(h, device="cuda")
+    if name == "bias_dense":
+        x["bias"] = torch.randn(b, h, n, n, device="cuda", dtype=torch.bfloat16)
     if name == "alibi":
         x["slope"] = torch.rand(h, device="cuda") * 0.3
     if name == "sink_softmax":
@@ -55,9 +62,11 @@ def problem(name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], dict[str
 
 
 def pairs(name: str, n: int) -> int:
-    """Unmasked pairs of one head."""
-    if name == "full":
+    """Unmasked pairs of one head, each as often as its program multiplies it."""
+    if name in ("full", "bias_dense"):
         return n * n
+    if name == "differential":
+        return n * (n + 1)
     if name == "window":
         return sum(min(i + 1, WINDOW) for i in range(n))
     if name == "prefix_lm":
@@ -198,17 +207,19 @@ def main() -> None:
     args = parser.parse_args()
     sizes = SIZES[:1] if args.own else SIZES
     counts = range(len(sizes) + 1)
-    tasks: list[Task] = [(n, s, k, sizes) for s in SHAPES for k in counts for n in args.programs]
+    plain = [n for n in args.programs if n in ("full", "causal")]
+    both = [(s, args.programs) for s in SHAPES] + [(s, plain) for s in WIDTHS]
+    tasks: list[Task] = [(n, s, k, sizes) for s, names in both for k in counts for n in names]
     if args.jobs:
         with multiprocessing.get_context("spawn").Pool(args.jobs, maxtasksperchild=4) as pool:
             pool.map(warmed, tasks, chunksize=1)
         print("compiled", flush=True)
     rows: list[dict[str, Any]] = []
-    for shape in SHAPES:
-        for name in args.programs:
+    for shape, names in both:
+        for name in names:
             try:
                 found = rows_of(name, shape, sizes)
-                if name in ("full", "causal"):
+                if name in plain and shape[-1] <= 128:
                     found.append(cudnn(name, shape))
             except Exception as e:
                 found = [

@@ -172,8 +172,9 @@ def choose_warps(
     """Block sizes and stages of a kernel whose warps specialise: the first that fits; None if none does.
 
     A group of four warps holds 64 rows: of every accumulator, of the scores, and of the operands of products that run,
-    which are half as large; with those of the next step, where they are computed meanwhile (`carried`). Two groups
-    share a block's registers: with three, at head dim 64, loops spill wherever a mask is more than a comparison.
+    which are half as large; with those of the next step, where they are computed meanwhile (`carried`). Groups share a
+    block's registers. Three fill each other's waits better than two (full attention at head dim 64: 1.08 instead of
+    1.22 ms), but leave no room for a mask that compares rows with keys (causal: 0.68, and 0.67 ms).
     """
 
     def sizes(ranks: list[str]) -> int:
@@ -183,7 +184,7 @@ def choose_warps(
     # What leaves has memory of its own, or takes that of a resident tile whose rows are as long.
     apart = [sizes([r for r, _ in facts["stores"]])]
     apart.append(sum(sizes([r]) for r, s in facts["stores"] if not s or sizes([r]) != sizes([s])))
-    groups, carried = 2, facts["order"] == "carried"
+    carried = facts["order"] == "carried"
     # Only where products of two steps run side by side do three tiles of a ring pay.
     depths = (
         ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)) if carried else ((128, 2), (64, 2), (32, 2))
@@ -191,23 +192,26 @@ def choose_warps(
     # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
     # (benchmarks/results/window-h100.json).
     widest = 64 if facts["looked_up"] else 128
-    wanted = [(b, s, k) for b, s in depths for k in (1, 0) if b <= widest]
-    for block, stages, own in wanted:
+    wanted = [(2, b, s, k) for b, s in depths for k in (1, 0) if b <= widest]
+    if carried and not facts["compares"]:
+        wanted.insert(0, (3, 128, 2, 1))
+    for groups, block, stages, own in wanted:
         leaving = apart[0] if own else apart[1]
         shared = (groups * 64 * (resident + leaving) + stages * block * rings) * 2
         shared += stages * block * facts["columns"] + 1024
         waiting = block * len(facts["sums"]) // (1 if carried else 2)
         held = (sums + block * facts["pairs"] + waiting) // 2
-        if shared <= smem and held <= (195 if carried else 224):
+        room = 160 if groups == 3 else 195 if carried else 224
+        if shared <= smem and held <= room:
             return {
                 f"BLOCK_{facts['tile']}": groups * 64,
                 f"BLOCK_{facts['stream']}": block,
                 "GROUPS": groups,
                 "STAGES": stages,
                 "APART": own,
-                "REGISTERS": 240,
+                "REGISTERS": 160 if groups == 3 else 240,
                 "num_warps": 4,
-                "maxnreg": 168,
+                "maxnreg": 128 if groups == 3 else 168,
             }
     return None
 

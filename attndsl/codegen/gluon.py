@@ -11,7 +11,7 @@ from attndsl.codegen.gluon_kernel import GluonPrinter, used
 from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace
-from attndsl.schedule.tile import Plan, Role, TileProgram
+from attndsl.schedule.tile import Compute, Plan, Role, Stmt, TileProgram
 from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles
 
 # Names that the template and the pipeline use for themselves.
@@ -175,6 +175,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "order": found.order.value,
         "columns": sum(4 if x.dtype is DType.FLOAT else 8 for x in found.columns.values()),
         "folded": found.folded,
+        "compares": any(map(_compares, (m for b in found.bodies for m in b.middle))),
         "looked_up": found.looked_up,
         "tile_rank": program.axis(found.tile).rank,
         "stream_rank": program.axis(found.stream).rank,
@@ -184,3 +185,8 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
             len(held((*b.scores, *b.early, *b.middle, *b.sums), full_axes)) for b in found.bodies
         ),
     }
+
+
+def _compares(s: Stmt) -> bool:
+    """Whether a statement asks something of each pair of a row and a key."""
+    return isinstance(s, Compute) and s.dtype is DType.BOOL and len(s.dims) == 2

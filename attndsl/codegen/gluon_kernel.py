@@ -182,8 +182,10 @@ class GluonPrinter(StepPrinter):
                     "mbarrier.MBarrierLayout())"
                 )
             self.shared += [f"{name}_ring", f"{name}_full", f"{name}_empty"]
-        for name, load in roles.columns.items():
-            kind = f"{self.pointers[load.tensor]}.dtype.element_ty"
+        for name, column in roles.columns.items():
+            kind = "ACC"
+            if isinstance(column, Load):
+                kind = f"{self.pointers[column.tensor]}.dtype.element_ty"
             shape = f"[STAGES, {self.blocks[roles.stream]}]"
             layout = "gl.SwizzledSharedLayout(1, 1, 1, order=[0])"
             yield f"{name}_ring = gl.allocate_shared_memory({kind}, {shape}, {layout})"
@@ -300,7 +302,7 @@ class GluonPrinter(StepPrinter):
         stream = roles.stream
         self._emit(f"{self._axes[stream]} = {self._origins[stream]} + {self._offsets[stream]}")
         self._masks.append({})
-        self._body(tuple(roles.columns.values()))
+        self._body(tuple(roles.beside.values()))
         self._masks.pop()
         self._producing = False
 

@@ -45,9 +45,7 @@ class StepPrinter(LayoutPrinter):
         return self._roles.bodies[0].scores[0].right if self._roles.columns else ""
 
     def _load(self, s: Load) -> None:
-        if not self._producing and s.name in self._roles.columns:
-            code = f"{s.name}_ring.index(stage).load({self._home(s.dims)})"
-        elif s.name in self._roles.resident:
+        if s.name in self._roles.resident:
             tile = f"{s.name}_tile.index(GROUP).reshape([{self._matrix(s)}])"
             code = f"{tile}.load({self._home(s.dims)})"
         else:
@@ -56,10 +54,19 @@ class StepPrinter(LayoutPrinter):
         kind = ".to(ACC)" if s.dtype is DType.FLOAT else ""
         self._define(s.name, Text(code + kind, s.dims, s.dtype))
 
+    def _read_column(self, name: str) -> None:
+        """A vector that the producer made; one that only it needs is not there."""
+        s = self._roles.columns.get(name)
+        if s is None:
+            return
+        kind = ".to(ACC)" if s.dtype is DType.FLOAT else ""
+        code = f"{name}_ring.index(stage).load({self._home(s.dims)}){kind}"
+        self._define(name, Text(code, s.dims, s.dtype))
+
     # --- parts of a step -------------------------------------------------------------------------------------------
 
-    def _await(self, ring: str, stage: str, phase: str, also: str = "") -> None:
-        self._emit(f"mbarrier.wait({ring}_full.index({stage}), {phase}{also})")
+    def _await(self, ring: str, stage: str, phase: str) -> None:
+        self._emit(f"mbarrier.wait({ring}_full.index({stage}), {phase})")
 
     def _arrive(self, rings: Sequence[str], stage: str) -> None:
         for name in rings:
@@ -112,6 +119,9 @@ class StepPrinter(LayoutPrinter):
     def _body(self, body: Sequence[Stmt]) -> None:
         for s in body:
             name = getattr(s, "name", "")
+            if not self._producing and name in self._roles.beside:
+                self._read_column(name)
+                continue
             if name not in self.masks:
                 LayoutPrinter._body(self, (s,))
                 continue
@@ -123,7 +133,8 @@ class StepPrinter(LayoutPrinter):
             self._emit("if t >= whole:")
             self._indent += 1
             self._masks.append({})
-            LayoutPrinter._body(self, (*self.masks[name], s))
+            self._body(self.masks[name])
+            LayoutPrinter._body(self, (s,))
             self._masks.pop()
             self._indent -= 1
 
@@ -147,14 +158,10 @@ class StepPrinter(LayoutPrinter):
 
     def before_loops(self, body: Body) -> None:
         """What comes before the loops, for the first tile; behind `issue_first` where that stands apart."""
-        match self._roles.order:
-            case Order.CARRIED:
-                if not self.issues_first:
-                    self.issue_first(body)
-                self._first(body)
-            case Order.AHEAD:
-                self._emit(f"stage, phase = {', '.join(_place('done'))}")
-                self._issue_all(body, "stage", "phase", "", [])
+        if self._roles.order is Order.CARRIED:
+            if not self.issues_first:
+                self.issue_first(body)
+            self._first(body)
 
     @property
     def issues_first(self) -> bool:
@@ -175,20 +182,14 @@ class StepPrinter(LayoutPrinter):
         match self._roles.order:
             case Order.CARRIED:
                 self._step_carried(body)
-            case order:
-                self._step_complete(body, order is Order.AHEAD)
+            case Order.ALONE:
+                self._step_alone(body)
         self._indent -= 1
 
     def after_loops(self, body: Body) -> None:
         """What is left of the last tile."""
-        match self._roles.order:
-            case Order.CARRIED:
-                self._last(body)
-            case Order.AHEAD:
-                self._emit(
-                    "# Scores that nothing needs still read what the epilogue may overwrite."
-                )
-                self._wait(0, [self._values[d.name].text.code for d in body.scores])
+        if self._roles.order is Order.CARRIED:
+            self._last(body)
 
     # --- the sums of a tile run during the next step -----------------------------------------------------------------
 
@@ -266,18 +267,14 @@ class StepPrinter(LayoutPrinter):
 
     # --- the sums of a tile run in its own step ----------------------------------------------------------------------
 
-    def _issue_all(self, body: Body, stage: str, phase: str, also: str, there: list[str]) -> None:
+    def _step_alone(self, body: Body) -> None:
+        self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
+        there: list[str] = []
         for dot in body.scores:
             if dot.right not in there:
-                self._await(dot.right, stage, phase, also)
+                self._await(dot.right, "stage", "phase")
                 there.append(dot.right)
-            self._issue_score(dot, stage)
-
-    def _step_complete(self, body: Body, ahead: bool) -> None:
-        self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
-        there = self._score_rings(body) if ahead else []
-        if not ahead:
-            self._issue_all(body, "stage", "phase", "", there)
+            self._issue_score(dot, "stage")
         running: list[str] = [d.name for d in body.scores]
         self._position()
         self._begin_body(body)
@@ -293,13 +290,9 @@ class StepPrinter(LayoutPrinter):
                 self._until({acc.left}, running)
                 self._begin_sum(acc, there, running)
         self._end_body()
-        more = 0
-        if ahead:
-            self._issue_all(body, *_place("done + t + 1"), ", pred=t + 1 < total", [])
-            more = len(body.scores)
         given: list[str] = []
         for k, name in enumerate(running):
-            self._wait(len(running) - 1 - k + more, self._touched(name, body))
+            self._wait(len(running) - 1 - k, self._touched(name, body))
             later = {self._ring_of(n, body) for n in running[k + 1 :]}
             free = [r for r in there if r not in later and r not in given]
             self._arrive(free, "stage")

@@ -35,10 +35,11 @@ def join(sweep: Sweep, sums: int = 1) -> Joined | None:
     body = next(r.body for r in ranges if r.masked)
     kept = {name for s in plain[0].body if (name := defined(s)) is not None}
     extra = {name: s for s in body if (name := defined(s)) is not None and name not in kept}
-    masks = {name: s for name, s in extra.items() if _is_mask(s)}
+    # What only another mask reads (which keys are there at all) is part of it.
+    read = {n for s in body if defined(s) not in extra for n in used(s)}
+    masks = {name: s for name, s in extra.items() if _is_mask(s) and name in read}
     # What something else than a mask uses is computed for every tile, and what a mask selects from.
-    free = {n for s in body if defined(s) not in extra for n in used(s)}
-    free |= {source for s in masks.values() if (source := _selected(s))}
+    free = read | {source for s in masks.values() if (source := _selected(s))}
     rest = {name: s for name, s in extra.items() if name not in masks}
     for name in reversed(rest):
         if name in free:

@@ -8,7 +8,8 @@ which statement then belongs to whom, is found here; nothing is looked at but it
 
     resident   tiles [tile, full] that stay in shared memory: left operands of score products
     rings      tiles [stream, full] that pass through shared memory: right operands of products
-    columns    vectors [stream] that the producer puts beside the first ring's tiles
+    beside     vectors [stream] that the producer makes, since they need nothing of the tile
+    columns    those of them that consumers read: they lie beside the first ring's tiles
     scalars    values without axes, computed once before the warps part
     rows       the rest of the prologue, by the consumers
     bodies     for every range of the sweep: score products, what happens to their results in registers, and the
@@ -53,15 +54,11 @@ from attndsl.schedule.tile import (
 class Order(StrEnum):
     """How a consumer's step goes; what it computes should run beside products, of its own group or of another.
 
-    With `CARRIED` the operands of sums wait for the next step in registers; with `AHEAD` the next scores need a place
-    before the sums are done, but none that a score of this step still has; `ALONE` needs the fewest registers.
+    With `CARRIED` the operands of sums wait for the next step in registers; `ALONE` needs the fewest registers.
     """
 
     CARRIED = (
         "carried"  # issue this tile's scores, then the last tile's sums; compute; wait for the sums
-    )
-    AHEAD = (
-        "ahead"  # compute, issue each sum when its operand is there, then the next tile's scores
     )
     ALONE = (
         "alone"  # issue the scores, compute, issue each sum when its operand is there, wait for all
@@ -98,7 +95,8 @@ class Roles:
     stream: str
     resident: dict[str, Load]
     rings: dict[str, Load]
-    columns: dict[str, Load]
+    beside: dict[str, Compute | Load]
+    columns: dict[str, Compute | Load]
     scalars: tuple[Stmt, ...]
     rows: tuple[Stmt, ...]
     bodies: tuple[Body, ...]
@@ -174,13 +172,15 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     lo, hi = moving_ends(program)
     folded = lo or hi
     order = _order(bodies)
-    columns = _columns(bodies, stream, known)
+    beside = _beside(bodies, stream, known)
+    columns = {n: s for n, s in beside.items() if n in _read(bodies, beside)}
     return Roles(
         sweep,
         tile,
         stream,
         resident,
         rings,
+        beside,
         columns,
         scalars,
         rows,
@@ -264,16 +264,30 @@ def _without(body: Body, rings: dict[str, Load]) -> Body:
     return Body(body.masked, body.scores, tuple(early), tuple(middle), body.sums)
 
 
-def _columns(bodies: tuple[Body, ...], stream: str, scalars: set[str]) -> dict[str, Load]:
-    """Loads of one value for each key that need nothing but scalars, with the checks of the body that has most."""
-    out: dict[str, Load] = {}
+def _beside(bodies: tuple[Body, ...], stream: str, scalars: set[str]) -> dict[str, Compute | Load]:
+    """Loads of one value for each key that need nothing but scalars, and what is computed of them.
+
+    With the checks of the body that has most. What is computed of positions alone costs less than a load.
+    """
+    out: dict[str, Compute | Load] = {}
     for body in sorted(bodies, key=lambda b: b.masked):
         for s in body.early:
-            if not isinstance(s, Load) or s.dims != (stream,) or s.dtype is DType.BOOL:
+            if not isinstance(s, Compute | Load) or s.dims != (stream,) or s.dtype is DType.BOOL:
                 continue
-            if s.guard is None and used(s) <= scalars:
+            if isinstance(s, Load):
+                fits = s.guard is None and used(s) <= scalars
+            else:
+                fits = s.dtype is DType.FLOAT and bool(used(s) & set(out))
+                fits = fits and used(s) <= scalars | set(out)
+            if fits:
                 out[s.name] = s
     return out
+
+
+def _read(bodies: tuple[Body, ...], beside: dict[str, Compute | Load]) -> set[str]:
+    """What consumers read, besides what the producer does itself."""
+    theirs = (s for b in bodies for s in (*b.early, *b.middle, *b.sums))
+    return {n for s in theirs if getattr(s, "name", "") not in beside for n in used(s)}
 
 
 def _block(plan: Plan, load: Load, along: str, rank: dict[str, str]) -> bool:

@@ -12,7 +12,7 @@ from attndsl.cascade.nodes import Compare
 from attndsl.codegen.aot import compile_kernels
 from attndsl.codegen.configs import choose_warps
 from attndsl.output import module_text
-from attndsl.schedule.tile import Compute, Plan, TileProgram, TileReach
+from attndsl.schedule.tile import Compute, Load, Plan, TileProgram, TileReach
 from attndsl.schedule.warps import Order, Roles, Unfit, roles
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -58,10 +58,30 @@ def test_the_backward_pass_has_roles_too() -> None:
 def test_heads_that_share_keys_are_turns_around_the_sweep() -> None:
     keys = found(EXAMPLES / "gqa.attn")["gqa_backward_dK_dV"]
     assert isinstance(keys, Roles)
-    assert {x.tensor for x in keys.columns.values()} == {"L_S", "D"}
+    assert {x.tensor for x in keys.beside.values() if isinstance(x, Load)} == {"L_S", "D"}
     assert {x.tensor for x in keys.stores.values()} == {"dK", "dV"}
     assert keys.order is Order.ALONE
     assert found(EXAMPLES / "gqa.attn")["gqa"].order is Order.CARRIED  # type: ignore[union-attr]
+
+
+def test_the_producer_makes_the_vectors_of_the_stream() -> None:
+    """What is computed of them alone too: a consumer reads the scaled log-sum-exp, and never the plain one."""
+    for name in ("causal", "softcap"):
+        keys = found(EXAMPLES / f"{name}.attn")[f"{name}_backward_dK_dV"]
+        assert isinstance(keys, Roles)
+        assert len(keys.columns) == 2 < len(keys.beside)
+        loads = {n for n, s in keys.beside.items() if isinstance(s, Load)}
+        assert len(loads & set(keys.columns)) == 1
+
+
+def test_a_mask_is_one_branch_of_a_step() -> None:
+    """Which queries are there at all is asked inside it, not by one of its own."""
+    program = driver.load(EXAMPLES / "causal.attn")
+    text = module_text(program, driver.CompileOptions(hopper=True))
+    begin = text.index("def causal_backward_dK_dV_hopper_compute(")
+    body = text[begin : text.index("@gluon.jit", begin)]
+    assert body.count("if t >= whole:") == 1
+    assert body.index("if t >= whole:") < body.index("i < len_i")
 
 
 def test_an_operand_waits_where_registers_have_room_for_it() -> None:
@@ -79,7 +99,7 @@ def test_the_reach_of_a_tile_is_known_to_all_warps() -> None:
     for name, ids in (keys | {"documents_backward_dK_dV": "qdoc"}).items():
         kernel = kernels[name]
         assert isinstance(kernel, Roles), kernel
-        assert ids in {x.tensor for x in kernel.columns.values()}
+        assert ids in {x.tensor for x in kernel.columns.values() if isinstance(x, Load)}
         assert any(isinstance(s, TileReach) for s in kernel.scalars)
 
 
@@ -119,11 +139,18 @@ def test_blocks_fit_what_a_group_holds() -> None:
         "looked_up": False,
         "columns": 0,
         "pairs": 1,
+        "compares": False,
     }
     smem = 227 * 1024
     chosen = choose_warps(facts, {"e": 128, "f": 128}, smem)
     assert chosen is not None
     assert (chosen["GROUPS"], chosen["BLOCK_I"], chosen["BLOCK_J"]) == (2, 128, 128)
+    narrow = choose_warps(facts, {"e": 64, "f": 64}, smem)
+    assert narrow is not None
+    assert (narrow["GROUPS"], narrow["BLOCK_I"], narrow["REGISTERS"]) == (3, 192, 160)
+    masked = choose_warps({**facts, "compares": True}, {"e": 64, "f": 64}, smem)
+    assert masked is not None
+    assert (masked["GROUPS"], masked["BLOCK_I"], masked["REGISTERS"]) == (2, 128, 240)
     near = choose_warps(facts | {"looked_up": True}, {"e": 128, "f": 128}, smem)
     assert near is not None
     assert (near["BLOCK_J"], near["STAGES"]) == (64, 3)
