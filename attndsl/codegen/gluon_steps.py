@@ -119,7 +119,7 @@ class StepPrinter(LayoutPrinter):
     def _body(self, body: Sequence[Stmt]) -> None:
         for s in body:
             name = getattr(s, "name", "")
-            if not self._producing and name in self._roles.beside:
+            if not self._producing and name in self._roles.spared:
                 self._read_column(name)
                 continue
             if name not in self.masks:

@@ -8,8 +8,9 @@ which statement then belongs to whom, is found here; nothing is looked at but it
 
     resident   tiles [tile, full] that stay in shared memory: left operands of score products
     rings      tiles [stream, full] that pass through shared memory: right operands of products
-    beside     vectors [stream] that the producer makes, since they need nothing of the tile
+    beside     vectors [stream] that the producer makes: of loads and positions, and nothing of the tile
     columns    those of them that consumers read: they lie beside the first ring's tiles
+    spared     what consumers need not compute for that
     scalars    values without axes, computed once before the warps part
     rows       the rest of the prologue, by the consumers
     bodies     for every range of the sweep: score products, what happens to their results in registers, and the
@@ -97,6 +98,7 @@ class Roles:
     rings: dict[str, Load]
     beside: dict[str, Compute | Load]
     columns: dict[str, Compute | Load]
+    spared: frozenset[str]
     scalars: tuple[Stmt, ...]
     rows: tuple[Stmt, ...]
     bodies: tuple[Body, ...]
@@ -172,8 +174,8 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     lo, hi = moving_ends(program)
     folded = lo or hi
     order = _order(bodies)
-    beside = _beside(bodies, stream, known)
-    columns = {n: s for n, s in beside.items() if n in _read(bodies, beside)}
+    once = known | {n for n in map(defined, _turns(program)) if n is not None}
+    beside, columns, spared = _beside(bodies, stream, once)
     return Roles(
         sweep,
         tile,
@@ -182,6 +184,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         rings,
         beside,
         columns,
+        spared,
         scalars,
         rows,
         bodies,
@@ -264,30 +267,47 @@ def _without(body: Body, rings: dict[str, Load]) -> Body:
     return Body(body.masked, body.scores, tuple(early), tuple(middle), body.sums)
 
 
-def _beside(bodies: tuple[Body, ...], stream: str, scalars: set[str]) -> dict[str, Compute | Load]:
-    """Loads of one value for each key that need nothing but scalars, and what is computed of them.
+def _turns(program: TileProgram) -> list[Stmt]:
+    """What is computed once for each turn around the sweep, for all rows of a tile."""
+    return [s for loop in program.loops for s in loop.prologue if not getattr(s, "dims", ())]
 
-    With the checks of the body that has most. What is computed of positions alone costs less than a load.
+
+Vectors = dict[str, Compute | Load]
+
+
+def _beside(
+    bodies: tuple[Body, ...], stream: str, scalars: set[str]
+) -> tuple[Vectors, Vectors, frozenset[str]]:
+    """What the producer makes, what of it consumers read, and what they need not compute then.
+
+    It loads one value for each key, with the checks of the body that has most, and computes what follows from such
+    loads. What follows from positions alone costs consumers less than a load: they compute it, if they need it at all.
     """
-    out: dict[str, Compute | Load] = {}
+    could: Vectors = {}
     for body in sorted(bodies, key=lambda b: b.masked):
         for s in body.early:
-            if not isinstance(s, Compute | Load) or s.dims != (stream,) or s.dtype is DType.BOOL:
+            if not isinstance(s, Compute | Load) or s.dims != (stream,):
                 continue
-            if isinstance(s, Load):
-                fits = s.guard is None and used(s) <= scalars
-            else:
-                fits = s.dtype is DType.FLOAT and bool(used(s) & set(out))
-                fits = fits and used(s) <= scalars | set(out)
-            if fits:
-                out[s.name] = s
-    return out
-
-
-def _read(bodies: tuple[Body, ...], beside: dict[str, Compute | Load]) -> set[str]:
-    """What consumers read, besides what the producer does itself."""
-    theirs = (s for b in bodies for s in (*b.early, *b.middle, *b.sums))
-    return {n for s in theirs if getattr(s, "name", "") not in beside for n in used(s)}
+            plain = s.guard is None and s.dtype is not DType.BOOL if isinstance(s, Load) else True
+            if plain and used(s) <= scalars | set(could):
+                could.pop(s.name, None)  # in the order of the last body
+                could[s.name] = s
+    loaded: set[str] = set()
+    for n, s in could.items():
+        if isinstance(s, Load) or (s.dtype is DType.FLOAT and used(s) & loaded):
+            loaded.add(n)
+    rest = [s for b in bodies for s in (*b.early, *b.middle, *b.sums) if defined(s) not in could]
+    read = set[str]().union(*map(used, rest))
+    for n in reversed(could):
+        if n in read and n not in loaded:
+            read |= used(could[n])
+    columns = {n: could[n] for n in could if n in loaded & read}
+    needed = set(columns)
+    for n in reversed(could):
+        if n in needed:
+            needed |= used(could[n])
+    beside = {n: s for n, s in could.items() if n in needed}
+    return beside, columns, frozenset(n for n in could if n in loaded or n not in read)
 
 
 def _block(plan: Plan, load: Load, along: str, rank: dict[str, str]) -> bool:

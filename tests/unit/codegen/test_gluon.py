@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from attndsl import driver
-from attndsl.cascade.nodes import Compare
+from attndsl.cascade.nodes import Compare, DType
 from attndsl.codegen.aot import compile_kernels
 from attndsl.codegen.configs import choose_warps
 from attndsl.output import module_text
+from attndsl.schedule.specialise import used
 from attndsl.schedule.tile import Compute, Load, Plan, TileProgram, TileReach
 from attndsl.schedule.warps import Order, Roles, Unfit, roles
 
@@ -72,6 +73,21 @@ def test_the_producer_makes_the_vectors_of_the_stream() -> None:
         assert len(keys.columns) == 2 < len(keys.beside)
         loads = {n for n, s in keys.beside.items() if isinstance(s, Load)}
         assert len(loads & set(keys.columns)) == 1
+
+
+def test_the_producer_makes_what_positions_add_to_them() -> None:
+    """A bias in the query's position is part of the exponent's shift; masks ask consumers' own positions."""
+    keys = found(EXAMPLES / "alibi.attn")["alibi_backward_dK_dV"]
+    assert isinstance(keys, Roles)
+    loads = {n for n, s in keys.beside.items() if isinstance(s, Load)}
+    alone = {n for n, s in keys.beside.items() if n not in loads and not used(s) & set(keys.beside)}
+    assert len(alone) == 1
+    assert alone | loads <= keys.spared | set(keys.columns)
+    read = {n for b in keys.bodies for s in (*b.early, *b.middle) for n in used(s)}
+    masks = [s for b in keys.bodies for s in b.early if isinstance(s, Compute)]
+    masks = [s for s in masks if s.dtype is not DType.FLOAT and s.name in read]
+    assert masks
+    assert not keys.spared & {s.name for s in masks}
 
 
 def test_a_mask_is_one_branch_of_a_step() -> None:
