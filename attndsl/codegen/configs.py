@@ -8,6 +8,7 @@ nothing: a committed kernel chooses as the compiler does. A kernel is described 
     chunks    there, if it carries a state along the stream, and its tiles are columns
     scans     there, if it carries a state and multiplies no matrices
     solves    there, if it solves a triangular system
+    follows   there, if its tile is a chunk of another kernel, whose name this is (`configure` takes that one's)
     few_rows  a split-keys kernel             loops     how many scalar loops are around the sweep
     pads      FULL axis -> rank       resident  dims of tiles loaded once
     streamed  dims of tiles loaded at every step of the sweep
@@ -62,6 +63,10 @@ def choose(
     `extents` gives the FULL ranks, `itemsize` the bytes of an input element, `smem` the shared memory of a block.
     Raises ValueError (A0510) with the sums if not even the smallest tiles fit.
     """
+    if "follows" in facts:  # one chunk, and no other shape
+        chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+        blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+        return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)

@@ -31,7 +31,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     def spelled(dims: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(identifier(pairs.get(d, d)) for d in dims)
 
-    pairs = {a.name: stream or "" for a in program.of(Role.PAIR)}
+    pairs = {a.name: program.stands_for(a.name) for a in program.of(Role.PAIR)}
     moving = {stream, *pairs}
     blocked = {*full, *tiles, *moving}
     wide = {*full, *tiles} if pairs else {*full}
@@ -80,9 +80,10 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
-        **({"chunks": True} if pairs else {}),
+        **({"chunks": True} if pairs and stream else {}),
+        **({"follows": program.follows} if program.follows else {}),
         **({"solves": True} if any(isinstance(s, Solve) for s in swept) else {}),
-        **({"scans": True} if pairs and not multiplies else {}),
+        **({"scans": True} if pairs and stream and not multiplies else {}),
     }
 
 

@@ -42,6 +42,7 @@ class ModuleContext:
     scales: bool  # whether a launcher chooses scales of fixed-point sums
     types: bool  # whether a launcher passes element types
     chunks: bool  # whether a kernel carries a state from chunk to chunk
+    follows: bool  # whether a kernel computes ahead what such a one reads
     tiles: bool  # whether a launcher describes tiles to the copy engine
     bounds: bool  # whether a launcher passes the bounds of blocks of ids
     reaches: bool  # whether a launcher finds where the ids of tiles stand
@@ -134,6 +135,7 @@ def module_context(
             )
         ),
         chunks=chunks,
+        follows=any("follows" in k.facts for k in module.kernels),
         kernels=tuple(module.kernels),
         table=literal(table),
         launchers=tuple(launchers),

@@ -16,6 +16,7 @@ from attndsl.analysis.linearity import NotLinear
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.cascade.walk import reads
+from attndsl.schedule.ahead import split_ahead
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.columns import build_columns
 from attndsl.schedule.exact import exact_sums, exactly, kept_apart
@@ -73,7 +74,8 @@ def plan(
         raise Refused("A0405", "the kernels of this program depend on each other in a circle")
     buffers = buffers_of(ready, steps, residuals, kept, like or {})
     params = tuple((p.name, p.dtype) for p in ready.cascade.params)
-    return Plan(name, buffers, in_launch_order(ready, steps), params, tuple(state.notes))
+    every, buffers = split_ahead(in_launch_order(ready, steps), buffers)
+    return Plan(name, buffers, every, params, tuple(state.notes))
 
 
 def _first_targets(ready: Prepared) -> list[str]:

@@ -76,16 +76,16 @@ def whole_dot(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
 
 @triton.jit
 def exact_dot(a, b, acc, OUT: tl.constexpr):
-    """As `dot`, of operands in OUT: on matrix units too, by three products of what each operand is rounded to."""
-    if OUT == tl.float32 and not INTERPRETED:
+    """As `dot`; operands of float32 on matrix units too, by three products of what each operand is rounded to."""
+    if OUT == tl.float32 and a.dtype == OUT and not INTERPRETED:
         return tl.dot(a, b, acc, input_precision="tf32x3", out_dtype=OUT)
     else:
         return dot(a, b, acc, OUT)
 
 
 @triton.jit
-def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
-    """The solution of `x = right + matrix @ x` for a strictly triangular matrix, by inverses of ever larger blocks.
+def inverse_of(matrix, OUT: tl.constexpr, SIZE: tl.constexpr):
+    """`(I - matrix)^-1` of a strictly triangular matrix, by inverses of ever larger blocks.
 
     Blocks of two are inverted by changing a sign. The inverse of a block of twice the size is made of those of its
     halves; it has no larger entries than substitution meets, unlike powers of the matrix.
@@ -99,7 +99,13 @@ def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
             across = row // (1 << k) != column // (1 << k)
             part = tl.where(same & across, matrix, 0.0)
             inverse = exact_dot(exact_dot(inverse, part, None, OUT), inverse, inverse, OUT)
-    return exact_dot(inverse, right, None, OUT)
+    return inverse
+
+
+@triton.jit
+def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
+    """The solution of `x = right + matrix @ x` for a strictly triangular matrix."""
+    return exact_dot(inverse_of(matrix, OUT, SIZE), right, None, OUT)
 
 
 @triton.jit
