@@ -122,9 +122,7 @@ class Split:
             self.keep(s)
         return parts, rest
 
-    def factor(
-        self, e: Expr, products: dict[str, t.Dot]
-    ) -> tuple[t.Dot | None, Expr | None]:
+    def factor(self, e: Expr, products: dict[str, t.Dot]) -> tuple[t.Dot | None, Expr | None]:
         """A product of something known with a state, and what multiplies each of its rows."""
         scale: Expr | None = None
         match e:
@@ -254,9 +252,7 @@ def _solved(
     for k, p in enumerate(parts):
         left = through(p.left, p.product.over, f"of{k}" if k else "of")
         past = split.fresh("past")
-        out.append(
-            dataclasses.replace(p.product, name=past, dims=s.dims, left=left, span=s.span)
-        )
+        out.append(dataclasses.replace(p.product, name=past, dims=s.dims, left=left, span=s.span))
         total = Binary("+", total, Val(past))
     out.append(t.Compute(s.name, s.dims, DType.FLOAT, total, span=s.span))
     return out
