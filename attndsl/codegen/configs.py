@@ -144,8 +144,8 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # The loads of two chunks ahead hide each other's waits (benchmarks/results/linear-delta-h100.json).
+        for stages in (3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}

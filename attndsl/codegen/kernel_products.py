@@ -95,7 +95,7 @@ class KernelProducts(KernelLines):
         key = ("inverse", matrix.code, storage)
         if key not in self._shared:  # several right sides have one inverse
             name = self._shared[key] = self.names.fresh("inverse")
-            code = f"{self.use('inverse_of')}({matrix.code}, ACC, {block})"
+            code = f"{self.use('inverse_of')}({matrix.code}, ACC, {block}, {storage})"
             self._emit(f"{name} = {code}.to({storage})")
         stored = self._values[s.right].tensor == s.like and right.stored
         side = right.code if stored else f"{right.at(ATOM)}.to({storage})"

@@ -87,10 +87,12 @@ def launcher(name: str, plan: Plan, module: ModuleParts) -> LauncherContext:
     kernels = {
         k: module.kernel(plan, s) for k, s in enumerate(plan.steps) if isinstance(s, TileProgram)
     }
-    for k in kernels:  # by the names that kernels have in the module
-        later = {s.name: kernels[n].name for n, s in enumerate(plan.steps) if n in kernels}
-        if "follows" in kernels[k].facts:
-            kernels[k].facts["follows"] = later[str(kernels[k].facts["follows"])]
+    named = {
+        s.name: kernels[k].name for k, s in enumerate(plan.steps) if isinstance(s, TileProgram)
+    }
+    for kernel in kernels.values():
+        if "follows" in kernel.facts:  # by the name that the other has in the module
+            kernel.facts["follows"] = named[str(kernel.facts["follows"])]
     ranks: dict[str, None] = {}
     for kernel in kernels.values():
         ranks.update(dict.fromkeys(kernel.ranks))

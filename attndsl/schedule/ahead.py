@@ -5,8 +5,8 @@
     ahead:  w = (I - M)^-1 (k * reach);  x' = (I - M)^-1 (A . V)                 every chunk at once
     walk:   x = w . H + x';              H = H * decay + k . x                   one chunk after the other
 
-A kernel by chunks takes them in turn, for the state that they carry; whatever else it does to a chunk, the next one waits
-for. What does not depend on the state is computed ahead, by a kernel without a sweep, and read from memory. A value
+A kernel by chunks takes them in turn, for the state that they carry; for whatever else it does to a chunk, the next one
+waits. What does not depend on the state is computed ahead, by a kernel without a sweep, and read from memory. A value
 that is linear in the state, as the solution of a triangular system is, goes in two parts: what the state is multiplied
 by, and the rest. The two kernels have chunks of the same length (`TileProgram.follows`).
 
@@ -86,7 +86,7 @@ class Split:
     # --- sums that are linear in the state ----------------------------------------------------------------------------
 
     def parts(self, name: str) -> tuple[list[Part], str] | None:
-        """An accumulator as factors of states and the rest, which is made by statements in `extra`; None if it is not."""
+        """An accumulator as factors of states and the rest, which `extra` makes; None if it is something else."""
         parts: list[Part] = []
         products = {s.name: s for s in self.body if isinstance(s, t.Dot)}
         rest = self.fresh(name + "_rest")

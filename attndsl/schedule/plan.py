@@ -29,6 +29,7 @@ from attndsl.schedule.pulled import Pull
 from attndsl.schedule.scatter_kernel import build_scatter
 from attndsl.schedule.shared import heads_apart
 from attndsl.schedule.tile import HostScale, Plan, TileProgram
+from attndsl.schedule.together import join_walks
 
 # Each round of planning adds a target or an order between two; programs of a hundred lines take less than ten.
 LIMIT = 40
@@ -74,7 +75,8 @@ def plan(
         raise Refused("A0405", "the kernels of this program depend on each other in a circle")
     buffers = buffers_of(ready, steps, residuals, kept, like or {})
     params = tuple((p.name, p.dtype) for p in ready.cascade.params)
-    every, buffers = split_ahead(in_launch_order(ready, steps), buffers)
+    walks = join_walks(in_launch_order(ready, steps))
+    every, buffers = split_ahead(walks, buffers)
     return Plan(name, buffers, every, params, tuple(state.notes))
 
 

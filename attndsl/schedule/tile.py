@@ -43,7 +43,9 @@ class Role(StrEnum):
     GRID = "grid"  # one program for each point: a batch index; its position is a scalar
     TILE = "tile"  # BLOCK points to a program; the launch grid covers the rank
     STREAM = "stream"  # BLOCK points to an iteration of the sweep
-    PAIR = "pair"  # the stream's own positions again (or the tile's), for products between two of them
+    PAIR = (
+        "pair"  # the stream's own positions again (or the tile's), for products between two of them
+    )
     LOOP = "loop"  # a scalar loop around the sweep (heads of a group, a summed batch index)
     FULL = "full"  # the whole rank inside one tile, padded to a power of two (head dims)
     POINT = "point"  # a scalar loop of a `For` over the points of a FULL rank
