@@ -76,6 +76,8 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
             if axis.role is Role.TILE:
                 count = self.names.fresh(f"tiles_{axis.name}")
                 block, origin = self.blocks[axis.name], self._origins[axis.name]
+                for other in program.paired(axis):
+                    extent = f"tl.maximum({extent}, {self.extents[other].name})"
                 out.append(f"{count} = tl.cdiv({extent}, {block})")
                 mine = "pid" if last else f"pid % {count}"
                 if program.order == "reverse":

@@ -11,6 +11,7 @@ from attndsl.schedule.specialise import used
 from attndsl.schedule.split import SPLIT
 from attndsl.schedule.tile import (
     AccDot,
+    BufferKind,
     Declare,
     Dot,
     Load,
@@ -68,6 +69,8 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     loads = [s for s in statements(program) if isinstance(s, Load)]
     gathered = {s.name for s in loads if is_gather(plan, program, s)}
     tiled = {s.name for s in loads if tile_axes(plan, program, s) is not None}
+    if pairs:  # a walk's loads are copied a chunk ahead, and their addresses move on
+        tiled |= {s.name for s in loads if plan.buffer(s.tensor).kind is BufferKind.TEMP}
     return {
         "tiles": spelled(tiles),
         "stream": identifier(stream) if stream else None,

@@ -10,7 +10,7 @@ waits. What does not depend on the state is computed ahead, by a kernel without 
 that is linear in the state, as the solution of a triangular system is, goes in two parts: what the state is multiplied
 by, and the rest. The two kernels have chunks of the same length (`TileProgram.follows`).
 
-It costs memory that is written and read once, so it pays only where much work leaves the walk (`worth`).
+It costs memory that is written and read once, so it pays only where much work leaves the walk (`cost`).
 
 source: Yang et al. 2024 (arXiv:2406.06484), section 3.2, derived for any tile program that carries a state
 """
@@ -20,17 +20,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
-from attndsl.cascade.nodes import Binary, DType, Expr, Position
+from attndsl.cascade.nodes import Binary, Call, Const, DType, Expr, Position
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.specialise import defined, used
 from attndsl.schedule.tile import Role, Val
+from attndsl.source import Span
 
-# What a product of a chunk takes one after the other, in bytes that memory moves meanwhile for one multiprocessor, and
-# the products in a row of a triangular system. Measured: benchmarks/results/linear-delta-h100.json.
-PRODUCT = 8 << 10
-SYSTEM = 12
+# What a turn of a walk takes, in loads of a tile of 16 bits: a product as much as a load, a triangular system as the
+# products that it takes in a row, exponentials of a tile half, a loop over points the registers that it holds even
+# where it is not run. Every chunk of a kernel ahead runs beside others: there memory counts, and half.
+# Measured: benchmarks/results/linear-delta-h100.json.
+SYSTEM = 12.0
+LOOP = 2.0
+EXPONENTIAL = 0.5
+BESIDE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,31 @@ class Split:
     # --- sums that are linear in the state ----------------------------------------------------------------------------
 
     def parts(self, name: str) -> tuple[list[Part], str] | None:
-        """An accumulator as factors of states and the rest, which `extra` makes; None if it is something else."""
+        """A value as factors of states and the rest, which `extra` makes; None if it is something else."""
+        made = next((s for s in self.body if defined(s) == name), None)
+        match made:
+            case t.Compute(expr=e):
+                parts: list[Part] = []
+                rest: list[Expr] = []
+                for x in summands(e):
+                    if self.spans(x) is not None:
+                        rest.append(x)
+                        continue
+                    found = self.parts(x.name) if isinstance(x, Val) else None
+                    if found is None:
+                        return None
+                    parts += found[0]
+                    rest.append(Val(found[1]))
+                out = self.fresh(name + "_rest")
+                total = reduce(lambda x, y: Binary("+", x, y), rest)
+                self.keep(t.Compute(out, made.dims, DType.FLOAT, total, span=made.span))
+                return parts, out
+            case t.Declare():
+                return self.accumulated(name)
+        return None
+
+    def accumulated(self, name: str) -> tuple[list[Part], str] | None:
+        """An accumulator in these two parts."""
         parts: list[Part] = []
         products = {s.name: s for s in self.body if isinstance(s, t.Dot)}
         rest = self.fresh(name + "_rest")
@@ -112,8 +142,6 @@ class Split:
                         value = Binary("*", Val(factors.left), scale)
                         self.keep(t.Compute(left, self.dims[factors.left], DType.FLOAT, value))
                     parts.append(Part(left, factors))
-                case t.Solve() if s.right == name:
-                    break
                 case _ if name in updated(s):
                     return None
         if not made or not parts:
@@ -121,6 +149,31 @@ class Split:
         for s in made:
             self.keep(s)
         return parts, rest
+
+    def known_part(self, name: str) -> tuple[str, set[int]] | None:
+        """What an accumulator takes that is known, as a value of `extra`, and the places of those updates."""
+        rest = self.fresh(name + "_rest")
+        made: list[t.Stmt] = []
+        places: set[int] = set()
+        for k, s in enumerate(self.body):
+            match s:
+                case t.Declare() if s.name == name:
+                    made.append(t.Declare(rest, s.dims, s.dtype, Const(0.0)))
+                case t.AccDot(scale=None) if s.name == name:
+                    if not {s.left, s.right} & self.moving:
+                        made.append(dataclasses.replace(s, name=rest))
+                        places.add(k)
+                case t.Assign(_, Binary("+", Val(old), more)) if s.name == name == old:
+                    if self.spans(more) is not None:
+                        made.append(t.Assign(rest, Binary("+", Val(rest), more), span=s.span))
+                        places.add(k)
+                case _ if name in updated(s):
+                    return None
+        if not any(isinstance(s, t.AccDot) for s in made):
+            return None
+        for s in made:
+            self.keep(s)
+        return rest, places
 
     def factor(self, e: Expr, products: dict[str, t.Dot]) -> tuple[t.Dot | None, Expr | None]:
         """A product of something known with a state, and what multiplies each of its rows."""
@@ -169,116 +222,187 @@ def updated(s: t.Stmt) -> set[str]:
             return set()
 
 
+def summands(e: Expr) -> list[Expr]:
+    """The terms of a sum."""
+    if isinstance(e, Binary) and e.op == "+":
+        return summands(e.left) + summands(e.right)
+    return [e]
+
+
+@dataclass(slots=True)
+class Cut:
+    """What is stored ahead and loaded in the walk."""
+
+    split: Split
+    known: dict[str, t.Buffer]
+    made: list[t.Buffer] = field(default_factory=list)
+    stores: list[t.Store] = field(default_factory=list)
+    loads: dict[str, t.Load] = field(default_factory=dict)
+
+    def load(self, value: str, what: str, like: str | None, span: Span | None) -> t.Load:
+        """A value of the kernel ahead, in the storage type of `like`, as a load of the walk."""
+        if value in self.loads:
+            return self.loads[value]
+        program, dims = self.split.program, self.split.dims[value]
+        axes = [a for a in program.axes if a.role is Role.GRID or a.name in dims]
+        axes.sort(key=lambda a: a.role is not Role.GRID)
+        taken = {*self.known, *(b.name for b in self.made)}
+        tensor = base = f"{program.writes[-1]}.{what}"
+        k = 2
+        while tensor in taken:
+            tensor, k = f"{base}_{k}", k + 1
+        subs = tuple(Position(a.name) for a in axes)
+        shape = tuple(a.rank for a in axes)
+        self.made.append(t.Buffer(tensor, shape, t.BufferKind.TEMP, DType.FLOAT, like))
+        self.stores.append(t.Store(tensor, subs, value, dims, span=span))
+        load = t.Load(self.split.fresh(value), dims, DType.FLOAT, tensor, subs, dims, span=span)
+        self.loads[value] = load
+        return load
+
+    def type_of(self, s: t.Dot | t.AccDot) -> str | None:
+        """The input whose storage type a product's operands have; None where nothing is rounded."""
+        if s.exact:
+            return None
+        b = self.known[s.like]
+        return b.name if b.kind is t.BufferKind.INPUT and b.like is None else b.like
+
+    def solved(self, s: t.Solve) -> list[t.Stmt] | None:
+        """A solution as products of states with what is loaded, and what is loaded besides."""
+        if s.matrix in self.split.moving or s.right not in self.split.moving:
+            return None
+        found = self.split.parts(s.right)
+        if found is None or not found[0]:
+            return None
+        parts, rest = found
+        first = parts[0].product
+        like = None if first.exact else first.like
+        out: list[t.Stmt] = []
+
+        def through(value: str, axis: str, what: str) -> str:
+            name = self.split.fresh(value)
+            self.split.keep(t.Solve(name, (s.dims[0], axis), s.matrix, value, s.lower, like))
+            load = self.load(name, what, self.type_of(first), s.span)
+            out.append(load)
+            return load.name
+
+        total: Expr = Val(through(rest, s.dims[1], "rest"))
+        for p in parts:
+            left = through(p.left, p.product.over, "of")
+            past = self.split.fresh("past")
+            out.append(dataclasses.replace(p.product, name=past, dims=s.dims, left=left))
+            total = Binary("+", total, Val(past))
+        out.append(t.Compute(s.name, s.dims, DType.FLOAT, total, span=s.span))
+        return out
+
+    def operands(self, s: t.Dot | t.AccDot) -> list[t.Stmt]:
+        """A product with the state, or into it, with operands that are computed for nothing else loaded."""
+        program, out = self.split.program, list[t.Stmt]()
+        computed = {x.name for x in self.split.body if isinstance(x, t.Compute)}
+        rows = {a.name for a in program.axes if a.role in (Role.STREAM, Role.PAIR)}
+        for side in ("left", "right"):
+            value: str = getattr(s, side)
+            dims = self.split.dims.get(value, ())
+            if (
+                value in computed - self.split.moving
+                and len(dims) == 2
+                and len(rows & {*dims}) == 1
+            ):
+                load = self.load(value, value, self.type_of(s), s.span)
+                out.append(load)
+                s = dataclasses.replace(s, **{side: load.name})  # type: ignore[arg-type]
+        return [*out, s]
+
+
 def ahead(
     program: t.TileProgram, buffers: tuple[t.Buffer, ...]
 ) -> tuple[t.TileProgram, t.TileProgram, tuple[t.Buffer, ...]] | None:
     """The kernel ahead, the walk that reads what it made, and the tensors between; None where it does not pay."""
-    sweep = program.sweep
-    if sweep is None or len(sweep.ranges) != 1:
+    if program.sweep is None or not program.of(Role.PAIR) or len(program.sweep.ranges) != 1:
         return None
-    if [a.rank for a in program.of(Role.PAIR)] != [program.axis(sweep.axis).rank]:
+    if program.loops or program.rounds is not None:
         return None
     known = {b.name: b for b in buffers}
-    every = [*program.prologue, *sweep.ranges[0].body]
-    split = Split(program, {n for s in every for n in (*used(s), defined(s) or "")})
+    best, found = cost(program.sweep.ranges[0].body, known), None
+    for everything in (False, True):
+        made = _cut(program, known, everything)
+        if made is None:
+            continue
+        before, rest, new = made
+        assert rest.sweep is not None
+        every = {**known, **{b.name: b for b in new}}
+        took = cost(rest.sweep.ranges[0].body, every)
+        took += BESIDE * cost((*before.prologue, *before.epilogue), every, memory=True)
+        if took < best:
+            best, found = took, made
+    return found
+
+
+def _cut(
+    program: t.TileProgram, known: dict[str, t.Buffer], everything: bool
+) -> tuple[t.TileProgram, t.TileProgram, tuple[t.Buffer, ...]] | None:
+    """The two kernels: systems solved ahead, or besides `everything` that is known."""
+    sweep = program.sweep
+    assert sweep is not None
+    every = [x for s in (*program.prologue, *sweep.ranges[0].body) for x in _flat((s,))]
+    split = Split(program, {n for s in every for n in (*used(s), *updated(s), defined(s) or "")})
     split.dims = {s.name: s.dims for s in every if defined(s) is not None}  # type: ignore[union-attr]
     split.find_moving()
-    made: list[t.Buffer] = []
-    stores: list[t.Store] = []
+    cut = Cut(split, known)
+    sums: dict[int, list[t.Stmt]] = {}
+    carried = {s.name for s in program.prologue if isinstance(s, t.Declare)}
+    if everything:
+        solved = {s.right for s in split.body if isinstance(s, t.Solve)}
+        for s in split.body:
+            if not isinstance(s, t.Declare) or s.name not in split.moving - solved:
+                continue
+            found = split.known_part(s.name)
+            if found is None:
+                continue
+            rest, places = found
+            load = cut.load(rest, "rest", known[program.writes[-1]].like, s.span)
+            more = t.Assign(s.name, Binary("+", Val(s.name), Val(load.name)), span=s.span)
+            sums |= {k: [load, more] if k == min(places) else [] for k in places}
     body: list[t.Stmt] = []
-    for s in split.body:
-        done = _solved(split, s, known, made, stores) if isinstance(s, t.Solve) else None
+    for k, s in enumerate(split.body):
+        if k in sums:
+            body += sums[k]
+            continue
+        done = cut.solved(s) if isinstance(s, t.Solve) else None
+        into = isinstance(s, t.Dot | t.AccDot) and (used(s) | updated(s)) & split.moving
+        if everything and into and isinstance(s, t.Dot | t.AccDot):
+            done = cut.operands(s)
         body += done if done is not None else [s]
+    walk_body = _live(tuple(body), carried)
+    read = {s.tensor for s in _flat((*program.prologue, *walk_body)) if isinstance(s, t.Load)}
+    stores = [s for s in cut.stores if s.tensor in read]
     if not stores:
         return None
-    before = _before(split, stores)
-    if before is None or not worth(before, stores, program):
-        return None
-    walk_body = _live(tuple(body), {s.name for s in program.prologue if isinstance(s, t.Declare)})
-    ranges = (dataclasses.replace(sweep.ranges[0], body=walk_body),)
-    read = {s.tensor for s in _flat(walk_body) if isinstance(s, t.Load)}
-    rest = dataclasses.replace(
+    rest_of = dataclasses.replace(
         program,
-        sweep=dataclasses.replace(sweep, ranges=ranges),
-        reads=(*(r for r in program.reads if r in read), *(b.name for b in made)),
+        sweep=dataclasses.replace(
+            sweep, ranges=(dataclasses.replace(sweep.ranges[0], body=walk_body),)
+        ),
+        reads=tuple(r for r in (*program.reads, *(s.tensor for s in stores)) if r in read),
     )
-    return before, rest, tuple(made)
+    made = tuple(b for b in cut.made if b.name in read)
+    return _before(split, stores), rest_of, made
 
 
-def _solved(
-    split: Split,
-    s: t.Solve,
-    known: dict[str, t.Buffer],
-    made: list[t.Buffer],
-    stores: list[t.Store],
-) -> list[t.Stmt] | None:
-    """A solution as products of states with what is loaded, and what is loaded besides; None if it is no such sum."""
-    place = next(
-        (x for x in split.body if isinstance(x, t.Store) and Position(s.dims[0]) in x.subs), None
-    )
-    if s.matrix in split.moving or place is None or s.right not in split.moving:
-        return None
-    found = split.parts(s.right)
-    if found is None:
-        return None
-    parts, rest = found
-    like = parts[0].product.like
-    if any(p.product.exact for p in parts):
-        return None
-    at = dict(zip(split.program.writes, split.program.writes, strict=True))
-    out: list[t.Stmt] = []
-
-    def through(value: str, axis: str, kind: str) -> str:
-        """A value solved for ahead, and loaded."""
-        solved = split.fresh(value)
-        split.keep(t.Solve(solved, (s.dims[0], axis), s.matrix, value, s.lower, like))
-        target = known[at[place.tensor]]
-        ranks = {a.name: a.rank for a in split.program.axes}
-        subs = tuple(Position(axis) if x == Position(s.dims[1]) else x for x in place.subs)
-        shape = tuple(
-            ranks[axis] if x == Position(s.dims[1]) else r
-            for x, r in zip(place.subs, target.ranks, strict=True)
-        )
-        tensor = f"{target.name}.{kind}"
-        made.append(t.Buffer(tensor, shape, t.BufferKind.TEMP, DType.FLOAT, _type(like, known)))
-        bounds = tuple(axis if b == s.dims[1] else b for b in place.bounds)
-        stores.append(t.Store(tensor, subs, solved, bounds, span=place.span))
-        loaded = split.fresh(value)
-        dims = (s.dims[0], axis)
-        out.append(t.Load(loaded, dims, DType.FLOAT, tensor, subs, bounds, span=s.span))
-        return loaded
-
-    total: Expr = Val(through(rest, s.dims[1], "rest"))
-    for k, p in enumerate(parts):
-        left = through(p.left, p.product.over, f"of{k}" if k else "of")
-        past = split.fresh("past")
-        out.append(dataclasses.replace(p.product, name=past, dims=s.dims, left=left, span=s.span))
-        total = Binary("+", total, Val(past))
-    out.append(t.Compute(s.name, s.dims, DType.FLOAT, total, span=s.span))
-    return out
-
-
-def _type(like: str, known: dict[str, t.Buffer]) -> str | None:
-    """The input whose storage type a product's operands have."""
-    b = known[like]
-    return b.name if b.kind is t.BufferKind.INPUT and b.like is None else b.like
-
-
-def _before(split: Split, stores: list[t.Store]) -> t.TileProgram | None:
+def _before(split: Split, stores: list[t.Store]) -> t.TileProgram:
     """The kernel ahead: what its stores need, one program for each chunk."""
     program = split.program
-    (pair,) = program.of(Role.PAIR)
     assert program.sweep is not None
     first = [s for s in split.body if split.local(s)]
     body = _live((*program.prologue, *first, *split.extra, *stores), set())
     over = {d for s in _flat(body) for d in getattr(s, "dims", ())}
     over |= {s.axis for s in _flat(body) if isinstance(s, t.For)}
-    roles = {program.sweep.axis: Role.TILE, pair.name: Role.PAIR}
+    roles = {program.sweep.axis: Role.TILE}
     roles |= {a.name: Role.FULL for a in program.of(Role.TILE)}
+    kept = (Role.GRID, Role.PAIR)
     axes = tuple(
         dataclasses.replace(a, role=roles.get(a.name, a.role))
         for a in program.axes
-        if a.role is Role.GRID or a.name in over or a.name in roles
+        if a.role in kept or a.name in over or a.name == program.sweep.axis
     )
     reads = {s.tensor for s in _flat(body) if isinstance(s, t.Load)}
     return t.TileProgram(
@@ -295,22 +419,35 @@ def _before(split: Split, stores: list[t.Store]) -> t.TileProgram | None:
     )
 
 
-def worth(before: t.TileProgram, stores: list[t.Store], program: t.TileProgram) -> bool:
-    """Whether what leaves the walk takes longer, one chunk after the other, than the traffic of what it reads instead.
-
-    A chunk of 64 positions with 64 features counts as one tile; it is written once, and read once for each.
-    """
-    work = 0
-    for s in before.prologue:
+def cost(body: Sequence[t.Stmt], known: dict[str, t.Buffer], memory: bool = False) -> float:
+    """What a turn takes, in loads of a tile of 16 bits; of `memory` alone."""
+    out = 0.0
+    for s in body:
+        wide = 2.0
+        if isinstance(s, t.Load | t.Store):
+            b = known[s.tensor]
+            wide = 1.0 if b.like is not None or b.kind is t.BufferKind.INPUT else 2.0
         match s:
+            case t.Load() if len(s.dims) > 1:
+                out += wide
+            case t.Store() if memory:
+                out += wide
+            case _ if memory:
+                continue
             case t.Solve():
-                work += SYSTEM * PRODUCT
+                out += SYSTEM
             case t.Dot() | t.AccDot():
-                work += PRODUCT
-    return work > len(stores) * 2 * 2 * (8 << 10)
+                out += 3.0 if s.exact else 1.0
+            case t.For():
+                out += LOOP
+            case t.Compute() if len(s.dims) > 1:
+                out += EXPONENTIAL * sum(
+                    isinstance(n, Call) and n.fn in ("exp", "exp2") for n in walk(s.expr)
+                )
+    return out
 
 
-def _flat(body: tuple[t.Stmt, ...]) -> list[t.Stmt]:
+def _flat(body: Sequence[t.Stmt]) -> list[t.Stmt]:
     out: list[t.Stmt] = []
     for s in body:
         out.append(s)
@@ -319,7 +456,7 @@ def _flat(body: tuple[t.Stmt, ...]) -> list[t.Stmt]:
     return out
 
 
-def _live(body: tuple[t.Stmt, ...], carried: set[str]) -> tuple[t.Stmt, ...]:
+def _live(body: Sequence[t.Stmt], carried: set[str]) -> tuple[t.Stmt, ...]:
     """Without what neither a store nor a carried value needs."""
     live = set(carried)
     out: list[t.Stmt] = []

@@ -439,6 +439,11 @@ class TileProgram(Node):
             return axis
         return self.sweep.axis if self.sweep is not None else self.of(Role.TILE)[0].name
 
+    def paired(self, axis: Axis) -> tuple[str, ...]:
+        """The other ranks along which the tiles of an axis stand: there are as many as the longest takes."""
+        pairs = [a.rank for a in self.of(Role.PAIR) if self.stands_for(a.name) == axis.name]
+        return tuple(dict.fromkeys(r for r in pairs if r != axis.rank))
+
 
 @dataclass(frozen=True, slots=True)
 class HostSum(Node):

@@ -6,7 +6,8 @@
 
 Each target has a kernel of its own, and each kernel carries what it needs. Where a later one's state starts and is
 updated as an earlier one's is, value by value, they are one state; what the later one reads of the other's results, at
-the same positions, is there already. So the chunks are walked once, not twice.
+the same positions, is there already. So the chunks are walked once, not twice. Kernels that multiply matrices, and
+share a state alone, stay apart: registers do not hold the products of both (benchmarks/results/linear-delta-h100.json).
 
 Values are compared by number: two have one number if they are made in the same way from values of one number.
 """
@@ -149,6 +150,8 @@ def joined(a: t.TileProgram, b: t.TileProgram) -> t.TileProgram | None:
     """One kernel for both, where `b` carries nothing that `a` does not; None where there is none."""
     if not alike(a, b):
         return None
+    if not {*a.writes} & {*b.reads} and any(isinstance(s, t.Dot | t.AccDot) for s in _body(b)):
+        return None
     numbers = Numbers()
     names: dict[str, Number] = {}
     have: dict[Number, str] = {}
@@ -189,9 +192,9 @@ def joined(a: t.TileProgram, b: t.TileProgram) -> t.TileProgram | None:
             if n is not None and n in have and not used(s) & _updated(b):
                 theirs[name or ""] = have[n]
                 continue
-            for x in filter(None, map(defined, _flat(s))):
-                theirs[x] = _fresh(x, mine)
-                mine.add(theirs[x])
+            for new in filter(None, map(defined, _flat(s))):
+                theirs[new] = _fresh(new, mine)
+                mine.add(theirs[new])
             home.append(_as(s, theirs))
     own = [s for s in _body(a) if updated(s) & states[a.name]]
     if sorted(map(repr, updates)) != sorted(repr(numbers.update(s, names)) for s in own):
@@ -287,7 +290,7 @@ def _as(s: t.Stmt, names: dict[str, str]) -> t.Stmt:
         case t.For():
             return dataclasses.replace(s, body=tuple(_as(x, names) for x in s.body))
         case _ if isinstance(getattr(s, "name", None), str):
-            return dataclasses.replace(s, name=names.get(s.name, s.name))  # type: ignore[union-attr]
+            return dataclasses.replace(s, name=names.get(s.name, s.name))  # type: ignore[union-attr,arg-type]
         case _:
             return s
 
