@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attndsl.codegen.configs import choose, choose_chunk, choose_warps, padded
+from attndsl.codegen.configs import choose_warps, chooser, padded
 from attndsl.codegen.sass import SassStats, disassemble, sass_stats
 
 # Shared memory that one block may ask for, in bytes.
@@ -150,8 +150,9 @@ def _wanted(
 
 def _config(name: str, kernel: Mapping[str, Any], target: str, call: _Call) -> dict[str, int]:
     smem = SHARED_MEMORY.get(target, 99 * 1024)
-    find = choose_chunk if "chunks" in kernel["facts"] else choose
-    chosen = find(kernel["facts"], dict(call.extents), ITEM_SIZE[call.dtype], smem)
+    chosen = chooser(kernel["facts"])(
+        kernel["facts"], dict(call.extents), ITEM_SIZE[call.dtype], smem
+    )
     own = call.config.get(name, call.config)
     chosen.update((k, int(v)) for k, v in own.items() if k in chosen)
     return chosen

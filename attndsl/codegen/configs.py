@@ -1,6 +1,6 @@
 """Default tile sizes, by arithmetic on shared memory and registers.
 
-`choose`, `padded` and `demand` are copied into every generated Triton module, so they import
+`choose` and its like, `padded` and `demand` are copied into every generated Triton module, so they import
 nothing: a committed kernel chooses as the compiler does. A kernel is described by plain data (`facts`):
 
     tiles     its TILE axes           stream    its STREAM axis, or None
@@ -18,6 +18,7 @@ nothing: a committed kernel chooses as the compiler does. A kernel is described 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -63,10 +64,6 @@ def choose(
     `extents` gives the FULL ranks, `itemsize` the bytes of an input element, `smem` the shared memory of a block.
     Raises ValueError (A0510) with the sums if not even the smallest tiles fit.
     """
-    if "follows" in facts:  # one chunk, and no other shape
-        chunk = 16 if interpreted else 64 if itemsize == 2 else 32
-        blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
-        return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
     sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
     axes = [*facts["tiles"], *([facts["stream"]] if facts["stream"] else [])]
     few = facts.get("few_rows", False)
@@ -166,6 +163,19 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+
+
 def choose_warps(
     facts: dict[str, Any], extents: dict[str, int], smem: int
 ) -> dict[str, int] | None:
@@ -207,6 +217,13 @@ def choose_warps(
                 "maxnreg": 168,
             }
     return None
+
+
+def chooser(facts: Mapping[str, Any]) -> Callable[..., dict[str, int]]:
+    """What chooses the tiles of a portable kernel."""
+    if "follows" in facts:
+        return choose_ahead
+    return choose_chunk if "chunks" in facts else choose
 
 
 # What `worth_warps` asks of a call, for those who tell of it; being copied alone, it has the numbers itself.

@@ -20,7 +20,7 @@ from typing import Any
 
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.codegen.aot import SHARED_MEMORY, CompileError
-from attndsl.codegen.configs import choose, choose_chunk
+from attndsl.codegen.configs import chooser
 from attndsl.sizes import Sizes
 from attndsl.tuning.child import Child, ChildError
 from attndsl.tuning.database import Entry, add, read
@@ -140,9 +140,8 @@ def _entries(
 
 def _first(kernel: Kernel, problem: Problem, target: str) -> Config:
     """What runs where nothing is known."""
-    find = choose_chunk if "chunks" in kernel.facts else choose
     named = {r: problem.extents[r] for r in set(kernel.facts["pads"].values())}
-    return find(kernel.facts, named, problem.itemsize, SHARED_MEMORY[target])
+    return chooser(kernel.facts)(kernel.facts, named, problem.itemsize, SHARED_MEMORY[target])
 
 
 def _compile(jobs: Sequence[Wanted], folder: Path, workers: int) -> None:

@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any
 
 from attndsl.cascade.bind import Number
-from attndsl.codegen.configs import choose, choose_warps, demand, padded
+from attndsl.codegen.configs import choose_warps, chooser, demand, padded
 from attndsl.codegen.names import identifier
 from attndsl.schedule.cost import Cost, kernel_cost
 from attndsl.schedule.tile import Role
@@ -177,7 +177,7 @@ def default(
     if kernel.warps is not None:
         return choose_warps(kernel.warps, dict(extents), machine.shared_block)
     named = {r: extents[r] for r in set(kernel.facts["pads"].values())}
-    return choose(kernel.facts, named, itemsize, machine.shared_block)
+    return chooser(kernel.facts)(kernel.facts, named, itemsize, machine.shared_block)
 
 
 def power(n: int) -> int:

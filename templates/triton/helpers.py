@@ -93,7 +93,16 @@ def near_dot(a, b, acc, OUT: tl.constexpr, TYPE: tl.constexpr):
 
 
 @triton.jit
-def larger_blocks(inverse, matrix, row, column, FIRST: tl.constexpr, LAST: tl.constexpr, OUT: tl.constexpr, TYPE: tl.constexpr):
+def larger_blocks(
+    inverse,
+    matrix,
+    row,
+    column,
+    FIRST: tl.constexpr,
+    LAST: tl.constexpr,
+    OUT: tl.constexpr,
+    TYPE: tl.constexpr,
+):
     """Of `I - matrix`, the inverses of diagonal blocks of `LAST` positions from those of `FIRST`.
 
     The inverse of a block of twice the size is made of those of its halves.
