@@ -161,7 +161,7 @@ def joined(a: t.TileProgram, b: t.TileProgram) -> t.TileProgram | None:
         if isinstance(s, t.Store):
             numbers.stored[numbers.place(s, names)] = s.value
     states = {p.name: _states(p) for p in (a, b)}
-    twins = _twins(a, b)
+    twins = _twins(a, b, numbers, names)
     if twins is None:
         return None
     mine = {x for s in (*a.prologue, *_body(a)) for x in map(defined, _flat(s)) if x is not None}
@@ -247,16 +247,20 @@ def _states(p: t.TileProgram) -> set[str]:
     return {s.name for s in p.prologue if isinstance(s, t.Declare)}
 
 
-def _twins(a: t.TileProgram, b: t.TileProgram) -> dict[str, str] | None:
-    """The states of `b`, in order, by those of `a` that start alike; None if their number differs."""
+def _twins(
+    a: t.TileProgram, b: t.TileProgram, numbers: Numbers, names: dict[str, Number]
+) -> dict[str, str] | None:
+    """The states of `b`, in order, by those of `a` that start alike; None if it has others."""
     mine = [s for s in a.prologue if isinstance(s, t.Declare)]
     theirs = [s for s in b.prologue if isinstance(s, t.Declare)]
-    if len(mine) != len(theirs):
-        return None
-    if any(
-        (x.dims, x.dtype, x.expr) != (y.dims, y.dtype, y.expr)
-        for x, y in zip(mine, theirs, strict=True)
-    ):
+    known: dict[str, Number] = {}
+    for s in b.prologue:
+        _number(s, numbers, known, {})
+
+    def start(s: t.Declare, at: dict[str, Number]) -> object:
+        return s.dims, s.dtype, numbers.expr(s.expr, at)
+
+    if [start(s, names) for s in mine] != [start(s, known) for s in theirs]:
         return None
     return {y.name: x.name for x, y in zip(mine, theirs, strict=True)}
 
