@@ -134,9 +134,15 @@ def _wanted(
     text: str, targets: Sequence[str], call: _Call
 ) -> Iterator[tuple[str, Mapping[str, Any], str, dict[str, int]]]:
     """The kernels of a module, each with its row of the table, a target, and the configuration there."""
-    for name, kernel in kernel_table(text).items():
+    table = kernel_table(text)
+    for name, kernel in table.items():
         for target in targets:
-            yield name, kernel, target, _config(name, kernel, target, call)
+            chosen = _config(name, kernel, target, call)
+            other = kernel["facts"].get("follows")
+            if other is not None:  # the chunks of another kernel
+                theirs = _config(other, table[other], target, call)
+                chosen.update((k, theirs[k]) for k in chosen if k.startswith("BLOCK_"))
+            yield name, kernel, target, chosen
     for name, kernel in kernel_table(text, "HOPPER").items():
         warps = _warps(name, kernel, call) if "sm_90" in targets else None
         if warps is not None:

@@ -1,6 +1,6 @@
 """Default tile sizes, by arithmetic on shared memory and registers.
 
-`choose`, `padded` and `demand` are copied into every generated Triton module, so they import
+`choose` and its like, `padded` and `demand` are copied into every generated Triton module, so they import
 nothing: a committed kernel chooses as the compiler does. A kernel is described by plain data (`facts`):
 
     tiles     its TILE axes           stream    its STREAM axis, or None
@@ -8,6 +8,7 @@ nothing: a committed kernel chooses as the compiler does. A kernel is described 
     chunks    there, if it carries a state along the stream, and its tiles are columns
     scans     there, if it carries a state and multiplies no matrices
     solves    there, if it solves a triangular system
+    follows   there, if its tile is a chunk of another kernel, whose name this is (`configure` takes that one's)
     few_rows  a split-keys kernel             loops     how many scalar loops are around the sweep
     pads      FULL axis -> rank       resident  dims of tiles loaded once
     streamed  dims of tiles loaded at every step of the sweep
@@ -139,9 +140,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
+        # (benchmarks/results/linear-delta-h100.json).
+        for stages in (3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
@@ -158,11 +162,24 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+
+
 def choice(
     facts: dict[str, Any], extents: dict[str, int], itemsize: int, smem: int
 ) -> dict[str, int]:
     """What a generated module runs a portable kernel with on a GPU where nothing was tuned."""
-    find = choose_chunk if "chunks" in facts else choose
+    find = choose_ahead if "follows" in facts else choose_chunk if "chunks" in facts else choose
     return find(facts, extents, itemsize, smem)
 
 

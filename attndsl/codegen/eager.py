@@ -183,7 +183,7 @@ def _call(
     p = k.program
     grid = " * ".join(extent[r] for r in k.grid) or "1"
     blocks = [
-        f'config.get("{a.name}", block_size({grid}, {256 if a.role is Role.TILE else 512})),'
+        f'config.get("{a.name}", block_size({grid}, {256 if a.role is Role.TILE and p.follows is None else 512})),'
         for a in p.axes
         if a.role in (Role.TILE, Role.STREAM)
     ]

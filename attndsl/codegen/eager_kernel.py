@@ -89,7 +89,8 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
             self.emit(f"for {loop} in range({self.extent(a.rank)}):")
             self.depth += 1
         for a in tiles:
-            self.tile_head(a.name, "0", self.extent(a.rank), body)
+            ends = [self.extent(r) for r in (a.rank, *p.paired(a))]
+            self.tile_head(a.name, "0", f"max({', '.join(ends)})" if ends[1:] else ends[0], body)
         self.lines.extend(body)
         return self.finished()
 

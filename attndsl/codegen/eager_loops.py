@@ -7,7 +7,7 @@ from functools import partial
 
 from attndsl.codegen.eager_exprs import ATOM
 from attndsl.codegen.eager_values import EagerValues
-from attndsl.schedule.tile import Role
+from attndsl.schedule.tile import Axis, Role
 
 
 class EagerLoops(EagerValues):
@@ -59,12 +59,11 @@ class EagerLoops(EagerValues):
         self.depth += 1
         if axis in self.positions or any(re.search(rf"\b{end}\b", line) for line in body):
             stop = f"min({first} + {block}, {self.extent(self.axes[axis].rank)})"
-            paired = self.axes[axis].role is Role.STREAM and self.program.of(Role.PAIR)
+            paired = bool(self.pairs(axis))
             # Where the paired axis is longer, the last tiles are empty.
             self.emit(f"{end} = max({first}, {stop})" if paired else f"{end} = {stop}")
         self.arange(axis)
-        pairs = self.program.of(Role.PAIR) if self.axes[axis].role is Role.STREAM else ()
-        for pair in pairs:
+        for pair in self.pairs(axis):
             start, stop = self.ends(pair.name)
             top = self.extent(pair.rank)
             used = re.compile(rf"\b({start}|{stop})\b")
@@ -73,6 +72,11 @@ class EagerLoops(EagerValues):
             self.emit(f"{start} = min({first}, {top})")
             self.emit(f"{stop} = min({first} + {block}, {top})")
             self.arange(pair.name)
+
+    def pairs(self, axis: str) -> tuple[Axis, ...]:
+        """The axes that stand where a tiled axis stands."""
+        p = self.program
+        return tuple(a for a in p.of(Role.PAIR) if p.stands_for(a.name) == axis)
 
     def arange(self, axis: str) -> None:
         if axis not in self.positions:

@@ -62,10 +62,8 @@ class EagerValues(ABC):
         )
 
     def block_of(self, axis: str) -> str:
-        """The block of an axis; a PAIR axis has the stream's."""
-        if self.axes[axis].role is Role.PAIR:
-            assert self.program.sweep is not None
-            axis = self.program.sweep.axis
+        """The block of an axis; a PAIR axis has that of the axis it stands for."""
+        axis = self.program.stands_for(axis)
         return self.names.of("block", axis, f"block_{axis}")
 
     def position(self, axis: str) -> Text:

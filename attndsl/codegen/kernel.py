@@ -76,6 +76,8 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
             if axis.role is Role.TILE:
                 count = self.names.fresh(f"tiles_{axis.name}")
                 block, origin = self.blocks[axis.name], self._origins[axis.name]
+                for other in program.paired(axis):
+                    extent = f"tl.maximum({extent}, {self.extents[other].name})"
                 out.append(f"{count} = tl.cdiv({extent}, {block})")
                 mine = "pid" if last else f"pid % {count}"
                 if program.order == "reverse":
@@ -133,10 +135,7 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
             case Scan():
                 self._scan(s)
             case Solve():
-                matrix, right = (self._values[v].text for v in (s.matrix, s.right))
-                block = self.blocks[self._stands_for(s.dims[0])]
-                code = f"{self.use('solve')}({matrix.code}, {right.code}, ACC, {block})"
-                self._define(s.name, Text(code, s.dims, DType.FLOAT))
+                self._solve(s)
             case Declare():
                 text = self._printer.cast(self._printer.print(s.expr), s.dtype)
                 self._define(s.name, self._filled(text, s.dims, s.dtype), frozenset())

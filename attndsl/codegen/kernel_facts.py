@@ -11,6 +11,7 @@ from attndsl.schedule.specialise import used
 from attndsl.schedule.split import SPLIT
 from attndsl.schedule.tile import (
     AccDot,
+    BufferKind,
     Declare,
     Dot,
     Load,
@@ -31,7 +32,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     def spelled(dims: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(identifier(pairs.get(d, d)) for d in dims)
 
-    pairs = {a.name: stream or "" for a in program.of(Role.PAIR)}
+    pairs = {a.name: program.stands_for(a.name) for a in program.of(Role.PAIR)}
     moving = {stream, *pairs}
     blocked = {*full, *tiles, *moving}
     wide = {*full, *tiles} if pairs else {*full}
@@ -68,6 +69,8 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     loads = [s for s in statements(program) if isinstance(s, Load)]
     gathered = {s.name for s in loads if is_gather(plan, program, s)}
     tiled = {s.name for s in loads if tile_axes(plan, program, s) is not None}
+    if pairs:  # a walk's loads are copied a chunk ahead, and their addresses move on
+        tiled |= {s.name for s in loads if plan.buffer(s.tensor).kind is BufferKind.TEMP}
     return {
         "tiles": spelled(tiles),
         "stream": identifier(stream) if stream else None,
@@ -80,9 +83,10 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
-        **({"chunks": True} if pairs else {}),
+        **({"chunks": True} if pairs and stream else {}),
+        **({"follows": program.follows} if program.follows else {}),
         **({"solves": True} if any(isinstance(s, Solve) for s in swept) else {}),
-        **({"scans": True} if pairs and not multiplies else {}),
+        **({"scans": True} if pairs and stream and not multiplies else {}),
     }
 
 

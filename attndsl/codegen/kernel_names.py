@@ -208,11 +208,8 @@ class KernelNames(ABC):
                 known[axis.name] = known[stream]
 
     def _stands_for(self, axis: str) -> str:
-        """The axis whose block and positions an axis has: its own, or the stream's."""
-        if self.program.axis(axis).role is not Role.PAIR:
-            return axis
-        assert self.program.sweep is not None
-        return self.program.sweep.axis
+        """The axis whose block and positions an axis has."""
+        return self.program.stands_for(axis)
 
     def _blocked(self) -> frozenset[str]:
         return frozenset(a.name for a in self.program.axes if a.role in BLOCKED)

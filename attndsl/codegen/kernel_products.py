@@ -5,7 +5,7 @@ from __future__ import annotations
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.kernel_lines import KernelLines
-from attndsl.schedule.tile import AccDot, Dot, Fold, Role, Scan
+from attndsl.schedule.tile import AccDot, Dot, Fold, Role, Scan, Solve
 
 
 class KernelProducts(KernelLines):
@@ -83,6 +83,24 @@ class KernelProducts(KernelLines):
         self._define(
             s.name, out, frozenset(d for d in s.dims if d in value.zero and s.op is Reduction.SUM)
         )
+
+    def _solve(self, s: Solve) -> None:
+        matrix, right = (self._values[v].text for v in (s.matrix, s.right))
+        block = self.blocks[self._stands_for(s.dims[0])]
+        if s.like is None:
+            code = f"{self.use('solve')}({matrix.code}, {right.code}, ACC, {block})"
+            self._define(s.name, Text(code, s.dims, DType.FLOAT))
+            return
+        storage = self._storage(s.like)
+        key = ("inverse", matrix.code, storage)
+        if key not in self._shared:  # several right sides have one inverse
+            name = self._shared[key] = self.names.fresh("inverse")
+            code = f"{self.use('inverse_of')}({matrix.code}, ACC, {block}, {storage})"
+            self._emit(f"{name} = {code}.to({storage})")
+        stored = self._values[s.right].tensor == s.like and right.stored
+        side = right.code if stored else f"{right.at(ATOM)}.to({storage})"
+        code = f"{self.use('exact_dot')}({self._shared[key]}, {side}, None, ACC)"
+        self._define(s.name, Text(code, s.dims, DType.FLOAT))
 
     def _scan(self, s: Scan) -> None:
         text = self._printer.number(self._values[s.src].text)

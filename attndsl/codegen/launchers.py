@@ -87,6 +87,12 @@ def launcher(name: str, plan: Plan, module: ModuleParts) -> LauncherContext:
     kernels = {
         k: module.kernel(plan, s) for k, s in enumerate(plan.steps) if isinstance(s, TileProgram)
     }
+    named = {
+        s.name: kernels[k].name for k, s in enumerate(plan.steps) if isinstance(s, TileProgram)
+    }
+    for kernel in kernels.values():
+        if "follows" in kernel.facts:  # by the name that the other has in the module
+            kernel.facts["follows"] = named[str(kernel.facts["follows"])]
     ranks: dict[str, None] = {}
     for kernel in kernels.values():
         ranks.update(dict.fromkeys(kernel.ranks))

@@ -85,7 +85,9 @@ def launch(
     count = ""
     for tiled in step.of(Role.TILE):
         count = f"tiles_{identifier(tiled.name)}"
-        lines.append(f'{count} = triton.cdiv({lengths[tiled.rank]}, cfg["{blocks[tiled.name]}"])')
+        ends = ", ".join(lengths[r] for r in (tiled.rank, *step.paired(tiled)))
+        end = f"max({ends})" if step.paired(tiled) else ends
+        lines.append(f'{count} = triton.cdiv({end}, cfg["{blocks[tiled.name]}"])')
         grid.append(count)
     for r in context.reaches:
         lines += _finding(r, count, tensors, lengths)

@@ -42,6 +42,7 @@ class ModuleContext:
     scales: bool  # whether a launcher chooses scales of fixed-point sums
     types: bool  # whether a launcher passes element types
     chunks: bool  # whether a kernel carries a state from chunk to chunk
+    follows: bool  # whether a kernel computes ahead what such a one reads
     tiles: bool  # whether a launcher describes tiles to the copy engine
     bounds: bool  # whether a launcher passes the bounds of blocks of ids
     reaches: bool  # whether a launcher finds where the ids of tiles stand
@@ -86,6 +87,7 @@ def module_context(
     own = HOST_NAMES | {
         "choose",
         "choose_chunk",
+        "choose_ahead",
         "demand",
         "padded",
         "least_bytes",
@@ -114,6 +116,7 @@ def module_context(
         launchers.append(launcher("forward_split", split, replace(module, specialise=False)))
     steps = [s for p in (forward, backward, split) if p is not None for s in p.steps]
     chunks = any("chunks" in k.facts for k in module.kernels)
+    follows = any("follows" in k.facts for k in module.kernels)
     table = {
         k.name: {"facts": k.facts, "arguments": [(a.name, a.kind, a.of) for a in k.arguments]}
         for k in module.kernels
@@ -129,11 +132,13 @@ def module_context(
                 configs.padded,
                 configs.choose,
                 *((configs.choose_chunk,) if chunks else ()),
+                *((configs.choose_ahead,) if follows else ()),
                 *((configs.choose_warps,) if module.hopper else ()),
                 *((configs.worth_warps,) if module.hopper and by_measurement else ()),
             )
         ),
         chunks=chunks,
+        follows=follows,
         kernels=tuple(module.kernels),
         table=literal(table),
         launchers=tuple(launchers),

@@ -16,6 +16,7 @@ from attndsl.analysis.linearity import NotLinear
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.cascade.walk import reads
+from attndsl.schedule.ahead import split_ahead
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.columns import build_columns
 from attndsl.schedule.exact import exact_sums, exactly, kept_apart
@@ -28,6 +29,7 @@ from attndsl.schedule.pulled import Pull
 from attndsl.schedule.scatter_kernel import build_scatter
 from attndsl.schedule.shared import heads_apart
 from attndsl.schedule.tile import HostScale, Plan, TileProgram
+from attndsl.schedule.together import join_walks
 
 # Each round of planning adds a target or an order between two; programs of a hundred lines take less than ten.
 LIMIT = 40
@@ -73,7 +75,9 @@ def plan(
         raise Refused("A0405", "the kernels of this program depend on each other in a circle")
     buffers = buffers_of(ready, steps, residuals, kept, like or {})
     params = tuple((p.name, p.dtype) for p in ready.cascade.params)
-    return Plan(name, buffers, in_launch_order(ready, steps), params, tuple(state.notes))
+    walks = join_walks(in_launch_order(ready, steps))
+    every, buffers = split_ahead(walks, buffers)
+    return Plan(name, buffers, every, params, tuple(state.notes))
 
 
 def _first_targets(ready: Prepared) -> list[str]:

@@ -43,7 +43,9 @@ class Role(StrEnum):
     GRID = "grid"  # one program for each point: a batch index; its position is a scalar
     TILE = "tile"  # BLOCK points to a program; the launch grid covers the rank
     STREAM = "stream"  # BLOCK points to an iteration of the sweep
-    PAIR = "pair"  # the stream's own positions again, for products between two of them
+    PAIR = (
+        "pair"  # the stream's own positions again (or the tile's), for products between two of them
+    )
     LOOP = "loop"  # a scalar loop around the sweep (heads of a group, a summed batch index)
     FULL = "full"  # the whole rank inside one tile, padded to a power of two (head dims)
     POINT = "point"  # a scalar loop of a `For` over the points of a FULL rank
@@ -175,7 +177,8 @@ class Solve(Node):
     """`name[dims]`, the solution of `name = right + matrix . name`.
 
     `matrix` spans the stream and its PAIR axis, `right` the stream and `dims[1]`; `dims[0]` is the PAIR axis. The
-    matrix is zero on and above its diagonal, or on and below it if not `lower`.
+    matrix is zero on and above its diagonal, or on and below it if not `lower`. With `like`, a dialect may multiply
+    `right` by the inverse, both cast to the storage type of `like`.
     """
 
     name: str
@@ -183,6 +186,7 @@ class Solve(Node):
     matrix: str
     right: str
     lower: bool
+    like: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +410,7 @@ class TileProgram(Node):
     `writes` are the buffers, in the order of the kernel's arguments; `params` the scalar parameters and `extents` the
     ranks whose extents are passed.
     `order` says in which order tiles are launched: "reverse" starts with the last (the longest, under a causal domain).
+    `follows` names a later kernel whose chunks are this one's tiles: both have blocks of one size.
     """
 
     name: str
@@ -419,6 +424,7 @@ class TileProgram(Node):
     epilogue: tuple[Stmt, ...]
     order: str = "forward"
     rounds: Rounds | None = None
+    follows: str | None = None
 
     def axis(self, name: str) -> Axis:
         return next(a for a in self.axes if a.name == name)
@@ -426,6 +432,17 @@ class TileProgram(Node):
     def of(self, role: Role) -> tuple[Axis, ...]:
         """The axes of one role, in order."""
         return tuple(a for a in self.axes if a.role is role)
+
+    def stands_for(self, axis: str) -> str:
+        """The axis whose block and positions an axis has: its own, or for a PAIR axis the stream's, or the tile's."""
+        if self.axis(axis).role is not Role.PAIR:
+            return axis
+        return self.sweep.axis if self.sweep is not None else self.of(Role.TILE)[0].name
+
+    def paired(self, axis: Axis) -> tuple[str, ...]:
+        """The other ranks along which the tiles of an axis stand: there are as many as the longest takes."""
+        pairs = [a.rank for a in self.of(Role.PAIR) if self.stands_for(a.name) == axis.name]
+        return tuple(dict.fromkeys(r for r in pairs if r != axis.rank))
 
 
 @dataclass(frozen=True, slots=True)

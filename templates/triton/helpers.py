@@ -76,30 +76,77 @@ def whole_dot(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
 
 @triton.jit
 def exact_dot(a, b, acc, OUT: tl.constexpr):
-    """As `dot`, of operands in OUT: on matrix units too, by three products of what each operand is rounded to."""
-    if OUT == tl.float32 and not INTERPRETED:
+    """As `dot`; operands of float32 on matrix units too, by three products of what each operand is rounded to."""
+    if OUT == tl.float32 and a.dtype == OUT and not INTERPRETED:
         return tl.dot(a, b, acc, input_precision="tf32x3", out_dtype=OUT)
     else:
         return dot(a, b, acc, OUT)
 
 
 @triton.jit
-def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
-    """The solution of `x = right + matrix @ x` for a strictly triangular matrix, by inverses of ever larger blocks.
+def near_dot(a, b, acc, OUT: tl.constexpr, TYPE: tl.constexpr):
+    """As `exact_dot`, of what will be rounded to TYPE: by one product where that is no more exact."""
+    if OUT == tl.float32 and TYPE.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.dot(a, b, acc, input_precision="tf32", out_dtype=OUT)
+    else:
+        return exact_dot(a, b, acc, OUT)
 
-    Blocks of two are inverted by changing a sign. The inverse of a block of twice the size is made of those of its
-    halves; it has no larger entries than substitution meets, unlike powers of the matrix.
+
+@triton.jit
+def larger_blocks(
+    inverse,
+    matrix,
+    row,
+    column,
+    FIRST: tl.constexpr,
+    LAST: tl.constexpr,
+    OUT: tl.constexpr,
+    TYPE: tl.constexpr,
+):
+    """Of `I - matrix`, the inverses of diagonal blocks of `LAST` positions from those of `FIRST`.
+
+    The inverse of a block of twice the size is made of those of its halves.
+    """
+    for k in tl.static_range(0, 8):
+        if (FIRST << k) < LAST:
+            same = row // (FIRST << (k + 1)) == column // (FIRST << (k + 1))
+            across = row // (FIRST << k) != column // (FIRST << k)
+            part = tl.where(same & across, matrix, 0.0)
+            left = near_dot(inverse, part, None, OUT, TYPE)
+            inverse = near_dot(left, inverse, inverse, OUT, TYPE)
+    return inverse
+
+
+@triton.jit
+def inverse_of(matrix, OUT: tl.constexpr, SIZE: tl.constexpr, TYPE: tl.constexpr):
+    """`(I - matrix)^-1` of a strictly triangular matrix, by inverses of ever larger blocks.
+
+    Blocks of two are inverted by changing a sign. It has no larger entries than substitution meets, unlike powers of
+    the matrix. Blocks of 16 are inverted side by side: what is beside them is no work.
     """
     i = tl.arange(0, SIZE)
     row, column = i[:, None], i[None, :]
-    inverse = tl.where(row // 2 == column // 2, matrix, 0.0) + tl.where(row == column, 1.0, 0.0)
-    for k in tl.static_range(1, 8):
-        if (2 << k) <= SIZE:
-            same = row // (2 << k) == column // (2 << k)
-            across = row // (1 << k) != column // (1 << k)
-            part = tl.where(same & across, matrix, 0.0)
-            inverse = exact_dot(exact_dot(inverse, part, None, OUT), inverse, inverse, OUT)
-    return exact_dot(inverse, right, None, OUT)
+    if SIZE > 16 and OUT == tl.float32:
+        BLOCKS: tl.constexpr = SIZE // 16
+        block = tl.arange(0, BLOCKS)
+        own = block[:, None, None, None] == block[None, None, :, None]
+        small = tl.sum(tl.where(own, matrix.reshape(BLOCKS, 16, BLOCKS, 16), 0.0), 2)
+        k = tl.arange(0, 16)
+        r, c = k[None, :, None], k[None, None, :]
+        inverse = tl.where(r // 2 == c // 2, small, 0.0) + tl.where(r == c, 1.0, 0.0)
+        inverse = larger_blocks(inverse, small, r, c, 2, 16, OUT, TYPE)
+        spread = tl.broadcast_to(inverse[:, :, None, :], (BLOCKS, 16, BLOCKS, 16))
+        inverse = tl.where(own, spread, 0.0).reshape(SIZE, SIZE)
+        return larger_blocks(inverse, matrix, row, column, 16, SIZE, OUT, TYPE)
+    else:
+        inverse = tl.where(row // 2 == column // 2, matrix, 0.0) + tl.where(row == column, 1.0, 0.0)
+        return larger_blocks(inverse, matrix, row, column, 2, SIZE, OUT, TYPE)
+
+
+@triton.jit
+def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
+    """The solution of `x = right + matrix @ x` for a strictly triangular matrix."""
+    return exact_dot(inverse_of(matrix, OUT, SIZE, OUT), right, None, OUT)
 
 
 @triton.jit

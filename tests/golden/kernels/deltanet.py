@@ -44,40 +44,81 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def load_tile(ptrs, mask, tiles, at):
-    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
-    if tiles is None:
-        return tl.load(ptrs, mask=mask, other=0.0)
-    else:
-        return tiles.load(at).reshape(ptrs.shape)
-
-
-@triton.jit
 def exact_dot(a, b, acc, OUT: tl.constexpr):
-    """As `dot`, of operands in OUT: on matrix units too, by three products of what each operand is rounded to."""
-    if OUT == tl.float32 and not INTERPRETED:
+    """As `dot`; operands of float32 on matrix units too, by three products of what each operand is rounded to."""
+    if OUT == tl.float32 and a.dtype == OUT and not INTERPRETED:
         return tl.dot(a, b, acc, input_precision="tf32x3", out_dtype=OUT)
     else:
         return dot(a, b, acc, OUT)
 
 
 @triton.jit
-def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
-    """The solution of `x = right + matrix @ x` for a strictly triangular matrix, by inverses of ever larger blocks.
+def near_dot(a, b, acc, OUT: tl.constexpr, TYPE: tl.constexpr):
+    """As `exact_dot`, of what will be rounded to TYPE: by one product where that is no more exact."""
+    if OUT == tl.float32 and TYPE.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.dot(a, b, acc, input_precision="tf32", out_dtype=OUT)
+    else:
+        return exact_dot(a, b, acc, OUT)
 
-    Blocks of two are inverted by changing a sign. The inverse of a block of twice the size is made of those of its
-    halves; it has no larger entries than substitution meets, unlike powers of the matrix.
+
+@triton.jit
+def larger_blocks(
+    inverse,
+    matrix,
+    row,
+    column,
+    FIRST: tl.constexpr,
+    LAST: tl.constexpr,
+    OUT: tl.constexpr,
+    TYPE: tl.constexpr,
+):
+    """Of `I - matrix`, the inverses of diagonal blocks of `LAST` positions from those of `FIRST`.
+
+    The inverse of a block of twice the size is made of those of its halves.
+    """
+    for k in tl.static_range(0, 8):
+        if (FIRST << k) < LAST:
+            same = row // (FIRST << (k + 1)) == column // (FIRST << (k + 1))
+            across = row // (FIRST << k) != column // (FIRST << k)
+            part = tl.where(same & across, matrix, 0.0)
+            left = near_dot(inverse, part, None, OUT, TYPE)
+            inverse = near_dot(left, inverse, inverse, OUT, TYPE)
+    return inverse
+
+
+@triton.jit
+def inverse_of(matrix, OUT: tl.constexpr, SIZE: tl.constexpr, TYPE: tl.constexpr):
+    """`(I - matrix)^-1` of a strictly triangular matrix, by inverses of ever larger blocks.
+
+    Blocks of two are inverted by changing a sign. It has no larger entries than substitution meets, unlike powers of
+    the matrix. Blocks of 16 are inverted side by side: what is beside them is no work.
     """
     i = tl.arange(0, SIZE)
     row, column = i[:, None], i[None, :]
-    inverse = tl.where(row // 2 == column // 2, matrix, 0.0) + tl.where(row == column, 1.0, 0.0)
-    for k in tl.static_range(1, 8):
-        if (2 << k) <= SIZE:
-            same = row // (2 << k) == column // (2 << k)
-            across = row // (1 << k) != column // (1 << k)
-            part = tl.where(same & across, matrix, 0.0)
-            inverse = exact_dot(exact_dot(inverse, part, None, OUT), inverse, inverse, OUT)
-    return exact_dot(inverse, right, None, OUT)
+    if SIZE > 16 and OUT == tl.float32:
+        BLOCKS: tl.constexpr = SIZE // 16
+        block = tl.arange(0, BLOCKS)
+        own = block[:, None, None, None] == block[None, None, :, None]
+        small = tl.sum(tl.where(own, matrix.reshape(BLOCKS, 16, BLOCKS, 16), 0.0), 2)
+        k = tl.arange(0, 16)
+        r, c = k[None, :, None], k[None, None, :]
+        inverse = tl.where(r // 2 == c // 2, small, 0.0) + tl.where(r == c, 1.0, 0.0)
+        inverse = larger_blocks(inverse, small, r, c, 2, 16, OUT, TYPE)
+        spread = tl.broadcast_to(inverse[:, :, None, :], (BLOCKS, 16, BLOCKS, 16))
+        inverse = tl.where(own, spread, 0.0).reshape(SIZE, SIZE)
+        return larger_blocks(inverse, matrix, row, column, 16, SIZE, OUT, TYPE)
+    else:
+        inverse = tl.where(row // 2 == column // 2, matrix, 0.0) + tl.where(row == column, 1.0, 0.0)
+        return larger_blocks(inverse, matrix, row, column, 2, SIZE, OUT, TYPE)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -96,19 +137,17 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
     do_not_specialize=[
         "stride_beta_b",
         "stride_beta_h",
-        "stride_V_b",
-        "stride_V_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def deltanet_U(
+def deltanet_U_ahead(
     K_ptr,
     beta_ptr,
     V_ptr,
-    U_ptr,
+    O_rest_ptr,
+    O_of_ptr,
     K_tiles,
     K_tiles_2,
     V_tiles,
@@ -126,99 +165,92 @@ def deltanet_U(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
-    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of f; sweeps t.
+    """One program for each b, h and tile of t.
 
     K_ptr  K[b, h, t, e], input
     beta_ptr  beta[b, h, t], input
     V_ptr  V[b, h, t, f], input
-    U_ptr  U[b, h, t, f], residual
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_of_ptr  O.of[b, h, t, e], temp
     K_tiles  tiles of K for the copy engine, or None
     K_tiles_2  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
-    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_f = tl.cdiv(len_f, BLOCK_F)
-    f0 = (pid % tiles_f) * BLOCK_F
-    pid = pid // tiles_f
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
-    offs_f = tl.arange(0, BLOCK_F)
-    f = f0 + offs_f
+    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(t0, tl.int64) * stride_K_t
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    in_t = t < len_t
     in_e = within(e, E, E_PAD)
+    K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(f0, tl.int64) * stride_V_f
-    V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
-    in_f = f < len_f
-    U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    U_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    U_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    O_rest_base += tl.cast(h, tl.int64) * len_t * F
+    O_rest_offs = offs_t[:, None] * F + f[None, :]
+    O_of_base = O_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_of_base += tl.cast(h, tl.int64) * len_t * E
+    O_of_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
     weight_p = 0.0 - 1.0
-    lo = 0
-    hi = len_t
-    U_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+    # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    K_ptrs = K_base_2 + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    in_t_s = t < len_t
+    k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
+    A = dot(k, tl.trans(k_1), None, ACC)
+    beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
+    beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
+    weight = A * beta.to(ACC)[None, :] * weight_p
+    mask_p = t < len_t
+    mask = (t[None, :] < t[:, None]) & mask_p[None, :]
+    weight_m = tl.where(mask, weight, 0.0)
+    A_m = tl.where(mask, A, 0.0)
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    U_1 = beta.to(ACC)[:, None] * v.to(ACC)
+    U_1_m = tl.where(mask_p[:, None], U_1, 0.0)
+    matrix = weight_m * 1.0
+    U_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    U_rest_1 = dot(A_m.to(V_ptr.dtype.element_ty), U_1_m.to(V_ptr.dtype.element_ty), U_rest_1, ACC)
+    inverse = inverse_of(matrix, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
+    U_rest_1_1 = exact_dot(inverse, U_rest_1.to(K_ptr.dtype.element_ty), None, ACC)
+    k_2 = exact_dot(inverse, k, None, ACC)
 
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
-        U = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        in_t = t < len_t
-        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        past = dot(k, tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
-        U = U + past
-        K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        in_t_s = t < len_t
-        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
-        A = dot(k, tl.trans(k_1), None, ACC)
-        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
-        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        weight = A * beta.to(ACC)[None, :] * weight_p
-        mask_p = t < len_t
-        mask = (t[None, :] < t[:, None]) & mask_p[None, :]
-        weight_m = tl.where(mask, weight, 0.0)
-        A_m = tl.where(mask, A, 0.0)
-        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        U_1 = beta.to(ACC)[:, None] * v.to(ACC)
-        U_1_m = tl.where(mask_p[:, None], U_1, 0.0)
-        U = dot(A_m.to(V_ptr.dtype.element_ty), U_1_m.to(V_ptr.dtype.element_ty), U, ACC)
-        matrix = weight_m * 1.0
-        U_2 = solve(matrix, U, ACC, BLOCK_T)
-        column = beta.to(ACC)[:, None] * (v.to(ACC) - U_2)
-        column_1 = tl.where(mask_p[:, None], beta.to(ACC)[:, None] * (v.to(ACC) - U_2), 0.0)
-        tl.store(
-            U_base + tl.cast(t0, tl.int64) * len_f + U_offs,
-            U_2,
-            mask=in_t_s[:, None] & in_f[None, :],
-        )
-        U_state = dot(tl.trans(k_1), column_1.to(K_ptr.dtype.element_ty), U_state, ACC)
+    # --- epilogue ---
+    O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * F + O_rest_offs
+    tl.store(O_rest_ptrs, U_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
+    O_of_ptrs = O_of_base + tl.cast(t0, tl.int64) * E + O_of_offs
+    tl.store(O_of_ptrs, k_2, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -233,20 +265,18 @@ def deltanet_U(
         "len_f",
     ],
 )
-def deltanet_O(
-    Q_ptr,
+def deltanet_U(
     K_ptr,
     beta_ptr,
     V_ptr,
+    Q_ptr,
+    O_rest_ptr,
+    O_of_ptr,
     U_ptr,
     O_ptr,
-    Q_tiles,
     K_tiles,
     V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_t,
-    stride_Q_e,
+    Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -258,6 +288,10 @@ def deltanet_O(
     stride_V_h: tl.int64,
     stride_V_t,
     stride_V_f,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_t,
+    stride_Q_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -271,15 +305,17 @@ def deltanet_O(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    Q_ptr  Q[b, h, t, e], input
     K_ptr  K[b, h, t, e], input
     beta_ptr  beta[b, h, t], input
     V_ptr  V[b, h, t, f], input
+    Q_ptr  Q[b, h, t, e], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_of_ptr  O.of[b, h, t, e], temp
     U_ptr  U[b, h, t, f], residual
     O_ptr  O[b, h, t, f], output
-    Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -299,67 +335,73 @@ def deltanet_O(
     f = f0 + offs_f
 
     # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
-    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
     in_f = f < len_f
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    O_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    O_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    O_of_base = O_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_of_base += tl.cast(h, tl.int64) * len_t * E
+    O_of_offs = offs_t[:, None] * E + e[None, :]
     U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     U_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    U_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     O_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
 
     # --- prologue ---
+    weight_p = 0.0 - 1.0
     lo = 0
     hi = len_t
-    O_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+    U_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
+        # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
+        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+        in_t_s = t < len_t
+        k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
+        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
+        mask_p = t < len_t
+        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
+        O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        U_rest_1_1_1 = tl.load(O_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        O_of_ptrs = O_of_base + tl.cast(t0, tl.int64) * E + O_of_offs
+        k_2_1 = tl.load(O_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_2 = k_2_1.to(K_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty)
+        past_2 = dot(t_2, t_3, None, ACC)
+        U_2 = U_rest_1_1_1.to(ACC) + past_2
+        column_1 = tl.where(mask_p[:, None], beta.to(ACC)[:, None] * (v.to(ACC) - U_2), 0.0)
+        U_ptrs = U_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        tl.store(U_ptrs, U_2, mask=in_t_s[:, None] & in_f[None, :])
         O = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # deltanet.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         in_t = t < len_t
         q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        past = dot(q, tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
-        O = O + past
-        # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        in_t_s = t < len_t
-        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        A_2 = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        mask_p = t < len_t
-        mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
-        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
-        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        u = tl.load(
-            U_base + tl.cast(t0, tl.int64) * len_f + U_offs,
-            mask=in_t_s[:, None] & in_f[None, :],
-            other=0.0,
-        )
-        O_1 = beta.to(ACC)[:, None] * (v.to(ACC) - u.to(ACC))
-        O_1_m = tl.where(mask_p[:, None], O_1, 0.0)
-        O = dot(A_2_m.to(V_ptr.dtype.element_ty), O_1_m.to(V_ptr.dtype.element_ty), O, ACC)
-        # deltanet.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
-        tl.store(
-            O_base + tl.cast(t0, tl.int64) * len_f + U_offs,
-            O,
-            mask=in_t[:, None] & in_f[None, :],
-        )
-        O_state = dot(tl.trans(k), O_1_m.to(K_ptr.dtype.element_ty), O_state, ACC)
+        past_1 = dot(q, tl.where(in_e[:, None], U_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
+        O = O + past_1
+        A_2 = dot(q, tl.trans(k_1.to(Q_ptr.dtype.element_ty)), None, ACC)
+        mask_1 = (t[None, :] <= t[:, None]) & mask_p[None, :]
+        A_2_m = tl.where(mask_1, A_2, 0.0)
+        O = dot(A_2_m.to(V_ptr.dtype.element_ty), column_1.to(V_ptr.dtype.element_ty), O, ACC)
+        O_ptrs = O_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        tl.store(O_ptrs, O, mask=in_t[:, None] & in_f[None, :])
+        U_state = dot(tl.trans(k_1), column_1.to(K_ptr.dtype.element_ty), U_state, ACC)
 
 
 @triton.jit(
@@ -487,6 +529,122 @@ def deltanet_backward_dU_1(
         "len_b",
         "len_h",
         "len_t",
+    ],
+)
+def deltanet_backward_dU_2_ahead(
+    K_ptr,
+    beta_ptr,
+    dU_1_ptr,
+    dU_2_rest_ptr,
+    dU_2_of_ptr,
+    K_tiles,
+    K_tiles_2,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_t,
+    stride_K_e,
+    stride_beta_b: tl.int64,
+    stride_beta_h: tl.int64,
+    stride_beta_t,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    Q_TYPE: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    K_ptr  K[b, h, t, e], input
+    beta_ptr  beta[b, h, t], input
+    dU_1_ptr  dU.1[b, h, t, f], temp
+    dU_2_rest_ptr  dU.2.rest[b, h, t, f], temp
+    dU_2_of_ptr  dU.2.of[b, h, t, e], temp
+    K_tiles  tiles of K for the copy engine, or None
+    K_tiles_2  tiles of K for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(t0, tl.int64) * stride_K_t
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
+    beta_base += tl.cast(h, tl.int64) * stride_beta_h
+    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_1_base += tl.cast(h, tl.int64) * len_t * F
+    dU_1_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    dU_2_rest_base = dU_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_2_rest_base += tl.cast(h, tl.int64) * len_t * F
+    dU_2_of_base = dU_2_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_2_of_base += tl.cast(h, tl.int64) * len_t * E
+    dU_2_of_offs = offs_t[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    K_ptrs = K_base_2 + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    in_t_s = t < len_t
+    k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
+    A = dot(k, tl.trans(k_1), None, ACC)
+    beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
+    beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
+    weight_p = 0.0 - beta.to(ACC) * 1.0
+    weight = A * weight_p[None, :]
+    mask_p = t < len_t
+    mask = (t[:, None] < t[None, :]) & mask_p[None, :]
+    weight_m = tl.where(mask, weight, 0.0)
+    A_m = tl.where(mask, A, 0.0)
+    dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
+    dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+    dU_2_p = -1.0 * beta.to(ACC)
+    dU_2_1 = dU_2_p[:, None] * dU_1.to(ACC)
+    dU_2_1_m = tl.where(mask_p[:, None], dU_2_1, 0.0)
+    matrix = weight_m * 1.0
+    dU_2_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dU_2_rest_1 = dot(A_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2_rest_1, ACC)
+    inverse = inverse_of(matrix, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
+    dU_2_rest_1_1 = exact_dot(inverse, dU_2_rest_1.to(K_ptr.dtype.element_ty), None, ACC)
+    k_2 = exact_dot(inverse, k, None, ACC)
+
+    # --- epilogue ---
+    dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * F + dU_1_offs
+    tl.store(dU_2_rest_ptrs, dU_2_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
+    dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
+    tl.store(dU_2_of_ptrs, k_2, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_beta_b",
+        "stride_beta_h",
+        "len_b",
+        "len_h",
+        "len_t",
         "len_f",
     ],
 )
@@ -494,9 +652,10 @@ def deltanet_backward_dU_2(
     K_ptr,
     beta_ptr,
     dU_1_ptr,
+    dU_2_rest_ptr,
+    dU_2_of_ptr,
     dU_2_ptr,
     K_tiles,
-    K_tiles_2,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -512,7 +671,6 @@ def deltanet_backward_dU_2(
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_F: tl.constexpr,
-    Q_TYPE: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
@@ -521,9 +679,10 @@ def deltanet_backward_dU_2(
     K_ptr  K[b, h, t, e], input
     beta_ptr  beta[b, h, t], input
     dU_1_ptr  dU.1[b, h, t, f], temp
+    dU_2_rest_ptr  dU.2.rest[b, h, t, f], temp
+    dU_2_of_ptr  dU.2.of[b, h, t, e], temp
     dU_2_ptr  dU.2[b, h, t, f], temp
     K_tiles  tiles of K for the copy engine, or None
-    K_tiles_2  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -552,6 +711,11 @@ def deltanet_backward_dU_2(
     dU_1_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     dU_1_offs = offs_t[:, None] * len_f + offs_f[None, :]
     in_f = f < len_f
+    dU_2_rest_base = dU_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_2_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_2_of_base = dU_2_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_2_of_base += tl.cast(h, tl.int64) * len_t * E
+    dU_2_of_offs = offs_t[:, None] * E + e[None, :]
     dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dU_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
 
@@ -567,35 +731,24 @@ def deltanet_backward_dU_2(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dU_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         # deltanet.attn:4  H[t,e,f] = H[t-1,e,f] + beta[t] * K[t,e] * (V[t,f] - K[t,c] * ...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        in_t = t < len_t
-        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        t_2 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
-        past = dot(k, t_2, None, ACC)
-        dU_2 = dU_2 + past
-        K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         in_t_s = t < len_t
-        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
-        A = dot(k, tl.trans(k_1), None, ACC)
+        k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        weight_p = 0.0 - beta.to(ACC) * 1.0
-        weight = A * weight_p[None, :]
         mask_p = t < len_t
-        mask = (t[:, None] < t[None, :]) & mask_p[None, :]
-        weight_m = tl.where(mask, weight, 0.0)
-        A_m = tl.where(mask, A, 0.0)
         dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_2_p = -1.0 * beta.to(ACC)
-        dU_2_1 = dU_2_p[:, None] * dU_1.to(ACC)
-        dU_2_1_m = tl.where(mask_p[:, None], dU_2_1, 0.0)
-        dU_2 = dot(A_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2, ACC)
         dU_p = -(beta.to(ACC)[:, None] * dU_1.to(ACC))
-        matrix = weight_m * 1.0
-        dU_2_2 = solve(matrix, dU_2, ACC, BLOCK_T)
+        dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
+        dU_2_rest_1_1_1 = tl.load(dU_2_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
+        k_2_1 = tl.load(dU_2_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_2 = k_2_1.to(K_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
+        past_1 = dot(t_2, t_3, None, ACC)
+        dU_2_2 = dU_2_rest_1_1_1.to(ACC) + past_1
         dU = dU_p - beta.to(ACC)[:, None] * dU_2_2
         column = tl.where(mask_p[:, None], dU, 0.0)
         dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
@@ -1322,6 +1475,56 @@ def deltanet_backward_dV_dbeta(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
+    "deltanet_U_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("t", "e"), ("t", "e"), ("t", "f")),
+            "streamed": (),
+            "carried": (("t", "f"),),
+            "pairs": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "f")),
+            "pairs_by_address": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "f")),
+            "data": ("K", "V"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "deltanet_U",
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("beta_ptr", "pointer_like", "beta"),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_rest_ptr", "pointer_like", "K"),
+            ("O_of_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_t", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_beta_b", "wide", ""),
+            ("stride_beta_h", "wide", ""),
+            ("stride_beta_t", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "deltanet_U": {
         "facts": {
             "tiles": ("f",),
@@ -1330,32 +1533,35 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
-                ("t", "t"),
-                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
             ),
-            "data": ("K", "V"),
+            "data": ("K", "V", "O.rest", "O.of", "Q"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
-            "solves": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
             ("beta_ptr", "pointer_like", "beta"),
             ("V_ptr", "pointer_like", "V"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("O_rest_ptr", "pointer_like", "K"),
+            ("O_of_ptr", "pointer_like", "K"),
             ("U_ptr", "pointer_like", "Q"),
+            ("O_ptr", "pointer_like", "Q"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
-            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1367,69 +1573,10 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("BLOCK_T", "block", "t"),
-            ("BLOCK_F", "block", "f"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "deltanet_O": {
-        "facts": {
-            "tiles": ("f",),
-            "stream": "t",
-            "pads": {
-                "e": "e",
-            },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "pairs_by_address": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
-            "data": ("Q", "K", "V", "U"),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-        },
-        "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
-            ("beta_ptr", "pointer_like", "beta"),
-            ("V_ptr", "pointer_like", "V"),
-            ("U_ptr", "pointer_like", "Q"),
-            ("O_ptr", "pointer_like", "Q"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_t", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_beta_b", "wide", ""),
-            ("stride_beta_h", "wide", ""),
-            ("stride_beta_t", "stride_last", ""),
-            ("stride_V_b", "wide", ""),
-            ("stride_V_h", "wide", ""),
-            ("stride_V_t", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -1491,6 +1638,52 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "deltanet_backward_dU_2_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("t", "e"), ("t", "e"), ("t", "f")),
+            "streamed": (),
+            "carried": (("t", "f"),),
+            "pairs": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "f")),
+            "pairs_by_address": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "f")),
+            "data": ("K", "dU.1"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "deltanet_backward_dU_2",
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("beta_ptr", "pointer_like", "beta"),
+            ("dU_1_ptr", "pointer_acc", ""),
+            ("dU_2_rest_ptr", "pointer_like", "K"),
+            ("dU_2_of_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_t", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_beta_b", "wide", ""),
+            ("stride_beta_h", "wide", ""),
+            ("stride_beta_t", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("Q_TYPE", "type", "Q"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "deltanet_backward_dU_2": {
         "facts": {
             "tiles": ("f",),
@@ -1499,39 +1692,23 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
-            "pairs_by_address": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
-            "data": ("K", "dU.1"),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "data": ("K", "dU.1", "dU.2.rest", "dU.2.of"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
-            "solves": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
             ("beta_ptr", "pointer_like", "beta"),
             ("dU_1_ptr", "pointer_acc", ""),
+            ("dU_2_rest_ptr", "pointer_like", "K"),
+            ("dU_2_of_ptr", "pointer_like", "K"),
             ("dU_2_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
-            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -1547,7 +1724,6 @@ KERNELS: dict[str, Any] = {
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_F", "block", "f"),
-            ("Q_TYPE", "type", "Q"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1754,7 +1930,7 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
             ),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "e"),
@@ -1979,9 +2155,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
+        # (benchmarks/results/linear-delta-h100.json).
+        for stages in (3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
@@ -1998,6 +2177,19 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
@@ -2006,6 +2198,7 @@ def default_config(kernel, full, itemsize, device):
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     facts = KERNELS[kernel]["facts"]
     find = choose_chunk if "chunks" in facts else choose
+    find = choose_ahead if "follows" in facts else find
     return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
@@ -2020,6 +2213,9 @@ def configure(kernel, extents, inputs, config):
     cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
+    if "follows" in facts:  # the chunks of another kernel
+        other = configure(facts["follows"], extents, inputs, config)
+        cfg.update((k, other[k]) for k in cfg if k.startswith("BLOCK_"))
     cfg["NUM_STAGES"] = cfg["num_stages"]
     return cfg
 
@@ -2128,6 +2324,36 @@ def forward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     U = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["K"].dtype, device=device)
+    O_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
+
+    # One program for each b, h and tile of t.
+    cfg = configure("deltanet_U_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    deltanet_U_ahead[grid](
+        K,
+        beta,
+        V,
+        O_rest,
+        O_of,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(beta),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
 
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("deltanet_U", extents, inputs, config)
@@ -2138,42 +2364,18 @@ def forward(inputs, extents, params, config=None):
         K,
         beta,
         V,
-        U,
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        *launch_strides(K),
-        *launch_strides(beta),
-        *launch_strides(V),
-        len_b,
-        len_h,
-        len_t,
-        len_f,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of f; sweeps t.
-    cfg = configure("deltanet_O", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
-    grid = (len_b * len_h * tiles_f,)
-    deltanet_O[grid](
         Q,
-        K,
-        beta,
-        V,
+        O_rest,
+        O_of,
         U,
         O,
-        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        *launch_strides(Q),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(beta),
         *launch_strides(V),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_t,
@@ -2212,6 +2414,8 @@ def backward(inputs, extents, params, config=None):
     dK = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dbeta = torch.empty((len_b, len_h, len_t), dtype=inputs["beta"].dtype, device=device)
+    dU_2_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["K"].dtype, device=device)
+    dU_2_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
 
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("deltanet_backward_dU_1", extents, inputs, config)
@@ -2239,6 +2443,33 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of t.
+    cfg = configure("deltanet_backward_dU_2_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    deltanet_backward_dU_2_ahead[grid](
+        K,
+        beta,
+        dU_1,
+        dU_2_rest,
+        dU_2_of,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(beta),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        Q_TYPE=element_type(inputs["Q"]),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("deltanet_backward_dU_2", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -2248,8 +2479,9 @@ def backward(inputs, extents, params, config=None):
         K,
         beta,
         dU_1,
+        dU_2_rest,
+        dU_2_of,
         dU_2,
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(beta),
@@ -2259,7 +2491,6 @@ def backward(inputs, extents, params, config=None):
         len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        Q_TYPE=element_type(inputs["Q"]),
         ACC=ACC,
         **cfg,
     )

@@ -44,40 +44,81 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def load_tile(ptrs, mask, tiles, at):
-    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
-    if tiles is None:
-        return tl.load(ptrs, mask=mask, other=0.0)
-    else:
-        return tiles.load(at).reshape(ptrs.shape)
-
-
-@triton.jit
 def exact_dot(a, b, acc, OUT: tl.constexpr):
-    """As `dot`, of operands in OUT: on matrix units too, by three products of what each operand is rounded to."""
-    if OUT == tl.float32 and not INTERPRETED:
+    """As `dot`; operands of float32 on matrix units too, by three products of what each operand is rounded to."""
+    if OUT == tl.float32 and a.dtype == OUT and not INTERPRETED:
         return tl.dot(a, b, acc, input_precision="tf32x3", out_dtype=OUT)
     else:
         return dot(a, b, acc, OUT)
 
 
 @triton.jit
-def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
-    """The solution of `x = right + matrix @ x` for a strictly triangular matrix, by inverses of ever larger blocks.
+def near_dot(a, b, acc, OUT: tl.constexpr, TYPE: tl.constexpr):
+    """As `exact_dot`, of what will be rounded to TYPE: by one product where that is no more exact."""
+    if OUT == tl.float32 and TYPE.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.dot(a, b, acc, input_precision="tf32", out_dtype=OUT)
+    else:
+        return exact_dot(a, b, acc, OUT)
 
-    Blocks of two are inverted by changing a sign. The inverse of a block of twice the size is made of those of its
-    halves; it has no larger entries than substitution meets, unlike powers of the matrix.
+
+@triton.jit
+def larger_blocks(
+    inverse,
+    matrix,
+    row,
+    column,
+    FIRST: tl.constexpr,
+    LAST: tl.constexpr,
+    OUT: tl.constexpr,
+    TYPE: tl.constexpr,
+):
+    """Of `I - matrix`, the inverses of diagonal blocks of `LAST` positions from those of `FIRST`.
+
+    The inverse of a block of twice the size is made of those of its halves.
+    """
+    for k in tl.static_range(0, 8):
+        if (FIRST << k) < LAST:
+            same = row // (FIRST << (k + 1)) == column // (FIRST << (k + 1))
+            across = row // (FIRST << k) != column // (FIRST << k)
+            part = tl.where(same & across, matrix, 0.0)
+            left = near_dot(inverse, part, None, OUT, TYPE)
+            inverse = near_dot(left, inverse, inverse, OUT, TYPE)
+    return inverse
+
+
+@triton.jit
+def inverse_of(matrix, OUT: tl.constexpr, SIZE: tl.constexpr, TYPE: tl.constexpr):
+    """`(I - matrix)^-1` of a strictly triangular matrix, by inverses of ever larger blocks.
+
+    Blocks of two are inverted by changing a sign. It has no larger entries than substitution meets, unlike powers of
+    the matrix. Blocks of 16 are inverted side by side: what is beside them is no work.
     """
     i = tl.arange(0, SIZE)
     row, column = i[:, None], i[None, :]
-    inverse = tl.where(row // 2 == column // 2, matrix, 0.0) + tl.where(row == column, 1.0, 0.0)
-    for k in tl.static_range(1, 8):
-        if (2 << k) <= SIZE:
-            same = row // (2 << k) == column // (2 << k)
-            across = row // (1 << k) != column // (1 << k)
-            part = tl.where(same & across, matrix, 0.0)
-            inverse = exact_dot(exact_dot(inverse, part, None, OUT), inverse, inverse, OUT)
-    return exact_dot(inverse, right, None, OUT)
+    if SIZE > 16 and OUT == tl.float32:
+        BLOCKS: tl.constexpr = SIZE // 16
+        block = tl.arange(0, BLOCKS)
+        own = block[:, None, None, None] == block[None, None, :, None]
+        small = tl.sum(tl.where(own, matrix.reshape(BLOCKS, 16, BLOCKS, 16), 0.0), 2)
+        k = tl.arange(0, 16)
+        r, c = k[None, :, None], k[None, None, :]
+        inverse = tl.where(r // 2 == c // 2, small, 0.0) + tl.where(r == c, 1.0, 0.0)
+        inverse = larger_blocks(inverse, small, r, c, 2, 16, OUT, TYPE)
+        spread = tl.broadcast_to(inverse[:, :, None, :], (BLOCKS, 16, BLOCKS, 16))
+        inverse = tl.where(own, spread, 0.0).reshape(SIZE, SIZE)
+        return larger_blocks(inverse, matrix, row, column, 16, SIZE, OUT, TYPE)
+    else:
+        inverse = tl.where(row // 2 == column // 2, matrix, 0.0) + tl.where(row == column, 1.0, 0.0)
+        return larger_blocks(inverse, matrix, row, column, 2, SIZE, OUT, TYPE)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -117,6 +158,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 def gated_delta_G(
     g_ptr,
     G_ptr,
+    G_2_ptr,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -131,6 +173,7 @@ def gated_delta_G(
 
     g_ptr  g[b, h, t], input
     G_ptr  G[b, h, t], residual
+    G_2_ptr  G_2[b, h, t], residual
     BLOCK_T  points of t in a tile
     ACC  type of arithmetic and of accumulators
     """
@@ -144,6 +187,7 @@ def gated_delta_G(
     # --- pointers ---
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
 
     # --- prologue ---
     lo = 0
@@ -165,70 +209,10 @@ def gated_delta_G(
         G = G_state + (G_run - G_s)
         chunk = tl.sum(G_s, 0)
         tl.store(G_base + tl.cast(t0, tl.int64) + offs_t, G, mask=in_t)
-        G_state = G_state + chunk
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_g_b",
-        "stride_g_h",
-        "len_b",
-        "len_h",
-        "len_t",
-    ],
-)
-def gated_delta_G_2(
-    g_ptr,
-    G_2_ptr,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_t,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_t: tl.int32,
-    BLOCK_T: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h; sweeps t.
-
-    g_ptr  g[b, h, t], input
-    G_2_ptr  G_2[b, h, t], residual
-    BLOCK_T  points of t in a tile
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_t = tl.arange(0, BLOCK_T)
-
-    # --- pointers ---
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-
-    # --- prologue ---
-    lo = 0
-    hi = len_t
-    G_2_state = tl.cast(0.0, ACC)
-
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
         G_2 = tl.full([BLOCK_T], 0.0, ACC)
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        in_t = t < len_t
-        g = tl.load(g_ptrs, mask=in_t, other=0.0)
-        G_2_s = tl.where(t < len_t, g.to(ACC), 0.0)
-        G_2_run = tl.cumsum(G_2_s, 0)
-        G_2 = G_2_state + G_2_run
-        chunk = tl.sum(G_2_s, 0)
+        G_2 = G_state + G_run
         tl.store(G_2_base + tl.cast(t0, tl.int64) + offs_t, G_2, mask=in_t)
-        G_2_state = G_2_state + chunk
+        G_state = G_state + chunk
 
 
 @triton.jit(
@@ -237,22 +221,20 @@ def gated_delta_G_2(
         "stride_beta_h",
         "stride_g_b",
         "stride_g_h",
-        "stride_V_b",
-        "stride_V_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def gated_delta_U(
+def gated_delta_U_ahead(
     G_ptr,
     G_2_ptr,
     K_ptr,
     beta_ptr,
     g_ptr,
     V_ptr,
-    U_ptr,
+    O_rest_ptr,
+    O_of_ptr,
     K_tiles,
     K_tiles_2,
     V_tiles,
@@ -273,15 +255,15 @@ def gated_delta_U(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
-    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of f; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_ptr  G[b, h, t], residual
     G_2_ptr  G_2[b, h, t], residual
@@ -289,105 +271,95 @@ def gated_delta_U(
     beta_ptr  beta[b, h, t], input
     g_ptr  g[b, h, t], input
     V_ptr  V[b, h, t, f], input
-    U_ptr  U[b, h, t, f], residual
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_of_ptr  O.of[b, h, t, e], temp
     K_tiles  tiles of K for the copy engine, or None
     K_tiles_2  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
-    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_f = tl.cdiv(len_f, BLOCK_F)
-    f0 = (pid % tiles_f) * BLOCK_F
-    pid = pid // tiles_f
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
-    offs_f = tl.arange(0, BLOCK_F)
-    f = f0 + offs_f
+    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    G_base += tl.cast(t0, tl.int64)
+    in_t = t < len_t
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(t0, tl.int64) * stride_K_t
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     in_e = within(e, E, E_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(f0, tl.int64) * stride_V_f
-    V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
-    in_f = f < len_f
-    U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    U_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    U_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    O_rest_base += tl.cast(h, tl.int64) * len_t * F
+    O_rest_offs = offs_t[:, None] * F + f[None, :]
+    O_of_base = O_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_of_base += tl.cast(h, tl.int64) * len_t * E
+    O_of_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
-    lo = 0
-    hi = len_t
-    U_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+    g = tl.load(G_base + offs_t, mask=in_t, other=0.0)
+    # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_2 = tl.load(G_2_base + tl.cast(at_1, tl.int64))
+    reach_p = G_2_2.to(ACC) * 1.4426950408889634
+    reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
+    in_t_s = t < len_t
+    G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
+    K_ptrs = K_base_2 + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
+    A = dot(k, tl.trans(k_1), None, ACC)
+    A_1 = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * A
+    beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
+    beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
+    g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+    g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
+    weight_p = tl.exp(g_1.to(ACC)) * -1.0 * 1.0
+    weight = A_1 * beta.to(ACC)[None, :] * weight_p[None, :]
+    mask_p = t < len_t
+    mask = (t[None, :] < t[:, None]) & mask_p[None, :]
+    weight_m = tl.where(mask, weight, 0.0)
+    A_1_m = tl.where(mask, A_1, 0.0)
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    U_1 = beta.to(ACC)[:, None] * (0.0 + v.to(ACC))
+    U_1_m = tl.where(mask_p[:, None], U_1, 0.0)
+    matrix = weight_m * 1.0
+    k_2 = k.to(ACC) * reach_2[:, None]
+    U_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    t_2 = A_1_m.to(V_ptr.dtype.element_ty)
+    t_3 = U_1_m.to(V_ptr.dtype.element_ty)
+    U_rest_1 = dot(t_2, t_3, U_rest_1, ACC)
+    inverse = inverse_of(matrix, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
+    U_rest_1_1 = exact_dot(inverse, U_rest_1.to(K_ptr.dtype.element_ty), None, ACC)
+    k_2_1 = exact_dot(inverse, k_2.to(K_ptr.dtype.element_ty), None, ACC)
 
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
-        U = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        in_t = t < len_t
-        g = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64))
-        at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_2 = tl.load(G_2_base + tl.cast(at_1, tl.int64))
-        reach_p = G_2_2.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
-        past = dot(k, tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
-        U = U + past * reach_2[:, None]
-        decay = tl.exp(G_2_1.to(ACC) - G_2_2.to(ACC))
-        in_t_s = t < len_t
-        G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
-        K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
-        A = dot(k, tl.trans(k_1), None, ACC)
-        A_1 = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * A
-        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
-        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
-        weight_p = tl.exp(g_1.to(ACC)) * -1.0 * 1.0
-        weight = A_1 * beta.to(ACC)[None, :] * weight_p[None, :]
-        mask_p = t < len_t
-        mask = (t[None, :] < t[:, None]) & mask_p[None, :]
-        weight_m = tl.where(mask, weight, 0.0)
-        A_1_m = tl.where(mask, A_1, 0.0)
-        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        U_1 = beta.to(ACC)[:, None] * (0.0 + v.to(ACC))
-        U_1_m = tl.where(mask_p[:, None], U_1, 0.0)
-        U = dot(A_1_m.to(V_ptr.dtype.element_ty), U_1_m.to(V_ptr.dtype.element_ty), U, ACC)
-        column_p = tl.exp(g_1.to(ACC)) * -1.0
-        column_p_1 = tl.exp(G_2_1.to(ACC) - G_2.to(ACC))
-        matrix = weight_m * 1.0
-        U_2 = solve(matrix, U, ACC, BLOCK_T)
-        t_2 = beta.to(ACC)[:, None] * (column_p[:, None] * U_2 + v.to(ACC))
-        column = t_2 * column_p_1[:, None]
-        t_3 = beta.to(ACC)[:, None] * (column_p[:, None] * U_2 + v.to(ACC))
-        column_1 = tl.where(mask_p[:, None], t_3 * column_p_1[:, None], 0.0)
-        tl.store(
-            U_base + tl.cast(t0, tl.int64) * len_f + U_offs,
-            U_2,
-            mask=in_t_s[:, None] & in_f[None, :],
-        )
-        U_state = dot(tl.trans(k_1), column_1.to(K_ptr.dtype.element_ty), U_state * decay, ACC)
+    # --- epilogue ---
+    O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * F + O_rest_offs
+    tl.store(O_rest_ptrs, U_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
+    O_of_ptrs = O_of_base + tl.cast(t0, tl.int64) * E + O_of_offs
+    tl.store(O_of_ptrs, k_2_1, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -404,22 +376,20 @@ def gated_delta_U(
         "len_f",
     ],
 )
-def gated_delta_O(
+def gated_delta_U(
     G_2_ptr,
-    Q_ptr,
     K_ptr,
     beta_ptr,
     g_ptr,
-    U_ptr,
     V_ptr,
+    Q_ptr,
+    O_rest_ptr,
+    O_of_ptr,
+    U_ptr,
     O_ptr,
-    Q_tiles,
     K_tiles,
     V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_t,
-    stride_Q_e,
+    Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -434,6 +404,10 @@ def gated_delta_O(
     stride_V_h: tl.int64,
     stride_V_t,
     stride_V_f,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_t,
+    stride_Q_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -448,16 +422,18 @@ def gated_delta_O(
     """One program for each b, h and tile of f; sweeps t.
 
     G_2_ptr  G_2[b, h, t], residual
-    Q_ptr  Q[b, h, t, e], input
     K_ptr  K[b, h, t, e], input
     beta_ptr  beta[b, h, t], input
     g_ptr  g[b, h, t], input
-    U_ptr  U[b, h, t, f], residual
     V_ptr  V[b, h, t, f], input
+    Q_ptr  Q[b, h, t, e], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_of_ptr  O.of[b, h, t, e], temp
+    U_ptr  U[b, h, t, f], residual
     O_ptr  O[b, h, t, f], output
-    Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -478,85 +454,92 @@ def gated_delta_O(
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
-    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    U_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    U_offs = offs_t[:, None] * len_f + offs_f[None, :]
-    in_f = f < len_f
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
+    in_f = f < len_f
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    O_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    O_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    O_of_base = O_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_of_base += tl.cast(h, tl.int64) * len_t * E
+    O_of_offs = offs_t[:, None] * E + e[None, :]
+    U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    U_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     O_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    O_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+    U_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        O = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        in_t = t < len_t
-        G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
-        # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
-        Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64))
+        G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64))
         at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64))
-        reach_p = G_2_3.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - reach_p)
-        past = dot(q, tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
-        O = O + past * reach_2[:, None]
-        decay = tl.exp(G_2_2.to(ACC) - G_2_3.to(ACC))
+        G_2_2 = tl.load(G_2_base + tl.cast(at_1, tl.int64))
+        reach_p = G_2_2.to(ACC) * 1.4426950408889634
+        decay = tl.exp(G_2_1.to(ACC) - G_2_2.to(ACC))
         in_t_s = t < len_t
-        G_2_1 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
+        G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        A_2 = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_2_1 = tl.exp(G_2.to(ACC)[:, None] - G_2_1.to(ACC)[None, :]) * A_2
-        mask_p = t < len_t
-        mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        A_2_1_m = tl.where(mask, A_2_1, 0.0)
+        k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g = tl.load(g_ptrs, mask=in_t_s, other=0.0)
-        u = tl.load(
-            U_base + tl.cast(t0, tl.int64) * len_f + U_offs,
-            mask=in_t_s[:, None] & in_f[None, :],
-            other=0.0,
-        )
-        O_p = tl.exp(g.to(ACC)) * -1.0
+        g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
+        mask_p = t < len_t
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        O_1 = beta.to(ACC)[:, None] * (O_p[:, None] * u.to(ACC) + v.to(ACC))
+        column_p = tl.exp(g_1.to(ACC)) * -1.0
+        column_p_1 = tl.exp(G_2_1.to(ACC) - G_2.to(ACC))
+        O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        U_rest_1_1_1 = tl.load(O_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        O_of_ptrs = O_of_base + tl.cast(t0, tl.int64) * E + O_of_offs
+        k_2_1_1 = tl.load(O_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_2 = k_2_1_1.to(K_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty)
+        past_2 = dot(t_2, t_3, None, ACC)
+        U_2 = U_rest_1_1_1.to(ACC) + past_2
+        t_4 = beta.to(ACC)[:, None] * (column_p[:, None] * U_2 + v.to(ACC))
+        column_1 = tl.where(mask_p[:, None], t_4 * column_p_1[:, None], 0.0)
+        U_ptrs = U_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        tl.store(U_ptrs, U_2, mask=in_t_s[:, None] & in_f[None, :])
+        O = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
+        in_t = t < len_t
+        G_2_3 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
+        Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
+        q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+        reach_1 = tl.exp2(G_2_3.to(ACC) * 1.4426950408889634 - reach_p)
+        past_1 = dot(q, tl.where(in_e[:, None], U_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
+        O = O + past_1 * reach_1[:, None]
+        A_2 = dot(q, tl.trans(k_1.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        A_2_1 = tl.exp(G_2_3.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * A_2
+        mask_1 = (t[None, :] <= t[:, None]) & mask_p[None, :]
+        A_2_1_m = tl.where(mask_1, A_2_1, 0.0)
+        O_1 = beta.to(ACC)[:, None] * (column_p[:, None] * U_2 + v.to(ACC))
         O_1_m = tl.where(mask_p[:, None], O_1, 0.0)
         O = dot(A_2_1_m.to(V_ptr.dtype.element_ty), O_1_m.to(V_ptr.dtype.element_ty), O, ACC)
-        column_p = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
-        t_2 = beta.to(ACC)[:, None] * (O_p[:, None] * u.to(ACC) + v.to(ACC))
-        column = t_2 * column_p[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
-        tl.store(
-            O_base + tl.cast(t0, tl.int64) * len_f + U_offs,
-            O,
-            mask=in_t[:, None] & in_f[None, :],
-        )
-        O_state = dot(tl.trans(k), column_m.to(K_ptr.dtype.element_ty), O_state * decay, ACC)
+        O_ptrs = O_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        tl.store(O_ptrs, O, mask=in_t[:, None] & in_f[None, :])
+        U_state = dot(tl.trans(k_1), column_1.to(K_ptr.dtype.element_ty), U_state * decay, ACC)
 
 
 @triton.jit(
@@ -716,17 +699,17 @@ def gated_delta_backward_dU_1(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def gated_delta_backward_dU_2(
+def gated_delta_backward_dU_2_ahead(
     G_ptr,
     G_2_ptr,
     K_ptr,
     g_ptr,
     beta_ptr,
     dU_1_ptr,
-    dU_2_ptr,
+    dU_2_rest_ptr,
+    dU_2_of_ptr,
     K_tiles,
     K_tiles_2,
     stride_G_b: tl.int64,
@@ -748,16 +731,16 @@ def gated_delta_backward_dU_2(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
-    BLOCK_F: tl.constexpr,
     Q_TYPE: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of f; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_ptr  G[b, h, t], input
     G_2_ptr  G_2[b, h, t], input
@@ -765,9 +748,154 @@ def gated_delta_backward_dU_2(
     g_ptr  g[b, h, t], input
     beta_ptr  beta[b, h, t], input
     dU_1_ptr  dU.1[b, h, t, f], temp
-    dU_2_ptr  dU.2[b, h, t, f], temp
+    dU_2_rest_ptr  dU.2.rest[b, h, t, f], temp
+    dU_2_of_ptr  dU.2.of[b, h, t, e], temp
     K_tiles  tiles of K for the copy engine, or None
     K_tiles_2  tiles of K for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(t0, tl.int64) * stride_G_2_t
+    in_t = t < len_t
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(t0, tl.int64) * stride_K_t
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
+    beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
+    beta_base += tl.cast(h, tl.int64) * stride_beta_h
+    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_1_base += tl.cast(h, tl.int64) * len_t * F
+    dU_1_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    dU_2_rest_base = dU_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_2_rest_base += tl.cast(h, tl.int64) * len_t * F
+    dU_2_of_base = dU_2_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_2_of_base += tl.cast(h, tl.int64) * len_t * E
+    dU_2_of_offs = offs_t[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    G_2 = tl.load(G_2_base + offs_t * stride_G_2_t, mask=in_t, other=0.0)
+    # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+    reach_2 = tl.exp(g_2.to(ACC) - G_2.to(ACC))
+    G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+    in_t_s = t < len_t
+    g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+    K_ptrs = K_base_2 + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
+    A_part = dot(k, tl.trans(k_1), None, ACC)
+    A = tl.exp(g.to(ACC)[None, :] - G_2.to(ACC)[:, None]) * A_part
+    g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+    g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
+    beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
+    beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
+    weight_p = 0.0 - tl.exp(g_1.to(ACC)) * beta.to(ACC) * 1.0
+    weight = A * weight_p[None, :]
+    mask_p = t < len_t
+    mask = (t[:, None] < t[None, :]) & mask_p[None, :]
+    weight_m = tl.where(mask, weight, 0.0)
+    A_m = tl.where(mask, A, 0.0)
+    dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
+    dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+    dU_2_p = -1.0 * tl.exp(g_1.to(ACC)) * beta.to(ACC)
+    dU_2_1 = dU_2_p[:, None] * dU_1.to(ACC)
+    dU_2_1_m = tl.where(mask_p[:, None], dU_2_1, 0.0)
+    matrix = weight_m * 1.0
+    k_2 = k.to(ACC) * reach_2[:, None]
+    dU_2_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dU_2_rest_1 = dot(A_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2_rest_1, ACC)
+    inverse = inverse_of(matrix, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
+    dU_2_rest_1_1 = exact_dot(inverse, dU_2_rest_1.to(K_ptr.dtype.element_ty), None, ACC)
+    k_2_1 = exact_dot(inverse, k_2.to(K_ptr.dtype.element_ty), None, ACC)
+
+    # --- epilogue ---
+    dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * F + dU_1_offs
+    tl.store(dU_2_rest_ptrs, dU_2_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
+    dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
+    tl.store(dU_2_of_ptrs, k_2_1, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_b",
+        "stride_G_h",
+        "stride_g_b",
+        "stride_g_h",
+        "stride_beta_b",
+        "stride_beta_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_f",
+    ],
+)
+def gated_delta_backward_dU_2(
+    G_ptr,
+    K_ptr,
+    g_ptr,
+    beta_ptr,
+    dU_1_ptr,
+    dU_2_rest_ptr,
+    dU_2_of_ptr,
+    dU_2_ptr,
+    K_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_t,
+    stride_K_e,
+    stride_g_b: tl.int64,
+    stride_g_h: tl.int64,
+    stride_g_t,
+    stride_beta_b: tl.int64,
+    stride_beta_h: tl.int64,
+    stride_beta_t,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_f: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps t.
+
+    G_ptr  G[b, h, t], input
+    K_ptr  K[b, h, t, e], input
+    g_ptr  g[b, h, t], input
+    beta_ptr  beta[b, h, t], input
+    dU_1_ptr  dU.1[b, h, t, f], temp
+    dU_2_rest_ptr  dU.2.rest[b, h, t, f], temp
+    dU_2_of_ptr  dU.2.of[b, h, t, e], temp
+    dU_2_ptr  dU.2[b, h, t, f], temp
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -787,11 +915,10 @@ def gated_delta_backward_dU_2(
     f = f0 + offs_f
 
     # --- pointers ---
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     in_e = within(e, E, E_PAD)
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
@@ -799,6 +926,11 @@ def gated_delta_backward_dU_2(
     dU_1_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     dU_1_offs = offs_t[:, None] * len_f + offs_f[None, :]
     in_f = f < len_f
+    dU_2_rest_base = dU_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_2_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_2_of_base = dU_2_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_2_of_base += tl.cast(h, tl.int64) * len_t * E
+    dU_2_of_offs = offs_t[:, None] * E + e[None, :]
     dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dU_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
 
@@ -814,54 +946,38 @@ def gated_delta_backward_dU_2(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dU_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-        in_t = t < len_t
-        G_2 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        reach_2 = tl.exp(g_2.to(ACC) - G_2.to(ACC))
-        t_2 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
-        past = dot(k, t_2, None, ACC)
-        dU_2 = dU_2 + past * reach_2[:, None]
         decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
         column_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
         column_p = column_safe * 1.4426950408889634
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t_s = t < len_t
         g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
-        K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k_1 = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
-        A_part = dot(k, tl.trans(k_1), None, ACC)
-        A = tl.exp(g.to(ACC)[None, :] - G_2.to(ACC)[:, None]) * A_part
+        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+        k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
         g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        weight_p = 0.0 - tl.exp(g_1.to(ACC)) * beta.to(ACC) * 1.0
-        weight = A * weight_p[None, :]
         mask_p = t < len_t
-        mask = (t[:, None] < t[None, :]) & mask_p[None, :]
-        weight_m = tl.where(mask, weight, 0.0)
-        A_m = tl.where(mask, A, 0.0)
         dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_2_p = -1.0 * tl.exp(g_1.to(ACC)) * beta.to(ACC)
-        dU_2_1 = dU_2_p[:, None] * dU_1.to(ACC)
-        dU_2_1_m = tl.where(mask_p[:, None], dU_2_1, 0.0)
-        dU_2 = dot(A_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2, ACC)
         dU_p = tl.exp(g_1.to(ACC)) * beta.to(ACC)
         dU_p_1 = -(dU_p[:, None] * dU_1.to(ACC))
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
-        matrix = weight_m * 1.0
-        dU_2_2 = solve(matrix, dU_2, ACC, BLOCK_T)
+        dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
+        dU_2_rest_1_1_1 = tl.load(dU_2_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
+        k_2_1_1 = tl.load(dU_2_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_2 = k_2_1_1.to(K_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
+        past_1 = dot(t_2, t_3, None, ACC)
+        dU_2_2 = dU_2_rest_1_1_1.to(ACC) + past_1
         dU = dU_p_1 - dU_p[:, None] * dU_2_2
-        column = dU * column_p_1[:, None]
         column_1 = tl.where(mask_p[:, None], dU * column_p_1[:, None], 0.0)
         dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         tl.store(dU_2_ptrs, dU_2_2, mask=in_t_s[:, None] & in_f[None, :])
@@ -2031,6 +2147,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("g_ptr", "pointer_like", "g"),
             ("G_ptr", "pointer_acc", ""),
+            ("G_2_ptr", "pointer_acc", ""),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
             ("stride_g_t", "stride_last", ""),
@@ -2042,31 +2159,57 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gated_delta_G_2": {
+    "gated_delta_U_ahead": {
         "facts": {
-            "tiles": (),
-            "stream": "t",
-            "pads": {},
-            "resident": (),
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("t", "e"), ("t", "e"), ("t", "f")),
             "streamed": (),
-            "carried": (),
-            "pairs": (),
-            "pairs_by_address": (),
-            "data": (),
+            "carried": (("t", "f"),),
+            "pairs": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "f")),
+            "pairs_by_address": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "f")),
+            "data": ("G", "K", "V"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
-            "scans": True,
+            "follows": "gated_delta_U",
         },
         "arguments": [
-            ("g_ptr", "pointer_like", "g"),
+            ("G_ptr", "pointer_acc", ""),
             ("G_2_ptr", "pointer_acc", ""),
+            ("K_ptr", "pointer_like", "K"),
+            ("beta_ptr", "pointer_like", "beta"),
+            ("g_ptr", "pointer_like", "g"),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_rest_ptr", "pointer_like", "K"),
+            ("O_of_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_t", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_beta_b", "wide", ""),
+            ("stride_beta_h", "wide", ""),
+            ("stride_beta_t", "stride_last", ""),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
             ("stride_g_t", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -2080,35 +2223,37 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
-                ("t", "t"),
-                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
             ),
-            "data": ("K", "V"),
+            "data": ("K", "V", "O.rest", "O.of", "Q"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
-            "solves": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_acc", ""),
             ("G_2_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("beta_ptr", "pointer_like", "beta"),
             ("g_ptr", "pointer_like", "g"),
             ("V_ptr", "pointer_like", "V"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("O_rest_ptr", "pointer_like", "K"),
+            ("O_of_ptr", "pointer_like", "K"),
             ("U_ptr", "pointer_like", "Q"),
+            ("O_ptr", "pointer_like", "Q"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
-            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2123,83 +2268,10 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("BLOCK_T", "block", "t"),
-            ("BLOCK_F", "block", "f"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "gated_delta_O": {
-        "facts": {
-            "tiles": ("f",),
-            "stream": "t",
-            "pads": {
-                "e": "e",
-            },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
-            "pairs_by_address": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
-            "data": ("Q", "K", "U", "V"),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-        },
-        "arguments": [
-            ("G_2_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
-            ("beta_ptr", "pointer_like", "beta"),
-            ("g_ptr", "pointer_like", "g"),
-            ("U_ptr", "pointer_like", "Q"),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "Q"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_t", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_beta_b", "wide", ""),
-            ("stride_beta_h", "wide", ""),
-            ("stride_beta_t", "stride_last", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_t", "stride_last", ""),
-            ("stride_V_b", "wide", ""),
-            ("stride_V_h", "wide", ""),
-            ("stride_V_t", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -2265,39 +2337,23 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gated_delta_backward_dU_2": {
+    "gated_delta_backward_dU_2_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
-            "pairs_by_address": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-            ),
-            "data": ("K", "dU.1"),
+            "resident": (("t", "e"), ("t", "e"), ("t", "f")),
+            "streamed": (),
+            "carried": (("t", "f"),),
+            "pairs": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "f")),
+            "pairs_by_address": (("t", "t"), ("t", "f"), ("t", "t"), ("t", "e"), ("t", "f")),
+            "data": ("G_2", "K", "dU.1"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
-            "solves": True,
+            "follows": "gated_delta_backward_dU_2",
         },
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
@@ -2306,7 +2362,8 @@ KERNELS: dict[str, Any] = {
             ("g_ptr", "pointer_like", "g"),
             ("beta_ptr", "pointer_like", "beta"),
             ("dU_1_ptr", "pointer_acc", ""),
-            ("dU_2_ptr", "pointer_acc", ""),
+            ("dU_2_rest_ptr", "pointer_like", "K"),
+            ("dU_2_of_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_G_b", "wide", ""),
@@ -2328,12 +2385,64 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("Q_TYPE", "type", "Q"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gated_delta_backward_dU_2": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "t",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "data": ("K", "dU.1", "dU.2.rest", "dU.2.of"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("K_ptr", "pointer_like", "K"),
+            ("g_ptr", "pointer_like", "g"),
+            ("beta_ptr", "pointer_like", "beta"),
+            ("dU_1_ptr", "pointer_acc", ""),
+            ("dU_2_rest_ptr", "pointer_like", "K"),
+            ("dU_2_of_ptr", "pointer_like", "K"),
+            ("dU_2_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_t", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_g_b", "wide", ""),
+            ("stride_g_h", "wide", ""),
+            ("stride_g_t", "stride_last", ""),
+            ("stride_beta_b", "wide", ""),
+            ("stride_beta_h", "wide", ""),
+            ("stride_beta_t", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
             ("len_f", "extent", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_F", "block", "f"),
-            ("Q_TYPE", "type", "Q"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -2902,9 +3011,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
+        # (benchmarks/results/linear-delta-h100.json).
+        for stages in (3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
@@ -2921,6 +3033,19 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
@@ -2929,6 +3054,7 @@ def default_config(kernel, full, itemsize, device):
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     facts = KERNELS[kernel]["facts"]
     find = choose_chunk if "chunks" in facts else choose
+    find = choose_ahead if "follows" in facts else find
     return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
@@ -2943,6 +3069,9 @@ def configure(kernel, extents, inputs, config):
     cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
+    if "follows" in facts:  # the chunks of another kernel
+        other = configure(facts["follows"], extents, inputs, config)
+        cfg.update((k, other[k]) for k in cfg if k.startswith("BLOCK_"))
     cfg["NUM_STAGES"] = cfg["num_stages"]
     return cfg
 
@@ -3054,6 +3183,8 @@ def forward(inputs, extents, params, config=None):
     G_2 = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     U = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["K"].dtype, device=device)
+    O_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
 
     # One program for each b, h; sweeps t.
     cfg = configure("gated_delta_G", extents, inputs, config)
@@ -3061,6 +3192,7 @@ def forward(inputs, extents, params, config=None):
     gated_delta_G[grid](
         g,
         G,
+        G_2,
         *launch_strides(g),
         len_b,
         len_h,
@@ -3069,16 +3201,34 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("gated_delta_G_2", extents, inputs, config)
-    grid = (len_b * len_h,)
-    gated_delta_G_2[grid](
-        g,
+    # One program for each b, h and tile of t.
+    cfg = configure("gated_delta_U_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    gated_delta_U_ahead[grid](
+        G,
         G_2,
+        K,
+        beta,
+        g,
+        V,
+        O_rest,
+        O_of,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(beta),
         *launch_strides(g),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -3089,52 +3239,24 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     gated_delta_U[grid](
-        G,
         G_2,
         K,
         beta,
         g,
         V,
-        U,
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        *launch_strides(K),
-        *launch_strides(beta),
-        *launch_strides(g),
-        *launch_strides(V),
-        len_b,
-        len_h,
-        len_t,
-        len_f,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of f; sweeps t.
-    cfg = configure("gated_delta_O", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
-    grid = (len_b * len_h * tiles_f,)
-    gated_delta_O[grid](
-        G_2,
         Q,
-        K,
-        beta,
-        g,
+        O_rest,
+        O_of,
         U,
-        V,
         O,
-        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        *launch_strides(Q),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
         *launch_strides(beta),
         *launch_strides(g),
         *launch_strides(V),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_t,
@@ -3183,6 +3305,8 @@ def backward(inputs, extents, params, config=None):
     dV = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
     dbeta = torch.empty((len_b, len_h, len_t), dtype=inputs["beta"].dtype, device=device)
+    dU_2_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["K"].dtype, device=device)
+    dU_2_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
 
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("gated_delta_backward_dU_1", extents, inputs, config)
@@ -3212,19 +3336,20 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of f; sweeps t.
-    cfg = configure("gated_delta_backward_dU_2", extents, inputs, config)
+    # One program for each b, h and tile of t.
+    cfg = configure("gated_delta_backward_dU_2_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
-    grid = (len_b * len_h * tiles_f,)
-    gated_delta_backward_dU_2[grid](
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    gated_delta_backward_dU_2_ahead[grid](
         G,
         G_2,
         K,
         g,
         beta,
         dU_1,
-        dU_2,
+        dU_2_rest,
+        dU_2_of,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
@@ -3235,10 +3360,40 @@ def backward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        Q_TYPE=element_type(inputs["Q"]),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps t.
+    cfg = configure("gated_delta_backward_dU_2", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    gated_delta_backward_dU_2[grid](
+        G,
+        K,
+        g,
+        beta,
+        dU_1,
+        dU_2_rest,
+        dU_2_of,
+        dU_2,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(G),
+        *launch_strides(K),
+        *launch_strides(g),
+        *launch_strides(beta),
+        len_b,
+        len_h,
+        len_t,
         len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        Q_TYPE=element_type(inputs["Q"]),
         ACC=ACC,
         **cfg,
     )

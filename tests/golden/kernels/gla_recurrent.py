@@ -181,21 +181,19 @@ def gla_recurrent_G(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_V_b",
-        "stride_V_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def gla_recurrent_O(
+def gla_recurrent_O_ahead(
     G_ptr,
     Q_ptr,
     K_ptr,
     V_ptr,
-    H0_ptr,
-    O_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
     Q_tiles,
     K_tiles,
     V_tiles,
@@ -207,6 +205,173 @@ def gla_recurrent_O(
     stride_K_h: tl.int64,
     stride_K_t,
     stride_K_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_ptr  G[b, h, t, e], temp
+    Q_ptr  Q[b, h, t, e], input
+    K_ptr  K[b, h, t, e], input
+    V_ptr  V[b, h, t, f], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_left_ptr  O.left[b, h, t, e], temp
+    O_right_m_ptr  O.right_m[b, h, t, e], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base += tl.cast(t0, tl.int64) * E
+    G_offs = offs_t[:, None] * E + e[None, :]
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(t0, tl.int64) * stride_Q_t
+    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    O_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    O_rest_offs = offs_t[:, None] * F + f[None, :]
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    g_1 = tl.load(G_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
+    q = load_tile(Q_base + Q_offs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+    A = q.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    g_5 = tl.load(G_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    g_6 = tl.load(G_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    left_p = g_6.to(ACC) * 1.4426950408889634
+    left = q.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    in_t_s = t < len_t
+    g_2 = tl.load(
+        G_base_2 + tl.cast(t0, tl.int64) * E + G_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    A_1 = k.to(ACC) * tl.exp(reach_1_m)
+    A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+    A_2 = dot(t_2, t_3, None, ACC)
+    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            g_3 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_ptrs = G_base_2 + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g_4 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+            K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
+            # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
+            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_t * stride_Q_t
+            q_1 = tl.load(Q_ptrs, mask=in_t, other=0.0)
+            t_4 = tl.exp(g_3.to(ACC)[:, None] - g_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            A_t = t_4 * q_1.to(ACC)[:, None]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    right = k.to(ACC) * tl.exp(g_5.to(ACC)[None, :] - g_2.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    O_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    O_1_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_1_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(O_rest_base + O_rest_offs, O_1_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_f",
+    ],
+)
+def gla_recurrent_O(
+    G_ptr,
+    Q_ptr,
+    V_ptr,
+    H0_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
+    O_ptr,
+    Q_tiles,
+    V_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_t,
+    stride_Q_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -230,12 +395,13 @@ def gla_recurrent_O(
 
     G_ptr  G[b, h, t, e], temp
     Q_ptr  Q[b, h, t, e], input
-    K_ptr  K[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     H0_ptr  H0[b, h, e, f], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_left_ptr  O.left[b, h, t, e], temp
+    O_right_m_ptr  O.right_m[b, h, t, e], temp
     O_ptr  O[b, h, t, f], output
     Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -265,14 +431,18 @@ def gla_recurrent_O(
     G_offs = offs_t[:, None] * E + e[None, :]
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    O_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    O_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     O_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    O_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
@@ -293,24 +463,19 @@ def gla_recurrent_O(
             mask=in_t[:, None] & in_e[None, :],
             other=0.0,
         )
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        g_1 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        A = q.to(ACC) * tl.exp(reach_2)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         g_5 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = g_6.to(ACC) * 1.4426950408889634
-        left = q.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
+        left_1 = tl.load(
+            O_left_base + tl.cast(t0, tl.int64) * E + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_2 = left_1.to(Q_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         O_1 = O_1 + past
@@ -320,65 +485,22 @@ def gla_recurrent_O(
         t_4 = tl.where(in_e[None, :], O_kept, 0.0).to(Q_ptr.dtype.element_ty)
         t_5 = H0.to(Q_ptr.dtype.element_ty)
         O_1_1 = dot(t_4, t_5, None, ACC)
-        in_t_s = t < len_t
-        g_2 = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t_s[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-        # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        A_1 = k.to(ACC) * tl.exp(reach_1_m)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_6 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_7 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_6, t_7, None, ACC)
-        A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_3 = tl.load(G_ptrs, mask=in_t, other=0.0)
-                G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_4 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-                # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
-                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-                Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
-                q_1 = tl.load(Q_ptrs_2, mask=in_t, other=0.0)
-                t_8 = tl.exp(g_3.to(ACC)[:, None] - g_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-                A_t = t_8 * q_1.to(ACC)[:, None]
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+        in_t_s = t < len_t
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        O_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
-        right = k.to(ACC) * tl.exp(g_5.to(ACC)[None, :] - g_2.to(ACC))
-        right_m = tl.where(mask[:, None], right, 0.0)
+        O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        O_1_rest_1_1 = tl.load(O_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O_1 = O_1 + O_1_rest_1_1.to(ACC)
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         O_2 = O_1 + O_1_1
-        tl.store(
-            O_base + tl.cast(t0, tl.int64) * len_f + O_offs,
-            O_2,
-            mask=in_t[:, None] & in_f[None, :],
-        )
-        t_9 = tl.trans(right_m.to(K_ptr.dtype.element_ty))
-        t_10 = v.to(K_ptr.dtype.element_ty)
-        O_1_state = dot(t_9, t_10, O_1_state * decay[:, None], ACC)
+        O_ptrs = O_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        tl.store(O_ptrs, O_2, mask=in_t[:, None] & in_f[None, :])
+        O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+        right_m_1 = tl.load(O_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_6 = tl.trans(right_m_1.to(O_right_m_ptr.dtype.element_ty))
+        t_7 = v.to(O_right_m_ptr.dtype.element_ty)
+        O_1_state = dot(t_6, t_7, O_1_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -1291,6 +1413,174 @@ def gla_recurrent_backward_dG_3_dG(
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def gla_recurrent_backward_dV_ahead(
+    G_ptr,
+    K_ptr,
+    Q_ptr,
+    dO_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
+    K_tiles,
+    Q_tiles,
+    dO_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_t,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_t,
+    stride_Q_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_ptr  G[b, h, t, e], temp
+    K_ptr  K[b, h, t, e], input
+    Q_ptr  Q[b, h, t, e], input
+    dO_ptr  dO[b, h, t, f], input
+    dV_rest_ptr  dV.rest[b, h, t, f], temp
+    dV_left_ptr  dV.left[b, h, t, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, t, e], temp
+    K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base += tl.cast(t0, tl.int64) * E
+    G_offs = offs_t[:, None] * E + e[None, :]
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(t0, tl.int64) * stride_K_t
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dV_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dV_rest_offs = offs_t[:, None] * F + f[None, :]
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    g_1 = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    g_2 = tl.load(G_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g_2.to(ACC)[None, :] - g_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = k.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    g_6 = tl.load(G_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_3 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    g_7 = tl.load(G_base_2 + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+    left = k.to(ACC) * tl.exp(g_6.to(ACC)[None, :] - g_1.to(ACC))
+    right_p = g_7.to(ACC) * 1.4426950408889634
+    in_t_s = t < len_t
+    g_3 = tl.load(
+        G_base_2 + tl.cast(t0, tl.int64) * E + G_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    reach_1 = g_3.to(ACC) - g_2.to(ACC)[None, :]
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
+    # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
+    Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
+    q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+    A_1 = q.to(ACC) * tl.exp(reach_1_m)
+    A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_2 = dot(t_2, t_3, None, ACC)
+    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs = G_base_2 + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g_4 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            g_5 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs, mask=in_t, other=0.0)
+            # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
+            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+            Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
+            q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
+            t_4 = tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
+            A_t = t_4 * q_1.to(ACC)[None, :]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+    dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    right = q.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    dV_4_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dV_4_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_4_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_rest_base + dV_rest_offs, dV_4_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(dV_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_dO_b",
         "stride_dO_h",
         "len_b",
@@ -1303,11 +1593,12 @@ def gla_recurrent_backward_dV(
     G_ptr,
     K_ptr,
     dHT_ptr,
-    Q_ptr,
     dO_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
     dV_ptr,
     K_tiles,
-    Q_tiles,
     dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
@@ -1317,10 +1608,6 @@ def gla_recurrent_backward_dV(
     stride_dHT_h: tl.int64,
     stride_dHT_e,
     stride_dHT_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_t,
-    stride_Q_e,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -1341,11 +1628,12 @@ def gla_recurrent_backward_dV(
     G_ptr  G[b, h, t, e], temp
     K_ptr  K[b, h, t, e], input
     dHT_ptr  dHT[b, h, e, f], input
-    Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
+    dV_rest_ptr  dV.rest[b, h, t, f], temp
+    dV_left_ptr  dV.left[b, h, t, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, t, e], temp
     dV_ptr  dV[b, h, t, f], output
     K_tiles  tiles of K for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -1375,14 +1663,18 @@ def gla_recurrent_backward_dV(
     G_offs = offs_t[:, None] * E + e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_t[:, None] * stride_dO_t + offs_f[None, :] * stride_dO_f
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dV_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dV_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dV_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dV_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     at = len_t - 1
@@ -1414,80 +1706,31 @@ def gla_recurrent_backward_dV(
         t_3 = dHT.to(K_ptr.dtype.element_ty)
         dV_1 = dot(t_2, t_3, None, ACC)
         dV_4 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = g_2.to(ACC)[None, :] - g_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        A = k.to(ACC) * tl.exp(reach_2)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
         at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
         at_3 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         g_7 = tl.load(G_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
-        left = k.to(ACC) * tl.exp(g_6.to(ACC)[None, :] - g_1.to(ACC))
-        t_4 = tl.where(in_e[None, :], left, 0.0).to(K_ptr.dtype.element_ty)
+        dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + G_offs
+        left_1 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_4 = left_1.to(K_ptr.dtype.element_ty)
         t_5 = tl.where(in_e[:, None], dV_4_state, 0.0).to(K_ptr.dtype.element_ty)
         past = dot(t_4, t_5, None, ACC)
         dV_4 = dV_4 + past
         decay = tl.exp(g_6.to(ACC) - g_7.to(ACC))
-        right_p = g_7.to(ACC) * 1.4426950408889634
-        in_t_s = t < len_t
-        g_3 = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t_s[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = g_3.to(ACC) - g_2.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
-        # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
-        Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        A_1 = q.to(ACC) * tl.exp(reach_1_m)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_6 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_7 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_6, t_7, None, ACC)
-        A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_4 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
-                G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_5 = tl.load(G_ptrs_2, mask=in_t, other=0.0)
-                # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_2, mask=in_t, other=0.0)
-                # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
-                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-                Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
-                q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
-                t_8 = tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
-                A_t = t_8 * q_1.to(ACC)[None, :]
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
-        dV_4 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_4, ACC)
-        right = q.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right_m = tl.where(mask[:, None], right, 0.0)
+        dV_rest_ptrs = dV_rest_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
+        dV_4_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV_4 = dV_4 + dV_4_rest_1_1.to(ACC)
         dV_2 = dV_1 + dV_4
-        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_offs
+        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV_2, mask=in_t[:, None] & in_f[None, :])
-        t_9 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_10 = dO.to(Q_ptr.dtype.element_ty)
-        dV_4_state = dot(t_9, t_10, dV_4_state * decay[:, None], ACC)
+        dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_6 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
+        t_7 = dO.to(dV_right_m_ptr.dtype.element_ty)
+        dV_4_state = dot(t_6, t_7, dV_4_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -1726,40 +1969,44 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_recurrent_O": {
+    "gla_recurrent_O_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (("e", "f"),),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
+            "resident": (
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
                 ("t", "f"),
             ),
-            "data": ("H0", "G", "Q", "K", "V"),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "gla_recurrent_O",
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
-            ("H0_ptr", "pointer_like", "H0"),
-            ("O_ptr", "pointer_like", "Q"),
+            ("O_rest_ptr", "pointer_like", "Q"),
+            ("O_left_ptr", "pointer_like", "Q"),
+            ("O_right_m_ptr", "pointer_like", "K"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
@@ -1768,6 +2015,63 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
             ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_recurrent_O": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "t",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("e", "f"),),
+            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "data": ("H0", "G", "Q", "O.left", "V", "O.rest", "O.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_acc", ""),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("V_ptr", "pointer_like", "V"),
+            ("H0_ptr", "pointer_like", "H0"),
+            ("O_rest_ptr", "pointer_like", "Q"),
+            ("O_left_ptr", "pointer_like", "Q"),
+            ("O_right_m_ptr", "pointer_like", "K"),
+            ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_t", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
@@ -2094,6 +2398,68 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "gla_recurrent_backward_dV_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "K", "Q", "dO"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "gla_recurrent_backward_dV",
+        },
+        "arguments": [
+            ("G_ptr", "pointer_acc", ""),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "K"),
+            ("dV_right_m_ptr", "pointer_like", "Q"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_t", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_t", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "gla_recurrent_backward_dV": {
         "facts": {
             "tiles": ("f",),
@@ -2102,18 +2468,20 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
             },
             "resident": (("e",), ("e", "f")),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f")),
+            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "f"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "f"),
-                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
             ),
-            "data": ("G", "dHT", "K", "Q", "dO"),
+            "data": ("G", "dHT", "K", "dV.left", "dO", "dV.rest", "dV.right_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2122,11 +2490,12 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("dHT_ptr", "pointer_like", "dHT"),
-            ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "K"),
+            ("dV_right_m_ptr", "pointer_like", "Q"),
             ("dV_ptr", "pointer_like", "V"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
@@ -2136,10 +2505,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dHT_h", "stride_wide", ""),
             ("stride_dHT_e", "stride", ""),
             ("stride_dHT_f", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_t", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -2164,7 +2529,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"),),
             "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("dG",),
             "loops": 0,
@@ -2373,9 +2738,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
+        # (benchmarks/results/linear-delta-h100.json).
+        for stages in (3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
@@ -2392,6 +2760,19 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
@@ -2400,6 +2781,7 @@ def default_config(kernel, full, itemsize, device):
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     facts = KERNELS[kernel]["facts"]
     find = choose_chunk if "chunks" in facts else choose
+    find = choose_ahead if "follows" in facts else find
     return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
@@ -2414,6 +2796,9 @@ def configure(kernel, extents, inputs, config):
     cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
+    if "follows" in facts:  # the chunks of another kernel
+        other = configure(facts["follows"], extents, inputs, config)
+        cfg.update((k, other[k]) for k in cfg if k.startswith("BLOCK_"))
     cfg["NUM_STAGES"] = cfg["num_stages"]
     return cfg
 
@@ -2519,6 +2904,9 @@ def forward(inputs, extents, params, config=None):
     G = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
     HT = torch.empty((len_b, len_h, len_e, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
+    O_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
     cfg = configure("gla_recurrent_G", extents, inputs, config)
@@ -2537,6 +2925,36 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of t.
+    cfg = configure("gla_recurrent_O_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    gla_recurrent_O_ahead[grid](
+        G,
+        Q,
+        K,
+        V,
+        O_rest,
+        O_left,
+        O_right_m,
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("gla_recurrent_O", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -2545,15 +2963,15 @@ def forward(inputs, extents, params, config=None):
     gla_recurrent_O[grid](
         G,
         Q,
-        K,
         V,
         H0,
+        O_rest,
+        O_left,
+        O_right_m,
         O,
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(V),
         *launch_strides(H0),
         len_b,
@@ -2623,6 +3041,9 @@ def backward(inputs, extents, params, config=None):
     dloga = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["loga"].dtype, device=device)
     dQ = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
+    dV_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
+    dV_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
+    dV_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
     cfg = configure("gla_recurrent_backward_G", extents, inputs, config)
@@ -2761,6 +3182,36 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of t.
+    cfg = configure("gla_recurrent_backward_dV_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    gla_recurrent_backward_dV_ahead[grid](
+        G,
+        K,
+        Q,
+        dO,
+        dV_rest,
+        dV_left,
+        dV_right_m,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("gla_recurrent_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -2770,15 +3221,15 @@ def backward(inputs, extents, params, config=None):
         G,
         K,
         dHT,
-        Q,
         dO,
+        dV_rest,
+        dV_left,
+        dV_right_m,
         dV,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(K),
         *launch_strides(dHT),
-        *launch_strides(Q),
         *launch_strides(dO),
         len_b,
         len_h,

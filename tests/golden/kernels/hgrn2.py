@@ -173,20 +173,19 @@ def hgrn2_G(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_V_b",
-        "stride_V_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def hgrn2_O(
+def hgrn2_O_ahead(
     G_ptr,
     Q_ptr,
     g_ptr,
     V_ptr,
-    O_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
     Q_tiles,
     g_tiles,
     V_tiles,
@@ -205,6 +204,167 @@ def hgrn2_O(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_ptr  G[b, h, t, e], residual
+    Q_ptr  Q[b, h, t, e], input
+    g_ptr  g[b, h, t, e], input
+    V_ptr  V[b, h, t, f], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_left_ptr  O.left[b, h, t, e], temp
+    O_right_m_ptr  O.right_m[b, h, t, e], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    g_tiles  tiles of g for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base += tl.cast(t0, tl.int64) * E
+    G_offs = offs_t[:, None] * E + e[None, :]
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(t0, tl.int64) * stride_Q_t
+    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
+    g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    O_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    O_rest_offs = offs_t[:, None] * F + f[None, :]
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    g_1 = tl.load(G_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
+    q = load_tile(Q_base + Q_offs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+    A = q.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    g_7 = tl.load(G_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    g_8 = tl.load(G_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    left_p = g_8.to(ACC) * 1.4426950408889634
+    left = q.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    in_t_s = t < len_t
+    g_2 = tl.load(
+        G_base_2 + tl.cast(t0, tl.int64) * E + G_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
+    g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
+    g_3 = load_tile(g_ptrs, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
+    A_1 = (1.0 - g_3.to(ACC)) * tl.exp(reach_1_m)
+    A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+    A_2 = dot(t_2, t_3, None, ACC)
+    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            g_4 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_ptrs = G_base_2 + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g_5 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            g_ptrs_2 = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
+            g_ptrs_2 += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+            g_6 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+            A_p = 1.0 - g_6.to(ACC)
+            # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
+            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_t * stride_Q_t
+            q_1 = tl.load(Q_ptrs, mask=in_t, other=0.0)
+            t_4 = tl.exp(g_4.to(ACC)[:, None] - g_5.to(ACC)[None, :]) * A_p[None, :]
+            A_t = t_4 * q_1.to(ACC)[:, None]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    right = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_2.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    O_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_f",
+    ],
+)
+def hgrn2_O(
+    G_ptr,
+    V_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
+    O_ptr,
+    V_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
     len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -216,12 +376,11 @@ def hgrn2_O(
     """One program for each b, h and tile of f; sweeps t.
 
     G_ptr  G[b, h, t, e], residual
-    Q_ptr  Q[b, h, t, e], input
-    g_ptr  g[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_left_ptr  O.left[b, h, t, e], temp
+    O_right_m_ptr  O.right_m[b, h, t, e], temp
     O_ptr  O[b, h, t, f], output
-    Q_tiles  tiles of Q for the copy engine, or None
-    g_tiles  tiles of g for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -243,19 +402,21 @@ def hgrn2_O(
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    G_offs = offs_t[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E
+    O_left_offs = offs_t[:, None] * E + e[None, :]
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
     in_f = f < len_f
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    O_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    O_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     O_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    O_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     lo = 0
@@ -268,96 +429,32 @@ def hgrn2_O(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        in_t = t < len_t
-        g = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        g_1 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
-        Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        A = q.to(ACC) * tl.exp(reach_2)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         g_7 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         g_8 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = g_8.to(ACC) * 1.4426950408889634
-        left = q.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty)
+        O_left_ptrs = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
+        in_t = t < len_t
+        left_1 = tl.load(O_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_1.to(O_rest_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], O_state, 0.0).to(O_rest_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         O = O + past
         decay = tl.exp(g_7.to(ACC) - g_8.to(ACC))
-        in_t_s = t < len_t
-        g_2 = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t_s[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-        # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
-        g_3 = load_tile(g_ptrs, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
-        A_1 = (1.0 - g_3.to(ACC)) * tl.exp(reach_1_m)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_4, t_5, None, ACC)
-        A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_4 = tl.load(G_ptrs, mask=in_t, other=0.0)
-                G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_5 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-                g_ptrs_2 = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
-                g_ptrs_2 += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-                g_6 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
-                A_p = 1.0 - g_6.to(ACC)
-                # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
-                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-                Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
-                q_1 = tl.load(Q_ptrs_2, mask=in_t, other=0.0)
-                t_6 = tl.exp(g_4.to(ACC)[:, None] - g_5.to(ACC)[None, :]) * A_p[None, :]
-                A_t = t_6 * q_1.to(ACC)[:, None]
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+        in_t_s = t < len_t
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        O = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O, ACC)
-        right = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_2.to(ACC))
-        right_m = tl.where(mask[:, None], right, 0.0)
+        O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        O_rest_1_1 = tl.load(O_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O = O + O_rest_1_1.to(ACC)
         # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
-        tl.store(
-            O_base + tl.cast(t0, tl.int64) * len_f + O_offs,
-            O,
-            mask=in_t[:, None] & in_f[None, :],
-        )
-        O_state = dot(
-            tl.trans(right_m.to(V_ptr.dtype.element_ty)),
-            v,
-            O_state * decay[:, None],
-            ACC,
-        )
+        O_ptrs = O_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        tl.store(O_ptrs, O, mask=in_t[:, None] & in_f[None, :])
+        O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + O_left_offs
+        right_m_1 = tl.load(O_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_4 = tl.trans(right_m_1.to(V_ptr.dtype.element_ty))
+        O_state = dot(t_4, v, O_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -827,20 +924,19 @@ def hgrn2_backward_dg(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_dO_b",
-        "stride_dO_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def hgrn2_backward_dV(
+def hgrn2_backward_dV_ahead(
     G_ptr,
     g_ptr,
     Q_ptr,
     dO_ptr,
-    dV_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
     G_tiles,
     g_tiles,
     G_tiles_2,
@@ -865,6 +961,176 @@ def hgrn2_backward_dV(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_ptr  G[b, h, t, e], input
+    g_ptr  g[b, h, t, e], input
+    Q_ptr  Q[b, h, t, e], input
+    dO_ptr  dO[b, h, t, f], input
+    dV_rest_ptr  dV.rest[b, h, t, f], temp
+    dV_left_ptr  dV.left[b, h, t, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, t, e], temp
+    G_tiles  tiles of G for the copy engine, or None
+    g_tiles  tiles of g for the copy engine, or None
+    G_tiles_2  tiles of G for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    in_e = within(e, E, E_PAD)
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base_2 += tl.cast(t0, tl.int64) * stride_G_t
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    in_t = t < len_t
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
+    g_base += tl.cast(t0, tl.int64) * stride_g_t
+    g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dV_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dV_rest_offs = offs_t[:, None] * F + f[None, :]
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dV_left_offs = offs_t[:, None] * E + e[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs, mask=in_e, other=0.0)
+    g_1 = load_tile(G_base_2 + G_offs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    reach_2 = g.to(ACC)[None, :] - g_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
+    g_3 = load_tile(g_base + g_offs, in_t[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
+    A = (1.0 - g_3.to(ACC)) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_7 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_8 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    left = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_1.to(ACC))
+    right_p = g_8.to(ACC) * 1.4426950408889634
+    G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    in_t_s = t < len_t
+    g_2 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
+    reach_1 = g_2.to(ACC) - g.to(ACC)[None, :]
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
+    Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
+    q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+    A_1 = q.to(ACC) * tl.exp(reach_1_m)
+    A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+    A_2 = dot(t_2, t_3, None, ACC)
+    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_4 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
+            G_ptrs_6 = G_base_2 + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
+            g_5 = tl.load(G_ptrs_6, mask=in_t, other=0.0)
+            # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
+            g_ptrs = g_base + tl.cast(e_pt, tl.int64) * stride_g_e + offs_t * stride_g_t
+            g_6 = tl.load(g_ptrs, mask=in_t, other=0.0)
+            A_p = 1.0 - g_6.to(ACC)
+            # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
+            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+            Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
+            q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
+            t_4 = tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC)[:, None]) * A_p[:, None]
+            A_t = t_4 * q_1.to(ACC)[None, :]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+    dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    right = q.to(ACC) * tl.exp2(g_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    dV_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_t[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_f",
+    ],
+)
+def hgrn2_backward_dV(
+    G_ptr,
+    dO_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
+    dV_ptr,
+    dO_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t: tl.int64,
+    stride_G_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
     len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -876,14 +1142,11 @@ def hgrn2_backward_dV(
     """One program for each b, h and tile of f; sweeps t.
 
     G_ptr  G[b, h, t, e], input
-    g_ptr  g[b, h, t, e], input
-    Q_ptr  Q[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
+    dV_rest_ptr  dV.rest[b, h, t, f], temp
+    dV_left_ptr  dV.left[b, h, t, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, t, e], temp
     dV_ptr  dV[b, h, t, f], output
-    G_tiles  tiles of G for the copy engine, or None
-    g_tiles  tiles of g for the copy engine, or None
-    G_tiles_2  tiles of G for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -906,18 +1169,20 @@ def hgrn2_backward_dV(
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     in_e = within(e, E, E_PAD)
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E
+    dV_left_offs = offs_t[:, None] * E + e[None, :]
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_t[:, None] * stride_dO_t + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dV_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dV_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dV_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dV_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     lo = 0
@@ -932,88 +1197,33 @@ def hgrn2_backward_dV(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dV = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-        g = tl.load(G_ptrs, mask=in_e, other=0.0)
-        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        in_t = t < len_t
-        g_1 = load_tile(G_ptrs_2, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        reach_2 = g.to(ACC)[None, :] - g_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
-        g_3 = load_tile(g_ptrs, in_t[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
-        A = (1.0 - g_3.to(ACC)) * tl.exp(reach_2)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs_3 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_7 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_7 = tl.load(G_ptrs, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_4 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_8 = tl.load(G_ptrs_4, mask=in_e, other=0.0)
-        left = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_1.to(ACC))
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dV_state, 0.0).to(Q_ptr.dtype.element_ty)
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+        g_8 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+        in_t = t < len_t
+        left_1 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_1.to(dV_left_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         dV = dV + past
         decay = tl.exp(g_7.to(ACC) - g_8.to(ACC))
-        right_p = g_8.to(ACC) * 1.4426950408889634
-        G_ptrs_5 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        in_t_s = t < len_t
-        g_2 = load_tile(G_ptrs_5, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
-        reach_1 = g_2.to(ACC) - g.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-        # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
-        Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        A_1 = q.to(ACC) * tl.exp(reach_1_m)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_4, t_5, None, ACC)
-        A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs_6 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_4 = tl.load(G_ptrs_6, mask=in_t_s, other=0.0)
-                G_ptrs_7 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_7 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_5 = tl.load(G_ptrs_7, mask=in_t, other=0.0)
-                # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
-                g_ptrs_2 = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
-                g_ptrs_2 += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-                g_6 = tl.load(g_ptrs_2, mask=in_t, other=0.0)
-                A_p = 1.0 - g_6.to(ACC)
-                # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
-                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-                Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
-                q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
-                t_6 = tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC)[:, None]) * A_p[:, None]
-                A_t = t_6 * q_1.to(ACC)[None, :]
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
-        dV = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        right = q.to(ACC) * tl.exp2(g_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right_m = tl.where(mask[:, None], right, 0.0)
-        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_offs
+        dV_rest_ptrs = dV_rest_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
+        dV_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV = dV + dV_rest_1_1.to(ACC)
+        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
-        t_7 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_8 = dO.to(Q_ptr.dtype.element_ty)
-        dV_state = dot(t_7, t_8, dV_state * decay[:, None], ACC)
+        dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_4 = tl.trans(right_m_1.to(dV_left_ptr.dtype.element_ty))
+        t_5 = dO.to(dV_left_ptr.dtype.element_ty)
+        dV_state = dot(t_4, t_5, dV_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -1108,32 +1318,44 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hgrn2_O": {
+    "hgrn2_O_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "resident": (
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("G", "Q", "g", "V"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "hgrn2_O",
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("g_ptr", "pointer_like", "g"),
             ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "Q"),
+            ("O_rest_ptr", "pointer_like", "Q"),
+            ("O_left_ptr", "pointer_like", "Q"),
+            ("O_right_m_ptr", "pointer_like", "V"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("g_tiles", "tiles", "g 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
@@ -1142,6 +1364,55 @@ KERNELS: dict[str, Any] = {
             ("stride_g_h", "stride_wide", ""),
             ("stride_g_t", "stride", ""),
             ("stride_g_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hgrn2_O": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "t",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "data": ("G", "O.left", "V", "O.rest", "O.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_acc", ""),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_rest_ptr", "pointer_like", "Q"),
+            ("O_left_ptr", "pointer_like", "Q"),
+            ("O_right_m_ptr", "pointer_like", "V"),
+            ("O_ptr", "pointer_like", "Q"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
@@ -1281,17 +1552,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "carried": (("e",),),
-            "pairs": (
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "e"),
@@ -1339,34 +1600,46 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hgrn2_backward_dV": {
+    "hgrn2_backward_dV_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("G", "g", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "hgrn2_backward_dV",
         },
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
             ("g_ptr", "pointer_like", "g"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("dV_ptr", "pointer_like", "V"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "Q"),
+            ("dV_right_m_ptr", "pointer_like", "Q"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("g_tiles", "tiles", "g 4 2 BLOCK_T e"),
             ("G_tiles_2", "tiles", "G 4 2 BLOCK_T e"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
@@ -1379,6 +1652,59 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_t", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hgrn2_backward_dV": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "t",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "data": ("G", "dV.left", "dO", "dV.rest", "dV.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "Q"),
+            ("dV_right_m_ptr", "pointer_like", "Q"),
+            ("dV_ptr", "pointer_like", "V"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride_wide", ""),
+            ("stride_G_e", "stride_last", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -1546,9 +1872,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
+        # (benchmarks/results/linear-delta-h100.json).
+        for stages in (3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
@@ -1565,6 +1894,19 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
@@ -1573,6 +1915,7 @@ def default_config(kernel, full, itemsize, device):
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     facts = KERNELS[kernel]["facts"]
     find = choose_chunk if "chunks" in facts else choose
+    find = choose_ahead if "follows" in facts else find
     return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
@@ -1587,6 +1930,9 @@ def configure(kernel, extents, inputs, config):
     cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
+    if "follows" in facts:  # the chunks of another kernel
+        other = configure(facts["follows"], extents, inputs, config)
+        cfg.update((k, other[k]) for k in cfg if k.startswith("BLOCK_"))
     cfg["NUM_STAGES"] = cfg["num_stages"]
     return cfg
 
@@ -1694,6 +2040,9 @@ def forward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     G = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
+    O_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["V"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
     cfg = configure("hgrn2_G", extents, inputs, config)
@@ -1712,6 +2061,36 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of t.
+    cfg = configure("hgrn2_O_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    hgrn2_O_ahead[grid](
+        G,
+        Q,
+        g,
+        V,
+        O_rest,
+        O_left,
+        O_right_m,
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(g),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("hgrn2_O", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -1719,15 +2098,12 @@ def forward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     hgrn2_O[grid](
         G,
-        Q,
-        g,
         V,
+        O_rest,
+        O_left,
+        O_right_m,
         O,
-        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        *launch_strides(Q),
-        *launch_strides(g),
         *launch_strides(V),
         len_b,
         len_h,
@@ -1763,6 +2139,9 @@ def backward(inputs, extents, params, config=None):
     dg = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["g"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dQ = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
+    dV_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
+    dV_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
+    dV_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h; sweeps t.
     cfg = configure("hgrn2_backward_dG_1", extents, inputs, config)
@@ -1847,6 +2226,39 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of t.
+    cfg = configure("hgrn2_backward_dV_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    hgrn2_backward_dV_ahead[grid](
+        G,
+        g,
+        Q,
+        dO,
+        dV_rest,
+        dV_left,
+        dV_right_m,
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G),
+        *launch_strides(g),
+        *launch_strides(Q),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("hgrn2_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -1854,18 +2266,13 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     hgrn2_backward_dV[grid](
         G,
-        g,
-        Q,
         dO,
+        dV_rest,
+        dV_left,
+        dV_right_m,
         dV,
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(G),
-        *launch_strides(g),
-        *launch_strides(Q),
         *launch_strides(dO),
         len_b,
         len_h,

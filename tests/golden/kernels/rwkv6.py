@@ -107,6 +107,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 def rwkv6_G(
     w_ptr,
     G_ptr,
+    G_2_ptr,
     w_tiles,
     stride_w_b: tl.int64,
     stride_w_h: tl.int64,
@@ -125,6 +126,7 @@ def rwkv6_G(
 
     w_ptr  w[b, h, t, e], input
     G_ptr  G[b, h, t, e], residual
+    G_2_ptr  G_2[b, h, t, e], residual
     w_tiles  tiles of w for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -150,6 +152,8 @@ def rwkv6_G(
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
     G_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
     G_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
@@ -176,89 +180,181 @@ def rwkv6_G(
             G,
             mask=in_t[:, None] & in_e[None, :],
         )
+        G_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G_2 = G_state[None, :] + G_run
+        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        tl.store(G_2_ptrs, G_2, mask=in_t[:, None] & in_e[None, :])
         G_state = G_state + chunk
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_w_b",
-        "stride_w_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
-def rwkv6_G_2(
-    w_ptr,
+def rwkv6_O_ahead(
+    G_ptr,
     G_2_ptr,
-    w_tiles,
-    stride_w_b: tl.int64,
-    stride_w_h: tl.int64,
-    stride_w_t,
-    stride_w_e,
+    R_ptr,
+    K_ptr,
+    V_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
+    R_tiles,
+    K_tiles,
+    V_tiles,
+    stride_R_b: tl.int64,
+    stride_R_h: tl.int64,
+    stride_R_t,
+    stride_R_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_t,
+    stride_K_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
-    BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of e; sweeps t.
+    """One program for each b, h and tile of t.
 
-    w_ptr  w[b, h, t, e], input
+    G_ptr  G[b, h, t, e], residual
     G_2_ptr  G_2[b, h, t, e], residual
-    w_tiles  tiles of w for the copy engine, or None
+    R_ptr  R[b, h, t, e], input
+    K_ptr  K[b, h, t, e], input
+    V_ptr  V[b, h, t, f], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_left_ptr  O.left[b, h, t, e], temp
+    O_right_m_ptr  O.right_m[b, h, t, e], temp
+    R_tiles  tiles of R for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
-    BLOCK_E  points of e in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_e = tl.cdiv(len_e, BLOCK_E)
-    e0 = (pid % tiles_e) * BLOCK_E
-    pid = pid // tiles_e
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
-    offs_e = tl.arange(0, BLOCK_E)
-    e = e0 + offs_e
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    w_base = w_ptr + tl.cast(b, tl.int64) * stride_w_b + tl.cast(h, tl.int64) * stride_w_h
-    w_base += tl.cast(e0, tl.int64) * stride_w_e
-    w_offs = offs_t[:, None] * stride_w_t + offs_e[None, :] * stride_w_e
-    in_e = e < len_e
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    G_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    G_2_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base += tl.cast(t0, tl.int64) * E
+    G_offs = offs_t[:, None] * E + e[None, :]
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
+    R_base += tl.cast(t0, tl.int64) * stride_R_t
+    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    O_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    O_rest_offs = offs_t[:, None] * F + f[None, :]
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
-    lo = 0
-    hi = len_t
-    G_2_state = tl.full([BLOCK_E], 0.0, ACC)
+    g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
+    r = load_tile(R_base + R_offs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
+    A = r.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    left_p = G_2_4.to(ACC) * 1.4426950408889634
+    left = r.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    in_t_s = t < len_t
+    G_2_1 = tl.load(
+        G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
+    # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    A_1 = k.to(ACC) * tl.exp(reach_1_m)
+    A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(R_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(R_ptr.dtype.element_ty))
+    A_2 = dot(t_2, t_3, None, ACC)
+    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            g_1 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+            K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
+            # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
+            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + offs_t * stride_R_t
+            r_1 = tl.load(R_ptrs, mask=in_t, other=0.0)
+            t_4 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            A_t = t_4 * r_1.to(ACC)[:, None]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    right = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    O_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    O_1_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_1_rest_1, ACC)
 
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
-        G_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
-        w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
-        in_t = t < len_t
-        w = load_tile(w_ptrs, in_t[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
-        G_2_p = t < len_t
-        G_2_s = tl.where(G_2_p[:, None], tl.log(tl.maximum(w.to(ACC), 1e-30)), 0.0)
-        G_2_run = tl.cumsum(G_2_s, 0)
-        G_2 = G_2_state[None, :] + G_2_run
-        chunk = tl.sum(G_2_s, 0)
-        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * len_e + G_2_offs
-        tl.store(G_2_ptrs, G_2, mask=in_t[:, None] & in_e[None, :])
-        G_2_state = G_2_state + chunk
+    # --- epilogue ---
+    tl.store(O_rest_base + O_rest_offs, O_1_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -272,17 +368,18 @@ def rwkv6_G_2(
     ],
 )
 def rwkv6_O(
-    G_ptr,
     G_2_ptr,
     R_ptr,
     K_ptr,
     V_ptr,
     u_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
     O_ptr,
     R_tiles,
     V_tiles,
     K_tiles,
-    K_tiles_2,
     V_tiles_2,
     stride_R_b: tl.int64,
     stride_R_h: tl.int64,
@@ -311,17 +408,18 @@ def rwkv6_O(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    G_ptr  G[b, h, t, e], residual
     G_2_ptr  G_2[b, h, t, e], residual
     R_ptr  R[b, h, t, e], input
     K_ptr  K[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     u_ptr  u[h, e], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_left_ptr  O.left[b, h, t, e], temp
+    O_right_m_ptr  O.right_m[b, h, t, e], temp
     O_ptr  O[b, h, t, f], output
     R_tiles  tiles of R for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
-    K_tiles_2  tiles of K for the copy engine, or None
     V_tiles_2  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -344,20 +442,25 @@ def rwkv6_O(
     # --- pointers ---
     u_base = u_ptr + tl.cast(h, tl.int64) * stride_u_h
     in_e = within(e, E, E_PAD)
-    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    G_offs = offs_t[:, None] * E + e[None, :]
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
     R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E
+    O_left_offs = offs_t[:, None] * E + e[None, :]
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
     in_f = f < len_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    O_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    O_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     O_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    O_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
@@ -372,30 +475,17 @@ def rwkv6_O(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        in_t = t < len_t
-        g = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
         # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
         R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
+        in_t = t < len_t
         r = load_tile(R_ptrs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-        A = r.to(ACC) * tl.exp(reach_2)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = G_2_4.to(ACC) * 1.4426950408889634
-        left = r.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(R_ptr.dtype.element_ty)
+        O_left_ptrs = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
+        left_1 = tl.load(O_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_1.to(R_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(R_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         O_1 = O_1 + past
@@ -408,66 +498,22 @@ def rwkv6_O(
         O_kept = tl.where((e < E)[None, :], O, 0.0)
         O_1_1 = tl.sum(tl.where(in_e[None, :], O_kept, 0.0), 1)
         O_p = v_1.to(ACC) * O_1_1[:, None]
-        in_t_s = t < len_t
-        G_2_1 = tl.load(
-            G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t_s[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
-        # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
-        K_ptrs_2 = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs_2, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
-        A_1 = k.to(ACC) * tl.exp(reach_1_m)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_kept, 0.0).to(R_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(R_ptr.dtype.element_ty))
-        A_2 = dot(t_4, t_5, None, ACC)
-        A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
-                G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-                G_2_ptrs += offs_t * E
-                G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
-                K_ptrs_3 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_3 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_3, mask=in_t_s, other=0.0)
-                # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
-                R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
-                R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
-                r_1 = tl.load(R_ptrs_2, mask=in_t, other=0.0)
-                t_6 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-                A_t = t_6 * r_1.to(ACC)[:, None]
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         V_ptrs_2 = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+        in_t_s = t < len_t
         v = load_tile(V_ptrs_2, in_t_s[:, None] & in_f[None, :], V_tiles_2, [b, h, t0, f0])
-        O_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
-        right = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
-        right_m = tl.where(mask[:, None], right, 0.0)
+        O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        O_1_rest_1_1 = tl.load(O_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O_1 = O_1 + O_1_rest_1_1.to(ACC)
         # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
         O_2 = O_1 + O_p
-        tl.store(
-            O_base + tl.cast(t0, tl.int64) * len_f + O_offs,
-            O_2,
-            mask=in_t[:, None] & in_f[None, :],
-        )
-        t_7 = tl.trans(right_m.to(K_ptr.dtype.element_ty))
-        t_8 = v.to(K_ptr.dtype.element_ty)
-        O_1_state = dot(t_7, t_8, O_1_state * decay[:, None], ACC)
+        O_ptrs = O_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
+        tl.store(O_ptrs, O_2, mask=in_t[:, None] & in_f[None, :])
+        O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + O_left_offs
+        right_m_1 = tl.load(O_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_4 = tl.trans(right_m_1.to(K_ptr.dtype.element_ty))
+        t_5 = v.to(K_ptr.dtype.element_ty)
+        O_1_state = dot(t_4, t_5, O_1_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -918,31 +964,25 @@ def rwkv6_backward_dO_part(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_dO_b",
-        "stride_dO_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def rwkv6_backward_dV(
-    u_ptr,
+def rwkv6_backward_dV_ahead(
     K_ptr,
     R_ptr,
     dO_ptr,
     G_ptr,
     G_2_ptr,
-    dV_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
     K_tiles,
-    R_tiles,
-    dO_tiles,
     G_2_tiles,
     G_tiles,
-    R_tiles_2,
-    dO_tiles_2,
-    stride_u_h: tl.int64,
-    stride_u_e,
+    R_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -966,6 +1006,192 @@ def rwkv6_backward_dV(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    K_ptr  K[b, h, t, e], input
+    R_ptr  R[b, h, t, e], input
+    dO_ptr  dO[b, h, t, f], input
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
+    dV_rest_ptr  dV.rest[b, h, t, f], temp
+    dV_left_ptr  dV.left[b, h, t, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, t, e], temp
+    K_tiles  tiles of K for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(t0, tl.int64) * stride_K_t
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(t0, tl.int64) * stride_G_2_t
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
+    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dV_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dV_rest_offs = offs_t[:, None] * F + f[None, :]
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dV_left_offs = offs_t[:, None] * E + e[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs, mask=in_e, other=0.0)
+    G_2 = load_tile(G_2_base + G_2_offs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    reach_2 = g.to(ACC)[None, :] - G_2.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = k.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    left = k.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
+    right_p = g_4.to(ACC) * 1.4426950408889634
+    G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    in_t_s = t < len_t
+    g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    reach_1 = g_1.to(ACC) - g.to(ACC)[None, :]
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
+    R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
+    r_1 = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
+    A_1 = r_1.to(ACC) * tl.exp(reach_1_m)
+    A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_2 = dot(t_2, t_3, None, ACC)
+    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
+            G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
+            # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
+            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs, mask=in_t, other=0.0)
+            # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
+            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
+            R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
+            r_2 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
+            t_4 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
+            A_t = t_4 * r_2.to(ACC)[None, :]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+    dO_1 = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    right = r_1.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    dV_3_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dV_3_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO_1, dV_3_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_rest_base + dV_rest_offs, dV_3_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_t[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_f",
+    ],
+)
+def rwkv6_backward_dV(
+    u_ptr,
+    K_ptr,
+    R_ptr,
+    dO_ptr,
+    G_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
+    dV_ptr,
+    K_tiles,
+    R_tiles,
+    dO_tiles,
+    dO_tiles_2,
+    stride_u_h: tl.int64,
+    stride_u_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_t,
+    stride_K_e,
+    stride_R_b: tl.int64,
+    stride_R_h: tl.int64,
+    stride_R_t,
+    stride_R_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t: tl.int64,
+    stride_G_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
     len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -981,14 +1207,13 @@ def rwkv6_backward_dV(
     R_ptr  R[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     G_ptr  G[b, h, t, e], input
-    G_2_ptr  G_2[b, h, t, e], input
+    dV_rest_ptr  dV.rest[b, h, t, f], temp
+    dV_left_ptr  dV.left[b, h, t, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, t, e], temp
     dV_ptr  dV[b, h, t, f], output
     K_tiles  tiles of K for the copy engine, or None
     R_tiles  tiles of R for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
-    G_2_tiles  tiles of G_2 for the copy engine, or None
-    G_tiles  tiles of G for the copy engine, or None
-    R_tiles_2  tiles of R for the copy engine, or None
     dO_tiles_2  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -1020,12 +1245,16 @@ def rwkv6_backward_dV(
     dO_offs = offs_t[:, None] * stride_dO_t + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E
+    dV_left_offs = offs_t[:, None] * E + e[None, :]
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dV_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dV_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dV_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dV_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
@@ -1053,84 +1282,34 @@ def rwkv6_backward_dV(
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_3 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-        g = tl.load(G_ptrs, mask=in_e, other=0.0)
-        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_2 = g.to(ACC)[None, :] - G_2.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        A = k.to(ACC) * tl.exp(reach_2)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-        left = k.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(K_ptr.dtype.element_ty)
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+        left_1 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_1.to(K_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], dV_3_state, 0.0).to(K_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         dV_3 = dV_3 + past
         decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
-        right_p = g_4.to(ACC) * 1.4426950408889634
         dV_p = O_part_1[:, None] * dO.to(ACC)
-        G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        in_t_s = t < len_t
-        g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        reach_1 = g_1.to(ACC) - g.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
-        R_ptrs_2 = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r_1 = load_tile(R_ptrs_2, in_t_s[:, None] & in_e[None, :], R_tiles_2, [b, h, t0, 0])
-        A_1 = r_1.to(ACC) * tl.exp(reach_1_m)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_4, t_5, None, ACC)
-        A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-                G_2_ptrs_2 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_2 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_1 = tl.load(G_2_ptrs_2, mask=in_t, other=0.0)
-                # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_2, mask=in_t, other=0.0)
-                # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
-                R_ptrs_3 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
-                R_ptrs_3 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
-                r_2 = tl.load(R_ptrs_3, mask=in_t_s, other=0.0)
-                t_6 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
-                A_t = t_6 * r_2.to(ACC)[None, :]
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         dO_ptrs_2 = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
         dO_1 = load_tile(dO_ptrs_2, in_t_s[:, None] & in_f[None, :], dO_tiles_2, [b, h, t0, f0])
-        dV_3 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO_1, dV_3, ACC)
-        right = r_1.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right_m = tl.where(mask[:, None], right, 0.0)
+        dV_rest_ptrs = dV_rest_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
+        dV_3_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV_3 = dV_3 + dV_3_rest_1_1.to(ACC)
         dV = dV_p + dV_3
-        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_offs
+        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
-        t_7 = tl.trans(right_m.to(R_ptr.dtype.element_ty))
-        t_8 = dO_1.to(R_ptr.dtype.element_ty)
-        dV_3_state = dot(t_7, t_8, dV_3_state * decay[:, None], ACC)
+        dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_4 = tl.trans(right_m_1.to(R_ptr.dtype.element_ty))
+        t_5 = dO_1.to(R_ptr.dtype.element_ty)
+        dV_3_state = dot(t_4, t_5, dV_3_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -1506,6 +1685,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
             ("G_ptr", "pointer_acc", ""),
+            ("G_2_ptr", "pointer_acc", ""),
             ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
             ("stride_w_b", "wide", ""),
             ("stride_w_h", "wide", ""),
@@ -1521,36 +1701,65 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv6_G_2": {
+    "rwkv6_O_ahead": {
         "facts": {
-            "tiles": ("e",),
-            "stream": "t",
-            "pads": {},
-            "resident": (),
-            "streamed": (("t", "e"),),
-            "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("w",),
+            "data": ("G", "G_2", "R", "K", "V"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
-            "scans": True,
+            "follows": "rwkv6_O",
         },
         "arguments": [
-            ("w_ptr", "pointer_like", "w"),
+            ("G_ptr", "pointer_acc", ""),
             ("G_2_ptr", "pointer_acc", ""),
-            ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
-            ("stride_w_b", "wide", ""),
-            ("stride_w_h", "wide", ""),
-            ("stride_w_t", "stride", ""),
-            ("stride_w_e", "stride_last", ""),
+            ("R_ptr", "pointer_like", "R"),
+            ("K_ptr", "pointer_like", "K"),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_rest_ptr", "pointer_like", "R"),
+            ("O_left_ptr", "pointer_like", "R"),
+            ("O_right_m_ptr", "pointer_like", "K"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_R_b", "stride_wide", ""),
+            ("stride_R_h", "stride_wide", ""),
+            ("stride_R_t", "stride", ""),
+            ("stride_R_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_t", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
-            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1568,37 +1777,40 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "f"),
                 ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
                 ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
             ),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
-                ("t", "e"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
-                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
             ),
-            "data": ("u", "G", "G_2", "R", "V", "K"),
+            "data": ("u", "R", "G_2", "O.left", "V", "K", "O.rest", "O.right_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_acc", ""),
             ("G_2_ptr", "pointer_acc", ""),
             ("R_ptr", "pointer_like", "R"),
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("u_ptr", "pointer_like", "u"),
+            ("O_rest_ptr", "pointer_like", "R"),
+            ("O_left_ptr", "pointer_like", "R"),
+            ("O_right_m_ptr", "pointer_like", "K"),
             ("O_ptr", "pointer_like", "R"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
-            ("K_tiles_2", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles_2", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
             ("stride_R_b", "stride_wide", ""),
             ("stride_R_h", "stride_wide", ""),
@@ -1790,6 +2002,79 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "rwkv6_backward_dV_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("K", "G", "G_2", "R", "dO"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "rwkv6_backward_dV",
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("R_ptr", "pointer_like", "R"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "K"),
+            ("dV_right_m_ptr", "pointer_like", "R"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_t", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_R_b", "stride_wide", ""),
+            ("stride_R_h", "stride_wide", ""),
+            ("stride_R_t", "stride", ""),
+            ("stride_R_e", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "rwkv6_backward_dV": {
         "facts": {
             "tiles": ("f",),
@@ -1803,21 +2088,23 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "f"),
                 ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
                 ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
             ),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
-                ("t", "e"),
-                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
             ),
-            "data": ("u", "K", "R", "dO", "G", "G_2"),
+            "data": ("u", "K", "R", "dO", "G", "dV.left", "dV.rest", "dV.right_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -1828,14 +2115,13 @@ KERNELS: dict[str, Any] = {
             ("R_ptr", "pointer_like", "R"),
             ("dO_ptr", "pointer_like", "dO"),
             ("G_ptr", "pointer_like", "G"),
-            ("G_2_ptr", "pointer_like", "G_2"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "K"),
+            ("dV_right_m_ptr", "pointer_like", "R"),
             ("dV_ptr", "pointer_like", "V"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
-            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
-            ("R_tiles_2", "tiles", "R 4 2 BLOCK_T e"),
             ("dO_tiles_2", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
             ("stride_u_h", "stride_wide", ""),
             ("stride_u_e", "stride_last", ""),
@@ -1853,12 +2139,8 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_f", "stride_last", ""),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
-            ("stride_G_t", "stride", ""),
+            ("stride_G_t", "stride_wide", ""),
             ("stride_G_e", "stride_last", ""),
-            ("stride_G_2_b", "stride_wide", ""),
-            ("stride_G_2_h", "stride_wide", ""),
-            ("stride_G_2_t", "stride", ""),
-            ("stride_G_2_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -1879,16 +2161,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "carried": (("e",), ("e",)),
-            "pairs": (
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "e"),
@@ -2149,9 +2422,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
+        # (benchmarks/results/linear-delta-h100.json).
+        for stages in (3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
@@ -2168,6 +2444,19 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
@@ -2176,6 +2465,7 @@ def default_config(kernel, full, itemsize, device):
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     facts = KERNELS[kernel]["facts"]
     find = choose_chunk if "chunks" in facts else choose
+    find = choose_ahead if "follows" in facts else find
     return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
@@ -2190,6 +2480,9 @@ def configure(kernel, extents, inputs, config):
     cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
+    if "follows" in facts:  # the chunks of another kernel
+        other = configure(facts["follows"], extents, inputs, config)
+        cfg.update((k, other[k]) for k in cfg if k.startswith("BLOCK_"))
     cfg["NUM_STAGES"] = cfg["num_stages"]
     return cfg
 
@@ -2295,6 +2588,9 @@ def forward(inputs, extents, params, config=None):
     G = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     G_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["R"].dtype, device=device)
+    O_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["R"].dtype, device=device)
+    O_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
+    O_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
     cfg = configure("rwkv6_G", extents, inputs, config)
@@ -2303,6 +2599,7 @@ def forward(inputs, extents, params, config=None):
     rwkv6_G[grid](
         w,
         G,
+        G_2,
         tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(w),
         len_b,
@@ -2313,19 +2610,33 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of e; sweeps t.
-    cfg = configure("rwkv6_G_2", extents, inputs, config)
-    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
-    grid = (len_b * len_h * tiles_e,)
-    rwkv6_G_2[grid](
-        w,
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv6_O_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv6_O_ahead[grid](
+        G,
         G_2,
-        tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
-        *launch_strides(w),
+        R,
+        K,
+        V,
+        O_rest,
+        O_left,
+        O_right_m,
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(R),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
-        len_e,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -2336,16 +2647,17 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     rwkv6_O[grid](
-        G,
         G_2,
         R,
         K,
         V,
         u,
+        O_rest,
+        O_left,
+        O_right_m,
         O,
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(R),
@@ -2393,6 +2705,9 @@ def backward(inputs, extents, params, config=None):
     dR = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
     du = torch.empty((len_h, len_e), dtype=inputs["u"].dtype, device=device)
+    dV_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
+    dV_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
+    dV_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
 
     # One program for each b, h; sweeps t.
     cfg = configure("rwkv6_backward_dG_2_1", extents, inputs, config)
@@ -2480,6 +2795,41 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv6_backward_dV_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv6_backward_dV_ahead[grid](
+        K,
+        R,
+        dO,
+        G,
+        G_2,
+        dV_rest,
+        dV_left,
+        dV_right_m,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(R),
+        *launch_strides(dO),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("rwkv6_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -2491,21 +2841,19 @@ def backward(inputs, extents, params, config=None):
         R,
         dO,
         G,
-        G_2,
+        dV_rest,
+        dV_left,
+        dV_right_m,
         dV,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(u),
         *launch_strides(K),
         *launch_strides(R),
         *launch_strides(dO),
         *launch_strides(G),
-        *launch_strides(G_2),
         len_b,
         len_h,
         len_t,

@@ -44,40 +44,81 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def load_tile(ptrs, mask, tiles, at):
-    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
-    if tiles is None:
-        return tl.load(ptrs, mask=mask, other=0.0)
-    else:
-        return tiles.load(at).reshape(ptrs.shape)
-
-
-@triton.jit
 def exact_dot(a, b, acc, OUT: tl.constexpr):
-    """As `dot`, of operands in OUT: on matrix units too, by three products of what each operand is rounded to."""
-    if OUT == tl.float32 and not INTERPRETED:
+    """As `dot`; operands of float32 on matrix units too, by three products of what each operand is rounded to."""
+    if OUT == tl.float32 and a.dtype == OUT and not INTERPRETED:
         return tl.dot(a, b, acc, input_precision="tf32x3", out_dtype=OUT)
     else:
         return dot(a, b, acc, OUT)
 
 
 @triton.jit
-def solve(matrix, right, OUT: tl.constexpr, SIZE: tl.constexpr):
-    """The solution of `x = right + matrix @ x` for a strictly triangular matrix, by inverses of ever larger blocks.
+def near_dot(a, b, acc, OUT: tl.constexpr, TYPE: tl.constexpr):
+    """As `exact_dot`, of what will be rounded to TYPE: by one product where that is no more exact."""
+    if OUT == tl.float32 and TYPE.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.dot(a, b, acc, input_precision="tf32", out_dtype=OUT)
+    else:
+        return exact_dot(a, b, acc, OUT)
 
-    Blocks of two are inverted by changing a sign. The inverse of a block of twice the size is made of those of its
-    halves; it has no larger entries than substitution meets, unlike powers of the matrix.
+
+@triton.jit
+def larger_blocks(
+    inverse,
+    matrix,
+    row,
+    column,
+    FIRST: tl.constexpr,
+    LAST: tl.constexpr,
+    OUT: tl.constexpr,
+    TYPE: tl.constexpr,
+):
+    """Of `I - matrix`, the inverses of diagonal blocks of `LAST` positions from those of `FIRST`.
+
+    The inverse of a block of twice the size is made of those of its halves.
+    """
+    for k in tl.static_range(0, 8):
+        if (FIRST << k) < LAST:
+            same = row // (FIRST << (k + 1)) == column // (FIRST << (k + 1))
+            across = row // (FIRST << k) != column // (FIRST << k)
+            part = tl.where(same & across, matrix, 0.0)
+            left = near_dot(inverse, part, None, OUT, TYPE)
+            inverse = near_dot(left, inverse, inverse, OUT, TYPE)
+    return inverse
+
+
+@triton.jit
+def inverse_of(matrix, OUT: tl.constexpr, SIZE: tl.constexpr, TYPE: tl.constexpr):
+    """`(I - matrix)^-1` of a strictly triangular matrix, by inverses of ever larger blocks.
+
+    Blocks of two are inverted by changing a sign. It has no larger entries than substitution meets, unlike powers of
+    the matrix. Blocks of 16 are inverted side by side: what is beside them is no work.
     """
     i = tl.arange(0, SIZE)
     row, column = i[:, None], i[None, :]
-    inverse = tl.where(row // 2 == column // 2, matrix, 0.0) + tl.where(row == column, 1.0, 0.0)
-    for k in tl.static_range(1, 8):
-        if (2 << k) <= SIZE:
-            same = row // (2 << k) == column // (2 << k)
-            across = row // (1 << k) != column // (1 << k)
-            part = tl.where(same & across, matrix, 0.0)
-            inverse = exact_dot(exact_dot(inverse, part, None, OUT), inverse, inverse, OUT)
-    return exact_dot(inverse, right, None, OUT)
+    if SIZE > 16 and OUT == tl.float32:
+        BLOCKS: tl.constexpr = SIZE // 16
+        block = tl.arange(0, BLOCKS)
+        own = block[:, None, None, None] == block[None, None, :, None]
+        small = tl.sum(tl.where(own, matrix.reshape(BLOCKS, 16, BLOCKS, 16), 0.0), 2)
+        k = tl.arange(0, 16)
+        r, c = k[None, :, None], k[None, None, :]
+        inverse = tl.where(r // 2 == c // 2, small, 0.0) + tl.where(r == c, 1.0, 0.0)
+        inverse = larger_blocks(inverse, small, r, c, 2, 16, OUT, TYPE)
+        spread = tl.broadcast_to(inverse[:, :, None, :], (BLOCKS, 16, BLOCKS, 16))
+        inverse = tl.where(own, spread, 0.0).reshape(SIZE, SIZE)
+        return larger_blocks(inverse, matrix, row, column, 16, SIZE, OUT, TYPE)
+    else:
+        inverse = tl.where(row // 2 == column // 2, matrix, 0.0) + tl.where(row == column, 1.0, 0.0)
+        return larger_blocks(inverse, matrix, row, column, 2, SIZE, OUT, TYPE)
+
+
+@triton.jit
+def load_tile(ptrs, mask, tiles, at):
+    """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
+    if tiles is None:
+        return tl.load(ptrs, mask=mask, other=0.0)
+    else:
+        return tiles.load(at).reshape(ptrs.shape)
 
 
 @triton.jit
@@ -127,6 +168,7 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 def rwkv7_G(
     w_ptr,
     G_ptr,
+    G_2_ptr,
     w_tiles,
     stride_w_b: tl.int64,
     stride_w_h: tl.int64,
@@ -145,6 +187,7 @@ def rwkv7_G(
 
     w_ptr  w[b, h, t, e], input
     G_ptr  G[b, h, t, e], residual
+    G_2_ptr  G_2[b, h, t, e], residual
     w_tiles  tiles of w for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -170,6 +213,8 @@ def rwkv7_G(
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
     G_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
     G_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
@@ -196,108 +241,29 @@ def rwkv7_G(
             G,
             mask=in_t[:, None] & in_e[None, :],
         )
+        G_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G_2 = G_state[None, :] + G_run
+        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        tl.store(G_2_ptrs, G_2, mask=in_t[:, None] & in_e[None, :])
         G_state = G_state + chunk
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_w_b",
-        "stride_w_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
-def rwkv7_G_2(
-    w_ptr,
-    G_2_ptr,
-    w_tiles,
-    stride_w_b: tl.int64,
-    stride_w_h: tl.int64,
-    stride_w_t,
-    stride_w_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_t: tl.int32,
-    len_e: tl.int32,
-    BLOCK_T: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of e; sweeps t.
-
-    w_ptr  w[b, h, t, e], input
-    G_2_ptr  G_2[b, h, t, e], residual
-    w_tiles  tiles of w for the copy engine, or None
-    BLOCK_T  points of t in a tile
-    BLOCK_E  points of e in a tile
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_e = tl.cdiv(len_e, BLOCK_E)
-    e0 = (pid % tiles_e) * BLOCK_E
-    pid = pid // tiles_e
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_t = tl.arange(0, BLOCK_T)
-    offs_e = tl.arange(0, BLOCK_E)
-    e = e0 + offs_e
-
-    # --- pointers ---
-    w_base = w_ptr + tl.cast(b, tl.int64) * stride_w_b + tl.cast(h, tl.int64) * stride_w_h
-    w_base += tl.cast(e0, tl.int64) * stride_w_e
-    w_offs = offs_t[:, None] * stride_w_t + offs_e[None, :] * stride_w_e
-    in_e = e < len_e
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
-    G_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
-    G_2_offs = offs_t[:, None] * len_e + offs_e[None, :]
-
-    # --- prologue ---
-    lo = 0
-    hi = len_t
-    G_2_state = tl.full([BLOCK_E], 0.0, ACC)
-
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
-        G_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
-        in_t = t < len_t
-        w = load_tile(w_ptrs, in_t[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
-        G_2_p = t < len_t
-        G_2_s = tl.where(G_2_p[:, None], tl.log(tl.maximum(w.to(ACC), 1e-30)), 0.0)
-        G_2_run = tl.cumsum(G_2_s, 0)
-        G_2 = G_2_state[None, :] + G_2_run
-        chunk = tl.sum(G_2_s, 0)
-        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * len_e + G_2_offs
-        tl.store(G_2_ptrs, G_2, mask=in_t[:, None] & in_e[None, :])
-        G_2_state = G_2_state + chunk
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_V_b",
-        "stride_V_h",
-        "len_b",
-        "len_h",
-        "len_t",
-        "len_f",
-    ],
-)
-def rwkv7_U_2(
+def rwkv7_U_2_ahead(
     G_ptr,
     G_2_ptr,
     A_ptr,
     K_ptr,
     V_ptr,
-    U_2_ptr,
+    U_2_rest_ptr,
+    U_2_left_ptr,
+    U_2_right_m_ptr,
     A_tiles,
     K_tiles,
     V_tiles,
@@ -316,6 +282,164 @@ def rwkv7_U_2(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_ptr  G[b, h, t, e], residual
+    G_2_ptr  G_2[b, h, t, e], residual
+    A_ptr  A[b, h, t, e], input
+    K_ptr  K[b, h, t, e], input
+    V_ptr  V[b, h, t, f], input
+    U_2_rest_ptr  U.2.rest[b, h, t, f], temp
+    U_2_left_ptr  U.2.left[b, h, t, e], temp
+    U_2_right_m_ptr  U.2.right_m[b, h, t, e], temp
+    A_tiles  tiles of A for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base += tl.cast(t0, tl.int64) * E
+    G_offs = offs_t[:, None] * E + e[None, :]
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_base += tl.cast(t0, tl.int64) * stride_A_t
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    U_2_rest_base = U_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    U_2_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    U_2_rest_offs = offs_t[:, None] * F + f[None, :]
+    U_2_left_base = U_2_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_2_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    U_2_right_m_base = U_2_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_2_right_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    a = load_tile(A_base + A_offs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    A_3 = a.to(ACC) * tl.exp(reach_2)
+    A_3_kept = tl.where((e < E)[None, :], A_3, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    left_p = G_2_4.to(ACC) * 1.4426950408889634
+    left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    in_t_s = t < len_t
+    G_2_1 = tl.load(
+        G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    A_3_1 = k.to(ACC) * tl.exp(reach_1_m)
+    A_3_1_kept = tl.where((e < E)[None, :], A_3_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_3_kept, 0.0).to(A_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(A_ptr.dtype.element_ty))
+    A_3_2 = dot(t_2, t_3, None, ACC)
+    A_3_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            g_1 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+            K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
+            A_ptrs = A_base + tl.cast(e_pt, tl.int64) * stride_A_e + offs_t * stride_A_t
+            a_1 = tl.load(A_ptrs, mask=in_t, other=0.0)
+            t_4 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            A_3_t = t_4 * a_1.to(ACC)[:, None]
+            A_3_3 = A_3_3 + A_3_t
+    A_3_4 = tl.where(too_far, A_3_3, A_3_2)
+    mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
+    A_3_4_m = tl.where(mask_1, A_3_4, 0.0)
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    right = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    U_2_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    U_2_rest_1 = dot(A_3_4_m.to(V_ptr.dtype.element_ty), v, U_2_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(U_2_rest_base + U_2_rest_offs, U_2_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(U_2_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
+    U_2_right_m_ptrs = U_2_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(U_2_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_f",
+    ],
+)
+def rwkv7_U_2(
+    G_2_ptr,
+    V_ptr,
+    U_2_rest_ptr,
+    U_2_left_ptr,
+    U_2_right_m_ptr,
+    U_2_ptr,
+    V_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
     len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -326,14 +450,12 @@ def rwkv7_U_2(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    G_ptr  G[b, h, t, e], residual
     G_2_ptr  G_2[b, h, t, e], residual
-    A_ptr  A[b, h, t, e], input
-    K_ptr  K[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
+    U_2_rest_ptr  U.2.rest[b, h, t, f], temp
+    U_2_left_ptr  U.2.left[b, h, t, e], temp
+    U_2_right_m_ptr  U.2.right_m[b, h, t, e], temp
     U_2_ptr  U.2[b, h, t, f], temp
-    A_tiles  tiles of A for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -354,21 +476,22 @@ def rwkv7_U_2(
     f = f0 + offs_f
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    G_offs = offs_t[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    U_2_left_base = U_2_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_2_left_base += tl.cast(h, tl.int64) * len_t * E
+    U_2_left_offs = offs_t[:, None] * E + e[None, :]
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
     in_f = f < len_f
+    U_2_rest_base = U_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    U_2_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    U_2_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
     U_2_base = U_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     U_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    U_2_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    U_2_right_m_base = U_2_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_2_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     lo = 0
@@ -381,86 +504,202 @@ def rwkv7_U_2(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         U_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        in_t = t < len_t
-        g = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a = load_tile(A_ptrs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-        A_3 = a.to(ACC) * tl.exp(reach_2)
-        A_3_kept = tl.where((e < E)[None, :], A_3, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = G_2_4.to(ACC) * 1.4426950408889634
-        left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(A_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], U_2_state, 0.0).to(A_ptr.dtype.element_ty)
+        U_2_left_ptrs = U_2_left_base + tl.cast(t0, tl.int64) * E + U_2_left_offs
+        in_t = t < len_t
+        left_1 = tl.load(U_2_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_1.to(U_2_left_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], U_2_state, 0.0).to(U_2_left_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         U_2 = U_2 + past
         decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
-        in_t_s = t < len_t
-        G_2_1 = tl.load(
-            G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t_s[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        A_3_1 = k.to(ACC) * tl.exp(reach_1_m)
-        A_3_1_kept = tl.where((e < E)[None, :], A_3_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_3_kept, 0.0).to(A_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(A_ptr.dtype.element_ty))
-        A_3_2 = dot(t_4, t_5, None, ACC)
-        A_3_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
-                G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-                G_2_ptrs += offs_t * E
-                G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-                A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
-                A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
-                a_1 = tl.load(A_ptrs_2, mask=in_t, other=0.0)
-                t_6 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-                A_3_t = t_6 * a_1.to(ACC)[:, None]
-                A_3_3 = A_3_3 + A_3_t
-        A_3_4 = tl.where(too_far, A_3_3, A_3_2)
-        mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
-        A_3_4_m = tl.where(mask_1, A_3_4, 0.0)
+        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+        in_t_s = t < len_t
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        U_2 = dot(A_3_4_m.to(V_ptr.dtype.element_ty), v, U_2, ACC)
-        right = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
-        right_m = tl.where(mask[:, None], right, 0.0)
-        U_2_ptrs = U_2_base + tl.cast(t0, tl.int64) * len_f + U_2_offs
+        U_2_rest_ptrs = U_2_rest_base + tl.cast(t0, tl.int64) * len_f + U_2_rest_offs
+        U_2_rest_1_1 = tl.load(U_2_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        U_2 = U_2 + U_2_rest_1_1.to(ACC)
+        U_2_ptrs = U_2_base + tl.cast(t0, tl.int64) * len_f + U_2_rest_offs
         tl.store(U_2_ptrs, U_2, mask=in_t[:, None] & in_f[None, :])
-        t_7 = tl.trans(right_m.to(K_ptr.dtype.element_ty))
-        t_8 = v.to(K_ptr.dtype.element_ty)
-        U_2_state = dot(t_7, t_8, U_2_state * decay[:, None], ACC)
+        U_2_right_m_ptrs = U_2_right_m_base + tl.cast(t0, tl.int64) * E + U_2_left_offs
+        right_m_1 = tl.load(U_2_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_4 = tl.trans(right_m_1.to(U_2_right_m_ptr.dtype.element_ty))
+        t_5 = v.to(U_2_right_m_ptr.dtype.element_ty)
+        U_2_state = dot(t_4, t_5, U_2_state * decay[:, None], ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_U_ahead(
+    G_ptr,
+    G_2_ptr,
+    A_ptr,
+    B_ptr,
+    U_2_ptr,
+    U_rest_ptr,
+    U_of_ptr,
+    U_right_m_ptr,
+    A_tiles,
+    B_tiles,
+    stride_A_b: tl.int64,
+    stride_A_h: tl.int64,
+    stride_A_t,
+    stride_A_e,
+    stride_B_b: tl.int64,
+    stride_B_h: tl.int64,
+    stride_B_t,
+    stride_B_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_ptr  G[b, h, t, e], residual
+    G_2_ptr  G_2[b, h, t, e], residual
+    A_ptr  A[b, h, t, e], input
+    B_ptr  B[b, h, t, e], input
+    U_2_ptr  U.2[b, h, t, f], temp
+    U_rest_ptr  U.rest[b, h, t, f], temp
+    U_of_ptr  U.of[b, h, t, e], temp
+    U_right_m_ptr  U.right_m[b, h, t, e], temp
+    A_tiles  tiles of A for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base += tl.cast(t0, tl.int64) * E
+    G_offs = offs_t[:, None] * E + e[None, :]
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_base += tl.cast(t0, tl.int64) * stride_A_t
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    U_2_base = U_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    U_2_base += tl.cast(t0, tl.int64) * F
+    U_2_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
+    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    U_rest_base = U_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    U_rest_base += tl.cast(h, tl.int64) * len_t * F
+    U_of_base = U_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_of_base += tl.cast(h, tl.int64) * len_t * E
+    U_right_m_base = U_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_right_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    a = load_tile(A_base + A_offs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    A_2 = a.to(ACC) * tl.exp(reach_2)
+    A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    left_p = G_2_4.to(ACC) * 1.4426950408889634
+    left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    U_2 = tl.load(U_2_base + U_2_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    in_t_s = t < len_t
+    G_2_1 = tl.load(
+        G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
+    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    A_2_1 = b_2.to(ACC) * tl.exp(reach_1_m)
+    A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
+    A_2_2 = dot(t_2, t_3, None, ACC)
+    A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            g_1 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
+            B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
+            B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
+            b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
+            A_ptrs = A_base + tl.cast(e_pt, tl.int64) * stride_A_e + offs_t * stride_A_t
+            a_1 = tl.load(A_ptrs, mask=in_t, other=0.0)
+            t_4 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
+            A_2_t = t_4 * a_1.to(ACC)[:, None]
+            A_2_3 = A_2_3 + A_2_t
+    A_2_4 = tl.where(too_far, A_2_3, A_2_2)
+    weight = A_2_4 * 1.0
+    mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
+    weight_m = tl.where(mask_1, weight, 0.0)
+    right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    matrix = weight_m * 1.0
+    U_1_rest_2 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    U_rest_1 = U_1_rest_2 + U_2.to(ACC)
+    inverse = inverse_of(matrix, ACC, BLOCK_T, A_ptr.dtype.element_ty).to(A_ptr.dtype.element_ty)
+    U_rest_1_1 = exact_dot(inverse, U_rest_1.to(A_ptr.dtype.element_ty), None, ACC)
+    left_2 = exact_dot(inverse, left.to(A_ptr.dtype.element_ty), None, ACC)
+
+    # --- epilogue ---
+    U_rest_ptrs = U_rest_base + tl.cast(t0, tl.int64) * F + U_2_offs
+    tl.store(U_rest_ptrs, U_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
+    tl.store(
+        U_of_base + tl.cast(t0, tl.int64) * E + G_offs,
+        left_2,
+        mask=in_t_s[:, None] & in_e[None, :],
+    )
+    U_right_m_ptrs = U_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(U_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -472,22 +711,11 @@ def rwkv7_U_2(
     ],
 )
 def rwkv7_U(
-    G_ptr,
     G_2_ptr,
-    A_ptr,
-    B_ptr,
-    U_2_ptr,
+    U_rest_ptr,
+    U_of_ptr,
+    U_right_m_ptr,
     U_ptr,
-    A_tiles,
-    B_tiles,
-    stride_A_b: tl.int64,
-    stride_A_h: tl.int64,
-    stride_A_t,
-    stride_A_e,
-    stride_B_b: tl.int64,
-    stride_B_h: tl.int64,
-    stride_B_t,
-    stride_B_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -501,14 +729,11 @@ def rwkv7_U(
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    G_ptr  G[b, h, t, e], residual
     G_2_ptr  G_2[b, h, t, e], residual
-    A_ptr  A[b, h, t, e], input
-    B_ptr  B[b, h, t, e], input
-    U_2_ptr  U.2[b, h, t, f], temp
+    U_rest_ptr  U.rest[b, h, t, f], temp
+    U_of_ptr  U.of[b, h, t, e], temp
+    U_right_m_ptr  U.right_m[b, h, t, e], temp
     U_ptr  U[b, h, t, f], residual
-    A_tiles  tiles of A for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -528,20 +753,19 @@ def rwkv7_U(
     f = f0 + offs_f
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    G_offs = offs_t[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    U_2_base = U_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    U_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    U_2_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    in_e = within(e, E, E_PAD)
+    U_rest_base = U_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    U_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    U_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
     in_f = f < len_f
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
-    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    U_of_base = U_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_of_base += tl.cast(h, tl.int64) * len_t * E
+    U_of_offs = offs_t[:, None] * E + e[None, :]
     U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     U_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    U_right_m_base = U_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     lo = 0
@@ -553,91 +777,207 @@ def rwkv7_U(
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        U_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        in_t = t < len_t
-        g = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a = load_tile(A_ptrs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-        A_2 = a.to(ACC) * tl.exp(reach_2)
-        A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = G_2_4.to(ACC) * 1.4426950408889634
-        left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(A_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], U_1_state, 0.0).to(A_ptr.dtype.element_ty)
-        past = dot(t_2, t_3, None, ACC)
-        U_1 = U_1 + past
-        U_2_ptrs = U_2_base + tl.cast(t0, tl.int64) * len_f + U_2_offs
-        U_2 = tl.load(U_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
         decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
-        in_t_s = t < len_t
-        G_2_1 = tl.load(
-            G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t_s[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
         mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-        A_2_1 = b_2.to(ACC) * tl.exp(reach_1_m)
-        A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
-        A_2_2 = dot(t_4, t_5, None, ACC)
-        A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
-                G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-                G_2_ptrs += offs_t * E
-                G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
-                B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
-                B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
-                b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
-                A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
-                A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
-                a_1 = tl.load(A_ptrs_2, mask=in_t, other=0.0)
-                t_6 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
-                A_2_t = t_6 * a_1.to(ACC)[:, None]
-                A_2_3 = A_2_3 + A_2_t
-        A_2_4 = tl.where(too_far, A_2_3, A_2_2)
-        weight = A_2_4 * 1.0
-        mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
-        weight_m = tl.where(mask_1, weight, 0.0)
-        right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
-        right_m = tl.where(mask[:, None], right, 0.0)
-        U = U_1 + U_2.to(ACC)
-        matrix = weight_m * 1.0
-        U_1_1 = solve(matrix, U, ACC, BLOCK_T)
+        U_rest_ptrs = U_rest_base + tl.cast(t0, tl.int64) * len_f + U_rest_offs
+        in_t_s = t < len_t
+        U_rest_1_1_1 = tl.load(U_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        U_of_ptrs = U_of_base + tl.cast(t0, tl.int64) * E + U_of_offs
+        left_2_1 = tl.load(U_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_2_1.to(U_rest_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], U_1_state, 0.0).to(U_rest_ptr.dtype.element_ty)
+        past_1 = dot(t_2, t_3, None, ACC)
+        U_1_1 = U_rest_1_1_1.to(ACC) + past_1
         column = tl.where(mask[:, None], U_1_1, 0.0)
-        U_ptrs = U_base + tl.cast(t0, tl.int64) * len_f + U_2_offs
+        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+        U_ptrs = U_base + tl.cast(t0, tl.int64) * len_f + U_rest_offs
         tl.store(U_ptrs, U_1_1, mask=in_t_s[:, None] & in_f[None, :])
-        t_7 = tl.trans(right_m.to(B_ptr.dtype.element_ty))
-        t_8 = column.to(B_ptr.dtype.element_ty)
-        U_1_state = dot(t_7, t_8, U_1_state * decay[:, None], ACC)
+        U_right_m_ptrs = U_right_m_base + tl.cast(t0, tl.int64) * E + U_of_offs
+        right_m_1 = tl.load(U_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_4 = tl.trans(right_m_1.to(U_right_m_ptr.dtype.element_ty))
+        t_5 = column.to(U_right_m_ptr.dtype.element_ty)
+        U_1_state = dot(t_4, t_5, U_1_state * decay[:, None], ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_U_1_ahead(
+    G_ptr,
+    G_2_ptr,
+    A_ptr,
+    B_ptr,
+    U_2_ptr,
+    U_1_rest_ptr,
+    U_1_of_ptr,
+    U_1_right_m_ptr,
+    A_tiles,
+    B_tiles,
+    stride_A_b: tl.int64,
+    stride_A_h: tl.int64,
+    stride_A_t,
+    stride_A_e,
+    stride_B_b: tl.int64,
+    stride_B_h: tl.int64,
+    stride_B_t,
+    stride_B_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    R_TYPE: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_ptr  G[b, h, t, e], residual
+    G_2_ptr  G_2[b, h, t, e], residual
+    A_ptr  A[b, h, t, e], input
+    B_ptr  B[b, h, t, e], input
+    U_2_ptr  U.2[b, h, t, f], temp
+    U_1_rest_ptr  U.1.rest[b, h, t, f], temp
+    U_1_of_ptr  U.1.of[b, h, t, e], temp
+    U_1_right_m_ptr  U.1.right_m[b, h, t, e], temp
+    A_tiles  tiles of A for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base += tl.cast(t0, tl.int64) * E
+    G_offs = offs_t[:, None] * E + e[None, :]
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_base += tl.cast(t0, tl.int64) * stride_A_t
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
+    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    U_2_base = U_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    U_2_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    U_1_rest_base = U_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    U_1_rest_base += tl.cast(h, tl.int64) * len_t * F
+    U_1_of_base = U_1_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_1_of_base += tl.cast(h, tl.int64) * len_t * E
+    U_1_right_m_base = U_1_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_1_right_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    a = load_tile(A_base + A_offs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    A_2 = a.to(ACC) * tl.exp(reach_2)
+    A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    left_p = G_2_4.to(ACC) * 1.4426950408889634
+    left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    in_t_s = t < len_t
+    G_2_1 = tl.load(
+        G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
+    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    A_2_1 = b_2.to(ACC) * tl.exp(reach_1_m)
+    A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
+    A_2_2 = dot(t_2, t_3, None, ACC)
+    A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            g_1 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
+            B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
+            B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
+            b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
+            A_ptrs = A_base + tl.cast(e_pt, tl.int64) * stride_A_e + offs_t * stride_A_t
+            a_1 = tl.load(A_ptrs, mask=in_t, other=0.0)
+            t_4 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
+            A_2_t = t_4 * a_1.to(ACC)[:, None]
+            A_2_3 = A_2_3 + A_2_t
+    A_2_4 = tl.where(too_far, A_2_3, A_2_2)
+    weight = A_2_4 * 1.0
+    mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
+    weight_m = tl.where(mask_1, weight, 0.0)
+    A_2_4_m = tl.where(mask_1, A_2_4, 0.0)
+    U_2 = tl.load(
+        U_2_base + tl.cast(t0, tl.int64) * F + U_2_offs,
+        mask=in_t_s[:, None] & in_f[None, :],
+        other=0.0,
+    )
+    U_1_1 = 0.0 + U_2.to(ACC)
+    U_1_1_m = tl.where(mask[:, None], U_1_1, 0.0)
+    right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    matrix = weight_m * 1.0
+    U_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    U_1_rest_1 = dot(A_2_4_m.to(R_TYPE), U_1_1_m.to(R_TYPE), U_1_rest_1, ACC)
+    inverse = inverse_of(matrix, ACC, BLOCK_T, A_ptr.dtype.element_ty).to(A_ptr.dtype.element_ty)
+    U_1_rest_1_1 = exact_dot(inverse, U_1_rest_1.to(A_ptr.dtype.element_ty), None, ACC)
+    left_2 = exact_dot(inverse, left.to(A_ptr.dtype.element_ty), None, ACC)
+
+    # --- epilogue ---
+    U_1_rest_ptrs = U_1_rest_base + tl.cast(t0, tl.int64) * F + U_2_offs
+    tl.store(U_1_rest_ptrs, U_1_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
+    tl.store(
+        U_1_of_base + tl.cast(t0, tl.int64) * E + G_offs,
+        left_2,
+        mask=in_t_s[:, None] & in_e[None, :],
+    )
+    U_1_right_m_ptrs = U_1_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(U_1_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -649,22 +989,12 @@ def rwkv7_U(
     ],
 )
 def rwkv7_U_1(
-    G_ptr,
     G_2_ptr,
-    A_ptr,
-    B_ptr,
     U_2_ptr,
+    U_1_rest_ptr,
+    U_1_of_ptr,
+    U_1_right_m_ptr,
     U_1_ptr,
-    A_tiles,
-    B_tiles,
-    stride_A_b: tl.int64,
-    stride_A_h: tl.int64,
-    stride_A_t,
-    stride_A_e,
-    stride_B_b: tl.int64,
-    stride_B_h: tl.int64,
-    stride_B_t,
-    stride_B_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -673,20 +1003,17 @@ def rwkv7_U_1(
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_F: tl.constexpr,
-    R_TYPE: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
     """One program for each b, h and tile of f; sweeps t.
 
-    G_ptr  G[b, h, t, e], residual
     G_2_ptr  G_2[b, h, t, e], residual
-    A_ptr  A[b, h, t, e], input
-    B_ptr  B[b, h, t, e], input
     U_2_ptr  U.2[b, h, t, f], temp
+    U_1_rest_ptr  U.1.rest[b, h, t, f], temp
+    U_1_of_ptr  U.1.of[b, h, t, e], temp
+    U_1_right_m_ptr  U.1.right_m[b, h, t, e], temp
     U_1_ptr  U.1[b, h, t, f], temp
-    A_tiles  tiles of A for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -706,20 +1033,21 @@ def rwkv7_U_1(
     f = f0 + offs_f
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    G_offs = offs_t[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
-    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    in_e = within(e, E, E_PAD)
     U_2_base = U_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     U_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     U_2_offs = offs_t[:, None] * len_f + offs_f[None, :]
     in_f = f < len_f
+    U_1_rest_base = U_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    U_1_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    U_1_of_base = U_1_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_1_of_base += tl.cast(h, tl.int64) * len_t * E
+    U_1_of_offs = offs_t[:, None] * E + e[None, :]
     U_1_base = U_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     U_1_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    U_1_right_m_base = U_1_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_1_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     lo = 0
@@ -731,115 +1059,54 @@ def rwkv7_U_1(
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        U_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        in_t = t < len_t
-        g = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a = load_tile(A_ptrs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-        A_2 = a.to(ACC) * tl.exp(reach_2)
-        A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = G_2_4.to(ACC) * 1.4426950408889634
-        left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(A_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], U_1_state, 0.0).to(A_ptr.dtype.element_ty)
-        past = dot(t_2, t_3, None, ACC)
-        U_1 = U_1 + past
         decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
-        in_t_s = t < len_t
-        G_2_1 = tl.load(
-            G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t_s[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
         mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-        A_2_1 = b_2.to(ACC) * tl.exp(reach_1_m)
-        A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
-        A_2_2 = dot(t_4, t_5, None, ACC)
-        A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
-                G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-                G_2_ptrs += offs_t * E
-                G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
-                B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
-                B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
-                b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
-                A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
-                A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
-                a_1 = tl.load(A_ptrs_2, mask=in_t, other=0.0)
-                t_6 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
-                A_2_t = t_6 * a_1.to(ACC)[:, None]
-                A_2_3 = A_2_3 + A_2_t
-        A_2_4 = tl.where(too_far, A_2_3, A_2_2)
-        weight = A_2_4 * 1.0
-        mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
-        weight_m = tl.where(mask_1, weight, 0.0)
-        A_2_4_m = tl.where(mask_1, A_2_4, 0.0)
         U_2_ptrs = U_2_base + tl.cast(t0, tl.int64) * len_f + U_2_offs
+        in_t_s = t < len_t
         U_2 = tl.load(U_2_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        U_1_1 = 0.0 + U_2.to(ACC)
-        U_1_1_m = tl.where(mask[:, None], U_1_1, 0.0)
-        U_1 = dot(A_2_4_m.to(R_TYPE), U_1_1_m.to(R_TYPE), U_1, ACC)
-        right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
-        right_m = tl.where(mask[:, None], right, 0.0)
-        matrix = weight_m * 1.0
-        U_1_2 = solve(matrix, U_1, ACC, BLOCK_T)
+        U_1_rest_ptrs = U_1_rest_base + tl.cast(t0, tl.int64) * len_f + U_2_offs
+        U_1_rest_1_1_1 = tl.load(U_1_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        U_1_of_ptrs = U_1_of_base + tl.cast(t0, tl.int64) * E + U_1_of_offs
+        left_2_1 = tl.load(U_1_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_2_1.to(U_1_rest_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], U_1_state, 0.0).to(U_1_rest_ptr.dtype.element_ty)
+        past_1 = dot(t_2, t_3, None, ACC)
+        U_1_2 = U_1_rest_1_1_1.to(ACC) + past_1
+        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         U = U_1_2 + U_2.to(ACC)
         column = tl.where(mask[:, None], U, 0.0)
         U_1_ptrs = U_1_base + tl.cast(t0, tl.int64) * len_f + U_2_offs
         tl.store(U_1_ptrs, U_1_2, mask=in_t_s[:, None] & in_f[None, :])
-        t_7 = tl.trans(right_m.to(B_ptr.dtype.element_ty))
-        t_8 = column.to(B_ptr.dtype.element_ty)
-        U_1_state = dot(t_7, t_8, U_1_state * decay[:, None], ACC)
+        U_1_right_m_ptrs = U_1_right_m_base + tl.cast(t0, tl.int64) * E + U_1_of_offs
+        right_m_1 = tl.load(U_1_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_4 = tl.trans(right_m_1.to(U_1_right_m_ptr.dtype.element_ty))
+        t_5 = column.to(U_1_right_m_ptr.dtype.element_ty)
+        U_1_state = dot(t_4, t_5, U_1_state * decay[:, None], ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_V_b",
-        "stride_V_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def rwkv7_O(
+def rwkv7_O_ahead(
     G_2_ptr,
     R_ptr,
     B_ptr,
     U_ptr,
     K_ptr,
     V_ptr,
-    O_ptr,
+    O_rest_ptr,
+    O_rest_2_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
+    O_right_1_m_ptr,
     R_tiles,
     B_tiles,
     K_tiles,
@@ -863,6 +1130,226 @@ def rwkv7_O(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_2_ptr  G_2[b, h, t, e], residual
+    R_ptr  R[b, h, t, e], input
+    B_ptr  B[b, h, t, e], input
+    U_ptr  U[b, h, t, f], residual
+    K_ptr  K[b, h, t, e], input
+    V_ptr  V[b, h, t, f], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_rest_2_ptr  O.rest_2[b, h, t, f], temp
+    O_left_ptr  O.left[b, h, t, e], temp
+    O_right_m_ptr  O.right_m[b, h, t, e], temp
+    O_right_1_m_ptr  O.right_1_m[b, h, t, e], temp
+    R_tiles  tiles of R for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_2_base += tl.cast(t0, tl.int64) * E
+    G_2_offs = offs_t[:, None] * E + e[None, :]
+    in_t = t < len_t
+    in_e = within(e, E, E_PAD)
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    G_2_base_2 += tl.cast(h, tl.int64) * len_t * E
+    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
+    R_base += tl.cast(t0, tl.int64) * stride_R_t
+    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
+    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    U_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    O_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    O_rest_2_base = O_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    O_rest_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
+    O_right_1_m_base = O_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    G_2 = tl.load(G_2_base + G_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_1 = tl.load(G_2_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = G_2.to(ACC) - G_2_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+    r = load_tile(R_base + R_offs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
+    A_4 = r.to(ACC) * tl.exp(reach_2)
+    A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_5 = tl.load(G_2_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_6 = tl.load(G_2_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    left_p = G_2_6.to(ACC) * 1.4426950408889634
+    left = r.to(ACC) * tl.exp2(G_2.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    far_4 = tl.max(size_kept, 0)
+    G_2_ptrs = G_2_base_2 + tl.cast(t0, tl.int64) * E + G_2_offs
+    in_t_s = t < len_t
+    G_2_2 = tl.load(G_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+    reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    A_4_1 = b_2.to(ACC) * tl.exp(reach_1_m)
+    A_4_1_kept = tl.where((e < E)[None, :], A_4_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_4_kept, 0.0).to(R_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(R_ptr.dtype.element_ty))
+    A_4_2 = dot(t_2, t_3, None, ACC)
+    A_4_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            G_2_3 = tl.load(G_2_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_2_ptrs_2 = G_2_base_2 + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
+            G_2_ptrs_2 += offs_t * E
+            G_2_4 = tl.load(G_2_ptrs_2, mask=in_t_s, other=0.0)
+            B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
+            B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
+            b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
+            # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+            R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + offs_t * stride_R_t
+            r_1 = tl.load(R_ptrs, mask=in_t, other=0.0)
+            t_4 = tl.exp(G_2_3.to(ACC)[:, None] - G_2_4.to(ACC)[None, :])
+            A_4_t = t_4 * b_1.to(ACC)[None, :] * r_1.to(ACC)[:, None]
+            A_4_3 = A_4_3 + A_4_t
+    A_4_4 = tl.where(too_far, A_4_3, A_4_2)
+    mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
+    A_4_4_m = tl.where(mask_1, A_4_4, 0.0)
+    u = tl.load(
+        U_base + tl.cast(t0, tl.int64) * F + U_offs,
+        mask=in_t_s[:, None] & in_f[None, :],
+        other=0.0,
+    )
+    right = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    far_5 = tl.max(size_1_kept, 0)
+    far_6 = tl.maximum(far_4, far_5)
+    far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
+    too_far_1 = (far_7 <= span(R_ptr.dtype.element_ty)) == 0
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    A_5 = k.to(ACC) * tl.exp(reach_1_m)
+    A_5_kept = tl.where((e < E)[None, :], A_5, 0.0)
+    t_5 = tl.where(in_e[None, :], A_4_kept, 0.0).to(R_ptr.dtype.element_ty)
+    t_6 = tl.trans(tl.where(in_e[None, :], A_5_kept, 0.0).to(R_ptr.dtype.element_ty))
+    A_5_1 = dot(t_5, t_6, None, ACC)
+    A_5_2 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far_1:
+        for e_pt_1 in range(E):
+            G_2_ptrs_3 = G_2_base + tl.cast(e_pt_1, tl.int64) + offs_t * E
+            G_2_7 = tl.load(G_2_ptrs_3, mask=in_t, other=0.0)
+            G_2_ptrs_4 = G_2_base_2 + tl.cast(e_pt_1, tl.int64) + tl.cast(t0, tl.int64) * E
+            G_2_ptrs_4 += offs_t * E
+            G_2_8 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
+            K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
+            # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+            R_ptrs_2 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + offs_t * stride_R_t
+            r_2 = tl.load(R_ptrs_2, mask=in_t, other=0.0)
+            t_7 = tl.exp(G_2_7.to(ACC)[:, None] - G_2_8.to(ACC)[None, :])
+            A_5_t = t_7 * k_1.to(ACC)[None, :] * r_2.to(ACC)[:, None]
+            A_5_2 = A_5_2 + A_5_t
+    A_5_3 = tl.where(too_far_1, A_5_2, A_5_1)
+    A_5_3_m = tl.where(mask_1, A_5_3, 0.0)
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    right_1 = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    right_1_m = tl.where(mask[:, None], right_1, 0.0)
+    O_3_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    t_8 = A_4_4_m.to(R_ptr.dtype.element_ty)
+    t_9 = u.to(R_ptr.dtype.element_ty)
+    O_3_rest_1 = dot(t_8, t_9, O_3_rest_1, ACC)
+    O_4_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    O_4_rest_1 = dot(A_5_3_m.to(V_ptr.dtype.element_ty), v, O_4_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(O_rest_base + U_offs, O_3_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(O_rest_2_base + U_offs, O_4_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(O_left_base + G_2_offs, left, mask=in_t[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    O_right_1_m_ptrs = O_right_1_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
+    tl.store(O_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_f",
+    ],
+)
+def rwkv7_O(
+    G_2_ptr,
+    U_ptr,
+    V_ptr,
+    O_rest_ptr,
+    O_rest_2_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
+    O_right_1_m_ptr,
+    O_ptr,
+    V_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
     len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -874,15 +1361,14 @@ def rwkv7_O(
     """One program for each b, h and tile of f; sweeps t.
 
     G_2_ptr  G_2[b, h, t, e], residual
-    R_ptr  R[b, h, t, e], input
-    B_ptr  B[b, h, t, e], input
     U_ptr  U[b, h, t, f], residual
-    K_ptr  K[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
+    O_rest_ptr  O.rest[b, h, t, f], temp
+    O_rest_2_ptr  O.rest_2[b, h, t, f], temp
+    O_left_ptr  O.left[b, h, t, e], temp
+    O_right_m_ptr  O.right_m[b, h, t, e], temp
+    O_right_1_m_ptr  O.right_1_m[b, h, t, e], temp
     O_ptr  O[b, h, t, f], output
-    R_tiles  tiles of R for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -904,23 +1390,27 @@ def rwkv7_O(
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    G_2_offs = offs_t[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
-    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
-    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E
+    O_left_offs = offs_t[:, None] * E + e[None, :]
     U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     U_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     U_offs = offs_t[:, None] * len_f + offs_f[None, :]
     in_f = f < len_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    O_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_t[:, None] * stride_V_t + offs_f[None, :] * stride_V_f
+    O_rest_2_base = O_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    O_rest_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     O_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
+    O_right_1_m_base = O_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     lo = 0
@@ -934,132 +1424,40 @@ def rwkv7_O(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O_3 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        in_t = t < len_t
-        G_2 = tl.load(
-            G_2_base + tl.cast(t0, tl.int64) * E + G_2_offs,
-            mask=in_t[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = G_2.to(ACC) - G_2_1.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-        R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r = load_tile(R_ptrs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-        A_4 = r.to(ACC) * tl.exp(reach_2)
-        A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_5 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         G_2_6 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = G_2_6.to(ACC) * 1.4426950408889634
-        left = r.to(ACC) * tl.exp2(G_2.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(R_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], O_3_state, 0.0).to(R_ptr.dtype.element_ty)
+        O_left_ptrs = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
+        in_t = t < len_t
+        left_1 = tl.load(O_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_1.to(U_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], O_3_state, 0.0).to(U_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         O_3 = O_3 + past
         decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
         O_4 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        far_4 = tl.max(size_kept, 0)
-        t_4 = tl.where(in_e[None, :], left, 0.0).to(R_ptr.dtype.element_ty)
-        t_5 = tl.where(in_e[:, None], O_4_state, 0.0).to(R_ptr.dtype.element_ty)
+        O_left_ptrs_2 = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
+        left_1 = tl.load(O_left_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_4 = left_1.to(U_ptr.dtype.element_ty)
+        t_5 = tl.where(in_e[:, None], O_4_state, 0.0).to(U_ptr.dtype.element_ty)
         past_1 = dot(t_4, t_5, None, ACC)
         O_4 = O_4 + past_1
         in_t_s = t < len_t
-        G_2_2 = tl.load(
-            G_2_base + tl.cast(t0, tl.int64) * E + G_2_offs,
-            mask=in_t_s[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-        A_4_1 = b_2.to(ACC) * tl.exp(reach_1_m)
-        A_4_1_kept = tl.where((e < E)[None, :], A_4_1, 0.0)
-        t_6 = tl.where(in_e[None, :], A_4_kept, 0.0).to(R_ptr.dtype.element_ty)
-        t_7 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(R_ptr.dtype.element_ty))
-        A_4_2 = dot(t_6, t_7, None, ACC)
-        A_4_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-                G_2_ptrs += offs_t * E
-                G_2_3 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
-                G_2_ptrs_2 = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
-                G_2_ptrs_2 += offs_t * E
-                G_2_4 = tl.load(G_2_ptrs_2, mask=in_t_s, other=0.0)
-                B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
-                B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
-                b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
-                # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-                R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
-                R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
-                r_1 = tl.load(R_ptrs_2, mask=in_t, other=0.0)
-                t_8 = tl.exp(G_2_3.to(ACC)[:, None] - G_2_4.to(ACC)[None, :])
-                A_4_t = t_8 * b_1.to(ACC)[None, :] * r_1.to(ACC)[:, None]
-                A_4_3 = A_4_3 + A_4_t
-        A_4_4 = tl.where(too_far, A_4_3, A_4_2)
-        mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-        A_4_4_m = tl.where(mask_1, A_4_4, 0.0)
         u = tl.load(
             U_base + tl.cast(t0, tl.int64) * len_f + U_offs,
             mask=in_t_s[:, None] & in_f[None, :],
             other=0.0,
         )
-        O_3 = dot(A_4_4_m.to(R_ptr.dtype.element_ty), u.to(R_ptr.dtype.element_ty), O_3, ACC)
-        right = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
-        right_m = tl.where(mask[:, None], right, 0.0)
-        far_5 = tl.max(size_1_kept, 0)
-        far_6 = tl.maximum(far_4, far_5)
-        far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
-        too_far_1 = (far_7 <= span(R_ptr.dtype.element_ty)) == 0
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        A_5 = k.to(ACC) * tl.exp(reach_1_m)
-        A_5_kept = tl.where((e < E)[None, :], A_5, 0.0)
-        t_9 = tl.where(in_e[None, :], A_4_kept, 0.0).to(R_ptr.dtype.element_ty)
-        t_10 = tl.trans(tl.where(in_e[None, :], A_5_kept, 0.0).to(R_ptr.dtype.element_ty))
-        A_5_1 = dot(t_9, t_10, None, ACC)
-        A_5_2 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far_1:
-            for e_pt_1 in range(E):
-                G_2_ptrs_3 = G_2_base + tl.cast(e_pt_1, tl.int64) + tl.cast(t0, tl.int64) * E
-                G_2_ptrs_3 += offs_t * E
-                G_2_7 = tl.load(G_2_ptrs_3, mask=in_t, other=0.0)
-                G_2_ptrs_4 = G_2_base + tl.cast(e_pt_1, tl.int64) + tl.cast(t0, tl.int64) * E
-                G_2_ptrs_4 += offs_t * E
-                G_2_8 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
-                K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-                # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-                R_ptrs_3 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e
-                R_ptrs_3 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
-                r_2 = tl.load(R_ptrs_3, mask=in_t, other=0.0)
-                t_11 = tl.exp(G_2_7.to(ACC)[:, None] - G_2_8.to(ACC)[None, :])
-                A_5_t = t_11 * k_1.to(ACC)[None, :] * r_2.to(ACC)[:, None]
-                A_5_2 = A_5_2 + A_5_t
-        A_5_3 = tl.where(too_far_1, A_5_2, A_5_1)
-        A_5_3_m = tl.where(mask_1, A_5_3, 0.0)
+        O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + U_offs
+        O_3_rest_1_1 = tl.load(O_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O_3 = O_3 + O_3_rest_1_1.to(ACC)
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
-        O_4 = dot(A_5_3_m.to(V_ptr.dtype.element_ty), v, O_4, ACC)
-        right_1 = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
-        right_1_m = tl.where(mask[:, None], right_1, 0.0)
+        O_rest_2_ptrs = O_rest_2_base + tl.cast(t0, tl.int64) * len_f + U_offs
+        O_4_rest_1_1 = tl.load(O_rest_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        O_4 = O_4 + O_4_rest_1_1.to(ACC)
         # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
         O = O_3 + O_4
         tl.store(
@@ -1067,32 +1465,37 @@ def rwkv7_O(
             O,
             mask=in_t[:, None] & in_f[None, :],
         )
-        t_12 = tl.trans(right_m.to(B_ptr.dtype.element_ty))
-        t_13 = u.to(B_ptr.dtype.element_ty)
-        O_3_state = dot(t_12, t_13, O_3_state * decay[:, None], ACC)
-        t_14 = tl.trans(right_1_m.to(K_ptr.dtype.element_ty))
-        t_15 = v.to(K_ptr.dtype.element_ty)
-        O_4_state = dot(t_14, t_15, O_4_state * decay[:, None], ACC)
+        O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + O_left_offs
+        right_m_1 = tl.load(O_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_6 = tl.trans(right_m_1.to(O_right_m_ptr.dtype.element_ty))
+        t_7 = u.to(O_right_m_ptr.dtype.element_ty)
+        O_3_state = dot(t_6, t_7, O_3_state * decay[:, None], ACC)
+        O_right_1_m_ptrs = O_right_1_m_base + tl.cast(t0, tl.int64) * E + O_left_offs
+        right_1_m_1 = tl.load(O_right_1_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_8 = tl.trans(right_1_m_1.to(O_right_1_m_ptr.dtype.element_ty))
+        t_9 = v.to(O_right_1_m_ptr.dtype.element_ty)
+        O_4_state = dot(t_8, t_9, O_4_state * decay[:, None], ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_dO_b",
-        "stride_dO_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def rwkv7_backward_dU(
+def rwkv7_backward_dU_ahead(
     G_2_ptr,
     B_ptr,
     R_ptr,
     dO_ptr,
     G_ptr,
     A_ptr,
-    dU_ptr,
+    dU_rest_2_ptr,
+    dU_of_ptr,
+    dU_of_2_ptr,
+    dU_right_m_ptr,
+    dU_right_1_m_ptr,
     G_2_tiles,
     B_tiles,
     G_2_tiles_2,
@@ -1127,6 +1530,270 @@ def rwkv7_backward_dU(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_2_ptr  G_2[b, h, t, e], input
+    B_ptr  B[b, h, t, e], input
+    R_ptr  R[b, h, t, e], input
+    dO_ptr  dO[b, h, t, f], input
+    G_ptr  G[b, h, t, e], input
+    A_ptr  A[b, h, t, e], input
+    dU_rest_2_ptr  dU.rest_2[b, h, t, f], temp
+    dU_of_ptr  dU.of[b, h, t, e], temp
+    dU_of_2_ptr  dU.of_2[b, h, t, e], temp
+    dU_right_m_ptr  dU.right_m[b, h, t, e], temp
+    dU_right_1_m_ptr  dU.right_1_m[b, h, t, e], temp
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    in_e = within(e, E, E_PAD)
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base_2 += tl.cast(t0, tl.int64) * stride_G_2_t
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    in_t = t < len_t
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
+    B_base += tl.cast(t0, tl.int64) * stride_B_t
+    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
+    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dU_rest_2_base = dU_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_rest_2_base += tl.cast(h, tl.int64) * len_t * F
+    dU_rest_2_offs = offs_t[:, None] * F + f[None, :]
+    dU_of_base = dU_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_of_base += tl.cast(h, tl.int64) * len_t * E
+    dU_of_offs = offs_t[:, None] * E + e[None, :]
+    dU_of_2_base = dU_of_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_of_2_base += tl.cast(h, tl.int64) * len_t * E
+    dU_right_m_base = dU_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_right_m_base += tl.cast(h, tl.int64) * len_t * E
+    dU_right_1_m_base = dU_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    factor = 0.0 + 1.0
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    G_2_1 = load_tile(
+        G_2_base_2 + G_2_offs,
+        in_t[:, None] & in_e[None, :],
+        G_2_tiles,
+        [b, h, t0, 0],
+    )
+    reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    b_2 = load_tile(B_base + B_offs, in_t[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    A_4 = b_2.to(ACC) * tl.exp(reach_2)
+    A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    left = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_p = G_2_6.to(ACC) * 1.4426950408889634
+    G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs, mask=in_e, other=0.0)
+    reach_2_2 = g.to(ACC)[None, :] - G_2_1.to(ACC)
+    size_2 = tl.abs(reach_2_2)
+    size_2_kept = tl.where((e < E)[None, :], size_2, 0.0)
+    far_4 = tl.max(size_2_kept, 0)
+    A_2 = b_2.to(ACC) * tl.exp(reach_2_2)
+    A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
+    G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+    G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    left_1 = b_2.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_p_1 = g_4.to(ACC) * 1.4426950408889634
+    G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_2 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
+    reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
+    # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+    R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
+    r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
+    A_4_1 = r.to(ACC) * tl.exp(reach_1_m)
+    A_4_1_kept = tl.where((e < E)[None, :], A_4_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_4_kept, 0.0).to(B_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(B_ptr.dtype.element_ty))
+    A_4_2 = dot(t_2, t_3, None, ACC)
+    A_4_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_3 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
+            G_2_ptrs_6 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_4 = tl.load(G_2_ptrs_6, mask=in_t, other=0.0)
+            # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+            B_ptrs = B_base + tl.cast(e_pt, tl.int64) * stride_B_e + offs_t * stride_B_t
+            b_1 = tl.load(B_ptrs, mask=in_t, other=0.0)
+            # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
+            R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
+            r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
+            t_4 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
+            A_4_t = t_4 * b_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
+            A_4_3 = A_4_3 + A_4_t
+    A_4_4 = tl.where(too_far, A_4_3, A_4_2)
+    mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
+    A_4_4_m = tl.where(mask_1, A_4_4, 0.0)
+    dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+    dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    reach_3 = g_1.to(ACC) - g.to(ACC)[None, :]
+    reach_3_m = tl.where(mask[:, None], reach_3, 0.0)
+    size_3 = tl.abs(reach_3_m)
+    size_3_kept = tl.where((e < E)[None, :], size_3, 0.0)
+    far_5 = tl.max(size_3_kept, 0)
+    far_6 = tl.maximum(far_4, far_5)
+    far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
+    too_far_1 = (far_7 <= span(B_ptr.dtype.element_ty)) == 0
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
+    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    A_2_1 = a.to(ACC) * tl.exp(reach_3_m)
+    A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
+    t_5 = tl.where(in_e[None, :], A_2_kept, 0.0).to(B_ptr.dtype.element_ty)
+    t_6 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(B_ptr.dtype.element_ty))
+    A_2_2 = dot(t_5, t_6, None, ACC)
+    A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far_1:
+        for e_pt_1 in range(E):
+            G_ptrs_5 = G_base + tl.cast(e_pt_1, tl.int64) * stride_G_e
+            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
+            G_2_ptrs_7 = G_2_base_2 + tl.cast(e_pt_1, tl.int64) * stride_G_2_e
+            G_2_ptrs_7 += offs_t * stride_G_2_t
+            G_2_7 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
+            B_ptrs_2 = B_base + tl.cast(e_pt_1, tl.int64) * stride_B_e + offs_t * stride_B_t
+            b_2_2 = tl.load(B_ptrs_2, mask=in_t, other=0.0)
+            A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
+            A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
+            a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
+            t_7 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None])
+            A_2_t = t_7 * b_2_2.to(ACC)[:, None] * a_1.to(ACC)[None, :]
+            A_2_3 = A_2_3 + A_2_t
+    A_2_4 = tl.where(too_far_1, A_2_3, A_2_2)
+    weight = A_2_4 * 1.0
+    mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
+    weight_m = tl.where(mask_2, weight, 0.0)
+    right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
+    right_1_m = tl.where(mask[:, None], right_1, 0.0)
+    matrix = weight_m * factor
+    dU_1_rest_2 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dU_1_rest_2 = dot(A_4_4_m.to(dO_ptr.dtype.element_ty), dO, dU_1_rest_2, ACC)
+    dU_2_rest_2 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dU_rest_1 = dU_1_rest_2 + dU_2_rest_2
+    inverse = inverse_of(matrix, ACC, BLOCK_T, B_ptr.dtype.element_ty).to(B_ptr.dtype.element_ty)
+    dU_rest_1_1 = exact_dot(inverse, dU_rest_1.to(B_ptr.dtype.element_ty), None, ACC)
+    left_3 = exact_dot(inverse, left.to(B_ptr.dtype.element_ty), None, ACC)
+    left_1_2 = exact_dot(inverse, left_1.to(B_ptr.dtype.element_ty), None, ACC)
+
+    # --- epilogue ---
+    dU_rest_2_ptrs = dU_rest_2_base + tl.cast(t0, tl.int64) * F + dU_rest_2_offs
+    tl.store(dU_rest_2_ptrs, dU_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
+    dU_of_ptrs = dU_of_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+    tl.store(dU_of_ptrs, left_3, mask=in_t_s[:, None] & in_e[None, :])
+    dU_of_2_ptrs = dU_of_2_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+    tl.store(dU_of_2_ptrs, left_1_2, mask=in_t_s[:, None] & in_e[None, :])
+    dU_right_m_ptrs = dU_right_m_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+    tl.store(dU_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    dU_right_1_m_ptrs = dU_right_1_m_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+    tl.store(dU_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_f",
+    ],
+)
+def rwkv7_backward_dU(
+    G_2_ptr,
+    dO_ptr,
+    G_ptr,
+    dU_rest_2_ptr,
+    dU_of_ptr,
+    dU_of_2_ptr,
+    dU_right_m_ptr,
+    dU_right_1_m_ptr,
+    dU_ptr,
+    dO_tiles,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t: tl.int64,
+    stride_G_2_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t: tl.int64,
+    stride_G_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
     len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -1138,19 +1805,15 @@ def rwkv7_backward_dU(
     """One program for each b, h and tile of f; sweeps t.
 
     G_2_ptr  G_2[b, h, t, e], input
-    B_ptr  B[b, h, t, e], input
-    R_ptr  R[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     G_ptr  G[b, h, t, e], input
-    A_ptr  A[b, h, t, e], input
+    dU_rest_2_ptr  dU.rest_2[b, h, t, f], temp
+    dU_of_ptr  dU.of[b, h, t, e], temp
+    dU_of_2_ptr  dU.of_2[b, h, t, e], temp
+    dU_right_m_ptr  dU.right_m[b, h, t, e], temp
+    dU_right_1_m_ptr  dU.right_1_m[b, h, t, e], temp
     dU_ptr  dU[b, h, t, f], temp
-    G_2_tiles  tiles of G_2 for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
-    G_2_tiles_2  tiles of G_2 for the copy engine, or None
-    R_tiles  tiles of R for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
-    G_tiles  tiles of G for the copy engine, or None
-    A_tiles  tiles of A for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1172,22 +1835,25 @@ def rwkv7_backward_dU(
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     in_e = within(e, E, E_PAD)
-    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
-    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
-    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_t[:, None] * stride_dO_t + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dU_rest_2_base = dU_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_rest_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_rest_2_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    dU_of_base = dU_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_of_base += tl.cast(h, tl.int64) * len_t * E
+    dU_of_offs = offs_t[:, None] * E + e[None, :]
+    dU_of_2_base = dU_of_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_of_2_base += tl.cast(h, tl.int64) * len_t * E
     dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dU_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dU_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    dU_right_m_base = dU_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_right_m_base += tl.cast(h, tl.int64) * len_t * E
+    dU_right_1_m_base = dU_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     factor = 0.0 + 1.0
@@ -1203,157 +1869,48 @@ def rwkv7_backward_dU(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dU_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t = t < len_t
-        G_2_1 = load_tile(G_2_ptrs_2, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = load_tile(B_ptrs, in_t[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-        A_4 = b_2.to(ACC) * tl.exp(reach_2)
-        A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_ptrs_4 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
-        left = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(B_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dU_1_state, 0.0).to(B_ptr.dtype.element_ty)
-        past = dot(t_2, t_3, None, ACC)
-        dU_1 = dU_1 + past
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
-        right_p = G_2_6.to(ACC) * 1.4426950408889634
-        dU_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-        g = tl.load(G_ptrs, mask=in_e, other=0.0)
-        reach_2_2 = g.to(ACC)[None, :] - G_2_1.to(ACC)
-        size_2 = tl.abs(reach_2_2)
-        size_2_kept = tl.where((e < E)[None, :], size_2, 0.0)
-        far_4 = tl.max(size_2_kept, 0)
-        A_2 = b_2.to(ACC) * tl.exp(reach_2_2)
-        A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
-        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-        left_1 = b_2.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
-        t_4 = tl.where(in_e[None, :], left_1, 0.0).to(B_ptr.dtype.element_ty)
-        t_5 = tl.where(in_e[:, None], dU_2_state, 0.0).to(B_ptr.dtype.element_ty)
-        past_1 = dot(t_4, t_5, None, ACC)
-        dU_2 = dU_2 + past_1
+        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
         decay_1 = tl.exp(g_3.to(ACC) - g_4.to(ACC))
-        right_p_1 = g_4.to(ACC) * 1.4426950408889634
-        G_2_ptrs_5 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t_s = t < len_t
-        G_2_2 = load_tile(G_2_ptrs_5, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
-        reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
         mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
-        # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-        R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-        A_4_1 = r.to(ACC) * tl.exp(reach_1_m)
-        A_4_1_kept = tl.where((e < E)[None, :], A_4_1, 0.0)
-        t_6 = tl.where(in_e[None, :], A_4_kept, 0.0).to(B_ptr.dtype.element_ty)
-        t_7 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(B_ptr.dtype.element_ty))
-        A_4_2 = dot(t_6, t_7, None, ACC)
-        A_4_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_3 = tl.load(G_2_ptrs_6, mask=in_t_s, other=0.0)
-                G_2_ptrs_7 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_7 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_4 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
-                # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-                B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
-                B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
-                b_1 = tl.load(B_ptrs_2, mask=in_t, other=0.0)
-                # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-                R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
-                R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
-                r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-                t_8 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-                A_4_t = t_8 * b_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
-                A_4_3 = A_4_3 + A_4_t
-        A_4_4 = tl.where(too_far, A_4_3, A_4_2)
-        mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-        A_4_4_m = tl.where(mask_1, A_4_4, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
-        dU_1 = dot(A_4_4_m.to(dO_ptr.dtype.element_ty), dO, dU_1, ACC)
-        right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right_m = tl.where(mask[:, None], right, 0.0)
-        G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        reach_3 = g_1.to(ACC) - g.to(ACC)[None, :]
-        reach_3_m = tl.where(mask[:, None], reach_3, 0.0)
-        size_3 = tl.abs(reach_3_m)
-        size_3_kept = tl.where((e < E)[None, :], size_3, 0.0)
-        far_5 = tl.max(size_3_kept, 0)
-        far_6 = tl.maximum(far_4, far_5)
-        far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
-        too_far_1 = (far_7 <= span(B_ptr.dtype.element_ty)) == 0
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-        A_2_1 = a.to(ACC) * tl.exp(reach_3_m)
-        A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
-        t_9 = tl.where(in_e[None, :], A_2_kept, 0.0).to(B_ptr.dtype.element_ty)
-        t_10 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(B_ptr.dtype.element_ty))
-        A_2_2 = dot(t_9, t_10, None, ACC)
-        A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far_1:
-            for e_pt_1 in range(E):
-                G_ptrs_5 = G_base + tl.cast(e_pt_1, tl.int64) * stride_G_e
-                G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-                G_2_ptrs_8 = G_2_base + tl.cast(e_pt_1, tl.int64) * stride_G_2_e
-                G_2_ptrs_8 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_7 = tl.load(G_2_ptrs_8, mask=in_t, other=0.0)
-                B_ptrs_3 = B_base + tl.cast(e_pt_1, tl.int64) * stride_B_e
-                B_ptrs_3 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
-                b_2_2 = tl.load(B_ptrs_3, mask=in_t, other=0.0)
-                A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
-                A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
-                a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-                t_11 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None])
-                A_2_t = t_11 * b_2_2.to(ACC)[:, None] * a_1.to(ACC)[None, :]
-                A_2_3 = A_2_3 + A_2_t
-        A_2_4 = tl.where(too_far_1, A_2_3, A_2_2)
-        weight = A_2_4 * 1.0
-        mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
-        weight_m = tl.where(mask_2, weight, 0.0)
-        right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
-        right_1_m = tl.where(mask[:, None], right_1, 0.0)
-        dU = dU_1 + dU_2
-        matrix = weight_m * factor
-        dU_1_1 = solve(matrix, dU, ACC, BLOCK_T)
+        dU_rest_2_ptrs = dU_rest_2_base + tl.cast(t0, tl.int64) * len_f + dU_rest_2_offs
+        dU_rest_1_1_1 = tl.load(dU_rest_2_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_of_ptrs = dU_of_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+        left_3_1 = tl.load(dU_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_3_1.to(dU_rest_2_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], dU_1_state, 0.0).to(dU_rest_2_ptr.dtype.element_ty)
+        past_2 = dot(t_2, t_3, None, ACC)
+        dU_of_2_ptrs = dU_of_2_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+        left_1_2_1 = tl.load(dU_of_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_4 = left_1_2_1.to(dU_rest_2_ptr.dtype.element_ty)
+        t_5 = tl.where(in_e[:, None], dU_2_state, 0.0).to(dU_rest_2_ptr.dtype.element_ty)
+        past_3 = dot(t_4, t_5, None, ACC)
+        dU_1_1 = dU_rest_1_1_1.to(ACC) + past_2 + past_3
         column = tl.where(mask[:, None], dU_1_1, 0.0)
-        dU_ptrs = dU_base + tl.cast(t0, tl.int64) * len_f + dU_offs
+        dU_ptrs = dU_base + tl.cast(t0, tl.int64) * len_f + dU_rest_2_offs
         tl.store(dU_ptrs, dU_1_1, mask=in_t_s[:, None] & in_f[None, :])
-        t_12 = tl.trans(right_m.to(R_ptr.dtype.element_ty))
-        t_13 = dO.to(R_ptr.dtype.element_ty)
-        dU_1_state = dot(t_12, t_13, dU_1_state * decay[:, None], ACC)
-        t_14 = tl.trans(right_1_m.to(A_ptr.dtype.element_ty))
-        t_15 = column.to(A_ptr.dtype.element_ty)
-        dU_2_state = dot(t_14, t_15, dU_2_state * decay_1[:, None], ACC)
+        dU_right_m_ptrs = dU_right_m_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+        right_m_1 = tl.load(dU_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_6 = tl.trans(right_m_1.to(dU_right_m_ptr.dtype.element_ty))
+        t_7 = dO.to(dU_right_m_ptr.dtype.element_ty)
+        dU_1_state = dot(t_6, t_7, dU_1_state * decay[:, None], ACC)
+        dU_right_1_m_ptrs = dU_right_1_m_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+        right_1_m_1 = tl.load(dU_right_1_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_8 = tl.trans(right_1_m_1.to(dU_right_1_m_ptr.dtype.element_ty))
+        t_9 = column.to(dU_right_1_m_ptr.dtype.element_ty)
+        dU_2_state = dot(t_8, t_9, dU_2_state * decay_1[:, None], ACC)
 
 
 @triton.jit(
@@ -2995,15 +3552,12 @@ def rwkv7_backward_dw(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_dO_b",
-        "stride_dO_h",
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
-def rwkv7_backward_dV(
+def rwkv7_backward_dV_ahead(
     G_2_ptr,
     K_ptr,
     R_ptr,
@@ -3011,7 +3565,12 @@ def rwkv7_backward_dV(
     G_ptr,
     A_ptr,
     dU_ptr,
-    dV_ptr,
+    dV_rest_ptr,
+    dV_rest_2_ptr,
+    dV_left_ptr,
+    dV_left_1_ptr,
+    dV_right_m_ptr,
+    dV_right_1_m_ptr,
     G_2_tiles,
     K_tiles,
     G_2_tiles_2,
@@ -3046,6 +3605,275 @@ def rwkv7_backward_dV(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_2_ptr  G_2[b, h, t, e], input
+    K_ptr  K[b, h, t, e], input
+    R_ptr  R[b, h, t, e], input
+    dO_ptr  dO[b, h, t, f], input
+    G_ptr  G[b, h, t, e], input
+    A_ptr  A[b, h, t, e], input
+    dU_ptr  dU[b, h, t, f], temp
+    dV_rest_ptr  dV.rest[b, h, t, f], temp
+    dV_rest_2_ptr  dV.rest_2[b, h, t, f], temp
+    dV_left_ptr  dV.left[b, h, t, e], temp
+    dV_left_1_ptr  dV.left_1[b, h, t, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, t, e], temp
+    dV_right_1_m_ptr  dV.right_1_m[b, h, t, e], temp
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    in_e = within(e, E, E_PAD)
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base_2 += tl.cast(t0, tl.int64) * stride_G_2_t
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    in_t = t < len_t
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(t0, tl.int64) * stride_K_t
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
+    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dV_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dV_rest_2_base = dV_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dV_rest_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dV_left_offs = offs_t[:, None] * E + e[None, :]
+    dV_left_1_base = dV_left_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_1_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
+    dV_right_1_m_base = dV_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    G_2_1 = load_tile(
+        G_2_base_2 + G_2_offs,
+        in_t[:, None] & in_e[None, :],
+        G_2_tiles,
+        [b, h, t0, 0],
+    )
+    reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    A_5 = k.to(ACC) * tl.exp(reach_2)
+    A_5_kept = tl.where((e < E)[None, :], A_5, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    left = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_p = G_2_6.to(ACC) * 1.4426950408889634
+    G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs, mask=in_e, other=0.0)
+    reach_2_2 = g.to(ACC)[None, :] - G_2_1.to(ACC)
+    size_2 = tl.abs(reach_2_2)
+    size_2_kept = tl.where((e < E)[None, :], size_2, 0.0)
+    far_4 = tl.max(size_2_kept, 0)
+    A_3 = k.to(ACC) * tl.exp(reach_2_2)
+    A_3_kept = tl.where((e < E)[None, :], A_3, 0.0)
+    G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+    G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    left_1 = k.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_p_1 = g_4.to(ACC) * 1.4426950408889634
+    G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_2 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
+    reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
+    mask = t < len_t
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
+    # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+    R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
+    r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
+    A_5_1 = r.to(ACC) * tl.exp(reach_1_m)
+    A_5_1_kept = tl.where((e < E)[None, :], A_5_1, 0.0)
+    t_2 = tl.where(in_e[None, :], A_5_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_5_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_5_2 = dot(t_2, t_3, None, ACC)
+    A_5_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_3 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
+            G_2_ptrs_6 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_4 = tl.load(G_2_ptrs_6, mask=in_t, other=0.0)
+            # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs, mask=in_t, other=0.0)
+            # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
+            R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
+            r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
+            t_4 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
+            A_5_t = t_4 * k_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
+            A_5_3 = A_5_3 + A_5_t
+    A_5_4 = tl.where(too_far, A_5_3, A_5_2)
+    mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
+    A_5_4_m = tl.where(mask_1, A_5_4, 0.0)
+    dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+    dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    reach_3 = g_1.to(ACC) - g.to(ACC)[None, :]
+    reach_3_m = tl.where(mask[:, None], reach_3, 0.0)
+    size_3 = tl.abs(reach_3_m)
+    size_3_kept = tl.where((e < E)[None, :], size_3, 0.0)
+    far_5 = tl.max(size_3_kept, 0)
+    far_6 = tl.maximum(far_4, far_5)
+    far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
+    too_far_1 = (far_7 <= span(K_ptr.dtype.element_ty)) == 0
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
+    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    A_3_1 = a.to(ACC) * tl.exp(reach_3_m)
+    A_3_1_kept = tl.where((e < E)[None, :], A_3_1, 0.0)
+    t_5 = tl.where(in_e[None, :], A_3_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_6 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_3_2 = dot(t_5, t_6, None, ACC)
+    A_3_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far_1:
+        for e_pt_1 in range(E):
+            G_ptrs_5 = G_base + tl.cast(e_pt_1, tl.int64) * stride_G_e
+            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
+            G_2_ptrs_7 = G_2_base_2 + tl.cast(e_pt_1, tl.int64) * stride_G_2_e
+            G_2_ptrs_7 += offs_t * stride_G_2_t
+            G_2_7 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_t * stride_K_t
+            k_2 = tl.load(K_ptrs_2, mask=in_t, other=0.0)
+            A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
+            A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
+            a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
+            t_7 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None]) * k_2.to(ACC)[:, None]
+            A_3_t = t_7 * a_1.to(ACC)[None, :]
+            A_3_3 = A_3_3 + A_3_t
+    A_3_4 = tl.where(too_far_1, A_3_3, A_3_2)
+    mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
+    A_3_4_m = tl.where(mask_2, A_3_4, 0.0)
+    dU = tl.load(
+        dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
+        mask=in_t_s[:, None] & in_f[None, :],
+        other=0.0,
+    )
+    right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
+    right_1_m = tl.where(mask[:, None], right_1, 0.0)
+    dV_13_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dV_13_rest_1 = dot(A_5_4_m.to(dO_ptr.dtype.element_ty), dO, dV_13_rest_1, ACC)
+    dV_14_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    t_8 = A_3_4_m.to(R_ptr.dtype.element_ty)
+    t_9 = dU.to(R_ptr.dtype.element_ty)
+    dV_14_rest_1 = dot(t_8, t_9, dV_14_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_rest_base + dU_offs, dV_13_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(dV_rest_2_base + dU_offs, dV_14_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_t[:, None] & in_e[None, :])
+    tl.store(dV_left_1_base + dV_left_offs, left_1, mask=in_t[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    dV_right_1_m_ptrs = dV_right_1_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_t",
+        "len_f",
+    ],
+)
+def rwkv7_backward_dV(
+    G_2_ptr,
+    dO_ptr,
+    G_ptr,
+    dU_ptr,
+    dV_rest_ptr,
+    dV_rest_2_ptr,
+    dV_left_ptr,
+    dV_left_1_ptr,
+    dV_right_m_ptr,
+    dV_right_1_m_ptr,
+    dV_ptr,
+    dO_tiles,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t: tl.int64,
+    stride_G_2_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t: tl.int64,
+    stride_G_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
     len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
@@ -3057,20 +3885,17 @@ def rwkv7_backward_dV(
     """One program for each b, h and tile of f; sweeps t.
 
     G_2_ptr  G_2[b, h, t, e], input
-    K_ptr  K[b, h, t, e], input
-    R_ptr  R[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     G_ptr  G[b, h, t, e], input
-    A_ptr  A[b, h, t, e], input
     dU_ptr  dU[b, h, t, f], temp
+    dV_rest_ptr  dV.rest[b, h, t, f], temp
+    dV_rest_2_ptr  dV.rest_2[b, h, t, f], temp
+    dV_left_ptr  dV.left[b, h, t, e], temp
+    dV_left_1_ptr  dV.left_1[b, h, t, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, t, e], temp
+    dV_right_1_m_ptr  dV.right_1_m[b, h, t, e], temp
     dV_ptr  dV[b, h, t, f], output
-    G_2_tiles  tiles of G_2 for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    G_2_tiles_2  tiles of G_2 for the copy engine, or None
-    R_tiles  tiles of R for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
-    G_tiles  tiles of G for the copy engine, or None
-    A_tiles  tiles of A for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -3092,24 +3917,29 @@ def rwkv7_backward_dV(
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     in_e = within(e, E, E_PAD)
-    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E
+    dV_left_offs = offs_t[:, None] * E + e[None, :]
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
-    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    dV_left_1_base = dV_left_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_1_base += tl.cast(h, tl.int64) * len_t * E
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_t[:, None] * stride_dO_t + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dV_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dV_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
     dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dU_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dU_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    dV_rest_2_base = dV_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dV_rest_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dV_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
+    dV_right_1_m_base = dV_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     lo = 0
@@ -3125,155 +3955,56 @@ def rwkv7_backward_dV(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dV_13 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t = t < len_t
-        G_2_1 = load_tile(G_2_ptrs_2, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        A_5 = k.to(ACC) * tl.exp(reach_2)
-        A_5_kept = tl.where((e < E)[None, :], A_5, 0.0)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_ptrs_4 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
-        left = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
-        t_2 = tl.where(in_e[None, :], left, 0.0).to(K_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dV_13_state, 0.0).to(K_ptr.dtype.element_ty)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+        in_t = t < len_t
+        left_2 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_2 = left_2.to(dV_left_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], dV_13_state, 0.0).to(dV_left_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         dV_13 = dV_13 + past
         decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
-        right_p = G_2_6.to(ACC) * 1.4426950408889634
         dV_14 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-        g = tl.load(G_ptrs, mask=in_e, other=0.0)
-        reach_2_2 = g.to(ACC)[None, :] - G_2_1.to(ACC)
-        size_2 = tl.abs(reach_2_2)
-        size_2_kept = tl.where((e < E)[None, :], size_2, 0.0)
-        far_4 = tl.max(size_2_kept, 0)
-        A_3 = k.to(ACC) * tl.exp(reach_2_2)
-        A_3_kept = tl.where((e < E)[None, :], A_3, 0.0)
-        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-        left_1 = k.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
-        t_4 = tl.where(in_e[None, :], left_1, 0.0).to(K_ptr.dtype.element_ty)
-        t_5 = tl.where(in_e[:, None], dV_14_state, 0.0).to(K_ptr.dtype.element_ty)
+        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        dV_left_1_ptrs = dV_left_1_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+        left_1_1 = tl.load(dV_left_1_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_4 = left_1_1.to(dV_left_ptr.dtype.element_ty)
+        t_5 = tl.where(in_e[:, None], dV_14_state, 0.0).to(dV_left_ptr.dtype.element_ty)
         past_1 = dot(t_4, t_5, None, ACC)
         dV_14 = dV_14 + past_1
         decay_1 = tl.exp(g_3.to(ACC) - g_4.to(ACC))
-        right_p_1 = g_4.to(ACC) * 1.4426950408889634
-        G_2_ptrs_5 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t_s = t < len_t
-        G_2_2 = load_tile(G_2_ptrs_5, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
-        reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
-        # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-        R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-        A_5_1 = r.to(ACC) * tl.exp(reach_1_m)
-        A_5_1_kept = tl.where((e < E)[None, :], A_5_1, 0.0)
-        t_6 = tl.where(in_e[None, :], A_5_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_7 = tl.trans(tl.where(in_e[None, :], A_5_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_5_2 = dot(t_6, t_7, None, ACC)
-        A_5_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_3 = tl.load(G_2_ptrs_6, mask=in_t_s, other=0.0)
-                G_2_ptrs_7 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_7 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_4 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
-                # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_2, mask=in_t, other=0.0)
-                # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-                R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
-                R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
-                r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-                t_8 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-                A_5_t = t_8 * k_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
-                A_5_3 = A_5_3 + A_5_t
-        A_5_4 = tl.where(too_far, A_5_3, A_5_2)
-        mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-        A_5_4_m = tl.where(mask_1, A_5_4, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
-        dV_13 = dot(A_5_4_m.to(dO_ptr.dtype.element_ty), dO, dV_13, ACC)
-        right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right_m = tl.where(mask[:, None], right, 0.0)
-        G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        reach_3 = g_1.to(ACC) - g.to(ACC)[None, :]
-        reach_3_m = tl.where(mask[:, None], reach_3, 0.0)
-        size_3 = tl.abs(reach_3_m)
-        size_3_kept = tl.where((e < E)[None, :], size_3, 0.0)
-        far_5 = tl.max(size_3_kept, 0)
-        far_6 = tl.maximum(far_4, far_5)
-        far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
-        too_far_1 = (far_7 <= span(K_ptr.dtype.element_ty)) == 0
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-        A_3_1 = a.to(ACC) * tl.exp(reach_3_m)
-        A_3_1_kept = tl.where((e < E)[None, :], A_3_1, 0.0)
-        t_9 = tl.where(in_e[None, :], A_3_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_10 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_3_2 = dot(t_9, t_10, None, ACC)
-        A_3_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-        if too_far_1:
-            for e_pt_1 in range(E):
-                G_ptrs_5 = G_base + tl.cast(e_pt_1, tl.int64) * stride_G_e
-                G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-                G_2_ptrs_8 = G_2_base + tl.cast(e_pt_1, tl.int64) * stride_G_2_e
-                G_2_ptrs_8 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_7 = tl.load(G_2_ptrs_8, mask=in_t, other=0.0)
-                K_ptrs_3 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
-                K_ptrs_3 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_2 = tl.load(K_ptrs_3, mask=in_t, other=0.0)
-                A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
-                A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
-                a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-                t_11 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None]) * k_2.to(ACC)[:, None]
-                A_3_t = t_11 * a_1.to(ACC)[None, :]
-                A_3_3 = A_3_3 + A_3_t
-        A_3_4 = tl.where(too_far_1, A_3_3, A_3_2)
-        mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
-        A_3_4_m = tl.where(mask_2, A_3_4, 0.0)
-        dU_ptrs = dU_base + tl.cast(t0, tl.int64) * len_f + dU_offs
+        dV_rest_ptrs = dV_rest_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
+        dV_13_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV_13 = dV_13 + dV_13_rest_1_1.to(ACC)
+        dU_ptrs = dU_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         dU = tl.load(dU_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dV_14 = dot(A_3_4_m.to(R_ptr.dtype.element_ty), dU.to(R_ptr.dtype.element_ty), dV_14, ACC)
-        right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
-        right_1_m = tl.where(mask[:, None], right_1, 0.0)
+        dV_rest_2_ptrs = dV_rest_2_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
+        dV_14_rest_1_1 = tl.load(dV_rest_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dV_14 = dV_14 + dV_14_rest_1_1.to(ACC)
         dV = dV_13 + dV_14
-        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dU_offs
+        dV_ptrs = dV_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
-        t_12 = tl.trans(right_m.to(R_ptr.dtype.element_ty))
-        t_13 = dO.to(R_ptr.dtype.element_ty)
-        dV_13_state = dot(t_12, t_13, dV_13_state * decay[:, None], ACC)
-        t_14 = tl.trans(right_1_m.to(A_ptr.dtype.element_ty))
-        t_15 = dU.to(A_ptr.dtype.element_ty)
-        dV_14_state = dot(t_14, t_15, dV_14_state * decay_1[:, None], ACC)
+        dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_6 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
+        t_7 = dO.to(dV_right_m_ptr.dtype.element_ty)
+        dV_13_state = dot(t_6, t_7, dV_13_state * decay[:, None], ACC)
+        dV_right_1_m_ptrs = dV_right_1_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+        right_1_m_1 = tl.load(dV_right_1_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_8 = tl.trans(right_1_m_1.to(dV_right_1_m_ptr.dtype.element_ty))
+        t_9 = dU.to(dV_right_1_m_ptr.dtype.element_ty)
+        dV_14_state = dot(t_8, t_9, dV_14_state * decay_1[:, None], ACC)
 
 
 @triton.jit(
@@ -3407,6 +4138,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("w_ptr", "pointer_like", "w"),
             ("G_ptr", "pointer_acc", ""),
+            ("G_2_ptr", "pointer_acc", ""),
             ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
             ("stride_w_b", "wide", ""),
             ("stride_w_h", "wide", ""),
@@ -3422,36 +4154,65 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_G_2": {
+    "rwkv7_U_2_ahead": {
         "facts": {
-            "tiles": ("e",),
-            "stream": "t",
-            "pads": {},
-            "resident": (),
-            "streamed": (("t", "e"),),
-            "carried": (("e",),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("w",),
+            "data": ("G", "G_2", "A", "K", "V"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
-            "scans": True,
+            "follows": "rwkv7_U_2",
         },
         "arguments": [
-            ("w_ptr", "pointer_like", "w"),
+            ("G_ptr", "pointer_acc", ""),
             ("G_2_ptr", "pointer_acc", ""),
-            ("w_tiles", "tiles", "w 4 2 BLOCK_T BLOCK_E"),
-            ("stride_w_b", "wide", ""),
-            ("stride_w_h", "wide", ""),
-            ("stride_w_t", "stride", ""),
-            ("stride_w_e", "stride_last", ""),
+            ("A_ptr", "pointer_like", "A"),
+            ("K_ptr", "pointer_like", "K"),
+            ("V_ptr", "pointer_like", "V"),
+            ("U_2_rest_ptr", "pointer_acc", ""),
+            ("U_2_left_ptr", "pointer_like", "A"),
+            ("U_2_right_m_ptr", "pointer_like", "K"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_A_b", "stride_wide", ""),
+            ("stride_A_h", "stride_wide", ""),
+            ("stride_A_t", "stride", ""),
+            ("stride_A_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_t", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
-            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -3464,33 +4225,31 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "f"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "f"), ("t", "t"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "data": ("G", "G_2", "A", "K", "V"),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "data": ("G_2", "U.2.left", "V", "U.2.rest", "U.2.right_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("G_ptr", "pointer_acc", ""),
             ("G_2_ptr", "pointer_acc", ""),
-            ("A_ptr", "pointer_like", "A"),
-            ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
+            ("U_2_rest_ptr", "pointer_acc", ""),
+            ("U_2_left_ptr", "pointer_like", "A"),
+            ("U_2_right_m_ptr", "pointer_like", "K"),
             ("U_2_ptr", "pointer_acc", ""),
-            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
-            ("stride_A_b", "stride_wide", ""),
-            ("stride_A_h", "stride_wide", ""),
-            ("stride_A_t", "stride", ""),
-            ("stride_A_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_t", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
@@ -3507,39 +4266,32 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_U": {
+    "rwkv7_U_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "f"), ("t", "e"), ("t", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (
-                ("t", "f"),
+            "resident": (
                 ("t", "e"),
-                ("t", "f"),
-                ("t", "f"),
+                ("e",),
+                ("t", "e"),
+                ("e",),
+                ("e",),
                 ("t", "f"),
                 ("t", "e"),
                 ("t", "e"),
             ),
-            "pairs_by_address": (
-                ("t", "f"),
-                ("t", "e"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("G", "G_2", "A", "U.2", "B"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
-            "solves": True,
+            "follows": "rwkv7_U",
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
@@ -3547,7 +4299,9 @@ KERNELS: dict[str, Any] = {
             ("A_ptr", "pointer_like", "A"),
             ("B_ptr", "pointer_like", "B"),
             ("U_2_ptr", "pointer_acc", ""),
-            ("U_ptr", "pointer_like", "R"),
+            ("U_rest_ptr", "pointer_like", "A"),
+            ("U_of_ptr", "pointer_like", "A"),
+            ("U_right_m_ptr", "pointer_like", "B"),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("stride_A_b", "stride_wide", ""),
@@ -3558,6 +4312,41 @@ KERNELS: dict[str, Any] = {
             ("stride_B_h", "stride_wide", ""),
             ("stride_B_t", "stride", ""),
             ("stride_B_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_U": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "t",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "f"), ("t", "f")),
+            "pairs_by_address": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "data": ("G_2", "U.rest", "U.of", "U.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_acc", ""),
+            ("U_rest_ptr", "pointer_like", "A"),
+            ("U_of_ptr", "pointer_like", "A"),
+            ("U_right_m_ptr", "pointer_like", "B"),
+            ("U_ptr", "pointer_like", "R"),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -3570,39 +4359,39 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_U_1": {
+    "rwkv7_U_1_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
+            "resident": (
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
                 ("t", "f"),
             ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "f"), ("t", "e"), ("t", "t"), ("t", "f")),
             "pairs_by_address": (
-                ("t", "f"),
+                ("t", "e"),
                 ("t", "t"),
+                ("t", "f"),
+                ("t", "e"),
                 ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
                 ("t", "f"),
             ),
             "data": ("G", "G_2", "A", "B", "U.2"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
-            "solves": True,
+            "follows": "rwkv7_U_1",
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
@@ -3610,7 +4399,9 @@ KERNELS: dict[str, Any] = {
             ("A_ptr", "pointer_like", "A"),
             ("B_ptr", "pointer_like", "B"),
             ("U_2_ptr", "pointer_acc", ""),
-            ("U_1_ptr", "pointer_acc", ""),
+            ("U_1_rest_ptr", "pointer_like", "A"),
+            ("U_1_of_ptr", "pointer_like", "A"),
+            ("U_1_right_m_ptr", "pointer_like", "B"),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("stride_A_b", "stride_wide", ""),
@@ -3624,12 +4415,145 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("R_TYPE", "type", "R"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_U_1": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "t",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "data": ("G_2", "U.2", "U.1.rest", "U.1.of", "U.1.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_acc", ""),
+            ("U_2_ptr", "pointer_acc", ""),
+            ("U_1_rest_ptr", "pointer_like", "A"),
+            ("U_1_of_ptr", "pointer_like", "A"),
+            ("U_1_right_m_ptr", "pointer_like", "B"),
+            ("U_1_ptr", "pointer_acc", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
             ("len_f", "extent", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_F", "block", "f"),
-            ("R_TYPE", "type", "R"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_O_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
+            "pairs": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "t"),
+                ("t", "t"),
+                ("t", "t"),
+            ),
+            "pairs_by_address": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "t"),
+                ("t", "t"),
+                ("t", "t"),
+            ),
+            "data": ("G_2", "R", "B", "U", "K", "V"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "rwkv7_O",
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_acc", ""),
+            ("R_ptr", "pointer_like", "R"),
+            ("B_ptr", "pointer_like", "B"),
+            ("U_ptr", "pointer_like", "R"),
+            ("K_ptr", "pointer_like", "K"),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_rest_ptr", "pointer_like", "R"),
+            ("O_rest_2_ptr", "pointer_like", "R"),
+            ("O_left_ptr", "pointer_like", "R"),
+            ("O_right_m_ptr", "pointer_like", "B"),
+            ("O_right_1_m_ptr", "pointer_like", "K"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_R_b", "stride_wide", ""),
+            ("stride_R_h", "stride_wide", ""),
+            ("stride_R_t", "stride", ""),
+            ("stride_R_e", "stride_last", ""),
+            ("stride_B_b", "stride_wide", ""),
+            ("stride_B_h", "stride_wide", ""),
+            ("stride_B_t", "stride", ""),
+            ("stride_B_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_t", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -3645,20 +4569,19 @@ KERNELS: dict[str, Any] = {
             "streamed": (
                 ("t", "e"),
                 ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "e"),
-                ("t", "f"),
+                ("t", "e"),
             ),
             "carried": (("e", "f"), ("e", "f")),
             "pairs": (
                 ("t", "f"),
-                ("t", "e"),
                 ("t", "f"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
@@ -3669,41 +4592,29 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
-                ("t", "e"),
-                ("t", "t"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
             ),
-            "data": ("G_2", "R", "B", "U", "K", "V"),
+            "data": ("G_2", "O.left", "U", "O.rest", "V", "O.rest_2", "O.right_m", "O.right_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("G_2_ptr", "pointer_acc", ""),
-            ("R_ptr", "pointer_like", "R"),
-            ("B_ptr", "pointer_like", "B"),
             ("U_ptr", "pointer_like", "R"),
-            ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
+            ("O_rest_ptr", "pointer_like", "R"),
+            ("O_rest_2_ptr", "pointer_like", "R"),
+            ("O_left_ptr", "pointer_like", "R"),
+            ("O_right_m_ptr", "pointer_like", "B"),
+            ("O_right_1_m_ptr", "pointer_like", "K"),
             ("O_ptr", "pointer_like", "R"),
-            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
-            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T BLOCK_F"),
-            ("stride_R_b", "stride_wide", ""),
-            ("stride_R_h", "stride_wide", ""),
-            ("stride_R_t", "stride", ""),
-            ("stride_R_e", "stride_last", ""),
-            ("stride_B_b", "stride_wide", ""),
-            ("stride_B_h", "stride_wide", ""),
-            ("stride_B_t", "stride", ""),
-            ("stride_B_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_t", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_t", "stride", ""),
@@ -3720,40 +4631,45 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dU": {
+    "rwkv7_backward_dU_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (),
-            "streamed": (
+            "resident": (
+                ("e",),
                 ("t", "e"),
                 ("t", "e"),
+                ("e",),
+                ("e",),
+                ("e",),
+                ("e",),
+                ("e",),
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "f"),
                 ("t", "e"),
                 ("t", "e"),
             ),
-            "carried": (("e", "f"), ("e", "f")),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
             "pairs": (
-                ("t", "f"),
-                ("t", "f"),
                 ("t", "e"),
-                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "t"),
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
             ),
             "pairs_by_address": (
-                ("t", "f"),
-                ("t", "f"),
                 ("t", "e"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "t"),
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
@@ -3761,8 +4677,7 @@ KERNELS: dict[str, Any] = {
             "data": ("G_2", "B", "G", "R", "dO", "A"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
-            "solves": True,
+            "follows": "rwkv7_backward_dU",
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
@@ -3771,12 +4686,16 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("G_ptr", "pointer_like", "G"),
             ("A_ptr", "pointer_like", "A"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_rest_2_ptr", "pointer_like", "B"),
+            ("dU_of_ptr", "pointer_like", "B"),
+            ("dU_of_2_ptr", "pointer_like", "B"),
+            ("dU_right_m_ptr", "pointer_like", "R"),
+            ("dU_right_1_m_ptr", "pointer_like", "A"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
             ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_G_2_b", "stride_wide", ""),
@@ -3791,8 +4710,8 @@ KERNELS: dict[str, Any] = {
             ("stride_R_h", "stride_wide", ""),
             ("stride_R_t", "stride", ""),
             ("stride_R_e", "stride_last", ""),
-            ("stride_dO_b", "wide", ""),
-            ("stride_dO_h", "wide", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
             ("stride_G_b", "stride_wide", ""),
@@ -3803,6 +4722,76 @@ KERNELS: dict[str, Any] = {
             ("stride_A_h", "stride_wide", ""),
             ("stride_A_t", "stride", ""),
             ("stride_A_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dU": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "t",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("t", "f"), ("t", "f"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"), ("e", "f")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "data": (
+                "G_2",
+                "G",
+                "dO",
+                "dU.rest_2",
+                "dU.of",
+                "dU.of_2",
+                "dU.right_m",
+                "dU.right_1_m",
+            ),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("G_ptr", "pointer_like", "G"),
+            ("dU_rest_2_ptr", "pointer_like", "B"),
+            ("dU_of_ptr", "pointer_like", "B"),
+            ("dU_of_2_ptr", "pointer_like", "B"),
+            ("dU_right_m_ptr", "pointer_like", "R"),
+            ("dU_right_1_m_ptr", "pointer_like", "A"),
+            ("dU_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride_wide", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_dO_b", "wide", ""),
+            ("stride_dO_h", "wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride_wide", ""),
+            ("stride_G_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -4309,18 +5298,6 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
             ),
             "pairs_by_address": (
                 ("t", "e"),
@@ -4425,17 +5402,23 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dV": {
+    "rwkv7_backward_dV_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (),
-            "streamed": (
+            "resident": (
+                ("e",),
                 ("t", "e"),
                 ("t", "e"),
+                ("e",),
+                ("e",),
+                ("e",),
+                ("e",),
+                ("e",),
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "f"),
@@ -4443,33 +5426,30 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("t", "f"),
             ),
-            "carried": (("e", "f"), ("e", "f")),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
             "pairs": (
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
                 ("t", "e"),
                 ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
             ),
             "pairs_by_address": (
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
                 ("t", "e"),
                 ("t", "t"),
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
             ),
             "data": ("G_2", "K", "G", "R", "dO", "A", "dU"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "rwkv7_backward_dV",
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
@@ -4479,12 +5459,17 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("A_ptr", "pointer_like", "A"),
             ("dU_ptr", "pointer_acc", ""),
-            ("dV_ptr", "pointer_like", "V"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_rest_2_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "K"),
+            ("dV_left_1_ptr", "pointer_like", "K"),
+            ("dV_right_m_ptr", "pointer_like", "R"),
+            ("dV_right_1_m_ptr", "pointer_like", "A"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_G_2_b", "stride_wide", ""),
@@ -4499,8 +5484,8 @@ KERNELS: dict[str, Any] = {
             ("stride_R_h", "stride_wide", ""),
             ("stride_R_t", "stride", ""),
             ("stride_R_e", "stride_last", ""),
-            ("stride_dO_b", "wide", ""),
-            ("stride_dO_h", "wide", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
             ("stride_G_b", "stride_wide", ""),
@@ -4511,6 +5496,92 @@ KERNELS: dict[str, Any] = {
             ("stride_A_h", "stride_wide", ""),
             ("stride_A_t", "stride", ""),
             ("stride_A_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dV": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "t",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
+            "carried": (("e", "f"), ("e", "f")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "data": (
+                "G_2",
+                "dV.left",
+                "G",
+                "dV.left_1",
+                "dO",
+                "dV.rest",
+                "dU",
+                "dV.rest_2",
+                "dV.right_m",
+                "dV.right_1_m",
+            ),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("G_ptr", "pointer_like", "G"),
+            ("dU_ptr", "pointer_acc", ""),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_rest_2_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "K"),
+            ("dV_left_1_ptr", "pointer_like", "K"),
+            ("dV_right_m_ptr", "pointer_like", "R"),
+            ("dV_right_1_m_ptr", "pointer_like", "A"),
+            ("dV_ptr", "pointer_like", "V"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride_wide", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_dO_b", "wide", ""),
+            ("stride_dO_h", "wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride_wide", ""),
+            ("stride_G_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -4693,9 +5764,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
+        # (benchmarks/results/linear-delta-h100.json).
+        for stages in (3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
@@ -4712,6 +5786,19 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
@@ -4720,6 +5807,7 @@ def default_config(kernel, full, itemsize, device):
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     facts = KERNELS[kernel]["facts"]
     find = choose_chunk if "chunks" in facts else choose
+    find = choose_ahead if "follows" in facts else find
     return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
@@ -4734,6 +5822,9 @@ def configure(kernel, extents, inputs, config):
     cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
+    if "follows" in facts:  # the chunks of another kernel
+        other = configure(facts["follows"], extents, inputs, config)
+        cfg.update((k, other[k]) for k in cfg if k.startswith("BLOCK_"))
     cfg["NUM_STAGES"] = cfg["num_stages"]
     return cfg
 
@@ -4848,6 +5939,20 @@ def forward(inputs, extents, params, config=None):
     U = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["R"].dtype, device=device)
     U_1 = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["R"].dtype, device=device)
+    U_2_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
+    U_2_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
+    U_2_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
+    U_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["A"].dtype, device=device)
+    U_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
+    U_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
+    U_1_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["A"].dtype, device=device)
+    U_1_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
+    U_1_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
+    O_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["R"].dtype, device=device)
+    O_rest_2 = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["R"].dtype, device=device)
+    O_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
+    O_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
+    O_right_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps t.
     cfg = configure("rwkv7_G", extents, inputs, config)
@@ -4856,6 +5961,7 @@ def forward(inputs, extents, params, config=None):
     rwkv7_G[grid](
         w,
         G,
+        G_2,
         tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(w),
         len_b,
@@ -4866,19 +5972,33 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of e; sweeps t.
-    cfg = configure("rwkv7_G_2", extents, inputs, config)
-    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
-    grid = (len_b * len_h * tiles_e,)
-    rwkv7_G_2[grid](
-        w,
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_U_2_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_U_2_ahead[grid](
+        G,
         G_2,
-        tiles_of(w, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
-        *launch_strides(w),
+        A,
+        K,
+        V,
+        U_2_rest,
+        U_2_left,
+        U_2_right_m,
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(A),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_t,
-        len_e,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -4889,17 +6009,13 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     rwkv7_U_2[grid](
-        G,
         G_2,
-        A,
-        K,
         V,
+        U_2_rest,
+        U_2_left,
+        U_2_right_m,
         U_2,
-        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        *launch_strides(A),
-        *launch_strides(K),
         *launch_strides(V),
         len_b,
         len_h,
@@ -4911,22 +6027,46 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_U_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_U_ahead[grid](
+        G,
+        G_2,
+        A,
+        B,
+        U_2,
+        U_rest,
+        U_of,
+        U_right_m,
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(A),
+        *launch_strides(B),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps t.
     cfg = configure("rwkv7_U", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     rwkv7_U[grid](
-        G,
         G_2,
-        A,
-        B,
-        U_2,
+        U_rest,
+        U_of,
+        U_right_m,
         U,
-        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        *launch_strides(A),
-        *launch_strides(B),
         len_b,
         len_h,
         len_t,
@@ -4937,18 +6077,20 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of f; sweeps t.
-    cfg = configure("rwkv7_U_1", extents, inputs, config)
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_U_1_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
-    grid = (len_b * len_h * tiles_f,)
-    rwkv7_U_1[grid](
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_U_1_ahead[grid](
         G,
         G_2,
         A,
         B,
         U_2,
-        U_1,
+        U_1_rest,
+        U_1_of,
+        U_1_right_m,
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(A),
@@ -4956,10 +6098,69 @@ def forward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        R_TYPE=element_type(inputs["R"]),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps t.
+    cfg = configure("rwkv7_U_1", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    rwkv7_U_1[grid](
+        G_2,
+        U_2,
+        U_1_rest,
+        U_1_of,
+        U_1_right_m,
+        U_1,
+        len_b,
+        len_h,
+        len_t,
         len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        R_TYPE=element_type(inputs["R"]),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_O_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_O_ahead[grid](
+        G_2,
+        R,
+        B,
+        U,
+        K,
+        V,
+        O_rest,
+        O_rest_2,
+        O_left,
+        O_right_m,
+        O_right_1_m,
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(R),
+        *launch_strides(B),
+        *launch_strides(K),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -4971,19 +6172,15 @@ def forward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     rwkv7_O[grid](
         G_2,
-        R,
-        B,
         U,
-        K,
         V,
+        O_rest,
+        O_rest_2,
+        O_left,
+        O_right_m,
+        O_right_1_m,
         O,
-        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
-        *launch_strides(R),
-        *launch_strides(B),
-        *launch_strides(K),
         *launch_strides(V),
         len_b,
         len_h,
@@ -5036,25 +6233,40 @@ def backward(inputs, extents, params, config=None):
     dK = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
     dA = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
     dB = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
+    dU_rest_2 = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["B"].dtype, device=device)
+    dU_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
+    dU_of_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
+    dU_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
+    dU_right_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
+    dV_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
+    dV_rest_2 = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
+    dV_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
+    dV_left_1 = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
+    dV_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
+    dV_right_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
 
-    # One program for each b, h and tile of f; sweeps t.
-    cfg = configure("rwkv7_backward_dU", extents, inputs, config)
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dU_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
-    grid = (len_b * len_h * tiles_f,)
-    rwkv7_backward_dU[grid](
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dU_ahead[grid](
         G_2,
         B,
         R,
         dO,
         G,
         A,
-        dU,
+        dU_rest_2,
+        dU_of,
+        dU_of_2,
+        dU_right_m,
+        dU_right_1_m,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
@@ -5063,6 +6275,36 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(dO),
         *launch_strides(G),
         *launch_strides(A),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps t.
+    cfg = configure("rwkv7_backward_dU", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    rwkv7_backward_dU[grid](
+        G_2,
+        dO,
+        G,
+        dU_rest_2,
+        dU_of,
+        dU_of_2,
+        dU_right_m,
+        dU_right_1_m,
+        dU,
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        *launch_strides(G_2),
+        *launch_strides(dO),
+        *launch_strides(G),
         len_b,
         len_h,
         len_t,
@@ -5352,12 +6594,12 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of f; sweeps t.
-    cfg = configure("rwkv7_backward_dV", extents, inputs, config)
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dV_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
-    grid = (len_b * len_h * tiles_f,)
-    rwkv7_backward_dV[grid](
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dV_ahead[grid](
         G_2,
         K,
         R,
@@ -5365,12 +6607,17 @@ def backward(inputs, extents, params, config=None):
         G,
         A,
         dU,
-        dV,
+        dV_rest,
+        dV_rest_2,
+        dV_left,
+        dV_left_1,
+        dV_right_m,
+        dV_right_1_m,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
@@ -5379,6 +6626,38 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(dO),
         *launch_strides(G),
         *launch_strides(A),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps t.
+    cfg = configure("rwkv7_backward_dV", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    rwkv7_backward_dV[grid](
+        G_2,
+        dO,
+        G,
+        dU,
+        dV_rest,
+        dV_rest_2,
+        dV_left,
+        dV_left_1,
+        dV_right_m,
+        dV_right_1_m,
+        dV,
+        tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
+        *launch_strides(G_2),
+        *launch_strides(dO),
+        *launch_strides(G),
         len_b,
         len_h,
         len_t,

@@ -1,0 +1,485 @@
+"""What a chunk can compute before its state is known, in a kernel of its own, of all chunks at once.
+
+    walk:   U = k . H * reach + A . V;   x = (I - M)^-1 U;   H = H * decay + k . x
+    ->
+    ahead:  w = (I - M)^-1 (k * reach);  x' = (I - M)^-1 (A . V)                 every chunk at once
+    walk:   x = w . H + x';              H = H * decay + k . x                   one chunk after the other
+
+A kernel by chunks takes them in turn, for the state that they carry; for whatever else it does to a chunk, the next one
+waits. What does not depend on the state is computed ahead, by a kernel without a sweep, and read from memory. A value
+that is linear in the state, as the solution of a triangular system is, goes in two parts: what the state is multiplied
+by, and the rest. The two kernels have chunks of the same length (`TileProgram.follows`).
+
+It costs memory that is written and read once, so it pays only where much work leaves the walk (`cost`).
+
+source: Yang et al. 2024 (arXiv:2406.06484), section 3.2, derived for any tile program that carries a state
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+from attndsl.cascade.nodes import Binary, Call, Const, DType, Expr, Position
+from attndsl.cascade.walk import walk
+from attndsl.schedule import tile as t
+from attndsl.schedule.specialise import defined, used
+from attndsl.schedule.tile import Role, Val
+from attndsl.source import Span
+
+# What a turn of a walk takes, in loads of a tile of 16 bits: a product as much as a load, a triangular system as the
+# products that it takes in a row, exponentials of a tile half, a loop over points the registers that it holds even
+# where it is not run. Every chunk of a kernel ahead runs beside others: there memory counts, and half.
+# Measured: benchmarks/results/linear-delta-h100.json.
+SYSTEM = 12.0
+LOOP = 2.0
+EXPONENTIAL = 0.5
+BESIDE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One factor of a state: `sum[over](left * state)`, each of dims and storage type as the product that has it."""
+
+    left: str
+    product: t.Dot
+
+
+@dataclass(slots=True)
+class Split:
+    """The statements of one kernel by chunks, and what of them is made ahead."""
+
+    program: t.TileProgram
+    names: set[str]
+    dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    moving: set[str] = field(default_factory=set)
+    extra: list[t.Stmt] = field(default_factory=list)
+
+    @property
+    def body(self) -> tuple[t.Stmt, ...]:
+        assert self.program.sweep is not None
+        return self.program.sweep.ranges[0].body
+
+    def fresh(self, base: str) -> str:
+        k = 1
+        while (name := f"{base}_{k}") in self.names:
+            k += 1
+        self.names.add(name)
+        return name
+
+    # --- what depends on the state ------------------------------------------------------------------------------------
+
+    def find_moving(self) -> None:
+        """The values that depend on what is carried, those that are updated by such values among them."""
+        changed = {n for s in self.body for n in updated(s)}
+        self.moving = {
+            s.name for s in self.program.prologue if isinstance(s, t.Declare) and s.name in changed
+        }
+        while True:
+            before = len(self.moving)
+            for s in self.body:
+                if used(s) & self.moving or updated(s) & self.moving:
+                    made = defined(s)
+                    self.moving |= updated(s) | ({made} if made is not None else set())
+            if len(self.moving) == before:
+                return
+
+    def local(self, s: t.Stmt) -> bool:
+        return not (used(s) | updated(s) | {defined(s) or ""}) & self.moving
+
+    # --- sums that are linear in the state ----------------------------------------------------------------------------
+
+    def parts(self, name: str) -> tuple[list[Part], str] | None:
+        """A value as factors of states and the rest, which `extra` makes; None if it is something else."""
+        made = next((s for s in self.body if defined(s) == name), None)
+        match made:
+            case t.Compute(expr=e):
+                parts: list[Part] = []
+                rest: list[Expr] = []
+                for x in summands(e):
+                    if self.spans(x) is not None:
+                        rest.append(x)
+                        continue
+                    found = self.parts(x.name) if isinstance(x, Val) else None
+                    if found is None:
+                        return None
+                    parts += found[0]
+                    rest.append(Val(found[1]))
+                out = self.fresh(name + "_rest")
+                total = reduce(lambda x, y: Binary("+", x, y), rest)
+                self.keep(t.Compute(out, made.dims, DType.FLOAT, total, span=made.span))
+                return parts, out
+            case t.Declare():
+                return self.accumulated(name)
+        return None
+
+    def accumulated(self, name: str) -> tuple[list[Part], str] | None:
+        """An accumulator in these two parts."""
+        parts: list[Part] = []
+        products = {s.name: s for s in self.body if isinstance(s, t.Dot)}
+        rest = self.fresh(name + "_rest")
+        made: list[t.Stmt] = []
+        for s in self.body:
+            match s:
+                case t.Declare() if s.name == name:
+                    made.append(dataclasses.replace(s, name=rest))
+                case t.AccDot() if s.name == name:
+                    if s.scale is not None or {s.left, s.right} & self.moving:
+                        return None
+                    made.append(dataclasses.replace(s, name=rest))
+                case t.Assign(_, Binary("+", Val(old), more)) if s.name == name == old:
+                    factors, scale = self.factor(more, products)
+                    if factors is None:
+                        if self.spans(more) is None:
+                            return None
+                        made.append(t.Assign(rest, Binary("+", Val(rest), more), span=s.span))
+                        continue
+                    left = factors.left
+                    if scale is not None:
+                        left = self.fresh(left)
+                        value = Binary("*", Val(factors.left), scale)
+                        self.keep(t.Compute(left, self.dims[factors.left], DType.FLOAT, value))
+                    parts.append(Part(left, factors))
+                case _ if name in updated(s):
+                    return None
+        if not made or not parts:
+            return None
+        for s in made:
+            self.keep(s)
+        return parts, rest
+
+    def known_part(self, name: str) -> tuple[str, set[int]] | None:
+        """What an accumulator takes that is known, as a value of `extra`, and the places of those updates."""
+        rest = self.fresh(name + "_rest")
+        made: list[t.Stmt] = []
+        places: set[int] = set()
+        for k, s in enumerate(self.body):
+            match s:
+                case t.Declare() if s.name == name:
+                    made.append(t.Declare(rest, s.dims, s.dtype, Const(0.0)))
+                case t.AccDot(scale=None) if s.name == name:
+                    if not {s.left, s.right} & self.moving:
+                        made.append(dataclasses.replace(s, name=rest))
+                        places.add(k)
+                case t.Assign(_, Binary("+", Val(old), more)) if s.name == name == old:
+                    if self.spans(more) is not None:
+                        made.append(t.Assign(rest, Binary("+", Val(rest), more), span=s.span))
+                        places.add(k)
+                case _ if name in updated(s):
+                    return None
+        if not any(isinstance(s, t.AccDot) for s in made):
+            return None
+        for s in made:
+            self.keep(s)
+        return rest, places
+
+    def factor(self, e: Expr, products: dict[str, t.Dot]) -> tuple[t.Dot | None, Expr | None]:
+        """A product of something known with a state, and what multiplies each of its rows."""
+        scale: Expr | None = None
+        match e:
+            case Binary("*", Val(name), s) if name in products:
+                scale = s
+            case Val(name):
+                pass
+            case _:
+                return None, None
+        product = products.get(name)
+        if product is None or product.left in self.moving or product.right not in self.moving:
+            return None, None
+        if scale is not None and self.spans(scale) not in ((), product.dims[:1]):
+            return None, None
+        return product, scale
+
+    def spans(self, e: Expr) -> tuple[str, ...] | None:
+        """The axes of an expression of known values; None if it depends on the state."""
+        out: set[str] = set()
+        for n in walk(e):
+            if isinstance(n, Val):
+                if n.name in self.moving:
+                    return None
+                out |= {*self.dims.get(n.name, ())}
+            elif isinstance(n, Position):
+                out.add(n.name)
+        return tuple(a.name for a in self.program.axes if a.name in out)
+
+    def keep(self, s: t.Stmt) -> None:
+        """A statement of the kernel ahead."""
+        self.extra.append(s)
+        if isinstance(s, t.Compute | t.Declare | t.Solve):
+            self.dims[s.name] = s.dims
+
+
+def updated(s: t.Stmt) -> set[str]:
+    """The values that a statement updates in place."""
+    match s:
+        case t.Assign() | t.AccDot():
+            return {s.name}
+        case t.For():
+            return set().union(*map(updated, s.body))
+        case _:
+            return set()
+
+
+def summands(e: Expr) -> list[Expr]:
+    """The terms of a sum."""
+    if isinstance(e, Binary) and e.op == "+":
+        return summands(e.left) + summands(e.right)
+    return [e]
+
+
+@dataclass(slots=True)
+class Cut:
+    """What is stored ahead and loaded in the walk."""
+
+    split: Split
+    known: dict[str, t.Buffer]
+    made: list[t.Buffer] = field(default_factory=list)
+    stores: list[t.Store] = field(default_factory=list)
+    loads: dict[str, t.Load] = field(default_factory=dict)
+
+    def load(self, value: str, what: str, like: str | None, span: Span | None) -> t.Load:
+        """A value of the kernel ahead, in the storage type of `like`, as a load of the walk."""
+        if value in self.loads:
+            return self.loads[value]
+        program, dims = self.split.program, self.split.dims[value]
+        axes = [a for a in program.axes if a.role is Role.GRID or a.name in dims]
+        axes.sort(key=lambda a: a.role is not Role.GRID)
+        taken = {*self.known, *(b.name for b in self.made)}
+        tensor = base = f"{program.writes[-1]}.{what}"
+        k = 2
+        while tensor in taken:
+            tensor, k = f"{base}_{k}", k + 1
+        subs = tuple(Position(a.name) for a in axes)
+        shape = tuple(a.rank for a in axes)
+        self.made.append(t.Buffer(tensor, shape, t.BufferKind.TEMP, DType.FLOAT, like))
+        self.stores.append(t.Store(tensor, subs, value, dims, span=span))
+        load = t.Load(self.split.fresh(value), dims, DType.FLOAT, tensor, subs, dims, span=span)
+        self.loads[value] = load
+        return load
+
+    def type_of(self, s: t.Dot | t.AccDot) -> str | None:
+        """The input whose storage type a product's operands have; None where nothing is rounded."""
+        if s.exact:
+            return None
+        b = self.known[s.like]
+        return b.name if b.kind is t.BufferKind.INPUT and b.like is None else b.like
+
+    def solved(self, s: t.Solve) -> list[t.Stmt] | None:
+        """A solution as products of states with what is loaded, and what is loaded besides."""
+        if s.matrix in self.split.moving or s.right not in self.split.moving:
+            return None
+        found = self.split.parts(s.right)
+        if found is None or not found[0]:
+            return None
+        parts, rest = found
+        first = parts[0].product
+        like = None if first.exact else first.like
+        out: list[t.Stmt] = []
+
+        def through(value: str, axis: str, what: str) -> str:
+            name = self.split.fresh(value)
+            self.split.keep(t.Solve(name, (s.dims[0], axis), s.matrix, value, s.lower, like))
+            load = self.load(name, what, self.type_of(first), s.span)
+            out.append(load)
+            return load.name
+
+        total: Expr = Val(through(rest, s.dims[1], "rest"))
+        for p in parts:
+            left = through(p.left, p.product.over, "of")
+            past = self.split.fresh("past")
+            out.append(dataclasses.replace(p.product, name=past, dims=s.dims, left=left))
+            total = Binary("+", total, Val(past))
+        out.append(t.Compute(s.name, s.dims, DType.FLOAT, total, span=s.span))
+        return out
+
+    def operands(self, s: t.Dot | t.AccDot) -> list[t.Stmt]:
+        """A product with the state, or into it, with operands that are computed for nothing else loaded."""
+        program, out = self.split.program, list[t.Stmt]()
+        computed = {x.name for x in self.split.body if isinstance(x, t.Compute)}
+        rows = {a.name for a in program.axes if a.role in (Role.STREAM, Role.PAIR)}
+        for side in ("left", "right"):
+            value: str = getattr(s, side)
+            dims = self.split.dims.get(value, ())
+            if (
+                value in computed - self.split.moving
+                and len(dims) == 2
+                and len(rows & {*dims}) == 1
+            ):
+                load = self.load(value, value, self.type_of(s), s.span)
+                out.append(load)
+                s = dataclasses.replace(s, **{side: load.name})  # type: ignore[arg-type]
+        return [*out, s]
+
+
+def ahead(
+    program: t.TileProgram, buffers: tuple[t.Buffer, ...]
+) -> tuple[t.TileProgram, t.TileProgram, tuple[t.Buffer, ...]] | None:
+    """The kernel ahead, the walk that reads what it made, and the tensors between; None where it does not pay."""
+    if program.sweep is None or not program.of(Role.PAIR) or len(program.sweep.ranges) != 1:
+        return None
+    if program.loops or program.rounds is not None:
+        return None
+    known = {b.name: b for b in buffers}
+    best, found = cost(program.sweep.ranges[0].body, known), None
+    for everything in (False, True):
+        made = _cut(program, known, everything)
+        if made is None:
+            continue
+        before, rest, new = made
+        assert rest.sweep is not None
+        every = {**known, **{b.name: b for b in new}}
+        took = cost(rest.sweep.ranges[0].body, every)
+        took += BESIDE * cost((*before.prologue, *before.epilogue), every, memory=True)
+        if took < best:
+            best, found = took, made
+    return found
+
+
+def _cut(
+    program: t.TileProgram, known: dict[str, t.Buffer], everything: bool
+) -> tuple[t.TileProgram, t.TileProgram, tuple[t.Buffer, ...]] | None:
+    """The two kernels: systems solved ahead, or besides `everything` that is known."""
+    sweep = program.sweep
+    assert sweep is not None
+    every = [x for s in (*program.prologue, *sweep.ranges[0].body) for x in _flat((s,))]
+    split = Split(program, {n for s in every for n in (*used(s), *updated(s), defined(s) or "")})
+    split.dims = {s.name: s.dims for s in every if defined(s) is not None}  # type: ignore[union-attr]
+    split.find_moving()
+    cut = Cut(split, known)
+    sums: dict[int, list[t.Stmt]] = {}
+    carried = {s.name for s in program.prologue if isinstance(s, t.Declare)}
+    if everything:
+        solved = {s.right for s in split.body if isinstance(s, t.Solve)}
+        for s in split.body:
+            if not isinstance(s, t.Declare) or s.name not in split.moving - solved:
+                continue
+            found = split.known_part(s.name)
+            if found is None:
+                continue
+            rest, places = found
+            load = cut.load(rest, "rest", known[program.writes[-1]].like, s.span)
+            more = t.Assign(s.name, Binary("+", Val(s.name), Val(load.name)), span=s.span)
+            sums |= {k: [load, more] if k == min(places) else [] for k in places}
+    body: list[t.Stmt] = []
+    for k, s in enumerate(split.body):
+        if k in sums:
+            body += sums[k]
+            continue
+        done = cut.solved(s) if isinstance(s, t.Solve) else None
+        into = isinstance(s, t.Dot | t.AccDot) and (used(s) | updated(s)) & split.moving
+        if everything and into and isinstance(s, t.Dot | t.AccDot):
+            done = cut.operands(s)
+        body += done if done is not None else [s]
+    walk_body = _live(tuple(body), carried)
+    read = {s.tensor for s in _flat((*program.prologue, *walk_body)) if isinstance(s, t.Load)}
+    stores = [s for s in cut.stores if s.tensor in read]
+    if not stores:
+        return None
+    rest_of = dataclasses.replace(
+        program,
+        sweep=dataclasses.replace(
+            sweep, ranges=(dataclasses.replace(sweep.ranges[0], body=walk_body),)
+        ),
+        reads=tuple(r for r in (*program.reads, *(s.tensor for s in stores)) if r in read),
+    )
+    made = tuple(b for b in cut.made if b.name in read)
+    return _before(split, stores), rest_of, made
+
+
+def _before(split: Split, stores: list[t.Store]) -> t.TileProgram:
+    """The kernel ahead: what its stores need, one program for each chunk."""
+    program = split.program
+    assert program.sweep is not None
+    first = [s for s in split.body if split.local(s)]
+    body = _live((*program.prologue, *first, *split.extra, *stores), set())
+    over = {d for s in _flat(body) for d in getattr(s, "dims", ())}
+    over |= {s.axis for s in _flat(body) if isinstance(s, t.For)}
+    roles = {program.sweep.axis: Role.TILE}
+    roles |= {a.name: Role.FULL for a in program.of(Role.TILE)}
+    kept = (Role.GRID, Role.PAIR)
+    axes = tuple(
+        dataclasses.replace(a, role=roles.get(a.name, a.role))
+        for a in program.axes
+        if a.role in kept or a.name in over or a.name == program.sweep.axis
+    )
+    reads = {s.tensor for s in _flat(body) if isinstance(s, t.Load)}
+    return t.TileProgram(
+        f"{program.name}_ahead",
+        axes,
+        tuple(r for r in program.reads if r in reads),
+        tuple(s.tensor for s in stores),
+        program.params,
+        tuple(s for s in body if not isinstance(s, t.Store)),
+        (),
+        None,
+        tuple(stores),
+        follows=program.name,
+    )
+
+
+def cost(body: Sequence[t.Stmt], known: dict[str, t.Buffer], memory: bool = False) -> float:
+    """What a turn takes, in loads of a tile of 16 bits; of `memory` alone."""
+    out = 0.0
+    for s in body:
+        wide = 2.0
+        if isinstance(s, t.Load | t.Store):
+            b = known[s.tensor]
+            wide = 1.0 if b.like is not None or b.kind is t.BufferKind.INPUT else 2.0
+        match s:
+            case t.Load() if len(s.dims) > 1:
+                out += wide
+            case t.Store() if memory:
+                out += wide
+            case _ if memory:
+                continue
+            case t.Solve():
+                out += SYSTEM
+            case t.Dot() | t.AccDot():
+                out += 3.0 if s.exact else 1.0
+            case t.For():
+                out += LOOP
+            case t.Compute() if len(s.dims) > 1:
+                out += EXPONENTIAL * sum(
+                    isinstance(n, Call) and n.fn in ("exp", "exp2") for n in walk(s.expr)
+                )
+    return out
+
+
+def _flat(body: Sequence[t.Stmt]) -> list[t.Stmt]:
+    out: list[t.Stmt] = []
+    for s in body:
+        out.append(s)
+        if isinstance(s, t.For):
+            out += _flat(s.body)
+    return out
+
+
+def _live(body: Sequence[t.Stmt], carried: set[str]) -> tuple[t.Stmt, ...]:
+    """Without what neither a store nor a carried value needs."""
+    live = set(carried)
+    out: list[t.Stmt] = []
+    for s in reversed(body):
+        made = {defined(s)} if defined(s) is not None else updated(s)
+        if made and not made & live:
+            continue
+        live |= used(s)
+        out.append(s)
+    return tuple(reversed(out))
+
+
+def split_ahead(
+    steps: Sequence[t.Step], buffers: tuple[t.Buffer, ...]
+) -> tuple[tuple[t.Step, ...], tuple[t.Buffer, ...]]:
+    """Every kernel by chunks in two, where that pays."""
+    out: list[t.Step] = []
+    for s in steps:
+        found = ahead(s, buffers) if isinstance(s, t.TileProgram) else None
+        if found is None:
+            out.append(s)
+            continue
+        before, rest, made = found
+        out += [before, rest]
+        buffers += made
+    return tuple(out), buffers
