@@ -9,13 +9,24 @@ from attndsl.analysis.exponents import in_exponents
 from attndsl.analysis.ranks import Kind, classify
 from attndsl.cascade.autodiff import Gradient, differentiate
 from attndsl.cascade.nodes import Cascade, DType
+from attndsl.schedule.halves import Halves
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
+from attndsl.schedule.prepare import prepare
 from attndsl.schedule.roles import settle
 from attndsl.schedule.split import plan_split
 from attndsl.schedule.tile import Plan, Role, TileProgram
 
-__all__ = ["Plan", "Refused", "Scheduled", "plan", "plan_backward", "plan_forward", "schedule"]
+__all__ = [
+    "Plan",
+    "Refused",
+    "Scheduled",
+    "by_chunks",
+    "plan",
+    "plan_backward",
+    "plan_forward",
+    "schedule",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,23 @@ def split_of(
         return None  # every query has keys of its own chunk
     like = {b.name: b.like for b in forward.buffers if b.like is not None}
     return plan_split(cascade, residuals=residuals, like=like, known=kinds)
+
+
+def by_chunks(cascade: Cascade) -> bool:
+    """Whether the forward pass walks chunks alone, carrying a state from each to the next.
+
+    A position of the first query would cut them apart: rows and columns must be the same positions.
+    """
+    ready = prepare(cascade)
+    halves = Halves(ready.cascade, ready.ranks)
+    if not any(halves.carries(d) for d in ready.cascade.body):
+        return False
+    try:
+        made = plan_forward(cascade)
+    except Refused:
+        return False
+    sweeps = [s for s in made.steps if isinstance(s, TileProgram) and s.sweep is not None]
+    return bool(sweeps) and all(s.of(Role.PAIR) for s in sweeps)
 
 
 def plan_forward(

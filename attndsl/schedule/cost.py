@@ -6,6 +6,9 @@
 Operations are counted over the tiles that a sweep visits, whose ranges the plan has in closed form; where these depend
 on data (documents), over all. Bytes count every tensor that a kernel touches once, as if it stayed in the cache from
 then on: a lower bound.
+
+A kernel that walks chunks multiplies positions of a chunk with those of the same chunk alone, and does once a chunk
+what it does with its state: such a sweep is counted by chunks, and costs grow with its length.
 """
 
 from __future__ import annotations
@@ -141,6 +144,10 @@ class _Kernel:
         self.params = {"start": 0, **params}
         self.itemsize = itemsize
         self.turns = {loop.axis: self.loop_turns(loop) for loop in program.loops}
+        paired = {a.name for a in program.of(Role.PAIR)}
+        self.chunked = paired | {a.name for a in program.of(Role.STREAM)} if paired else set()
+        self.walking = False
+        """Whether statements of the sweep are counted."""
 
     def size(self, axis: str) -> int:
         return self.extents[self.program.axis(axis).rank]
@@ -151,6 +158,7 @@ class _Kernel:
         visited = self.visited() if p.sweep is not None else 1.0
         flops = exps = pointwise = 0.0
         for once, stmts, part in self.parts(1.0 if visited is None else visited):
+            self.walking = p.sweep is not None and stmts is p.sweep.ranges[0].body
             for s, times in _flat(stmts, {a.name: self.size(a.name) for a in p.axes}):
                 flops += outer * once * part * times * self.products(s)
                 exps += outer * once * part * times * self.specials(s)
@@ -176,10 +184,25 @@ class _Kernel:
         yield 1, p.epilogue, 1.0
 
     def points(self, dims: tuple[str, ...]) -> int:
-        """Points of a value, of all tiles together."""
+        """Points of a value, of all tiles and all chunks together."""
         spanned = {d for d in dims if self.program.axis(d).role is not Role.POINT}
-        spanned |= {a.name for a in self.program.of(Role.TILE)}
-        return math.prod(self.size(d) for d in spanned)
+        out = math.prod(self.size(d) for d in spanned - self.chunked)
+        for a in self.program.of(Role.TILE):
+            if a.name not in spanned:  # made again for every tile
+                out *= self.tiles(a.name)
+        return out * self.within_chunks(len(spanned & self.chunked))
+
+    def tiles(self, axis: str) -> int:
+        return -(-self.size(axis) // self.blocks.get(axis, BLOCK))
+
+    def within_chunks(self, axes: int) -> int:
+        """Points of so many axes of one chunk's positions, of all chunks together."""
+        sweep = self.program.sweep
+        if not self.chunked or sweep is None or not self.walking:
+            return 1
+        length = max(self.size(a) for a in self.chunked)
+        chunk = min(self.blocks.get(sweep.axis, BLOCK), length)
+        return int(length * chunk ** (axes - 1)) if axes else -(-length // max(1, chunk))
 
     def products(self, s: t.Stmt) -> int:
         match s:
@@ -187,6 +210,9 @@ class _Kernel:
                 return 2 * self.points((*dims, over))
             case t.AccDot(name=name, over=over):
                 return 2 * self.points((*self.dims(name), over))
+            case t.Solve(dims=dims):  # each row takes those before it
+                pairs = (*dims, *(a.name for a in self.program.of(Role.STREAM)))
+                return self.points(pairs)
             case _:
                 return 0
 
@@ -207,11 +233,18 @@ class _Kernel:
                 )
             case t.Fold(dims=dims, over=over):
                 return self.points((*dims, over))
+            case t.Scan(dims=dims):
+                return self.points(dims)
+            case t.Assign(name=name, expr=e):
+                return self.points(self.dims(name)) * sum(isinstance(n, Binary) for n in walk(e))
             case _:
                 return 0
 
     def dims(self, name: str) -> tuple[str, ...]:
-        declared = (s for s, _ in _flat(self.program.prologue, {}) if isinstance(s, t.Declare))
+        sweep = self.program.sweep
+        body = sweep.ranges[0].body if sweep is not None else ()
+        whole = (*self.program.prologue, *body)
+        declared = (s for s, _ in _flat(whole, {}) if isinstance(s, t.Declare))
         return next((s.dims for s in declared if s.name == name), ())
 
     def bytes(self, name: str) -> int:
@@ -293,8 +326,10 @@ class _Kernel:
 
 
 def _flat(stmts: tuple[t.Stmt, ...], sizes: Mapping[str, int]) -> Iterator[tuple[t.Stmt, int]]:
-    """Statements with the loops over points unfolded, and how often each runs."""
+    """Statements with the loops over points unfolded, and how often each runs: those for rare values, never."""
     for s in stmts:
+        if isinstance(s, t.For) and s.guard is not None:
+            continue
         if isinstance(s, t.For):
             times = sizes.get(s.axis, 1)
             yield from ((inner, times * n) for inner, n in _flat(s.body, sizes))
