@@ -7,6 +7,9 @@
     O[t,f]   = sum[s : s <= t](sum[e](Q[t,e] * exp(G[t,e] - G[s,e]) * K[s,e]) * V[s,f])
              + sum[e](Q[t,e] * exp(G[t,e]) * H0[e,f])
 
+A gate that closes for good, `exp(g[t]) if cut[t] == 0 else 0`, has no logarithm: a new stretch of the sequence begins,
+and the sum has one condition more, that as many stretches began up to `t` as up to `s`.
+
 The state of every step is gone, and what is left is the other way to write the same program: one derivation of
 gradients and one schedule serve both. Legal where the state is read linearly, and scaled by what is never negative.
 
@@ -20,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from attndsl.cascade.conditions import conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
@@ -107,6 +110,7 @@ class _Unroll:
         self.time, self.step = axis
         self.made: list[Define] = []
         self.gates: dict[bool, str] = {}
+        self.counts: dict[bool, str] = {}
 
     def run(self) -> Cascade:
         d, c = self.d, self.cascade
@@ -121,7 +125,10 @@ class _Unroll:
         gate, added = self.affine(d.expr)
         if gate is None:
             raise NotUnrolled(f"`{d.tensor}` does not keep its past")
-        self.gate = gate
+        self.gate, self.keep = opened(gate)
+        if self.keep is not None and self.time not in free(self.keep):
+            self.gate, self.keep = gate, None
+        gate = self.gate
         self.added = None if added is None else gathered(added, set(d.indices) - {self.time})
         if gate != Const(1) and not self.never_negative(gate):
             raise NotUnrolled(
@@ -307,6 +314,33 @@ class _Unroll:
             return Call("exp", (Binary("*", gate.args[0], count),))
         return Binary("**", gate, count)
 
+    def same_stretch(
+        self, at: Expr, s: str | None, inclusive: bool, rest: dict[str, Expr]
+    ) -> Expr | None:
+        """That no gate closed for good after `s` and up to a time; at all without `s`. None if none ever does."""
+        if self.keep is None:
+            return None
+        now = self.count_at(_lone(at), inclusive, rest)
+        then = Const(0.0) if s is None else self.count_at(Index(s), True, rest)
+        return Compare("==", now, then)
+
+    def count_at(self, at: Expr, inclusive: bool, rest: dict[str, Expr]) -> Expr:
+        """How many gates closed for good up to a time, itself in or not."""
+        assert self.keep is not None
+        if inclusive not in self.counts:
+            name = self.names.tensor("N")
+            inside = free(self.keep) | {self.time}
+            indices = tuple(i for i in self.d.indices if i in inside)
+            index = self.names.index(self.time)
+            closed = Select(self.keep, Const(0.0), Const(1.0))
+            one = self.fresh(substitute(closed, {self.time: Position(index)}))
+            where = self.past(index, Position(self.time), inclusive)
+            self.made.append(Define(name, indices, Reduce(Reduction.SUM, (index,), one, where)))
+            self.counts[inclusive] = name
+        made = next(x for x in self.made if x.tensor == self.counts[inclusive])
+        subs = tuple(at if i == self.time else rest.get(i, Index(i)) for i in made.indices)
+        return Read(made.tensor, subs)
+
     # --- what reads the state ---------------------------------------------------------------------------------------
 
     def pieces(self, e: Expr) -> list[Piece]:
@@ -361,7 +395,7 @@ class _Unroll:
         """A piece with its weights, what knows both times, as a tensor of its own, as one writes them."""
         if p.index is None or p.where is None:
             return p
-        at = free(p.where) - {p.index}
+        at = free(p.where) - {p.index, *self.cascade.batch}
         factors = [f for whole in p.factors for f in _factors(whole)]
         both = [f for f in factors if p.index in free(f) and free(f) & at]
         if not at <= set(x.indices) or not both:
@@ -420,6 +454,7 @@ class _Unroll:
             x = substitute(x, {self.time: Position(s)})
             x = self.fresh(substitute(x, rest, rest))
             where = None if whole else self.past(s, at, inclusive)
+            where = conjunction([where, self.same_stretch(at, s, inclusive, rest)])
             gate = self.between(at, s, inclusive, rest)
             factors = ([] if gate is None else [gate]) + _factors(x)
             out.append(Piece(tuple(factors), s, where))
@@ -427,12 +462,36 @@ class _Unroll:
         if d.init != Const(0) and d.init != Const(0.0):
             gate = self.between(at, None, inclusive, rest)
             init = self.fresh(substitute(d.init, rest, rest))
+            first = self.same_stretch(at, None, inclusive, rest)
+            init = init if first is None else Select(first, init, Const(0.0))
             out.append(Piece((init,) if gate is None else (gate, init)))
         return out
 
     def fresh(self, e: Expr) -> Expr:
         """With bound indices of its own."""
         return rename(e, {i: self.names.index(i) for i in bound(e)})
+
+
+def opened(gate: Expr) -> tuple[Expr, Expr | None]:
+    """A gate that closes for good as one that never does, and the condition under which it is open.
+
+    rewrite:  exp(g[t]) if cut[t] == 0 else 0   ->   (exp(g[t]) if cut[t] == 0 else 1),  cut[t] == 0
+    """
+    match gate:
+        case Select(cond, x, Const(value=0)):
+            x, inner = opened(x)
+            return Select(cond, x, Const(1.0)), conjunction([cond, inner])
+        case Select(cond, Const(value=0), x):
+            return opened(Select(Unary("not", cond), x, Const(0.0)))
+        case Binary("*", a, b):
+            (x, p), (y, q) = opened(a), opened(b)
+            return (
+                (gate, None)
+                if p is None and q is None
+                else (Binary("*", x, y), conjunction([p, q]))
+            )
+        case _:
+            return gate, None
 
 
 def product(factors: Sequence[Expr]) -> Expr:

@@ -35,6 +35,7 @@ from attndsl.cascade.nodes import (
     Reduction,
     Unary,
 )
+from attndsl.cascade.ordered import ordered
 from attndsl.cascade.walk import rewrite, substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
@@ -69,6 +70,7 @@ class ChunkBuilder(Builder):
         (self.row,) = (a.name for a in axes if a.role is Role.TILE)
         assert self.stream is not None
         self.col: str = self.stream
+        self.ordered = ordered(cascade)
         self.ascending: bool | None = None
         self.member = ""
         self.solved: X | None = (
@@ -81,7 +83,7 @@ class ChunkBuilder(Builder):
         self.updates: list[t.Stmt] = []  # at the end of a chunk
 
     def sum_made(self, state: State, d: Define, body: Expr, where: Expr | None) -> None:
-        seen = reach(where, self.row, self.col)
+        seen = reach(where, self.row, self.col, self.ordered)
         if self.ascending not in (None, seen.ascending):
             raise NotLinear("sums run in both directions", d.span)
         self.ascending = seen.ascending
@@ -235,9 +237,12 @@ class ChunkBuilder(Builder):
         left = product([*term.left, *(g.at_row(col, self.before) for g in term.inner)])
         right = product([*term.right, *(g.at_column(col, self.after) for g in term.inner)])
         row = product([*term.row, *(g.at_row(col, self.before) for g in term.gates)])
+        row = seen.to_row(col, self.before, row)
         column = product([*term.column, *(g.at_column(col, self.after) for g in term.gates)])
+        column = seen.from_column(col, self.after, column)
         inner = product(g.across(col, self.before, self.after) for g in term.inner)
         outer = product(g.across(col, self.before, self.after) for g in term.gates)
+        outer = seen.across(col, self.before, self.after, outer)
 
         kept = tuple(a for a in state.dims if a != self.row)
         if len(kept) > 1:

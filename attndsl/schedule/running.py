@@ -42,7 +42,8 @@ def runs(b: ChunkBuilder, body: Expr, where: Expr | None) -> bool:
     """Whether the terms of a sum know nothing of the row that it is for, but where it stands."""
     if b.row in free(body) or b.reads_itself(body):
         return False
-    return reach(where, b.row, b.col).row is None
+    seen = reach(where, b.row, b.col, b.ordered)
+    return seen.row is None and not seen.same
 
 
 def _contracts(b: ChunkBuilder, tensor: str) -> bool:

@@ -36,6 +36,7 @@ from attndsl.cascade.nodes import (
     Reduction,
     TensorDecl,
 )
+from attndsl.cascade.ordered import ordered
 from attndsl.cascade.residuals import sequences
 from attndsl.cascade.types import time_axis
 from attndsl.cascade.walk import bound, free, reads, rename, replaced, rewrite, substitute, walk
@@ -248,7 +249,9 @@ class _Sums(_Parts):
             raise NoState(f"`{d.tensor}` is no sum for each row")
         (row,) = rows
         try:
-            seen = reach(n.where, row, col)
+            seen = reach(n.where, row, col, ordered(self.cascade))
+            if seen.same:
+                raise NotLinear("ids of a call would be compared with those of calls before it")
             if not seen.ascending:
                 raise NotLinear("a row sees what comes after it")
             if seen.row is not None or seen.column is not None:
