@@ -141,7 +141,7 @@ def _one_token(
     try:
         made = with_state(program.cascade)
         whole = stabilised(rewritten(made.cascade)).cascade
-        plan = plan_forward(whole, wide=made.after)
+        plan = plan_forward(whole, wide=made.after, kinds=made.kinds)
     except (NoState, Refused):
         return None
     extents = {**usual.extents, **dict.fromkeys(sequences, 1)}

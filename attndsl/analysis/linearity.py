@@ -330,6 +330,8 @@ class Splitter:
             case Binary("/", a, b) if len(self.sides(b)) < 2:
                 self.collect(a, into, over)
                 self.collect(Binary("/", Const(1.0), b), into, over)
+            case Binary("/", a, Binary("*", p, q)):
+                self.collect(Binary("/", Binary("/", a, p), q), into, over)
             case Unary("-", a):
                 into.add(Const(-1.0), False, False)
                 self.collect(a, into, over)

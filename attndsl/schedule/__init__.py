@@ -45,10 +45,11 @@ def schedule(
     wrt: Sequence[str] | None,
     gradient: Gradient | None = None,
     wide: tuple[str, ...] = (),
+    kinds: dict[str, Kind] | None = None,
 ) -> Scheduled:
     """Differentiate by the inputs `wrt`, or not at all (None), and find kernels; `cascade` has `start` applied.
 
-    `gradient` is that of the likeliest reading, where the caller has it.
+    `gradient` is that of the likeliest reading, where the caller has it; `kinds` is that reading, where it is known.
 
     Raises: Refused, with the reason.
     """
@@ -62,7 +63,7 @@ def schedule(
             forward, g, plan_backward(g.forward, g.backward, g.gradients, kinds), kinds
         )
 
-    made = settle(cascade, attempt)
+    made = settle(cascade, attempt, kinds)
     g = made.gradient
     whole, residuals = (cascade, ()) if g is None else (g.forward, g.residuals)
     return replace(made, split=split_of(whole, made.forward, residuals, made.kinds))

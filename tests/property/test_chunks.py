@@ -22,7 +22,7 @@ from attndsl.schedule.tile import Plan, Role, TileProgram
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-SIZES = {"b": 2, "h": 2, "e": 8, "f": 12, "n": 8, "p": 12}
+SIZES = {"b": 2, "h": 2, "d": 6, "e": 8, "f": 12, "n": 8, "p": 12}
 
 # What gates and decays are drawn from, by program and input.
 DRAWS: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
