@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attndsl.analysis.ranks import Kind, classify
+from attndsl.analysis.ranks import Kind, always_last, classify
 from attndsl.cascade.bind import Number
 from attndsl.codegen.configs import choose_chunk
 from attndsl.codegen.kernel_facts import kernel_facts
@@ -111,7 +111,8 @@ def _all_blocks(plan: Plan, usual: Sizes, itemsize: int) -> list[dict[str, int]]
 
 def _sequences(c: Cascade, usual: Sizes) -> list[str]:
     ranks = classify(c)
-    return [r for r in usual.extents if ranks.kind(r) is Kind.SEQUENCE]
+    features = always_last(c, ranks)  # normalised over, maybe
+    return [r for r in usual.extents if ranks.kind(r) is Kind.SEQUENCE and r not in features]
 
 
 def _by_pairs(program: Program) -> Plan | None:

@@ -69,12 +69,17 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """`base ** (row(i) + column(j) + sum of coefficient * (…i + slope * j + …))`; no base means `exp`."""
+    """`base ** (row(i) + column(j) + sum of coefficient * (…i + slope * j + …))`; no base means `exp`.
+
+    At an anchor stands minus the columns' part, or the rows' if they fall along the axis `falls`: `exp(K[j] - M[i])`,
+    with a running maximum `M`, is `exp(K[j] - M[m]) * exp(M[m] - M[i])`, and neither exponent is positive.
+    """
 
     row: Expr | None
     column: Expr | None
     steps: tuple[Step, ...] = ()
     base: Expr | None = None
+    falls: str | None = None
 
     def at_row(self, col: str, anchor: Anchor) -> Expr:
         """From the anchor to a row."""
@@ -94,13 +99,17 @@ class Gate:
 
     def across(self, col: str, old: Anchor, new: Anchor) -> Expr:
         """From one anchor to the next."""
+        before, after = self._column(col, old), self._column(col, new)
         parts = [
-            _minus(self._column(col, old), self._column(col, new)),
+            _minus(before, after),
             *(s.between(old.place, new.place) for s in self.steps),
         ]
         return self._power(_exponent(parts))
 
     def _column(self, col: str, anchor: Anchor) -> Expr | None:
+        """What stands for the columns' part at an anchor."""
+        if self.falls is not None and self.row is not None:
+            return negated(at(self.row, self.falls, anchor.inside))
         return None if self.column is None else at(self.column, col, anchor.inside)
 
     def _to_row(self, col: str, anchor: Anchor) -> Expr:
@@ -252,6 +261,7 @@ class Splitter:
     row: str
     col: str
     inline: Inline
+    known: Ordered = field(default_factory=dict)
 
     def sides(self, e: Expr) -> frozenset[str]:
         return free(e) & {self.row, self.col}
@@ -371,7 +381,19 @@ class Splitter:
                 steps.append(self.step(x))
             else:
                 (columns if self.col in sides else rows).append(x)
-        return Gate(total(rows), total(columns), tuple(steps), base)
+        falls = self.row if base is None and all(map(self.falls, rows)) and columns else None
+        return Gate(total(rows), total(columns), tuple(steps), base, falls if rows else None)
+
+    def falls(self, e: Expr) -> bool:
+        """Whether what rows add to an exponent is minus what is known to rise with them."""
+        match e:
+            case Unary("-", Read(tensor=x, subs=subs)):
+                return any(
+                    (x, k) in self.known and isinstance(s, Index | Position) and s.name == self.row
+                    for k, s in enumerate(subs)
+                )
+            case _:
+                return False
 
     def summands(self, e: Expr) -> list[Expr]:
         """The summands of an expression, those of a tensor over rows and columns too; a distance is one summand."""

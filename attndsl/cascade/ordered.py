@@ -50,11 +50,11 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A running sum of what is never negative: over `l <= t`, or `l < t` (`strict`), or from the end (not `up`)."""
+    """A running maximum, or sum of what is never negative: over `l <= t`, or `l < t` (`strict`); down, from the end."""
 
     tensor: str
     axis: int
-    of: Expr
+    of: tuple[Reduction, Expr]
     strict: bool
     up: bool
 
@@ -108,14 +108,16 @@ def said_of(cascade: Cascade, kept: Sequence[str]) -> tuple[Expr, ...]:
 def _counts(body: Sequence[Define]) -> Iterator[Count]:
     for d in body:
         match d.expr:
-            case Reduce(Reduction.SUM, (col,), of, Compare(op, a, b)) if d.where is None:
+            case Reduce((Reduction.SUM | Reduction.MAX) as how, (col,), of, Compare(op, a, b)):
+                if d.where is not None:
+                    continue
                 rows = [i for i in d.indices if {a, b} == {Position(col), Position(i)}]
                 if len(rows) != 1 or rows[0] in free(of) or op not in ("<", "<=", ">", ">="):
                     continue
-                if sign_of(of, {}) > Sign.ANY:
+                if how is Reduction.MAX or sign_of(of, {}) > Sign.ANY:
                     up = (a == Position(col)) == op.startswith("<")
                     plain = rewrite(of, partial(_at, row=col, col="%"))
-                    yield Count(d.tensor, d.indices.index(rows[0]), plain, len(op) == 1, up)
+                    yield Count(d.tensor, d.indices.index(rows[0]), (how, plain), len(op) == 1, up)
             case _:
                 pass
 

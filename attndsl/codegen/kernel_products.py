@@ -92,6 +92,9 @@ class KernelProducts(KernelLines):
             text = self._filled(text, s.dims, DType.FLOAT)
         way = ", reverse=True" if s.down else ""
         code = f"tl.cumsum({text.code}, {s.dims.index(s.over)}{way})"
+        if s.op is not Reduction.SUM:
+            combine = self.use("larger" if s.op is Reduction.MAX else "smaller")
+            code = f"tl.associative_scan({text.code}, {s.dims.index(s.over)}, {combine}{way})"
         self._define(s.name, Text(code, s.dims, DType.FLOAT))
 
     def _identity(self, op: Reduction, kind: DType) -> str:

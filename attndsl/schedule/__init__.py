@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from attndsl.analysis.exponents import in_exponents
 from attndsl.analysis.ranks import Kind, classify
 from attndsl.cascade.autodiff import Gradient, differentiate
-from attndsl.cascade.nodes import Cascade, DType
+from attndsl.cascade.nodes import Cascade, Define, DType, Reduce, Reduction
+from attndsl.cascade.walk import free
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
@@ -86,14 +87,23 @@ def by_chunks(cascade: Cascade) -> bool:
     """
     ready = prepare(cascade)
     halves = Halves(ready.cascade, ready.ranks)
-    if not any(halves.carries(d) for d in ready.cascade.body):
+    if not any(halves.carries(d) or _runs(d) for d in ready.cascade.body):
         return False
     try:
-        made = plan_forward(cascade)
+        made = settle(cascade, lambda kinds: plan_forward(cascade, kinds=kinds))
     except Refused:
         return False
     sweeps = [s for s in made.steps if isinstance(s, TileProgram) and s.sweep is not None]
     return bool(sweeps) and all(s.of(Role.PAIR) for s in sweeps)
+
+
+def _runs(d: Define) -> bool:
+    """Whether it is a maximum of what came before each row, softmax over time."""
+    match d.expr:
+        case Reduce(op=Reduction.MAX | Reduction.MIN, where=where) if where is not None:
+            return bool({*d.indices} & free(where))
+        case _:
+            return False
 
 
 def plan_forward(

@@ -36,7 +36,7 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 from attndsl.cascade.ordered import ordered
-from attndsl.cascade.walk import rewrite, substitute, walk
+from attndsl.cascade.walk import free, rewrite, substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.forms import is_large, product_of
@@ -45,7 +45,7 @@ from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
-from attndsl.schedule.running import running_sum, runs
+from attndsl.schedule.running import running, runs
 from attndsl.schedule.specialise import masked_body, used
 from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
 from attndsl.schedule.values import CHOICE, FINAL, STREAMED, State, SweepStmt, X
@@ -88,10 +88,20 @@ class ChunkBuilder(Builder):
             raise NotLinear("sums run in both directions", d.span)
         self.ascending = seen.ascending
         if runs(self, body, where):
-            running_sum(self, state, d, body, seen)
+            running(self, state, d, body, seen)
             return
-        for term in Splitter(self.row, self.col, self.seen).terms(body):
+        for term in Splitter(self.row, self.col, self.seen, self.ordered).terms(body):
             self.carry(state, d, term, seen)
+
+    def running_extreme(self, state: State, d: Define, body: Expr, where: Expr | None) -> bool:
+        seen = reach(where, self.row, self.col, self.ordered)
+        if self.ascending not in (None, seen.ascending):
+            raise NotLinear("sums run in both directions", d.span)
+        if self.row in free(body) or seen.row is not None or seen.same or not seen.itself:
+            raise NotLinear(f"`{d.tensor}` is no extreme of all that came before", d.span)
+        self.ascending = seen.ascending
+        running(self, state, d, body, seen)
+        return True
 
     def product_apart(
         self, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str

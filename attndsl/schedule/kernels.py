@@ -129,6 +129,9 @@ def _check_linear(c: Cascade, ranks: Ranks, member: str, done: frozenset[str]) -
             continue
         assert isinstance(d.expr, Reduce)
         rows, cols = ranks.sequence(d.indices), ranks.sequence(d.expr.indices)
+        if d.expr.op in (Reduction.MAX, Reduction.MIN) and len(rows) == len(cols) == 1:
+            reach(d.expr.where, rows[0], cols[0], known)
+            continue
         if d.expr.op is not Reduction.SUM or len(rows) != 1 or len(cols) != 1:
             raise NotLinear(f"`{x}` is no sum over one sequence for each row", d.span)
         reach(d.expr.where, rows[0], cols[0], known)
