@@ -112,7 +112,8 @@ def _all_blocks(plan: Plan, usual: Sizes, itemsize: int) -> list[dict[str, int]]
 def _sequences(c: Cascade, usual: Sizes) -> list[str]:
     ranks = classify(c)
     features = always_last(c, ranks)  # normalised over, maybe
-    return [r for r in usual.extents if ranks.kind(r) is Kind.SEQUENCE and r not in features]
+    long = [r for r in usual.extents if ranks.kind(r) is Kind.SEQUENCE]
+    return [r for r in long if ranks.of.get(r, r) not in features]
 
 
 def _by_pairs(program: Program) -> Plan | None:

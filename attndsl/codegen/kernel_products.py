@@ -22,7 +22,7 @@ class KernelProducts(KernelLines):
         a = self._operand(s.left, dims[0], s, first=True)
         b = self._operand(s.right, dims[1], s, first=False)
         kinds = [self._storage(s.like)] if s.exact else []
-        room = min(84, 97 - 4 * self._indent - len(s.name))
+        room = min(84, 93 - 4 * self._indent - len(s.name))
         if len(f"{self._product(s)}({', '.join([a, b, acc, *kinds, 'ACC'])})") > room:
             a = self.part(Text(a, (), DType.FLOAT)).code if not a.isidentifier() else a
             b = self.part(Text(b, (), DType.FLOAT)).code if not b.isidentifier() else b
