@@ -1533,17 +1533,16 @@ def hedgehog_softmax_backward_dY_3(
     do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
-        "stride_L_2_b",
-        "stride_L_2_h",
-        "stride_L_b",
-        "stride_L_h",
+        "stride_dO_b",
+        "stride_dO_h",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
+        "len_f",
     ],
 )
-def hedgehog_softmax_backward_y_D_2_1_dY_2(
+def hedgehog_softmax_backward_dV(
     O_part_ptr,
     K_ptr,
     Wk_ptr,
@@ -1551,15 +1550,9 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     Wq_ptr,
     x_ptr,
     dO_ptr,
-    V_ptr,
-    D_ptr,
-    L_2_ptr,
-    L_ptr,
+    y_ptr,
     dV_ptr,
-    D_2_1_ptr,
-    dK_ptr,
     K_tiles,
-    V_tiles,
     Q_tiles,
     dO_tiles,
     stride_O_part_b: tl.int64,
@@ -1583,10 +1576,234 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f: tl.int32,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    K_ptr  K[b, h, j, e], input
+    Wk_ptr  Wk[h, d, e], input
+    Q_ptr  Q[b, h, i, e], input
+    Wq_ptr  Wq[h, d, e], input
+    x_ptr  x[b, h, i], temp
+    dO_ptr  dO[b, h, i, f], input
+    y_ptr  y[b, h, j], temp
+    dV_ptr  dV[b, h, j, f], output
+    K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
+    D, D_PAD  |d|, and padded to a power of two
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    d = tl.arange(0, D_PAD)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
+    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
+    in_d = within(d, D, D_PAD)
+    in_e = within(e, E, E_PAD)
+    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
+    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    x_base = x_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    y_base = y_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
+    mask_p = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_state = tl.full([D_PAD, BLOCK_F], 0.0, ACC)
+    dV_state_1 = tl.full([D_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+        B = tl.exp(Y)
+        B_kept = tl.where((d < D)[None, :], B, 0.0)
+        B_3 = tl.exp(-Y)
+        B_3_kept = tl.where((d < D)[None, :], B_3, 0.0)
+        y = tl.exp(Y) + tl.exp(-Y)
+        y_kept = tl.where((d < D)[None, :], y, 0.0)
+        y_1 = tl.sum(tl.where(in_d[None, :], y_kept, 0.0), 1)
+        reach_2 = safe_div(1.0, y_1)
+        t = tl.where(in_d[None, :], B, 0.0).to(Q_ptr.dtype.element_ty)
+        t_2 = tl.where(in_d[:, None], dV_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        dV = dV + past * reach_2[:, None]
+        t_3 = tl.where(in_d[None, :], B_3, 0.0).to(Q_ptr.dtype.element_ty)
+        t_4 = tl.where(in_d[:, None], dV_state_1, 0.0).to(Q_ptr.dtype.element_ty)
+        past_1 = dot(t_3, t_4, None, ACC)
+        dV = dV + past_1 * reach_2[:, None]
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        B_1 = tl.exp(X)
+        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
+        t_5 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_6 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_2 = dot(t_5, t_6, None, ACC)
+        B_4 = tl.exp(-X)
+        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
+        t_7 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_5 = dot(t_7, t_8, None, ACC)
+        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
+        B_6 = B_2 + B_5
+        # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
+        x = tl.load(x_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
+        A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
+        dV_p = O_part.to(ACC) != 0.0
+        dV_1 = tl.where(dV_p[None, :], A, 0.0)
+        mask_p_1 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p
+        mask_p_2 = j < len_i
+        t_9 = mask_p_1[None, :] | (j[:, None] <= j[None, :])
+        mask = (j[:, None] <= j[None, :]) & t_9 & mask_p_2[None, :]
+        dV_1_m = tl.where(mask, dV_1, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        dV_2_m = tl.where(mask_p_2[:, None], dV_2, 0.0)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dV_2_m.to(dO_ptr.dtype.element_ty), dV, ACC)
+        right = tl.where(dV_p[:, None], tl.exp(X), 0.0)
+        right_m = tl.where(mask_p_2[:, None], right, 0.0)
+        column_p = safe_div(1.0, x.to(ACC))
+        column_p_1 = tl.where(O_part.to(ACC) != 0.0, column_p, 0.0)
+        column_p_2 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_10 = column_p_1[:, None] * tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        column = t_10 * dV_p_1[:, None] * column_p_2[:, None]
+        column_m = tl.where(mask_p_2[:, None], column, 0.0)
+        right_1 = tl.where(dV_p[:, None], tl.exp(-X), 0.0)
+        right_1_m = tl.where(mask_p_2[:, None], right_1, 0.0)
+        # hedgehog_softmax.attn:7  y[j]   = sum[d](exp(Y[j,d]) + exp(-Y[j,d]))
+        tl.store(y_base + tl.cast(j0, tl.int64) + offs_j, y_1, mask=in_j)
+        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
+        tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
+        t_11 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
+        t_12 = column_m.to(Q_ptr.dtype.element_ty)
+        dV_state = dot(t_11, t_12, dV_state, ACC)
+        t_13 = tl.trans(right_1_m.to(Q_ptr.dtype.element_ty))
+        t_14 = column_m.to(Q_ptr.dtype.element_ty)
+        dV_state_1 = dot(t_13, t_14, dV_state_1, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_L_2_b",
+        "stride_L_2_h",
+        "stride_L_b",
+        "stride_L_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def hedgehog_softmax_backward_y_D_2_1_dY_2(
+    K_ptr,
+    Wk_ptr,
+    Q_ptr,
+    Wq_ptr,
+    O_part_ptr,
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    x_ptr,
+    L_2_ptr,
+    L_ptr,
+    D_2_1_ptr,
+    dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Wk_h: tl.int64,
+    stride_Wk_d,
+    stride_Wk_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_Wq_h: tl.int64,
+    stride_Wq_d,
+    stride_Wq_e,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
     stride_L_2_b: tl.int64,
     stride_L_2_h: tl.int64,
     stride_L_2_j,
@@ -1610,18 +1827,17 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
 ):
     """One program for each b, h and tile of j; sweeps i.
 
-    O_part_ptr  O_part[b, h, i], input
     K_ptr  K[b, h, j, e], input
     Wk_ptr  Wk[h, d, e], input
     Q_ptr  Q[b, h, i, e], input
     Wq_ptr  Wq[h, d, e], input
-    x_ptr  x[b, h, i], temp
-    dO_ptr  dO[b, h, i, f], input
+    O_part_ptr  O_part[b, h, i], input
     V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
     D_ptr  D[b, h, i], temp
+    x_ptr  x[b, h, i], temp
     L_2_ptr  L_2[b, h, j], input
     L_ptr  L[b, h, i], input
-    dV_ptr  dV[b, h, j, f], output
     D_2_1_ptr  D_2.1[b, h, j], temp
     dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
@@ -1673,12 +1889,9 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    x_base = x_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    x_base = x_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
     D_2_1_base = D_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     D_2_1_base += tl.cast(j0, tl.int64)
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
@@ -1686,7 +1899,7 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    D_2_1 = tl.full([BLOCK_J], 0.0, ACC)
     # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
@@ -1697,187 +1910,147 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
     B_3 = tl.exp(-Y)
     B_3_kept = tl.where((d < D)[None, :], B_3, 0.0)
-    y = tl.exp(Y) + tl.exp(-Y)
-    y_kept = tl.where((d < D)[None, :], y, 0.0)
-    y_1 = tl.sum(tl.where(in_d[None, :], y_kept, 0.0), 1)
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
-    D_2_1 = tl.full([BLOCK_J], 0.0, ACC)
     # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     L_2 = tl.load(L_2_base + offs_j * stride_L_2_j, mask=in_j, other=0.0)
     dY_p = -L_2.to(ACC)
+    y = tl.exp(Y) + tl.exp(-Y)
+    y_kept = tl.where((d < D)[None, :], y, 0.0)
+    y_1 = tl.sum(tl.where(in_d[None, :], y_kept, 0.0), 1)
     dY_p_1 = tl.exp(dY_p[:, None] - Y)
     dY_2 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
     dY_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
     dY_p_2 = dY_safe * 1.4426950408889634
     dY_p_3 = tl.exp2(Y * 1.4426950408889634 - dY_p_2[:, None])
     dY_3 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
-    stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    lo = 0
+    low = tl.maximum(0, j0)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1) + BLOCK_I - 1, BLOCK_I) * BLOCK_I
+    full = tl.minimum(stop, tl.maximum(first, t))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
-    # Tiles that the mask or the end cuts.
-    for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        B_1 = tl.exp(X)
+        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
+        t_3 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_4 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_2 = dot(t_3, t_4, None, ACC)
+        B_4 = tl.exp(-X)
+        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
+        t_5 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_6 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_5 = dot(t_5, t_6, None, ACC)
+        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
+        B_6 = B_2 + B_5
         # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        B_1 = tl.exp(X)
-        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
-        t = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_2 = dot(t, t_2, None, ACC)
-        B_4 = tl.exp(-X)
-        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
-        t_3 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_5 = dot(t_3, t_4, None, ACC)
-        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
-        B_6 = B_2 + B_5
+        O_part = tl.load(O_part_ptrs)
+        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t_7 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_7, 0.0)
         # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
-        x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
-        dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], A, 0.0)
-        mask_p_1 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p
-        mask_p_2 = i < len_i
-        t_5 = mask_p_1[None, :] | (j[:, None] <= i[None, :])
-        mask = (j[:, None] <= i[None, :]) & t_5 & mask_p_2[None, :]
-        dV_1_m = tl.where(mask, dV_1, 0.0)
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV_2_m = tl.where(mask_p_2[:, None], dV_2, 0.0)
-        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        t_6 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dV_p[None, :], t_6, 0.0)
+        x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i)
         D_2_1_p = safe_div(1.0, x.to(ACC))
         D_2_1_p_1 = tl.where(x.to(ACC) != 0.0, D_2_1_p, 0.0)
         D_2_1_s = B_6 * dA_2 * D_2_1_p_1[None, :]
-        mask_1 = (j[:, None] <= i[None, :]) & mask_p_2[None, :]
-        D_2_1_s_m = tl.where(mask_1, D_2_1_s, 0.0)
-        D_2_1_tile = tl.sum(D_2_1_s_m, 1)
+        D_2_1_tile = tl.sum(D_2_1_s, 1)
         D_2_1 = D_2_1 + D_2_1_tile
-        dA_2_m = tl.where(mask_1, dA_2, 0.0)
         L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
-        l = tl.load(L_ptrs, mask=in_i, other=0.0)
+        l = tl.load(L_ptrs)
         dY_2_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
         dY_2_p = dY_2_safe * 1.4426950408889634
         dY_2_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None])
-        dY_2_1_m = tl.where(mask_p_2[:, None], dY_2_1, 0.0)
         dY_3_p = -l.to(ACC)
         dY_3_1 = tl.exp(dY_3_p[:, None] - X)
-        dY_3_1_m = tl.where(mask_p_2[:, None], dY_3_1, 0.0)
-        t_7 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_7, t_8, dV, ACC)
-        t_9 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_10 = tl.where(in_i[:, None], dY_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_2 = dot(t_9, t_10, dY_2, ACC)
-        t_11 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_12 = tl.where(in_i[:, None], dY_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_3 = dot(t_11, t_12, dY_3, ACC)
+        dY_2 = dot(dA_2.to(Q_ptr.dtype.element_ty), dY_2_1.to(Q_ptr.dtype.element_ty), dY_2, ACC)
+        dY_3 = dot(dA_2.to(Q_ptr.dtype.element_ty), dY_3_1.to(Q_ptr.dtype.element_ty), dY_3, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        B_1 = tl.exp(X)
+        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
+        t_8 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_9 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_2 = dot(t_8, t_9, None, ACC)
+        B_4 = tl.exp(-X)
+        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
+        t_10 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_11 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_5 = dot(t_10, t_11, None, ACC)
+        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
+        B_6 = B_2 + B_5
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
+        O_part_ptrs_2 += offs_i * stride_O_part_i
+        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
+        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t_12 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_12, 0.0)
+        # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
+        x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        D_2_1_p = safe_div(1.0, x.to(ACC))
+        D_2_1_p_1 = tl.where(x.to(ACC) != 0.0, D_2_1_p, 0.0)
+        D_2_1_s = B_6 * dA_2 * D_2_1_p_1[None, :]
+        mask_p = i < len_i
+        mask = (j[:, None] <= i[None, :]) & mask_p[None, :]
+        D_2_1_s_m = tl.where(mask, D_2_1_s, 0.0)
+        D_2_1_tile = tl.sum(D_2_1_s_m, 1)
+        D_2_1 = D_2_1 + D_2_1_tile
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        L_ptrs_2 = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
+        l = tl.load(L_ptrs_2, mask=in_i, other=0.0)
+        dY_2_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
+        dY_2_p = dY_2_safe * 1.4426950408889634
+        dY_2_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None])
+        dY_2_1_m = tl.where(mask_p[:, None], dY_2_1, 0.0)
+        dY_3_p = -l.to(ACC)
+        dY_3_1 = tl.exp(dY_3_p[:, None] - X)
+        dY_3_1_m = tl.where(mask_p[:, None], dY_3_1, 0.0)
+        t_13 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_14 = tl.where(in_i[:, None], dY_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dY_2 = dot(t_13, t_14, dY_2, ACC)
+        t_15 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_16 = tl.where(in_i[:, None], dY_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dY_3 = dot(t_15, t_16, dY_3, ACC)
 
     # --- epilogue ---
     D_2 = safe_div(D_2_1, y_1)
-    t_13 = dY_p_1 * D_2[:, None] + dY_2 * dY_p_3 - dY_p_3 * D_2[:, None]
-    dY = t_13 - dY_3 * dY_p_1
+    t_17 = dY_p_1 * D_2[:, None] + dY_2 * dY_p_3 - dY_p_3 * D_2[:, None]
+    dY = t_17 - dY_3 * dY_p_1
     dY_kept = tl.where((d < D)[None, :], dY, 0.0)
-    t_14 = tl.where(in_d[None, :], dY_kept, 0.0).to(Wk_ptr.dtype.element_ty)
-    dK = dot(t_14, Wk, None, ACC)
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+    t_18 = tl.where(in_d[None, :], dY_kept, 0.0).to(Wk_ptr.dtype.element_ty)
+    dK = dot(t_18, Wk, None, ACC)
     tl.store(D_2_1_base + offs_j, D_2_1, mask=in_j)
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_b",
-        "len_h",
-        "len_j",
-    ],
-)
-def hedgehog_softmax_backward_y(
-    K_ptr,
-    Wk_ptr,
-    y_ptr,
-    K_tiles,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Wk_h: tl.int64,
-    stride_Wk_d,
-    stride_Wk_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    D: tl.constexpr,
-    D_PAD: tl.constexpr,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j.
-
-    K_ptr  K[b, h, j, e], input
-    Wk_ptr  Wk[h, d, e], input
-    y_ptr  y[b, h, j], temp
-    K_tiles  tiles of K for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    D, D_PAD  |d|, and padded to a power of two
-    E, E_PAD  |e|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    d = tl.arange(0, D_PAD)
-    e = tl.arange(0, E_PAD)
-
-    # --- pointers ---
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_j = j < len_j
-    in_e = within(e, E, E_PAD)
-    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
-    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
-    in_d = within(d, D, D_PAD)
-    y_base = y_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    y_base += tl.cast(j0, tl.int64)
-
-    # --- prologue ---
-    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-    y = tl.exp(Y) + tl.exp(-Y)
-    y_kept = tl.where((d < D)[None, :], y, 0.0)
-    y_1 = tl.sum(tl.where(in_d[None, :], y_kept, 0.0), 1)
-
-    # --- epilogue ---
-    # hedgehog_softmax.attn:7  y[j]   = sum[d](exp(Y[j,d]) + exp(-Y[j,d]))
-    tl.store(y_base + offs_j, y_1, mask=in_j)
 
 
 @triton.jit(
@@ -2780,23 +2953,31 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hedgehog_softmax_backward_y_D_2_1_dY_2": {
+    "hedgehog_softmax_backward_dV": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "i",
+            "tiles": ("f",),
+            "stream": "j",
             "pads": {
                 "d": "d",
                 "e": "e",
-                "f": "f",
             },
-            "resident": (("d", "e"), ("j", "f")),
-            "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j",), ("j", "d"), ("j", "d")),
-            "pairs": (("i", "d"), ("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
-            "pairs_by_address": (("i", "d"), ("j", "i"), ("j", "i"), ("j", "i"), ("i", "f")),
-            "data": ("K", "Wk", "Wq", "V", "Q", "dO"),
+            "resident": (("d", "e"), ("d", "e")),
+            "streamed": (("j", "e"), ("j", "e"), ("j", "f")),
+            "carried": (("d", "f"), ("d", "f")),
+            "pairs": (("j", "f"), ("j", "d"), ("j", "d"), ("j", "d"), ("j", "d"), ("j", "d")),
+            "pairs_by_address": (
+                ("j", "f"),
+                ("j", "d"),
+                ("j", "j"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+            ),
+            "data": ("Wk", "Wq", "K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("O_part_ptr", "pointer_like", "O_part"),
@@ -2806,17 +2987,11 @@ KERNELS: dict[str, Any] = {
             ("Wq_ptr", "pointer_like", "Wq"),
             ("x_ptr", "pointer_acc", ""),
             ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
-            ("L_2_ptr", "pointer_like", "L_2"),
-            ("L_ptr", "pointer_like", "L"),
+            ("y_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
-            ("D_2_1_ptr", "pointer_acc", ""),
-            ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2834,14 +3009,86 @@ KERNELS: dict[str, Any] = {
             ("stride_Wq_h", "stride_wide", ""),
             ("stride_Wq_d", "stride", ""),
             ("stride_Wq_e", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_b", "wide", ""),
+            ("stride_dO_h", "wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("len_f", "extent", "f"),
+            ("D", "full", "d"),
+            ("D_PAD", "pad", "d"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_F", "block", "f"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hedgehog_softmax_backward_y_D_2_1_dY_2": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "i",
+            "pads": {
+                "d": "d",
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("d", "e"), ("j", "f")),
+            "streamed": (("i", "e"), ("i", "f")),
+            "carried": (("j",), ("j", "d"), ("j", "d")),
+            "pairs": (("i", "d"), ("j", "i"), ("j", "i"), ("i", "d")),
+            "pairs_by_address": (("i", "d"), ("j", "i"), ("j", "i"), ("i", "d")),
+            "data": ("K", "Wk", "Wq", "V", "Q", "dO"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("Wk_ptr", "pointer_like", "Wk"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Wq_ptr", "pointer_like", "Wq"),
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("D_ptr", "pointer_acc", ""),
+            ("x_ptr", "pointer_acc", ""),
+            ("L_2_ptr", "pointer_like", "L_2"),
+            ("L_ptr", "pointer_like", "L"),
+            ("D_2_1_ptr", "pointer_acc", ""),
+            ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Wk_h", "stride_wide", ""),
+            ("stride_Wk_d", "stride", ""),
+            ("stride_Wk_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_Wq_h", "stride_wide", ""),
+            ("stride_Wq_d", "stride", ""),
+            ("stride_Wq_e", "stride_last", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
             ("stride_L_2_b", "wide", ""),
             ("stride_L_2_h", "wide", ""),
             ("stride_L_2_j", "stride_last", ""),
@@ -2860,47 +3107,6 @@ KERNELS: dict[str, Any] = {
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
             ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "hedgehog_softmax_backward_y": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": None,
-            "pads": {
-                "d": "d",
-                "e": "e",
-            },
-            "resident": (("j", "e"), ("d", "e")),
-            "streamed": (),
-            "carried": (),
-            "pairs": (("j", "d"),),
-            "pairs_by_address": (("j", "d"),),
-            "data": ("K", "Wk"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("K_ptr", "pointer_like", "K"),
-            ("Wk_ptr", "pointer_like", "Wk"),
-            ("y_ptr", "pointer_acc", ""),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Wk_h", "stride_wide", ""),
-            ("stride_Wk_d", "stride", ""),
-            ("stride_Wk_e", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("D", "full", "d"),
-            ("D_PAD", "pad", "d"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("BLOCK_J", "block", "j"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -3396,10 +3602,10 @@ def backward(inputs, extents, params, config=None):
     x = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dY_2 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
     dY_3 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
+    y = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     D_2_1 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
-    y = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dWq = torch.empty((len_h, len_d, len_e), dtype=inputs["Wq"].dtype, device=device)
     dWk = torch.empty((len_h, len_d, len_e), dtype=inputs["Wk"].dtype, device=device)
 
@@ -3626,12 +3832,12 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("hedgehog_softmax_backward_y_D_2_1_dY_2", extents, inputs, config)
+    # One program for each b, h and tile of f; sweeps j.
+    cfg = configure("hedgehog_softmax_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    hedgehog_softmax_backward_y_D_2_1_dY_2[grid](
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    hedgehog_softmax_backward_dV[grid](
         O_part,
         K,
         Wk,
@@ -3639,24 +3845,60 @@ def backward(inputs, extents, params, config=None):
         Wq,
         x,
         dO,
-        V,
-        D,
-        L_2,
-        L,
+        y,
         dV,
-        D_2_1,
-        dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(O_part),
         *launch_strides(K),
         *launch_strides(Wk),
         *launch_strides(Q),
         *launch_strides(Wq),
         *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_f,
+        D=len_d,
+        D_PAD=padded(len_d, itemsize),
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("hedgehog_softmax_backward_y_D_2_1_dY_2", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    hedgehog_softmax_backward_y_D_2_1_dY_2[grid](
+        K,
+        Wk,
+        Q,
+        Wq,
+        O_part,
+        V,
+        dO,
+        D,
+        x,
+        L_2,
+        L,
+        D_2_1,
+        dK,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Wk),
+        *launch_strides(Q),
+        *launch_strides(Wq),
+        *launch_strides(O_part),
         *launch_strides(V),
+        *launch_strides(dO),
         *launch_strides(L_2),
         *launch_strides(L),
         len_b,
@@ -3669,29 +3911,6 @@ def backward(inputs, extents, params, config=None):
         E_PAD=padded(len_e, itemsize),
         F=len_f,
         F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of j.
-    cfg = configure("hedgehog_softmax_backward_y", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    hedgehog_softmax_backward_y[grid](
-        K,
-        Wk,
-        y,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(K),
-        *launch_strides(Wk),
-        len_b,
-        len_h,
-        len_j,
-        D=len_d,
-        D_PAD=padded(len_d, itemsize),
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
         ACC=ACC,
         **cfg,
     )

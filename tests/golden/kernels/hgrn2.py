@@ -352,12 +352,8 @@ def hgrn2_O(
             O,
             mask=in_t[:, None] & in_f[None, :],
         )
-        O_state = dot(
-            tl.trans(right_m.to(V_ptr.dtype.element_ty)),
-            v,
-            O_state * decay[:, None],
-            ACC,
-        )
+        t_7 = tl.trans(right_m.to(V_ptr.dtype.element_ty))
+        O_state = dot(t_7, v, O_state * decay[:, None], ACC)
 
 
 @triton.jit(

@@ -622,15 +622,12 @@ def lightning_backward_ds_u1(
         ds_u1_ptrs = ds_u1_base + tl.cast(i0, tl.int64) * len_f + ds_u1_offs
         tl.store(ds_u1_ptrs, ds_u1, mask=in_i[:, None] & in_f[None, :])
         ds_u1_state = ds_u1_state + ds_u1_state_1 * step.to(ACC)
-        ds_u1_state = dot(
-            tl.trans(k),
-            column_m.to(K_ptr.dtype.element_ty),
-            ds_u1_state * decay,
-            ACC,
-        )
         t_4 = tl.trans(k)
-        t_5 = column_1_m.to(K_ptr.dtype.element_ty)
-        ds_u1_state_1 = dot(t_4, t_5, ds_u1_state_1 * decay, ACC)
+        t_5 = column_m.to(K_ptr.dtype.element_ty)
+        ds_u1_state = dot(t_4, t_5, ds_u1_state * decay, ACC)
+        t_6 = tl.trans(k)
+        t_7 = column_1_m.to(K_ptr.dtype.element_ty)
+        ds_u1_state_1 = dot(t_6, t_7, ds_u1_state_1 * decay, ACC)
 
 
 @triton.jit(

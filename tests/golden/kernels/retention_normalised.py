@@ -391,8 +391,8 @@ def retention_normalised_backward_dgamma_u1(
         t_7 = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0) * reach_p
         t_8 = t_7 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
         reach_1 = t_8 * (i - reach_p_1).to(ACC)
-        t_9 = tl.trans(tl.where(in_f[None, :], dgamma_u1_state_1, 0.0).to(dO_ptr.dtype.element_ty))
-        past_1 = dot(dO, t_9, None, ACC)
+        t_9 = tl.where(in_f[None, :], dgamma_u1_state_1, 0.0).to(dO_ptr.dtype.element_ty)
+        past_1 = dot(dO, tl.trans(t_9), None, ACC)
         dgamma_u1 = dgamma_u1 + past_1 * reach_1[:, None]
         step = i0 + BLOCK_I - 1 - (i0 - 1)
         decay = tl.exp2(dgamma_u1_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
@@ -839,12 +839,8 @@ def retention_normalised_backward_dK(
         dK = dK_2 / dK_p
         dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + dK_offs
         tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_e[None, :])
-        dK_2_state = dot(
-            tl.trans(column_m.to(dO_ptr.dtype.element_ty)),
-            dO,
-            dK_2_state * decay,
-            ACC,
-        )
+        t_2 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
+        dK_2_state = dot(t_2, dO, dK_2_state * decay, ACC)
         dK_2_state_1 = dK_2_state_1 * decay + chunk
 
 

@@ -336,12 +336,8 @@ def retnet_backward_dK(
         dK = dK_2 / dK_p
         dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + dK_offs
         tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_e[None, :])
-        dK_2_state = dot(
-            tl.trans(column_m.to(dO_ptr.dtype.element_ty)),
-            dO,
-            dK_2_state * decay,
-            ACC,
-        )
+        t_2 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
+        dK_2_state = dot(t_2, dO, dK_2_state * decay, ACC)
 
 
 @triton.jit(

@@ -420,13 +420,8 @@ def simple_gla_backward_dK_4(
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_4_ptrs = dK_4_base + tl.cast(j0, tl.int64) * len_e + dK_4_offs
         tl.store(dK_4_ptrs, dK_4, mask=in_j[:, None] & in_e[None, :])
-        dK_4_state = whole_dot(
-            tl.trans(column_m),
-            dO,
-            dK_4_state * decay,
-            dO_ptr.dtype.element_ty,
-            ACC,
-        )
+        t_2 = tl.trans(column_m)
+        dK_4_state = whole_dot(t_2, dO, dK_4_state * decay, dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -569,13 +564,8 @@ def simple_gla_backward_dQ_3(
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dQ_3_ptrs = dQ_3_base + tl.cast(i0, tl.int64) * len_e + dQ_3_offs
         tl.store(dQ_3_ptrs, dQ_3, mask=in_i[:, None] & in_e[None, :])
-        dQ_3_state = whole_dot(
-            tl.trans(column_m),
-            v,
-            dQ_3_state * decay,
-            V_ptr.dtype.element_ty,
-            ACC,
-        )
+        t_2 = tl.trans(column_m)
+        dQ_3_state = whole_dot(t_2, v, dQ_3_state * decay, V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
