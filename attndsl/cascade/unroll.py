@@ -44,7 +44,17 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.signs import Sign, sign_of
 from attndsl.cascade.types import offset, time_axis
-from attndsl.cascade.walk import bound, free, reads, rename, replaced, substitute, walk
+from attndsl.cascade.walk import (
+    bound,
+    children,
+    free,
+    reads,
+    rename,
+    replaced,
+    substitute,
+    walk,
+    with_children,
+)
 
 # A gate below this is as good as closed; its logarithm must be finite, or a closed gate would be none at all.
 LEAST_GATE = 1e-30
@@ -109,7 +119,7 @@ class _Unroll:
             raise NotUnrolled(f"`{d.tensor}` does not read its past")
         self.time, self.step = axis
         self.made: list[Define] = []
-        self.gates: dict[bool, str] = {}
+        self.gates: dict[tuple[int, bool], str] = {}
         self.counts: dict[bool, str] = {}
 
     def run(self) -> Cascade:
@@ -144,6 +154,15 @@ class _Unroll:
             if d.tensor in reads(x.expr):
                 if x.init is not None:
                     raise NotUnrolled(f"the recurrence `{x.tensor}` reads it at every step")
+                if x.tensor not in own:
+                    x, inside = self.apart(x)
+                    for y in inside:
+                        parts = [self.paired(p, y, body) for p in self.pieces(y.expr)]
+                        total = reduce(_plus, [p.expression() for p in parts])
+                        body.append(dataclasses.replace(y, expr=total))
+                    if inside:
+                        body.append(x)
+                        continue
                 pieces = [self.paired(p, x, body) for p in self.pieces(x.expr)]
                 expr = reduce(lambda a, b: Binary("+", a, b), [p.expression() for p in pieces])
                 itself = x.tensor in own and x.tensor in reads(expr)
@@ -153,6 +172,51 @@ class _Unroll:
         ranks = tuple(self.names.ranks[r.name] for r in c.ranks)
         ranks += tuple(r for n, r in self.names.ranks.items() if r not in ranks and r.iterates)
         return dataclasses.replace(c, body=tuple(body), ranks=ranks)
+
+    def apart(self, x: Define) -> tuple[Define, list[Define]]:
+        """What reads the state otherwise than linearly, with the linear parts of it as tensors of their own.
+
+        rewrite:  O[t] = 1 / max(sum[e](Q[t,e] * N[t,e]), 1)
+                  ->   Y[t] = sum[e](Q[t,e] * N[t,e]);   O[t] = 1 / max(Y[t], 1)
+        """
+        made: list[Define] = []
+
+        def outermost(n: Expr) -> Expr:
+            if self.d.tensor not in reads(n):
+                return n
+            if isinstance(n, Reduce) and self.linear(n) and free(n) <= set(x.indices):
+                indices = tuple(i for i in x.indices if i in free(n))
+                name = self.names.tensor(x.tensor + "_part")
+                made.append(Define(name, indices, n, x.where, span=x.span))
+                return Read(name, tuple(Index(i) for i in indices))
+            return with_children(n, tuple(map(outermost, children(n))))
+
+        if self.linear(x.expr):
+            return x, []
+        return dataclasses.replace(x, expr=outermost(x.expr)), made
+
+    def linear(self, e: Expr) -> bool:
+        """Whether an expression is linear in the state."""
+        name = self.d.tensor
+        if name not in reads(e):
+            return True
+        match e:
+            case Read():
+                return True
+            case Unary("-", a) | Reduce(Reduction.SUM, _, a, None):
+                return self.linear(a)
+            case Binary("+" | "-", a, b):
+                return self.linear(a) and self.linear(b)
+            case Binary("*", a, b):
+                return (name not in reads(a) and self.linear(b)) or (
+                    name not in reads(b) and self.linear(a)
+                )
+            case Binary("/", a, b):
+                return name not in reads(b) and self.linear(a)
+            case Select(cond, a, b):
+                return name not in reads(cond) and self.linear(a) and self.linear(b)
+            case _:
+                return False
 
     def asked(self, d: Define) -> tuple[Define, list[Define]]:
         """The step with what it asks of its past, `sum[c](K[t,c] * H[t-1,c,f])`, as tensors of their own.
@@ -180,6 +244,10 @@ class _Unroll:
                 or len(indices) == len(d.indices)
             ):
                 raise NotUnrolled(f"`{d.tensor}` mixes the entries of its past")
+            if made and n not in [x.expr for x in made]:
+                raise NotUnrolled(
+                    f"`{d.tensor}` is asked for several sums of its past in one step, and each waits for the others"
+                )
             name = self.names.tensor("U")
             made.append(Define(name, indices, n, span=d.span))
             expr = replaced(expr, n, Read(name, tuple(Index(i) for i in indices)))
@@ -269,21 +337,35 @@ class _Unroll:
 
     # --- gates ------------------------------------------------------------------------------------------------------
 
-    def gate_at(self, at: Expr, inclusive: bool, rest: dict[str, Expr]) -> Expr:
+    def logarithms(self) -> list[Expr]:
+        """The logarithm of a gate: whole, or in parts where no part knows all features of the others.
+
+        A running sum of `g[t,e] + l[t,f]` would have an entry for each entry of the state.
+        """
+        whole = _log(self.gate)
+        features = {*self.d.indices} - {self.time, *self.cascade.batch}
+        groups: dict[frozenset[str], list[Expr]] = {}
+        for x in _summands(whole):
+            groups.setdefault(frozenset(free(x) & features), []).append(x)
+        if frozenset().union(*groups) in groups:
+            return [whole]
+        return [reduce(_plus, group) for group in groups.values()]
+
+    def gate_at(self, log: int, at: Expr, inclusive: bool, rest: dict[str, Expr]) -> Expr:
         """The logarithm of all gates up to a time, itself in or not."""
-        if inclusive not in self.gates:
-            self.gates[inclusive] = self.running(inclusive)
-        made = next(x for x in self.made if x.tensor == self.gates[inclusive])
+        if (log, inclusive) not in self.gates:
+            self.gates[log, inclusive] = self.running(self.logarithms()[log], inclusive)
+        made = next(x for x in self.made if x.tensor == self.gates[log, inclusive])
         subs = tuple(at if i == self.time else rest.get(i, Index(i)) for i in made.indices)
         return Read(made.tensor, subs)
 
-    def running(self, inclusive: bool) -> str:
+    def running(self, log: Expr, inclusive: bool) -> str:
         """Define the running sum of the gates' logarithms."""
         name = self.names.tensor("G")
-        inside = free(self.gate) | {self.time}
+        inside = free(log) | {self.time}
         indices = tuple(i for i in self.d.indices if i in inside)
         index = self.names.index(self.time)
-        one = self.fresh(substitute(_log(self.gate), {self.time: Position(index)}))
+        one = self.fresh(substitute(log, {self.time: Position(index)}))
         where = self.past(index, Position(self.time), inclusive)
         self.made.append(Define(name, indices, Reduce(Reduction.SUM, (index,), one, where)))
         return name
@@ -302,10 +384,13 @@ class _Unroll:
         if gate == Const(1):
             return None
         if not self.constant:
-            up = self.gate_at(_lone(at), inclusive, rest)
-            if s is None:
-                return Call("exp", (up,))
-            return Call("exp", (Binary("-", up, self.gate_at(Index(s), True, rest)),))
+            parts: list[Expr] = []
+            for k in range(len(self.logarithms())):
+                far = self.gate_at(k, _lone(at), inclusive, rest)
+                if s is not None:
+                    far = Binary("-", far, self.gate_at(k, Index(s), True, rest))
+                parts.append(Call("exp", (far,)))
+            return product(parts)
         first: Expr = Const(-1) if self.step > 0 else Extent(self.time)
         from_: Expr = first if s is None else Position(s)
         far = Binary("-", at, from_) if self.step > 0 else Binary("-", from_, at)
@@ -397,13 +482,13 @@ class _Unroll:
             return p
         at = free(p.where) - {p.index, *self.cascade.batch}
         factors = [f for whole in p.factors for f in _factors(whole)]
-        both = [f for f in factors if p.index in free(f) and free(f) & at]
-        if not at <= set(x.indices) or not both:
+        if not at <= set(x.indices):
             return p
         (now,) = at
         batch = [i for i in x.indices if i in self.cascade.batch]
-        features = free(product(both)) - {*batch, now, p.index}
-        if features:
+        pair = {*batch, now, p.index}  # a gate of a feature that is kept stays outside
+        both = [f for f in factors if {now, p.index} <= free(f) <= pair]
+        if not both:
             return p
         s = self.names.index(self.time)
         name = self.names.tensor("A")

@@ -73,6 +73,7 @@ class ChunkBuilder(Builder):
         self.ordered = ordered(cascade)
         self.ascending: bool | None = None
         self.member = ""
+        self.target = ""
         self.solved: X | None = (
             None  # the target at the columns of its own chunk, where it reads itself
         )
@@ -85,7 +86,9 @@ class ChunkBuilder(Builder):
     def sum_made(self, state: State, d: Define, body: Expr, where: Expr | None) -> None:
         seen = reach(where, self.row, self.col, self.ordered)
         if self.ascending not in (None, seen.ascending):
-            raise NotLinear("sums run in both directions", d.span)
+            if d.tensor == self.target:
+                raise NotLinear("sums run in both directions", d.span)
+            raise Needs(d.tensor, f"`{d.tensor}` is summed in the other direction")
         self.ascending = seen.ascending
         if runs(self, body, where):
             running(self, state, d, body, seen)

@@ -101,6 +101,7 @@ def build_chunked(
     axes = [Axis(r, r, Role.GRID) for r in grid]
     axes += [Axis(tile, tile, Role.TILE), Axis(col, stream, Role.STREAM)]
     b = ChunkBuilder(c, ranks, axes, done, rows)
+    b.target = member
     if member in cone(b.defs, member, done, itself=True):
         b.member = member
     if b.member and also:
