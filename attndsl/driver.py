@@ -61,7 +61,9 @@ class Program:
     cascade: Cascade
     """As it was written, without sugar."""
     shifted: Cascade
-    """With the position of the first query as a parameter, and with the maxima that exponentials lack."""
+    """With the position of the first query as a parameter, and with the maxima that exponentials lack.
+
+    Without that parameter where the program walks chunks: positions count from the first of the call."""
     warnings: tuple[Diagnostic, ...] = ()
     inserted: tuple[tuple[str, str], ...] = ()
     """These maxima, each with its exponential."""
@@ -120,12 +122,18 @@ def lower(source: Source, tree: ast.File, name: str | None) -> Program:
     from attndsl.cascade.rewritten import rewritten
     from attndsl.cascade.starts import apply_start
     from attndsl.frontend.picking import pick
+    from attndsl.schedule import by_chunks
 
     result = check_tree(tree)
     if not result.ok:
         raise DiagnosticError(result.diagnostics)
     cascade = pick(result.cascades, name, source)
-    shifted = stabilised(apply_start(rewritten(cascade)))
+    ready = rewritten(cascade)
+    shifted = stabilised(apply_start(ready))
+    if len(shifted.cascade.params) > len(ready.params):  # positions of queries are shifted
+        plain = stabilised(ready)
+        if by_chunks(plain.cascade):  # what came before a call is its state, not more keys
+            shifted = plain
     return Program(source, cascade, shifted.cascade, result.diagnostics, shifted.inserted)
 
 

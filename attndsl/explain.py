@@ -42,6 +42,8 @@ def explanation(program: Program, gpu: str | None = None) -> str:
         if name == "backward" and program.gradient is not None:
             parts += [print_cascade(program.gradient.backward).rstrip(), ""]
         parts.append(_pass(facts[name]))
+    if "lengths" in facts:
+        parts += [_section("Lengths"), *_lengths(facts["lengths"])]
     parts += _estimates(facts, gpu)
     return "\n".join(parts) + "\n"
 
@@ -132,7 +134,11 @@ def _kernel(k: dict[str, Any]) -> list[str]:
     rows = [("keeps", keeps)]
     rows += [("loops", x) for x in k["loops"]]
     if k["streams"] is not None:
-        rows.append(("streams", f"tiles of {k['streams']}"))
+        tiles = f"tiles of {k['streams']}"
+        if k["chunks"]:
+            last = ", the last one first" if k["descending"] else ""
+            tiles = f"chunks of {k['streams']}, one after the other{last}"
+        rows.append(("streams", tiles))
         for r in k["ranges"]:
             rows.append(("", f"{r['of']} {'masked' if r['masked'] else 'whole'}"))
         rows += [("" if n else "where", line) for n, line in enumerate(k["bounds"])]
@@ -168,7 +174,7 @@ def _cost(k: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("costs", work)]
     if not k["flops"]:
         return rows
-    if k["streams"] is not None:
+    if k["streams"] is not None and not k["chunks"]:
         part = k["part_of_stream_visited"]
         seen = (
             "as much of the stream as the data shows"
@@ -179,6 +185,38 @@ def _cost(k: dict[str, Any]) -> list[tuple[str, str]]:
     best = (f"{g} {x['microseconds']:.4g} us ({x['bound_by']})" for g, x in k["at_best"].items())
     rows.append(("at best", ", ".join(best)))
     return rows
+
+
+def _lengths(x: dict[str, Any]) -> list[str]:
+    """The three ways to run a program that has a state, and from which lengths on each pays."""
+
+    def work(c: dict[str, Any]) -> str:
+        return f"{_si(c['flops'])}FLOP, {_si(c['bytes'])}B moved"
+
+    rows = [("by chunks", f"of {x['chunk']}: {work(x['by_chunks'])}; both grow with the length")]
+    chosen = "chunks, for every call without `start`"
+    if "by_pairs" in x:
+        rows.append(("by pairs", f"{work(x['by_pairs'])}; operations grow with the square"))
+        least = dict(x["chunks_from"])
+        operations = least.pop("operations")
+        rows.append(("chunks do", f"fewer operations {_from(operations)}"))
+        ways: dict[str, list[str]] = {}
+        for gpu, n in least.items():
+            ways.setdefault(_from(n), []).append(gpu)
+        times = "; ".join(f"{way} for {', '.join(gpus)}" for way, gpus in ways.items())
+        rows.append(("", f"at best no more time {times}"))
+        chosen += "; pairs with it"
+    rows.append(("chosen", chosen))
+    if "one_token" in x:
+        token = x["one_token"]
+        best = ", ".join(f"{g} {t['microseconds']:.4g} us" for g, t in token["at_best"].items())
+        rows.append(("one token", f"reads and writes a state of {_si(token['state_bytes'])}B"))
+        rows.append(("", f"{work(token)}; at best {best}"))
+    return [f"{label:<11}{text}" for label, text in rows]
+
+
+def _from(n: int | None) -> str:
+    return "at no length" if n is None else f"from {n} positions on"
 
 
 def _estimates(facts: dict[str, Any], gpu: str | None) -> list[str]:

@@ -16,8 +16,9 @@ from attndsl.cascade.nodes import Binary, Call, Expr, Logic
 from attndsl.cascade.walk import walk
 from attndsl.codegen.configs import WORTH_HEAD_DIM, WORTH_SWEEP
 from attndsl.codegen.names import identifier
+from attndsl.lengths import length_facts, plan_costs
 from attndsl.schedule import tile as t
-from attndsl.schedule.cost import GPUS, Cost, bound, costs
+from attndsl.schedule.cost import GPUS, Cost, bound
 from attndsl.schedule.prepare import prepare
 from attndsl.schedule.printer import text_of
 from attndsl.schedule.tile import Role
@@ -52,6 +53,10 @@ def program_facts(program: Program, dtype: str = "bf16", gpu: str | None = None)
     for name, plan in (("forward", program.forward), ("backward", program.backward)):
         if plan is not None:
             facts[name] = _pass(program, plan, usual, ITEM_SIZE[dtype], gpu)
+    if usual is not None:
+        lengths = length_facts(program, usual, ITEM_SIZE[dtype], gpu)
+        if lengths is not None:
+            facts["lengths"] = lengths
     if program.split is not None:  # its costs depend on how few the queries are
         facts["few_queries"] = _pass(program, program.split, None, ITEM_SIZE[dtype], gpu)
     return facts
@@ -120,8 +125,9 @@ def _pass(
 ) -> Facts:
     found: dict[str, Cost] = {}
     if usual is not None:
-        extents = program.extents(usual)
-        found = {c.kernel: c for c in costs(plan, extents, usual.params, itemsize)}
+        found = {
+            c.kernel: c for c in plan_costs(plan, program.extents(usual), usual.params, itemsize)
+        }
     return {
         "kernels": [
             {**_kernel(s), "hopper": _hopper(plan, s), **_cost(found.get(s.name), itemsize, gpu)}
@@ -155,6 +161,8 @@ def _kernel(p: t.TileProgram) -> Facts:
         "order": p.order,
         "loops": [f"{loop.axis} in {_between(p, loop.lo, loop.hi)}" for loop in p.loops],
         "streams": p.sweep.axis if p.sweep is not None else None,
+        "chunks": bool(p.of(Role.PAIR)),
+        "descending": p.sweep is not None and p.sweep.descending,
         "bounds": bounds(p),
         "ranges": [
             {"of": _between(p, r.lo, r.hi), "masked": r.masked}

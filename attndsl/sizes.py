@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attndsl.analysis.ranks import Kind, Ranks, classify
+from attndsl.analysis.ranks import Kind, Ranks, always_last, classify
 from attndsl.cascade.bind import Number, bind
 from attndsl.cascade.nodes import Cascade, DType, Index, Param, Read
 from attndsl.cascade.shapes import indexed_ranks, shapes_of
@@ -132,9 +132,9 @@ def _extent(cascade: Cascade, ranks: Ranks, rank: str, scale: Scale) -> int:
     match ranks.kind(rank):
         case Kind.BATCH:
             return scale.batch if (rank,) == cascade.batch[:1] else scale.heads
-        case Kind.SEQUENCE:
+        case Kind.SEQUENCE if rank not in always_last(cascade, ranks):
             return scale.sequence
-        case Kind.FEATURE:
+        case _:  # what stands last is a feature, though it is normalised over
             pass
     if rank == head_rank(cascade, ranks):
         return scale.head_dim
@@ -143,8 +143,9 @@ def _extent(cascade: Cascade, ranks: Ranks, rank: str, scale: Scale) -> int:
 
 def head_rank(cascade: Cascade, ranks: Ranks) -> str | None:
     """The query and key dim: the first feature of the inputs, which come in the order Q, K, V."""
-    found = (r for t in cascade.inputs for r in t.ranks if ranks.kind(r) is Kind.FEATURE)
-    return next(found, None)
+    last = always_last(cascade, ranks)
+    found = (r for t in cascade.inputs for r in t.ranks)
+    return next((r for r in found if ranks.kind(r) is Kind.FEATURE or r in last), None)
 
 
 def value_ranks(cascade: Cascade, ranks: Ranks) -> frozenset[str]:

@@ -35,6 +35,7 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
+from attndsl.cascade.ordered import NONE, Ordered, Same, same
 from attndsl.cascade.printer import print_expr
 from attndsl.cascade.walk import free, rewrite
 from attndsl.source import Span
@@ -68,12 +69,17 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """`base ** (row(i) + column(j) + sum of coefficient * (…i + slope * j + …))`; no base means `exp`."""
+    """`base ** (row(i) + column(j) + sum of coefficient * (…i + slope * j + …))`; no base means `exp`.
+
+    At an anchor stands minus the columns' part, or the rows' if they fall along the axis `falls`: `exp(K[j] - M[i])`,
+    with a running maximum `M`, is `exp(K[j] - M[m]) * exp(M[m] - M[i])`, and neither exponent is positive.
+    """
 
     row: Expr | None
     column: Expr | None
     steps: tuple[Step, ...] = ()
     base: Expr | None = None
+    falls: str | None = None
 
     def at_row(self, col: str, anchor: Anchor) -> Expr:
         """From the anchor to a row."""
@@ -93,13 +99,17 @@ class Gate:
 
     def across(self, col: str, old: Anchor, new: Anchor) -> Expr:
         """From one anchor to the next."""
+        before, after = self._column(col, old), self._column(col, new)
         parts = [
-            _minus(self._column(col, old), self._column(col, new)),
+            _minus(before, after),
             *(s.between(old.place, new.place) for s in self.steps),
         ]
         return self._power(_exponent(parts))
 
     def _column(self, col: str, anchor: Anchor) -> Expr | None:
+        """What stands for the columns' part at an anchor."""
+        if self.falls is not None and self.row is not None:
+            return negated(at(self.row, self.falls, anchor.inside))
         return None if self.column is None else at(self.column, col, anchor.inside)
 
     def _to_row(self, col: str, anchor: Anchor) -> Expr:
@@ -161,30 +171,60 @@ class Term:
 class Reach:
     """Which columns a row sees: those before it, or those after it; itself too, or not.
 
-    `row` and `column` are what is asked of either alone.
+    `row` and `column` are what is asked of either alone; `same` that both lie in one stretch of the sequence.
     """
 
     ascending: bool
     row: Expr | None = None
     column: Expr | None = None
     itself: bool = True
+    same: tuple[Same, ...] = ()
+
+    def to_row(self, col: str, anchor: Anchor, factors: list[Expr]) -> list[Expr]:
+        """What a row takes of an anchor: nothing if it sees nothing, or another stretch begins between them."""
+        kept = [Compare("==", s.row, at(s.column, col, anchor.inside)) for s in self.same]
+        return _kept([*conjuncts(self.row), *kept], factors)
+
+    def from_column(self, col: str, anchor: Anchor, factors: list[Expr]) -> list[Expr]:
+        """What an anchor takes of a column."""
+        kept = [Compare("==", s.column, at(s.column, col, anchor.inside)) for s in self.same]
+        return _kept(kept, factors)
+
+    def across(self, col: str, old: Anchor, new: Anchor, factors: list[Expr]) -> list[Expr]:
+        """What an anchor takes of the one before."""
+        ends = [(at(s.column, col, old.inside), at(s.column, col, new.inside)) for s in self.same]
+        return _kept([Compare("==", a, b) for a, b in ends], factors)
 
 
-def reach(where: Expr | None, row: str, col: str) -> Reach:
-    """The direction of a domain.
+def _kept(conditions: Sequence[Expr], factors: list[Expr]) -> list[Expr]:
+    """A product where conditions hold, and 0 elsewhere: there it may be anything."""
+    whole = conjunction(conditions)
+    if whole is None:
+        return factors
+    product = reduce(lambda a, b: Binary("*", a, b), factors) if factors else Const(1.0)
+    return [Select(whole, product, Const(0.0))]
+
+
+def reach(where: Expr | None, row: str, col: str, known: Ordered = NONE) -> Reach:
+    """The direction of a domain; `known` are ids whose equal ones are neighbours.
 
     Raises: NotLinear, if it relates rows and columns otherwise.
     """
+    one: list[Same] = []
     found: list[bool] = []
     rows: list[Expr] = []
     columns: list[Expr] = []
     itself = True
     asked = conjuncts(where)
     for c in asked:
-        if isinstance(c, Logic) and c.op == "or" and any(a in asked for a in c.args):
+        if isinstance(c, Logic) and c.op == "or" and any(_implied(a, asked) for a in c.args):
             continue  # another condition implies it
         sides = free(c) & {row, col}
         if sides == {row, col}:
+            stretch = same(c, row, col, known)
+            if stretch is not None:
+                one.append(stretch)
+                continue
             before = _before(c, row, col)
             if before is None:
                 raise NotLinear(f"`{print_expr(c)}` cuts the past of a row", c.span)
@@ -196,7 +236,11 @@ def reach(where: Expr | None, row: str, col: str) -> Reach:
         raise NotLinear("a row sees positions before and after it")
     if len(set(found)) > 1:
         raise NotLinear("a row sees itself alone")
-    return Reach(found[0], conjunction(rows), conjunction(columns), itself)
+    return Reach(found[0], conjunction(rows), conjunction(columns), itself, tuple(one))
+
+
+def _implied(c: Expr, asked: Sequence[Expr]) -> bool:
+    return all(part in asked for part in conjuncts(c))
 
 
 def _before(c: Expr, row: str, col: str) -> bool | None:
@@ -217,6 +261,7 @@ class Splitter:
     row: str
     col: str
     inline: Inline
+    known: Ordered = field(default_factory=dict)
 
     def sides(self, e: Expr) -> frozenset[str]:
         return free(e) & {self.row, self.col}
@@ -295,6 +340,8 @@ class Splitter:
             case Binary("/", a, b) if len(self.sides(b)) < 2:
                 self.collect(a, into, over)
                 self.collect(Binary("/", Const(1.0), b), into, over)
+            case Binary("/", a, Binary("*", p, q)):
+                self.collect(Binary("/", Binary("/", a, p), q), into, over)
             case Unary("-", a):
                 into.add(Const(-1.0), False, False)
                 self.collect(a, into, over)
@@ -334,7 +381,19 @@ class Splitter:
                 steps.append(self.step(x))
             else:
                 (columns if self.col in sides else rows).append(x)
-        return Gate(total(rows), total(columns), tuple(steps), base)
+        falls = self.row if base is None and all(map(self.falls, rows)) and columns else None
+        return Gate(total(rows), total(columns), tuple(steps), base, falls if rows else None)
+
+    def falls(self, e: Expr) -> bool:
+        """Whether what rows add to an exponent is minus what is known to rise with them."""
+        match e:
+            case Unary("-", Read(tensor=x, subs=subs)):
+                return any(
+                    (x, k) in self.known and isinstance(s, Index | Position) and s.name == self.row
+                    for k, s in enumerate(subs)
+                )
+            case _:
+                return False
 
     def summands(self, e: Expr) -> list[Expr]:
         """The summands of an expression, those of a tensor over rows and columns too; a distance is one summand."""

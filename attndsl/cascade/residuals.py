@@ -30,6 +30,7 @@ from attndsl.cascade.nodes import (
     Solve,
     TensorDecl,
 )
+from attndsl.cascade.ordered import said_of
 from attndsl.cascade.types import Types
 from attndsl.cascade.walk import free, reads, rename, rewrite, walk
 
@@ -157,7 +158,7 @@ def package(
         outputs=results,
         batch=cut.original.batch,
         ranks=ranks,
-        assumes=_still_said(cut.original, inputs),
+        assumes=(*_still_said(cut.original, inputs), *said_of(forward, kept)),
         body=body,
     )
     whole = dataclasses.replace(forward, outputs=outputs)

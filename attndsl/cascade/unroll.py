@@ -7,6 +7,9 @@
     O[t,f]   = sum[s : s <= t](sum[e](Q[t,e] * exp(G[t,e] - G[s,e]) * K[s,e]) * V[s,f])
              + sum[e](Q[t,e] * exp(G[t,e]) * H0[e,f])
 
+A gate that closes for good, `exp(g[t]) if cut[t] == 0 else 0`, has no logarithm: a new stretch of the sequence begins,
+and the sum has one condition more, that as many stretches began up to `t` as up to `s`.
+
 The state of every step is gone, and what is left is the other way to write the same program: one derivation of
 gradients and one schedule serve both. Legal where the state is read linearly, and scaled by what is never negative.
 
@@ -20,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from attndsl.cascade.conditions import conjuncts
+from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
@@ -41,7 +44,17 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.signs import Sign, sign_of
 from attndsl.cascade.types import offset, time_axis
-from attndsl.cascade.walk import bound, free, reads, rename, replaced, substitute, walk
+from attndsl.cascade.walk import (
+    bound,
+    children,
+    free,
+    reads,
+    rename,
+    replaced,
+    substitute,
+    walk,
+    with_children,
+)
 
 # A gate below this is as good as closed; its logarithm must be finite, or a closed gate would be none at all.
 LEAST_GATE = 1e-30
@@ -106,7 +119,8 @@ class _Unroll:
             raise NotUnrolled(f"`{d.tensor}` does not read its past")
         self.time, self.step = axis
         self.made: list[Define] = []
-        self.gates: dict[bool, str] = {}
+        self.gates: dict[tuple[int, bool], str] = {}
+        self.counts: dict[bool, str] = {}
 
     def run(self) -> Cascade:
         d, c = self.d, self.cascade
@@ -121,7 +135,10 @@ class _Unroll:
         gate, added = self.affine(d.expr)
         if gate is None:
             raise NotUnrolled(f"`{d.tensor}` does not keep its past")
-        self.gate = gate
+        self.gate, self.keep = opened(gate)
+        if self.keep is not None and self.time not in free(self.keep):
+            self.gate, self.keep = gate, None
+        gate = self.gate
         self.added = None if added is None else gathered(added, set(d.indices) - {self.time})
         if gate != Const(1) and not self.never_negative(gate):
             raise NotUnrolled(
@@ -137,6 +154,15 @@ class _Unroll:
             if d.tensor in reads(x.expr):
                 if x.init is not None:
                     raise NotUnrolled(f"the recurrence `{x.tensor}` reads it at every step")
+                if x.tensor not in own:
+                    x, inside = self.apart(x)
+                    for y in inside:
+                        parts = [self.paired(p, y, body) for p in self.pieces(y.expr)]
+                        total = reduce(_plus, [p.expression() for p in parts])
+                        body.append(dataclasses.replace(y, expr=total))
+                    if inside:
+                        body.append(x)
+                        continue
                 pieces = [self.paired(p, x, body) for p in self.pieces(x.expr)]
                 expr = reduce(lambda a, b: Binary("+", a, b), [p.expression() for p in pieces])
                 itself = x.tensor in own and x.tensor in reads(expr)
@@ -146,6 +172,51 @@ class _Unroll:
         ranks = tuple(self.names.ranks[r.name] for r in c.ranks)
         ranks += tuple(r for n, r in self.names.ranks.items() if r not in ranks and r.iterates)
         return dataclasses.replace(c, body=tuple(body), ranks=ranks)
+
+    def apart(self, x: Define) -> tuple[Define, list[Define]]:
+        """What reads the state otherwise than linearly, with the linear parts of it as tensors of their own.
+
+        rewrite:  O[t] = 1 / max(sum[e](Q[t,e] * N[t,e]), 1)
+                  ->   Y[t] = sum[e](Q[t,e] * N[t,e]);   O[t] = 1 / max(Y[t], 1)
+        """
+        made: list[Define] = []
+
+        def outermost(n: Expr) -> Expr:
+            if self.d.tensor not in reads(n):
+                return n
+            if isinstance(n, Reduce) and self.linear(n) and free(n) <= set(x.indices):
+                indices = tuple(i for i in x.indices if i in free(n))
+                name = self.names.tensor(x.tensor + "_part")
+                made.append(Define(name, indices, n, x.where, span=x.span))
+                return Read(name, tuple(Index(i) for i in indices))
+            return with_children(n, tuple(map(outermost, children(n))))
+
+        if self.linear(x.expr):
+            return x, []
+        return dataclasses.replace(x, expr=outermost(x.expr)), made
+
+    def linear(self, e: Expr) -> bool:
+        """Whether an expression is linear in the state."""
+        name = self.d.tensor
+        if name not in reads(e):
+            return True
+        match e:
+            case Read():
+                return True
+            case Unary("-", a) | Reduce(Reduction.SUM, _, a, None):
+                return self.linear(a)
+            case Binary("+" | "-", a, b):
+                return self.linear(a) and self.linear(b)
+            case Binary("*", a, b):
+                return (name not in reads(a) and self.linear(b)) or (
+                    name not in reads(b) and self.linear(a)
+                )
+            case Binary("/", a, b):
+                return name not in reads(b) and self.linear(a)
+            case Select(cond, a, b):
+                return name not in reads(cond) and self.linear(a) and self.linear(b)
+            case _:
+                return False
 
     def asked(self, d: Define) -> tuple[Define, list[Define]]:
         """The step with what it asks of its past, `sum[c](K[t,c] * H[t-1,c,f])`, as tensors of their own.
@@ -173,6 +244,10 @@ class _Unroll:
                 or len(indices) == len(d.indices)
             ):
                 raise NotUnrolled(f"`{d.tensor}` mixes the entries of its past")
+            if made and n not in [x.expr for x in made]:
+                raise NotUnrolled(
+                    f"`{d.tensor}` is asked for several sums of its past in one step, and each waits for the others"
+                )
             name = self.names.tensor("U")
             made.append(Define(name, indices, n, span=d.span))
             expr = replaced(expr, n, Read(name, tuple(Index(i) for i in indices)))
@@ -262,21 +337,35 @@ class _Unroll:
 
     # --- gates ------------------------------------------------------------------------------------------------------
 
-    def gate_at(self, at: Expr, inclusive: bool, rest: dict[str, Expr]) -> Expr:
+    def logarithms(self) -> list[Expr]:
+        """The logarithm of a gate: whole, or in parts where no part knows all features of the others.
+
+        A running sum of `g[t,e] + l[t,f]` would have an entry for each entry of the state.
+        """
+        whole = _log(self.gate)
+        features = {*self.d.indices} - {self.time, *self.cascade.batch}
+        groups: dict[frozenset[str], list[Expr]] = {}
+        for x in _summands(whole):
+            groups.setdefault(frozenset(free(x) & features), []).append(x)
+        if frozenset().union(*groups) in groups:
+            return [whole]
+        return [reduce(_plus, group) for group in groups.values()]
+
+    def gate_at(self, log: int, at: Expr, inclusive: bool, rest: dict[str, Expr]) -> Expr:
         """The logarithm of all gates up to a time, itself in or not."""
-        if inclusive not in self.gates:
-            self.gates[inclusive] = self.running(inclusive)
-        made = next(x for x in self.made if x.tensor == self.gates[inclusive])
+        if (log, inclusive) not in self.gates:
+            self.gates[log, inclusive] = self.running(self.logarithms()[log], inclusive)
+        made = next(x for x in self.made if x.tensor == self.gates[log, inclusive])
         subs = tuple(at if i == self.time else rest.get(i, Index(i)) for i in made.indices)
         return Read(made.tensor, subs)
 
-    def running(self, inclusive: bool) -> str:
+    def running(self, log: Expr, inclusive: bool) -> str:
         """Define the running sum of the gates' logarithms."""
         name = self.names.tensor("G")
-        inside = free(self.gate) | {self.time}
+        inside = free(log) | {self.time}
         indices = tuple(i for i in self.d.indices if i in inside)
         index = self.names.index(self.time)
-        one = self.fresh(substitute(_log(self.gate), {self.time: Position(index)}))
+        one = self.fresh(substitute(log, {self.time: Position(index)}))
         where = self.past(index, Position(self.time), inclusive)
         self.made.append(Define(name, indices, Reduce(Reduction.SUM, (index,), one, where)))
         return name
@@ -295,10 +384,13 @@ class _Unroll:
         if gate == Const(1):
             return None
         if not self.constant:
-            up = self.gate_at(_lone(at), inclusive, rest)
-            if s is None:
-                return Call("exp", (up,))
-            return Call("exp", (Binary("-", up, self.gate_at(Index(s), True, rest)),))
+            parts: list[Expr] = []
+            for k in range(len(self.logarithms())):
+                far = self.gate_at(k, _lone(at), inclusive, rest)
+                if s is not None:
+                    far = Binary("-", far, self.gate_at(k, Index(s), True, rest))
+                parts.append(Call("exp", (far,)))
+            return product(parts)
         first: Expr = Const(-1) if self.step > 0 else Extent(self.time)
         from_: Expr = first if s is None else Position(s)
         far = Binary("-", at, from_) if self.step > 0 else Binary("-", from_, at)
@@ -306,6 +398,33 @@ class _Unroll:
         if isinstance(gate, Call) and gate.fn == "exp":
             return Call("exp", (Binary("*", gate.args[0], count),))
         return Binary("**", gate, count)
+
+    def same_stretch(
+        self, at: Expr, s: str | None, inclusive: bool, rest: dict[str, Expr]
+    ) -> Expr | None:
+        """That no gate closed for good after `s` and up to a time; at all without `s`. None if none ever does."""
+        if self.keep is None:
+            return None
+        now = self.count_at(_lone(at), inclusive, rest)
+        then = Const(0.0) if s is None else self.count_at(Index(s), True, rest)
+        return Compare("==", now, then)
+
+    def count_at(self, at: Expr, inclusive: bool, rest: dict[str, Expr]) -> Expr:
+        """How many gates closed for good up to a time, itself in or not."""
+        assert self.keep is not None
+        if inclusive not in self.counts:
+            name = self.names.tensor("N")
+            inside = free(self.keep) | {self.time}
+            indices = tuple(i for i in self.d.indices if i in inside)
+            index = self.names.index(self.time)
+            closed = Select(self.keep, Const(0.0), Const(1.0))
+            one = self.fresh(substitute(closed, {self.time: Position(index)}))
+            where = self.past(index, Position(self.time), inclusive)
+            self.made.append(Define(name, indices, Reduce(Reduction.SUM, (index,), one, where)))
+            self.counts[inclusive] = name
+        made = next(x for x in self.made if x.tensor == self.counts[inclusive])
+        subs = tuple(at if i == self.time else rest.get(i, Index(i)) for i in made.indices)
+        return Read(made.tensor, subs)
 
     # --- what reads the state ---------------------------------------------------------------------------------------
 
@@ -361,15 +480,15 @@ class _Unroll:
         """A piece with its weights, what knows both times, as a tensor of its own, as one writes them."""
         if p.index is None or p.where is None:
             return p
-        at = free(p.where) - {p.index}
+        at = free(p.where) - {p.index, *self.cascade.batch}
         factors = [f for whole in p.factors for f in _factors(whole)]
-        both = [f for f in factors if p.index in free(f) and free(f) & at]
-        if not at <= set(x.indices) or not both:
+        if not at <= set(x.indices):
             return p
         (now,) = at
         batch = [i for i in x.indices if i in self.cascade.batch]
-        features = free(product(both)) - {*batch, now, p.index}
-        if features:
+        pair = {*batch, now, p.index}  # a gate of a feature that is kept stays outside
+        both = [f for f in factors if {now, p.index} <= free(f) <= pair]
+        if not both:
             return p
         s = self.names.index(self.time)
         name = self.names.tensor("A")
@@ -420,6 +539,7 @@ class _Unroll:
             x = substitute(x, {self.time: Position(s)})
             x = self.fresh(substitute(x, rest, rest))
             where = None if whole else self.past(s, at, inclusive)
+            where = conjunction([where, self.same_stretch(at, s, inclusive, rest)])
             gate = self.between(at, s, inclusive, rest)
             factors = ([] if gate is None else [gate]) + _factors(x)
             out.append(Piece(tuple(factors), s, where))
@@ -427,12 +547,36 @@ class _Unroll:
         if d.init != Const(0) and d.init != Const(0.0):
             gate = self.between(at, None, inclusive, rest)
             init = self.fresh(substitute(d.init, rest, rest))
+            first = self.same_stretch(at, None, inclusive, rest)
+            init = init if first is None else Select(first, init, Const(0.0))
             out.append(Piece((init,) if gate is None else (gate, init)))
         return out
 
     def fresh(self, e: Expr) -> Expr:
         """With bound indices of its own."""
         return rename(e, {i: self.names.index(i) for i in bound(e)})
+
+
+def opened(gate: Expr) -> tuple[Expr, Expr | None]:
+    """A gate that closes for good as one that never does, and the condition under which it is open.
+
+    rewrite:  exp(g[t]) if cut[t] == 0 else 0   ->   (exp(g[t]) if cut[t] == 0 else 1),  cut[t] == 0
+    """
+    match gate:
+        case Select(cond, x, Const(value=0)):
+            x, inner = opened(x)
+            return Select(cond, x, Const(1.0)), conjunction([cond, inner])
+        case Select(cond, Const(value=0), x):
+            return opened(Select(Unary("not", cond), x, Const(0.0)))
+        case Binary("*", a, b):
+            (x, p), (y, q) = opened(a), opened(b)
+            return (
+                (gate, None)
+                if p is None and q is None
+                else (Binary("*", x, y), conjunction([p, q]))
+            )
+        case _:
+            return gate, None
 
 
 def product(factors: Sequence[Expr]) -> Expr:

@@ -44,9 +44,10 @@ class EagerSums(EagerValues):
     def scan(self, s: Scan) -> Text:
         src = as_float(self.values[s.src])
         k = src.dims.index(s.over) - len(src.dims)
-        code = f"{src.at(ATOM)}.cumsum({k})"
+        run = {Reduction.SUM: f"cumsum({k})"}.get(s.op, f"cum{s.op.value}({k}).values")
+        code = f"{src.at(ATOM)}.{run}"
         if s.down:
-            code = f"{src.at(ATOM)}.flip({k}).cumsum({k}).flip({k})"
+            code = f"{src.at(ATOM)}.flip({k}).{run}.flip({k})"
         return Text(code, DType.FLOAT, src.dims, False)
 
     # --- values that are updated --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ class KernelProducts(KernelLines):
         a = self._operand(s.left, dims[0], s, first=True)
         b = self._operand(s.right, dims[1], s, first=False)
         kinds = [self._storage(s.like)] if s.exact else []
-        room = min(84, 97 - 4 * self._indent - len(s.name))
+        room = min(84, 93 - 4 * self._indent - len(s.name))
         if len(f"{self._product(s)}({', '.join([a, b, acc, *kinds, 'ACC'])})") > room:
             a = self.part(Text(a, (), DType.FLOAT)).code if not a.isidentifier() else a
             b = self.part(Text(b, (), DType.FLOAT)).code if not b.isidentifier() else b
@@ -48,6 +48,8 @@ class KernelProducts(KernelLines):
         if (value.tensor != like or not text.stored) and not s.exact:
             code = f"{text.at(ATOM)}.to({self._storage(like)})"
         if dims != ((kept, over) if first else (over, kept)):
+            if 4 * self._indent + len(code) > 78:  # a line of its own would be too long with it
+                code = self.part(Text(code, (), DType.FLOAT)).code
             code = f"tl.trans({code})"
         return code
 
@@ -108,6 +110,9 @@ class KernelProducts(KernelLines):
             text = self._filled(text, s.dims, DType.FLOAT)
         way = ", reverse=True" if s.down else ""
         code = f"tl.cumsum({text.code}, {s.dims.index(s.over)}{way})"
+        if s.op is not Reduction.SUM:
+            combine = self.use("larger" if s.op is Reduction.MAX else "smaller")
+            code = f"tl.associative_scan({text.code}, {s.dims.index(s.over)}, {combine}{way})"
         self._define(s.name, Text(code, s.dims, DType.FLOAT))
 
     def _identity(self, op: Reduction, kind: DType) -> str:

@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from attndsl.analysis.ranks import Kind
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Number, eval_int
 from attndsl.cascade.nodes import Cascade, DType
@@ -56,8 +57,13 @@ class Planner(Protocol):
     def __call__(self, cascade: Cascade, wrt: tuple[str, ...]) -> Passes: ...
 
 
-def plan_passes(cascade: Cascade, wrt: tuple[str, ...], wide: tuple[str, ...] = ()) -> Passes:
-    """Differentiate and schedule; `wide` are outputs in the accumulators' type.
+def plan_passes(
+    cascade: Cascade,
+    wrt: tuple[str, ...],
+    wide: tuple[str, ...] = (),
+    kinds: dict[str, Kind] | None = None,
+) -> Passes:
+    """Differentiate and schedule; `wide` are outputs in the accumulators' type, `kinds` what ranks are known to be for.
 
     Raises: DiagnosticError where no schedule is legal.
     """
@@ -68,7 +74,7 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...], wide: tuple[str, ...] = 
 
     cascade = stabilised(rewritten(cascade)).cascade
     try:
-        made = schedule(cascade, wrt or None, wide=wide)
+        made = schedule(cascade, wrt or None, wide=wide, kinds=kinds)
     except Refused as refused:
         raise DiagnosticError(diagnose(cascade, refused)) from None
     g = made.gradient

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from attndsl.callerrors import CallError
+from attndsl.cascade.bind import eval_int
 from attndsl.cascade.nodes import Cascade, Index, TensorDecl
 from attndsl.runtime.stages import plan_passes
 from attndsl.schedule.stateful import NoState, Stateful, with_state
@@ -64,6 +65,10 @@ class States:
             if t.name in own:
                 for dim, rank, n in zip(t.dims, t.ranks, own[t.name].shape, strict=True):
                     sizes[dim.name if isinstance(dim, Index) else rank] = n
+        numbers = {f"|{r}|": n for r, n in sizes.items()}
+        for derived in self.made.cascade.ranks:
+            if derived.extent is not None:
+                sizes.setdefault(derived.name, eval_int(derived.extent, numbers))
         first = next(iter(own.values()))
         wide = any(x.dtype is torch.float64 for x in own.values())
         dtype = torch.float64 if wide else torch.float32
@@ -117,6 +122,6 @@ def states_of(
             if packs
             else "pass the keys and values so far, and `start`",
         ) from None
-    planner = partial(plan_passes, wide=made.after)
+    planner = partial(plan_passes, wide=made.after, kinds=made.kinds)
     op = make(made.cascade, backend=backend, planner=planner, apart=frozenset(made.before))
     return States(op, made, cascade.inputs, len(cascade.outputs))

@@ -8,14 +8,26 @@ from dataclasses import dataclass, replace
 from attndsl.analysis.exponents import in_exponents
 from attndsl.analysis.ranks import Kind, classify
 from attndsl.cascade.autodiff import Gradient, differentiate
-from attndsl.cascade.nodes import Cascade, DType
+from attndsl.cascade.nodes import Cascade, Define, DType, Reduce, Reduction
+from attndsl.cascade.walk import free
+from attndsl.schedule.halves import Halves
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
+from attndsl.schedule.prepare import prepare
 from attndsl.schedule.roles import settle
 from attndsl.schedule.split import plan_split
 from attndsl.schedule.tile import Plan, Role, TileProgram
 
-__all__ = ["Plan", "Refused", "Scheduled", "plan", "plan_backward", "plan_forward", "schedule"]
+__all__ = [
+    "Plan",
+    "Refused",
+    "Scheduled",
+    "by_chunks",
+    "plan",
+    "plan_backward",
+    "plan_forward",
+    "schedule",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +46,11 @@ def schedule(
     wrt: Sequence[str] | None,
     gradient: Gradient | None = None,
     wide: tuple[str, ...] = (),
+    kinds: dict[str, Kind] | None = None,
 ) -> Scheduled:
     """Differentiate by the inputs `wrt`, or not at all (None), and find kernels; `cascade` has `start` applied.
 
-    `gradient` is that of the likeliest reading, where the caller has it.
+    `gradient` is that of the likeliest reading, where the caller has it; `kinds` is that reading, where it is known.
 
     Raises: Refused, with the reason.
     """
@@ -51,7 +64,7 @@ def schedule(
             forward, g, plan_backward(g.forward, g.backward, g.gradients, kinds), kinds
         )
 
-    made = settle(cascade, attempt)
+    made = settle(cascade, attempt, kinds)
     g = made.gradient
     whole, residuals = (cascade, ()) if g is None else (g.forward, g.residuals)
     return replace(made, split=split_of(whole, made.forward, residuals, made.kinds))
@@ -65,6 +78,32 @@ def split_of(
         return None  # every query has keys of its own chunk
     like = {b.name: b.like for b in forward.buffers if b.like is not None}
     return plan_split(cascade, residuals=residuals, like=like, known=kinds)
+
+
+def by_chunks(cascade: Cascade) -> bool:
+    """Whether the forward pass walks chunks alone, carrying a state from each to the next.
+
+    A position of the first query would cut them apart: rows and columns must be the same positions.
+    """
+    ready = prepare(cascade)
+    halves = Halves(ready.cascade, ready.ranks)
+    if not any(halves.carries(d) or _runs(d) for d in ready.cascade.body):
+        return False
+    try:
+        made = settle(cascade, lambda kinds: plan_forward(cascade, kinds=kinds))
+    except Refused:
+        return False
+    sweeps = [s for s in made.steps if isinstance(s, TileProgram) and s.sweep is not None]
+    return bool(sweeps) and all(s.of(Role.PAIR) for s in sweeps)
+
+
+def _runs(d: Define) -> bool:
+    """Whether it is a maximum of what came before each row, softmax over time."""
+    match d.expr:
+        case Reduce(op=Reduction.MAX | Reduction.MIN, where=where) if where is not None:
+            return bool({*d.indices} & free(where))
+        case _:
+            return False
 
 
 def plan_forward(

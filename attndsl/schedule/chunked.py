@@ -35,7 +35,8 @@ from attndsl.cascade.nodes import (
     Reduction,
     Unary,
 )
-from attndsl.cascade.walk import rewrite, substitute, walk
+from attndsl.cascade.ordered import ordered
+from attndsl.cascade.walk import free, rewrite, substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.forms import is_large, product_of
@@ -44,7 +45,7 @@ from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
-from attndsl.schedule.running import running_sum, runs
+from attndsl.schedule.running import running, runs
 from attndsl.schedule.specialise import masked_body, used
 from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
 from attndsl.schedule.values import CHOICE, FINAL, STREAMED, State, SweepStmt, X
@@ -69,8 +70,10 @@ class ChunkBuilder(Builder):
         (self.row,) = (a.name for a in axes if a.role is Role.TILE)
         assert self.stream is not None
         self.col: str = self.stream
+        self.ordered = ordered(cascade)
         self.ascending: bool | None = None
         self.member = ""
+        self.target = ""
         self.solved: X | None = (
             None  # the target at the columns of its own chunk, where it reads itself
         )
@@ -81,15 +84,27 @@ class ChunkBuilder(Builder):
         self.updates: list[t.Stmt] = []  # at the end of a chunk
 
     def sum_made(self, state: State, d: Define, body: Expr, where: Expr | None) -> None:
-        seen = reach(where, self.row, self.col)
+        seen = reach(where, self.row, self.col, self.ordered)
         if self.ascending not in (None, seen.ascending):
-            raise NotLinear("sums run in both directions", d.span)
+            if d.tensor == self.target:
+                raise NotLinear("sums run in both directions", d.span)
+            raise Needs(d.tensor, f"`{d.tensor}` is summed in the other direction")
         self.ascending = seen.ascending
         if runs(self, body, where):
-            running_sum(self, state, d, body, seen)
+            running(self, state, d, body, seen)
             return
-        for term in Splitter(self.row, self.col, self.seen).terms(body):
+        for term in Splitter(self.row, self.col, self.seen, self.ordered).terms(body):
             self.carry(state, d, term, seen)
+
+    def running_extreme(self, state: State, d: Define, body: Expr, where: Expr | None) -> bool:
+        seen = reach(where, self.row, self.col, self.ordered)
+        if self.ascending not in (None, seen.ascending):
+            raise NotLinear("sums run in both directions", d.span)
+        if self.row in free(body) or seen.row is not None or seen.same or not seen.itself:
+            raise NotLinear(f"`{d.tensor}` is no extreme of all that came before", d.span)
+        self.ascending = seen.ascending
+        running(self, state, d, body, seen)
+        return True
 
     def product_apart(
         self, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str
@@ -235,9 +250,12 @@ class ChunkBuilder(Builder):
         left = product([*term.left, *(g.at_row(col, self.before) for g in term.inner)])
         right = product([*term.right, *(g.at_column(col, self.after) for g in term.inner)])
         row = product([*term.row, *(g.at_row(col, self.before) for g in term.gates)])
+        row = seen.to_row(col, self.before, row)
         column = product([*term.column, *(g.at_column(col, self.after) for g in term.gates)])
+        column = seen.from_column(col, self.after, column)
         inner = product(g.across(col, self.before, self.after) for g in term.inner)
         outer = product(g.across(col, self.before, self.after) for g in term.gates)
+        outer = seen.across(col, self.before, self.after, outer)
 
         kept = tuple(a for a in state.dims if a != self.row)
         if len(kept) > 1:

@@ -32,6 +32,7 @@ from attndsl.cascade.nodes import (
     Reduce,
     Reduction,
 )
+from attndsl.cascade.ordered import Ordered, ordered, same
 from attndsl.cascade.walk import free, rewrite, walk
 from attndsl.schedule.forms import is_large, opened, positions
 
@@ -43,6 +44,10 @@ class Halves:
     cascade: Cascade
     ranks: Ranks
     kept: dict[str, None] = field(default_factory=dict)
+    known: Ordered = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = ordered(self.cascade)
 
     def run(self) -> Cascade:
         sums = [d for d in self.cascade.body if is_large(d.expr, self.ranks)]
@@ -75,7 +80,8 @@ class Halves:
         e = d.expr
         assert isinstance(e, Reduce)
         try:
-            reach(None if e.where is None else positions(e.where), *pair)
+            where = None if e.where is None else positions(e.where)
+            reach(where, *pair, self.known)
             Splitter(*pair, self.seen).terms(e.body)
         except NotLinear:
             return False
@@ -100,7 +106,10 @@ class Halves:
         e = d.expr
         assert isinstance(e, Reduce)
         whole = self.spelled(e.body, row, col)
-        related = any({row, col} <= free(c) for c in conjuncts(e.where))
+        related = any(
+            {row, col} <= free(c) and same(positions(c), row, col, self.known) is None
+            for c in conjuncts(e.where)
+        )
         if related or not {row, col} <= free(whole):
             return None
         before = Compare("<=", Position(col), Position(row))

@@ -170,6 +170,10 @@ class Kernel(ABC):
     def sum_made(self, state: State, d: Define, body: Expr, where: Expr | None) -> None:  # noqa: B027
         """What else a running sum takes, once its terms of the sweep are built: nothing, but for chunks."""
 
+    def running_extreme(self, state: State, d: Define, body: Expr, where: Expr | None) -> bool:
+        """Whether a maximum of what came before each row was taken by a scan: never, but for chunks."""
+        return False
+
     def product_apart(
         self, axis: str, factors: list[Expr], where: Expr | None, final: bool, name: str
     ) -> X | None:

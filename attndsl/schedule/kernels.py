@@ -17,6 +17,7 @@ from attndsl.cascade.nodes import (
     Reduce,
     Reduction,
 )
+from attndsl.cascade.ordered import ordered
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.chunked import ChunkBuilder, assemble
@@ -100,6 +101,7 @@ def build_chunked(
     axes = [Axis(r, r, Role.GRID) for r in grid]
     axes += [Axis(tile, tile, Role.TILE), Axis(col, stream, Role.STREAM)]
     b = ChunkBuilder(c, ranks, axes, done, rows)
+    b.target = member
     if member in cone(b.defs, member, done, itself=True):
         b.member = member
     if b.member and also:
@@ -114,6 +116,7 @@ def build_chunked(
 def _check_linear(c: Cascade, ranks: Ranks, member: str, done: frozenset[str]) -> None:
     """Raises: NotLinear, if a sum that the target is made of does not carry over."""
     defs = {d.tensor: d for d in c.body}
+    known = ordered(c)
 
     def seen(e: Read) -> Expr | None:
         d = defs.get(e.tensor)
@@ -127,9 +130,12 @@ def _check_linear(c: Cascade, ranks: Ranks, member: str, done: frozenset[str]) -
             continue
         assert isinstance(d.expr, Reduce)
         rows, cols = ranks.sequence(d.indices), ranks.sequence(d.expr.indices)
+        if d.expr.op in (Reduction.MAX, Reduction.MIN) and len(rows) == len(cols) == 1:
+            reach(d.expr.where, rows[0], cols[0], known)
+            continue
         if d.expr.op is not Reduction.SUM or len(rows) != 1 or len(cols) != 1:
             raise NotLinear(f"`{x}` is no sum over one sequence for each row", d.span)
-        reach(d.expr.where, rows[0], cols[0])
+        reach(d.expr.where, rows[0], cols[0], known)
         Splitter(rows[0], cols[0], seen).terms(d.expr.body)
 
 

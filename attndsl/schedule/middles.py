@@ -58,7 +58,7 @@ def term_of(b: ChunkBuilder, factors: list[Expr], axis: str, over: bool) -> Term
     if over:
         whole = Reduce(Reduction.SUM, (axis,), whole)
     try:
-        terms = Splitter(b.row, b.col, b.seen).terms(whole)
+        terms = Splitter(b.row, b.col, b.seen, b.ordered).terms(whole)
     except NotLinear:
         return None
     if len(terms) != 1:

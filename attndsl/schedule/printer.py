@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attndsl.cascade.nodes import Expr, Param
+from attndsl.cascade.nodes import Expr, Param, Reduction
 from attndsl.cascade.printer import print_expr
 from attndsl.cascade.walk import rewrite
 from attndsl.schedule import tile as t
@@ -51,9 +51,10 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
             yield f"{indent}{_lhs(name, dims)} = dot[{over}]({left}, {right}) as {like}"
         case t.Fold(name, dims, op, src, over):
             yield f"{indent}{_lhs(name, dims)} = {op.value}[{over}]({src})"
-        case t.Scan(name, dims, src, over, down):
+        case t.Scan(name, dims, src, over, down, op):
             way = "down" if down else "up"
-            yield f"{indent}{_lhs(name, dims)} = scan[{over} {way}]({src})"
+            how = "scan" if op is Reduction.SUM else f"{op.value} scan"
+            yield f"{indent}{_lhs(name, dims)} = {how}[{over} {way}]({src})"
         case t.Solve(name, dims, matrix, right, _):
             yield f"{indent}{_lhs(name, dims)} = solve({right} + {matrix} . {name})"
         case t.Declare(name, dims, _, expr):

@@ -24,13 +24,15 @@ _MOST_CHANGES = 3
 _MOST_READINGS = 120
 
 
-def settle(cascade: Cascade, attempt: Callable[[Kinds], T]) -> T:
+def settle(cascade: Cascade, attempt: Callable[[Kinds], T], known: Kinds | None = None) -> T:
     """`attempt(kinds)` under the first reading that is not refused; `kinds` settles the ranks that it names.
+
+    `known` is the likeliest reading, where the caller has it.
 
     Raises: Refused, for the reason that the likeliest reading meets.
     """
     try:
-        return attempt({})
+        return attempt(dict(known or {}))
     except Refused as refused:
         if refused.code in _WHATEVER:
             raise

@@ -1,4 +1,4 @@
-"""Running sums of what columns know alone: a scan of the chunk, and one vector that is carried to the next.
+"""Running sums and extremes of what columns know alone: a scan of the chunk, and a vector carried to the next.
 
     C[j,e] = sum[l : l <= j](loga[l,e])
     ->       run = scan of loga along the chunk;   C = carried + run;   carried = carried + sum of the chunk
@@ -23,14 +23,13 @@ from attndsl.cascade.nodes import (
     Position,
     Read,
     Reduce,
-    Reduction,
     Select,
 )
 from attndsl.cascade.walk import free, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.forms import is_large
 from attndsl.schedule.outcomes import Needs
-from attndsl.schedule.products import fold
+from attndsl.schedule.products import fold, merged
 from attndsl.schedule.tile import Val
 from attndsl.schedule.values import State, X
 
@@ -42,7 +41,8 @@ def runs(b: ChunkBuilder, body: Expr, where: Expr | None) -> bool:
     """Whether the terms of a sum know nothing of the row that it is for, but where it stands."""
     if b.row in free(body) or b.reads_itself(body):
         return False
-    return reach(where, b.row, b.col).row is None
+    seen = reach(where, b.row, b.col, b.ordered)
+    return seen.row is None and not seen.same
 
 
 def _contracts(b: ChunkBuilder, tensor: str) -> bool:
@@ -56,8 +56,10 @@ def _contracts(b: ChunkBuilder, tensor: str) -> bool:
     )
 
 
-def running_sum(b: ChunkBuilder, state: State, d: Define, body: Expr, seen: Reach) -> None:
-    """The sum at every row of a chunk, from the columns before the chunk and those in it."""
+def running(b: ChunkBuilder, state: State, d: Define, body: Expr, seen: Reach) -> None:
+    """The reduction at every row of a chunk, from the columns before the chunk and those in it."""
+    op = state.reduce.op
+    nothing = Const(op.identity)
     name, row = d.tensor, Position(b.row)
     for n in walk(body):
         if isinstance(n, Read) and _contracts(b, n.tensor):
@@ -68,16 +70,16 @@ def running_sum(b: ChunkBuilder, state: State, d: Define, body: Expr, seen: Reac
     inside = Compare("<", row, Extent(b.axes[b.col].rank))
     asked = conjunction([inside, *conjuncts(seen.column)])
     assert asked is not None
-    x = b.eval(at(Select(asked, body, Const(0.0)), b.col, row), False, name)
+    x = b.eval(at(Select(asked, body, nothing), b.col, row), False, name)
     v = b.value(x, f"{name}_s")
     term = X(Val(v), x.dims, x.on)
     dims = b.order(x.dims)
     kept = tuple(a for a in state.dims if a != b.row)
     held, run = b.names.fresh(f"{name}_state"), b.names.fresh(f"{name}_run")
-    b.carried.append(t.Declare(held, kept, DType.FLOAT, Const(0.0)))
+    b.carried.append(t.Declare(held, kept, DType.FLOAT, nothing))
     home = b.place(term.on)
-    home.append(t.Scan(run, dims, v, b.row, not seen.ascending))
+    home.append(t.Scan(run, dims, v, b.row, not seen.ascending, op))
     own: Expr = Val(run) if seen.itself else Binary("-", Val(run), Val(v))
-    home.append(t.Assign(state.name, Binary("+", Val(held), own)))
-    total = fold(b, Reduction.SUM, v, term, b.row, "chunk")
-    b.updates.append(t.Assign(held, Binary("+", Val(held), total.expr)))
+    home.append(t.Assign(state.name, merged(op, Val(held), own)))
+    total = fold(b, op, v, term, b.row, "chunk")
+    b.updates.append(t.Assign(held, merged(op, Val(held), total.expr)))

@@ -36,9 +36,9 @@ from attndsl.schedule.kernels import store_target
 from attndsl.schedule.levels import target_key
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import prepare
+from attndsl.schedule.products import merged
 from attndsl.schedule.ranges import build_sweep
 from attndsl.schedule.specialise import masked_body
-from attndsl.schedule.states import merged
 from attndsl.schedule.tile import Axis, Block, Buffer, BufferKind, Plan, Role, Val
 from attndsl.schedule.values import RUNNING, State, X
 

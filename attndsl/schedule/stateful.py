@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from attndsl.analysis.linearity import Anchor, NotLinear, Splitter, Term, reach
+from attndsl.analysis.ranks import Kind, classify
 from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
@@ -36,7 +37,8 @@ from attndsl.cascade.nodes import (
     Reduction,
     TensorDecl,
 )
-from attndsl.cascade.residuals import sequences
+from attndsl.cascade.ordered import ordered
+from attndsl.cascade.squares import squared
 from attndsl.cascade.types import time_axis
 from attndsl.cascade.walk import bound, free, reads, rename, replaced, rewrite, substitute, walk
 
@@ -58,7 +60,8 @@ class Stateful:
 
     `starts` says what stands for each part where a call gives no state: an input of the program, with the indices that
     it is read at, or None for zeros.
-    `unused` are inputs that only the start was made of. `time` are the indices that one step is a point of.
+    `unused` are inputs that only the start was made of. `time` are the indices that one step is a point of. `kinds` are
+    those of the program's ranks: in a state, features stand before features.
     """
 
     cascade: Cascade
@@ -67,6 +70,7 @@ class Stateful:
     starts: tuple[Start, ...]
     unused: frozenset[str]
     time: frozenset[str]
+    kinds: dict[str, Kind]
 
 
 def with_state(cascade: Cascade) -> Stateful:
@@ -121,6 +125,7 @@ class _Parts:
             tuple(self.starts),
             unused,
             frozenset(self.time),
+            dict(classify(c).kinds),
         )
 
 
@@ -179,8 +184,11 @@ class _Sums(_Parts):
     """A program of sums over what came before: each carries what `linearity` finds."""
 
     def run(self) -> Stateful:
-        c = self.named_sums(explicit_domains(self.cascade))
-        self.sequence = sequences(c)
+        whole = explicit_domains(self.cascade)
+        self.cascade = squared(whole, _sequences(whole))
+        self.names = Names(self.cascade)
+        c = self.named_sums(self.cascade)
+        self.sequence = _sequences(c)
         self.defs = {d.tensor: d for d in c.body}
         scans = {d.tensor for d in c.body if self.restarts(d)}
         self.scans = scans
@@ -198,7 +206,7 @@ class _Sums(_Parts):
 
     def named_sums(self, c: Cascade) -> Cascade:
         """With sums over a sequence that stand inside others as tensors of their own."""
-        sequence = sequences(c)
+        sequence = _sequences(c)
         body: list[Define] = []
         for d in c.body:
             inner: dict[Expr, str] = {}
@@ -248,7 +256,9 @@ class _Sums(_Parts):
             raise NoState(f"`{d.tensor}` is no sum for each row")
         (row,) = rows
         try:
-            seen = reach(n.where, row, col)
+            seen = reach(n.where, row, col, ordered(self.cascade))
+            if seen.same:
+                raise NotLinear("ids of a call would be compared with those of calls before it")
             if not seen.ascending:
                 raise NotLinear("a row sees what comes after it")
             if seen.row is not None or seen.column is not None:
@@ -338,6 +348,12 @@ class _Sums(_Parts):
 
     def fresh(self, e: Expr) -> Expr:
         return rename(e, {i: self.names.index(i) for i in bound(e)})
+
+
+def _sequences(c: Cascade) -> frozenset[str]:
+    """The ranks and indices that run over a sequence."""
+    ranks = classify(c)
+    return frozenset(r.name for r in c.ranks if ranks.kind(r.name) is Kind.SEQUENCE)
 
 
 def product(factors: Sequence[Expr]) -> Expr:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from attndsl.analysis.scans import scan_of
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
-    Binary,
-    Call,
     Const,
     Define,
     DType,
     Expr,
-    Logic,
     Position,
     Reduce,
     Reduction,
@@ -24,7 +21,7 @@ from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.loops import loop_axis, solve_loops
 from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs, Refused
-from attndsl.schedule.products import fold
+from attndsl.schedule.products import fold, merged
 from attndsl.schedule.roots import guess_of
 from attndsl.schedule.scans import scan_value
 from attndsl.schedule.sums import sum_state
@@ -146,7 +143,8 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
         if pivots:
             pivot = pivots[0].tensor
             raise Needs(pivot, f"`{pivot}` must be known before `{e.op.value}` of `{d.tensor}`")
-        extreme_state(kernel, state, d, body, where)
+        if not kernel.running_extreme(state, d, body, where):
+            extreme_state(kernel, state, d, body, where)
     kernel.root = outer
     kernel.domains.append(where)
     return state
@@ -193,18 +191,3 @@ def extreme_state(kernel: Kernel, state: State, d: Define, body: Expr, where: Ex
     kernel.sweep.append(t.Compute(new, state.dims, state.dtype, both))
     state.new = X(Val(new), frozenset(state.dims), frozenset({RUNNING}), state.dtype)
     kernel.commits.append(t.Assign(state.name, Val(new)))
-
-
-def merged(op: Reduction, a: Expr, b: Expr) -> Expr:
-    """A reduction of two parts, from the parts' reductions."""
-    match op:
-        case Reduction.SUM:
-            return Binary("+", a, b)
-        case Reduction.MAX | Reduction.MIN:
-            return Call(op.value, (a, b))
-        case Reduction.PROD:
-            return Binary("*", a, b)
-        case Reduction.ANY:
-            return Logic("or", (a, b))
-        case _:
-            return Logic("and", (a, b))

@@ -163,13 +163,17 @@ class Fold(Node):
 
 @dataclass(frozen=True, slots=True)
 class Scan(Node):
-    """`name[dims] = running sum of src along an axis of the tile`, each point included; from the end if `down`."""
+    """`name[dims] = running sum of src along an axis of the tile`, each point included; from the end if `down`.
+
+    `op` may be a maximum or a minimum instead.
+    """
 
     name: str
     dims: tuple[str, ...]
     src: str
     over: str
     down: bool
+    op: Reduction = Reduction.SUM
 
 
 @dataclass(frozen=True, slots=True)

@@ -409,6 +409,18 @@ def multiply(a, b):
 
 
 @triton.jit
+def larger(a, b):
+    """The combination of a running maximum."""
+    return tl.maximum(a, b)
+
+
+@triton.jit
+def smaller(a, b):
+    """The combination of a running minimum."""
+    return tl.minimum(a, b)
+
+
+@triton.jit
 def fixed_point(x, scale):
     """`x * scale` to the nearest whole number: sums of such numbers do not depend on their order."""
     return tl.floor(x * scale + 0.5).to(tl.int64)

@@ -22,7 +22,7 @@ from attndsl.schedule.tile import Plan, Role, TileProgram
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-SIZES = {"b": 2, "h": 2, "e": 8, "f": 12, "n": 8, "p": 12}
+SIZES = {"b": 2, "h": 2, "d": 6, "e": 8, "f": 12, "l": 10, "n": 8, "p": 12}
 
 # What gates and decays are drawn from, by program and input.
 DRAWS: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
@@ -59,6 +59,7 @@ PROGRAMS = (
 RECURRENCES = ("mamba2", "rwkv6", "hgrn2", "gla_recurrent")
 DELTA_RULES = ("deltanet", "gated_delta", "rwkv7")
 BIDIRECTIONAL = ("lion", "lion_decay")
+OVER_TIME = ("latte",)
 
 
 def case(name: str, n: int, dtype: torch.dtype) -> tuple[CompiledAttention, list[Tensor]]:
@@ -83,7 +84,7 @@ def run(
     inputs = dict(zip(names, given, strict=True))
     shapes = {x: tuple(t.shape) for x, t in inputs.items()}
     extents = stage.extents(bind(op.cascade, shapes, {}).extents, {})
-    config = dict.fromkeys("ijt", chunk) | dict.fromkeys("efnp", columns)
+    config = dict.fromkeys("ijt", chunk) | dict.fromkeys("eflnp", columns)
     if backend == "triton":
         config = {f"BLOCK_{a.upper()}": size for a, size in config.items()}
     outs = stage.module.forward(inputs, extents, {}, config)
@@ -108,7 +109,7 @@ def error(made: list[Tensor], want: list[Tensor]) -> float:
     )
 
 
-@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES + DELTA_RULES + BIDIRECTIONAL)
+@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES + DELTA_RULES + BIDIRECTIONAL + OVER_TIME)
 @pytest.mark.parametrize(("n", "chunk"), [(1, 16), (17, 4), (63, 16), (64, 16), (65, 16), (40, 64)])
 def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chunk: int) -> None:
     op, given = case(name, n, torch.float64)
@@ -151,7 +152,9 @@ def test_portable_kernels_of_vector_gates(scale: int) -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=env, cwd=ROOT)
 
 
-@pytest.mark.parametrize("name", ["linear", "retnet", "simple_gla", "deltanet", "lion_decay"])
+@pytest.mark.parametrize(
+    "name", ["linear", "retnet", "simple_gla", "deltanet", "lion_decay", "latte"]
+)
 def test_portable_kernels_carry_a_state(name: str) -> None:
     code = f"from tests.property.test_chunks import portable; portable({name!r})"
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
@@ -227,7 +230,9 @@ def test_every_sum_of_the_forward_pass_carries_over(name: str) -> None:
     assert all(k.of(Role.PAIR) for k in kernels(passes.forward))
 
 
-@pytest.mark.parametrize("name", PROGRAMS + RECURRENCES[:3] + DELTA_RULES + BIDIRECTIONAL)
+@pytest.mark.parametrize(
+    "name", PROGRAMS + RECURRENCES[:3] + DELTA_RULES + BIDIRECTIONAL + OVER_TIME
+)
 def test_no_gradient_needs_every_pair_of_positions(name: str) -> None:
     op = attndsl.load(EXAMPLES / f"{name}.attn")
     passes = plan_passes(op.cascade, tuple(t.name for t in op.cascade.inputs))

@@ -12,7 +12,9 @@ import attndsl
 from attndsl.callerrors import CallError
 from tests.property.test_chunks import DELTA_RULES, EXAMPLES, PROGRAMS, RECURRENCES, case, error
 
-STATEFUL = PROGRAMS + RECURRENCES + DELTA_RULES
+# Features of their own: both signs of a learned map, and a polynomial of the score.
+FEATURES = ("hedgehog", "hedgehog_softmax", "based")
+STATEFUL = PROGRAMS + RECURRENCES + DELTA_RULES + FEATURES
 
 
 def along(op: attndsl.CompiledAttention, given: list[Tensor], part: slice | int) -> list[Tensor]:
@@ -108,7 +110,7 @@ def packs(op: attndsl.CompiledAttention, given: list[Tensor]) -> list[Tensor]:
     ]
 
 
-@pytest.mark.parametrize("name", [STATEFUL[0], RECURRENCES[0], DELTA_RULES[0]])
+@pytest.mark.parametrize("name", STATEFUL)
 def test_packed_sequences_are_calls_of_their_own(name: str) -> None:
     op, given = case(name, 30, torch.float64)
     own = [x.clone().requires_grad_() for x in packs(op, given)]

@@ -8,6 +8,7 @@ import pytest
 
 from attndsl import driver
 from attndsl.callerrors import CallError
+from attndsl.lengths import plan_costs
 from attndsl.schedule.cost import GPUS, Cost, bound, costs
 from attndsl.sizes import TRIAL, USUAL, sizes
 
@@ -60,6 +61,60 @@ def test_the_backward_pass_recomputes_the_scores() -> None:
     pairs = 2 * B * H * N * N * D
     # S, dP and dQ; S, dP, dK and dV
     assert sorted(round(c.flops / pairs) for c in found if c.flops) == [3, 4]
+
+
+def by_chunks(name: str, length: int) -> list[Cost]:
+    program = driver.load(EXAMPLES / f"{name}.attn", backward=False)
+    usual = sizes(program.shifted, USUAL)
+    extents = {r: length if n == N else n for r, n in program.extents(usual).items()}
+    assert program.forward is not None
+    return plan_costs(program.forward, extents, usual.params, 2)
+
+
+def test_chunks_cost_what_their_products_take() -> None:
+    (cost,) = by_chunks("retnet", N)
+    c, columns = 64, 64  # a chunk, and the columns of a program: each makes the chunk's scores
+    a_point = 2 * D * D + (D // columns) * 2 * c * D + 2 * c * D + 2 * D * D
+    assert cost.flops == B * H * N * a_point
+    assert cost.moved == 4 * B * H * N * D * 2 + H * 2
+
+
+@pytest.mark.parametrize("name", ["linear", "gla", "gated_delta", "lion_decay", "hgrn2"])
+def test_chunks_cost_in_proportion_to_the_length(name: str) -> None:
+    once, twice = by_chunks(name, N), by_chunks(name, 2 * N)
+    for a, b in zip(once, twice, strict=True):
+        assert b.flops == 2 * a.flops
+        assert b.exps == pytest.approx(2 * a.exps, rel=0.01)
+        assert b.moved == pytest.approx(2 * a.moved, rel=0.01)
+
+
+def test_lengths_from_which_chunks_pay() -> None:
+    facts = driver.explain_facts(EXAMPLES / "linear.attn", gpu="H100")["lengths"]
+    # Where c (d + f) + 2 d f meets n (d + f) / 2, and the scores are made for each half of the columns.
+    assert facts["chunks_from"]["operations"] == 384
+    assert facts["by_pairs"]["flops"] > 9 * facts["by_chunks"]["flops"]
+    assert facts["one_token"]["state_bytes"] == 4 * B * H * (D * D + D)
+    assert "lengths" not in driver.explain_facts(EXAMPLES / "causal.attn")
+
+
+def test_a_feature_map_of_keys_is_counted_once_for_each_tile_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "window.attn"
+    path.write_text(
+        "attention p(Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f]) -> O[b,h,i,f] { batch b, h\n"
+        "O[i,f] = sum[j](sum[e](Q[i,e] * exp(K[j,e])) * V[j,f]) where i < 7 }"
+    )
+    program = driver.load(path, backward=False)
+    usual = sizes(program.shifted, USUAL)
+    assert program.forward is not None
+    found = costs(program.forward, program.extents(usual), usual.params, 2)
+    assert sum(c.exps for c in found) == B * H * (N // 64) * N * D
+
+
+def test_explain_tells_of_chunks_and_lengths() -> None:
+    text = driver.explain(EXAMPLES / "linear.attn")
+    assert "chunks of i, one after the other" in text
+    assert "fewer operations from 384 positions on" in text
+    assert "of the stream" not in text  # they visit what they visit
 
 
 @pytest.mark.parametrize(

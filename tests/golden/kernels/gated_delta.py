@@ -981,12 +981,9 @@ def gated_delta_backward_dU_2(
         column_1 = tl.where(mask_p[:, None], dU * column_p_1[:, None], 0.0)
         dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         tl.store(dU_2_ptrs, dU_2_2, mask=in_t_s[:, None] & in_f[None, :])
-        dU_2_state = dot(
-            tl.trans(k_1),
-            column_1.to(K_ptr.dtype.element_ty),
-            dU_2_state * decay,
-            ACC,
-        )
+        t_3 = tl.trans(k_1)
+        t_4 = column_1.to(K_ptr.dtype.element_ty)
+        dU_2_state = dot(t_3, t_4, dU_2_state * decay, ACC)
 
 
 @triton.jit(
@@ -1156,13 +1153,8 @@ def gated_delta_backward_dK_6(
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_6_ptrs = dK_6_base + tl.cast(t0, tl.int64) * len_e + dK_6_offs
         tl.store(dK_6_ptrs, dK_6, mask=in_t[:, None] & in_e[None, :])
-        dK_6_state = whole_dot(
-            tl.trans(column_m),
-            dO,
-            dK_6_state * decay,
-            dO_ptr.dtype.element_ty,
-            ACC,
-        )
+        t_5 = tl.trans(column_m)
+        dK_6_state = whole_dot(t_5, dO, dK_6_state * decay, dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(

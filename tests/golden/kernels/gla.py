@@ -44,20 +44,34 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def floor_div(a, b):
-    """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
-    q = a // b
-    r = a - q * b
-    return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
-
-
-@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:
         return tl.load(ptrs, mask=mask, other=0.0)
     else:
         return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
+def span(T: tl.constexpr):
+    """An exponent whose exponential, and its reciprocal, the type holds beside another factor."""
+    if T == tl.float16:
+        return 6.0
+    else:
+        return 75.0
+
+
+@triton.jit
+def whole_dot(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
+    """As `dot` of operands in T, with what the cast to T takes from them."""
+    x, y = a.to(T), b.to(T)
+    acc = dot(x, y, acc, OUT)
+    if T.primitive_bitwidth == 16:
+        if a.dtype != T:
+            acc = dot((a.to(OUT) - x.to(OUT)).to(T), y, acc, OUT)
+        if b.dtype != T:
+            acc = dot(x, (b.to(OUT) - y.to(OUT)).to(T), acc, OUT)
+    return acc
 
 
 @triton.jit
@@ -159,34 +173,32 @@ def gla_C(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
+        "stride_V_b",
+        "stride_V_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "start",
+        "len_f",
     ],
 )
 def gla_O(
+    C_ptr,
     Q_ptr,
     K_ptr,
-    C_ptr,
     V_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
     V_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
-    stride_Q_e: tl.int64,
+    stride_Q_e,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
-    stride_K_e: tl.int64,
+    stride_K_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -195,151 +207,172 @@ def gla_O(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
+    len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of f; sweeps i.
 
+    C_ptr  C[b, h, j, e], residual
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
-    C_ptr  C[b, h, j, e], residual
     V_ptr  V[b, h, j, f], input
     O_ptr  O[b, h, i, f], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
 
     # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    in_i = i < len_i
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    in_e = within(e, E, E_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    C_offs = offs_i[:, None] * E + e[None, :]
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_base += tl.cast(i0, tl.int64) * F
-    O_offs = offs_i[:, None] * F + f[None, :]
+    V_base += tl.cast(f0, tl.int64) * stride_V_f
+    V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
+    in_f = f < len_f
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
+    O_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
+    O_offs = offs_i[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
-    O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-    mask_p = i + start
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    hi = tl.maximum(len_i, len_j)
+    O_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
 
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        A = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k = tl.load(K_ptrs)
-            c = tl.load(C_base + tl.cast(e_pt, tl.int64) + at * E)
-            C_ptrs = C_base + tl.cast(e_pt, tl.int64) + tl.cast(j0, tl.int64) * E + offs_j * E
-            c_1 = tl.load(C_ptrs)
-            t_2 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :])
-            A_t = q.to(ACC)[:, None] * k.to(ACC)[None, :] * t_2
-            A = A + A_t
-        # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A.to(V_ptr.dtype.element_ty), v, O, ACC)
+    # --- sweep over i ---
     # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        A = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            in_j = j < len_j
-            k = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            c = tl.load(C_base + tl.cast(e_pt, tl.int64) + at * E)
-            C_ptrs_2 = C_base + tl.cast(e_pt, tl.int64) + tl.cast(j0, tl.int64) * E + offs_j * E
-            c_1 = tl.load(C_ptrs_2, mask=in_j, other=0.0)
-            t_3 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :])
-            A_t = q.to(ACC)[:, None] * k.to(ACC)[None, :] * t_3
-            A = A + A_t
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        A_m = tl.where(mask, A, 0.0)
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        O = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
+        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
+        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+        c = tl.load(C_base + at[:, None] * E + e[None, :], mask=in_e[None, :], other=0.0)
+        at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
+        c_1 = tl.load(C_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+        reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
+        size = tl.abs(reach_2)
+        size_kept = tl.where((e < E)[None, :], size, 0.0)
+        far = tl.max(size_kept, 0)
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        A = q.to(ACC) * tl.exp(reach_2)
+        A_kept = tl.where((e < E)[None, :], A, 0.0)
+        at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+        c_5 = tl.load(C_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        c_6 = tl.load(C_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+        left_p = c_6.to(ACC) * 1.4426950408889634
+        left = q.to(ACC) * tl.exp2(c.to(ACC) * 1.4426950408889634 - left_p[None, :])
+        t = tl.where(in_e[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        O = O + past
+        decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
+        in_j = i < len_j
+        c_2 = tl.load(
+            C_base + tl.cast(i0, tl.int64) * E + C_offs,
+            mask=in_j[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
+        mask = i < len_j
+        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+        size_1 = tl.abs(reach_1_m)
+        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+        far_1 = tl.max(size_1_kept, 0)
+        far_2 = tl.maximum(far, far_1)
+        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+        A_1 = k.to(ACC) * tl.exp(reach_1_m)
+        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        A_2 = dot(t_3, t_4, None, ACC)
+        A_3 = tl.full([BLOCK_I, BLOCK_I], 0.0, ACC)
+        if too_far:
+            for e_pt in range(E):
+                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+                Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
+                q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
+                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+                K_ptrs_2 += tl.cast(i0, tl.int64) * stride_K_j + offs_i * stride_K_j
+                k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
+                c_3 = tl.load(C_base + tl.cast(e_pt, tl.int64) + at * E)
+                C_ptrs = C_base + tl.cast(e_pt, tl.int64) + tl.cast(i0, tl.int64) * E + offs_i * E
+                c_4 = tl.load(C_ptrs, mask=in_j, other=0.0)
+                t_5 = tl.exp(c_3.to(ACC)[:, None] - c_4.to(ACC)[None, :])
+                A_t = q_1.to(ACC)[:, None] * k_1.to(ACC)[None, :] * t_5
+                A_3 = A_3 + A_t
+        A_4 = tl.where(too_far, A_3, A_2)
+        mask_1 = (i[None, :] <= i[:, None]) & mask[None, :]
+        A_4_m = tl.where(mask_1, A_4, 0.0)
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A_m.to(V_ptr.dtype.element_ty), v, O, ACC)
-
-    # --- epilogue ---
-    tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
+        O = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O, ACC)
+        right = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
+        right_m = tl.where(mask[:, None], right, 0.0)
+        tl.store(
+            O_base + tl.cast(i0, tl.int64) * len_f + O_offs,
+            O,
+            mask=in_i[:, None] & in_f[None, :],
+        )
+        t_6 = tl.trans(right_m.to(K_ptr.dtype.element_ty))
+        t_7 = v.to(K_ptr.dtype.element_ty)
+        O_state = dot(t_6, t_7, O_state * decay[:, None], ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_C_b",
-        "stride_C_h",
-        "stride_C_e",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
-        "start",
     ],
 )
-def gla_backward_dC_1_dK_dV(
+def gla_backward_dC_1(
+    C_ptr,
     V_ptr,
     dO_ptr,
-    C_ptr,
     Q_ptr,
-    K_ptr,
     dC_1_ptr,
-    dV_ptr,
-    dK_ptr,
+    C_tiles,
     V_tiles,
     dO_tiles,
+    Q_tiles,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j,
+    stride_C_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -348,215 +381,174 @@ def gla_backward_dC_1_dK_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
-    stride_C_e: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
-    stride_Q_e: tl.int64,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e: tl.int64,
+    stride_Q_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps i.
+    """One program for each b, h; sweeps j.
 
+    C_ptr  C[b, h, j, e], input
     V_ptr  V[b, h, j, f], input
     dO_ptr  dO[b, h, i, f], input
-    C_ptr  C[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
     dC_1_ptr  dC.1[b, h, j, e], temp
-    dV_ptr  dV[b, h, j, f], output
-    dK_ptr  dK[b, h, j, e], output
+    C_tiles  tiles of C for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    in_e = within(e, E, E_PAD)
+    C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
     in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dC_1_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    dC_1_base += tl.cast(h, tl.int64) * len_j * E
     dC_1_offs = offs_j[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
 
     # --- prologue ---
-    dC_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dC_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
 
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-        dC_1_p = dA != 0.0
-        for e_pt in range(E):
-            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-            C_ptrs = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
-            c = tl.load(C_ptrs)
-            C_ptrs_2 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_1 = tl.load(C_ptrs_2, mask=in_j, other=0.0)
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs)
-            t_3 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * q.to(ACC)[None, :]
-            dC_1_t = tl.where(dC_1_p, dA * t_3, 0.0)
-            dC_1_col = tl.sum(dC_1_t, 1)
-            dC_1 = tl.where((e == e_pt)[None, :], dC_1 + dC_1_col[:, None], dC_1)
-        A = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt_1 in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
-            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2)
-            K_ptrs = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k = tl.load(K_ptrs, mask=in_j, other=0.0)
-            C_ptrs_3 = C_base + tl.cast(e_pt_1, tl.int64) * stride_C_e + at * stride_C_j
-            c_2 = tl.load(C_ptrs_3)
-            C_ptrs_4 = C_base_2 + tl.cast(e_pt_1, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_3 = tl.load(C_ptrs_4, mask=in_j, other=0.0)
-            t_4 = tl.exp(c_2.to(ACC)[None, :] - c_3.to(ACC)[:, None])
-            A_t = q_1.to(ACC)[None, :] * k.to(ACC)[:, None] * t_4
-            A = A + A_t
-        dV = dot(A.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+    # --- sweep over j ---
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dA_m = tl.where(mask, dA, 0.0)
-        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-        dC_1_p = dA_m != 0.0
-        for e_pt in range(E):
-            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-            C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at * stride_C_j
-            c = tl.load(C_ptrs_5)
-            C_ptrs_6 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_1 = tl.load(C_ptrs_6, mask=in_j, other=0.0)
-            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_3 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-            t_5 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * q.to(ACC)[None, :]
-            dC_1_t = tl.where(dC_1_p, dA_m * t_5, 0.0)
-            dC_1_col = tl.sum(dC_1_t, 1)
-            dC_1 = tl.where((e == e_pt)[None, :], dC_1 + dC_1_col[:, None], dC_1)
-        A = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt_1 in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
-            Q_ptrs_4 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            C_ptrs_7 = C_base + tl.cast(e_pt_1, tl.int64) * stride_C_e + at * stride_C_j
-            c_2 = tl.load(C_ptrs_7)
-            C_ptrs_8 = C_base_2 + tl.cast(e_pt_1, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_3 = tl.load(C_ptrs_8, mask=in_j, other=0.0)
-            t_6 = tl.exp(c_2.to(ACC)[None, :] - c_3.to(ACC)[:, None])
-            A_t = q_1.to(ACC)[None, :] * k.to(ACC)[:, None] * t_6
-            A = A + A_t
-        A_m = tl.where(mask, A, 0.0)
-        dV = dot(A_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-
-    # --- epilogue ---
-    tl.store(dC_1_base + dC_1_offs, dC_1, mask=in_j[:, None] & in_e[None, :])
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-    tl.store(dK_base + dC_1_offs, dC_1, mask=in_j[:, None] & in_e[None, :])
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dC_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+        at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+        C_ptrs = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+        c = tl.load(C_ptrs, mask=in_e, other=0.0)
+        C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
+        in_j = j < len_j
+        c_1 = load_tile(C_ptrs_2, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+        reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
+        size = tl.abs(reach_2)
+        size_kept = tl.where((e < E)[None, :], size, 0.0)
+        far = tl.max(size_kept, 0)
+        # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dC_1_p = 1.0 * tl.exp(reach_2)
+        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+        C_ptrs_3 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+        c_5 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+        C_ptrs_4 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+        c_6 = tl.load(C_ptrs_4, mask=in_e, other=0.0)
+        reach_2_2 = tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
+        t = tl.trans(tl.where(in_f[None, :], dC_1_state, 0.0))
+        past = whole_dot(v, t, None, V_ptr.dtype.element_ty, ACC)
+        dC_1 = dC_1 + past * reach_2_2
+        decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
+        column_p = c_6.to(ACC) * 1.4426950408889634
+        at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
+        C_ptrs_5 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
+        c_2 = tl.load(C_ptrs_5, mask=in_e[None, :], other=0.0)
+        reach_1 = c_2.to(ACC) - c.to(ACC)[None, :]
+        mask = j < len_i
+        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+        size_1 = tl.abs(reach_1_m)
+        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+        far_1 = tl.max(size_1_kept, 0)
+        far_2 = tl.maximum(far, far_1)
+        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        in_i = j < len_i
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
+        mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
+        dA_m = tl.where(mask_1, dA, 0.0)
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+        column = q.to(ACC) * tl.exp(reach_1_m)
+        column_m = tl.where(mask[:, None], column, 0.0)
+        dC_1_part = whole_dot(dA_m, column_m, None, Q_ptr.dtype.element_ty, ACC)
+        dC_1_part_1 = dC_1_part * dC_1_p
+        dC_1 = dC_1 + tl.where(too_far, 0.0, dC_1_part_1)
+        dC_1_s = tl.where(too_far, dA_m, 0.0)
+        dC_1_p_1 = dC_1_s != 0.0
+        if too_far:
+            for e_pt in range(E):
+                C_ptrs_6 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
+                c_3 = tl.load(C_ptrs_6)
+                C_ptrs_7 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
+                C_ptrs_7 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
+                c_4 = tl.load(C_ptrs_7, mask=in_j, other=0.0)
+                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+                Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
+                q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
+                t_2 = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
+                dC_1_t = tl.where(dC_1_p_1, dC_1_s * t_2, 0.0)
+                dC_1_col = tl.sum(dC_1_t, 1)
+                dC_1 = tl.where((e == e_pt)[None, :], dC_1 + dC_1_col[:, None], dC_1)
+        column_1 = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
+        column_1_m = tl.where(mask[:, None], column_1, 0.0)
+        dC_1_ptrs = dC_1_base + tl.cast(j0, tl.int64) * E + dC_1_offs
+        tl.store(dC_1_ptrs, dC_1, mask=in_j[:, None] & in_e[None, :])
+        t_3 = tl.trans(column_1_m)
+        dC_1_state = whole_dot(t_3, dO, dC_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_C_b",
-        "stride_C_h",
-        "stride_C_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
-        "start",
     ],
 )
 def gla_backward_dC_2(
+    C_ptr,
     dO_ptr,
     V_ptr,
-    C_ptr,
     K_ptr,
     dC_2_ptr,
+    C_tiles,
+    C_tiles_2,
     V_tiles,
+    K_tiles,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j,
+    stride_C_e,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -565,137 +557,148 @@ def gla_backward_dC_2(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
-    stride_C_e: tl.int64,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
-    stride_K_e: tl.int64,
+    stride_K_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
-    BLOCK_J_S: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps j_s.
+    """One program for each b, h; sweeps j.
 
+    C_ptr  C[b, h, j, e], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
-    C_ptr  C[b, h, j, e], input
     K_ptr  K[b, h, j, e], input
     dC_2_ptr  dC.2[b, h, j, e], temp
+    C_tiles  tiles of C for the copy engine, or None
+    C_tiles_2  tiles of C for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_J  points of j in a tile
-    BLOCK_J_S  points of j_s in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (tiles_j - 1 - pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_j_s = tl.arange(0, BLOCK_J_S)
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
+    in_e = within(e, E, E_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     in_f = within(f, F, F_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j_s[:, None] * stride_V_j + f[None, :] * stride_V_f
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base += tl.cast(j0, tl.int64) * stride_C_j
-    in_j = j < len_j
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     dC_2_base = dC_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dC_2_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    dC_2_base += tl.cast(h, tl.int64) * len_j * E
     dC_2_offs = offs_j[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
 
     # --- prologue ---
-    dC_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    at = tl.minimum(tl.maximum(j, 0), len_i - 1)
-    dO_ptrs = dO_base + at[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-    mask_p = j + start
-    high = tl.minimum(len_j, j0 + BLOCK_J - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, j0 + start + 1)) // BLOCK_J_S * BLOCK_J_S
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    hi = len_j
+    dC_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
 
-    # --- sweep over j_s ---
-    # Tiles without a mask.
-    for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j_s0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        dC_2_p = dA != 0.0
-        for e_pt in range(E):
-            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-            C_ptrs = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c = tl.load(C_ptrs, mask=in_j, other=0.0)
-            C_ptrs_2 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e
-            C_ptrs_2 += tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
-            c_1 = tl.load(C_ptrs_2)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs += tl.cast(j_s0, tl.int64) * stride_K_j + offs_j_s * stride_K_j
-            k = tl.load(K_ptrs)
-            t_2 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * k.to(ACC)[None, :]
-            dC_2_t = tl.where(dC_2_p, dA * t_2, 0.0)
-            dC_2_col = tl.sum(dC_2_t, 1)
-            dC_2 = tl.where((e == e_pt)[None, :], dC_2 + dC_2_col[:, None], dC_2)
+    # --- sweep over j ---
     # Tiles that the mask or the end cuts.
-    for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
+    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dC_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+        C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
+        in_j = j < len_j
+        c = load_tile(C_ptrs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+        at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_j - 1)
+        C_ptrs_2 = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+        c_1 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+        reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
+        size = tl.abs(reach_2)
+        size_kept = tl.where((e < E)[None, :], size, 0.0)
+        far = tl.max(size_kept, 0)
+        at_1 = tl.minimum(tl.maximum(j, 0), len_i - 1)
+        dO_ptrs = dO_base + at_1[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+        dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
+        dC_2_p = 1.0 * tl.exp(reach_2)
+        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_j - 1)
+        C_ptrs_3 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+        c_5 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(j0 - 1, 0), len_j - 1)
+        C_ptrs_4 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+        c_6 = tl.load(C_ptrs_4, mask=in_e, other=0.0)
+        reach_p = c_6.to(ACC) * 1.4426950408889634
+        reach_2_2 = tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        t = tl.trans(tl.where(in_f[None, :], dC_2_state, 0.0))
+        past = whole_dot(dO, t, None, dO_ptr.dtype.element_ty, ACC)
+        dC_2 = dC_2 + past * reach_2_2
+        decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
+        C_ptrs_5 = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
+        in_j_s = j < len_j
+        c_2 = load_tile(C_ptrs_5, in_j_s[:, None] & in_e[None, :], C_tiles_2, [b, h, j0, 0])
+        reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
+        mask = j < len_j
+        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+        size_1 = tl.abs(reach_1_m)
+        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+        far_1 = tl.max(size_1_kept, 0)
+        far_2 = tl.maximum(far, far_1)
+        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
-        in_j_s = j_s < len_j
-        v = load_tile(V_ptrs_2, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j_s0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        mask_p_1 = j_s < len_j
-        mask = (j_s[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dA_m = tl.where(mask, dA, 0.0)
-        dC_2_p = dA_m != 0.0
-        for e_pt in range(E):
-            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-            C_ptrs_3 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c = tl.load(C_ptrs_3, mask=in_j, other=0.0)
-            C_ptrs_4 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e
-            C_ptrs_4 += tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
-            c_1 = tl.load(C_ptrs_4, mask=in_j_s, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs_2 += tl.cast(j_s0, tl.int64) * stride_K_j + offs_j_s * stride_K_j
-            k = tl.load(K_ptrs_2, mask=in_j_s, other=0.0)
-            t_3 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * k.to(ACC)[None, :]
-            dC_2_t = tl.where(dC_2_p, dA_m * t_3, 0.0)
-            dC_2_col = tl.sum(dC_2_t, 1)
-            dC_2 = tl.where((e == e_pt)[None, :], dC_2 + dC_2_col[:, None], dC_2)
-
-    # --- epilogue ---
-    tl.store(dC_2_base + dC_2_offs, dC_2, mask=in_j[:, None] & in_e[None, :])
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
+        mask_1 = (j[None, :] <= j[:, None]) & mask[None, :]
+        dA_m = tl.where(mask_1, dA, 0.0)
+        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        column = k.to(ACC) * tl.exp(reach_1_m)
+        column_m = tl.where(mask[:, None], column, 0.0)
+        dC_2_part = whole_dot(dA_m, column_m, None, K_ptr.dtype.element_ty, ACC)
+        dC_2_part_1 = dC_2_part * dC_2_p
+        dC_2 = dC_2 + tl.where(too_far, 0.0, dC_2_part_1)
+        dC_2_s = tl.where(too_far, dA_m, 0.0)
+        dC_2_p_1 = dC_2_s != 0.0
+        if too_far:
+            for e_pt in range(E):
+                C_ptrs_6 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
+                C_ptrs_6 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
+                c_3 = tl.load(C_ptrs_6, mask=in_j, other=0.0)
+                C_ptrs_7 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
+                C_ptrs_7 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
+                c_4 = tl.load(C_ptrs_7, mask=in_j_s, other=0.0)
+                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+                K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
+                k_1 = tl.load(K_ptrs_2, mask=in_j_s, other=0.0)
+                t_2 = tl.exp(c_3.to(ACC)[:, None] - c_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+                dC_2_t = tl.where(dC_2_p_1, dC_2_s * t_2, 0.0)
+                dC_2_col = tl.sum(dC_2_t, 1)
+                dC_2 = tl.where((e == e_pt)[None, :], dC_2 + dC_2_col[:, None], dC_2)
+        column_1 = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
+        column_1_m = tl.where(mask[:, None], column_1, 0.0)
+        dC_2_ptrs = dC_2_base + tl.cast(j0, tl.int64) * E + dC_2_offs
+        tl.store(dC_2_ptrs, dC_2, mask=in_j[:, None] & in_e[None, :])
+        t_3 = tl.trans(column_1_m)
+        dC_2_state = whole_dot(t_3, v, dC_2_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -754,6 +757,248 @@ def gla_backward_dQ(
 
     # --- epilogue ---
     tl.store(dQ_base + dQ_offs, dC_2, mask=in_i[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "len_f",
+    ],
+)
+def gla_backward_dV(
+    C_ptr,
+    K_ptr,
+    Q_ptr,
+    dO_ptr,
+    dV_ptr,
+    C_tiles,
+    K_tiles,
+    Q_tiles,
+    dO_tiles,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j,
+    stride_C_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps j.
+
+    C_ptr  C[b, h, j, e], input
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    dO_ptr  dO[b, h, i, f], input
+    dV_ptr  dV[b, h, j, f], output
+    C_tiles  tiles of C for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    in_e = within(e, E, E_PAD)
+    C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+        C_ptrs = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+        c = tl.load(C_ptrs, mask=in_e, other=0.0)
+        C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
+        in_j = j < len_j
+        c_1 = load_tile(C_ptrs_2, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+        reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
+        size = tl.abs(reach_2)
+        size_kept = tl.where((e < E)[None, :], size, 0.0)
+        far = tl.max(size_kept, 0)
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        A = k.to(ACC) * tl.exp(reach_2)
+        A_kept = tl.where((e < E)[None, :], A, 0.0)
+        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        C_ptrs_3 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+        c_5 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+        C_ptrs_4 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+        c_6 = tl.load(C_ptrs_4, mask=in_e, other=0.0)
+        left = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
+        t = tl.where(in_e[None, :], left, 0.0).to(K_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], dV_state, 0.0).to(K_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        dV = dV + past
+        decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
+        right_p = c_6.to(ACC) * 1.4426950408889634
+        at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
+        C_ptrs_5 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
+        c_2 = tl.load(C_ptrs_5, mask=in_e[None, :], other=0.0)
+        reach_1 = c_2.to(ACC) - c.to(ACC)[None, :]
+        mask = j < len_i
+        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+        size_1 = tl.abs(reach_1_m)
+        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+        far_1 = tl.max(size_1_kept, 0)
+        far_2 = tl.maximum(far, far_1)
+        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        in_i = j < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+        A_1 = q.to(ACC) * tl.exp(reach_1_m)
+        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
+        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+        A_2 = dot(t_3, t_4, None, ACC)
+        A_3 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
+        if too_far:
+            for e_pt in range(E):
+                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+                Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
+                q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
+                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+                K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
+                k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
+                C_ptrs_6 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
+                c_3 = tl.load(C_ptrs_6)
+                C_ptrs_7 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
+                C_ptrs_7 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
+                c_4 = tl.load(C_ptrs_7, mask=in_j, other=0.0)
+                t_5 = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None])
+                A_t = q_1.to(ACC)[None, :] * k_1.to(ACC)[:, None] * t_5
+                A_3 = A_3 + A_t
+        A_4 = tl.where(too_far, A_3, A_2)
+        mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
+        A_4_m = tl.where(mask_1, A_4, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        right = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+        right_m = tl.where(mask[:, None], right, 0.0)
+        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
+        tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
+        t_6 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
+        t_7 = dO.to(Q_ptr.dtype.element_ty)
+        dV_state = dot(t_6, t_7, dV_state * decay[:, None], ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def gla_backward_dK(
+    dC_1_ptr,
+    dK_ptr,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    dC_1_ptr  dC.1[b, h, j, e], temp
+    dK_ptr  dK[b, h, j, e], output
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dC_1_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    dC_1_offs = offs_j[:, None] * E + e[None, :]
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK_base += tl.cast(j0, tl.int64) * E
+
+    # --- prologue ---
+    dC_1 = tl.load(dC_1_base + dC_1_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+
+    # --- epilogue ---
+    tl.store(dK_base + dC_1_offs, dC_1, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -908,83 +1153,87 @@ KERNELS: dict[str, Any] = {
     },
     "gla_O": {
         "facts": {
-            "tiles": ("i",),
+            "tiles": ("f",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e"), ("i", "f")),
+            "carried": (("e", "f"),),
+            "pairs": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
+            "data": ("C", "Q", "K", "V"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("C_ptr", "pointer_acc", ""),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "wide", ""),
+            ("stride_V_h", "wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("len_f", "extent", "f"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_F", "block", "f"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_backward_dC_1": {
+        "facts": {
+            "tiles": (),
             "stream": "j",
             "pads": {
                 "e": "e",
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("j", "f"),),
-            "carried": (("i", "f"),),
-            "pairs": (("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j")),
-            "data": ("V",),
+            "streamed": (("j", "e"), ("j", "f"), ("j", "e"), ("j", "f"), ("j", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "data": ("C", "V", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
-            ("C_ptr", "pointer_acc", ""),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "Q"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "gla_backward_dC_1_dK_dV": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("j", "f"),),
-            "streamed": (("i", "f"),),
-            "carried": (("j", "e"), ("j", "f")),
-            "pairs": (("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i")),
-            "data": ("V", "dO"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
+            ("C_ptr", "pointer_like", "C"),
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("C_ptr", "pointer_like", "C"),
             ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
             ("dC_1_ptr", "pointer_acc", ""),
-            ("dV_ptr", "pointer_like", "V"),
-            ("dK_ptr", "pointer_like", "K"),
+            ("C_tiles", "tiles", "C 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
+            ("stride_C_b", "stride_wide", ""),
+            ("stride_C_h", "stride_wide", ""),
+            ("stride_C_j", "stride", ""),
+            ("stride_C_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -993,57 +1242,55 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride", ""),
-            ("stride_C_e", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
+            ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
     "gla_backward_dC_2": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "j_s",
+            "tiles": (),
+            "stream": "j",
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "f"),),
-            "streamed": (("j_s", "f"),),
-            "carried": (("j", "e"),),
-            "pairs": (("j", "j_s"),),
-            "pairs_by_address": (("j", "j_s"),),
-            "data": ("dO", "V"),
+            "resident": (),
+            "streamed": (("j", "e"), ("j", "f"), ("j", "e"), ("j", "f"), ("j", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "data": ("C", "dO", "V", "K"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
+            ("C_ptr", "pointer_like", "C"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("C_ptr", "pointer_like", "C"),
             ("K_ptr", "pointer_like", "K"),
             ("dC_2_ptr", "pointer_acc", ""),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J_S f"),
+            ("C_tiles", "tiles", "C 4 2 BLOCK_J e"),
+            ("C_tiles_2", "tiles", "C 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_C_b", "stride_wide", ""),
+            ("stride_C_h", "stride_wide", ""),
+            ("stride_C_j", "stride", ""),
+            ("stride_C_e", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1052,25 +1299,19 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride", ""),
-            ("stride_C_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
+            ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_J_S", "block", "j_s"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1101,6 +1342,91 @@ KERNELS: dict[str, Any] = {
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_backward_dV": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e"), ("j", "f")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "f"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "f"), ("j", "j"), ("j", "f"), ("j", "f"), ("j", "f")),
+            "data": ("C", "K", "Q", "dO"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("C_ptr", "pointer_like", "C"),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dV_ptr", "pointer_like", "V"),
+            ("C_tiles", "tiles", "C 4 2 BLOCK_J e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("stride_C_b", "stride_wide", ""),
+            ("stride_C_h", "stride_wide", ""),
+            ("stride_C_j", "stride", ""),
+            ("stride_C_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_dO_b", "wide", ""),
+            ("stride_dO_h", "wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("len_f", "extent", "f"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_F", "block", "f"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_backward_dK": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (),
+            "pairs_by_address": (),
+            "data": ("dC.1",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("dC_1_ptr", "pointer_acc", ""),
+            ("dK_ptr", "pointer_like", "K"),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1457,18 +1783,20 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of i; sweeps j.
+    # One program for each b, h and tile of f; sweeps i.
     cfg = configure("gla_O", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
     gla_O[grid](
+        C,
         Q,
         K,
-        C,
         V,
         O,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(V),
@@ -1476,11 +1804,9 @@ def forward(inputs, extents, params, config=None):
         len_h,
         len_i,
         len_j,
-        params["start"],
+        len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -1506,38 +1832,34 @@ def backward(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     dC_1 = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
-    dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
-    dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dC_2 = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
+    dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dloga = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
 
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("gla_backward_dC_1_dK_dV", extents, inputs, config)
+    # One program for each b, h; sweeps j.
+    cfg = configure("gla_backward_dC_1", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    gla_backward_dC_1_dK_dV[grid](
+    grid = (len_b * len_h,)
+    gla_backward_dC_1[grid](
+        C,
         V,
         dO,
-        C,
         Q,
-        K,
         dC_1,
-        dV,
-        dK,
+        tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(C),
         *launch_strides(V),
         *launch_strides(dO),
-        *launch_strides(C),
         *launch_strides(Q),
-        *launch_strides(K),
         len_b,
         len_h,
         len_j,
         len_i,
-        params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
         F=len_f,
@@ -1546,27 +1868,28 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps j_s.
+    # One program for each b, h; sweeps j.
     cfg = configure("gla_backward_dC_2", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
+    grid = (len_b * len_h,)
     gla_backward_dC_2[grid](
+        C,
         dO,
         V,
-        C,
         K,
         dC_2,
-        tiles_of(V, 2, cfg["BLOCK_J_S"], padded(len_f, itemsize)),
+        tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(C),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(C),
         *launch_strides(K),
         len_b,
         len_h,
         len_j,
         len_i,
-        params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
         F=len_f,
@@ -1586,6 +1909,53 @@ def backward(inputs, extents, params, config=None):
         len_b,
         len_h,
         len_i,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps j.
+    cfg = configure("gla_backward_dV", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    gla_backward_dV[grid](
+        C,
+        K,
+        Q,
+        dO,
+        dV,
+        tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        *launch_strides(C),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_f,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("gla_backward_dK", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    gla_backward_dK[grid](
+        dC_1,
+        dK,
+        len_b,
+        len_h,
         len_j,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
@@ -1615,8 +1985,8 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
     return {
+        "dQ": dQ,
         "dV": dV,
         "dK": dK,
-        "dQ": dQ,
         "dloga": dloga,
     }

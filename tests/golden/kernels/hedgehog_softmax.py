@@ -168,21 +168,22 @@ def hedgehog_softmax_y_L_2(
 
 @triton.jit(
     do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "start",
+        "len_f",
     ],
 )
-def hedgehog_softmax_O_part_O_L(
+def hedgehog_softmax_O(
     Q_ptr,
     Wq_ptr,
     K_ptr,
     Wk_ptr,
-    y_ptr,
     V_ptr,
-    L_ptr,
+    y_ptr,
     O_part_ptr,
     O_ptr,
     Q_tiles,
@@ -210,53 +211,232 @@ def hedgehog_softmax_O_part_O_L(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
+    len_f: tl.int32,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of f; sweeps i.
 
     Q_ptr  Q[b, h, i, e], input
     Wq_ptr  Wq[h, d, e], input
     K_ptr  K[b, h, j, e], input
     Wk_ptr  Wk[h, d, e], input
-    y_ptr  y[b, h, j], temp
     V_ptr  V[b, h, j, f], input
-    L_ptr  L[b, h, i], residual
+    y_ptr  y[b, h, j], temp
     O_part_ptr  O_part[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
     Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
     D, D_PAD  |d|, and padded to a power of two
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    d = tl.arange(0, D_PAD)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
+    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
+    in_d = within(d, D, D_PAD)
+    in_e = within(e, E, E_PAD)
+    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
+    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(f0, tl.int64) * stride_V_f
+    V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
+    in_f = f < len_f
+    y_base = y_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
+    O_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
+    O_offs = offs_i[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    lo = 0
+    hi = tl.maximum(len_i, len_j)
+    O_2_state = tl.full([D_PAD, BLOCK_F], 0.0, ACC)
+    O_2_state_1 = tl.full([D_PAD, BLOCK_F], 0.0, ACC)
+    O_part_1_state = tl.full([D_PAD], 0.0, ACC)
+    O_part_1_state_1 = tl.full([D_PAD], 0.0, ACC)
+
+    # --- sweep over i ---
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        O_2 = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
+        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        B = tl.exp(X)
+        B_kept = tl.where((d < D)[None, :], B, 0.0)
+        B_3 = tl.exp(-X)
+        B_3_kept = tl.where((d < D)[None, :], B_3, 0.0)
+        t = tl.where(in_d[None, :], B, 0.0).to(Q_ptr.dtype.element_ty)
+        t_2 = tl.where(in_d[:, None], O_2_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        O_2 = O_2 + past
+        t_3 = tl.where(in_d[None, :], B_3, 0.0).to(Q_ptr.dtype.element_ty)
+        t_4 = tl.where(in_d[:, None], O_2_state_1, 0.0).to(Q_ptr.dtype.element_ty)
+        past_1 = dot(t_3, t_4, None, ACC)
+        O_2 = O_2 + past_1
+        x = tl.exp(X) + tl.exp(-X)
+        x_kept = tl.where((d < D)[None, :], x, 0.0)
+        x_1 = tl.sum(tl.where(in_d[None, :], x_kept, 0.0), 1)
+        O_part_1 = tl.full([BLOCK_I], 0.0, ACC)
+        past_3 = B * O_part_1_state[None, :]
+        past_2 = tl.sum(tl.where(in_d[None, :], past_3, 0.0), 1)
+        O_part_1 = O_part_1 + past_2
+        past_5 = B_3 * O_part_1_state_1[None, :]
+        past_4 = tl.sum(tl.where(in_d[None, :], past_5, 0.0), 1)
+        O_part_1 = O_part_1 + past_4
+        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        in_j = i < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+        B_1 = tl.exp(Y)
+        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
+        t_5 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_6 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_2 = dot(t_5, t_6, None, ACC)
+        B_4 = tl.exp(-Y)
+        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
+        t_7 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_5 = dot(t_7, t_8, None, ACC)
+        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
+        B_6 = B_2 + B_5
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
+        B_6_m = tl.where(mask, B_6, 0.0)
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
+        # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
+        y = tl.load(y_base + tl.cast(i0, tl.int64) + offs_i, mask=in_j, other=0.0)
+        O_2_p = safe_div(1.0, y.to(ACC))
+        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
+        O_2_1 = v.to(ACC) * O_2_p_1[:, None]
+        O_2_1_m = tl.where(mask_p[:, None], O_2_1, 0.0)
+        O_2 = dot(B_6_m.to(V_ptr.dtype.element_ty), O_2_1_m.to(V_ptr.dtype.element_ty), O_2, ACC)
+        B_1_m = tl.where(mask_p[:, None], B_1, 0.0)
+        column = v.to(ACC) * O_2_p[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        B_4_m = tl.where(mask_p[:, None], B_4, 0.0)
+        O_part_1_s = safe_div(B_6, y.to(ACC)[None, :])
+        O_part_1_s_m = tl.where(mask, O_part_1_s, 0.0)
+        O_part_1_tile = tl.sum(O_part_1_s_m, 1)
+        O_part_1 = O_part_1 + O_part_1_tile
+        column_1 = tl.exp(Y) * O_2_p[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        chunk = tl.sum(column_1_m, 0)
+        column_2 = tl.exp(-Y) * O_2_p[:, None]
+        column_2_m = tl.where(mask_p[:, None], column_2, 0.0)
+        chunk_1 = tl.sum(column_2_m, 0)
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part = safe_div(O_part_1, x_1)
+        O_p = safe_div(O_2, x_1[:, None])
+        O = safe_div(O_p, O_part[:, None])
+        tl.store(O_part_base + tl.cast(i0, tl.int64) + offs_i, O_part, mask=in_i)
+        tl.store(
+            O_base + tl.cast(i0, tl.int64) * len_f + O_offs,
+            O,
+            mask=in_i[:, None] & in_f[None, :],
+        )
+        t_9 = tl.trans(B_1_m.to(V_ptr.dtype.element_ty))
+        t_10 = column_m.to(V_ptr.dtype.element_ty)
+        O_2_state = dot(t_9, t_10, O_2_state, ACC)
+        t_11 = tl.trans(B_4_m.to(V_ptr.dtype.element_ty))
+        t_12 = column_m.to(V_ptr.dtype.element_ty)
+        O_2_state_1 = dot(t_11, t_12, O_2_state_1, ACC)
+        O_part_1_state = O_part_1_state + chunk
+        O_part_1_state_1 = O_part_1_state_1 + chunk_1
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def hedgehog_softmax_L(
+    Q_ptr,
+    Wq_ptr,
+    L_ptr,
+    Q_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_Wq_h: tl.int64,
+    stride_Wq_d,
+    stride_Wq_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    Wq_ptr  Wq[h, d, e], input
+    L_ptr  L[b, h, i], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    D, D_PAD  |d|, and padded to a power of two
+    E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
     tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
+    i0 = (pid % tiles_i) * BLOCK_I
     pid = pid // tiles_i
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
     d = tl.arange(0, D_PAD)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
@@ -267,21 +447,8 @@ def hedgehog_softmax_O_part_O_L(
     Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
     Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
     in_d = within(d, D, D_PAD)
-    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
-    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    y_base = y_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
     L_base = L_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     L_base += tl.cast(i0, tl.int64)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    O_part_base += tl.cast(i0, tl.int64)
-    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_base += tl.cast(i0, tl.int64) * F
-    O_offs = offs_i[:, None] * F + f[None, :]
 
     # --- prologue ---
     # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
@@ -292,99 +459,380 @@ def hedgehog_softmax_O_part_O_L(
     x_kept = tl.where((d < D)[None, :], x, 0.0)
     x_1 = tl.sum(tl.where(in_d[None, :], x_kept, 0.0), 1)
     L = tl.log(x_1)
-    O_part_1 = tl.full([BLOCK_I], 0.0, ACC)
-    B = tl.exp(X)
-    B_kept = tl.where((d < D)[None, :], B, 0.0)
-    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    B_3 = tl.exp(-X)
-    B_3_kept = tl.where((d < D)[None, :], B_3, 0.0)
-    mask_p = i + start
-    O_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-        B_1 = tl.exp(Y)
-        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
-        t_2 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_2 = dot(t_2, t_3, None, ACC)
-        B_4 = tl.exp(-Y)
-        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
-        t_4 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_5 = dot(t_4, t_5, None, ACC)
-        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
-        B_6 = B_2 + B_5
-        # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
-        y = tl.load(y_base + tl.cast(j0, tl.int64) + offs_j)
-        O_part_1_s = safe_div(B_6, y.to(ACC)[None, :])
-        O_part_1_tile = tl.sum(O_part_1_s, 1)
-        O_part_1 = O_part_1 + O_part_1_tile
-        O_2_p = safe_div(1.0, y.to(ACC))
-        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
-        O_2_1 = B_6 * O_2_p_1[None, :]
-        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_2 = dot(O_2_1.to(V_ptr.dtype.element_ty), v, O_2, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-        B_1 = tl.exp(Y)
-        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
-        t_6 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_7 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_2 = dot(t_6, t_7, None, ACC)
-        B_4 = tl.exp(-Y)
-        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
-        t_8 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_9 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_5 = dot(t_8, t_9, None, ACC)
-        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
-        B_6 = B_2 + B_5
-        # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
-        y = tl.load(y_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
-        O_part_1_s = safe_div(B_6, y.to(ACC)[None, :])
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        O_part_1_s_m = tl.where(mask, O_part_1_s, 0.0)
-        O_part_1_tile = tl.sum(O_part_1_s_m, 1)
-        O_part_1 = O_part_1 + O_part_1_tile
-        O_2_p = safe_div(1.0, y.to(ACC))
-        O_2_p_1 = tl.where(y.to(ACC) != 0.0, O_2_p, 0.0)
-        O_2_1 = B_6 * O_2_p_1[None, :]
-        O_2_1_m = tl.where(mask, O_2_1, 0.0)
-        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_2 = dot(O_2_1_m.to(V_ptr.dtype.element_ty), v, O_2, ACC)
 
     # --- epilogue ---
-    O_part = safe_div(O_part_1, x_1)
-    O_p = safe_div(O_2, x_1[:, None])
-    O = safe_div(O_p, O_part[:, None])
     tl.store(L_base + offs_i, L, mask=in_i)
-    tl.store(O_part_base + offs_i, O_part, mask=in_i)
-    tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_L_2_b",
+        "stride_L_2_h",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "len_d",
+    ],
+)
+def hedgehog_softmax_backward_dX_4(
+    O_part_ptr,
+    dO_ptr,
+    V_ptr,
+    O_ptr,
+    K_ptr,
+    Wk_ptr,
+    L_2_ptr,
+    dX_4_ptr,
+    Wk_tiles,
+    dO_tiles,
+    O_tiles,
+    V_tiles,
+    K_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Wk_h: tl.int64,
+    stride_Wk_d,
+    stride_Wk_e,
+    stride_L_2_b: tl.int64,
+    stride_L_2_h: tl.int64,
+    stride_L_2_j,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    len_d: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    Q_TYPE: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of d; sweeps i.
+
+    O_part_ptr  O_part[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
+    O_ptr  O[b, h, i, f], input
+    K_ptr  K[b, h, j, e], input
+    Wk_ptr  Wk[h, d, e], input
+    L_2_ptr  L_2[b, h, j], input
+    dX_4_ptr  dX.4[b, h, i, d], temp
+    Wk_tiles  tiles of Wk for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_D  points of d in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_d = tl.cdiv(len_d, BLOCK_D)
+    d0 = (pid % tiles_d) * BLOCK_D
+    pid = pid // tiles_d
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    offs_d = tl.arange(0, BLOCK_D)
+    d = d0 + offs_d
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h + tl.cast(d0, tl.int64) * stride_Wk_d
+    Wk_offs = offs_d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
+    in_d = d < len_d
+    in_e = within(e, E, E_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    L_2_base = L_2_ptr + tl.cast(b, tl.int64) * stride_L_2_b + tl.cast(h, tl.int64) * stride_L_2_h
+    dX_4_base = dX_4_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_d
+    dX_4_base += tl.cast(h, tl.int64) * len_i * len_d + tl.cast(d0, tl.int64)
+    dX_4_offs = offs_i[:, None] * len_d + offs_d[None, :]
+
+    # --- prologue ---
+    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+    Wk = load_tile(Wk_base + Wk_offs, in_d[:, None] & in_e[None, :], Wk_tiles, [h, d0, 0])
+    lo = 0
+    hi = tl.maximum(len_i, len_j)
+    dX_4_state = tl.full([BLOCK_D, F_PAD], 0.0, ACC)
+    dX_4_state_1 = tl.full([BLOCK_D], 0.0, ACC)
+
+    # --- sweep over i ---
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dX_4 = tl.full([BLOCK_I, BLOCK_D], 0.0, ACC)
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_i * stride_O_part_i
+        in_i = i < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
+        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+        D = o.to(ACC) * dO.to(ACC)
+        D_kept = tl.where((f < F)[None, :], D, 0.0)
+        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        reach_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        left = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        t_2 = tl.where(in_f[None, :], left, 0.0).to(Q_TYPE)
+        t_3 = tl.trans(tl.where(in_f[None, :], dX_4_state, 0.0).to(Q_TYPE))
+        past = dot(t_2, t_3, None, ACC)
+        dX_4 = dX_4 + past * reach_2[:, None]
+        reach_1 = tl.where(O_part.to(ACC) != 0.0, -D_1 / O_part.to(ACC), 0.0)
+        dX_4 = dX_4 + dX_4_state_1[None, :] * reach_1[:, None]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        in_j = i < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
+        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        t_4 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
+        dA_2 = tl.where(dA_2_p[:, None], t_4, 0.0)
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+        L_2_ptrs = L_2_base + tl.cast(i0, tl.int64) * stride_L_2_j + offs_i * stride_L_2_j
+        L_2 = tl.load(L_2_ptrs, mask=in_j, other=0.0)
+        dX_4_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
+        dX_4_p = dX_4_safe * 1.4426950408889634
+        dX_4_1 = tl.exp2(Y * 1.4426950408889634 - dX_4_p[:, None])
+        dX_4_1_m = tl.where(mask_p[:, None], dX_4_1, 0.0)
+        dX_4 = dot(dA_2_m.to(Q_TYPE), dX_4_1_m.to(Q_TYPE), dX_4, ACC)
+        chunk = tl.sum(dX_4_1_m, 0)
+        dX_4_ptrs = dX_4_base + tl.cast(i0, tl.int64) * len_d + dX_4_offs
+        tl.store(dX_4_ptrs, dX_4, mask=in_i[:, None] & in_d[None, :])
+        dX_4_state = dot(tl.trans(dX_4_1_m.to(V_ptr.dtype.element_ty)), v, dX_4_state, ACC)
+        dX_4_state_1 = dX_4_state_1 + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_L_2_b",
+        "stride_L_2_h",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "len_d",
+    ],
+)
+def hedgehog_softmax_backward_dX_5(
+    O_part_ptr,
+    dO_ptr,
+    V_ptr,
+    O_ptr,
+    L_2_ptr,
+    K_ptr,
+    Wk_ptr,
+    dX_5_ptr,
+    Wk_tiles,
+    dO_tiles,
+    O_tiles,
+    V_tiles,
+    K_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
+    stride_L_2_b: tl.int64,
+    stride_L_2_h: tl.int64,
+    stride_L_2_j,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Wk_h: tl.int64,
+    stride_Wk_d,
+    stride_Wk_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    len_d: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    Q_TYPE: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of d; sweeps i.
+
+    O_part_ptr  O_part[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
+    O_ptr  O[b, h, i, f], input
+    L_2_ptr  L_2[b, h, j], input
+    K_ptr  K[b, h, j, e], input
+    Wk_ptr  Wk[h, d, e], input
+    dX_5_ptr  dX.5[b, h, i, d], temp
+    Wk_tiles  tiles of Wk for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_D  points of d in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_d = tl.cdiv(len_d, BLOCK_D)
+    d0 = (pid % tiles_d) * BLOCK_D
+    pid = pid // tiles_d
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    offs_d = tl.arange(0, BLOCK_D)
+    d = d0 + offs_d
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h + tl.cast(d0, tl.int64) * stride_Wk_d
+    Wk_offs = offs_d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
+    in_d = d < len_d
+    in_e = within(e, E, E_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
+    L_2_base = L_2_ptr + tl.cast(b, tl.int64) * stride_L_2_b + tl.cast(h, tl.int64) * stride_L_2_h
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    dX_5_base = dX_5_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_d
+    dX_5_base += tl.cast(h, tl.int64) * len_i * len_d + tl.cast(d0, tl.int64)
+    dX_5_offs = offs_i[:, None] * len_d + offs_d[None, :]
+
+    # --- prologue ---
+    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+    Wk = load_tile(Wk_base + Wk_offs, in_d[:, None] & in_e[None, :], Wk_tiles, [h, d0, 0])
+    lo = 0
+    hi = tl.maximum(len_i, len_j)
+    dX_5_state = tl.full([BLOCK_D, F_PAD], 0.0, ACC)
+    dX_5_state_1 = tl.full([BLOCK_D], 0.0, ACC)
+
+    # --- sweep over i ---
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dX_5 = tl.full([BLOCK_I, BLOCK_D], 0.0, ACC)
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_i * stride_O_part_i
+        in_i = i < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
+        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+        D = o.to(ACC) * dO.to(ACC)
+        D_kept = tl.where((f < F)[None, :], D, 0.0)
+        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        reach_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        left = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        t_2 = tl.where(in_f[None, :], left, 0.0).to(Q_TYPE)
+        t_3 = tl.trans(tl.where(in_f[None, :], dX_5_state, 0.0).to(Q_TYPE))
+        past = dot(t_2, t_3, None, ACC)
+        dX_5 = dX_5 + past * reach_2[:, None]
+        reach_1 = tl.where(O_part.to(ACC) != 0.0, -D_1 / O_part.to(ACC), 0.0)
+        dX_5 = dX_5 + dX_5_state_1[None, :] * reach_1[:, None]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        in_j = i < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
+        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        t_4 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
+        dA_2 = tl.where(dA_2_p[:, None], t_4, 0.0)
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        L_2_ptrs = L_2_base + tl.cast(i0, tl.int64) * stride_L_2_j + offs_i * stride_L_2_j
+        L_2 = tl.load(L_2_ptrs, mask=in_j, other=0.0)
+        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+        dX_5_p = -L_2.to(ACC)
+        dX_5_1 = tl.exp(dX_5_p[:, None] - Y)
+        dX_5_1_m = tl.where(mask_p[:, None], dX_5_1, 0.0)
+        dX_5 = dot(dA_2_m.to(Q_TYPE), dX_5_1_m.to(Q_TYPE), dX_5, ACC)
+        chunk = tl.sum(dX_5_1_m, 0)
+        dX_5_ptrs = dX_5_base + tl.cast(i0, tl.int64) * len_d + dX_5_offs
+        tl.store(dX_5_ptrs, dX_5, mask=in_i[:, None] & in_d[None, :])
+        dX_5_state = dot(tl.trans(dX_5_1_m.to(V_ptr.dtype.element_ty)), v, dX_5_state, ACC)
+        dX_5_state_1 = dX_5_state_1 + chunk
 
 
 @triton.jit(
@@ -399,52 +847,41 @@ def hedgehog_softmax_O_part_O_L(
         "len_h",
         "len_i",
         "len_j",
-        "start",
     ],
 )
-def hedgehog_softmax_backward_x_D_dX_4(
-    O_ptr,
-    dO_ptr,
-    Q_ptr,
-    Wq_ptr,
+def hedgehog_softmax_backward_dQ(
     O_part_ptr,
+    dO_ptr,
     V_ptr,
+    O_ptr,
     K_ptr,
     Wk_ptr,
     L_2_ptr,
+    Q_ptr,
+    Wq_ptr,
     L_ptr,
     D_ptr,
-    x_ptr,
-    dX_4_ptr,
-    dX_5_ptr,
     dQ_ptr,
-    O_tiles,
     dO_tiles,
+    O_tiles,
     Q_tiles,
     V_tiles,
     K_tiles,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_Wq_h: tl.int64,
-    stride_Wq_d,
-    stride_Wq_e,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -455,6 +892,13 @@ def hedgehog_softmax_backward_x_D_dX_4(
     stride_L_2_b: tl.int64,
     stride_L_2_h: tl.int64,
     stride_L_2_j,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_Wq_h: tl.int64,
+    stride_Wq_d,
+    stride_Wq_e,
     stride_L_b: tl.int64,
     stride_L_h: tl.int64,
     stride_L_i,
@@ -462,7 +906,6 @@ def hedgehog_softmax_backward_x_D_dX_4(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     E: tl.constexpr,
@@ -470,34 +913,29 @@ def hedgehog_softmax_backward_x_D_dX_4(
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h; sweeps i.
 
-    O_ptr  O[b, h, i, f], input
-    dO_ptr  dO[b, h, i, f], input
-    Q_ptr  Q[b, h, i, e], input
-    Wq_ptr  Wq[h, d, e], input
     O_part_ptr  O_part[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
+    O_ptr  O[b, h, i, f], input
     K_ptr  K[b, h, j, e], input
     Wk_ptr  Wk[h, d, e], input
     L_2_ptr  L_2[b, h, j], input
+    Q_ptr  Q[b, h, i, e], input
+    Wq_ptr  Wq[h, d, e], input
     L_ptr  L[b, h, i], input
     D_ptr  D[b, h, i], temp
-    x_ptr  x[b, h, i], temp
-    dX_4_ptr  dX.4[b, h, i, d], temp
-    dX_5_ptr  dX.5[b, h, i, d], temp
     dQ_ptr  dQ[b, h, i, e], output
-    O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
     D, D_PAD  |d|, and padded to a power of two
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -505,65 +943,211 @@ def hedgehog_softmax_backward_x_D_dX_4(
     """
     # --- program ---
     pid = tl.program_id(0)
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    d = tl.arange(0, D_PAD)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
+    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
+    in_d = within(d, D, D_PAD)
+    in_e = within(e, E, E_PAD)
+    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
+    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    L_2_base = L_2_ptr + tl.cast(b, tl.int64) * stride_L_2_b + tl.cast(h, tl.int64) * stride_L_2_h
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
+    dQ_offs = offs_i[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    lo = 0
+    hi = tl.maximum(len_i, len_j)
+    dX_4_state = tl.full([D_PAD, F_PAD], 0.0, ACC)
+    dX_4_state_1 = tl.full([D_PAD], 0.0, ACC)
+    dX_5_state = tl.full([D_PAD, F_PAD], 0.0, ACC)
+    dX_5_state_1 = tl.full([D_PAD], 0.0, ACC)
+
+    # --- sweep over i ---
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dX_4 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_i * stride_O_part_i
+        in_i = i < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
+        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+        D_2 = o.to(ACC) * dO.to(ACC)
+        D_kept = tl.where((f < F)[None, :], D_2, 0.0)
+        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        reach_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        left = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        t_2 = tl.where(in_f[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
+        t_3 = tl.trans(tl.where(in_f[None, :], dX_4_state, 0.0).to(Q_ptr.dtype.element_ty))
+        past = dot(t_2, t_3, None, ACC)
+        dX_4 = dX_4 + past * reach_2[:, None]
+        reach_1 = tl.where(O_part.to(ACC) != 0.0, -D_1 / O_part.to(ACC), 0.0)
+        dX_4 = dX_4 + dX_4_state_1[None, :] * reach_1[:, None]
+        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
+        l = tl.load(L_ptrs, mask=in_i, other=0.0)
+        dX_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
+        dX_p = dX_safe * 1.4426950408889634
+        dX_p_1 = tl.exp2(X * 1.4426950408889634 - dX_p[:, None])
+        dX_5 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
+        t_4 = tl.where(in_f[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
+        t_5 = tl.trans(tl.where(in_f[None, :], dX_5_state, 0.0).to(Q_ptr.dtype.element_ty))
+        past_1 = dot(t_4, t_5, None, ACC)
+        dX_5 = dX_5 + past_1 * reach_2[:, None]
+        dX_5 = dX_5 + dX_5_state_1[None, :] * reach_1[:, None]
+        dX_p_2 = -l.to(ACC)
+        dX_p_3 = tl.exp(dX_p_2[:, None] - X)
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        in_j = i < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
+        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        t_6 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
+        dA_2 = tl.where(dA_2_p[:, None], t_6, 0.0)
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+        L_2_ptrs = L_2_base + tl.cast(i0, tl.int64) * stride_L_2_j + offs_i * stride_L_2_j
+        L_2 = tl.load(L_2_ptrs, mask=in_j, other=0.0)
+        dX_4_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
+        dX_4_p = dX_4_safe * 1.4426950408889634
+        dX_4_1 = tl.exp2(Y * 1.4426950408889634 - dX_4_p[:, None])
+        dX_4_1_m = tl.where(mask_p[:, None], dX_4_1, 0.0)
+        t_7 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_8 = dX_4_1_m.to(Q_ptr.dtype.element_ty)
+        dX_4 = dot(t_7, t_8, dX_4, ACC)
+        chunk = tl.sum(dX_4_1_m, 0)
+        dX_5_p = -L_2.to(ACC)
+        dX_5_1 = tl.exp(dX_5_p[:, None] - Y)
+        dX_5_1_m = tl.where(mask_p[:, None], dX_5_1, 0.0)
+        t_9 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_10 = dX_5_1_m.to(Q_ptr.dtype.element_ty)
+        dX_5 = dot(t_9, t_10, dX_5, ACC)
+        chunk_1 = tl.sum(dX_5_1_m, 0)
+        dX = dX_4 * dX_p_1 - dX_5 * dX_p_3
+        dX_kept = tl.where((d < D)[None, :], dX, 0.0)
+        t_11 = tl.where(in_d[None, :], dX_kept, 0.0).to(Wq_ptr.dtype.element_ty)
+        dQ = dot(t_11, Wq, None, ACC)
+        tl.store(D_base + tl.cast(i0, tl.int64) + offs_i, D_1, mask=in_i)
+        tl.store(
+            dQ_base + tl.cast(i0, tl.int64) * E + dQ_offs,
+            dQ,
+            mask=in_i[:, None] & in_e[None, :],
+        )
+        dX_4_state = dot(tl.trans(dX_4_1_m.to(V_ptr.dtype.element_ty)), v, dX_4_state, ACC)
+        dX_4_state_1 = dX_4_state_1 + chunk
+        dX_5_state = dot(tl.trans(dX_5_1_m.to(V_ptr.dtype.element_ty)), v, dX_5_state, ACC)
+        dX_5_state_1 = dX_5_state_1 + chunk_1
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def hedgehog_softmax_backward_x(
+    Q_ptr,
+    Wq_ptr,
+    x_ptr,
+    Q_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_Wq_h: tl.int64,
+    stride_Wq_d,
+    stride_Wq_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    Wq_ptr  Wq[h, d, e], input
+    x_ptr  x[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    D, D_PAD  |d|, and padded to a power of two
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
     tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
+    i0 = (pid % tiles_i) * BLOCK_I
     pid = pid // tiles_i
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
     d = tl.arange(0, D_PAD)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_base += tl.cast(i0, tl.int64) * stride_O_i
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(i0, tl.int64) * stride_Q_i
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
     in_e = within(e, E, E_PAD)
     Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
     Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
     in_d = within(d, D, D_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h + tl.cast(i0, tl.int64) * stride_O_part_i
-    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
-    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
-    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
-    L_base += tl.cast(i0, tl.int64) * stride_L_i
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    L_2_base = L_2_ptr + tl.cast(b, tl.int64) * stride_L_2_b + tl.cast(h, tl.int64) * stride_L_2_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base += tl.cast(i0, tl.int64)
     x_base = x_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     x_base += tl.cast(i0, tl.int64)
-    dX_4_base = dX_4_ptr + tl.cast(b, tl.int64) * len_h * len_i * D
-    dX_4_base += tl.cast(h, tl.int64) * len_i * D + tl.cast(i0, tl.int64) * D
-    dX_4_offs = offs_i[:, None] * D + d[None, :]
-    dX_5_base = dX_5_ptr + tl.cast(b, tl.int64) * len_h * len_i * D
-    dX_5_base += tl.cast(h, tl.int64) * len_i * D + tl.cast(i0, tl.int64) * D
-    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
-    dQ_base += tl.cast(i0, tl.int64) * E
-    dQ_offs = offs_i[:, None] * E + e[None, :]
 
     # --- prologue ---
-    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    D_2 = o.to(ACC) * dO.to(ACC)
-    D_kept = tl.where((f < F)[None, :], D_2, 0.0)
-    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
     # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
@@ -571,95 +1155,10 @@ def hedgehog_softmax_backward_x_D_dX_4(
     x = tl.exp(X) + tl.exp(-X)
     x_kept = tl.where((d < D)[None, :], x, 0.0)
     x_1 = tl.sum(tl.where(in_d[None, :], x_kept, 0.0), 1)
-    dX_4 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
-    # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
-    dA_2_p = O_part.to(ACC) != 0.0
-    mask_p = i + start
-    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    dX_5 = tl.full([BLOCK_I, D_PAD], 0.0, ACC)
-    l = tl.load(L_base + offs_i * stride_L_i, mask=in_i, other=0.0)
-    dX_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
-    dX_p = dX_safe * 1.4426950408889634
-    dX_p_1 = tl.exp2(X * 1.4426950408889634 - dX_p[:, None])
-    dX_p_2 = -l.to(ACC)
-    dX_p_3 = tl.exp(dX_p_2[:, None] - X)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-        t_2 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
-        L_2_ptrs = L_2_base + tl.cast(j0, tl.int64) * stride_L_2_j + offs_j * stride_L_2_j
-        L_2 = tl.load(L_2_ptrs)
-        dX_4_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
-        dX_4_p = dX_4_safe * 1.4426950408889634
-        dX_4_1 = tl.exp2(Y * 1.4426950408889634 - dX_4_p[:, None])
-        dX_5_p = -L_2.to(ACC)
-        dX_5_1 = tl.exp(dX_5_p[:, None] - Y)
-        dX_4 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_4_1.to(Q_ptr.dtype.element_ty), dX_4, ACC)
-        dX_5 = dot(dA_2.to(Q_ptr.dtype.element_ty), dX_5_1.to(Q_ptr.dtype.element_ty), dX_5, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
-        t_3 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_3, 0.0)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        L_2_ptrs_2 = L_2_base + tl.cast(j0, tl.int64) * stride_L_2_j + offs_j * stride_L_2_j
-        L_2 = tl.load(L_2_ptrs_2, mask=in_j, other=0.0)
-        dX_4_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
-        dX_4_p = dX_4_safe * 1.4426950408889634
-        dX_4_1 = tl.exp2(Y * 1.4426950408889634 - dX_4_p[:, None])
-        dX_4_1_m = tl.where(mask_p_1[:, None], dX_4_1, 0.0)
-        dX_5_p = -L_2.to(ACC)
-        dX_5_1 = tl.exp(dX_5_p[:, None] - Y)
-        dX_5_1_m = tl.where(mask_p_1[:, None], dX_5_1, 0.0)
-        t_4 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_5 = tl.where(in_j[:, None], dX_4_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dX_4 = dot(t_4, t_5, dX_4, ACC)
-        t_6 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_7 = tl.where(in_j[:, None], dX_5_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dX_5 = dot(t_6, t_7, dX_5, ACC)
 
     # --- epilogue ---
-    dX = dX_4 * dX_p_1 - dX_5 * dX_p_3
-    dX_kept = tl.where((d < D)[None, :], dX, 0.0)
-    t_8 = tl.where(in_d[None, :], dX_kept, 0.0).to(Wq_ptr.dtype.element_ty)
-    dQ = dot(t_8, Wq, None, ACC)
-    tl.store(D_base + offs_i, D_1, mask=in_i)
     # hedgehog_softmax.attn:6  x[i]   = sum[d](exp(X[i,d]) + exp(-X[i,d]))
     tl.store(x_base + offs_i, x_1, mask=in_i)
-    tl.store(dX_4_base + dX_4_offs, dX_4, mask=in_i[:, None] & in_d[None, :])
-    tl.store(dX_5_base + dX_4_offs, dX_5, mask=in_i[:, None] & in_d[None, :])
-    tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -668,18 +1167,14 @@ def hedgehog_softmax_backward_x_D_dX_4(
         "stride_O_part_h",
         "stride_L_b",
         "stride_L_h",
-        "stride_L_2_b",
-        "stride_L_2_h",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
-        "start",
+        "len_d",
     ],
 )
-def hedgehog_softmax_backward_y_D_2_1_dY_2(
-    K_ptr,
-    Wk_ptr,
+def hedgehog_softmax_backward_dY_2(
     O_part_ptr,
     V_ptr,
     dO_ptr,
@@ -687,25 +1182,11 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     Q_ptr,
     Wq_ptr,
     L_ptr,
-    x_ptr,
-    L_2_ptr,
-    y_ptr,
     dY_2_ptr,
-    dY_3_ptr,
-    dV_ptr,
-    D_2_1_ptr,
-    dK_ptr,
-    K_tiles,
+    Wq_tiles,
     V_tiles,
     dO_tiles,
     Q_tiles,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Wk_h: tl.int64,
-    stride_Wk_d,
-    stride_Wk_e,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -727,14 +1208,612 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     stride_L_b: tl.int64,
     stride_L_h: tl.int64,
     stride_L_i,
-    stride_L_2_b: tl.int64,
-    stride_L_2_h: tl.int64,
-    stride_L_2_j,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    start: tl.int32,
+    len_d: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of d; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    Q_ptr  Q[b, h, i, e], input
+    Wq_ptr  Wq[h, d, e], input
+    L_ptr  L[b, h, i], input
+    dY_2_ptr  dY.2[b, h, j, d], temp
+    Wq_tiles  tiles of Wq for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_D  points of d in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_d = tl.cdiv(len_d, BLOCK_D)
+    d0 = (pid % tiles_d) * BLOCK_D
+    pid = pid // tiles_d
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_d = tl.arange(0, BLOCK_D)
+    d = d0 + offs_d
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h + tl.cast(d0, tl.int64) * stride_Wq_d
+    Wq_offs = offs_d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
+    in_d = d < len_d
+    in_e = within(e, E, E_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
+    dY_2_base = dY_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_d
+    dY_2_base += tl.cast(h, tl.int64) * len_j * len_d + tl.cast(d0, tl.int64)
+    dY_2_offs = offs_j[:, None] * len_d + offs_d[None, :]
+
+    # --- prologue ---
+    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+    Wq = load_tile(Wq_base + Wq_offs, in_d[:, None] & in_e[None, :], Wq_tiles, [h, d0, 0])
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dY_2_state = tl.full([BLOCK_D, F_PAD], 0.0, ACC)
+    dY_2_state_1 = tl.full([BLOCK_D], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dY_2 = tl.full([BLOCK_J, BLOCK_D], 0.0, ACC)
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        t = tl.trans(tl.where(in_f[None, :], dY_2_state, 0.0).to(V_ptr.dtype.element_ty))
+        past = dot(v, t, None, ACC)
+        dY_2 = dY_2 + past
+        dY_2 = dY_2 + dY_2_state_1[None, :]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d_2 = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t_2 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        L_ptrs = L_base + tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
+        l = tl.load(L_ptrs, mask=in_i, other=0.0)
+        dY_2_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
+        dY_2_p = dY_2_safe * 1.4426950408889634
+        dY_2_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None])
+        dY_2_1_m = tl.where(mask_p[:, None], dY_2_1, 0.0)
+        t_3 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_4 = dY_2_1_m.to(Q_ptr.dtype.element_ty)
+        dY_2 = dot(t_3, t_4, dY_2, ACC)
+        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_5 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None]) * column_p[:, None]
+        column = t_5 * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d_2.to(ACC) / O_part.to(ACC), 0.0)
+        column_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None]) * column_p_2[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        chunk = tl.sum(column_1_m, 0)
+        dY_2_ptrs = dY_2_base + tl.cast(j0, tl.int64) * len_d + dY_2_offs
+        tl.store(dY_2_ptrs, dY_2, mask=in_j[:, None] & in_d[None, :])
+        t_6 = tl.trans(column_m.to(Q_ptr.dtype.element_ty))
+        t_7 = right_m.to(Q_ptr.dtype.element_ty)
+        dY_2_state = dot(t_6, t_7, dY_2_state, ACC)
+        dY_2_state_1 = dY_2_state_1 + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_L_b",
+        "stride_L_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "len_d",
+    ],
+)
+def hedgehog_softmax_backward_dY_3(
+    O_part_ptr,
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    L_ptr,
+    Q_ptr,
+    Wq_ptr,
+    dY_3_ptr,
+    Wq_tiles,
+    V_tiles,
+    dO_tiles,
+    Q_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_L_b: tl.int64,
+    stride_L_h: tl.int64,
+    stride_L_i,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_Wq_h: tl.int64,
+    stride_Wq_d,
+    stride_Wq_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_d: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of d; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    L_ptr  L[b, h, i], input
+    Q_ptr  Q[b, h, i, e], input
+    Wq_ptr  Wq[h, d, e], input
+    dY_3_ptr  dY.3[b, h, j, d], temp
+    Wq_tiles  tiles of Wq for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_D  points of d in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_d = tl.cdiv(len_d, BLOCK_D)
+    d0 = (pid % tiles_d) * BLOCK_D
+    pid = pid // tiles_d
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_d = tl.arange(0, BLOCK_D)
+    d = d0 + offs_d
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h + tl.cast(d0, tl.int64) * stride_Wq_d
+    Wq_offs = offs_d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
+    in_d = d < len_d
+    in_e = within(e, E, E_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dY_3_base = dY_3_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_d
+    dY_3_base += tl.cast(h, tl.int64) * len_j * len_d + tl.cast(d0, tl.int64)
+    dY_3_offs = offs_j[:, None] * len_d + offs_d[None, :]
+
+    # --- prologue ---
+    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+    Wq = load_tile(Wq_base + Wq_offs, in_d[:, None] & in_e[None, :], Wq_tiles, [h, d0, 0])
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dY_3_state = tl.full([BLOCK_D, F_PAD], 0.0, ACC)
+    dY_3_state_1 = tl.full([BLOCK_D], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dY_3 = tl.full([BLOCK_J, BLOCK_D], 0.0, ACC)
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        t = tl.trans(tl.where(in_f[None, :], dY_3_state, 0.0).to(V_ptr.dtype.element_ty))
+        past = dot(v, t, None, ACC)
+        dY_3 = dY_3 + past
+        dY_3 = dY_3 + dY_3_state_1[None, :]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d_2 = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t_2 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        L_ptrs = L_base + tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
+        l = tl.load(L_ptrs, mask=in_i, other=0.0)
+        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        dY_3_p = -l.to(ACC)
+        dY_3_1 = tl.exp(dY_3_p[:, None] - X)
+        dY_3_1_m = tl.where(mask_p[:, None], dY_3_1, 0.0)
+        t_3 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_4 = dY_3_1_m.to(Q_ptr.dtype.element_ty)
+        dY_3 = dot(t_3, t_4, dY_3, ACC)
+        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        column = tl.exp(dY_3_p[:, None] - X) * column_p[:, None] * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d_2.to(ACC) / O_part.to(ACC), 0.0)
+        column_1 = tl.exp(dY_3_p[:, None] - X) * column_p_2[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        chunk = tl.sum(column_1_m, 0)
+        dY_3_ptrs = dY_3_base + tl.cast(j0, tl.int64) * len_d + dY_3_offs
+        tl.store(dY_3_ptrs, dY_3, mask=in_j[:, None] & in_d[None, :])
+        t_5 = tl.trans(column_m.to(Q_ptr.dtype.element_ty))
+        t_6 = right_m.to(Q_ptr.dtype.element_ty)
+        dY_3_state = dot(t_5, t_6, dY_3_state, ACC)
+        dY_3_state_1 = dY_3_state_1 + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "len_f",
+    ],
+)
+def hedgehog_softmax_backward_dV(
+    O_part_ptr,
+    K_ptr,
+    Wk_ptr,
+    Q_ptr,
+    Wq_ptr,
+    x_ptr,
+    dO_ptr,
+    y_ptr,
+    dV_ptr,
+    K_tiles,
+    Q_tiles,
+    dO_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Wk_h: tl.int64,
+    stride_Wk_d,
+    stride_Wk_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_Wq_h: tl.int64,
+    stride_Wq_d,
+    stride_Wq_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f: tl.int32,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    K_ptr  K[b, h, j, e], input
+    Wk_ptr  Wk[h, d, e], input
+    Q_ptr  Q[b, h, i, e], input
+    Wq_ptr  Wq[h, d, e], input
+    x_ptr  x[b, h, i], temp
+    dO_ptr  dO[b, h, i, f], input
+    y_ptr  y[b, h, j], temp
+    dV_ptr  dV[b, h, j, f], output
+    K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
+    D, D_PAD  |d|, and padded to a power of two
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    d = tl.arange(0, D_PAD)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
+    Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
+    in_d = within(d, D, D_PAD)
+    in_e = within(e, E, E_PAD)
+    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
+    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    x_base = x_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    y_base = y_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+    Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
+    mask_p = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_state = tl.full([D_PAD, BLOCK_F], 0.0, ACC)
+    dV_state_1 = tl.full([D_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+        B = tl.exp(Y)
+        B_kept = tl.where((d < D)[None, :], B, 0.0)
+        B_3 = tl.exp(-Y)
+        B_3_kept = tl.where((d < D)[None, :], B_3, 0.0)
+        y = tl.exp(Y) + tl.exp(-Y)
+        y_kept = tl.where((d < D)[None, :], y, 0.0)
+        y_1 = tl.sum(tl.where(in_d[None, :], y_kept, 0.0), 1)
+        reach_2 = safe_div(1.0, y_1)
+        t = tl.where(in_d[None, :], B, 0.0).to(Q_ptr.dtype.element_ty)
+        t_2 = tl.where(in_d[:, None], dV_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        dV = dV + past * reach_2[:, None]
+        t_3 = tl.where(in_d[None, :], B_3, 0.0).to(Q_ptr.dtype.element_ty)
+        t_4 = tl.where(in_d[:, None], dV_state_1, 0.0).to(Q_ptr.dtype.element_ty)
+        past_1 = dot(t_3, t_4, None, ACC)
+        dV = dV + past_1 * reach_2[:, None]
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        B_1 = tl.exp(X)
+        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
+        t_5 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_6 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_2 = dot(t_5, t_6, None, ACC)
+        B_4 = tl.exp(-X)
+        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
+        t_7 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_8 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_5 = dot(t_7, t_8, None, ACC)
+        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
+        B_6 = B_2 + B_5
+        # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
+        x = tl.load(x_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
+        A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
+        dV_p = O_part.to(ACC) != 0.0
+        dV_1 = tl.where(dV_p[None, :], A, 0.0)
+        mask_p_1 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p
+        mask_p_2 = j < len_i
+        t_9 = mask_p_1[None, :] | (j[:, None] <= j[None, :])
+        mask = (j[:, None] <= j[None, :]) & t_9 & mask_p_2[None, :]
+        dV_1_m = tl.where(mask, dV_1, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        dV_2_m = tl.where(mask_p_2[:, None], dV_2, 0.0)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dV_2_m.to(dO_ptr.dtype.element_ty), dV, ACC)
+        right = tl.where(dV_p[:, None], tl.exp(X), 0.0)
+        right_m = tl.where(mask_p_2[:, None], right, 0.0)
+        column_p = safe_div(1.0, x.to(ACC))
+        column_p_1 = tl.where(O_part.to(ACC) != 0.0, column_p, 0.0)
+        column_p_2 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_10 = column_p_1[:, None] * tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        column = t_10 * dV_p_1[:, None] * column_p_2[:, None]
+        column_m = tl.where(mask_p_2[:, None], column, 0.0)
+        right_1 = tl.where(dV_p[:, None], tl.exp(-X), 0.0)
+        right_1_m = tl.where(mask_p_2[:, None], right_1, 0.0)
+        # hedgehog_softmax.attn:7  y[j]   = sum[d](exp(Y[j,d]) + exp(-Y[j,d]))
+        tl.store(y_base + tl.cast(j0, tl.int64) + offs_j, y_1, mask=in_j)
+        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
+        tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
+        t_11 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
+        t_12 = column_m.to(Q_ptr.dtype.element_ty)
+        dV_state = dot(t_11, t_12, dV_state, ACC)
+        t_13 = tl.trans(right_1_m.to(Q_ptr.dtype.element_ty))
+        t_14 = column_m.to(Q_ptr.dtype.element_ty)
+        dV_state_1 = dot(t_13, t_14, dV_state_1, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_L_2_b",
+        "stride_L_2_h",
+        "stride_L_b",
+        "stride_L_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def hedgehog_softmax_backward_y_D_2_1_dY_2(
+    K_ptr,
+    Wk_ptr,
+    Q_ptr,
+    Wq_ptr,
+    O_part_ptr,
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    x_ptr,
+    L_2_ptr,
+    L_ptr,
+    D_2_1_ptr,
+    dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Wk_h: tl.int64,
+    stride_Wk_d,
+    stride_Wk_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_Wq_h: tl.int64,
+    stride_Wq_d,
+    stride_Wq_e,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_L_2_b: tl.int64,
+    stride_L_2_h: tl.int64,
+    stride_L_2_j,
+    stride_L_b: tl.int64,
+    stride_L_h: tl.int64,
+    stride_L_i,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     E: tl.constexpr,
@@ -750,25 +1829,21 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
 
     K_ptr  K[b, h, j, e], input
     Wk_ptr  Wk[h, d, e], input
+    Q_ptr  Q[b, h, i, e], input
+    Wq_ptr  Wq[h, d, e], input
     O_part_ptr  O_part[b, h, i], input
     V_ptr  V[b, h, j, f], input
     dO_ptr  dO[b, h, i, f], input
     D_ptr  D[b, h, i], temp
-    Q_ptr  Q[b, h, i, e], input
-    Wq_ptr  Wq[h, d, e], input
-    L_ptr  L[b, h, i], input
     x_ptr  x[b, h, i], temp
     L_2_ptr  L_2[b, h, j], input
-    y_ptr  y[b, h, j], temp
-    dY_2_ptr  dY.2[b, h, j, d], temp
-    dY_3_ptr  dY.3[b, h, j, d], temp
-    dV_ptr  dV[b, h, j, f], output
+    L_ptr  L[b, h, i], input
     D_2_1_ptr  D_2.1[b, h, j], temp
     dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     D, D_PAD  |d|, and padded to a power of two
@@ -800,33 +1875,23 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     Wk_base = Wk_ptr + tl.cast(h, tl.int64) * stride_Wk_h
     Wk_offs = d[:, None] * stride_Wk_d + e[None, :] * stride_Wk_e
     in_d = within(d, D, D_PAD)
+    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
+    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
-    Wq_base = Wq_ptr + tl.cast(h, tl.int64) * stride_Wq_h
-    Wq_offs = d[:, None] * stride_Wq_d + e[None, :] * stride_Wq_e
     L_2_base = L_2_ptr + tl.cast(b, tl.int64) * stride_L_2_b + tl.cast(h, tl.int64) * stride_L_2_h
     L_2_base += tl.cast(j0, tl.int64) * stride_L_2_j
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
     x_base = x_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    y_base = y_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    y_base += tl.cast(j0, tl.int64)
-    dY_2_base = dY_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * D
-    dY_2_base += tl.cast(h, tl.int64) * len_j * D + tl.cast(j0, tl.int64) * D
-    dY_2_offs = offs_j[:, None] * D + d[None, :]
-    dY_3_base = dY_3_ptr + tl.cast(b, tl.int64) * len_h * len_j * D
-    dY_3_base += tl.cast(h, tl.int64) * len_j * D + tl.cast(j0, tl.int64) * D
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
+    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
     D_2_1_base = D_2_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     D_2_1_base += tl.cast(j0, tl.int64)
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
@@ -834,121 +1899,156 @@ def hedgehog_softmax_backward_y_D_2_1_dY_2(
     dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
+    D_2_1 = tl.full([BLOCK_J], 0.0, ACC)
     # hedgehog_softmax.attn:5  Y[j,d] = Wk[d,e] * K[j,e]
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
     Y = dot(k, tl.trans(Wk.to(K_ptr.dtype.element_ty)), None, ACC)
+    B = tl.exp(Y)
+    B_kept = tl.where((d < D)[None, :], B, 0.0)
+    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
+    B_3 = tl.exp(-Y)
+    B_3_kept = tl.where((d < D)[None, :], B_3, 0.0)
+    # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    L_2 = tl.load(L_2_base + offs_j * stride_L_2_j, mask=in_j, other=0.0)
+    dY_p = -L_2.to(ACC)
     y = tl.exp(Y) + tl.exp(-Y)
     y_kept = tl.where((d < D)[None, :], y, 0.0)
     y_1 = tl.sum(tl.where(in_d[None, :], y_kept, 0.0), 1)
-    dY_2 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
-    # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
-    Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    dY_3 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    B = tl.exp(Y)
-    B_kept = tl.where((d < D)[None, :], B, 0.0)
-    B_3 = tl.exp(-Y)
-    B_3_kept = tl.where((d < D)[None, :], B_3, 0.0)
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_2 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
-    D_2_1 = tl.full([BLOCK_J], 0.0, ACC)
-    L_2 = tl.load(L_2_base + offs_j * stride_L_2_j, mask=in_j, other=0.0)
-    dY_p = -L_2.to(ACC)
     dY_p_1 = tl.exp(dY_p[:, None] - Y)
+    dY_2 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
     dY_safe = tl.where(L_2.to(ACC) == float("-inf"), 0.0, L_2.to(ACC))
     dY_p_2 = dY_safe * 1.4426950408889634
     dY_p_3 = tl.exp2(Y * 1.4426950408889634 - dY_p_2[:, None])
-    stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    lo = 0
+    dY_3 = tl.full([BLOCK_J, D_PAD], 0.0, ACC)
+    low = tl.maximum(0, j0)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1) + BLOCK_I - 1, BLOCK_I) * BLOCK_I
+    full = tl.minimum(stop, tl.maximum(first, t))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
-    # Tiles that the mask or the end cuts.
-    for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        B_1 = tl.exp(X)
+        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
+        t_3 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_4 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_2 = dot(t_3, t_4, None, ACC)
+        B_4 = tl.exp(-X)
+        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
+        t_5 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_6 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_5 = dot(t_5, t_6, None, ACC)
+        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
+        B_6 = B_2 + B_5
         # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        O_part = tl.load(O_part_ptrs)
+        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dA_2_p = O_part.to(ACC) != 0.0
-        t = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t, 0.0)
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
-        l = tl.load(L_ptrs, mask=in_i, other=0.0)
-        dY_2_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
-        dY_2_p = dY_2_safe * 1.4426950408889634
-        dY_2_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None])
-        dY_2_1_m = tl.where(mask_p_1[:, None], dY_2_1, 0.0)
-        dY_3_p = -l.to(ACC)
-        dY_3_1 = tl.exp(dY_3_p[:, None] - X)
-        dY_3_1_m = tl.where(mask_p_1[:, None], dY_3_1, 0.0)
-        B_1 = tl.exp(X)
-        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
-        t_2 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_2 = dot(t_2, t_3, None, ACC)
-        B_4 = tl.exp(-X)
-        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
-        t_4 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        B_5 = dot(t_4, t_5, None, ACC)
-        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
-        B_6 = B_2 + B_5
+        t_7 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_7, 0.0)
         # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
-        x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
-        dV_1 = tl.where(dA_2_p[None, :], A, 0.0)
-        mask_p_3 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_2
-        t_6 = mask_p_3[None, :] | (j[:, None] <= mask_p[None, :])
-        mask_1 = (j[:, None] <= mask_p[None, :]) & t_6 & mask_p_1[None, :]
-        dV_1_m = tl.where(mask_1, dV_1, 0.0)
-        dV_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0) * dV_p[:, None]
-        dV_2_m = tl.where(mask_p_1[:, None], dV_2, 0.0)
+        x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i)
         D_2_1_p = safe_div(1.0, x.to(ACC))
         D_2_1_p_1 = tl.where(x.to(ACC) != 0.0, D_2_1_p, 0.0)
         D_2_1_s = B_6 * dA_2 * D_2_1_p_1[None, :]
+        D_2_1_tile = tl.sum(D_2_1_s, 1)
+        D_2_1 = D_2_1 + D_2_1_tile
+        L_ptrs = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
+        l = tl.load(L_ptrs)
+        dY_2_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
+        dY_2_p = dY_2_safe * 1.4426950408889634
+        dY_2_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None])
+        dY_3_p = -l.to(ACC)
+        dY_3_1 = tl.exp(dY_3_p[:, None] - X)
+        dY_2 = dot(dA_2.to(Q_ptr.dtype.element_ty), dY_2_1.to(Q_ptr.dtype.element_ty), dY_2, ACC)
+        dY_3 = dot(dA_2.to(Q_ptr.dtype.element_ty), dY_3_1.to(Q_ptr.dtype.element_ty), dY_3, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        X = dot(q, tl.trans(Wq.to(Q_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        B_1 = tl.exp(X)
+        B_1_kept = tl.where((d < D)[None, :], B_1, 0.0)
+        t_8 = tl.where(in_d[None, :], B_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_9 = tl.trans(tl.where(in_d[None, :], B_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_2 = dot(t_8, t_9, None, ACC)
+        B_4 = tl.exp(-X)
+        B_4_kept = tl.where((d < D)[None, :], B_4, 0.0)
+        t_10 = tl.where(in_d[None, :], B_3_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_11 = tl.trans(tl.where(in_d[None, :], B_4_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        B_5 = dot(t_10, t_11, None, ACC)
+        # hedgehog_softmax.attn:8  B[i,j] = exp(X[i,d]) * exp(Y[j,d]) + exp(-X[i,d]) * ex...
+        B_6 = B_2 + B_5
+        # hedgehog_softmax.attn:10  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
+        O_part_ptrs_2 += offs_i * stride_O_part_i
+        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
+        d_2 = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t_12 = (dA - d_2.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_12, 0.0)
+        # hedgehog_softmax.attn:9  A[i,j] = B[i,j] / (x[i] * y[j])
+        x = tl.load(x_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        D_2_1_p = safe_div(1.0, x.to(ACC))
+        D_2_1_p_1 = tl.where(x.to(ACC) != 0.0, D_2_1_p, 0.0)
+        D_2_1_s = B_6 * dA_2 * D_2_1_p_1[None, :]
+        mask_p = i < len_i
+        mask = (j[:, None] <= i[None, :]) & mask_p[None, :]
         D_2_1_s_m = tl.where(mask, D_2_1_s, 0.0)
         D_2_1_tile = tl.sum(D_2_1_s_m, 1)
         D_2_1 = D_2_1 + D_2_1_tile
-        t_7 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], dY_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_2 = dot(t_7, t_8, dY_2, ACC)
-        t_9 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_10 = tl.where(in_i[:, None], dY_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dY_3 = dot(t_9, t_10, dY_3, ACC)
-        t_11 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_12 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_11, t_12, dV, ACC)
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        L_ptrs_2 = L_base + tl.cast(i0, tl.int64) * stride_L_i + offs_i * stride_L_i
+        l = tl.load(L_ptrs_2, mask=in_i, other=0.0)
+        dY_2_safe = tl.where(l.to(ACC) == float("-inf"), 0.0, l.to(ACC))
+        dY_2_p = dY_2_safe * 1.4426950408889634
+        dY_2_1 = tl.exp2(X * 1.4426950408889634 - dY_2_p[:, None])
+        dY_2_1_m = tl.where(mask_p[:, None], dY_2_1, 0.0)
+        dY_3_p = -l.to(ACC)
+        dY_3_1 = tl.exp(dY_3_p[:, None] - X)
+        dY_3_1_m = tl.where(mask_p[:, None], dY_3_1, 0.0)
+        t_13 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_14 = tl.where(in_i[:, None], dY_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dY_2 = dot(t_13, t_14, dY_2, ACC)
+        t_15 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_16 = tl.where(in_i[:, None], dY_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+        dY_3 = dot(t_15, t_16, dY_3, ACC)
 
     # --- epilogue ---
     D_2 = safe_div(D_2_1, y_1)
-    t_13 = dY_p_1 * D_2[:, None] + dY_2 * dY_p_3 - dY_p_3 * D_2[:, None]
-    dY = t_13 - dY_3 * dY_p_1
+    t_17 = dY_p_1 * D_2[:, None] + dY_2 * dY_p_3 - dY_p_3 * D_2[:, None]
+    dY = t_17 - dY_3 * dY_p_1
     dY_kept = tl.where((d < D)[None, :], dY, 0.0)
-    t_14 = tl.where(in_d[None, :], dY_kept, 0.0).to(Wk_ptr.dtype.element_ty)
-    dK = dot(t_14, Wk, None, ACC)
-    # hedgehog_softmax.attn:7  y[j]   = sum[d](exp(Y[j,d]) + exp(-Y[j,d]))
-    tl.store(y_base + offs_j, y_1, mask=in_j)
-    tl.store(dY_2_base + dY_2_offs, dY_2, mask=in_j[:, None] & in_d[None, :])
-    tl.store(dY_3_base + dY_2_offs, dY_3, mask=in_j[:, None] & in_d[None, :])
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+    t_18 = tl.where(in_d[None, :], dY_kept, 0.0).to(Wk_ptr.dtype.element_ty)
+    dK = dot(t_18, Wk, None, ACC)
     tl.store(D_2_1_base + offs_j, D_2_1, mask=in_j)
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
@@ -1305,37 +2405,56 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hedgehog_softmax_O_part_O_L": {
+    "hedgehog_softmax_O": {
         "facts": {
-            "tiles": ("i",),
-            "stream": "j",
+            "tiles": ("f",),
+            "stream": "i",
             "pads": {
                 "d": "d",
                 "e": "e",
-                "f": "f",
             },
-            "resident": (("d", "e"),),
-            "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i",), ("i", "f")),
-            "pairs": (("j", "d"), ("j", "d")),
-            "pairs_by_address": (("j", "d"), ("j", "d")),
-            "data": ("Q", "Wq", "Wk", "K", "V"),
+            "resident": (("d", "e"), ("d", "e")),
+            "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
+            "carried": (("d", "f"), ("d", "f"), ("d",), ("d",)),
+            "pairs": (
+                ("i", "f"),
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "i"),
+                ("i", "i"),
+                ("i", "f"),
+                ("i", "f"),
+            ),
+            "pairs_by_address": (
+                ("i", "f"),
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "i"),
+                ("i", "i"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+            ),
+            "data": ("Wq", "Wk", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
             ("Wq_ptr", "pointer_like", "Wq"),
             ("K_ptr", "pointer_like", "K"),
             ("Wk_ptr", "pointer_like", "Wk"),
-            ("y_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
-            ("L_ptr", "pointer_acc", ""),
+            ("y_ptr", "pointer_acc", ""),
             ("O_part_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1350,15 +2469,304 @@ KERNELS: dict[str, Any] = {
             ("stride_Wk_h", "stride_wide", ""),
             ("stride_Wk_d", "stride", ""),
             ("stride_Wk_e", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_b", "wide", ""),
+            ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
+            ("len_f", "extent", "f"),
+            ("D", "full", "d"),
+            ("D_PAD", "pad", "d"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_F", "block", "f"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hedgehog_softmax_L": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "d": "d",
+                "e": "e",
+            },
+            "resident": (("i", "e"), ("d", "e")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "d"),),
+            "pairs_by_address": (("i", "d"),),
+            "data": ("Q", "Wq"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Wq_ptr", "pointer_like", "Wq"),
+            ("L_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_Wq_h", "stride_wide", ""),
+            ("stride_Wq_d", "stride", ""),
+            ("stride_Wq_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("D", "full", "d"),
+            ("D_PAD", "pad", "d"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hedgehog_softmax_backward_dX_4": {
+        "facts": {
+            "tiles": ("d",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("d", "e"),),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "f"), ("i", "e")),
+            "carried": (("d", "f"), ("d",)),
+            "pairs": (("i", "d"), ("i", "i"), ("i", "d")),
+            "pairs_by_address": (("i", "d"), ("i", "i"), ("i", "d")),
+            "data": ("Wk", "dO", "O", "V", "K"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_ptr", "pointer_like", "O"),
+            ("K_ptr", "pointer_like", "K"),
+            ("Wk_ptr", "pointer_like", "Wk"),
+            ("L_2_ptr", "pointer_like", "L_2"),
+            ("dX_4_ptr", "pointer_acc", ""),
+            ("Wk_tiles", "tiles", "Wk 3 1 BLOCK_D e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_O_b", "stride_wide", ""),
+            ("stride_O_h", "stride_wide", ""),
+            ("stride_O_i", "stride", ""),
+            ("stride_O_f", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Wk_h", "stride_wide", ""),
+            ("stride_Wk_d", "stride", ""),
+            ("stride_Wk_e", "stride_last", ""),
+            ("stride_L_2_b", "wide", ""),
+            ("stride_L_2_h", "wide", ""),
+            ("stride_L_2_j", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("len_d", "extent", "d"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_D", "block", "d"),
+            ("Q_TYPE", "type", "Q"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hedgehog_softmax_backward_dX_5": {
+        "facts": {
+            "tiles": ("d",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("d", "e"),),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "f"), ("i", "e")),
+            "carried": (("d", "f"), ("d",)),
+            "pairs": (("i", "d"), ("i", "i"), ("i", "d")),
+            "pairs_by_address": (("i", "d"), ("i", "i"), ("i", "d")),
+            "data": ("Wk", "dO", "O", "V", "K"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_ptr", "pointer_like", "O"),
+            ("L_2_ptr", "pointer_like", "L_2"),
+            ("K_ptr", "pointer_like", "K"),
+            ("Wk_ptr", "pointer_like", "Wk"),
+            ("dX_5_ptr", "pointer_acc", ""),
+            ("Wk_tiles", "tiles", "Wk 3 1 BLOCK_D e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_O_b", "stride_wide", ""),
+            ("stride_O_h", "stride_wide", ""),
+            ("stride_O_i", "stride", ""),
+            ("stride_O_f", "stride_last", ""),
+            ("stride_L_2_b", "wide", ""),
+            ("stride_L_2_h", "wide", ""),
+            ("stride_L_2_j", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Wk_h", "stride_wide", ""),
+            ("stride_Wk_d", "stride", ""),
+            ("stride_Wk_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("len_d", "extent", "d"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_D", "block", "d"),
+            ("Q_TYPE", "type", "Q"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hedgehog_softmax_backward_dQ": {
+        "facts": {
+            "tiles": (),
+            "stream": "i",
+            "pads": {
+                "d": "d",
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("d", "e"), ("d", "e")),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e"), ("i", "f"), ("i", "e")),
+            "carried": (("d", "f"), ("d",), ("d", "f"), ("d",)),
+            "pairs": (
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "i"),
+                ("i", "d"),
+                ("i", "d"),
+            ),
+            "pairs_by_address": (
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "d"),
+                ("i", "i"),
+                ("i", "d"),
+                ("i", "d"),
+            ),
+            "data": ("Wk", "Wq", "dO", "O", "Q", "V", "K"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_ptr", "pointer_like", "O"),
+            ("K_ptr", "pointer_like", "K"),
+            ("Wk_ptr", "pointer_like", "Wk"),
+            ("L_2_ptr", "pointer_like", "L_2"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Wq_ptr", "pointer_like", "Wq"),
+            ("L_ptr", "pointer_like", "L"),
+            ("D_ptr", "pointer_acc", ""),
+            ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_O_b", "stride_wide", ""),
+            ("stride_O_h", "stride_wide", ""),
+            ("stride_O_i", "stride", ""),
+            ("stride_O_f", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Wk_h", "stride_wide", ""),
+            ("stride_Wk_d", "stride", ""),
+            ("stride_Wk_e", "stride_last", ""),
+            ("stride_L_2_b", "wide", ""),
+            ("stride_L_2_h", "wide", ""),
+            ("stride_L_2_j", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_Wq_h", "stride_wide", ""),
+            ("stride_Wq_d", "stride", ""),
+            ("stride_Wq_e", "stride_last", ""),
+            ("stride_L_b", "wide", ""),
+            ("stride_L_h", "wide", ""),
+            ("stride_L_i", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
             ("D", "full", "d"),
             ("D_PAD", "pad", "d"),
             ("E", "full", "e"),
@@ -1366,54 +2774,89 @@ KERNELS: dict[str, Any] = {
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hedgehog_softmax_backward_x_D_dX_4": {
+    "hedgehog_softmax_backward_x": {
         "facts": {
             "tiles": ("i",),
-            "stream": "j",
+            "stream": None,
             "pads": {
                 "d": "d",
                 "e": "e",
-                "f": "f",
             },
-            "resident": (("i", "f"), ("d", "e")),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "d"), ("i", "d")),
-            "pairs": (("j", "d"), ("i", "j"), ("j", "d")),
-            "pairs_by_address": (("j", "d"), ("i", "j"), ("j", "d")),
-            "data": ("O", "dO", "Q", "Wq", "Wk", "V", "K"),
+            "resident": (("i", "e"), ("d", "e")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "d"),),
+            "pairs_by_address": (("i", "d"),),
+            "data": ("Q", "Wq"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("O_ptr", "pointer_like", "O"),
-            ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
             ("Wq_ptr", "pointer_like", "Wq"),
+            ("x_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_Wq_h", "stride_wide", ""),
+            ("stride_Wq_d", "stride", ""),
+            ("stride_Wq_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("D", "full", "d"),
+            ("D_PAD", "pad", "d"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hedgehog_softmax_backward_dY_2": {
+        "facts": {
+            "tiles": ("d",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("d", "e"),),
+            "streamed": (("j", "f"), ("j", "f"), ("j", "e")),
+            "carried": (("d", "f"), ("d",)),
+            "pairs": (("j", "d"), ("j", "j"), ("j", "d"), ("j", "d")),
+            "pairs_by_address": (("j", "d"), ("j", "j"), ("j", "d"), ("j", "d")),
+            "data": ("Wq", "V", "dO", "Q"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
             ("O_part_ptr", "pointer_like", "O_part"),
             ("V_ptr", "pointer_like", "V"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Wk_ptr", "pointer_like", "Wk"),
-            ("L_2_ptr", "pointer_like", "L_2"),
-            ("L_ptr", "pointer_like", "L"),
+            ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
-            ("x_ptr", "pointer_acc", ""),
-            ("dX_4_ptr", "pointer_acc", ""),
-            ("dX_5_ptr", "pointer_acc", ""),
-            ("dQ_ptr", "pointer_like", "Q"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Wq_ptr", "pointer_like", "Wq"),
+            ("L_ptr", "pointer_like", "L"),
+            ("dY_2_ptr", "pointer_acc", ""),
+            ("Wq_tiles", "tiles", "Wq 3 1 BLOCK_D e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1425,6 +2868,55 @@ KERNELS: dict[str, Any] = {
             ("stride_Wq_h", "stride_wide", ""),
             ("stride_Wq_d", "stride", ""),
             ("stride_Wq_e", "stride_last", ""),
+            ("stride_L_b", "wide", ""),
+            ("stride_L_h", "wide", ""),
+            ("stride_L_i", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("len_d", "extent", "d"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_D", "block", "d"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hedgehog_softmax_backward_dY_3": {
+        "facts": {
+            "tiles": ("d",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("d", "e"),),
+            "streamed": (("j", "f"), ("j", "f"), ("j", "e")),
+            "carried": (("d", "f"), ("d",)),
+            "pairs": (("j", "d"), ("j", "j"), ("j", "d"), ("j", "d")),
+            "pairs_by_address": (("j", "d"), ("j", "j"), ("j", "d"), ("j", "d")),
+            "data": ("Wq", "V", "dO", "Q"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("D_ptr", "pointer_acc", ""),
+            ("L_ptr", "pointer_like", "L"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Wq_ptr", "pointer_like", "Wq"),
+            ("dY_3_ptr", "pointer_acc", ""),
+            ("Wq_tiles", "tiles", "Wq 3 1 BLOCK_D e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -1432,6 +2924,77 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_L_b", "wide", ""),
+            ("stride_L_h", "wide", ""),
+            ("stride_L_i", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_Wq_h", "stride_wide", ""),
+            ("stride_Wq_d", "stride", ""),
+            ("stride_Wq_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("len_d", "extent", "d"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_D", "block", "d"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hedgehog_softmax_backward_dV": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "j",
+            "pads": {
+                "d": "d",
+                "e": "e",
+            },
+            "resident": (("d", "e"), ("d", "e")),
+            "streamed": (("j", "e"), ("j", "e"), ("j", "f")),
+            "carried": (("d", "f"), ("d", "f")),
+            "pairs": (("j", "f"), ("j", "d"), ("j", "d"), ("j", "d"), ("j", "d"), ("j", "d")),
+            "pairs_by_address": (
+                ("j", "f"),
+                ("j", "d"),
+                ("j", "j"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+            ),
+            "data": ("Wk", "Wq", "K", "Q", "dO"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("K_ptr", "pointer_like", "K"),
+            ("Wk_ptr", "pointer_like", "Wk"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Wq_ptr", "pointer_like", "Wq"),
+            ("x_ptr", "pointer_acc", ""),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("y_ptr", "pointer_acc", ""),
+            ("dV_ptr", "pointer_like", "V"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1439,25 +3002,28 @@ KERNELS: dict[str, Any] = {
             ("stride_Wk_h", "stride_wide", ""),
             ("stride_Wk_d", "stride", ""),
             ("stride_Wk_e", "stride_last", ""),
-            ("stride_L_2_b", "wide", ""),
-            ("stride_L_2_h", "wide", ""),
-            ("stride_L_2_j", "stride_last", ""),
-            ("stride_L_b", "wide", ""),
-            ("stride_L_h", "wide", ""),
-            ("stride_L_i", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_Wq_h", "stride_wide", ""),
+            ("stride_Wq_d", "stride", ""),
+            ("stride_Wq_e", "stride_last", ""),
+            ("stride_dO_b", "wide", ""),
+            ("stride_dO_h", "wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
+            ("len_i", "extent", "i"),
+            ("len_f", "extent", "f"),
             ("D", "full", "d"),
             ("D_PAD", "pad", "d"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
             ("BLOCK_J", "block", "j"),
+            ("BLOCK_F", "block", "f"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1471,53 +3037,33 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "f"), ("d", "e")),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "d"), ("j", "d"), ("j", "f"), ("j",)),
-            "pairs": (
-                ("j", "i"),
-                ("j", "i"),
-                ("i", "d"),
-                ("i", "d"),
-                ("j", "i"),
-                ("j", "i"),
-                ("i", "f"),
-            ),
-            "pairs_by_address": (
-                ("j", "i"),
-                ("j", "i"),
-                ("i", "d"),
-                ("i", "d"),
-                ("j", "i"),
-                ("j", "i"),
-                ("i", "f"),
-            ),
-            "data": ("K", "Wk", "V", "Wq", "dO", "Q"),
+            "resident": (("d", "e"), ("j", "f")),
+            "streamed": (("i", "e"), ("i", "f")),
+            "carried": (("j",), ("j", "d"), ("j", "d")),
+            "pairs": (("i", "d"), ("j", "i"), ("j", "i"), ("i", "d")),
+            "pairs_by_address": (("i", "d"), ("j", "i"), ("j", "i"), ("i", "d")),
+            "data": ("K", "Wk", "Wq", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
             ("Wk_ptr", "pointer_like", "Wk"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Wq_ptr", "pointer_like", "Wq"),
             ("O_part_ptr", "pointer_like", "O_part"),
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("Wq_ptr", "pointer_like", "Wq"),
-            ("L_ptr", "pointer_like", "L"),
             ("x_ptr", "pointer_acc", ""),
             ("L_2_ptr", "pointer_like", "L_2"),
-            ("y_ptr", "pointer_acc", ""),
-            ("dY_2_ptr", "pointer_acc", ""),
-            ("dY_3_ptr", "pointer_acc", ""),
-            ("dV_ptr", "pointer_like", "V"),
+            ("L_ptr", "pointer_like", "L"),
             ("D_2_1_ptr", "pointer_acc", ""),
             ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1525,6 +3071,13 @@ KERNELS: dict[str, Any] = {
             ("stride_Wk_h", "stride_wide", ""),
             ("stride_Wk_d", "stride", ""),
             ("stride_Wk_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_Wq_h", "stride_wide", ""),
+            ("stride_Wq_d", "stride", ""),
+            ("stride_Wq_e", "stride_last", ""),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -1536,24 +3089,16 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_Wq_h", "stride_wide", ""),
-            ("stride_Wq_d", "stride", ""),
-            ("stride_Wq_e", "stride_last", ""),
-            ("stride_L_b", "wide", ""),
-            ("stride_L_h", "wide", ""),
-            ("stride_L_i", "stride_last", ""),
             ("stride_L_2_b", "wide", ""),
             ("stride_L_2_h", "wide", ""),
             ("stride_L_2_j", "stride_last", ""),
+            ("stride_L_b", "wide", ""),
+            ("stride_L_h", "wide", ""),
+            ("stride_L_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
             ("D", "full", "d"),
             ("D_PAD", "pad", "d"),
             ("E", "full", "e"),
@@ -1754,13 +3299,64 @@ def choose(
     )
 
 
+def choose_chunk(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Chunk length, columns, warps and stages of a kernel that carries a state from chunk to chunk.
+
+    Columns narrower than 64 would give more programs, but Triton 3.6 reads out of bounds on Hopper where such a 16-bit
+    tile passes through registers into a product (see `padded`).
+    """
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
+    wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if facts.get("solves"):  # the work of a triangular system grows with the square of the chunk
+        wanted = [(64, 16, 4), (64, 32, 8), (64, 16, 8)]
+    if interpreted:
+        wanted = [(32, 16, 4)]
+    elif (
+        facts.get("scans") and facts["tiles"]
+    ):  # nothing is multiplied: narrow columns give more programs
+        wanted = [(32, 64, 4), (32, 32, 4)]
+    elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
+        wanted = [(64, 1024, 4)]
+    elif itemsize > 2:  # products in full precision are unrolled
+        wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
+    shared = registers = 0
+    spills: dict[str, int] | None = None
+    for columns, chunk, warps in wanted:
+        blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
+        # More stages than two only take registers (benchmarks/results/linear-h200.json).
+        for stages in (2, 1) if not interpreted else (1,):
+            shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+            made = {**names, "num_warps": warps, "num_stages": stages}
+            # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
+            limit = 216 if warps == 4 else 272
+            if interpreted or (shared <= smem and registers <= limit):
+                return made
+            if shared <= smem:
+                spills = made
+    if spills is not None:  # a kernel that spills is better than none
+        return spills
+    raise ValueError(
+        f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
+        f"of shared memory (of {smem})"
+    )
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
     smem = 227 * 1024
     if device is not None:
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return choose(KERNELS[kernel]["facts"], dict(full), itemsize, smem, interpreted=device is None)
+    facts = KERNELS[kernel]["facts"]
+    find = choose_chunk if "chunks" in facts else choose
+    return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
 def configure(kernel, extents, inputs, config):
@@ -1862,6 +3458,11 @@ def tiles_of(tensor, axis, rows, width):
     return described(address, tensor.dtype, tensor.shape, tensor.stride(), axis, rows, width)
 
 
+def element_type(tensor):
+    """Triton's name for the type of a tensor's elements."""
+    return getattr(tl, str(tensor.dtype).removeprefix("torch."))
+
+
 def forward(inputs, extents, params, config=None):
     """Outputs and residuals, by name."""
     Q = inputs["Q"]
@@ -1880,9 +3481,9 @@ def forward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     y = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     L_2 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
-    L = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    L = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
 
     # One program for each b, h and tile of j.
     cfg = configure("hedgehog_softmax_y_L_2", extents, inputs, config)
@@ -1908,24 +3509,23 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("hedgehog_softmax_O_part_O_L", extents, inputs, config)
+    # One program for each b, h and tile of f; sweeps i.
+    cfg = configure("hedgehog_softmax_O", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    hedgehog_softmax_O_part_O_L[grid](
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    hedgehog_softmax_O[grid](
         Q,
         Wq,
         K,
         Wk,
-        y,
         V,
-        L,
+        y,
         O_part,
         O,
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(Q),
         *launch_strides(Wq),
         *launch_strides(K),
@@ -1935,21 +3535,42 @@ def forward(inputs, extents, params, config=None):
         len_h,
         len_i,
         len_j,
-        params["start"],
+        len_f,
         D=len_d,
         D_PAD=padded(len_d, itemsize),
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
+    cfg = configure("hedgehog_softmax_L", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    hedgehog_softmax_L[grid](
+        Q,
+        Wq,
+        L,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(Wq),
+        len_b,
+        len_h,
+        len_i,
+        D=len_d,
+        D_PAD=padded(len_d, itemsize),
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
         ACC=ACC,
         **cfg,
     )
     return {
         "L_2": L_2,
-        "L": L,
         "O_part": O_part,
         "O": O,
+        "L": L,
     }
 
 
@@ -1974,67 +3595,276 @@ def backward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    x = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dX_4 = torch.empty((len_b, len_h, len_i, len_d), dtype=acc, device=device)
     dX_5 = torch.empty((len_b, len_h, len_i, len_d), dtype=acc, device=device)
+    D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    y = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
+    x = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dY_2 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
     dY_3 = torch.empty((len_b, len_h, len_j, len_d), dtype=acc, device=device)
+    y = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     D_2_1 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dWq = torch.empty((len_h, len_d, len_e), dtype=inputs["Wq"].dtype, device=device)
     dWk = torch.empty((len_h, len_d, len_e), dtype=inputs["Wk"].dtype, device=device)
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("hedgehog_softmax_backward_x_D_dX_4", extents, inputs, config)
+    # One program for each b, h and tile of d; sweeps i.
+    cfg = configure("hedgehog_softmax_backward_dX_4", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    hedgehog_softmax_backward_x_D_dX_4[grid](
-        O,
-        dO,
-        Q,
-        Wq,
+    tiles_d = triton.cdiv(len_d, cfg["BLOCK_D"])
+    grid = (len_b * len_h * tiles_d,)
+    hedgehog_softmax_backward_dX_4[grid](
         O_part,
+        dO,
         V,
+        O,
         K,
         Wk,
         L_2,
-        L,
-        D,
-        x,
         dX_4,
-        dX_5,
-        dQ,
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Wk, 1, cfg["BLOCK_D"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(O),
-        *launch_strides(dO),
-        *launch_strides(Q),
-        *launch_strides(Wq),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         *launch_strides(O_part),
+        *launch_strides(dO),
         *launch_strides(V),
+        *launch_strides(O),
         *launch_strides(K),
         *launch_strides(Wk),
         *launch_strides(L_2),
+        len_b,
+        len_h,
+        len_i,
+        len_j,
+        len_d,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        Q_TYPE=element_type(inputs["Q"]),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of d; sweeps i.
+    cfg = configure("hedgehog_softmax_backward_dX_5", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_d = triton.cdiv(len_d, cfg["BLOCK_D"])
+    grid = (len_b * len_h * tiles_d,)
+    hedgehog_softmax_backward_dX_5[grid](
+        O_part,
+        dO,
+        V,
+        O,
+        L_2,
+        K,
+        Wk,
+        dX_5,
+        tiles_of(Wk, 1, cfg["BLOCK_D"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(O_part),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(O),
+        *launch_strides(L_2),
+        *launch_strides(K),
+        *launch_strides(Wk),
+        len_b,
+        len_h,
+        len_i,
+        len_j,
+        len_d,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        Q_TYPE=element_type(inputs["Q"]),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h; sweeps i.
+    cfg = configure("hedgehog_softmax_backward_dQ", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    grid = (len_b * len_h,)
+    hedgehog_softmax_backward_dQ[grid](
+        O_part,
+        dO,
+        V,
+        O,
+        K,
+        Wk,
+        L_2,
+        Q,
+        Wq,
+        L,
+        D,
+        dQ,
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(O_part),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(O),
+        *launch_strides(K),
+        *launch_strides(Wk),
+        *launch_strides(L_2),
+        *launch_strides(Q),
+        *launch_strides(Wq),
         *launch_strides(L),
         len_b,
         len_h,
         len_i,
         len_j,
-        params["start"],
         D=len_d,
         D_PAD=padded(len_d, itemsize),
         E=len_e,
         E_PAD=padded(len_e, itemsize),
         F=len_f,
         F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
+    cfg = configure("hedgehog_softmax_backward_x", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    hedgehog_softmax_backward_x[grid](
+        Q,
+        Wq,
+        x,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(Wq),
+        len_b,
+        len_h,
+        len_i,
+        D=len_d,
+        D_PAD=padded(len_d, itemsize),
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of d; sweeps j.
+    cfg = configure("hedgehog_softmax_backward_dY_2", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_d = triton.cdiv(len_d, cfg["BLOCK_D"])
+    grid = (len_b * len_h * tiles_d,)
+    hedgehog_softmax_backward_dY_2[grid](
+        O_part,
+        V,
+        dO,
+        D,
+        Q,
+        Wq,
+        L,
+        dY_2,
+        tiles_of(Wq, 1, cfg["BLOCK_D"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(O_part),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(Q),
+        *launch_strides(Wq),
+        *launch_strides(L),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_d,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of d; sweeps j.
+    cfg = configure("hedgehog_softmax_backward_dY_3", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_d = triton.cdiv(len_d, cfg["BLOCK_D"])
+    grid = (len_b * len_h * tiles_d,)
+    hedgehog_softmax_backward_dY_3[grid](
+        O_part,
+        V,
+        dO,
+        D,
+        L,
+        Q,
+        Wq,
+        dY_3,
+        tiles_of(Wq, 1, cfg["BLOCK_D"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(O_part),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(L),
+        *launch_strides(Q),
+        *launch_strides(Wq),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_d,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps j.
+    cfg = configure("hedgehog_softmax_backward_dV", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    hedgehog_softmax_backward_dV[grid](
+        O_part,
+        K,
+        Wk,
+        Q,
+        Wq,
+        x,
+        dO,
+        y,
+        dV,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        *launch_strides(O_part),
+        *launch_strides(K),
+        *launch_strides(Wk),
+        *launch_strides(Q),
+        *launch_strides(Wq),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_f,
+        D=len_d,
+        D_PAD=padded(len_d, itemsize),
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -2047,39 +3877,34 @@ def backward(inputs, extents, params, config=None):
     hedgehog_softmax_backward_y_D_2_1_dY_2[grid](
         K,
         Wk,
+        Q,
+        Wq,
         O_part,
         V,
         dO,
         D,
-        Q,
-        Wq,
-        L,
         x,
         L_2,
-        y,
-        dY_2,
-        dY_3,
-        dV,
+        L,
         D_2_1,
         dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(K),
         *launch_strides(Wk),
+        *launch_strides(Q),
+        *launch_strides(Wq),
         *launch_strides(O_part),
         *launch_strides(V),
         *launch_strides(dO),
-        *launch_strides(Q),
-        *launch_strides(Wq),
-        *launch_strides(L),
         *launch_strides(L_2),
+        *launch_strides(L),
         len_b,
         len_h,
         len_j,
         len_i,
-        params["start"],
         D=len_d,
         D_PAD=padded(len_d, itemsize),
         E=len_e,

@@ -44,14 +44,6 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def floor_div(a, b):
-    """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
-    q = a // b
-    r = a - q * b
-    return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
-
-
-@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:
@@ -82,14 +74,16 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "start",
+        "len_f",
     ],
 )
-def linear_relu(
+def linear_relu_O(
     Q_ptr,
     K_ptr,
     V_ptr,
@@ -114,17 +108,15 @@ def linear_relu(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
+    len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of f; sweeps i.
 
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
@@ -135,134 +127,124 @@ def linear_relu(
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
 
     # --- pointers ---
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
     in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
+    V_base += tl.cast(f0, tl.int64) * stride_V_f
+    V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
+    in_f = f < len_f
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    O_part_base += tl.cast(i0, tl.int64)
-    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_base += tl.cast(i0, tl.int64) * F
-    O_offs = offs_i[:, None] * F + f[None, :]
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
+    O_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
+    O_offs = offs_i[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
-    O_part = tl.full([BLOCK_I], 0.0, ACC)
-    # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    A = tl.maximum(q.to(ACC), 0.0)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
-    mask_p = i + start
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    hi = tl.maximum(len_i, len_j)
+    O_1_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+    O_part_state = tl.full([E_PAD], 0.0, ACC)
 
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        A_1 = tl.maximum(k.to(ACC), 0.0)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_2, t_3, None, ACC)
-        O_part_tile = tl.sum(A_2, 1)
-        O_part = O_part + O_part_tile
-        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_1 = dot(A_2.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+    # --- sweep over i ---
     # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        O_1 = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
         # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        A = tl.maximum(q.to(ACC), 0.0)
+        A_kept = tl.where((e < E)[None, :], A, 0.0)
+        t = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        O_1 = O_1 + past
+        O_part = tl.full([BLOCK_I], 0.0, ACC)
+        past_2 = A * O_part_state[None, :]
+        past_1 = tl.sum(tl.where(in_e[None, :], past_2, 0.0), 1)
+        O_part = O_part + past_1
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        in_j = i < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
         A_1 = tl.maximum(k.to(ACC), 0.0)
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_4, t_5, None, ACC)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        A_2 = dot(t_3, t_4, None, ACC)
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         A_2_m = tl.where(mask, A_2, 0.0)
+        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
+        O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        A_1_m = tl.where(mask_p[:, None], A_1, 0.0)
         O_part_tile = tl.sum(A_2_m, 1)
         O_part = O_part + O_part_tile
-        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
-
-    # --- epilogue ---
-    O_p = O_part + 1e-06
-    O = safe_div(O_1, O_p[:, None])
-    tl.store(O_part_base + offs_i, O_part, mask=in_i)
-    tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
+        chunk = tl.sum(A_1_m, 0)
+        O_p = O_part + 1e-06
+        O = safe_div(O_1, O_p[:, None])
+        tl.store(O_part_base + tl.cast(i0, tl.int64) + offs_i, O_part, mask=in_i)
+        tl.store(
+            O_base + tl.cast(i0, tl.int64) * len_f + O_offs,
+            O,
+            mask=in_i[:, None] & in_f[None, :],
+        )
+        O_1_state = dot(tl.trans(A_1_m.to(V_ptr.dtype.element_ty)), v, O_1_state, ACC)
+        O_part_state = O_part_state + chunk
 
 
 @triton.jit(
     do_not_specialize=[
+        "stride_K_b",
+        "stride_K_h",
         "stride_O_part_b",
         "stride_O_part_h",
+        "stride_Q_b",
+        "stride_Q_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "start",
+        "len_e",
     ],
 )
-def linear_relu_backward_D_dQ(
-    O_ptr,
+def linear_relu_backward_dQ(
     dO_ptr,
     V_ptr,
+    O_ptr,
     K_ptr,
     O_part_ptr,
     Q_ptr,
     D_ptr,
     dQ_ptr,
-    O_tiles,
     dO_tiles,
+    O_tiles,
     Q_tiles,
     V_tiles,
     K_tiles,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -271,6 +253,10 @@ def linear_relu_backward_D_dQ(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -286,163 +272,322 @@ def linear_relu_backward_D_dQ(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
+    len_e: tl.int32,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of e; sweeps i.
 
-    O_ptr  O[b, h, i, f], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
+    O_ptr  O[b, h, i, f], input
     K_ptr  K[b, h, j, e], input
     O_part_ptr  O_part[b, h, i], input
     Q_ptr  Q[b, h, i, e], input
     D_ptr  D[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
-    O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    E, E_PAD  |e|, and padded to a power of two
+    BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_base += tl.cast(i0, tl.int64) * stride_O_i
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h + tl.cast(i0, tl.int64) * stride_O_part_i
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_e = within(e, E, E_PAD)
+    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
+    Q_offs = offs_i[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
+    in_e = e < len_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_base += tl.cast(e0, tl.int64) * stride_K_e
+    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base += tl.cast(i0, tl.int64)
-    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
-    dQ_base += tl.cast(i0, tl.int64) * E
-    dQ_offs = offs_i[:, None] * E + e[None, :]
+    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    dQ_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
+    dQ_offs = offs_i[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
-    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    D = o.to(ACC) * dO.to(ACC)
-    D_kept = tl.where((f < F)[None, :], D, 0.0)
-    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    mask_p = i + start
-    # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-    O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
-    dQ_p = O_part.to(ACC) + 1e-06
-    # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    dQ_p_1 = tl.where(q.to(ACC) > 0.0, tl.cast(1, tl.int32), 0)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    hi = tl.maximum(len_i, len_j)
+    dQ_1_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+    dQ_1_state_1 = tl.full([BLOCK_E], 0.0, ACC)
 
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        dQ_1_1 = dA - D_1[:, None]
-        # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        dQ_1_2 = tl.maximum(k.to(ACC), 0.0)
-        dQ_1 = dot(dQ_1_1.to(K_ptr.dtype.element_ty), dQ_1_2.to(K_ptr.dtype.element_ty), dQ_1, ACC)
+    # --- sweep over i ---
     # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dQ_1 = tl.full([BLOCK_I, BLOCK_E], 0.0, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
+        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+        D = o.to(ACC) * dO.to(ACC)
+        D_kept = tl.where((f < F)[None, :], D, 0.0)
+        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        t = tl.trans(tl.where(in_f[None, :], dQ_1_state, 0.0).to(dO_ptr.dtype.element_ty))
+        past = dot(dO, t, None, ACC)
+        dQ_1 = dQ_1 + past
+        reach_2 = -D_1
+        dQ_1 = dQ_1 + dQ_1_state_1[None, :] * reach_2[:, None]
         # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_i * stride_O_part_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dQ_p = O_part.to(ACC) + 1e-06
+        # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, e0])
+        dQ_p_1 = tl.where(q.to(ACC) > 0.0, tl.cast(1, tl.int32), 0)
+        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        in_j = i < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         dQ_1_1 = dA - D_1[:, None]
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dQ_1_1_m = tl.where(mask, dQ_1_1, 0.0)
         # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
         dQ_1_2 = tl.maximum(k.to(ACC), 0.0)
-        dQ_1_2_m = tl.where(mask_p_1[:, None], dQ_1_2, 0.0)
+        dQ_1_2_m = tl.where(mask_p[:, None], dQ_1_2, 0.0)
         t_2 = dQ_1_1_m.to(K_ptr.dtype.element_ty)
-        t_3 = tl.where(in_j[:, None], dQ_1_2_m, 0.0).to(K_ptr.dtype.element_ty)
+        t_3 = dQ_1_2_m.to(K_ptr.dtype.element_ty)
         dQ_1 = dot(t_2, t_3, dQ_1, ACC)
-
-    # --- epilogue ---
-    dQ = dQ_1 / dQ_p[:, None] * dQ_p_1.to(ACC)
-    tl.store(D_base + offs_i, D_1, mask=in_i)
-    tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
+        chunk = tl.sum(dQ_1_2_m, 0)
+        dQ = dQ_1 / dQ_p[:, None] * dQ_p_1.to(ACC)
+        tl.store(D_base + tl.cast(i0, tl.int64) + offs_i, D_1, mask=in_i)
+        dQ_ptrs = dQ_base + tl.cast(i0, tl.int64) * len_e + dQ_offs
+        tl.store(dQ_ptrs, dQ, mask=in_i[:, None] & in_e[None, :])
+        dQ_1_state = dot(tl.trans(dQ_1_2_m.to(V_ptr.dtype.element_ty)), v, dQ_1_state, ACC)
+        dQ_1_state_1 = dQ_1_state_1 + chunk
 
 
 @triton.jit(
     do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
+        "stride_Q_b",
+        "stride_Q_h",
+        "stride_K_b",
+        "stride_K_h",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
-        "start",
+        "len_e",
     ],
 )
-def linear_relu_backward_dK_dV(
-    K_ptr,
-    Q_ptr,
-    O_part_ptr,
-    dO_ptr,
+def linear_relu_backward_dK(
     V_ptr,
+    dO_ptr,
     D_ptr,
-    dV_ptr,
+    O_part_ptr,
+    Q_ptr,
+    K_ptr,
     dK_ptr,
-    K_tiles,
     V_tiles,
+    K_tiles,
     dO_tiles,
     Q_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_e: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps j.
+
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    O_part_ptr  O_part[b, h, i], input
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    dK_ptr  dK[b, h, j, e], output
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(e0, tl.int64) * stride_K_e
+    K_offs = offs_j[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    in_e = e < len_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
+    Q_offs = offs_j[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dK_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dK_offs = offs_j[:, None] * len_e + offs_e[None, :]
+
+    # --- prologue ---
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dK_2_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+    dK_2_state_1 = tl.full([BLOCK_E], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dK_2 = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
+        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        t = tl.trans(tl.where(in_f[None, :], dK_2_state, 0.0).to(V_ptr.dtype.element_ty))
+        past = dot(v, t, None, ACC)
+        dK_2 = dK_2 + past
+        dK_2 = dK_2 + dK_2_state_1[None, :]
+        # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, e0])
+        dK_p = tl.where(k.to(ACC) > 0.0, tl.cast(1, tl.int32), 0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        in_i = j < len_i
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
+        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dA_2_p = O_part.to(ACC) + 1e-06
+        dA_2 = (dA - d.to(ACC)[None, :]) / dA_2_p[None, :]
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
+        dK_2_1 = tl.maximum(q.to(ACC), 0.0)
+        dK_2_1_m = tl.where(mask_p[:, None], dK_2_1, 0.0)
+        t_2 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_3 = dK_2_1_m.to(Q_ptr.dtype.element_ty)
+        dK_2 = dot(t_2, t_3, dK_2, ACC)
+        column_p = 1.0 / (O_part.to(ACC) + 1e-06)
+        column = tl.maximum(q.to(ACC), 0.0) * column_p[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        column_p_1 = -d.to(ACC) / (O_part.to(ACC) + 1e-06)
+        column_1 = tl.maximum(q.to(ACC), 0.0) * column_p_1[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        chunk = tl.sum(column_1_m, 0)
+        dK = dK_2 * dK_p.to(ACC)
+        dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + dK_offs
+        tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_e[None, :])
+        dK_2_state = dot(tl.trans(column_m.to(dO_ptr.dtype.element_ty)), dO, dK_2_state, ACC)
+        dK_2_state_1 = dK_2_state_1 + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_dO_b",
+        "stride_dO_h",
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "len_f",
+    ],
+)
+def linear_relu_backward_dV(
+    K_ptr,
+    Q_ptr,
+    dO_ptr,
+    O_part_ptr,
+    dV_ptr,
+    K_tiles,
+    Q_tiles,
+    dO_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -451,450 +596,147 @@ def linear_relu_backward_dK_dV(
     stride_Q_h: tl.int64,
     stride_Q_i,
     stride_Q_e,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    start: tl.int32,
+    len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
+    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps i.
+    """One program for each b, h and tile of f; sweeps j.
 
     K_ptr  K[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
-    O_part_ptr  O_part[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    D_ptr  D[b, h, i], temp
+    O_part_ptr  O_part[b, h, i], input
     dV_ptr  dV[b, h, j, f], output
-    dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
+    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
 
     # --- pointers ---
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_j = j < len_j
     in_e = within(e, E, E_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    A = tl.maximum(k.to(ACC), 0.0)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dK_p = tl.where(k.to(ACC) > 0.0, tl.cast(1, tl.int32), 0)
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
 
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
         # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        A = tl.maximum(k.to(ACC), 0.0)
+        A_kept = tl.where((e < E)[None, :], A, 0.0)
+        t = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], dV_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        dV = dV + past
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        in_i = j < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
         A_1 = tl.maximum(q.to(ACC), 0.0)
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
         t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
         t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
         A_2 = dot(t_3, t_4, None, ACC)
-        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs)
-        dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
-        dV_1 = A_2 * dV_p[None, :]
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dA_2_p = O_part.to(ACC) + 1e-06
-        dA_2 = (dA - d.to(ACC)[None, :]) / dA_2_p[None, :]
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_2 = dot(dA_2.to(Q_ptr.dtype.element_ty), A_1.to(Q_ptr.dtype.element_ty), dK_2, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A_1 = tl.maximum(q.to(ACC), 0.0)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_5 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_6 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_5, t_6, None, ACC)
-        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_2 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
-        dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
-        dV_1 = A_2 * dV_p[None, :]
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dV_1_m = tl.where(mask, dV_1, 0.0)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dA_2_p = O_part.to(ACC) + 1e-06
-        dA_2 = (dA - d.to(ACC)[None, :]) / dA_2_p[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        A_1_m = tl.where(mask_p_1[:, None], A_1, 0.0)
-        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        t_7 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], A_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dK_2 = dot(t_7, t_8, dK_2, ACC)
-
-    # --- epilogue ---
-    dK = dK_2 * dK_p.to(ACC)
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-    tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_keys_split",
-        "len_b",
-        "len_h",
-        "len_i",
-        "len_j",
-        "start",
-    ],
-)
-def linear_relu_slices(
-    Q_ptr,
-    K_ptr,
-    V_ptr,
-    O_1_part_ptr,
-    O_part_part_ptr,
-    Q_tiles,
-    K_tiles,
-    V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    len_keys_split: tl.int32,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_i: tl.int32,
-    len_j: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each keys.split, b, h and tile of i; sweeps j.
-
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
-    V_ptr  V[b, h, j, f], input
-    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
-    O_part_part_ptr  O_part.part[keys.split, b, h, i], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid % len_b
-    pid = pid // len_b
-    keys_split = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
-    in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_1_part_base = O_1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-    O_1_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_1_part_base += tl.cast(i0, tl.int64) * F
-    O_1_part_offs = offs_i[:, None] * F + f[None, :]
-    O_part_part_base = O_part_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
-    O_part_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    O_part_part_base += tl.cast(i0, tl.int64)
-
-    # --- prologue ---
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    A = tl.maximum(q.to(ACC), 0.0)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
-    mask_p = i + start
-    O_part = tl.full([BLOCK_I], 0.0, ACC)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-    t_2 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
-    t_3 = floor_div(t_2 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
-    slice = tl.minimum(lo, full_end) + keys_split * (t_3 * BLOCK_J)
-    t_4 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
-    t_5 = floor_div(t_4 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
-    slice_end = slice + t_5 * BLOCK_J
-    from_2 = tl.maximum(lo, slice)
-    to = tl.minimum(full_end, slice_end)
-    from_1 = tl.maximum(full_end, slice)
-    to_1 = tl.minimum(stop, slice_end)
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        A_1 = tl.maximum(k.to(ACC), 0.0)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_6 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_7 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_6, t_7, None, ACC)
-        # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_part_tile = tl.sum(A_2, 1)
-        O_part = O_part + O_part_tile
-        O_1 = dot(A_2.to(V_ptr.dtype.element_ty), v, O_1, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # linear_relu.attn:4  A[i,j] = relu(Q[i,e]) * relu(K[j,e])   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        A_1 = tl.maximum(k.to(ACC), 0.0)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_8 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_9 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_8, t_9, None, ACC)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
         A_2_m = tl.where(mask, A_2, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_part_tile = tl.sum(A_2_m, 1)
-        O_part = O_part + O_part_tile
-        O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
-
-    # --- epilogue ---
-    tl.store(O_1_part_base + O_1_part_offs, O_1, mask=in_i[:, None] & in_f[None, :])
-    tl.store(O_part_part_base + offs_i, O_part, mask=in_i)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_b",
-        "len_h",
-        "len_keys_split",
-        "len_i",
-    ],
-)
-def linear_relu_merge(
-    O_1_part_ptr,
-    O_part_part_ptr,
-    O_ptr,
-    O_part_ptr,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_keys_split: tl.int32,
-    len_i: tl.int32,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i.
-
-    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
-    O_part_part_ptr  O_part.part[keys.split, b, h, i], temp
-    O_ptr  O[b, h, i, f], residual
-    O_part_ptr  O_part[b, h, i], residual
-    BLOCK_I  points of i in a tile
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    O_1_part_base = O_1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
-    O_1_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
-    O_1_part_offs = offs_i[:, None] * F + f[None, :]
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    O_part_part_base = O_part_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    O_part_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
-    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_base += tl.cast(i0, tl.int64) * F
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    O_part_base += tl.cast(i0, tl.int64)
-
-    # --- prologue ---
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    O_part = tl.full([BLOCK_I], 0.0, ACC)
-    first = 0
-    slices = len_keys_split
-
-    # --- sweep ---
-    for keys_split in range(bound(first), bound(slices)):
-        O_1_part_ptrs = O_1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-        O_1_part_ptrs += O_1_part_offs
-        O_1_part = tl.load(O_1_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        O_part_part_ptrs = O_part_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
-        O_part_part_ptrs += offs_i
-        O_part_part = tl.load(O_part_part_ptrs, mask=in_i, other=0.0)
-        O_1 = O_1 + O_1_part.to(ACC)
-        O_part = O_part + O_part_part.to(ACC)
-
-    # --- epilogue ---
-    O_p = O_part + 1e-06
-    # linear_relu.attn:5  O[i,f] = A[i,j] / (sum[j](A[i,j]) + 1e-6) * V[j,f]
-    O = safe_div(O_1, O_p[:, None])
-    tl.store(O_base + O_1_part_offs, O, mask=in_i[:, None] & in_f[None, :])
-    tl.store(O_part_base + offs_i, O_part, mask=in_i)
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
+        dV_1 = dO.to(ACC) * dV_p[:, None]
+        dV_1_m = tl.where(mask_p[:, None], dV_1, 0.0)
+        dV = dot(A_2_m.to(dO_ptr.dtype.element_ty), dV_1_m.to(dO_ptr.dtype.element_ty), dV, ACC)
+        A_1_m = tl.where(mask_p[:, None], A_1, 0.0)
+        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
+        tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
+        t_5 = tl.trans(A_1_m.to(dO_ptr.dtype.element_ty))
+        t_6 = dV_1_m.to(dO_ptr.dtype.element_ty)
+        dV_state = dot(t_5, t_6, dV_state, ACC)
 
 
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "linear_relu": {
+    "linear_relu_O": {
         "facts": {
-            "tiles": ("i",),
-            "stream": "j",
+            "tiles": ("f",),
+            "stream": "i",
             "pads": {
                 "e": "e",
-                "f": "f",
             },
             "resident": (),
-            "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i",), ("i", "f")),
-            "pairs": (("j", "e"),),
-            "pairs_by_address": (("j", "e"),),
+            "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
+            "carried": (("e", "f"), ("e",)),
+            "pairs": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "f")),
+            "pairs_by_address": (
+                ("i", "f"),
+                ("i", "e"),
+                ("i", "i"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+            ),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -903,8 +745,8 @@ KERNELS: dict[str, Any] = {
             ("O_part_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -913,240 +755,223 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_b", "wide", ""),
+            ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
+            ("len_f", "extent", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
+            ("BLOCK_F", "block", "f"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "linear_relu_backward_D_dQ": {
+    "linear_relu_backward_dQ": {
         "facts": {
-            "tiles": ("i",),
-            "stream": "j",
+            "tiles": ("e",),
+            "stream": "i",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"),),
-            "pairs": (("i", "j"), ("j", "e")),
-            "pairs_by_address": (("i", "j"), ("j", "e")),
-            "data": ("O", "dO", "Q", "V", "K"),
+            "resident": (),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e"), ("i", "f"), ("i", "e")),
+            "carried": (("e", "f"), ("e",)),
+            "pairs": (("i", "e"), ("i", "e"), ("i", "i"), ("i", "e")),
+            "pairs_by_address": (
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "i"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+            ),
+            "data": ("dO", "O", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
-            ("O_ptr", "pointer_like", "O"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
+            ("O_ptr", "pointer_like", "O"),
             ("K_ptr", "pointer_like", "K"),
             ("O_part_ptr", "pointer_like", "O_part"),
             ("Q_ptr", "pointer_like", "Q"),
             ("D_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
             ("stride_O_f", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_b", "wide", ""),
+            ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_b", "wide", ""),
+            ("stride_Q_h", "wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
+            ("len_e", "extent", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "linear_relu_backward_dK_dV": {
+    "linear_relu_backward_dK": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("j", "f"),),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (("j", "i"), ("i", "e"), ("i", "e")),
-            "data": ("K", "V", "dO", "Q"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
-            ("dV_ptr", "pointer_like", "V"),
-            ("dK_ptr", "pointer_like", "K"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "linear_relu_slices": {
-        "facts": {
-            "tiles": ("i",),
+            "tiles": ("e",),
             "stream": "j",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i", "f"), ("i",)),
-            "pairs": (("j", "e"),),
-            "pairs_by_address": (("j", "e"),),
-            "data": ("Q", "K", "V"),
+            "streamed": (("j", "f"), ("j", "e"), ("j", "f"), ("j", "e")),
+            "carried": (("e", "f"), ("e",)),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "j"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+            ),
+            "data": ("V", "K", "dO", "Q"),
             "loops": 0,
-            "few_rows": True,
+            "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("D_ptr", "pointer_acc", ""),
+            ("O_part_ptr", "pointer_like", "O_part"),
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_1_part_ptr", "pointer_acc", ""),
-            ("O_part_part_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("dK_ptr", "pointer_like", "K"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J BLOCK_E"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("len_keys_split", "extent", "keys.split"),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
+            ("stride_Q_b", "wide", ""),
+            ("stride_Q_h", "wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "wide", ""),
+            ("stride_K_h", "wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
+            ("len_i", "extent", "i"),
+            ("len_e", "extent", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
             ("BLOCK_J", "block", "j"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "linear_relu_merge": {
+    "linear_relu_backward_dV": {
         "facts": {
-            "tiles": ("i",),
-            "stream": None,
+            "tiles": ("f",),
+            "stream": "j",
             "pads": {
-                "f": "f",
+                "e": "e",
             },
-            "resident": (("i", "f"),),
-            "streamed": (),
-            "carried": (("i", "f"), ("i",)),
-            "pairs": (("i", "f"),),
-            "pairs_by_address": (("i", "f"),),
-            "data": ("O_1.part",),
-            "loops": 1,
-            "few_rows": True,
+            "resident": (),
+            "streamed": (("j", "e"), ("j", "e"), ("j", "f")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "f"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (
+                ("j", "f"),
+                ("j", "e"),
+                ("j", "j"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+            ),
+            "data": ("K", "Q", "dO"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
-            ("O_1_part_ptr", "pointer_acc", ""),
-            ("O_part_part_ptr", "pointer_acc", ""),
-            ("O_ptr", "pointer_like", "Q"),
-            ("O_part_ptr", "pointer_acc", ""),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("dV_ptr", "pointer_like", "V"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_dO_b", "wide", ""),
+            ("stride_dO_h", "wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
-            ("len_keys_split", "extent", "keys.split"),
+            ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
+            ("len_f", "extent", "f"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_F", "block", "f"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1243,13 +1068,64 @@ def choose(
     )
 
 
+def choose_chunk(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Chunk length, columns, warps and stages of a kernel that carries a state from chunk to chunk.
+
+    Columns narrower than 64 would give more programs, but Triton 3.6 reads out of bounds on Hopper where such a 16-bit
+    tile passes through registers into a product (see `padded`).
+    """
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
+    wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if facts.get("solves"):  # the work of a triangular system grows with the square of the chunk
+        wanted = [(64, 16, 4), (64, 32, 8), (64, 16, 8)]
+    if interpreted:
+        wanted = [(32, 16, 4)]
+    elif (
+        facts.get("scans") and facts["tiles"]
+    ):  # nothing is multiplied: narrow columns give more programs
+        wanted = [(32, 64, 4), (32, 32, 4)]
+    elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
+        wanted = [(64, 1024, 4)]
+    elif itemsize > 2:  # products in full precision are unrolled
+        wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
+    shared = registers = 0
+    spills: dict[str, int] | None = None
+    for columns, chunk, warps in wanted:
+        blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
+        # More stages than two only take registers (benchmarks/results/linear-h200.json).
+        for stages in (2, 1) if not interpreted else (1,):
+            shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+            made = {**names, "num_warps": warps, "num_stages": stages}
+            # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
+            limit = 216 if warps == 4 else 272
+            if interpreted or (shared <= smem and registers <= limit):
+                return made
+            if shared <= smem:
+                spills = made
+    if spills is not None:  # a kernel that spills is better than none
+        return spills
+    raise ValueError(
+        f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
+        f"of shared memory (of {smem})"
+    )
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
     smem = 227 * 1024
     if device is not None:
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return choose(KERNELS[kernel]["facts"], dict(full), itemsize, smem, interpreted=device is None)
+    facts = KERNELS[kernel]["facts"]
+    find = choose_chunk if "chunks" in facts else choose
+    return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
 def configure(kernel, extents, inputs, config):
@@ -1367,20 +1243,20 @@ def forward(inputs, extents, params, config=None):
     O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("linear_relu", extents, inputs, config)
+    # One program for each b, h and tile of f; sweeps i.
+    cfg = configure("linear_relu_O", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    linear_relu[grid](
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    linear_relu_O[grid](
         Q,
         K,
         V,
         O_part,
         O,
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(V),
@@ -1388,11 +1264,9 @@ def forward(inputs, extents, params, config=None):
         len_h,
         len_i,
         len_j,
-        params["start"],
+        len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -1420,31 +1294,31 @@ def backward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("linear_relu_backward_D_dQ", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps i.
+    cfg = configure("linear_relu_backward_dQ", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    linear_relu_backward_D_dQ[grid](
-        O,
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    linear_relu_backward_dQ[grid](
         dO,
         V,
+        O,
         K,
         O_part,
         Q,
         D,
         dQ,
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(O),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(dO),
         *launch_strides(V),
+        *launch_strides(O),
         *launch_strides(K),
         *launch_strides(O_part),
         *launch_strides(Q),
@@ -1452,131 +1326,76 @@ def backward(inputs, extents, params, config=None):
         len_h,
         len_i,
         len_j,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("linear_relu_backward_dK_dV", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps j.
+    cfg = configure("linear_relu_backward_dK", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    linear_relu_backward_dK_dV[grid](
-        K,
-        Q,
-        O_part,
-        dO,
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    linear_relu_backward_dK[grid](
         V,
+        dO,
         D,
-        dV,
+        O_part,
+        Q,
+        K,
         dK,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(K),
-        *launch_strides(Q),
-        *launch_strides(O_part),
-        *launch_strides(dO),
+        tiles_of(K, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(O_part),
+        *launch_strides(Q),
+        *launch_strides(K),
         len_b,
         len_h,
         len_j,
         len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps j.
+    cfg = configure("linear_relu_backward_dV", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    linear_relu_backward_dV[grid](
+        K,
+        Q,
+        dO,
+        O_part,
+        dV,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(dO),
+        *launch_strides(O_part),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_f,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
         ACC=ACC,
         **cfg,
     )
     return {
         "dQ": dQ,
-        "dV": dV,
         "dK": dK,
-    }
-
-
-def forward_split(inputs, extents, params, config=None):
-    """What `forward` returns, for few queries: slices of the keys, then their states merged.
-
-    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
-    that share their keys, which is queries times the heads of a tile.
-    """
-    Q = inputs["Q"]
-    K = inputs["K"]
-    V = inputs["V"]
-    len_keys_split = extents["keys.split"]
-    len_b = extents["b"]
-    len_h = extents["h"]
-    len_i = extents["i"]
-    len_j = extents["j"]
-    len_e = extents["e"]
-    len_f = extents["f"]
-    acc, ACC = accumulator(inputs)
-    device = next(iter(inputs.values())).device
-    O_1_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
-    O_part_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
-    O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
-    O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-
-    # One program for each keys.split, b, h and tile of i; sweeps j.
-    cfg = configure("linear_relu_slices", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_keys_split * len_b * len_h * tiles_i,)
-    linear_relu_slices[grid](
-        Q,
-        K,
-        V,
-        O_1_part,
-        O_part_part,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
-        *launch_strides(V),
-        len_keys_split,
-        len_b,
-        len_h,
-        len_i,
-        len_j,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of i.
-    cfg = configure("linear_relu_merge", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    linear_relu_merge[grid](
-        O_1_part,
-        O_part_part,
-        O,
-        O_part,
-        len_b,
-        len_h,
-        len_keys_split,
-        len_i,
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-    return {
-        "O": O,
-        "O_part": O_part,
+        "dV": dV,
     }

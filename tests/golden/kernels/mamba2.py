@@ -595,13 +595,8 @@ def mamba2_backward_dX_3(
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dX_3_ptrs = dX_3_base + tl.cast(t0, tl.int64) * len_p + dX_3_offs
         tl.store(dX_3_ptrs, dX_3, mask=in_t[:, None] & in_p[None, :])
-        dX_3_state = whole_dot(
-            tl.trans(c),
-            column_m,
-            dX_3_state * decay,
-            C_ptr.dtype.element_ty,
-            ACC,
-        )
+        t_3 = tl.trans(c)
+        dX_3_state = whole_dot(t_3, column_m, dX_3_state * decay, C_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(

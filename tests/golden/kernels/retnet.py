@@ -44,14 +44,6 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def floor_div(a, b):
-    """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
-    q = a // b
-    r = a - q * b
-    return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
-
-
-@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:
@@ -75,11 +67,13 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 @triton.jit(
     do_not_specialize=[
         "stride_gamma_h",
+        "stride_V_b",
+        "stride_V_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "start",
+        "len_f",
     ],
 )
 def retnet(
@@ -108,17 +102,15 @@ def retnet(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
+    len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of f; sweeps i.
 
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
@@ -129,111 +121,536 @@ def retnet(
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
 
     # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
-    in_e = within(e, E, E_PAD)
     gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_base += tl.cast(i0, tl.int64) * F
-    O_offs = offs_i[:, None] * F + f[None, :]
+    V_base += tl.cast(f0, tl.int64) * stride_V_f
+    V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
+    in_f = f < len_f
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
+    O_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
+    O_offs = offs_i[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
-    O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
     gamma = tl.load(gamma_base)
-    A_p_1 = i + start
     A_1 = tl.log2(gamma.to(ACC))
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    hi = tl.maximum(len_i, len_j)
+    O_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
 
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
-        # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A_2.to(V_ptr.dtype.element_ty), v, O, ACC)
+    # --- sweep over i ---
     # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        O = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
         # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        reach_p = i0 - 1
+        reach_2 = A_p * tl.exp2(A_1 * (i - reach_p).to(ACC))
+        past = dot(q, tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
+        O = O + past * reach_2[:, None]
+        decay = tl.exp2(A_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        column_p = i0 + BLOCK_I - 1
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        in_j = i < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
-        mask_p = j < len_j
-        mask = (j[None, :] <= A_p_1[:, None]) & mask_p[None, :]
+        A_2 = A * A_p * tl.exp2(A_1 * (i[:, None] - i[None, :]).to(ACC))
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         A_2_m = tl.where(mask, A_2, 0.0)
         # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
         O = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O, ACC)
-
-    # --- epilogue ---
-    tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
+        column_p_1 = tl.exp2(A_1 * (column_p - i).to(ACC))
+        column = v.to(ACC) * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        tl.store(
+            O_base + tl.cast(i0, tl.int64) * len_f + O_offs,
+            O,
+            mask=in_i[:, None] & in_f[None, :],
+        )
+        O_state = dot(tl.trans(k), column_m.to(K_ptr.dtype.element_ty), O_state * decay, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
         "stride_gamma_h",
+        "stride_Q_b",
+        "stride_Q_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "len_e",
+    ],
+)
+def retnet_backward_dK(
+    gamma_ptr,
+    V_ptr,
+    dO_ptr,
+    Q_ptr,
+    dK_ptr,
+    V_tiles,
+    dO_tiles,
+    Q_tiles,
+    stride_gamma_h: tl.int64,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_e: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps j.
+
+    gamma_ptr  gamma[h], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    Q_ptr  Q[b, h, i, e], input
+    dK_ptr  dK[b, h, j, e], output
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
+    Q_offs = offs_j[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
+    in_e = e < len_e
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dK_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dK_offs = offs_j[:, None] * len_e + offs_e[None, :]
+
+    # --- prologue ---
+    # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
+    gamma = tl.load(gamma_base)
+    dK_2_1 = tl.log2(gamma.to(ACC))
+    dK_p = tl.sqrt(len_e.to(ACC))
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dK_2_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dK_2 = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
+        # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        reach_p = j0 + BLOCK_J
+        reach_2 = tl.exp2(dK_2_1 * (reach_p - j).to(ACC))
+        t = tl.trans(tl.where(in_f[None, :], dK_2_state, 0.0).to(V_ptr.dtype.element_ty))
+        past = dot(v, t, None, ACC)
+        dK_2 = dK_2 + past * reach_2[:, None]
+        decay = tl.exp2(dK_2_1 * (j0 + BLOCK_J - j0).to(ACC))
+        column_p = j0
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        in_i = j < len_i
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        dK_2_2 = tl.exp2(dK_2_1 * (j[None, :] - j[:, None]).to(ACC)) * dA
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        dK_2_2_m = tl.where(mask, dK_2_2, 0.0)
+        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
+        dK_2 = dot(dK_2_2_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+        column_p_1 = tl.exp2(dK_2_1 * (j - column_p).to(ACC))
+        column = q.to(ACC) * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dK = dK_2 / dK_p
+        dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + dK_offs
+        tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_e[None, :])
+        t_2 = tl.trans(column_m.to(dO_ptr.dtype.element_ty))
+        dK_2_state = dot(t_2, dO, dK_2_state * decay, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_gamma_h",
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "len_f",
+    ],
+)
+def retnet_backward_dV(
+    K_ptr,
+    Q_ptr,
+    gamma_ptr,
+    dO_ptr,
+    dV_ptr,
+    K_tiles,
+    Q_tiles,
+    dO_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_gamma_h: tl.int64,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps j.
+
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    gamma_ptr  gamma[h], input
+    dO_ptr  dO[b, h, i, f], input
+    dV_ptr  dV[b, h, j, f], output
+    K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
+    gamma = tl.load(gamma_base)
+    A_1 = tl.log2(gamma.to(ACC))
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        reach_p = j0 + BLOCK_J
+        reach_2 = A_p * tl.exp2(A_1 * (reach_p - j).to(ACC))
+        past = dot(k, tl.where(in_e[:, None], dV_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
+        dV = dV + past * reach_2[:, None]
+        decay = tl.exp2(A_1 * (j0 + BLOCK_J - j0).to(ACC))
+        column_p = j0
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        in_i = j < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+        A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        A_2 = A * A_p * tl.exp2(A_1 * (j[None, :] - j[:, None]).to(ACC))
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        A_2_m = tl.where(mask, A_2, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV = dot(A_2_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        column_p_1 = tl.exp2(A_1 * (j - column_p).to(ACC))
+        column = dO.to(ACC) * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
+        tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
+        dV_state = dot(tl.trans(q), column_m.to(Q_ptr.dtype.element_ty), dV_state * decay, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_gamma_h",
+        "stride_V_b",
+        "stride_V_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "start",
+        "len_f",
     ],
 )
-def retnet_backward_dQ_dgamma_3_rows(
+def retnet_backward_dgamma_u1(
+    gamma_ptr,
+    Q_ptr,
+    K_ptr,
+    V_ptr,
+    dgamma_u1_ptr,
+    Q_tiles,
+    K_tiles,
+    V_tiles,
+    stride_gamma_h: tl.int64,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    len_f: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps i.
+
+    gamma_ptr  gamma[h], input
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    V_ptr  V[b, h, j, f], input
+    dgamma_u1_ptr  dgamma.u1[b, h, i, f], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_F  points of f in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_e = within(e, E, E_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(f0, tl.int64) * stride_V_f
+    V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
+    in_f = f < len_f
+    dgamma_u1_base = dgamma_u1_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
+    dgamma_u1_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
+    dgamma_u1_offs = offs_i[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
+    gamma = tl.load(gamma_base)
+    dgamma_u1_1 = tl.log2(gamma.to(ACC))
+    t = (tl.abs(tl.cast(0, tl.int32)).to(ACC) + 1.0) * 3.814697265625e-06
+    dgamma_u1_p = tl.where((tl.abs(gamma.to(ACC) - 0.0) <= t) == 0, tl.cast(1.0, ACC), 0.0)
+    lo = 0
+    hi = tl.maximum(len_i, len_j)
+    dgamma_u1_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+    dgamma_u1_state_1 = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over i ---
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dgamma_u1 = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
+        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        reach_p = i0 - 1
+        reach_2 = dgamma_u1_p * tl.exp2(dgamma_u1_1 * (i - reach_p - 1).to(ACC))
+        t_2 = tl.where(in_e[:, None], dgamma_u1_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(q, t_2, None, ACC)
+        dgamma_u1 = dgamma_u1 + past * reach_2[:, None]
+        t_3 = dgamma_u1_p * tl.exp2(dgamma_u1_1 * (i - reach_p - 1).to(ACC))
+        reach_1 = t_3 * (i - reach_p).to(ACC)
+        t_4 = tl.where(in_e[:, None], dgamma_u1_state_1, 0.0).to(Q_ptr.dtype.element_ty)
+        past_1 = dot(q, t_4, None, ACC)
+        dgamma_u1 = dgamma_u1 + past_1 * reach_1[:, None]
+        step = i0 + BLOCK_I - 1 - (i0 - 1)
+        decay = tl.exp2(dgamma_u1_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        column_p = i0 + BLOCK_I - 1
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        in_j = i < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+        dgamma_u1_2 = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        t_5 = tl.exp2(dgamma_u1_1 * (i[:, None] - i[None, :] - 1).to(ACC))
+        dgamma_u1_3 = (i[:, None] - i[None, :]).to(ACC) * t_5 * dgamma_u1_2
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
+        dgamma_u1_3_m = tl.where(mask, dgamma_u1_3, 0.0)
+        # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
+        dgamma_u1_4 = dgamma_u1_p * v.to(ACC)
+        dgamma_u1_4_m = tl.where(mask_p[:, None], dgamma_u1_4, 0.0)
+        t_6 = dgamma_u1_3_m.to(V_ptr.dtype.element_ty)
+        t_7 = dgamma_u1_4_m.to(V_ptr.dtype.element_ty)
+        dgamma_u1 = dot(t_6, t_7, dgamma_u1, ACC)
+        column_p_1 = tl.exp2(dgamma_u1_1 * (column_p - i).to(ACC))
+        column_p_2 = column_p - i
+        column = v.to(ACC) * column_p_1[:, None] * column_p_2.to(ACC)[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        column_1 = v.to(ACC) * column_p_1[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        dgamma_u1_ptrs = dgamma_u1_base + tl.cast(i0, tl.int64) * len_f + dgamma_u1_offs
+        tl.store(dgamma_u1_ptrs, dgamma_u1, mask=in_i[:, None] & in_f[None, :])
+        dgamma_u1_state = dgamma_u1_state + dgamma_u1_state_1 * step.to(ACC)
+        t_8 = tl.trans(k)
+        t_9 = column_m.to(K_ptr.dtype.element_ty)
+        dgamma_u1_state = dot(t_8, t_9, dgamma_u1_state * decay, ACC)
+        t_10 = tl.trans(k)
+        t_11 = column_1_m.to(K_ptr.dtype.element_ty)
+        dgamma_u1_state_1 = dot(t_10, t_11, dgamma_u1_state_1 * decay, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_gamma_h",
+        "stride_K_b",
+        "stride_K_h",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "len_e",
+    ],
+)
+def retnet_backward_dQ(
     gamma_ptr,
     dO_ptr,
     V_ptr,
     K_ptr,
-    Q_ptr,
     dQ_ptr,
-    dgamma_3_rows_ptr,
     dO_tiles,
-    Q_tiles,
     V_tiles,
     K_tiles,
     stride_gamma_h: tl.int64,
@@ -249,321 +666,180 @@ def retnet_backward_dQ_dgamma_3_rows(
     stride_K_h: tl.int64,
     stride_K_j,
     stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
+    len_e: tl.int32,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of e; sweeps i.
 
     gamma_ptr  gamma[h], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
     dQ_ptr  dQ[b, h, i, e], output
-    dgamma_3_rows_ptr  dgamma.3.rows[b, h, i], temp
     dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    E, E_PAD  |e|, and padded to a power of two
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(e0, tl.int64) * stride_K_e
+    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    in_e = e < len_e
+    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    dQ_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
+    dQ_offs = offs_i[:, None] * len_e + offs_e[None, :]
+
+    # --- prologue ---
+    # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
+    gamma = tl.load(gamma_base)
+    dQ_1_1 = tl.log2(gamma.to(ACC))
+    dQ_p = tl.sqrt(len_e.to(ACC))
+    lo = 0
+    hi = tl.maximum(len_i, len_j)
+    dQ_1_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+
+    # --- sweep over i ---
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dQ_1 = tl.full([BLOCK_I, BLOCK_E], 0.0, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        reach_p = i0 - 1
+        reach_2 = tl.exp2(dQ_1_1 * (i - reach_p).to(ACC))
+        t = tl.trans(tl.where(in_f[None, :], dQ_1_state, 0.0).to(dO_ptr.dtype.element_ty))
+        past = dot(dO, t, None, ACC)
+        dQ_1 = dQ_1 + past * reach_2[:, None]
+        decay = tl.exp2(dQ_1_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        column_p = i0 + BLOCK_I - 1
+        # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        in_j = i < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
+        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        dQ_1_2 = tl.exp2(dQ_1_1 * (i[:, None] - i[None, :]).to(ACC)) * dA
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
+        dQ_1_2_m = tl.where(mask, dQ_1_2, 0.0)
+        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
+        dQ_1 = dot(dQ_1_2_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+        column_p_1 = tl.exp2(dQ_1_1 * (column_p - i).to(ACC))
+        column = k.to(ACC) * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dQ = dQ_1 / dQ_p
+        dQ_ptrs = dQ_base + tl.cast(i0, tl.int64) * len_e + dQ_offs
+        tl.store(dQ_ptrs, dQ, mask=in_i[:, None] & in_e[None, :])
+        dQ_1_state = dot(tl.trans(column_m.to(V_ptr.dtype.element_ty)), v, dQ_1_state * decay, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def retnet_backward_dgamma_3_rows(
+    dO_ptr,
+    dgamma_u1_ptr,
+    dgamma_3_rows_ptr,
+    dO_tiles,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    dO_ptr  dO[b, h, i, f], input
+    dgamma_u1_ptr  dgamma.u1[b, h, i, f], temp
+    dgamma_3_rows_ptr  dgamma.3.rows[b, h, i], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_I  points of i in a tile
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
     tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
+    i0 = (pid % tiles_i) * BLOCK_I
     pid = pid // tiles_i
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(i0, tl.int64) * stride_dO_i
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_i = i < len_i
     in_f = within(f, F, F_PAD)
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_e = within(e, E, E_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
-    dQ_base += tl.cast(i0, tl.int64) * E
-    dQ_offs = offs_i[:, None] * E + e[None, :]
+    dgamma_u1_base = dgamma_u1_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    dgamma_u1_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    dgamma_u1_offs = offs_i[:, None] * F + f[None, :]
     dgamma_3_rows_base = dgamma_3_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
     dgamma_3_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
 
     # --- prologue ---
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-    gamma = tl.load(gamma_base)
-    dQ_1_p = i + start
-    dQ_1_1 = tl.log2(gamma.to(ACC))
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dgamma_3_rows = tl.full([BLOCK_I], 0.0, ACC)
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    t = (tl.abs(tl.cast(0, tl.int32)).to(ACC) + 1.0) * 3.814697265625e-06
-    dgamma_3_rows_p = tl.abs(gamma.to(ACC) - 0.0) <= t
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t_2))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        dQ_1_2 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA
-        t_3 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
-        t_4 = (dQ_1_p[:, None] - j[None, :]).to(ACC) * dA * ddA
-        dgamma_3_rows_s = t_4 * tl.where(dgamma_3_rows_p, 0.0, t_3)
-        dgamma_3_rows_tile = tl.sum(dgamma_3_rows_s, 1)
-        dgamma_3_rows = dgamma_3_rows + dgamma_3_rows_tile
-        dQ_1 = dot(dQ_1_2.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        dQ_1_2 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :]).to(ACC)) * dA
-        mask_p = j < len_j
-        mask = (j[None, :] <= dQ_1_p[:, None]) & mask_p[None, :]
-        dQ_1_2_m = tl.where(mask, dQ_1_2, 0.0)
-        t_5 = tl.exp2(dQ_1_1 * (dQ_1_p[:, None] - j[None, :] - 1).to(ACC))
-        t_6 = (dQ_1_p[:, None] - j[None, :]).to(ACC) * dA * ddA
-        dgamma_3_rows_s = t_6 * tl.where(dgamma_3_rows_p, 0.0, t_5)
-        dgamma_3_rows_s_m = tl.where(mask, dgamma_3_rows_s, 0.0)
-        dgamma_3_rows_tile = tl.sum(dgamma_3_rows_s_m, 1)
-        dgamma_3_rows = dgamma_3_rows + dgamma_3_rows_tile
-        dQ_1 = dot(dQ_1_2_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
+    dgamma_u1 = tl.load(
+        dgamma_u1_base + dgamma_u1_offs,
+        mask=in_i[:, None] & in_f[None, :],
+        other=0.0,
+    )
+    dgamma_3_rows = dO.to(ACC) * dgamma_u1.to(ACC)
+    dgamma_3_rows_kept = tl.where((f < F)[None, :], dgamma_3_rows, 0.0)
+    dgamma_3_rows_1 = tl.sum(tl.where(in_f[None, :], dgamma_3_rows_kept, 0.0), 1)
 
     # --- epilogue ---
-    dQ = dQ_1 / dQ_p
-    tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dgamma_3_rows_base + offs_i, dgamma_3_rows, mask=in_i)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_gamma_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-        "start",
-    ],
-)
-def retnet_backward_dK_dV(
-    K_ptr,
-    Q_ptr,
-    gamma_ptr,
-    dO_ptr,
-    V_ptr,
-    dV_ptr,
-    dK_ptr,
-    K_tiles,
-    V_tiles,
-    Q_tiles,
-    dO_tiles,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_gamma_h: tl.int64,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps i.
-
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
-    gamma_ptr  gamma[h], input
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    dV_ptr  dV[b, h, j, f], output
-    dK_ptr  dK[b, h, j, e], output
-    K_tiles  tiles of K for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_j = j < len_j
-    in_e = within(e, E, E_PAD)
-    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
-
-    # --- prologue ---
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    gamma = tl.load(gamma_base)
-    A_1 = tl.log2(gamma.to(ACC))
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
-
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        A_p_1 = i + start
-        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC))
-        dK_2_1 = tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC)) * dA
-        dV = dot(A_2.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_2 = dot(dK_2_1.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        A_p_1 = i + start
-        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC))
-        mask_p = i < len_i
-        mask = (j[:, None] <= A_p_1[None, :]) & mask_p[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
-        dK_2_1 = tl.exp2(A_1 * (A_p_1[None, :] - j[:, None]).to(ACC)) * dA
-        dK_2_1_m = tl.where(mask, dK_2_1, 0.0)
-        dV = dot(A_2_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_2 = dot(dK_2_1_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
-
-    # --- epilogue ---
-    dK = dK_2 / dK_p
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-    tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
+    tl.store(dgamma_3_rows_base + offs_i, dgamma_3_rows_1, mask=in_i)
 
 
 @triton.jit(
@@ -602,249 +878,25 @@ def retnet_backward_dgamma(
     tl.store(dgamma_base, dgamma)
 
 
-@triton.jit(
-    do_not_specialize=[
-        "stride_gamma_h",
-        "len_keys_split",
-        "len_b",
-        "len_h",
-        "len_i",
-        "len_j",
-        "start",
-    ],
-)
-def retnet_slices(
-    Q_ptr,
-    K_ptr,
-    gamma_ptr,
-    V_ptr,
-    O_part_ptr,
-    Q_tiles,
-    K_tiles,
-    V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_gamma_h: tl.int64,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    len_keys_split: tl.int32,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_i: tl.int32,
-    len_j: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each keys.split, b, h and tile of i; sweeps j.
-
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
-    gamma_ptr  gamma[h], input
-    V_ptr  V[b, h, j, f], input
-    O_part_ptr  O.part[keys.split, b, h, i, f], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid % len_b
-    pid = pid // len_b
-    keys_split = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
-    in_e = within(e, E, E_PAD)
-    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_part_base = O_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-    O_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_part_base += tl.cast(i0, tl.int64) * F
-    O_part_offs = offs_i[:, None] * F + f[None, :]
-
-    # --- prologue ---
-    O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    gamma = tl.load(gamma_base)
-    A_p_1 = i + start
-    A_1 = tl.log2(gamma.to(ACC))
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-    t_2 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
-    t_3 = floor_div(t_2 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
-    slice = tl.minimum(lo, full_end) + keys_split * (t_3 * BLOCK_J)
-    t_4 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
-    t_5 = floor_div(t_4 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
-    slice_end = slice + t_5 * BLOCK_J
-    from_2 = tl.maximum(lo, slice)
-    to = tl.minimum(full_end, slice_end)
-    from_1 = tl.maximum(full_end, slice)
-    to_1 = tl.minimum(stop, slice_end)
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
-        # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A_2.to(V_ptr.dtype.element_ty), v, O, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        A_2 = A * A_p * tl.exp2(A_1 * (A_p_1[:, None] - j[None, :]).to(ACC))
-        mask_p = j < len_j
-        mask = (j[None, :] <= A_p_1[:, None]) & mask_p[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
-        # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O, ACC)
-
-    # --- epilogue ---
-    tl.store(O_part_base + O_part_offs, O, mask=in_i[:, None] & in_f[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_b",
-        "len_h",
-        "len_keys_split",
-        "len_i",
-    ],
-)
-def retnet_merge(
-    O_part_ptr,
-    O_ptr,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_keys_split: tl.int32,
-    len_i: tl.int32,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i.
-
-    O_part_ptr  O.part[keys.split, b, h, i, f], temp
-    O_ptr  O[b, h, i, f], output
-    BLOCK_I  points of i in a tile
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
-    O_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
-    O_part_offs = offs_i[:, None] * F + f[None, :]
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_base += tl.cast(i0, tl.int64) * F
-
-    # --- prologue ---
-    O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    first = 0
-    slices = len_keys_split
-
-    # --- sweep ---
-    for keys_split in range(bound(first), bound(slices)):
-        O_part_ptrs = O_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-        O_part_ptrs += O_part_offs
-        O_part = tl.load(O_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        O = O + O_part.to(ACC)
-
-    # --- epilogue ---
-    # retnet.attn:6  O[i,f] = A[i,j] * V[j,f]
-    tl.store(O_base + O_part_offs, O, mask=in_i[:, None] & in_f[None, :])
-
-
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
     "retnet": {
         "facts": {
-            "tiles": ("i",),
-            "stream": "j",
+            "tiles": ("f",),
+            "stream": "i",
             "pads": {
                 "e": "e",
-                "f": "f",
             },
-            "resident": (("i", "e"),),
-            "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i", "f"),),
-            "pairs": (("i", "j"),),
-            "pairs_by_address": (("i", "j"),),
+            "resident": (),
+            "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
+            "carried": (("e", "f"),),
+            "pairs": (("i", "f"), ("i", "i"), ("i", "f")),
+            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -853,8 +905,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -864,63 +916,101 @@ KERNELS: dict[str, Any] = {
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
             ("stride_gamma_h", "wide", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_b", "wide", ""),
+            ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
+            ("len_f", "extent", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
+            ("BLOCK_F", "block", "f"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "retnet_backward_dQ_dgamma_3_rows": {
+    "retnet_backward_dK": {
         "facts": {
-            "tiles": ("i",),
+            "tiles": ("e",),
+            "stream": "j",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("j", "f"), ("j", "f"), ("j", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "e"), ("j", "j"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "data": ("V", "dO", "Q"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("gamma_ptr", "pointer_like", "gamma"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dK_ptr", "pointer_like", "K"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
+            ("stride_gamma_h", "wide", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_Q_b", "wide", ""),
+            ("stride_Q_h", "wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("len_e", "extent", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "retnet_backward_dV": {
+        "facts": {
+            "tiles": ("f",),
             "stream": "j",
             "pads": {
                 "e": "e",
-                "f": "f",
             },
-            "resident": (("i", "f"), ("i", "e")),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("dO", "Q", "V", "K"),
+            "resident": (),
+            "streamed": (("j", "e"), ("j", "e"), ("j", "f")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "f"), ("j", "j"), ("j", "f")),
+            "pairs_by_address": (("j", "f"), ("j", "j"), ("j", "f"), ("j", "f"), ("j", "f")),
+            "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
-            ("gamma_ptr", "pointer_like", "gamma"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
-            ("dQ_ptr", "pointer_like", "Q"),
-            ("dgamma_3_rows_ptr", "pointer_acc", ""),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("gamma_ptr", "pointer_like", "gamma"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dV_ptr", "pointer_like", "V"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("stride_gamma_h", "wide", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -929,58 +1019,109 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
+            ("stride_gamma_h", "wide", ""),
+            ("stride_dO_b", "wide", ""),
+            ("stride_dO_h", "wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
+            ("len_i", "extent", "i"),
+            ("len_f", "extent", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
             ("BLOCK_J", "block", "j"),
+            ("BLOCK_F", "block", "f"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "retnet_backward_dK_dV": {
+    "retnet_backward_dgamma_u1": {
         "facts": {
-            "tiles": ("j",),
+            "tiles": ("f",),
             "stream": "i",
             "pads": {
                 "e": "e",
-                "f": "f",
             },
-            "resident": (("j", "e"), ("j", "f")),
-            "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i")),
-            "data": ("K", "V", "Q", "dO"),
+            "resident": (),
+            "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
+            "carried": (("e", "f"), ("e", "f")),
+            "pairs": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f")),
+            "pairs_by_address": (
+                ("i", "f"),
+                ("i", "i"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+            ),
+            "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
             ("gamma_ptr", "pointer_like", "gamma"),
-            ("dO_ptr", "pointer_like", "dO"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
-            ("dV_ptr", "pointer_like", "V"),
-            ("dK_ptr", "pointer_like", "K"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dgamma_u1_ptr", "pointer_acc", ""),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
+            ("stride_gamma_h", "wide", ""),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "wide", ""),
+            ("stride_V_h", "wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("len_f", "extent", "f"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_F", "block", "f"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "retnet_backward_dQ": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "i",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("i", "e"), ("i", "i"), ("i", "e")),
+            "pairs_by_address": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "data": ("dO", "V", "K"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("gamma_ptr", "pointer_like", "gamma"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("K_ptr", "pointer_like", "K"),
+            ("dQ_ptr", "pointer_like", "Q"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_gamma_h", "wide", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
@@ -990,16 +1131,53 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_K_b", "wide", ""),
+            ("stride_K_h", "wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
+            ("len_j", "extent", "j"),
+            ("len_e", "extent", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "retnet_backward_dgamma_3_rows": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "f": "f",
+            },
+            "resident": (("i", "f"), ("i", "f")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "f"),),
+            "pairs_by_address": (("i", "f"),),
+            "data": ("dO", "dgamma.u1"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dgamma_u1_ptr", "pointer_acc", ""),
+            ("dgamma_3_rows_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -1024,91 +1202,6 @@ KERNELS: dict[str, Any] = {
             ("dgamma_ptr", "pointer_like", "gamma"),
             ("len_h", "extent", "h"),
             ("len_e", "extent", "e"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "retnet_slices": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": "j",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("i", "e"),),
-            "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i", "f"),),
-            "pairs": (("i", "j"),),
-            "pairs_by_address": (("i", "j"),),
-            "data": ("Q", "K", "V"),
-            "loops": 0,
-            "few_rows": True,
-        },
-        "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
-            ("gamma_ptr", "pointer_like", "gamma"),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_part_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_gamma_h", "wide", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("len_keys_split", "extent", "keys.split"),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "retnet_merge": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": None,
-            "pads": {
-                "f": "f",
-            },
-            "resident": (("i", "f"),),
-            "streamed": (),
-            "carried": (("i", "f"),),
-            "pairs": (("i", "f"),),
-            "pairs_by_address": (("i", "f"),),
-            "data": ("O.part",),
-            "loops": 1,
-            "few_rows": True,
-        },
-        "arguments": [
-            ("O_part_ptr", "pointer_acc", ""),
-            ("O_ptr", "pointer_like", "Q"),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_keys_split", "extent", "keys.split"),
-            ("len_i", "extent", "i"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1205,13 +1298,64 @@ def choose(
     )
 
 
+def choose_chunk(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Chunk length, columns, warps and stages of a kernel that carries a state from chunk to chunk.
+
+    Columns narrower than 64 would give more programs, but Triton 3.6 reads out of bounds on Hopper where such a 16-bit
+    tile passes through registers into a product (see `padded`).
+    """
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
+    wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if facts.get("solves"):  # the work of a triangular system grows with the square of the chunk
+        wanted = [(64, 16, 4), (64, 32, 8), (64, 16, 8)]
+    if interpreted:
+        wanted = [(32, 16, 4)]
+    elif (
+        facts.get("scans") and facts["tiles"]
+    ):  # nothing is multiplied: narrow columns give more programs
+        wanted = [(32, 64, 4), (32, 32, 4)]
+    elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
+        wanted = [(64, 1024, 4)]
+    elif itemsize > 2:  # products in full precision are unrolled
+        wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
+    shared = registers = 0
+    spills: dict[str, int] | None = None
+    for columns, chunk, warps in wanted:
+        blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
+        # More stages than two only take registers (benchmarks/results/linear-h200.json).
+        for stages in (2, 1) if not interpreted else (1,):
+            shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+            made = {**names, "num_warps": warps, "num_stages": stages}
+            # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
+            limit = 216 if warps == 4 else 272
+            if interpreted or (shared <= smem and registers <= limit):
+                return made
+            if shared <= smem:
+                spills = made
+    if spills is not None:  # a kernel that spills is better than none
+        return spills
+    raise ValueError(
+        f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
+        f"of shared memory (of {smem})"
+    )
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
     smem = 227 * 1024
     if device is not None:
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return choose(KERNELS[kernel]["facts"], dict(full), itemsize, smem, interpreted=device is None)
+    facts = KERNELS[kernel]["facts"]
+    find = choose_chunk if "chunks" in facts else choose
+    return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
 def configure(kernel, extents, inputs, config):
@@ -1340,11 +1484,11 @@ def forward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
-    # One program for each b, h and tile of i; sweeps j.
+    # One program for each b, h and tile of f; sweeps i.
     cfg = configure("retnet", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
     retnet[grid](
         Q,
         K,
@@ -1352,8 +1496,8 @@ def forward(inputs, extents, params, config=None):
         V,
         O,
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(gamma),
@@ -1362,11 +1506,9 @@ def forward(inputs, extents, params, config=None):
         len_h,
         len_i,
         len_j,
-        params["start"],
+        len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -1384,47 +1526,149 @@ def backward(inputs, extents, params, config=None):
     dO = inputs["dO"]
     len_b = extents["b"]
     len_h = extents["h"]
-    len_i = extents["i"]
     len_j = extents["j"]
+    len_i = extents["i"]
     len_e = extents["e"]
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
+    dgamma_u1 = torch.empty((len_b, len_h, len_i, len_f), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dgamma_3_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
-    dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dgamma = torch.empty((len_h,), dtype=inputs["gamma"].dtype, device=device)
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("retnet_backward_dQ_dgamma_3_rows", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps j.
+    cfg = configure("retnet_backward_dK", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    retnet_backward_dQ_dgamma_3_rows[grid](
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    retnet_backward_dK[grid](
         gamma,
-        dO,
         V,
+        dO,
+        Q,
+        dK,
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
+        *launch_strides(gamma),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(Q),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps j.
+    cfg = configure("retnet_backward_dV", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    retnet_backward_dV[grid](
         K,
         Q,
-        dQ,
-        dgamma_3_rows,
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        gamma,
+        dO,
+        dV,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(gamma),
-        *launch_strides(dO),
-        *launch_strides(V),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(K),
         *launch_strides(Q),
+        *launch_strides(gamma),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_f,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps i.
+    cfg = configure("retnet_backward_dgamma_u1", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    retnet_backward_dgamma_u1[grid](
+        gamma,
+        Q,
+        K,
+        V,
+        dgamma_u1,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
+        *launch_strides(gamma),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
         len_b,
         len_h,
         len_i,
         len_j,
-        params["start"],
+        len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of e; sweeps i.
+    cfg = configure("retnet_backward_dQ", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    retnet_backward_dQ[grid](
+        gamma,
+        dO,
+        V,
+        K,
+        dQ,
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
+        *launch_strides(gamma),
+        *launch_strides(dO),
+        *launch_strides(V),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_i,
+        len_j,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
+    cfg = configure("retnet_backward_dgamma_3_rows", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    retnet_backward_dgamma_3_rows[grid](
+        dO,
+        dgamma_u1,
+        dgamma_3_rows,
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_i,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         ACC=ACC,
@@ -1434,41 +1678,6 @@ def backward(inputs, extents, params, config=None):
     # dgamma.3: the rest of its sum, in a fixed order
     shape = (len_h,)
     dgamma_3 = sum_into(shape, dgamma_3_rows, (0, 2), acc, None)
-
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("retnet_backward_dK_dV", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    retnet_backward_dK_dV[grid](
-        K,
-        Q,
-        gamma,
-        dO,
-        V,
-        dV,
-        dK,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        *launch_strides(K),
-        *launch_strides(Q),
-        *launch_strides(gamma),
-        *launch_strides(dO),
-        *launch_strides(V),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
 
     # One program for each h.
     cfg = configure("retnet_backward_dgamma", extents, inputs, config)
@@ -1482,84 +1691,8 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
     return {
-        "dQ": dQ,
-        "dV": dV,
         "dK": dK,
+        "dV": dV,
+        "dQ": dQ,
         "dgamma": dgamma,
-    }
-
-
-def forward_split(inputs, extents, params, config=None):
-    """What `forward` returns, for few queries: slices of the keys, then their states merged.
-
-    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
-    that share their keys, which is queries times the heads of a tile.
-    """
-    Q = inputs["Q"]
-    K = inputs["K"]
-    V = inputs["V"]
-    gamma = inputs["gamma"]
-    len_keys_split = extents["keys.split"]
-    len_b = extents["b"]
-    len_h = extents["h"]
-    len_i = extents["i"]
-    len_j = extents["j"]
-    len_e = extents["e"]
-    len_f = extents["f"]
-    acc, ACC = accumulator(inputs)
-    device = next(iter(inputs.values())).device
-    O_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
-    O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
-
-    # One program for each keys.split, b, h and tile of i; sweeps j.
-    cfg = configure("retnet_slices", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_keys_split * len_b * len_h * tiles_i,)
-    retnet_slices[grid](
-        Q,
-        K,
-        gamma,
-        V,
-        O_part,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
-        *launch_strides(gamma),
-        *launch_strides(V),
-        len_keys_split,
-        len_b,
-        len_h,
-        len_i,
-        len_j,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of i.
-    cfg = configure("retnet_merge", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    retnet_merge[grid](
-        O_part,
-        O,
-        len_b,
-        len_h,
-        len_keys_split,
-        len_i,
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-    return {
-        "O": O,
     }

@@ -44,20 +44,25 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def floor_div(a, b):
-    """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
-    q = a // b
-    r = a - q * b
-    return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
-
-
-@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:
         return tl.load(ptrs, mask=mask, other=0.0)
     else:
         return tiles.load(at).reshape(ptrs.shape)
+
+
+@triton.jit
+def whole_dot(a, b, acc, T: tl.constexpr, OUT: tl.constexpr):
+    """As `dot` of operands in T, with what the cast to T takes from them."""
+    x, y = a.to(T), b.to(T)
+    acc = dot(x, y, acc, OUT)
+    if T.primitive_bitwidth == 16:
+        if a.dtype != T:
+            acc = dot((a.to(OUT) - x.to(OUT)).to(T), y, acc, OUT)
+        if b.dtype != T:
+            acc = dot(x, (b.to(OUT) - y.to(OUT)).to(T), acc, OUT)
+    return acc
 
 
 @triton.jit
@@ -137,11 +142,13 @@ def simple_gla_C(
 
 @triton.jit(
     do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "start",
+        "len_f",
     ],
 )
 def simple_gla_O(
@@ -169,17 +176,15 @@ def simple_gla_O(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
+    len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of f; sweeps i.
 
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
@@ -190,115 +195,399 @@ def simple_gla_O(
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
 
     # --- pointers ---
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
     in_e = within(e, E, E_PAD)
     C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_base += tl.cast(i0, tl.int64) * F
-    O_offs = offs_i[:, None] * F + f[None, :]
+    V_base += tl.cast(f0, tl.int64) * stride_V_f
+    V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
+    in_f = f < len_f
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
+    O_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
+    O_offs = offs_i[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
-    O = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-    c = tl.load(C_base + at)
-    mask_p = i + start
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
+    hi = tl.maximum(len_i, len_j)
+    O_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
 
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        c_1 = tl.load(C_base + tl.cast(j0, tl.int64) + offs_j)
-        A_1 = A * A_p * tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :])
-        # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O = dot(A_1.to(V_ptr.dtype.element_ty), v, O, ACC)
+    # --- sweep over i ---
     # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        O = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
+        c = tl.load(C_base + at)
+        at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64))
+        at_2 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        c_3 = tl.load(C_base + tl.cast(at_2, tl.int64))
+        reach_p = c_3.to(ACC) * 1.4426950408889634
+        reach_2 = A_p * tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p)
+        past = dot(q, tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
+        O = O + past * reach_2[:, None]
+        decay = tl.exp(c_2.to(ACC) - c_3.to(ACC))
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        in_j = i < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        c_1 = tl.load(C_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
+        c_1 = tl.load(C_base + tl.cast(i0, tl.int64) + offs_i, mask=in_j, other=0.0)
         A_1 = A * A_p * tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :])
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         A_1_m = tl.where(mask, A_1, 0.0)
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
         O = dot(A_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
-
-    # --- epilogue ---
-    tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
+        column_p = tl.exp(c_2.to(ACC) - c_1.to(ACC))
+        column = v.to(ACC) * column_p[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        tl.store(
+            O_base + tl.cast(i0, tl.int64) * len_f + O_offs,
+            O,
+            mask=in_i[:, None] & in_f[None, :],
+        )
+        O_state = dot(tl.trans(k), column_m.to(K_ptr.dtype.element_ty), O_state * decay, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
         "stride_C_b",
         "stride_C_h",
+        "stride_Q_b",
+        "stride_Q_h",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
-        "start",
+        "len_e",
     ],
 )
-def simple_gla_backward_D_1_dK_dV(
+def simple_gla_backward_dK_4(
+    C_ptr,
+    V_ptr,
+    dO_ptr,
+    Q_ptr,
+    dK_4_ptr,
+    V_tiles,
+    dO_tiles,
+    Q_tiles,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_e: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps j.
+
+    C_ptr  C[b, h, j], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    Q_ptr  Q[b, h, i, e], input
+    dK_4_ptr  dK.4[b, h, j, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
+    Q_offs = offs_j[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
+    in_e = e < len_e
+    dK_4_base = dK_4_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dK_4_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dK_4_offs = offs_j[:, None] * len_e + offs_e[None, :]
+
+    # --- prologue ---
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dK_4_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dK_4 = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
+        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
+        C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
+        in_j = j < len_j
+        c_1 = tl.load(C_ptrs, mask=in_j, other=0.0)
+        # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        at_1 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
+        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
+        at_2 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+        c_3 = tl.load(C_base + tl.cast(at_2, tl.int64) * stride_C_j)
+        reach_2 = tl.exp(c_2.to(ACC) - c_1.to(ACC))
+        t = tl.trans(tl.where(in_f[None, :], dK_4_state, 0.0))
+        past = whole_dot(v, t, None, V_ptr.dtype.element_ty, ACC)
+        dK_4 = dK_4 + past * reach_2[:, None]
+        decay = tl.exp(c_2.to(ACC) - c_3.to(ACC))
+        column_safe = tl.where(c_3.to(ACC) == float("-inf"), 0.0, c_3.to(ACC))
+        column_p = column_safe * 1.4426950408889634
+        at = tl.minimum(tl.maximum(j, 0), len_j - 1)
+        c = tl.load(C_base + at * stride_C_j)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        in_i = j < len_i
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
+        dK_4_1 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        dK_4_1_m = tl.where(mask, dK_4_1, 0.0)
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
+        dK_4 = whole_dot(dK_4_1_m, q, dK_4, Q_ptr.dtype.element_ty, ACC)
+        column_p_1 = tl.exp2(c.to(ACC) * 1.4426950408889634 - column_p)
+        column = q.to(ACC) * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dK_4_ptrs = dK_4_base + tl.cast(j0, tl.int64) * len_e + dK_4_offs
+        tl.store(dK_4_ptrs, dK_4, mask=in_j[:, None] & in_e[None, :])
+        t_2 = tl.trans(column_m)
+        dK_4_state = whole_dot(t_2, dO, dK_4_state * decay, dO_ptr.dtype.element_ty, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_C_b",
+        "stride_C_h",
+        "stride_K_b",
+        "stride_K_h",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+        "len_e",
+    ],
+)
+def simple_gla_backward_dQ_3(
+    C_ptr,
+    dO_ptr,
+    V_ptr,
+    K_ptr,
+    dQ_3_ptr,
+    dO_tiles,
+    V_tiles,
+    K_tiles,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    len_e: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps i.
+
+    C_ptr  C[b, h, j], input
+    dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
+    K_ptr  K[b, h, j, e], input
+    dQ_3_ptr  dQ.3[b, h, i, e], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(e0, tl.int64) * stride_K_e
+    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    in_e = e < len_e
+    dQ_3_base = dQ_3_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    dQ_3_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
+    dQ_3_offs = offs_i[:, None] * len_e + offs_e[None, :]
+
+    # --- prologue ---
+    lo = 0
+    hi = tl.maximum(len_i, len_j)
+    dQ_3_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+
+    # --- sweep over i ---
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dQ_3 = tl.full([BLOCK_I, BLOCK_E], 0.0, ACC)
+        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
+        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
+        c = tl.load(C_base + at * stride_C_j)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
+        at_2 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        c_3 = tl.load(C_base + tl.cast(at_2, tl.int64) * stride_C_j)
+        reach_safe = tl.where(c_3.to(ACC) == float("-inf"), 0.0, c_3.to(ACC))
+        reach_p = reach_safe * 1.4426950408889634
+        reach_2 = tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p)
+        t = tl.trans(tl.where(in_f[None, :], dQ_3_state, 0.0))
+        past = whole_dot(dO, t, None, dO_ptr.dtype.element_ty, ACC)
+        dQ_3 = dQ_3 + past * reach_2[:, None]
+        decay = tl.exp(c_2.to(ACC) - c_3.to(ACC))
+        C_ptrs = C_base + tl.cast(i0, tl.int64) * stride_C_j + offs_i * stride_C_j
+        in_j = i < len_j
+        c_1 = tl.load(C_ptrs, mask=in_j, other=0.0)
+        # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
+        dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
+        dQ_3_1 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
+        dQ_3_1_m = tl.where(mask, dQ_3_1, 0.0)
+        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
+        dQ_3 = whole_dot(dQ_3_1_m, k, dQ_3, K_ptr.dtype.element_ty, ACC)
+        column_p = tl.exp(c_2.to(ACC) - c_1.to(ACC))
+        column = k.to(ACC) * column_p[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dQ_3_ptrs = dQ_3_base + tl.cast(i0, tl.int64) * len_e + dQ_3_offs
+        tl.store(dQ_3_ptrs, dQ_3, mask=in_i[:, None] & in_e[None, :])
+        t_2 = tl.trans(column_m)
+        dQ_3_state = whole_dot(t_2, v, dQ_3_state * decay, V_ptr.dtype.element_ty, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_C_b",
+        "stride_C_h",
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "len_f",
+    ],
+)
+def simple_gla_backward_dV(
     K_ptr,
     Q_ptr,
     C_ptr,
     dO_ptr,
-    V_ptr,
     dV_ptr,
-    D_1_ptr,
-    dK_ptr,
     K_tiles,
-    V_tiles,
     Q_tiles,
     dO_tiles,
     stride_K_b: tl.int64,
@@ -316,42 +605,157 @@ def simple_gla_backward_D_1_dK_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    start: tl.int32,
+    len_f: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
+    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps i.
+    """One program for each b, h and tile of f; sweeps j.
 
     K_ptr  K[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
     C_ptr  C[b, h, j], input
     dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
     dV_ptr  dV[b, h, j, f], output
-    D_1_ptr  D.1[b, h, j], temp
-    dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
+    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
+        c_1 = tl.load(C_ptrs, mask=in_j, other=0.0)
+        at_1 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
+        at_2 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+        c_3 = tl.load(C_base + tl.cast(at_2, tl.int64) * stride_C_j)
+        reach_2 = A_p * tl.exp(c_2.to(ACC) - c_1.to(ACC))
+        past = dot(k, tl.where(in_e[:, None], dV_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
+        dV = dV + past * reach_2[:, None]
+        decay = tl.exp(c_2.to(ACC) - c_3.to(ACC))
+        column_safe = tl.where(c_3.to(ACC) == float("-inf"), 0.0, c_3.to(ACC))
+        column_p = column_safe * 1.4426950408889634
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        in_i = j < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+        A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        at = tl.minimum(tl.maximum(j, 0), len_j - 1)
+        c = tl.load(C_base + at * stride_C_j)
+        A_1 = A * A_p * tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None])
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        A_1_m = tl.where(mask, A_1, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV = dot(A_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        column_p_1 = tl.exp2(c.to(ACC) * 1.4426950408889634 - column_p)
+        column = dO.to(ACC) * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
+        tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
+        dV_state = dot(tl.trans(q), column_m.to(Q_ptr.dtype.element_ty), dV_state * decay, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def simple_gla_backward_D_dK(
+    dK_4_ptr,
+    K_ptr,
+    Q_ptr,
+    dQ_3_ptr,
+    dK_ptr,
+    D_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    dK_4_ptr  dK.4[b, h, j, e], temp
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    dQ_3_ptr  dQ.3[b, h, i, e], temp
+    dK_ptr  dK[b, h, j, e], output
+    D_ptr  D[b, h, j], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
@@ -364,424 +768,103 @@ def simple_gla_backward_D_1_dK_dV(
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
     j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
+    dK_4_base = dK_4_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dK_4_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    dK_4_offs = offs_j[:, None] * E + e[None, :]
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(j0, tl.int64) * stride_K_j
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_j = j < len_j
-    in_e = within(e, E, E_PAD)
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base += tl.cast(j0, tl.int64) * stride_C_j
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
-    D_1_base = D_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    D_1_base += tl.cast(j0, tl.int64)
+    dQ_3_base = dQ_3_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dQ_3_base += tl.cast(h, tl.int64) * len_i * E
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    D_base += tl.cast(j0, tl.int64)
 
     # --- prologue ---
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    dK_4 = tl.load(dK_4_base + dK_4_offs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+    dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    dK = dK_4.to(ACC) / dK_p
     # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    A_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    c_1 = tl.load(C_base + offs_j * stride_C_j, mask=in_j, other=0.0)
-    D_1 = tl.full([BLOCK_J], 0.0, ACC)
-    # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dK_4 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
-
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        ddA_2 = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-        c = tl.load(C_base_2 + at * stride_C_j)
-        A_1 = A * A_p * tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None])
-        D_1_s = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA * ddA_2
-        D_1_tile = tl.sum(D_1_s, 1)
-        D_1 = D_1 + D_1_tile
-        dK_4_1 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA
-        dV = dot(A_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_4 = dot(dK_4_1.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        ddA_2 = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-        c = tl.load(C_base_2 + at * stride_C_j)
-        A_1 = A * A_p * tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None])
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        A_1_m = tl.where(mask, A_1, 0.0)
-        D_1_s = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA * ddA_2
-        D_1_s_m = tl.where(mask, D_1_s, 0.0)
-        D_1_tile = tl.sum(D_1_s_m, 1)
-        D_1 = D_1 + D_1_tile
-        dK_4_1 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA
-        dK_4_1_m = tl.where(mask, dK_4_1, 0.0)
-        dV = dot(A_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_4 = dot(dK_4_1_m.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
-
-    # --- epilogue ---
-    dK = dK_4 / dK_p
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-    tl.store(D_1_base + offs_j, D_1, mask=in_j)
-    tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_C_b",
-        "stride_C_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-        "start",
-    ],
-)
-def simple_gla_backward_D_2(
-    C_ptr,
-    dO_ptr,
-    V_ptr,
-    Q_ptr,
-    K_ptr,
-    D_2_ptr,
-    V_tiles,
-    K_tiles,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_J_S: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps j_s.
-
-    C_ptr  C[b, h, j], input
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
-    D_2_ptr  D.2[b, h, j], temp
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_J_S  points of j_s in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (tiles_j - 1 - pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_j_s = tl.arange(0, BLOCK_J_S)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base += tl.cast(j0, tl.int64) * stride_C_j
-    in_j = j < len_j
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    in_f = within(f, F, F_PAD)
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    in_e = within(e, E, E_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j_s[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j_s[:, None] * stride_K_j + e[None, :] * stride_K_e
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    D_2_base += tl.cast(j0, tl.int64)
-
-    # --- prologue ---
-    D_2 = tl.full([BLOCK_J], 0.0, ACC)
-    # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-    c = tl.load(C_base + offs_j * stride_C_j, mask=in_j, other=0.0)
+    D_1 = k.to(ACC) * dK_4.to(ACC)
+    D_1_kept = tl.where((e < E)[None, :], D_1, 0.0)
+    D_1_1 = tl.sum(tl.where(in_e[None, :], D_1_kept, 0.0), 1)
     at = tl.minimum(tl.maximum(j, 0), len_i - 1)
-    dO_ptrs = dO_base + at[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
     Q_ptrs = Q_base + at[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
-    mask_p = j + start
-    high = tl.minimum(len_j, j0 + BLOCK_J - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J_S - 1, BLOCK_J_S) * BLOCK_J_S)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, j0 + start + 1)) // BLOCK_J_S * BLOCK_J_S
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j_s ---
-    # Tiles without a mask.
-    for j_s0 in tl.range(bound(lo), bound(full_end), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j_s0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        K_ptrs = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j_s0, 0])
-        ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        C_ptrs = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
-        c_1 = tl.load(C_ptrs)
-        D_2_s = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA * ddA
-        D_2_tile = tl.sum(D_2_s, 1)
-        D_2 = D_2 + D_2_tile
-    # Tiles that the mask or the end cuts.
-    for j_s0 in tl.range(bound(full_end), bound(stop), BLOCK_J_S, num_stages=NUM_STAGES):
-        j_s0 = tl.multiple_of(tl.cast(j_s0, tl.int32), BLOCK_J_S)
-        j_s = j_s0 + offs_j_s
-        # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j_s0, tl.int64) * stride_V_j + V_offs
-        in_j_s = j_s < len_j
-        v = load_tile(V_ptrs_2, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j_s0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        K_ptrs_2 = K_base + tl.cast(j_s0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j_s0, 0])
-        ddA = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        C_ptrs_2 = C_base_2 + tl.cast(j_s0, tl.int64) * stride_C_j + offs_j_s * stride_C_j
-        c_1 = tl.load(C_ptrs_2, mask=in_j_s, other=0.0)
-        D_2_s = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA * ddA
-        mask_p_1 = j_s < len_j
-        mask = (j_s[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        D_2_s_m = tl.where(mask, D_2_s, 0.0)
-        D_2_tile = tl.sum(D_2_s_m, 1)
-        D_2 = D_2 + D_2_tile
+    dQ_3 = tl.load(dQ_3_base + at[:, None] * E + e[None, :], mask=in_e[None, :], other=0.0)
+    D_2 = q.to(ACC) * dQ_3.to(ACC)
+    D_2_kept = tl.where((e < E)[None, :], D_2, 0.0)
+    D_2_1 = tl.sum(tl.where(in_e[None, :], D_2_kept, 0.0), 1)
+    D = D_1_1 - D_2_1
 
     # --- epilogue ---
-    tl.store(D_2_base + offs_j, D_2, mask=in_j)
+    tl.store(dK_base + dK_4_offs, dK, mask=in_j[:, None] & in_e[None, :])
+    tl.store(D_base + offs_j, D, mask=in_j)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_C_b",
-        "stride_C_h",
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
-        "start",
     ],
 )
 def simple_gla_backward_dQ(
-    C_ptr,
-    dO_ptr,
-    V_ptr,
-    K_ptr,
+    dQ_3_ptr,
     dQ_ptr,
-    dO_tiles,
-    V_tiles,
-    K_tiles,
-    stride_C_b: tl.int64,
-    stride_C_h: tl.int64,
-    stride_C_j,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
-    len_j: tl.int32,
-    start: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of i.
 
-    C_ptr  C[b, h, j], input
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    K_ptr  K[b, h, j, e], input
+    dQ_3_ptr  dQ.3[b, h, i, e], temp
     dQ_ptr  dQ[b, h, i, e], output
-    dO_tiles  tiles of dO for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
     tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
+    i0 = (pid % tiles_i) * BLOCK_I
     pid = pid // tiles_i
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    dQ_3_base = dQ_3_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dQ_3_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    dQ_3_offs = offs_i[:, None] * E + e[None, :]
     in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     in_e = within(e, E, E_PAD)
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
-    dQ_offs = offs_i[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dQ_3 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-    # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-    c = tl.load(C_base + at * stride_C_j)
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    mask_p = i + start
+    dQ_3 = tl.load(dQ_3_base + dQ_3_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
-        c_1 = tl.load(C_ptrs)
-        dQ_3_1 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        dQ_3 = dot(dQ_3_1.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
-        c_1 = tl.load(C_ptrs_2, mask=in_j, other=0.0)
-        dQ_3_1 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dQ_3_1_m = tl.where(mask, dQ_3_1, 0.0)
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        dQ_3 = dot(dQ_3_1_m.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
+    dQ = dQ_3.to(ACC) / dQ_p
 
     # --- epilogue ---
-    dQ = dQ_3 / dQ_p
-    tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dQ_base + dQ_3_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -793,8 +876,7 @@ def simple_gla_backward_dQ(
     ],
 )
 def simple_gla_backward_dg(
-    D_1_ptr,
-    D_2_ptr,
+    D_ptr,
     dg_ptr,
     len_b: tl.int32,
     len_h: tl.int32,
@@ -806,8 +888,7 @@ def simple_gla_backward_dg(
 ):
     """One program for each b, h; sweeps j.
 
-    D_1_ptr  D.1[b, h, j], temp
-    D_2_ptr  D.2[b, h, j], temp
+    D_ptr  D[b, h, j], temp
     dg_ptr  dg[b, h, j], output
     BLOCK_J  points of j in a tile
     ACC  type of arithmetic and of accumulators
@@ -820,8 +901,7 @@ def simple_gla_backward_dg(
     offs_j = tl.arange(0, BLOCK_J)
 
     # --- pointers ---
-    D_1_base = D_1_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
-    D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     dg_base = dg_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
 
     # --- prologue ---
@@ -839,10 +919,8 @@ def simple_gla_backward_dg(
         j = j0 + offs_j
         dg_5 = tl.full([BLOCK_J], 0.0, ACC)
         in_j = j < len_j
-        D_1 = tl.load(D_1_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
-        D_2 = tl.load(D_2_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
-        D = D_1.to(ACC) - D_2.to(ACC)
-        dg_5_s = tl.where(j < len_j, D, 0.0)
+        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
+        dg_5_s = tl.where(j < len_j, d.to(ACC), 0.0)
         dg_5_run = tl.cumsum(dg_5_s, 0, reverse=True)
         dg_5 = dg_5_state + dg_5_run
         chunk = tl.sum(dg_5_s, 0)
@@ -886,20 +964,20 @@ KERNELS: dict[str, Any] = {
     },
     "simple_gla_O": {
         "facts": {
-            "tiles": ("i",),
-            "stream": "j",
+            "tiles": ("f",),
+            "stream": "i",
             "pads": {
                 "e": "e",
-                "f": "f",
             },
-            "resident": (("i", "e"),),
-            "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i", "f"),),
-            "pairs": (("i", "j"),),
-            "pairs_by_address": (("i", "j"),),
+            "resident": (),
+            "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
+            "carried": (("e", "f"),),
+            "pairs": (("i", "f"), ("i", "i"), ("i", "f")),
+            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -908,8 +986,8 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -918,63 +996,103 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_b", "wide", ""),
+            ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
+            ("len_f", "extent", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
+            ("BLOCK_F", "block", "f"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "simple_gla_backward_D_1_dK_dV": {
+    "simple_gla_backward_dK_4": {
         "facts": {
-            "tiles": ("j",),
+            "tiles": ("e",),
+            "stream": "j",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("j", "f"), ("j", "f"), ("j", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "e"), ("j", "j"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "data": ("V", "dO", "Q"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("C_ptr", "pointer_like", "C"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dK_4_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
+            ("stride_C_b", "wide", ""),
+            ("stride_C_h", "wide", ""),
+            ("stride_C_j", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_Q_b", "wide", ""),
+            ("stride_Q_h", "wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("len_e", "extent", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "simple_gla_backward_dQ_3": {
+        "facts": {
+            "tiles": ("e",),
             "stream": "i",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("j", "f")),
-            "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j",), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
-            "data": ("K", "V", "Q", "dO"),
+            "resident": (),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("i", "e"), ("i", "i"), ("i", "e")),
+            "pairs_by_address": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "data": ("dO", "V", "K"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
             ("C_ptr", "pointer_like", "C"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("dV_ptr", "pointer_like", "V"),
-            ("D_1_ptr", "pointer_acc", ""),
-            ("dK_ptr", "pointer_like", "K"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_ptr", "pointer_like", "K"),
+            ("dQ_3_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_C_b", "wide", ""),
             ("stride_C_h", "wide", ""),
             ("stride_C_j", "stride_last", ""),
@@ -986,77 +1104,116 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_K_b", "wide", ""),
+            ("stride_K_h", "wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
+            ("len_j", "extent", "j"),
+            ("len_e", "extent", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
             ("BLOCK_I", "block", "i"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "simple_gla_backward_D_2": {
+    "simple_gla_backward_dV": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "j_s",
+            "tiles": ("f",),
+            "stream": "j",
             "pads": {
                 "e": "e",
-                "f": "f",
             },
-            "resident": (("j", "f"), ("j", "e")),
-            "streamed": (("j_s", "f"), ("j_s", "e")),
-            "carried": (("j",),),
-            "pairs": (("j", "j_s"), ("j", "j_s")),
-            "pairs_by_address": (("j", "j_s"), ("j", "j_s")),
-            "data": ("dO", "Q", "V", "K"),
+            "resident": (),
+            "streamed": (("j", "e"), ("j", "e"), ("j", "f")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "f"), ("j", "j"), ("j", "f")),
+            "pairs_by_address": (("j", "f"), ("j", "j"), ("j", "f"), ("j", "f"), ("j", "f")),
+            "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
             ("C_ptr", "pointer_like", "C"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
-            ("D_2_ptr", "pointer_acc", ""),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J_S f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J_S e"),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
+            ("dV_ptr", "pointer_like", "V"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_C_b", "wide", ""),
+            ("stride_C_h", "wide", ""),
+            ("stride_C_j", "stride_last", ""),
+            ("stride_dO_b", "wide", ""),
+            ("stride_dO_h", "wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
+            ("len_f", "extent", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_J_S", "block", "j_s"),
+            ("BLOCK_F", "block", "f"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "simple_gla_backward_D_dK": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e")),
+            "data": ("dK.4", "K", "Q", "dQ.3"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("dK_4_ptr", "pointer_acc", ""),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dQ_3_ptr", "pointer_acc", ""),
+            ("dK_ptr", "pointer_like", "K"),
+            ("D_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1064,55 +1221,28 @@ KERNELS: dict[str, Any] = {
     "simple_gla_backward_dQ": {
         "facts": {
             "tiles": ("i",),
-            "stream": "j",
+            "stream": None,
             "pads": {
                 "e": "e",
-                "f": "f",
             },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"),),
-            "pairs": (("i", "j"),),
-            "pairs_by_address": (("i", "j"),),
-            "data": ("dO", "V", "K"),
+            "resident": (("i", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("dQ.3",),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("C_ptr", "pointer_like", "C"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("K_ptr", "pointer_like", "K"),
+            ("dQ_3_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("stride_C_b", "wide", ""),
-            ("stride_C_h", "wide", ""),
-            ("stride_C_j", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1134,8 +1264,7 @@ KERNELS: dict[str, Any] = {
             "scans": True,
         },
         "arguments": [
-            ("D_1_ptr", "pointer_acc", ""),
-            ("D_2_ptr", "pointer_acc", ""),
+            ("D_ptr", "pointer_acc", ""),
             ("dg_ptr", "pointer_acc", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
@@ -1431,11 +1560,11 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of i; sweeps j.
+    # One program for each b, h and tile of f; sweeps i.
     cfg = configure("simple_gla_O", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
     simple_gla_O[grid](
         Q,
         K,
@@ -1443,8 +1572,8 @@ def forward(inputs, extents, params, config=None):
         V,
         O,
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(V),
@@ -1452,11 +1581,9 @@ def forward(inputs, extents, params, config=None):
         len_h,
         len_i,
         len_j,
-        params["start"],
+        len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -1481,108 +1608,139 @@ def backward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    dK_4 = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
+    dQ_3 = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
-    D_1 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
-    D_2 = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
+    D = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dg = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
 
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("simple_gla_backward_D_1_dK_dV", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps j.
+    cfg = configure("simple_gla_backward_dK_4", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    simple_gla_backward_D_1_dK_dV[grid](
-        K,
-        Q,
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    simple_gla_backward_dK_4[grid](
         C,
-        dO,
         V,
-        dV,
-        D_1,
-        dK,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        dO,
+        Q,
+        dK_4,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        *launch_strides(K),
-        *launch_strides(Q),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(C),
-        *launch_strides(dO),
         *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(Q),
         len_b,
         len_h,
         len_j,
         len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps j_s.
-    cfg = configure("simple_gla_backward_D_2", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps i.
+    cfg = configure("simple_gla_backward_dQ_3", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    simple_gla_backward_D_2[grid](
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    simple_gla_backward_dQ_3[grid](
         C,
         dO,
         V,
-        Q,
         K,
-        D_2,
-        tiles_of(V, 2, cfg["BLOCK_J_S"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J_S"], padded(len_e, itemsize)),
+        dQ_3,
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(C),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(Q),
         *launch_strides(K),
         len_b,
         len_h,
-        len_j,
         len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
+        len_j,
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
 
-    # One program for each b, h and tile of i; sweeps j.
+    # One program for each b, h and tile of f; sweeps j.
+    cfg = configure("simple_gla_backward_dV", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    simple_gla_backward_dV[grid](
+        K,
+        Q,
+        C,
+        dO,
+        dV,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(C),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_f,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("simple_gla_backward_D_dK", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    simple_gla_backward_D_dK[grid](
+        dK_4,
+        K,
+        Q,
+        dQ_3,
+        dK,
+        D,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
     cfg = configure("simple_gla_backward_dQ", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
     simple_gla_backward_dQ[grid](
-        C,
-        dO,
-        V,
-        K,
+        dQ_3,
         dQ,
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(C),
-        *launch_strides(dO),
-        *launch_strides(V),
-        *launch_strides(K),
         len_b,
         len_h,
         len_i,
-        len_j,
-        params["start"],
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -1591,8 +1749,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("simple_gla_backward_dg", extents, inputs, config)
     grid = (len_b * len_h,)
     simple_gla_backward_dg[grid](
-        D_1,
-        D_2,
+        D,
         dg,
         len_b,
         len_h,
