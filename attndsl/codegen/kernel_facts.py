@@ -63,6 +63,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
                 resident.append(tuple(d for d in s.dims if d in blocked))
             case Declare() if id(s) not in inside and s.dims and stream not in s.dims:
                 carried.append(s.dims)
+    fixed = {identifier(a.name): a.block for a in program.axes if a.block is not None}
     multiplies = any(isinstance(s, Dot | AccDot) for s in swept)
     body = swept or tuple(_unswept(program))
     loads = [s for s in statements(program) if isinstance(s, Load)]
@@ -80,6 +81,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
+        **({"fixed": fixed} if fixed else {}),
         **({"chunks": True} if pairs else {}),
         **({"solves": True} if any(isinstance(s, Solve) for s in swept) else {}),
         **({"scans": True} if pairs and not multiplies else {}),

@@ -51,7 +51,7 @@ def buffers_of(
             why = f"`{x}` would be kept in memory over {names}, and no intermediate of that size is"
             raise Refused("A0406", why, d.span)
         apart = _beyond(ready, extents(d), kept)
-        if kind is not BufferKind.OUTPUT and apart is not None:
+        if kind is not BufferKind.OUTPUT and apart is not None and x not in ready.checkpoints:
             names = " and ".join(f"`{i}`" for i in apart)
             raise Refused("A0406", f"`{x}` would be kept in memory over {names}", d.span)
         buffers.append(Buffer(x, extents(d), kind, types.tensors[x], like.get(x)))

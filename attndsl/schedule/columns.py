@@ -35,6 +35,7 @@ from attndsl.schedule.masks import masked
 from attndsl.schedule.memory import dot_like
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.products import factors_of, fold, pad
+from attndsl.schedule.rows import before_of
 from attndsl.schedule.scans import scanned
 from attndsl.schedule.scatter import Scattered
 from attndsl.schedule.tile import Axis, Role, Val
@@ -66,6 +67,8 @@ def _row(d: Define, ranks: Ranks, scans: dict[str, str]) -> str | None:
         return None
     rows, kept = ranks.sequence(e.indices), ranks.sequence(d.indices)
     if is_scatter(e, ranks) or len(rows) != 1 or len(kept) != 1:
+        return None
+    if before_of(d, ranks) is not None:  # it has a kernel of its own, block by block
         return None
     if any(ranks.kind(i) is Kind.FEATURE for i in e.indices):
         return None

@@ -137,7 +137,8 @@ class _Kernel:
         self.blocks = blocks or {}
         self.plan = plan
         self.program = program
-        self.extents = extents
+        # Ranks that the plan alone knows.
+        self.extents = {**extents, **{n: -(-extents[of] // w) for n, of, w in plan.blocks}}
         self.params = {"start": 0, **params}
         self.itemsize = itemsize
         self.turns = {loop.axis: self.loop_turns(loop) for loop in program.loops}

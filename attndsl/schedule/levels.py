@@ -18,6 +18,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import reads
 from attndsl.schedule.forms import is_large
+from attndsl.schedule.rows import within_of
 
 
 class Key(NamedTuple):
@@ -78,6 +79,8 @@ def reduced(defs: dict[str, Define], x: str, ranks: Ranks, stop: Collection[str]
             return
         seen.add(name)
         d = defs[name]
+        if within_of(d, ranks) is not None:  # of the tile itself: nothing is walked for it
+            return
         if is_large(d.expr, ranks):
             if {ranks.of.get(i, i) for i in ranks.sequence(d.indices)} == tiles:
                 out.append(d)

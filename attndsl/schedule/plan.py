@@ -17,6 +17,7 @@ from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.cascade.walk import reads
 from attndsl.schedule.buffers import buffers_of, in_launch_order
+from attndsl.schedule.checkpoints import build_checkpoints
 from attndsl.schedule.columns import build_columns
 from attndsl.schedule.exact import exact_sums, exactly, kept_apart
 from attndsl.schedule.halves import Halves
@@ -73,7 +74,10 @@ def plan(
         raise Refused("A0405", "the kernels of this program depend on each other in a circle")
     buffers = buffers_of(ready, steps, residuals, kept, like or {})
     params = tuple((p.name, p.dtype) for p in ready.cascade.params)
-    return Plan(name, buffers, in_launch_order(ready, steps), params, tuple(state.notes))
+    used = {r for b in buffers for r in b.ranks}
+    blocks = tuple((n, of, w) for n, of, w in ready.blocks if n in used)
+    ordered = in_launch_order(ready, steps)
+    return Plan(name, buffers, ordered, params, tuple(state.notes), blocks)
 
 
 def _first_targets(ready: Prepared) -> list[str]:
@@ -134,7 +138,11 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
     groups: dict[tuple[int, Key], list[str]] = {}
     for x in sorted(state.targets, key=order.index):
         groups.setdefault((level[x], keys[x]), []).append(x)
-    rows = frozenset(key.tiles[0] for key in keys.values() if len(key.tiles) == 1)
+    rows = frozenset(
+        key.tiles[0]
+        for x, key in keys.items()
+        if len(key.tiles) == 1 and x not in ready.checkpoints
+    )
     work: list[tuple[int, int, Key | None, list[str]]] = [
         (lvl, order.index(members[0]), key, members) for (lvl, key), members in groups.items()
     ]
@@ -148,6 +156,9 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
                 (x,) = members
                 build = build_columns if x in ready.columns else build_scatter
                 steps += build(c, ranks, x, scattered[x], done, rows, label)
+            elif ready.checkpoints.issuperset(members):
+                for x in members:
+                    steps.append(build_checkpoints(c, ranks, x, done, rows, f"{name}_{x}"))
             else:
                 others = rows - frozenset(key.tiles)
                 steps += _kernels(ready, key, members, done, others, label, name)

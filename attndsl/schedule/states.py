@@ -26,6 +26,7 @@ from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.products import fold
 from attndsl.schedule.roots import guess_of
+from attndsl.schedule.rows import before_of, within_of, within_value
 from attndsl.schedule.scans import scan_value
 from attndsl.schedule.sums import sum_state
 from attndsl.schedule.tile import Role, Val
@@ -36,6 +37,13 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
     """A large reduction over the stream: its running value in the sweep, its last one after it."""
     e = d.expr
     assert isinstance(e, Reduce)
+    block = within_of(d, kernel.ranks)
+    if block is not None:
+        return within_value(kernel, d, block, subs)
+    if before_of(d, kernel.ranks) is not None:
+        raise Needs(
+            d.tensor, f"`{d.tensor}` is carried from row to row, and tiles of rows stand alone"
+        )
     scan = scan_of(d, kernel.ranks)
     if scan is not None and subs[d.indices.index(scan.kept)] == Position(kernel.stream or ""):
         return scan_value(kernel, d, scan, subs)
