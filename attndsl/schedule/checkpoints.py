@@ -9,6 +9,7 @@ block's rows. Blocks are walked from the last to the first where the scan runs s
 from __future__ import annotations
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.rowscans import WIDTH, before_of
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
@@ -23,7 +24,7 @@ from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.kernels import finish_kernel
 from attndsl.schedule.products import fold
-from attndsl.schedule.rows import WIDTH, before_of, inside
+from attndsl.schedule.rows import inside
 from attndsl.schedule.tile import Axis, Origin, Role, Val
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.rowscans import before_of
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
@@ -35,7 +36,6 @@ from attndsl.schedule.masks import masked
 from attndsl.schedule.memory import dot_like
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.products import factors_of, fold, pad
-from attndsl.schedule.rows import before_of
 from attndsl.schedule.scans import scanned
 from attndsl.schedule.scatter import Scattered
 from attndsl.schedule.tile import Axis, Role, Val

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.rowscans import within_of
 from attndsl.cascade.nodes import (
     Define,
     Reduce,
@@ -18,7 +19,6 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import reads
 from attndsl.schedule.forms import is_large
-from attndsl.schedule.rows import within_of
 
 
 class Key(NamedTuple):

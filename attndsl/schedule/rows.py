@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.rowscans import BLOCKS, WIDTH
 from attndsl.analysis.scans import Scan, scan_of
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
@@ -47,11 +48,6 @@ from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.tile import Role, Val
 from attndsl.schedule.values import BOTH, CHOICE, X
-
-WIDTH = 64
-"""Rows of a block: the tile that both passes take by themselves for 16-bit data on a large card."""
-
-BLOCKS = ".blocks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,42 +147,6 @@ def _in_blocks(d: Define, s: Scan, number: str) -> list[Define]:
 
 
 # --- in a tile of rows ---------------------------------------------------------------------------------------------
-
-
-def within_of(d: Define, ranks: Ranks) -> Scan | None:
-    """A definition as a scan inside each block of rows; None if it is none."""
-    e = d.expr
-    if not isinstance(e, Reduce) or e.op is not Reduction.SUM or len(e.indices) != 1:
-        return None
-    (over,) = e.indices
-    parts = conjuncts(e.where)
-    for c in parts:
-        match c:
-            case Compare(
-                "==", Binary("//", Position(l), Const(w)), Binary("//", Position(i), v)
-            ) if l == over and w == WIDTH and v == Const(WIDTH) and i in d.indices:
-                rest = conjunction(p for p in parts if p is not c)
-                return scan_of(
-                    dataclasses.replace(d, expr=dataclasses.replace(e, where=rest)), ranks
-                )
-    return None
-
-
-def before_of(d: Define, ranks: Ranks) -> Scan | None:
-    """A definition as a scan that is known at the beginning of each block, `kept` its number; None if it is none."""
-    e = d.expr
-    if not isinstance(e, Reduce) or e.op is not Reduction.SUM or len(e.indices) != 1:
-        return None
-    (over,) = e.indices
-    parts = conjuncts(e.where)
-    for c in parts:
-        match c:
-            case Compare("<" | ">" as op, Binary("//", Position(l), Const(w)), Position(n)) if (
-                l == over and w == WIDTH and n in d.indices and n.endswith(BLOCKS)
-            ):
-                rest = conjunction(p for p in parts if p is not c)
-                return Scan(over, n, op == ">", False, e.body, rest, None)
-    return None
 
 
 def within_value(kernel: Kernel, d: Define, s: Scan, subs: tuple[Expr, ...]) -> X:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attndsl.analysis.rowscans import before_of, within_of
 from attndsl.analysis.scans import scan_of
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
@@ -26,7 +27,7 @@ from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.products import fold
 from attndsl.schedule.roots import guess_of
-from attndsl.schedule.rows import before_of, within_of, within_value
+from attndsl.schedule.rows import within_value
 from attndsl.schedule.scans import scan_value
 from attndsl.schedule.sums import sum_state
 from attndsl.schedule.tile import Role, Val

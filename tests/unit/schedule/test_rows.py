@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from attndsl.analysis.rowscans import WIDTH
 from attndsl.cascade.interpreter import interpret
 from attndsl.cascade.nodes import Cascade, Output
 from attndsl.cascade.starts import apply_start
@@ -14,7 +15,6 @@ from attndsl.diagnostics import DiagnosticError
 from attndsl.driver import lower
 from attndsl.frontend import parse
 from attndsl.schedule.prepare import prepare
-from attndsl.schedule.rows import WIDTH
 from attndsl.source import Source
 from tests.road.compare import compare
 
