@@ -138,10 +138,12 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
     groups: dict[tuple[int, Key], list[str]] = {}
     for x in sorted(state.targets, key=order.index):
         groups.setdefault((level[x], keys[x]), []).append(x)
+    # Statistics of the rows that kernels keep, and of those that they stream, are computed once, not for every tile.
     rows = frozenset(
-        key.tiles[0]
+        r
         for x, key in keys.items()
-        if len(key.tiles) == 1 and x not in ready.checkpoints
+        for r in (*key.tiles, key.stream)
+        if len(key.tiles) == 1 and x not in ready.checkpoints and r is not None
     )
     work: list[tuple[int, int, Key | None, list[str]]] = [
         (lvl, order.index(members[0]), key, members) for (lvl, key), members in groups.items()
