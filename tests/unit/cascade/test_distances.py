@@ -114,3 +114,22 @@ def test_the_digits_that_it_costs(offset: float) -> None:
     assert error <= 8 * 2.0**-24 * lengths
     if offset == 100.0:  # and no better: the bound is not idle
         assert error > 2.0**-24 * lengths / 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_left_of_gradients_that_are_zero(dtype: torch.dtype) -> None:
+    """Rows with all weight on one key: gradients of scores are off by roundings of `dO . V`, and no more."""
+    op = attndsl.compile(program(f"  S[i,j] = -{SQUARE} where j <= i\n{SOFTMAX}"))
+    generator = torch.Generator().manual_seed(5)
+    q, k, v, up = (torch.randn(1, 1, 60, 64, generator=generator) for _ in range(4))
+    made = [x.to(dtype).requires_grad_() for x in (35 * q, 35 * k, v)]
+    got = torch.autograd.grad(op(*made), made, up.to(dtype))
+    exact_inputs = [x.detach().double().requires_grad_() for x in made]
+    exact = torch.autograd.grad(op.reference(*exact_inputs), exact_inputs, up.to(dtype).double())
+    assert float(exact[0].abs().max()) < 1e-9  # |S| is some 10**5
+    products = float((up.abs() @ v.abs().mT).max())
+    largest = float(torch.stack([35 * q, 35 * k]).abs().max())
+    # dQ = 2 * sum[j](dS * K): the one key that counts, a score's gradient off by 4 roundings of a product of 64.
+    bound = 2 * largest * 4 * 2.0**-24 * products
+    assert float(got[0].abs().max()) <= bound
+    assert float(got[1].abs().max()) <= 60 * bound
