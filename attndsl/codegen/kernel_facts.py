@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from attndsl.codegen.liveness import held
 from attndsl.codegen.names import identifier
-from attndsl.codegen.programs import is_gather, statements, tile_axes
+from attndsl.codegen.programs import flat, is_gather, statements, tile_axes
 from attndsl.schedule.specialise import used
 from attndsl.schedule.split import SPLIT
 from attndsl.schedule.tile import (
     AccDot,
     Declare,
     Dot,
+    For,
     Load,
     Plan,
     Role,
@@ -41,6 +42,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     using = swept or tuple(statements(program))
     kept = {n for s in using for n in used(s)}
     streamed: list[tuple[str, ...]] = []
+    turned: set[str] = set()  # loaded at the turns of a loop in the sweep
     resident: list[tuple[str, ...]] = []
     carried: list[tuple[str, ...]] = []
     data = [
@@ -52,10 +54,15 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         match s:
             case Load() if moving & {*s.dims} and any(d in wide for d in s.dims):
                 streamed.append(tuple(d for d in s.dims if d in blocked))
+            case For():  # at every turn, so even what the stream does not move
+                again = [x for x in flat(s.body) if isinstance(x, Load) and {*x.dims} & {*full}]
+                streamed += [tuple(d for d in x.dims if d in blocked) for x in again]
+                turned |= {x.name for x in again}
     for s in statements(program):
         match s:
             case Load() if (
                 id(s) not in inside
+                and s.name not in turned
                 and stream not in s.dims
                 and any(d in full for d in s.dims)
                 and s.name in kept

@@ -126,10 +126,11 @@ def test_what_is_left_of_gradients_that_are_zero(dtype: torch.dtype) -> None:
     got = torch.autograd.grad(op(*made), made, up.to(dtype))
     exact_inputs = [x.detach().double().requires_grad_() for x in made]
     exact = torch.autograd.grad(op.reference(*exact_inputs), exact_inputs, up.to(dtype).double())
-    assert float(exact[0].abs().max()) < 1e-9  # |S| is some 10**5
-    products = float((up.abs() @ v.abs().mT).max())
+    assert float(exact[0].abs().max()) < 1e-8  # |S| is some 10**5
+    products = float((up.abs() @ v.detach().abs().mT).max())
     largest = float(torch.stack([35 * q, 35 * k]).abs().max())
-    # dQ = 2 * sum[j](dS * K): the one key that counts, a score's gradient off by 4 roundings of a product of 64.
-    bound = 2 * largest * 4 * 2.0**-24 * products
+    # dQ = 2 * sum[j](dS * K): the one key that counts, a score's gradient off by some roundings of a product of 64; and
+    # where outputs have 8 bits, by one of theirs.
+    bound = 2 * largest * {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-8}[dtype] * products
     assert float(got[0].abs().max()) <= bound
     assert float(got[1].abs().max()) <= 60 * bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from attndsl.analysis.rowscans import WIDTH
 from attndsl.cascade.interpreter import interpret
 from attndsl.cascade.nodes import Cascade, Output
 from attndsl.cascade.starts import apply_start
+from attndsl.codegen.kernel_facts import kernel_facts
 from attndsl.diagnostics import DiagnosticError
-from attndsl.driver import lower
+from attndsl.driver import load, lower
 from attndsl.frontend import parse
 from attndsl.schedule.prepare import prepare
+from attndsl.schedule.tile import TileProgram
 from attndsl.source import Source
 from tests.road.compare import compare
 
@@ -101,3 +104,17 @@ def test_columns_that_need_a_scan_along_the_row_are_refused() -> None:
     with pytest.raises(DiagnosticError) as refused:
         compare(text, 16, 0)
     assert refused.value.diagnostics[0].code == "A0404"
+
+
+def test_tiles_of_a_loop_over_heads_count_as_loaded_at_every_turn() -> None:
+    """Those of the gradient of a mask that heads share: what the choice of tiles must find room for."""
+    path = Path(__file__).parents[3] / "examples" / "selective.attn"
+    plan = load(path).backward
+    assert plan is not None
+    (program,) = (
+        s for s in plan.steps if isinstance(s, TileProgram) and s.writes == ("dX.before",)
+    )
+    facts = kernel_facts(plan, program)
+    assert facts["fixed"] == {"i": WIDTH}
+    assert sorted(facts["streamed"]) == [("i", "e"), ("i", "e"), ("i", "f"), ("j", "e"), ("j", "f")]  # type: ignore[call-overload]
+    assert facts["resident"] == (("j", "e"),)
