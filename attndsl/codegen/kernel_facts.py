@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attndsl.codegen.liveness import held
 from attndsl.codegen.names import identifier
-from attndsl.codegen.programs import flat, is_gather, statements, tile_axes
+from attndsl.codegen.programs import is_gather, statements, tile_axes
+from attndsl.schedule.liveness import flat, held
 from attndsl.schedule.specialise import used
 from attndsl.schedule.split import SPLIT
 from attndsl.schedule.tile import (

@@ -23,6 +23,7 @@ from attndsl.schedule.exact import exact_sums, exactly, kept_apart
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, target_key
+from attndsl.schedule.liveness import crowded
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
@@ -219,7 +220,7 @@ def _kernels(
     maps = [m for m in rest if target_key(defs, m, ranks, c.batch, set(done)).stream is None]
     streams = [m for m in rest if m not in maps]
     if streams and (out or not maps):
-        out.append(build_kernel(c, ranks, key, streams, done, rows, label))
+        out += _apart(ready, key, streams, done, rows, label, name)
     elif streams:
         out.append(build_kernel(c, ranks, key, rest, done, rows, label))
         maps = []
@@ -228,6 +229,34 @@ def _kernels(
         apart = f"{name}_{'_'.join(maps[:3])}" if out else label
         out.append(build_kernel(c, ranks, alone, maps, done, rows, apart))
     return out
+
+
+def _apart(
+    ready: Prepared,
+    key: Key,
+    members: list[str],
+    done: frozenset[str],
+    rows: frozenset[str],
+    label: str,
+    name: str,
+) -> list[TileProgram]:
+    """One kernel of all targets; or each sum of features by a kernel of its own, where one would hold too much.
+
+    What the sums share, the scores, is made again in each: a product more, which takes less than registers that spill.
+    """
+    c, ranks = ready.cascade, ready.ranks
+    together = build_kernel(c, ranks, key, members, done, rows, label)
+    wide = [m for m in members if any(ranks.kind(i) is Kind.FEATURE for i in c.define(m).indices)]
+    if len(wide) < 2 or not crowded(together):
+        return [together]
+    thin = [m for m in members if m not in wide]
+    try:
+        return [
+            build_kernel(c, ranks, key, part, done, rows, f"{name}_{'_'.join(part[:3])}")
+            for part in ([m] for m in wide[1:])
+        ] + [build_kernel(c, ranks, key, [wide[0], *thin], done, rows, f"{name}_{wide[0]}")]
+    except (Needs, Refused):  # what one makes on its way another would wait for
+        return [together]
 
 
 def _waiting(
