@@ -110,7 +110,8 @@ def axis_of(kernel: Kernel, e: Reduce, index: str) -> str:
     if index == first:
         return rank if rank not in kept else rank + "_s"
     stream = None if first is None else kernel.ranks.of.get(first, first)
-    return loop_axis(rank, kept, stream)
+    grid = tuple(a.rank for a in kernel.axes.values() if a.role is Role.GRID)
+    return loop_axis(rank, (*grid, *kept), stream)
 
 
 def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
