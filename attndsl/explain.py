@@ -89,6 +89,7 @@ def _sweeps(facts: dict[str, Any]) -> list[str]:
         streams = {k["streams"] for k in forward} - {None}
         over = f" over {', '.join(sorted(streams))}" if streams else ""
         lines.append(f"as compiled  {_count(len(forward), 'kernel')}{over}")
+        lines += _again(facts["forward"].get("scores_again"))
     if sweeps["by_algebra"] < len(sweeps["after_fusion"]):
         least = _count(sweeps["by_algebra"], "sweep")
         lines.append(f"by algebra   {least} would do, at the price of digits")
@@ -99,6 +100,18 @@ def _sweeps(facts: dict[str, Any]) -> list[str]:
     lines += sweeps["runs_along"]
     lines += sweeps["needed_before"]
     return lines
+
+
+def _again(found: dict[str, Any] | None) -> list[str]:
+    """What the forward pass pays for several sweeps, and what else could be done."""
+    if found is None:
+        return []
+    flops, kept, moved = (_si(found[k]) for k in ("flops", "kept", "moved"))
+    return [
+        f"scores       made in each of {found['times']} sweeps: {flops}FLOP in products more than once",
+        f"             in memory they would take {kept}B, and move {moved}B",
+        f"             on chip 16 rows of them have room for {found['longest']} points: not done",
+    ]
 
 
 def _runs(numbers: Sequence[int]) -> str:

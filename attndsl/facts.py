@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from attndsl.codegen.configs import WORTH_HEAD_DIM, WORTH_SWEEP
 from attndsl.codegen.names import identifier
 from attndsl.lengths import length_facts, plan_costs
 from attndsl.schedule import tile as t
-from attndsl.schedule.cost import GPUS, Cost, bound
+from attndsl.schedule.cost import GPUS, Again, Cost, again, bound
 from attndsl.schedule.prepare import prepare
 from attndsl.schedule.printer import text_of
 from attndsl.schedule.tile import Role
@@ -124,11 +125,13 @@ def _pass(
     program: Program, plan: t.Plan, usual: Sizes | None, itemsize: int, gpu: str | None
 ) -> Facts:
     found: dict[str, Cost] = {}
+    anew: Again | None = None
     if usual is not None:
-        found = {
-            c.kernel: c for c in plan_costs(plan, program.extents(usual), usual.params, itemsize)
-        }
+        extents = program.extents(usual)
+        found = {c.kernel: c for c in plan_costs(plan, extents, usual.params, itemsize)}
+        anew = again(plan, extents, usual.params, itemsize)
     return {
+        **({"scores_again": asdict(anew)} if anew is not None else {}),
         "kernels": [
             {**_kernel(s), "hopper": _hopper(plan, s), **_cost(found.get(s.name), itemsize, gpu)}
             for s in plan.steps

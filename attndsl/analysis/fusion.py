@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from attndsl.analysis.blocks import Blocks
 from attndsl.analysis.following import Following
 from attndsl.analysis.ranks import Ranks
+from attndsl.analysis.rowscans import within_of
 from attndsl.analysis.scans import scan_of
 from attndsl.analysis.separability import Separated
 from attndsl.analysis.sweeps import Sweeps, Visits, stands, swept, visits_points
@@ -66,7 +67,7 @@ class _Fusion:
             roots = [n for n in walk(d.expr) if isinstance(n, Solve) and self.searched(n)]
             if roots:
                 self.search(d, roots)
-            elif self.reduces(d) or d.init is not None:
+            elif (self.reduces(d) or d.init is not None) and within_of(d, self.ranks) is None:
                 number, after = self.reduction(d)
                 self.level[d.tensor] = number + 0.5 if after else number
                 if d.tensor not in self.steps:

@@ -30,6 +30,7 @@ from attndsl.cascade.emit import Emitter
 from attndsl.cascade.fold import Folding
 from attndsl.cascade.hoist import hoist
 from attndsl.cascade.invariance import unseen
+from attndsl.cascade.means import around_their_mean
 from attndsl.cascade.monomials import Monomial, monomial
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
@@ -177,6 +178,7 @@ class _Sweep:
         forward, backward = package(
             self.cut, self.forward, self.emit, kept, again, self.types, gradients, decls
         )
+        backward = replace(backward, body=around_their_mean(backward.body))
         return Gradient(forward, backward, kept, cotangents, gradients)
 
     def step(self, d: Define, terms: list[Term]) -> None:

@@ -1,6 +1,7 @@
 """A program in the form that gradients and schedules start from: the same mathematics, without what hides it.
 
-Recurrences become sums where they can be, ranks in blocks are put together, and values that cancel are gone. The dense
+Recurrences become sums where they can be, ranks in blocks are put together, values that cancel are gone, and squared
+distances are products where that keeps the digits that count. The dense
 reference evaluates the program as it was written.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from attndsl.cascade.blocks import alive, merged_blocks
+from attndsl.cascade.distances import distances_as_products
 from attndsl.cascade.joined import joined
 from attndsl.cascade.names import Names, closed, expressions, mentioned
 from attndsl.cascade.nodes import Cascade
@@ -17,8 +19,8 @@ from attndsl.cascade.unroll import unrolled
 
 
 def rewritten(c: Cascade) -> Cascade:
-    """The program with its recurrences written as sums, as far as they can be, and its blocks joined."""
-    return unrolled(_in_one(c))
+    """The program with recurrences written as sums, as far as they can be, its blocks joined, distances as products."""
+    return distances_as_products(unrolled(_in_one(c)))
 
 
 def _in_one(c: Cascade) -> Cascade:

@@ -21,7 +21,7 @@ Gradients with features (`dQ`, `dK`) keep `D`: there the rest is as small as the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 from attndsl.cascade.definedness import at, conjunction, conjuncts
@@ -80,16 +80,16 @@ def _in_two(
     ordered: Order,
     before: list[Define],
 ) -> Expr | None:
-    every = _factors(e.body)
+    every = factors(e.body)
     for k, read in enumerate(every):
         if not isinstance(read, Read) or read.tensor not in defs:
             continue
         d = defs[read.tensor]
         if d.where is not None or d.init is not None:
             continue
-        weights = _factors(at(d.expr, d.indices, read.subs))
+        weights = factors(at(d.expr, d.indices, read.subs))
         for m, s in enumerate(weights):
-            parts = _addends(s)
+            parts = addends(s)
             centre = [(c, p) for c, p in parts if isinstance(p, Read) and p.tensor in rows]
             if len(centre) != 1 or len(parts) < 2:
                 continue
@@ -104,8 +104,8 @@ def _in_two(
             inner = conjunction(tuple(c for c in conjuncts(e.where) if free(c) & set(stream)))
             outer = conjunction(tuple(c for c in conjuncts(e.where) if not free(c) & set(stream)))
             exact = dataclasses.replace(row, tensor=rows[row.tensor]())
-            one = Reduce(Reduction.SUM, stream, _product([*moving, read]), inner)
-            scale = _product([*moving, *weights[:m], *weights[m + 1 :]])
+            one = Reduce(Reduction.SUM, stream, product_of([*moving, read]), inner)
+            scale = product_of([*moving, *weights[:m], *weights[m + 1 :]])
             two = Reduce(Reduction.SUM, stream, scale, inner)
             pivots = [r for w in (read, *weights) for r in _pivots(w, defs, kept)]
             off = Binary("*", _rest(exact, row, pivots), two)
@@ -113,7 +113,7 @@ def _in_two(
             indices = ordered(free(value))
             name = tensor("W")
             before.append(Define(name, indices, value))
-            total: Expr = _product([*fixed, Read(name, tuple(Index(i) for i in indices))])
+            total: Expr = product_of([*fixed, Read(name, tuple(Index(i) for i in indices))])
             left = tuple(i for i in e.indices if i not in stream)
             return Reduce(Reduction.SUM, left, total, outer) if left else total
     return None
@@ -127,7 +127,7 @@ def _pivots(e: Expr, defs: Mapping[str, Define], kept: frozenset[str]) -> list[E
         part
         for n in walk(e)
         if isinstance(n, Call) and n.fn == "exp"
-        for sign, part in _addends(n.args[0])
+        for sign, part in addends(n.args[0])
         if sign < 0 and isinstance(part, Read) and free(part) <= kept
     ]
 
@@ -142,29 +142,39 @@ def _rest(exact: Expr, row: Expr, pivots: list[Expr]) -> Expr:
     return Select(Compare(">", Call("abs", (off,)), least), off, Const(0.0))
 
 
-def _factors(e: Expr) -> list[Expr]:
+def factors(e: Expr) -> list[Expr]:
+    """The factors of a product; a divisor as its inverse, a sign as -1."""
     match e:
         case Binary("*", a, b):
-            return _factors(a) + _factors(b)
+            return factors(a) + factors(b)
         case Binary("/", a, b):
-            return [*_factors(a), Binary("/", Const(1), b)]
+            return [*factors(a), Binary("/", Const(1), b)]
         case Unary("-", a):
-            return [Const(-1), *_factors(a)]
+            return [Const(-1), *factors(a)]
         case _:
             return [e]
 
 
-def _addends(e: Expr, sign: int = 1) -> list[tuple[int, Expr]]:
+def addends(e: Expr, sign: int = 1) -> list[tuple[int, Expr]]:
+    """The terms of a sum, each with its sign."""
     match e:
         case Binary("+", a, b):
-            return _addends(a, sign) + _addends(b, sign)
+            return addends(a, sign) + addends(b, sign)
         case Binary("-", a, b):
-            return _addends(a, sign) + _addends(b, -sign)
+            return addends(a, sign) + addends(b, -sign)
         case Unary("-", a):
-            return _addends(a, -sign)
+            return addends(a, -sign)
         case _:
             return [(sign, e)]
 
 
-def _product(factors: list[Expr]) -> Expr:
-    return reduce(lambda a, b: Binary("*", a, b), factors) if factors else Const(1)
+def product_of(parts: Sequence[Expr]) -> Expr:
+    """The product of factors, 1 of none."""
+    return reduce(lambda a, b: Binary("*", a, b), parts) if parts else Const(1)
+
+
+def total(parts: Sequence[tuple[int, Expr]]) -> Expr:
+    """The sum of terms with their signs; there is one at least."""
+    (sign, first), *rest = sorted(parts, key=lambda part: -part[0])
+    start = first if sign > 0 else Unary("-", first)
+    return reduce(lambda a, p: Binary("+" if p[0] > 0 else "-", a, p[1]), rest, start)

@@ -6,7 +6,7 @@ eager_kernel     one kernel in PyTorch, with `eager_names`, `_values`, `_memory`
 gluon            one kernel for Hopper whose warps specialise, from the same statements (`gluon_kernel`)
 exprs            pointwise expressions inside statements; `eager_exprs` in PyTorch
 arguments        what kernels take; `launches` and `launchers` are the calls with it
-configs          default tile sizes, from the facts that `kernel_facts` and `liveness` find
+configs          default tile sizes, from the facts that `kernel_facts` finds
 helpers          functions that kernels call, from `templates/triton/helpers.py`
 aot, sass        machine code ahead of time, and what it looks like
 """

@@ -10,6 +10,7 @@ nothing: a committed kernel chooses as the compiler does. A kernel is described 
     solves    there, if it solves a triangular system
     follows   there, if its tile is a chunk of another kernel, whose name this is (`configure` takes that one's)
     few_rows  a split-keys kernel             loops     how many scalar loops are around the sweep
+    fixed     there, if the program settles how many points a tile of an axis has: axis -> points
     pads      FULL axis -> rank       resident  dims of tiles loaded once
     streamed  dims of tiles loaded at every step of the sweep
     carried   dims of accumulators    pairs     dims of [tile, stream] values made at every step
@@ -90,6 +91,7 @@ def choose(
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
+        blocks.update(facts.get("fixed", {}))
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
         depths = (3, 2) if shares > 1 else (3, 2, 1)

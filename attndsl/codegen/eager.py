@@ -21,6 +21,7 @@ import jinja2
 from attndsl.cascade.nodes import DType
 from attndsl.codegen.eager_kernel import EagerKernel, render_kernel
 from attndsl.codegen.eager_names import Names
+from attndsl.codegen.launches import extent_of
 from attndsl.resources import resource_dir
 from attndsl.schedule.tile import Buffer, BufferKind, HostScale, HostSum, Plan, Role, TileProgram
 
@@ -104,7 +105,8 @@ def _launcher(stage: str, plan: Plan, kernels: list[EagerKernel]) -> Launcher:
     params = {q: names.of("param", q) for k in kernels for q in k.program.params}
 
     lines += [f'{local[b.name]} = inputs["{b.name}"]' for b in given]
-    lines += [f'{n} = extents["{r}"]' for r, n in extent.items()]
+    blocks = {n: (of, width) for n, of, width in plan.blocks}
+    lines += [f"{n} = {extent_of(r, blocks)}" for r, n in extent.items()]
     lines += [f'{n} = params["{q}"]' for q, n in params.items()]
     lines += [
         "dtypes = {name: tensor.dtype for name, tensor in inputs.items()}",
@@ -184,6 +186,8 @@ def _call(
     grid = " * ".join(extent[r] for r in k.grid) or "1"
     blocks = [
         f'config.get("{a.name}", block_size({grid}, {256 if a.role is Role.TILE and p.follows is None else 512})),'
+        if a.block is None
+        else f"{a.block},"
         for a in p.axes
         if a.role in (Role.TILE, Role.STREAM)
     ]

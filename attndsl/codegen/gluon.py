@@ -9,8 +9,8 @@ from attndsl.codegen import helpers
 from attndsl.codegen.arguments import Argument, arguments_of
 from attndsl.codegen.gluon_kernel import GluonPrinter, used
 from attndsl.codegen.kernel_names import Reaches, Section
-from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace
+from attndsl.schedule.liveness import held
 from attndsl.schedule.tile import Compute, Plan, Role, Stmt, TileProgram
 from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attndsl.codegen.liveness import held
 from attndsl.codegen.names import identifier
 from attndsl.codegen.programs import is_gather, statements, tile_axes
+from attndsl.schedule.liveness import flat, held
 from attndsl.schedule.specialise import used
 from attndsl.schedule.split import SPLIT
 from attndsl.schedule.tile import (
@@ -14,6 +14,7 @@ from attndsl.schedule.tile import (
     BufferKind,
     Declare,
     Dot,
+    For,
     Load,
     Plan,
     Role,
@@ -42,6 +43,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     using = swept or tuple(statements(program))
     kept = {n for s in using for n in used(s)}
     streamed: list[tuple[str, ...]] = []
+    turned: set[str] = set()  # loaded at the turns of a loop in the sweep
     resident: list[tuple[str, ...]] = []
     carried: list[tuple[str, ...]] = []
     data = [
@@ -53,10 +55,15 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         match s:
             case Load() if moving & {*s.dims} and any(d in wide for d in s.dims):
                 streamed.append(tuple(d for d in s.dims if d in blocked))
+            case For():  # at every turn, so even what the stream does not move
+                again = [x for x in flat(s.body) if isinstance(x, Load) and {*x.dims} & {*full}]
+                streamed += [tuple(d for d in x.dims if d in blocked) for x in again]
+                turned |= {x.name for x in again}
     for s in statements(program):
         match s:
             case Load() if (
                 id(s) not in inside
+                and s.name not in turned
                 and stream not in s.dims
                 and any(d in full for d in s.dims)
                 and s.name in kept
@@ -64,6 +71,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
                 resident.append(tuple(d for d in s.dims if d in blocked))
             case Declare() if id(s) not in inside and s.dims and stream not in s.dims:
                 carried.append(s.dims)
+    fixed = {identifier(a.name): a.block for a in program.axes if a.block is not None}
     multiplies = any(isinstance(s, Dot | AccDot) for s in swept)
     body = swept or tuple(_unswept(program))
     loads = [s for s in statements(program) if isinstance(s, Load)]
@@ -83,6 +91,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
+        **({"fixed": fixed} if fixed else {}),
         **({"chunks": True} if pairs and stream else {}),
         **({"follows": program.follows} if program.follows else {}),
         **({"solves": True} if any(isinstance(s, Solve) for s in swept) else {}),

@@ -10,6 +10,7 @@ from attndsl.codegen.launches import (
     HopperStep,
     StepContext,
     dtype_of,
+    extent_of,
     hopper_launch,
     host_scale,
     host_sum,
@@ -103,7 +104,8 @@ def launcher(name: str, plan: Plan, module: ModuleParts) -> LauncherContext:
             ranks.update(dict.fromkeys(step.count))
     lengths = {r: names.fresh(f"len_{r}") for r in ranks}
     setup = [f'{tensors[b.name]} = inputs["{b.name}"]' for b in taken]
-    setup += [f'{v} = extents["{r}"]' for r, v in lengths.items()]
+    blocks = {n: (of, width) for n, of, width in plan.blocks}
+    setup += [f"{v} = {extent_of(r, blocks)}" for r, v in lengths.items()]
     setup.append("acc, ACC = accumulator(inputs)")
     setup.append("device = next(iter(inputs.values())).device")
     by_host = {s.out for s in plan.steps if not isinstance(s, TileProgram)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attndsl.cascade.nodes import DType
@@ -213,6 +214,14 @@ def host_scale(step: HostScale, tensors: dict[str, str], lengths: dict[str, str]
         comment=f"{step.out}: the scale of fixed-point sums",
         lines=(f"{tensors[step.out]} = fixed_scale({tensors[step.src]}, {count})",),
     )
+
+
+def extent_of(rank: str, blocks: Mapping[str, tuple[str, int]]) -> str:
+    """The extent of a rank, in a launcher; `blocks` has those that number blocks of so many points of another."""
+    if rank not in blocks:
+        return f'extents["{rank}"]'
+    of, width = blocks[rank]
+    return f'-(-extents["{of}"] // {width})'
 
 
 def dtype_of(buffer: Buffer) -> str:

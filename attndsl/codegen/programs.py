@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from attndsl.cascade.nodes import DType, Expr, Position
+from attndsl.schedule.liveness import flat
 from attndsl.schedule.tile import (
     Assign,
     Axis,
     BufferKind,
     Compute,
     Declare,
-    For,
     Load,
     Plan,
     Reach,
@@ -27,14 +27,6 @@ TILED = (Role.TILE, Role.STREAM)
 MOVING = (Role.STREAM, Role.PAIR)
 BLOCKED = (Role.TILE, Role.STREAM, Role.PAIR, Role.FULL)
 STRIDED = BufferKind.INPUT  # user tensors come with strides of their own
-
-
-def flat(body: Iterable[Stmt]) -> Iterator[Stmt]:
-    """Every statement of a body, those inside loops after the loop."""
-    for s in body:
-        yield s
-        if isinstance(s, For):
-            yield from flat(s.body)
 
 
 def statements(program: TileProgram) -> Iterator[Stmt]:

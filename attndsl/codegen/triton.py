@@ -46,6 +46,7 @@ class ModuleContext:
     tiles: bool  # whether a launcher describes tiles to the copy engine
     bounds: bool  # whether a launcher passes the bounds of blocks of ids
     reaches: bool  # whether a launcher finds where the ids of tiles stand
+    fixed: bool  # whether the program settles how many points some tiles have
     hopper: tuple[HopperContext, ...] = ()  # kernels whose warps specialise
     hopper_table: str = ""
     by_measurement: bool = False  # whether they are taken only where they were measured faster
@@ -148,6 +149,7 @@ def module_context(
         tiles=any(a.kind == "tiles" for k in module.kernels for a in k.arguments),
         bounds=any(a.passed.startswith("bounds:") for k in module.kernels for a in k.arguments),
         reaches=any(k.reaches for k in module.kernels),
+        fixed=any("fixed" in k.facts for k in module.kernels),
         hopper=tuple(module.hopper),
         by_measurement=by_measurement,
         hopper_table=literal(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from attndsl.analysis.ranks import Kind, alike, never_features, undeclared_batch
+from attndsl.analysis.ranks import Kind, alike, grouping, never_features, undeclared_batch
 from attndsl.cascade.nodes import Define
 from attndsl.cascade.types import Types
 from attndsl.schedule.outcomes import Refused
@@ -51,7 +51,7 @@ def buffers_of(
             why = f"`{x}` would be kept in memory over {names}, and no intermediate of that size is"
             raise Refused("A0406", why, d.span)
         apart = _beyond(ready, extents(d), kept)
-        if kind is not BufferKind.OUTPUT and apart is not None:
+        if kind is not BufferKind.OUTPUT and apart is not None and x not in ready.checkpoints:
             names = " and ".join(f"`{i}`" for i in apart)
             raise Refused("A0406", f"`{x}` would be kept in memory over {names}", d.span)
         buffers.append(Buffer(x, extents(d), kind, types.tensors[x], like.get(x)))
@@ -68,7 +68,8 @@ def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[st
     and keys do not.
     """
     c, ranks = ready.cascade, ready.ranks
-    walked = undeclared_batch(c, ranks)
+    # A number for each row and group of keys is one for many pairs.
+    walked = undeclared_batch(c, ranks) - grouping(c, ranks)
     if not walked:
         return None
     groups = alike(c, ranks.of)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.rowscans import before_of
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
@@ -66,6 +67,8 @@ def _row(d: Define, ranks: Ranks, scans: dict[str, str]) -> str | None:
         return None
     rows, kept = ranks.sequence(e.indices), ranks.sequence(d.indices)
     if is_scatter(e, ranks) or len(rows) != 1 or len(kept) != 1:
+        return None
+    if before_of(d, ranks) is not None:  # it has a kernel of its own, block by block
         return None
     if any(ranks.kind(i) is Kind.FEATURE for i in e.indices):
         return None

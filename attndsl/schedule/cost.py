@@ -105,6 +105,44 @@ def costs(
     ]
 
 
+ON_CHIP = 227 * 1024
+"""Bytes of shared memory that a block can have on Hopper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Values of pairs that several sweeps need: made in each (`times`), at `flops` of products more than once.
+
+    What else could be done: kept in memory they take `kept` bytes, and move `moved`; on chip, the float32 scores of 16
+    rows have room up to `longest` points of the stream.
+    """
+
+    times: int
+    flops: int
+    kept: int
+    moved: int
+    longest: int = ON_CHIP // (16 * 4)
+
+
+def again(
+    plan: t.Plan, extents: Mapping[str, int], params: Mapping[str, Number], itemsize: int
+) -> Again | None:
+    """What a pass pays for making its scores anew in every sweep; None where one makes them."""
+    found = [
+        _Kernel(plan, p, extents, params, itemsize)
+        for p in plan.steps
+        if isinstance(p, t.TileProgram) and p.sweep is not None
+    ]
+    made = [(k, *k.pairs()) for k in found]
+    made = [(k, flops, points) for k, flops, points in made if flops]
+    times = sum(k.program.rounds.count if k.program.rounds else 1 for k, _, _ in made)
+    if times < 2:
+        return None
+    flops = sum(f * (k.program.rounds.count if k.program.rounds else 1) for k, f, _ in made)
+    kept = 4 * max(points for _, _, points in made)
+    return Again(times, flops - max(f for _, f, _ in made), kept, kept * times)
+
+
 def kernel_cost(
     plan: t.Plan,
     program: t.TileProgram,
@@ -140,7 +178,8 @@ class _Kernel:
         self.blocks = blocks or {}
         self.plan = plan
         self.program = program
-        self.extents = extents
+        # Ranks that the plan alone knows.
+        self.extents = {**extents, **{n: -(-extents[of] // w) for n, of, w in plan.blocks}}
         self.params = {"start": 0, **params}
         self.itemsize = itemsize
         self.turns = {loop.axis: self.loop_turns(loop) for loop in program.loops}
@@ -215,6 +254,24 @@ class _Kernel:
                 return self.points(pairs)
             case _:
                 return 0
+
+    def pairs(self) -> tuple[int, int]:
+        """Operations of the products that make values of pairs in one walk over the stream, and how many pairs."""
+        p = self.program
+        assert p.sweep is not None
+        part = self.visited()
+        part = 1.0 if part is None else part
+        outer = math.prod(self.size(a.name) for a in p.of(Role.GRID))
+        turns = math.prod(self.turns[loop.axis] for loop in p.loops)
+        axes = (*(a.name for a in p.of(Role.TILE)), p.sweep.axis)
+        sizes = {a.name: self.size(a.name) for a in p.axes}
+        made = [
+            self.products(s) * times
+            for s, times in _flat(p.sweep.ranges[0].body, sizes)
+            if isinstance(s, t.Dot) and {*axes} <= {*s.dims}
+        ]
+        scale = outer * turns * part
+        return round(sum(made) * scale), round(self.points(axes) * scale)
 
     def specials(self, s: t.Stmt) -> int:
         match s:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attndsl.analysis.intervals import stretches
 from attndsl.analysis.linearity import NotLinear, Splitter, reach
-from attndsl.analysis.ranks import Kind, Ranks, positions, undeclared_batch
+from attndsl.analysis.ranks import Kind, Ranks, grouping, positions, undeclared_batch
 from attndsl.cascade.nodes import (
     Cascade,
     Compare,
@@ -49,13 +49,13 @@ def build_kernel(
         kept = ", ".join(f"`{r}`" for r in ranks.sequence(c.define(members[0]).indices))
         why = f"a result that keeps {len(tiles)} sequence ranks ({kept}) has no kernel form"
         raise Refused("A0406", why, next((s for s in spans if s is not None), None))
-    slow = undeclared_batch(c, ranks) & positions(c, ranks) & set(loops)
+    slow = undeclared_batch(c, ranks) & positions(c, ranks) & set(loops) - grouping(c, ranks)
     if slow and stream is None:
         d = c.define(members[0])
         why = f"`{d.tensor}` would walk `{min(slow)}` one position after the other"
         raise Refused("A0403", why, d.span)
     axes = [Axis(r, r, Role.GRID) for r in grid]
-    axes += [Axis(loop_axis(r, tiles, stream), r, Role.LOOP) for r in loops]
+    axes += [Axis(loop_axis(r, (*grid, *tiles), stream), r, Role.LOOP) for r in loops]
     tile_names: list[str] = []
     for r in tiles:
         axis = r if r not in tile_names else r + "_2"

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.rowscans import within_of
 from attndsl.cascade.nodes import (
     Define,
     Reduce,
@@ -78,6 +79,8 @@ def reduced(defs: dict[str, Define], x: str, ranks: Ranks, stop: Collection[str]
             return
         seen.add(name)
         d = defs[name]
+        if within_of(d, ranks) is not None:  # of the tile itself: nothing is walked for it
+            return
         if is_large(d.expr, ranks):
             if {ranks.of.get(i, i) for i in ranks.sequence(d.indices)} == tiles:
                 out.append(d)

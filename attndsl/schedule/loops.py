@@ -59,9 +59,9 @@ def is_loop_only(kernel: Kernel, e: Expr) -> bool:
     return bool(free(e)) and all(kernel.axes[i].role is Role.LOOP for i in free(e))
 
 
-def loop_axis(rank: str, tiles: tuple[str, ...], stream: str | None) -> str:
+def loop_axis(rank: str, kept: tuple[str, ...], stream: str | None) -> str:
     """The name of the axis of a loop over a rank, which may be kept or streamed besides."""
-    return rank if rank not in tiles and rank != stream else rank + "_l"
+    return rank if rank not in kept and rank != stream else rank + "_l"
 
 
 def loop_bounds(kernel: Kernel, axis: str) -> tuple[str, str]:

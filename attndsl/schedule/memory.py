@@ -28,7 +28,9 @@ from attndsl.schedule.values import SweepStmt, X
 
 def load(kernel: Kernel, e: Read) -> X:
     """An input, or what an earlier kernel left in memory."""
-    e = dataclasses.replace(e, subs=tuple(kernel.equal.get(s, s) for s in e.subs))
+    e = dataclasses.replace(
+        e, subs=tuple(_number_of_tile(kernel, kernel.equal.get(s, s)) for s in e.subs)
+    )
     plain = tuple(Position(s.name) if isinstance(s, Index) else s for s in e.subs)
     key = ("load", e.tensor, plain)
     if key in kernel.memo:
@@ -61,6 +63,17 @@ def load(kernel: Kernel, e: Read) -> X:
     kernel.place(on).append(stmt)
     kernel.memo[key] = X(Val(name), dims, on, dtype)
     return kernel.memo[key]
+
+
+def _number_of_tile(kernel: Kernel, s: Expr) -> Expr:
+    """The number of a block of points where a tile is one block: a number for all of its points."""
+    match s:
+        case Binary("//", Position(axis), Const(width)) if (
+            axis in kernel.axes and kernel.axes[axis].block == width
+        ):
+            return Binary("//", t.Origin(axis), Const(width))
+        case _:
+            return s
 
 
 def lone(kernel: Kernel, axis: str, rank: str) -> bool:

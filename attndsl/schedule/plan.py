@@ -18,11 +18,13 @@ from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.cascade.walk import reads
 from attndsl.schedule.ahead import split_ahead
 from attndsl.schedule.buffers import buffers_of, in_launch_order
+from attndsl.schedule.checkpoints import build_checkpoints
 from attndsl.schedule.columns import build_columns
 from attndsl.schedule.exact import exact_sums, exactly, kept_apart
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, target_key
+from attndsl.schedule.liveness import crowded
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
@@ -77,7 +79,9 @@ def plan(
     params = tuple((p.name, p.dtype) for p in ready.cascade.params)
     walks = join_walks(in_launch_order(ready, steps))
     every, buffers = split_ahead(walks, buffers)
-    return Plan(name, buffers, every, params, tuple(state.notes))
+    used = {r for b in buffers for r in b.ranks}
+    blocks = tuple((n, of, w) for n, of, w in ready.blocks if n in used)
+    return Plan(name, buffers, every, params, tuple(state.notes), blocks)
 
 
 def _first_targets(ready: Prepared) -> list[str]:
@@ -138,7 +142,13 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
     groups: dict[tuple[int, Key], list[str]] = {}
     for x in sorted(state.targets, key=order.index):
         groups.setdefault((level[x], keys[x]), []).append(x)
-    rows = frozenset(key.tiles[0] for key in keys.values() if len(key.tiles) == 1)
+    # Statistics of the rows that kernels keep, and of those that they stream, are computed once, not for every tile.
+    rows = frozenset(
+        r
+        for x, key in keys.items()
+        for r in (*key.tiles, key.stream)
+        if len(key.tiles) == 1 and x not in ready.checkpoints and r is not None
+    )
     work: list[tuple[int, int, Key | None, list[str]]] = [
         (lvl, order.index(members[0]), key, members) for (lvl, key), members in groups.items()
     ]
@@ -152,6 +162,9 @@ def _attempt(ready: Prepared, state: Planning, name: str) -> list[TileProgram | 
                 (x,) = members
                 build = build_columns if x in ready.columns else build_scatter
                 steps += build(c, ranks, x, scattered[x], done, rows, label)
+            elif ready.checkpoints.issuperset(members):
+                for x in members:
+                    steps.append(build_checkpoints(c, ranks, x, done, rows, f"{name}_{x}"))
             else:
                 others = rows - frozenset(key.tiles)
                 steps += _kernels(ready, key, members, done, others, label, name)
@@ -210,7 +223,7 @@ def _kernels(
     maps = [m for m in rest if target_key(defs, m, ranks, c.batch, set(done)).stream is None]
     streams = [m for m in rest if m not in maps]
     if streams and (out or not maps):
-        out.append(build_kernel(c, ranks, key, streams, done, rows, label))
+        out += _apart(ready, key, streams, done, rows, label, name)
     elif streams:
         out.append(build_kernel(c, ranks, key, rest, done, rows, label))
         maps = []
@@ -219,6 +232,34 @@ def _kernels(
         apart = f"{name}_{'_'.join(maps[:3])}" if out else label
         out.append(build_kernel(c, ranks, alone, maps, done, rows, apart))
     return out
+
+
+def _apart(
+    ready: Prepared,
+    key: Key,
+    members: list[str],
+    done: frozenset[str],
+    rows: frozenset[str],
+    label: str,
+    name: str,
+) -> list[TileProgram]:
+    """One kernel of all targets; or each sum of features by a kernel of its own, where one would hold too much.
+
+    What the sums share, the scores, is made again in each: a product more, which takes less than registers that spill.
+    """
+    c, ranks = ready.cascade, ready.ranks
+    together = build_kernel(c, ranks, key, members, done, rows, label)
+    wide = [m for m in members if any(ranks.kind(i) is Kind.FEATURE for i in c.define(m).indices)]
+    if len(wide) < 2 or not crowded(together):
+        return [together]
+    thin = [m for m in members if m not in wide]
+    try:
+        return [
+            build_kernel(c, ranks, key, part, done, rows, f"{name}_{'_'.join(part[:3])}")
+            for part in ([m] for m in wide[1:])
+        ] + [build_kernel(c, ranks, key, [wide[0], *thin], done, rows, f"{name}_{wide[0]}")]
+    except (Needs, Refused):  # what one makes on its way another would wait for
+        return [together]
 
 
 def _waiting(

@@ -27,6 +27,7 @@ from attndsl.schedule.columns import split_columns
 from attndsl.schedule.forms import factors, in_order, is_large, is_scatter, product_of
 from attndsl.schedule.normal import normalize
 from attndsl.schedule.roots import split_roots
+from attndsl.schedule.rows import split_rows
 from attndsl.schedule.scans import nested, one_way
 from attndsl.schedule.scatter import Scattered, split_scatters
 from attndsl.schedule.tile import HostSum
@@ -42,6 +43,10 @@ class Prepared:
     scattered: dict[str, Scattered]
     columns: frozenset[str]
     """Those of `scattered` that add up columns of a scan."""
+    checkpoints: frozenset[str] = frozenset()
+    """Scans down the rows, as they stand at the beginning of each block of rows."""
+    blocks: tuple[tuple[str, str, int], ...] = ()
+    """The ranks that number these blocks: `(name, of, width)`."""
     exact: frozenset[str] = frozenset()
     """Sums from operands that are not rounded."""
 
@@ -53,11 +58,13 @@ def prepare(
     cascade = _read_themselves(cascade)
     ranks = classify(cascade, known)
     c = normalize(split_roots(explicit_domains(as_declared(cascade))), ranks)
-    c = one_way(nested(c, ranks), ranks)
-    c = centred(c, ranks)
     order = row_order or tuple(
         dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
     )
+    rows = split_rows(c, ranks, order)
+    c, ranks = rows.cascade, rows.ranks
+    c = one_way(nested(c, ranks), ranks)
+    c = centred(c, ranks)
     c = bound_terms(c, ranks)
     c, host = _rows_first(c, ranks, order)
     c, scattered = split_scatters(c, ranks, order)
@@ -65,7 +72,7 @@ def prepare(
     scattered |= columns
     if scattered:
         c = one_way(normalize(c, ranks), ranks)
-    return Prepared(c, ranks, host, scattered, frozenset(columns))
+    return Prepared(c, ranks, host, scattered, frozenset(columns), rows.before, rows.blocks)
 
 
 def _read_themselves(c: Cascade) -> Cascade:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attndsl.analysis.rowscans import before_of, within_of
 from attndsl.analysis.scans import scan_of
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
@@ -23,6 +24,7 @@ from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.products import fold, merged
 from attndsl.schedule.roots import guess_of
+from attndsl.schedule.rows import within_value
 from attndsl.schedule.scans import scan_value
 from attndsl.schedule.sums import sum_state
 from attndsl.schedule.tile import Role, Val
@@ -33,6 +35,13 @@ def reduction_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...], final: bo
     """A large reduction over the stream: its running value in the sweep, its last one after it."""
     e = d.expr
     assert isinstance(e, Reduce)
+    block = within_of(d, kernel.ranks)
+    if block is not None:
+        return within_value(kernel, d, block, subs)
+    if before_of(d, kernel.ranks) is not None:
+        raise Needs(
+            d.tensor, f"`{d.tensor}` is carried from row to row, and tiles of rows stand alone"
+        )
     scan = scan_of(d, kernel.ranks)
     if scan is not None and subs[d.indices.index(scan.kept)] == Position(kernel.stream or ""):
         return scan_value(kernel, d, scan, subs)
@@ -98,7 +107,8 @@ def axis_of(kernel: Kernel, e: Reduce, index: str) -> str:
     if index == first:
         return rank if rank not in kept else rank + "_s"
     stream = None if first is None else kernel.ranks.of.get(first, first)
-    return loop_axis(rank, kept, stream)
+    grid = tuple(a.rank for a in kernel.axes.values() if a.role is Role.GRID)
+    return loop_axis(rank, (*grid, *kept), stream)
 
 
 def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:

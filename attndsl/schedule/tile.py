@@ -53,11 +53,15 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """`name` is the index in expressions, `rank` the rank whose extent it has."""
+    """`name` is the index in expressions, `rank` the rank whose extent it has.
+
+    `block` is the number of points of its tiles where the program settles it; else it is the launch that does.
+    """
 
     name: str
     rank: str
     role: Role
+    block: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +487,7 @@ class Plan(Node):
     """One pass over the program: its buffers and its steps in launch order.
 
     `types` gives the dtype kind of each scalar parameter. `notes` say why the schedule is what it is, for `explain`.
+    `blocks` has ranks that the plan alone knows: the number of blocks of so many points of another (`name, of, width`).
     """
 
     name: str
@@ -490,6 +495,7 @@ class Plan(Node):
     steps: tuple[Step, ...]
     params: tuple[tuple[str, DType], ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
+    blocks: tuple[tuple[str, str, int], ...] = ()
 
     def buffer(self, name: str) -> Buffer:
         return next(b for b in self.buffers if b.name == name)

@@ -95,8 +95,11 @@ def portable_configs(facts: Mapping[str, Any], itemsize: int) -> Iterator[dict[s
     rows += LONG if facts.get("scans") and not facts["tiles"] else ()
     columns = COLUMNS if len(axes) > 1 else (1,)
     stages = STAGES if facts["stream"] else (1,)
+    fixed = facts.get("fixed", {})
     for r, c, warps, depth in product(rows, columns, WARPS, stages):
         blocks = (r, c, *[16] * len(axes))
+        if any(n != fixed.get(a, n) for a, n in zip(axes, blocks, strict=False)):
+            continue
         yield {
             **{f"BLOCK_{a.upper()}": n for a, n in zip(axes, blocks, strict=False)},
             "num_warps": warps,

@@ -22,10 +22,7 @@ from tests.examples.test_references import DECODED, cascade_of, leaves
 TILES = {"i": 16, "j": 16, "m": 16}
 
 # Programs whose schedule is still to come: they are refused, with the reason.
-UNSCHEDULED = {
-    "latte",
-    "selective",
-}
+UNSCHEDULED = {"latte"}
 
 
 @cache

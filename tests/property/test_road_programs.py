@@ -26,6 +26,7 @@ QUICK = {
     "full_block",
     "gatv2",
     "gqa_mod",
+    "groups_by_their_centre",
     "heads_bias_of_all_batches",
     "heads_explicit",
     "learned_q",
@@ -34,6 +35,7 @@ QUICK = {
     "outproj_heads",
     "outsoftmax",
     "rotary_of_neighbours",
+    "softmax_heads",
     "start_b",
     "talking",
 }

@@ -692,3 +692,151 @@ add(
     A[i,j] = softmax[j](S[i,j]) * softmax[j](T[i,j])
     O[i,f] = A[i,j] * V[j,f]""",
 )
+GROUPED = "Q[b,h,i,e], K[b,h,g,j,e], V[b,h,g,j,f]"
+add(
+    "groups_by_their_lse",
+    "",
+    """S[i,g,j] = Q[i,e] * K[g,j,e] / sqrt(|e|)
+    L[i,g] = logsumexp[j](S[i,g,j])
+    O[i,f] = softmax[g](0.5 * L[i,g]) * softmax[j](S[i,g,j]) * V[g,j,f]""",
+    qkv=GROUPED,
+    g=3,
+)
+add(
+    "groups_by_their_centre",
+    "C[b,h,g,e]",
+    """S[i,g,j] = Q[i,e] * K[g,j,e] / sqrt(|e|)
+    W[i,g] = softmax[g](Q[i,e] * C[g,e] / sqrt(|e|))
+    O[i,f] = W[i,g] * softmax[j](S[i,g,j]) * V[g,j,f]""",
+    qkv=GROUPED,
+    g=3,
+)
+
+# Normalizers and outputs that nobody planned for.
+CAUSAL = "where j <= i"
+add(
+    "quantile_norm",
+    "",
+    f"""S[i,j] = {DOT} {CAUSAL}
+    A[i,j] = exp(S[i,j]) / (1 + exp(S[i,j]))
+    Z[i] = sum[j](A[i,j]**2)
+    O[i,f] = A[i,j] * V[j,f] / sqrt(Z[i] + 1)""",
+)
+add(
+    "two_temps",
+    "t[h]",
+    f"""S[i,j] = {DOT} {CAUSAL}
+    O[i,f] = (0.5 * softmax[j](S[i,j]) + 0.5 * softmax[j](exp(t) * S[i,j])) * V[j,f]""",
+)
+add(
+    "variance_out",
+    "",
+    f"""S[i,j] = {DOT} {CAUSAL}
+    P[i,j] = softmax[j](S[i,j])
+    m[i] = sum[j](P[i,j] * S[i,j])
+    W[i] = sum[j](P[i,j] * (S[i,j] - m[i])**2)
+    O[i,f] = P[i,j] * V[j,f]""",
+    out="O[b,h,i,f], m[b,h,i], W[b,h,i]",
+)
+add(
+    "renyi",
+    "",
+    f"""S[i,j] = {DOT} {CAUSAL}
+    P[i,j] = softmax[j](S[i,j])
+    H[i] = -log(sum[j](P[i,j]**2))
+    O[i,f] = P[i,j] * V[j,f]""",
+    out="O[b,h,i,f], H[b,h,i]",
+)
+add(
+    "maxpool",
+    "",
+    f"""S[i,j] = {DOT} {CAUSAL}
+    M[i] = max[j](S[i,j])
+    A[i,j] = relu(S[i,j] - M[i] + 1)
+    O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]""",
+)
+add(
+    "gauss_dist",
+    "s[h]",
+    f"""S[i,j] = -exp(s) * sum[e]((Q[i,e] - K[j,e])**2) {CAUSAL}
+    {SOFTMAX}""",
+)
+add(
+    "laplace",
+    "",
+    f"""S[i,j] = -sum[e](abs(Q[i,e] - K[j,e])) {CAUSAL}
+    {SOFTMAX}""",
+)
+add(
+    "cosine",
+    "t[h]",
+    f"""nk[j] = sqrt(sum[e](K[j,e]**2) + 1e-3)
+    S[i,j] = exp(t) * Q[i,e] * K[j,e] / (sqrt(sum[e](Q[i,e]**2)+1e-3) * nk[j]) {CAUSAL}
+    {SOFTMAX}""",
+)
+add(
+    "sel_gate",
+    "g[b,h,i]",
+    f"""X[i,j] = sigmoid({DOT} + g[i]) {CAUSAL}
+    F[i,j] = sum[l : l < i](X[l,j])
+    S[i,j] = {DOT} - log(1 + F[i,j]) {CAUSAL}
+    {SOFTMAX}""",
+)
+add(
+    "sel_cross",
+    "",
+    f"""X[i,j] = relu({DOT})
+    F[i,j] = sum[l : l <= i](X[l,j])
+    A[i,j] = exp(-F[i,j]) * X[i,j]
+    O[i,f] = A[i,j] / (1 + sum[j](A[i,j])) * V[j,f]""",
+)
+add(
+    "coverage",
+    "",
+    f"""S[i,j] = {DOT} {CAUSAL}
+    P[i,j] = softmax[j](S[i,j])
+    U[i,j] = sum[l : l < i](P[l,j])
+    O[i,f] = P[i,j] * V[j,f]
+    L[i] = sum[j](min(P[i,j], U[i,j]))""",
+    out="O[b,h,i,f], L[b,h,i]",
+)
+add(
+    "softmax_heads",
+    "",
+    f"""S[h,i,j] = Q[h,i,e] * K[h,j,e] / sqrt(|e|) {CAUSAL}
+    P[h,i,j] = softmax[j](S[h,i,j])
+    Y[h,i,f] = P[h,i,j] * V[h,j,f]
+    G[h,i] = logsumexp[j](S[h,i,j])
+    O[i,f] = softmax[h](G[h,i]) * Y[h,i,f]""",
+    out="O[b,i,f]",
+    batch="b",
+)
+add(
+    "clip_norm",
+    "c[h]",
+    f"""S[i,j] = {DOT} {CAUSAL}
+    A[i,j] = softplus(S[i,j])
+    O[i,f] = A[i,j] * V[j,f] / max(sum[j](A[i,j]), exp(c))""",
+)
+add(
+    "even_odd",
+    "",
+    f"""S[i,j] = {DOT} where j <= i, (i - j) % 2 == 0
+    T[i,j] = {DOT} where j <= i, (i - j) % 2 == 1
+    O[i,f] = softmax[j](S[i,j]) * V[j,f] - 0.3 * softmax[j](T[i,j]) * V[j,f]""",
+)
+add(
+    "sink_vec",
+    "z[h,f]",
+    f"""S[i,j] = {DOT} {CAUSAL}
+    M[i] = max(0, max[j](S[i,j]))
+    P[i,j] = exp(S[i,j] - M[i])
+    O[i,f] = (P[i,j] * V[j,f] + exp(-M[i]) * z[f]) / (sum[j](P[i,j]) + exp(-M[i]))""",
+)
+add(
+    "solve",
+    "",
+    f"""S[i,j] = {DOT} {CAUSAL}
+    t[i] = solve[x : -50 <= x <= 50](sum[j](sigmoid(S[i,j] - x)) == 0.7, iters=40)
+    O[i,f] = sigmoid(S[i,j] - t[i]) * V[j,f]""",
+)

@@ -9,7 +9,7 @@ import pytest
 from attndsl import driver
 from attndsl.callerrors import CallError
 from attndsl.lengths import plan_costs
-from attndsl.schedule.cost import GPUS, Cost, bound, costs
+from attndsl.schedule.cost import GPUS, Again, Cost, again, bound, costs
 from attndsl.sizes import TRIAL, USUAL, sizes
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -151,3 +151,26 @@ def test_given_sizes_win_and_are_checked() -> None:
     assert sizes(cascade, TRIAL, {"i": 7, "G": 4}).shapes["K"] == (1, 1, 56, 32)
     with pytest.raises(CallError, match="A0503"):
         sizes(cascade, TRIAL, {"h": 3, "G": 2})
+
+
+def test_scores_that_are_made_again() -> None:
+    """Two sweeps make the scores twice; the second time is what it costs, and memory or the chip what it saves."""
+    extents = {"b": 1, "h": 2, "i": 256, "j": 256, "e": 64, "f": 64}
+
+    def found(name: str) -> Again | None:
+        plan = driver.load(EXAMPLES / f"{name}.attn", backward=False).forward
+        assert plan is not None
+        return again(plan, extents, {}, 2)
+
+    assert found("causal") is None
+    twice = found("column_sums")
+    assert twice is not None
+    assert twice.times == 2
+    # Tiles of 64 under a causal mask: 10 of 16 are visited.
+    pairs = 2 * 256 * 256 * 10 // 16
+    assert twice.flops == 2 * 64 * pairs
+    assert (twice.kept, twice.moved) == (4 * pairs, 8 * pairs)
+    searched = found("entmax15")
+    assert searched is not None
+    assert searched.times == 1 + 16 + 1
+    assert searched.flops == 17 * 2 * 64 * pairs

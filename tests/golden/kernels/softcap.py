@@ -1301,6 +1301,7 @@ def choose(
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
+        blocks.update(facts.get("fixed", {}))
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
         depths = (3, 2) if shares > 1 else (3, 2, 1)

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from attndsl.cascade.nodes import DType
-from attndsl.codegen.programs import flat
 from attndsl.schedule.specialise import used
-from attndsl.schedule.tile import Compute, Declare, Dot, Fold, Load, Scan, Solve, Stmt
+from attndsl.schedule.tile import (
+    Compute,
+    Declare,
+    Dot,
+    Fold,
+    For,
+    Load,
+    Role,
+    Scan,
+    Solve,
+    Stmt,
+    TileProgram,
+)
 
 Dims = tuple[str, ...]
+
+TILE = 64
+"""Rows and columns of the tile by which crowding is judged; 4 warps hold it."""
+FEATURES = 128
+THREADS = 128
+MOST = 272
+"""Registers a thread up to which such tiles were measured fast; sums count what does not live at once too."""
+
+
+def flat(body: Iterable[Stmt]) -> Iterator[Stmt]:
+    """Every statement of a body, those inside loops after the loop."""
+    for s in body:
+        yield s
+        if isinstance(s, For):
+            yield from flat(s.body)
 
 
 def held(
@@ -39,3 +65,19 @@ def held(
         if len(now) > len(most):
             most = now
     return most
+
+
+def crowded(program: TileProgram) -> bool:
+    """Whether a kernel holds so many sums and pairs that its tiles spill or shrink, where heads have 128 features.
+
+    Measured on an H100, with two sums: up to three tiles of pairs a kernel is as fast as plain attention's, with four
+    or more it takes two to six times as long.
+    """
+    if program.sweep is None or not program.sweep.ranges:
+        return False
+    full = {a.name for a in program.of(Role.FULL)}
+    body = program.sweep.ranges[-1].body
+    sums = sum(isinstance(s, Declare) and bool(full & {*s.dims}) for s in program.prologue)
+    loads = {s.name for s in flat(body) if isinstance(s, Load)}
+    pairs = len(held(body, full, loads))
+    return (sums * FEATURES + pairs * TILE * 3 // 2) * TILE // THREADS > MOST

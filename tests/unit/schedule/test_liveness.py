@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from attndsl.cascade.nodes import Binary, Const, DType, Expr, Position
-from attndsl.codegen.liveness import held
 from attndsl.schedule import tile as t
+from attndsl.schedule.liveness import held
 from tests.unit.codegen.alibi_plan import body
 
 
