@@ -11,7 +11,8 @@ first:
 4. at a tie: a rank reduced over a nonlinear function of an inner reduction is a sequence;
 5. a rank that only parameters have (inputs that lack a batch index of others) is a feature;
 6. a rank that is only summed, always inside a reduction over another rank, is a feature (a projection's inner axis);
-7. ranks that walk the same axis of an input are of one kind.
+7. ranks that walk the same axis of an input are of one kind, and where nothing above was said of them, so are those
+   that walk parts of it (`Q[i, 2*d]` and `Q[i, 2*d + 1]` of features `e`).
 
 Where a program has no schedule under this reading, `schedule.roles` tries others.
 """
@@ -119,6 +120,10 @@ def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
         else:
             open_ = rank in nonlinear or (rank not in last and rank not in inner)
             kinds[rank] = Kind.SEQUENCE if open_ else Kind.FEATURE
+    said = compared | nonlinear | last.keys() | (known or {}).keys()
+    for group in _parts_of_features(cascade, of, kinds):
+        if not group & said:
+            kinds |= dict.fromkeys(group, Kind.FEATURE)
     for group in alike(cascade, of):
         if any(kinds.get(r) is Kind.SEQUENCE for r in group):
             for r in group - (known or {}).keys():
@@ -144,6 +149,27 @@ def alike(cascade: Cascade, of: dict[str, str]) -> list[set[str]]:
                 groups = [g for g in groups if not g & pair]
                 groups.append(pair.union(*met))
     return [g for g in groups if len(g) > 1]
+
+
+def _parts_of_features(
+    cascade: Cascade, of: dict[str, str], kinds: dict[str, Kind]
+) -> list[set[str]]:
+    """Ranks, with those alike, of which every read that computes with one walks an axis of features."""
+    ranks = {t.name: t.ranks for t in cascade.inputs}
+    ranks |= {d.tensor: d.indices for d in cascade.body}
+    walked: dict[str, set[Kind | None]] = {}
+    for e in _expressions(cascade):
+        for n in walk(e):
+            if not isinstance(n, Read) or n.tensor not in ranks:
+                continue
+            for s, axis in zip(n.subs, ranks[n.tensor], strict=True):
+                if not isinstance(s, Index):
+                    for i in free(s):
+                        walked.setdefault(of.get(i, i), set()).add(kinds.get(of.get(axis, axis)))
+    parts = {r for r, over in walked.items() if over == {Kind.FEATURE}}
+    groups = alike(cascade, of)
+    alone = [{r} for r in parts if not any(r in g for g in groups)]
+    return [g for g in groups if g & parts] + alone
 
 
 def never_features(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
