@@ -19,6 +19,7 @@ Where a program has no schedule under this reading, `schedule.roles` tries other
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -202,9 +203,10 @@ def positions(cascade: Cascade, ranks: Ranks) -> set[str]:
 
 def small(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     """Ranks that stand last in every input, or in parameters alone."""
-    declared: dict[str, Kind] = dict.fromkeys(cascade.batch, Kind.BATCH)
+    aside = bystanders(cascade, ranks)
+    declared: dict[str, Kind] = dict.fromkeys((*cascade.batch, *aside), Kind.BATCH)
     _derived_batch(cascade, declared)
-    return always_last(cascade, ranks) | _weights_only(cascade, ranks.of, declared)
+    return always_last(cascade, ranks) | _weights_only(cascade, ranks.of, declared, aside)
 
 
 def always_last(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
@@ -216,6 +218,40 @@ def always_last(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
             rank = ranks.of.get(r, r)
             last[rank] = last.get(rank, True) and r == data[-1]
     return frozenset(r for r, always in last.items() if always)
+
+
+def bystanders(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
+    """Ranks that nobody declared as batch, and that could be: every input with features has the rank, every output
+    keeps it, nothing reduces it, computes with its position, or reads it at another's index.
+    """
+    of = ranks.of
+    busy: set[str] = set()
+    axes = {t.name: t.ranks for t in cascade.inputs} | {d.tensor: d.indices for d in cascade.body}
+    for d in cascade.body:
+        for e in (d.expr, d.where):
+            for n in walk(e) if e is not None else ():
+                match n:
+                    case Reduce():
+                        busy |= {of.get(i, i) for i in n.indices}
+                    case Position(i):
+                        busy.add(of.get(i, i))
+                    case Read():
+                        for s, r in zip(n.subs, axes.get(n.tensor, ()), strict=False):
+                            if not (
+                                isinstance(s, Index) and of.get(s.name, s.name) == of.get(r, r)
+                            ):
+                                busy |= {of.get(i, i) for i in (*free(s), r)}
+                    case _:
+                        pass
+    declared = {of.get(b, b) for b in cascade.batch}
+    out = {r for r, k in ranks.kinds.items() if k is not Kind.FEATURE} - declared - busy
+    for t in cascade.inputs:
+        here = {of.get(r, r) for r in t.ranks}
+        if any(ranks.kinds[r] is Kind.FEATURE for r in here) and len(here) > 1:
+            out &= here
+    for o in cascade.outputs:
+        out &= {of.get(i, i) for i in o.indices}
+    return frozenset(out)
 
 
 def undeclared_batch(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
@@ -288,8 +324,13 @@ def _data_ranks(t: TensorDecl, cascade: Cascade, kinds: dict[str, Kind]) -> list
     ]
 
 
-def _weights_only(cascade: Cascade, of: dict[str, str], kinds: dict[str, Kind]) -> set[str]:
-    """Ranks that only parameters have: inputs without a batch index that other inputs have."""
+def _weights_only(
+    cascade: Cascade,
+    of: dict[str, str],
+    kinds: dict[str, Kind],
+    aside: Collection[str] = (),
+) -> set[str]:
+    """Ranks that only parameters have: inputs without a batch index (or one of `aside`) that other inputs have."""
     used = {
         of.get(s.name, s.name)
         for e in _expressions(cascade)
@@ -299,7 +340,8 @@ def _weights_only(cascade: Cascade, of: dict[str, str], kinds: dict[str, Kind]) 
         if isinstance(s, Index)
     }
     batch = {
-        t.name: {i for d in t.dims for i in free(d)} & set(cascade.batch) for t in cascade.inputs
+        t.name: {i for d in t.dims for i in free(d)} & {*cascade.batch, *aside}
+        for t in cascade.inputs
     }
     every = set().union(*batch.values()) if batch else set()
     shared = {

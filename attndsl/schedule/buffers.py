@@ -19,10 +19,12 @@ def buffers_of(
     residuals: tuple[str, ...],
     kept: tuple[str, ...],
     like: dict[str, str],
+    given: tuple[str, ...] = (),
 ) -> tuple[Buffer, ...]:
     """Inputs, what the kernels and the framework write, fixed-point accumulators and their scales.
 
-    `kept` are the outputs that nobody declared: `residuals` that are not the program's own.
+    `kept` are the outputs that nobody declared: `residuals` that are not the program's own; `given` the inputs that
+    are another pass's `kept`.
 
     Raises: Refused, where an intermediate would be as large as the scores.
     """
@@ -50,7 +52,7 @@ def buffers_of(
             names = " and ".join(f"`{i}`" for i in sequences)
             why = f"`{x}` would be kept in memory over {names}, and no intermediate of that size is"
             raise Refused("A0406", why, d.span)
-        apart = _beyond(ready, extents(d), kept)
+        apart = _beyond(ready, extents(d), kept, given)
         if kind is not BufferKind.OUTPUT and apart is not None:
             names = " and ".join(f"`{i}`" for i in apart)
             raise Refused("A0406", f"`{x}` would be kept in memory over {names}", d.span)
@@ -61,11 +63,13 @@ def buffers_of(
     return (*buffers, *(Buffer(x, (), BufferKind.TEMP) for x in scales))
 
 
-def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[str, str] | None:
+def _beyond(
+    ready: Prepared, of: Sequence[str], kept: Sequence[str], rows_of: Sequence[str]
+) -> tuple[str, str] | None:
     """Two ranks of an intermediate, one of them walked as a batch though not declared so, that no data have together.
 
-    Heads and queries stand together in the inputs, so a row statistic of each head is no larger than those; queries
-    and keys do not.
+    Heads and queries stand together in the inputs, or in a row statistic that another pass was allowed to keep
+    (`rows_of`), so one of each head is no larger than those; queries and keys do not.
     """
     c, ranks = ready.cascade, ready.ranks
     walked = undeclared_batch(c, ranks)
@@ -78,15 +82,15 @@ def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[st
         return min(next((g for g in groups if rank in g), {rank}))
 
     long = {named(r) for r in never_features(c, ranks)}
-    given = [i.ranks for i in c.inputs]
-    given += [o.indices for o in c.outputs if o.name not in kept]
+    given = [(i.ranks, i.name in rows_of) for i in c.inputs]
+    given += [(o.indices, False) for o in c.outputs if o.name not in kept]
     rows = [r for r in of if r in walked or ranks.kind(r) is Kind.SEQUENCE]
     for a, b in combinations(rows, 2):
         both = {named(a), named(b)}
         if not walked & {a, b} or not both <= long:
             continue
-        for t in given:
-            features = any(ranks.kind(r) is Kind.FEATURE for r in t)
+        for t, allowed in given:
+            features = allowed or any(ranks.kind(r) is Kind.FEATURE for r in t)
             here = [ranks.of.get(r, r) for r in t]
             if a != b and {a, b} <= {*here} & walked:  # heads by heads
                 break

@@ -904,6 +904,29 @@ add(
     sizes={"g": 3},
 )
 
+for word, batch in (("", "b"), ("_undeclared", "")):
+    b = "" if batch else "b,"
+    add(
+        f"co_mixed_before_and_after{word}",
+        "Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f], W[g,h], U[h,g]",
+        O,
+        f"""S[{b}h,i,j] = Q[{b}h,i,e] * K[{b}h,j,e] / sqrt(|e|)
+        T[{b}g,i,j] = W[g,h] * S[{b}h,i,j] where j <= i
+        P[{b}g,i,j] = softmax[j](T[{b}g,i,j])
+        R[{b}h,i,j] = U[h,g] * P[{b}g,i,j]
+        O[{b}h,i,f] = R[{b}h,i,j] * V[{b}h,j,f]""",
+        lambda x: weigh(
+            einsum(
+                "hg,bgij->bhij",
+                x.U,
+                softmax(einsum("gh,bhij->bgij", x.W, scaled(x)), causal(x)),
+            ),
+            x.V,
+        ),
+        batch=batch,
+        sizes={"g": 3},
+    )
+
 # --- positions, ids, times ---------------------------------------------------------------------
 
 add(
