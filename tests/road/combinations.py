@@ -481,7 +481,7 @@ add(
     "co_transposed_keys",
     "Q[b,i,h,e], K[b,h//G,e,j], V[b,j,h//G,f], G: int",
     "O[b,i,h,f], c[j,b,h]",
-    f"""P[i,j] = softmax[j](Q[i,e] * K[e,j] / sqrt(|e|))
+    """P[i,j] = softmax[j](Q[i,e] * K[e,j] / sqrt(|e|))
     O[i,f] = P[i,j] * V[j,f]
     c[j] = max[i](P[i,j])""",
     lambda x: (
