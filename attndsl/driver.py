@@ -27,6 +27,7 @@ from attndsl.frontend.reading import read_source
 from attndsl.source import Source
 
 if TYPE_CHECKING:
+    from attndsl.analysis.ranks import Kind
     from attndsl.cascade.autodiff import Gradient
     from attndsl.cascade.nodes import Cascade
     from attndsl.schedule.tile import Plan
@@ -70,6 +71,8 @@ class Program:
     backward: Plan | None = None
     split: Plan | None = None
     """The forward pass for few queries, where it has such a form."""
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    """What ranks are for, as far as the schedule settled it."""
 
     @property
     def hash(self) -> str:
@@ -153,6 +156,7 @@ def schedule(program: Program) -> Program:
             forward=made.forward,
             backward=made.backward,
             split=made.split,
+            kinds=made.kinds,
         )
     except Refused as refused:
         raise DiagnosticError([*program.warnings, diagnose(program.cascade, refused)]) from None

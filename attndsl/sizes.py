@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attndsl.analysis.ranks import Kind, Ranks, classify
+from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Number, bind
 from attndsl.cascade.nodes import Cascade, DType, Index, Param, Read
 from attndsl.cascade.shapes import indexed_ranks, shapes_of
 from attndsl.cascade.walk import walk
+from attndsl.diagnostics import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,20 @@ class Sizes:
     shapes: dict[str, tuple[int, ...]]
 
 
-def sizes(cascade: Cascade, scale: Scale, given: Mapping[str, int] | None = None) -> Sizes:
-    """Sizes for a program at a scale; `given` overrides extents and parameters by name.
+def sizes(
+    cascade: Cascade,
+    scale: Scale,
+    given: Mapping[str, int] | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+) -> Sizes:
+    """Sizes for a program at a scale; `given` overrides extents and parameters by name, `kinds` what ranks are for.
 
     Raises: CallError if what is given does not fit the program.
     """
-    ranks = classify(cascade)
+    ranks = classify(cascade, dict(kinds or {}))
     given = dict(given or {})
     params = _params(cascade, scale)
+    _known(cascade, given, {*params, *ranks.of, *ranks.of.values()})
     params |= {k: v for k, v in given.items() if k in params}
     walked = _walked(cascade)
     alike = _alike(cascade)
@@ -72,6 +81,19 @@ def sizes(cascade: Cascade, scale: Scale, given: Mapping[str, int] | None = None
     shapes = shapes_of(cascade, extents, params)
     binding = bind(cascade, shapes, params)
     return Sizes(binding.extents, binding.params, shapes)
+
+
+def _known(cascade: Cascade, given: Mapping[str, int], names: set[str]) -> None:
+    """Raises: CallError, if something is given a size that the program does not have."""
+    written = sorted(x for x in names if x.isidentifier() and not re.search(r"_\d+$", x))
+    for name in given:
+        if name not in names:
+            raise CallError(
+                "A0501",
+                f"{cascade.name}: there is no index or parameter `{name}`",
+                help=did_you_mean(name, written)
+                or f"there are {', '.join(f'`{x}`' for x in written)}",
+            )
 
 
 def _params(cascade: Cascade, scale: Scale) -> dict[str, Number]:

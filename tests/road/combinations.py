@@ -129,7 +129,7 @@ add(
 )
 add(
     "co_slope_by_two_ids_and_distance",
-    f"{QKV}, T[p,p], x[b,n]: int",
+    f"{QKV}, T[p,q], x[b,n]: int",
     O,
     f"""S[i,j] = {DOT} - softplus(T[x[i], x[j]]) * abs(i - j)
     {SOFTMAX}""",
@@ -141,7 +141,7 @@ add(
         ),
         x.V,
     ),
-    sizes={"p": 4},
+    sizes={"p": 4, "q": 4},
 )
 add(
     "co_rows_by_two_ids",
