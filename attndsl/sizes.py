@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from attndsl.analysis.ranks import Kind, Ranks, classify
 from attndsl.callerrors import CallError
-from attndsl.cascade.bind import Number, bind
+from attndsl.cascade.bind import Number, bind, eval_int
 from attndsl.cascade.nodes import Cascade, DType, Index, Param, Read
 from attndsl.cascade.shapes import indexed_ranks, shapes_of
 from attndsl.cascade.walk import walk
@@ -75,12 +75,31 @@ def sizes(
     }
     for r, n in indexed_ranks(cascade, extents, params).items():
         extents.setdefault(r, n)
-    for r in _declared(cascade):  # tables that are read at values
-        extents.setdefault(r, scale.sequence)
+    for r in _declared(cascade):  # tables that are read at values, and features read in parts
+        part = ranks.kind(r) is Kind.FEATURE
+        extents.setdefault(r, _extent(cascade, ranks, r, scale) if part else scale.sequence)
     extents |= {k: v for k, v in given.items() if k not in params}
+    extents |= _computed(cascade, alike, extents, params, given)
     shapes = shapes_of(cascade, extents, params)
     binding = bind(cascade, shapes, params)
     return Sizes(binding.extents, binding.params, shapes)
+
+
+def _computed(
+    cascade: Cascade,
+    alike: Mapping[str, str],
+    extents: Mapping[str, int],
+    params: Mapping[str, Number],
+    given: Mapping[str, int],
+) -> dict[str, int]:
+    """Axes that are read at a rank of a computed extent (`theta[d]`, where `rank d = |e| // 2`)."""
+    env = {**params, **{f"|{r}|": n for r, n in extents.items()}}
+    out: dict[str, int] = {}
+    for r in cascade.ranks:
+        axis = alike.get(r.name)
+        if r.extent is not None and axis is not None and axis in extents and axis not in given:
+            out[axis] = eval_int(r.extent, env)
+    return out
 
 
 def _known(cascade: Cascade, given: Mapping[str, int], names: set[str]) -> None:
