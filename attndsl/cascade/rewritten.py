@@ -1,13 +1,14 @@
 """A program in the form that gradients and schedules start from: the same mathematics, without what hides it.
 
-Recurrences become sums where they can be, ranks in blocks are put together, and values that cancel are gone. The dense
-reference evaluates the program as it was written.
+Recurrences become sums where they can be, sums between two positions become differences of running sums, ranks in blocks
+are put together, and values that cancel are gone. The dense reference evaluates the program as it was written.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+from attndsl.cascade.between import apart
 from attndsl.cascade.blocks import alive, merged_blocks
 from attndsl.cascade.joined import joined
 from attndsl.cascade.names import Names, closed, expressions, mentioned
@@ -18,7 +19,7 @@ from attndsl.cascade.unroll import unrolled
 
 def rewritten(c: Cascade) -> Cascade:
     """The program with its recurrences written as sums, as far as they can be, and its blocks joined."""
-    return unrolled(_in_one(c))
+    return unrolled(_in_one(apart(c)))
 
 
 def _in_one(c: Cascade) -> Cascade:

@@ -374,6 +374,53 @@ add(
     )(torch.nn.functional.softplus(x.g).cumsum(-1)),
 )
 add(
+    "co_sum_strictly_between",
+    f"{QKV}, g[b,h,j]",
+    f"{O}, L[b,h,i]",
+    f"""S[i,j] = {DOT} - sum[l : j < l < i and l % 2 == 0](g[l]) where abs(i - j) < 9
+    {SOFTMAX}
+    L[i] = logsumexp[j](S[i,j])""",
+    lambda x: (lambda s, keep: (weigh(softmax(s, keep), x.V), lse(s, keep)))(
+        scaled(x)
+        - einsum(
+            "bhl,ijl->bhij",
+            x.g,
+            (
+                (torch.arange(x.n_j) > x.j[..., None])
+                & (torch.arange(x.n_j) < x.i[..., None])
+                & (torch.arange(x.n_j) % 2 == 0)
+            ).double(),
+        ),
+        (x.i - x.j).abs() < 9,
+    ),
+)
+add(
+    "co_sum_between_at_a_start",
+    f"{QKV}, g[b,h,j]",
+    O,
+    f"""S[i,j] = {DOT} * (1 + sum[l : j <= l and i >= l](g[l]))
+    {SOFTMAX}""",
+    lambda x: weigh(
+        softmax(
+            scaled(x)
+            * (
+                1
+                + einsum(
+                    "bhl,ijl->bhij",
+                    x.g,
+                    (
+                        (torch.arange(x.n_j) >= x.j[..., None])
+                        & (torch.arange(x.n_j) <= x.i[..., None])
+                    ).double(),
+                )
+            )
+        ),
+        x.V,
+    ),
+    sizes={"i": 3},
+    start="end",
+)
+add(
     "co_count_of_a_filter",
     f"{QKV}, d[b,n]: int",
     O,
