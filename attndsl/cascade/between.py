@@ -24,13 +24,14 @@ from attndsl.cascade.nodes import (
     Define,
     Expr,
     Index,
+    Param,
     Position,
     Read,
     Reduce,
     Reduction,
     Select,
 )
-from attndsl.cascade.walk import bound, free, rename, rewrite
+from attndsl.cascade.walk import bound, free, rename, rewrite, walk
 
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
@@ -68,13 +69,14 @@ def _ends(e: Reduce) -> tuple[Reduce, Compare, Compare] | None:
             return None
         if part.right == Position(index):
             part = Compare(_MIRRORED[part.op], part.right, part.left, span=part.span)
-        if part.left != Position(index) or not isinstance(part.right, Position):
-            return None
+        ends = [n for n in walk(part.right) if not isinstance(n, Binary | Const | Param)]
+        if part.left != Position(index) or len(ends) != 1 or not isinstance(ends[0], Position):
+            return None  # `start` may be added to a position
         (high if part.op in ("<", "<=") else low).append(part)
-    if len(low) != 1 or len(high) != 1 or low[0].right == high[0].right:
+    if len(low) != 1 or len(high) != 1 or free(low[0].right) == free(high[0].right):
         return None
-    ends = {i for x in (*low, *high) for i in free(x.right)}
-    return None if free(e.body) & ends else (e, low[0], high[0])
+    apart = free(low[0].right) | free(high[0].right)
+    return None if free(e.body) & apart else (e, low[0], high[0])
 
 
 def _difference(
@@ -91,27 +93,26 @@ def _difference(
     rest = [p for p in conjuncts(e.where) if free(p) <= {index}]
     kept = sorted(free(e.body) - {index})
 
-    def running(stem: str, end: Position, condition: Expr) -> Read:
-        name, of = names.tensor(stem), names.root(end.name)
+    def running(stem: str, end: str, condition: Expr) -> Read:
+        name, of = names.tensor(stem), names.root(end)
         fresh = names.index(index)
         roots = {k: names.root(k) for k in kept}
-        to = {index: fresh, end.name: of, **roots}
+        to = {index: fresh, end: of, **roots}
         where = conjunction([rename(condition, to), *(rename(p, to) for p in rest)])
         total = Reduce(Reduction.SUM, (fresh,), rename(e.body, to), where, span=e.span)
         batch = [k for k in kept if names.root(k) in c.batch]
         inner = [k for k in kept if names.root(k) not in c.batch]
         indices = (*(roots[k] for k in batch), of, *(roots[k] for k in inner))
         body.append(Define(name, indices, total, span=d.span))
-        subs = (*(Index(k) for k in batch), Index(end.name), *(Index(k) for k in inner))
+        subs = (*(Index(k) for k in batch), Index(end), *(Index(k) for k in inner))
         return Read(name, subs, span=e.span)
 
     a, b = low.right, high.right
-    assert isinstance(a, Position)
-    assert isinstance(b, Position)
-    if len({names.root(x) for x in (a.name, b.name, *kept)}) < len(kept) + 2:
+    (first,), (last,) = free(a), free(b)
+    if len({names.root(x) for x in (first, last, *kept)}) < len(kept) + 2:
         return None
-    upto = running(f"{d.tensor}.upto", b, high)
-    before = running(f"{d.tensor}.before", a, negation(low))
+    upto = running(f"{d.tensor}.upto", last, high)
+    before = running(f"{d.tensor}.before", first, negation(low))
     made = Binary("-", upto, before, span=e.span)
     # Where the ends have met, only a sum without both of them is less than nothing.
     strict = low.op == ">" and high.op == "<"

@@ -1,7 +1,7 @@
 """A program in the form that gradients and schedules start from: the same mathematics, without what hides it.
 
-Recurrences become sums where they can be, sums between two positions become differences of running sums, ranks in blocks
-are put together, and values that cancel are gone. The dense reference evaluates the program as it was written.
+Recurrences become sums where they can be, sums between two positions become differences of running sums, ranks in
+blocks are put together, and values that cancel are gone. The dense reference evaluates the program as it was written.
 """
 
 from __future__ import annotations
