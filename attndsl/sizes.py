@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attndsl.analysis.ranks import Kind, Ranks, classify
-from attndsl.callerrors import CallError
-from attndsl.cascade.bind import Number, bind, eval_int
+from attndsl.cascade.bind import Number, bind
 from attndsl.cascade.nodes import Cascade, DType, Index, Param, Read
 from attndsl.cascade.shapes import indexed_ranks, shapes_of
 from attndsl.cascade.walk import walk
-from attndsl.diagnostics import did_you_mean
+from attndsl.given import check_given, computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def sizes(
     ranks = classify(cascade, dict(kinds or {}))
     given = dict(given or {})
     params = _params(cascade, scale)
-    _known(cascade, given, {*params, *ranks.of, *ranks.of.values()})
+    check_given(cascade, given, {*params, *ranks.of, *ranks.of.values()})
     params |= {k: v for k, v in given.items() if k in params}
     walked = _walked(cascade)
     alike = _alike(cascade)
@@ -79,40 +77,10 @@ def sizes(
         part = ranks.kind(r) is Kind.FEATURE
         extents.setdefault(r, _extent(cascade, ranks, r, scale) if part else scale.sequence)
     extents |= {k: v for k, v in given.items() if k not in params}
-    extents |= _computed(cascade, alike, extents, params, given)
+    extents |= computed(cascade, alike, extents, params, given)
     shapes = shapes_of(cascade, extents, params)
     binding = bind(cascade, shapes, params)
     return Sizes(binding.extents, binding.params, shapes)
-
-
-def _computed(
-    cascade: Cascade,
-    alike: Mapping[str, str],
-    extents: Mapping[str, int],
-    params: Mapping[str, Number],
-    given: Mapping[str, int],
-) -> dict[str, int]:
-    """Axes that are read at a rank of a computed extent (`theta[d]`, where `rank d = |e| // 2`)."""
-    env = {**params, **{f"|{r}|": n for r, n in extents.items()}}
-    out: dict[str, int] = {}
-    for r in cascade.ranks:
-        axis = alike.get(r.name)
-        if r.extent is not None and axis is not None and axis in extents and axis not in given:
-            out[axis] = eval_int(r.extent, env)
-    return out
-
-
-def _known(cascade: Cascade, given: Mapping[str, int], names: set[str]) -> None:
-    """Raises: CallError, if something is given a size that the program does not have."""
-    written = sorted(x for x in names if x.isidentifier() and not re.search(r"_\d+$", x))
-    for name in given:
-        if name not in names:
-            raise CallError(
-                "A0501",
-                f"{cascade.name}: there is no index or parameter `{name}`",
-                help=did_you_mean(name, written)
-                or f"there are {', '.join(f'`{x}`' for x in written)}",
-            )
 
 
 def _params(cascade: Cascade, scale: Scale) -> dict[str, Number]:

@@ -1,7 +1,7 @@
 """A program in the form that gradients and schedules start from: the same mathematics, without what hides it.
 
-Recurrences become sums where they can be, sums between two positions become differences of running sums, ranks in
-blocks are put together, and values that cancel are gone. The dense reference evaluates the program as it was written.
+Recurrences become sums where they can be, ranks in blocks are put together, and values that cancel are gone. The dense
+reference evaluates the program as it was written.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from attndsl.cascade.unroll import unrolled
 
 def rewritten(c: Cascade) -> Cascade:
     """The program with its recurrences written as sums, as far as they can be, and its blocks joined."""
-    return unrolled(_in_one(apart(c)))
+    return unrolled(_in_one(c))
 
 
 def _in_one(c: Cascade) -> Cascade:
-    """One reduction in place of two nested ones, or of a recurrence; as it is, where a recurrence would be left."""
+    """One reduction in place of two nested ones, or of a recurrence; as it is, where a recurrence would be left.
+
+    Sums between two positions are differences of running sums in either case.
+    """
+    c = apart(c)
     if all(r.extent is None for r in c.ranks) and all(d.init is None for d in c.body):
         return c
     names = Names(c)

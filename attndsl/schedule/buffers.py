@@ -29,6 +29,7 @@ def buffers_of(
     Raises: Refused, where an intermediate would be as large as the scores.
     """
     c, ranks, scattered = ready.cascade, ready.ranks, ready.scattered
+    kept = (*kept, *given)
     defs = {d.tensor: d for d in c.body}
     outputs = {o.name for o in c.outputs}
     fixed = {s.fixed for s in scattered.values()}
@@ -52,7 +53,7 @@ def buffers_of(
             names = " and ".join(f"`{i}`" for i in sequences)
             why = f"`{x}` would be kept in memory over {names}, and no intermediate of that size is"
             raise Refused("A0406", why, d.span)
-        apart = _beyond(ready, extents(d), kept, given)
+        apart = _beyond(ready, extents(d), kept)
         if kind is not BufferKind.OUTPUT and apart is not None:
             names = " and ".join(f"`{i}`" for i in apart)
             raise Refused("A0406", f"`{x}` would be kept in memory over {names}", d.span)
@@ -63,13 +64,11 @@ def buffers_of(
     return (*buffers, *(Buffer(x, (), BufferKind.TEMP) for x in scales))
 
 
-def _beyond(
-    ready: Prepared, of: Sequence[str], kept: Sequence[str], rows_of: Sequence[str]
-) -> tuple[str, str] | None:
+def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[str, str] | None:
     """Two ranks of an intermediate, one of them walked as a batch though not declared so, that no data have together.
 
     Heads and queries stand together in the inputs, or in a row statistic that another pass was allowed to keep
-    (`rows_of`), so one of each head is no larger than those; queries and keys do not.
+    (an input of `kept`), so one of each head is no larger than those; queries and keys do not.
     """
     c, ranks = ready.cascade, ready.ranks
     walked = undeclared_batch(c, ranks)
@@ -82,7 +81,7 @@ def _beyond(
         return min(next((g for g in groups if rank in g), {rank}))
 
     long = {named(r) for r in never_features(c, ranks)}
-    given = [(i.ranks, i.name in rows_of) for i in c.inputs]
+    given = [(i.ranks, i.name in kept) for i in c.inputs]
     given += [(o.indices, False) for o in c.outputs if o.name not in kept]
     rows = [r for r in of if r in walked or ranks.kind(r) is Kind.SEQUENCE]
     for a, b in combinations(rows, 2):
