@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attndsl.cascade.printer import print_cascade
 from attndsl.facts import program_facts, sweep_facts
 from attndsl.schedule.cost import GPUS
+from attndsl.words import glossary
 
 if TYPE_CHECKING:
     from attndsl.driver import Program
@@ -43,7 +44,7 @@ def explanation(program: Program, gpu: str | None = None) -> str:
             parts += [print_cascade(program.gradient.backward).rstrip(), ""]
         parts.append(_pass(facts[name]))
     parts += _estimates(facts, gpu)
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, *glossary("\n".join(parts))]) + "\n"
 
 
 def outline(program: Program) -> str:
