@@ -102,6 +102,10 @@ class Resolver:
             help = f"write `{name.title()}`, as in Python"
         elif name in ("inf", "infinity", "nan", "None"):
             help = "restrict the domain instead: `where`, or a filter in a reduction"
+        elif help is None:
+            help = f"declare it as a parameter: `{name}: float`"
+            if span is not None and span.source.name.endswith(".py"):
+                help += "; the function is read, not run, and knows nothing of the names around it"
         self.report.error(
             "A0212",
             f"unknown name `{name}`",
