@@ -159,7 +159,8 @@ def schedule(program: Program) -> Program:
             kinds=made.kinds,
         )
     except Refused as refused:
-        raise DiagnosticError([*program.warnings, diagnose(program.cascade, refused)]) from None
+        found = diagnose(program.cascade, refused, None if g is None else program.shifted)
+        raise DiagnosticError([*program.warnings, found]) from None
 
 
 # --- a file, all the way -------------------------------------------------------------------------

@@ -70,7 +70,8 @@ def plan_passes(cascade: Cascade, wrt: tuple[str, ...], wide: tuple[str, ...] = 
     try:
         made = schedule(cascade, wrt or None, wide=wide)
     except Refused as refused:
-        raise DiagnosticError(diagnose(cascade, refused)) from None
+        whole = cascade if wrt else None
+        raise DiagnosticError(diagnose(cascade, refused, whole)) from None
     g = made.gradient
     if g is None:
         return Passes(made.forward, split=made.split)
