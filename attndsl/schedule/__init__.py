@@ -45,7 +45,9 @@ def schedule(
     def attempt(kinds: dict[str, Kind]) -> Scheduled:
         if wrt is None:
             return Scheduled(plan_forward(cascade, (), wide, kinds), None, None, kinds)
-        if kinds:  # another reading: most end here, before the gradient is derived
+        if (
+            kinds
+        ):  # most other readings have no forward pass either, and a gradient takes longer to find
             plan_forward(cascade, (), wide, kinds)
         g = gradient if gradient is not None and not kinds else differentiate(cascade, wrt, kinds)
         forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents)
