@@ -27,6 +27,7 @@ from attndsl.frontend.reading import read_source
 from attndsl.source import Source
 
 if TYPE_CHECKING:
+    from attndsl.analysis.ranks import Kind
     from attndsl.cascade.autodiff import Gradient
     from attndsl.cascade.nodes import Cascade
     from attndsl.schedule.tile import Plan
@@ -72,6 +73,8 @@ class Program:
     backward: Plan | None = None
     split: Plan | None = None
     """The forward pass for few queries, where it has such a form."""
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    """What ranks are for, as far as the schedule settled it."""
 
     @property
     def hash(self) -> str:
@@ -161,9 +164,11 @@ def schedule(program: Program) -> Program:
             forward=made.forward,
             backward=made.backward,
             split=made.split,
+            kinds=made.kinds,
         )
     except Refused as refused:
-        raise DiagnosticError([*program.warnings, diagnose(program.cascade, refused)]) from None
+        found = diagnose(program.cascade, refused, None if g is None else program.shifted)
+        raise DiagnosticError([*program.warnings, found]) from None
 
 
 # --- a file, all the way -------------------------------------------------------------------------

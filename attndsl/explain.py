@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attndsl.cascade.printer import print_cascade
 from attndsl.facts import program_facts, sweep_facts
 from attndsl.schedule.cost import GPUS
+from attndsl.words import glossary
 
 if TYPE_CHECKING:
     from attndsl.driver import Program
@@ -45,7 +46,7 @@ def explanation(program: Program, gpu: str | None = None) -> str:
     if "lengths" in facts:
         parts += [_section("Lengths"), *_lengths(facts["lengths"])]
     parts += _estimates(facts, gpu)
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, *glossary("\n".join(parts))]) + "\n"
 
 
 def outline(program: Program) -> str:

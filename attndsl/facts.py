@@ -94,7 +94,7 @@ def compile_facts(
 def usual_sizes(program: Program) -> Sizes | None:
     """Extents of a language model's layer; None if they do not fit the program."""
     try:
-        return sizes(program.shifted, USUAL)
+        return sizes(program.shifted, USUAL, kinds=program.kinds)
     except CallError:
         return None
 

@@ -169,7 +169,7 @@ def write_prebuilt(
 
     head = options.head_dim or USUAL.head_dim
     scale = replace(USUAL, head_dim=head, value_dim=options.value_dim or head)
-    extents = sizes(program.shifted, scale).extents
+    extents = sizes(program.shifted, scale, kinds=program.kinds).extents
     given = {r: n for r, n in extents.items() if r in {x.name for x in program.cascade.ranks}}
     known = {e.key: e for table in reversed(store().tables()) for e in table.values()}
     folder = out / f"{program.cascade.name}.kernels"
@@ -192,7 +192,7 @@ def extents_for(program: Program, module: Path, options: CompileOptions) -> dict
 
     head = options.head_dim or USUAL.head_dim
     scale = replace(USUAL, head_dim=head, value_dim=options.value_dim or head)
-    extents = program.extents(sizes(program.shifted, scale))
+    extents = program.extents(sizes(program.shifted, scale, kinds=program.kinds))
     full = full_ranks(module.read_text(encoding="utf-8"))
     return {r: n for r, n in extents.items() if r in full}
 

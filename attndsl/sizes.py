@@ -10,6 +10,7 @@ from attndsl.cascade.bind import Number, bind
 from attndsl.cascade.nodes import Cascade, DType, Index, Param, Read
 from attndsl.cascade.shapes import indexed_ranks, shapes_of
 from attndsl.cascade.walk import walk
+from attndsl.given import check_given, computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,20 @@ class Sizes:
     shapes: dict[str, tuple[int, ...]]
 
 
-def sizes(cascade: Cascade, scale: Scale, given: Mapping[str, int] | None = None) -> Sizes:
-    """Sizes for a program at a scale; `given` overrides extents and parameters by name.
+def sizes(
+    cascade: Cascade,
+    scale: Scale,
+    given: Mapping[str, int] | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+) -> Sizes:
+    """Sizes for a program at a scale; `given` overrides extents and parameters by name, `kinds` what ranks are for.
 
     Raises: CallError if what is given does not fit the program.
     """
-    ranks = classify(cascade)
+    ranks = classify(cascade, dict(kinds or {}))
     given = dict(given or {})
     params = _params(cascade, scale)
+    check_given(cascade, given, {*params, *ranks.of, *ranks.of.values()})
     params |= {k: v for k, v in given.items() if k in params}
     walked = _walked(cascade)
     alike = _alike(cascade)
@@ -66,9 +73,11 @@ def sizes(cascade: Cascade, scale: Scale, given: Mapping[str, int] | None = None
     }
     for r, n in indexed_ranks(cascade, extents, params).items():
         extents.setdefault(r, n)
-    for r in _declared(cascade):  # tables that are read at values
-        extents.setdefault(r, scale.sequence)
+    for r in _declared(cascade):  # tables that are read at values, and features read in parts
+        part = ranks.kind(r) is Kind.FEATURE
+        extents.setdefault(r, _extent(cascade, ranks, r, scale) if part else scale.sequence)
     extents |= {k: v for k, v in given.items() if k not in params}
+    extents |= computed(cascade, alike, extents, params, given)
     shapes = shapes_of(cascade, extents, params)
     binding = bind(cascade, shapes, params)
     return Sizes(binding.extents, binding.params, shapes)

@@ -11,13 +11,15 @@ first:
 4. at a tie: a rank reduced over a nonlinear function of an inner reduction is a sequence;
 5. a rank that only parameters have (inputs that lack a batch index of others) is a feature;
 6. a rank that is only summed, always inside a reduction over another rank, is a feature (a projection's inner axis);
-7. ranks that walk the same axis of an input are of one kind.
+7. ranks that walk the same axis of an input are of one kind, and where nothing above was said of them, so are those
+   that walk parts of it (`Q[i, 2*d]` and `Q[i, 2*d + 1]` of features `e`).
 
 Where a program has no schedule under this reading, `schedule.roles` tries others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -119,6 +121,10 @@ def classify(cascade: Cascade, known: dict[str, Kind] | None = None) -> Ranks:
         else:
             open_ = rank in nonlinear or (rank not in last and rank not in inner)
             kinds[rank] = Kind.SEQUENCE if open_ else Kind.FEATURE
+    said = compared | nonlinear | last.keys() | (known or {}).keys()
+    for group in _parts_of_features(cascade, of, kinds):
+        if not group & said:
+            kinds |= dict.fromkeys(group, Kind.FEATURE)
     for group in alike(cascade, of):
         if any(kinds.get(r) is Kind.SEQUENCE for r in group):
             for r in group - (known or {}).keys():
@@ -144,6 +150,27 @@ def alike(cascade: Cascade, of: dict[str, str]) -> list[set[str]]:
                 groups = [g for g in groups if not g & pair]
                 groups.append(pair.union(*met))
     return [g for g in groups if len(g) > 1]
+
+
+def _parts_of_features(
+    cascade: Cascade, of: dict[str, str], kinds: dict[str, Kind]
+) -> list[set[str]]:
+    """Ranks, with those alike, of which every read that computes with one walks an axis of features."""
+    ranks = {t.name: t.ranks for t in cascade.inputs}
+    ranks |= {d.tensor: d.indices for d in cascade.body}
+    walked: dict[str, set[Kind | None]] = {}
+    for e in _expressions(cascade):
+        for n in walk(e):
+            if not isinstance(n, Read) or n.tensor not in ranks:
+                continue
+            for s, axis in zip(n.subs, ranks[n.tensor], strict=True):
+                if not isinstance(s, Index):
+                    for i in free(s):
+                        walked.setdefault(of.get(i, i), set()).add(kinds.get(of.get(axis, axis)))
+    parts = {r for r, over in walked.items() if over == {Kind.FEATURE}}
+    groups = alike(cascade, of)
+    alone = [{r} for r in parts if not any(r in g for g in groups)]
+    return [g for g in groups if g & parts] + alone
 
 
 def never_features(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
@@ -176,9 +203,10 @@ def positions(cascade: Cascade, ranks: Ranks) -> set[str]:
 
 def small(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     """Ranks that stand last in every input, or in parameters alone."""
-    declared: dict[str, Kind] = dict.fromkeys(cascade.batch, Kind.BATCH)
+    aside = bystanders(cascade, ranks)
+    declared: dict[str, Kind] = dict.fromkeys((*cascade.batch, *aside), Kind.BATCH)
     _derived_batch(cascade, declared)
-    return always_last(cascade, ranks) | _weights_only(cascade, ranks.of, declared)
+    return always_last(cascade, ranks) | _weights_only(cascade, ranks.of, declared, aside)
 
 
 def always_last(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
@@ -190,6 +218,40 @@ def always_last(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
             rank = ranks.of.get(r, r)
             last[rank] = last.get(rank, True) and r == data[-1]
     return frozenset(r for r, always in last.items() if always)
+
+
+def bystanders(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
+    """Ranks that nobody declared as batch, and that could be: every input with features has the rank, every output
+    keeps it, nothing reduces it, computes with its position, or reads it at another's index.
+    """
+    of = ranks.of
+    busy: set[str] = set()
+    axes = {t.name: t.ranks for t in cascade.inputs} | {d.tensor: d.indices for d in cascade.body}
+    for d in cascade.body:
+        for e in (d.expr, d.where):
+            for n in walk(e) if e is not None else ():
+                match n:
+                    case Reduce():
+                        busy |= {of.get(i, i) for i in n.indices}
+                    case Position(i):
+                        busy.add(of.get(i, i))
+                    case Read():
+                        for s, r in zip(n.subs, axes.get(n.tensor, ()), strict=False):
+                            if not (
+                                isinstance(s, Index) and of.get(s.name, s.name) == of.get(r, r)
+                            ):
+                                busy |= {of.get(i, i) for i in (*free(s), r)}
+                    case _:
+                        pass
+    declared = {of.get(b, b) for b in cascade.batch}
+    out = {r for r, k in ranks.kinds.items() if k is not Kind.FEATURE} - declared - busy
+    for t in cascade.inputs:
+        here = {of.get(r, r) for r in t.ranks}
+        if any(ranks.kinds[r] is Kind.FEATURE for r in here) and len(here) > 1:
+            out &= here
+    for o in cascade.outputs:
+        out &= {of.get(i, i) for i in o.indices}
+    return frozenset(out)
 
 
 def undeclared_batch(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
@@ -272,8 +334,13 @@ def _data_ranks(t: TensorDecl, cascade: Cascade, kinds: dict[str, Kind]) -> list
     ]
 
 
-def _weights_only(cascade: Cascade, of: dict[str, str], kinds: dict[str, Kind]) -> set[str]:
-    """Ranks that only parameters have: inputs without a batch index that other inputs have."""
+def _weights_only(
+    cascade: Cascade,
+    of: dict[str, str],
+    kinds: dict[str, Kind],
+    aside: Collection[str] = (),
+) -> set[str]:
+    """Ranks that only parameters have: inputs without a batch index (or one of `aside`) that other inputs have."""
     used = {
         of.get(s.name, s.name)
         for e in _expressions(cascade)
@@ -283,7 +350,8 @@ def _weights_only(cascade: Cascade, of: dict[str, str], kinds: dict[str, Kind]) 
         if isinstance(s, Index)
     }
     batch = {
-        t.name: {i for d in t.dims for i in free(d)} & set(cascade.batch) for t in cascade.inputs
+        t.name: {i for d in t.dims for i in free(d)} & {*cascade.batch, *aside}
+        for t in cascade.inputs
     }
     every = set().union(*batch.values()) if batch else set()
     shared = {

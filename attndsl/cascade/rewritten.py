@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from attndsl.cascade.between import apart
 from attndsl.cascade.blocks import alive, merged_blocks
 from attndsl.cascade.distances import distances_as_products
 from attndsl.cascade.joined import joined
@@ -24,7 +25,11 @@ def rewritten(c: Cascade) -> Cascade:
 
 
 def _in_one(c: Cascade) -> Cascade:
-    """One reduction in place of two nested ones, or of a recurrence; as it is, where a recurrence would be left."""
+    """One reduction in place of two nested ones, or of a recurrence; as it is, where a recurrence would be left.
+
+    Sums between two positions are differences of running sums in either case.
+    """
+    c = apart(c)
     if all(r.extent is None for r in c.ranks) and all(d.init is None for d in c.body):
         return c
     names = Names(c)

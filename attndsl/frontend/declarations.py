@@ -132,6 +132,7 @@ class _Builder:
                     f"an axis of `{d.name.name}` mixes batch indices with others",
                     e.span,
                     f"{listed(inside)} is a batch index, {listed(used - batch)} is not",
+                    "heads that share one are `h//G`, with `//` and a parameter `G: int`",
                 )
             carried |= inside
             rank = index if index is not None else f"{d.name.name}.{k}"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from attndsl.diagnostics import did_you_mean
 from attndsl.frontend import ast
+from attndsl.frontend.habits import INSTEAD
 from attndsl.frontend.report import Report
 from attndsl.frontend.vocabulary import FUNCTIONS, OPERATORS, why_taken
 from attndsl.source import Span
@@ -175,7 +176,8 @@ def unknown_function(e: ast.Call, defs: Defs, tensors: frozenset[str], report: R
         )
     else:
         help = (
-            did_you_mean(e.fn, FUNCTIONS | set(defs))
+            INSTEAD.get(e.fn)
+            or did_you_mean(e.fn, FUNCTIONS | set(defs))
             or "functions are listed in section 17 of the language reference"
         )
         report.error("A0204", f"unknown function `{e.fn}`", e.span, "not defined", help)

@@ -10,6 +10,7 @@ from attndsl.cascade import nodes as ir
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.frontend import ast
 from attndsl.frontend.constants import constant
+from attndsl.frontend.recurrence import COUPLED
 from attndsl.frontend.report import Report
 from attndsl.frontend.scope import Scope
 from attndsl.frontend.typing import Typed, Types
@@ -169,12 +170,21 @@ class Expressions:
             raise Refused
         if not body.lowered:
             line = body.stmt.target.span.line if body.stmt.target.span is not None else None
+            help = "put the statements in the order in which they are computed"
+            if any(
+                isinstance(n, ast.Ref | ast.Name) and n.name == self.target
+                for n in ast.walk(body.stmt.expr)
+            ):
+                help = (
+                    f"`{name}` reads `{self.target}` in turn: one of them must do without the other"
+                )
+                help = help if body.stmt.init is None else COUPLED
             raise self.report.error(
                 "A0213",
                 f"`{name}` is read before it is assigned",
                 span,
                 f"assigned on line {line}" if line is not None else "assigned later",
-                "put the statements in the order in which they are computed",
+                help,
             )
 
     def subscript(self, e: ast.Expr, env: Env) -> ir.Expr:

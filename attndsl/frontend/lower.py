@@ -363,7 +363,11 @@ class _Lowering:
             tensor = scope.body.get(name)
             if tensor is None:
                 self.report.error(
-                    "A0260", f"output `{name}` is never assigned", d.span, "declared here"
+                    "A0260",
+                    f"output `{name}` is never assigned",
+                    d.span,
+                    "declared here",
+                    f"assign it in the body: `{name}[…] = …`",
                 )
                 continue
             if tensor.poisoned:

@@ -22,6 +22,12 @@ class Recurrence:
     direction: int
 
 
+COUPLED = (
+    "recurrences that read each other are one, with an index more: "
+    "`H[t,c,f] = M[c,d] * H[t-1,d,f] + …`, where `c` numbers the states"
+)
+
+
 def find_recurrence(
     tensor: BodyTensor, expr: ast.Expr, init: ast.Expr | None, report: Report
 ) -> Recurrence | None:
@@ -29,12 +35,19 @@ def find_recurrence(
     own = [n for n in ast.walk(expr) if isinstance(n, ast.Ref | ast.Name) and n.name == tensor.name]
     if not own:
         if init is not None:
+            past = any(
+                offset_from(ast.strip(s.expr), i) in (-1, 1)
+                for n in ast.walk(expr)
+                if isinstance(n, ast.Ref)
+                for s in n.subs
+                for i in tensor.indices
+            )
             raise report.error(
                 "A0244",
                 f"`{tensor.name}` has an `init` and does not read its own past",
                 init.span,
                 "nothing starts here",
-                f"remove it, or read `{tensor.name}` at `t-1`",
+                COUPLED if past else f"remove it, or read `{tensor.name}` at `t-1`",
             )
         return None
     found = {_step(tensor, n, report) for n in own}

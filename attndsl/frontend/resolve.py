@@ -6,6 +6,7 @@ from attndsl.diagnostics import did_you_mean
 from attndsl.frontend import ast
 from attndsl.frontend.einstein import binds, occurring
 from attndsl.frontend.expand import unknown_function
+from attndsl.frontend.habits import INSTEAD
 from attndsl.frontend.printer import print_ast, print_expr
 from attndsl.frontend.report import Report
 from attndsl.frontend.scope import Scope
@@ -99,8 +100,12 @@ class Resolver:
         help = did_you_mean(name, names)
         if name in ("true", "false"):
             help = f"write `{name.title()}`, as in Python"
-        elif name in ("inf", "infinity", "nan"):
+        elif name in ("inf", "infinity", "nan", "None"):
             help = "restrict the domain instead: `where`, or a filter in a reduction"
+        elif help is None:
+            help = f"declare it as a parameter: `{name}: float`"
+            if span is not None and span.source.name.endswith(".py"):
+                help += "; the function is read, not run, and knows nothing of the names around it"
         self.report.error(
             "A0212",
             f"unknown name `{name}`",
@@ -116,7 +121,8 @@ class Resolver:
                 f"`|{e.name}|` is the extent of no index",
                 e.span,
                 "no index has this name",
-                did_you_mean(e.name, known),
+                did_you_mean(e.name, known)
+                or (f"there are {', '.join(f'`|{i}|`' for i in sorted(known))}" if known else None),
             )
 
     def _ref(self, e: ast.Ref) -> None:
@@ -243,6 +249,9 @@ class Resolver:
                 f"`{e.op}` needs a lone index in its brackets",
                 s.expr.span,
                 "expected one index",
+                "join the conditions of a filter with `and`"
+                if isinstance(x, ast.Compare | ast.BoolOp)
+                else f"reduce over an index, as in `{e.op}[j](…)`",
             )
             return
         if x.name in self.scope.batch:
@@ -301,7 +310,8 @@ class Resolver:
                 f"unknown reduction `{e.op}`",
                 e.span,
                 "not an operator of the language",
-                did_you_mean(e.op, OPERATORS)
+                INSTEAD.get(e.op)
+                or did_you_mean(e.op, OPERATORS)
                 or f"there are {', '.join(f'`{o}`' for o in sorted(OPERATORS))}",
             )
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import lark
 
 from attndsl.diagnostics import Diagnostic
-from attndsl.frontend import clause_errors
+from attndsl.frontend import clause_errors, habits
 from attndsl.frontend.vocabulary import KEYWORDS, OPERATORS
 from attndsl.source import Source, Span
 
@@ -331,10 +331,13 @@ def _operator_missing(p: Place) -> Diagnostic | None:
         f"`{name.text}` is neither an operand nor a statement",
         p.span(name),
         "an operator is missing before it, or `=` after it",
+        habits.continued(p, name, last),
     )
 
 
 _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
+    habits.comparison,
+    habits.dot,
     _foreign_character,
     _number_into_name,
     _reduction_without_parenthesis,
@@ -342,11 +345,16 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     clause_errors.misplaced,
     clause_errors.filter_without_colon,
     clause_errors.parentheses_for_brackets,
+    habits.slice_,
+    habits.bar,
     _equal_sign,
     _keyword_as_name,
     _unclosed,
     _conditional_without_else,
     _operator_missing,
+    habits.comment,
+    habits.number_after,
+    habits.no_outputs,
 )
 
 

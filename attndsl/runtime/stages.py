@@ -76,7 +76,8 @@ def plan_passes(
     try:
         made = schedule(cascade, wrt or None, wide=wide, kinds=kinds)
     except Refused as refused:
-        raise DiagnosticError(diagnose(cascade, refused)) from None
+        whole = cascade if wrt else None
+        raise DiagnosticError(diagnose(cascade, refused, whole)) from None
     g = made.gradient
     if g is None:
         return Passes(made.forward, split=made.split)

@@ -64,9 +64,9 @@ def schedule(
             plan_forward(cascade, (), wide, kinds)
         g = gradient if gradient is not None and not kinds else differentiate(cascade, wrt, kinds)
         forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents)
-        return Scheduled(
-            forward, g, plan_backward(g.forward, g.backward, g.gradients, kinds), kinds
-        )
+        kept = tuple(r for r in g.residuals if r not in g.cotangents)
+        backward = plan_backward(g.forward, g.backward, g.gradients, kinds, kept)
+        return Scheduled(forward, g, backward, kinds)
 
     made = settle(cascade, attempt, kinds)
     g = made.gradient
@@ -140,8 +140,12 @@ def plan_backward(
     backward: Cascade,
     gradients: dict[str, str],
     kinds: dict[str, Kind] | None = None,
+    kept: tuple[str, ...] = (),
 ) -> Plan:
-    """The kernels of the backward pass; `gradients` maps an input to its gradient, an output of `backward`."""
+    """The kernels of the backward pass; `gradients` maps an input to its gradient, an output of `backward`.
+
+    `kept` are the inputs that the forward pass wrote and the program does not declare.
+    """
     ranks = classify(forward, kinds)
     have = {i.name for i in backward.inputs}
     like = {g: x for x, g in gradients.items() if x in have}
@@ -153,4 +157,6 @@ def plan_backward(
             if ranks.kind(i) is Kind.SEQUENCE
         )
     )
-    return plan(backward, backward.name, like=like, known=dict(ranks.kinds), row_order=order)
+    return plan(
+        backward, backward.name, like=like, known=dict(ranks.kinds), row_order=order, given=kept
+    )

@@ -19,14 +19,17 @@ def buffers_of(
     residuals: tuple[str, ...],
     kept: tuple[str, ...],
     like: dict[str, str],
+    given: tuple[str, ...] = (),
 ) -> tuple[Buffer, ...]:
     """Inputs, what the kernels and the framework write, fixed-point accumulators and their scales.
 
-    `kept` are the outputs that nobody declared: `residuals` that are not the program's own.
+    `kept` are the outputs that nobody declared: `residuals` that are not the program's own; `given` the inputs that
+    are another pass's `kept`.
 
     Raises: Refused, where an intermediate would be as large as the scores.
     """
     c, ranks, scattered = ready.cascade, ready.ranks, ready.scattered
+    kept = (*kept, *given)
     defs = {d.tensor: d for d in c.body}
     outputs = {o.name for o in c.outputs}
     fixed = {s.fixed for s in scattered.values()}
@@ -64,8 +67,8 @@ def buffers_of(
 def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[str, str] | None:
     """Two ranks of an intermediate, one of them walked as a batch though not declared so, that no data have together.
 
-    Heads and queries stand together in the inputs, so a row statistic of each head is no larger than those; queries
-    and keys do not.
+    Heads and queries stand together in the inputs, or in a row statistic that another pass was allowed to keep
+    (an input of `kept`), so one of each head is no larger than those; queries and keys do not.
     """
     c, ranks = ready.cascade, ready.ranks
     # A number for each row and group of keys is one for many pairs.
@@ -79,15 +82,15 @@ def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[st
         return min(next((g for g in groups if rank in g), {rank}))
 
     long = {named(r) for r in never_features(c, ranks)}
-    given = [i.ranks for i in c.inputs]
-    given += [o.indices for o in c.outputs if o.name not in kept]
+    given = [(i.ranks, i.name in kept) for i in c.inputs]
+    given += [(o.indices, False) for o in c.outputs if o.name not in kept]
     rows = [r for r in of if r in walked or ranks.kind(r) is Kind.SEQUENCE]
     for a, b in combinations(rows, 2):
         both = {named(a), named(b)}
         if not walked & {a, b} or not both <= long:
             continue
-        for t in given:
-            features = any(ranks.kind(r) is Kind.FEATURE for r in t)
+        for t, allowed in given:
+            features = allowed or any(ranks.kind(r) is Kind.FEATURE for r in t)
             here = [ranks.of.get(r, r) for r in t]
             if a != b and {a, b} <= {*here} & walked:  # heads by heads
                 break

@@ -33,6 +33,7 @@ from attndsl.cascade.nodes import (
     Position,
     Read,
     Reduction,
+    Select,
     Unary,
 )
 from attndsl.cascade.ordered import ordered
@@ -275,7 +276,7 @@ class ChunkBuilder(Builder):
         held = [self.names.fresh(f"{name}_state") for _ in parts]
         for h, (rows, _) in zip(held, parts, strict=True):
             self.carried.append(t.Declare(h, dims, DType.FLOAT, Const(0.0)))
-            self.read_state(state, h, dims, axis, left, rows, name)
+            self.read_state(state, h, dims, axis, left, (rows, seen.row), name)
         if term.far is not None:
             step = term.far.between(self.before.place, self.after.place)
             further = Binary("*", Val(held[1]), self.bind(self.eval(step), "step").expr)
@@ -294,10 +295,11 @@ class ChunkBuilder(Builder):
         dims: tuple[str, ...],
         axis: str | None,
         left: list[Expr],
-        row: list[Expr],
+        rows: tuple[list[Expr], Expr | None],
         name: str,
     ) -> None:
-        """`state += sum[axis](left * held) * row`, at the head of a chunk."""
+        """`state += sum[axis](left * held) * row`, at the head of a chunk, for the rows that see any column."""
+        row, seeing = rows
         scale = self.bind(self.eval(product_of(row), False, "reach"), "reach").expr if row else None
         past: Expr = Val(held)
         if axis is not None:
@@ -316,6 +318,9 @@ class ChunkBuilder(Builder):
                 self.prologue.append(t.Fold(out, state.dims, Reduction.SUM, both, axis))
             past = Val(out)
         more = past if scale is None else Binary("*", past, scale)
+        if seeing is not None:
+            keep = self.bind(self.eval(seeing, False, "keep"), "keep").expr
+            more = Select(keep, more, Const(0.0))
         self.prologue.append(t.Assign(state.name, Binary("+", Val(state.name), more)))
 
     def write_state(

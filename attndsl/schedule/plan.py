@@ -55,13 +55,14 @@ def plan(
     like: dict[str, str] | None = None,
     known: dict[str, Kind] | None = None,
     row_order: tuple[str, ...] = (),
+    given: tuple[str, ...] = (),
 ) -> Plan:
     """The kernels of one pass.
 
     `cascade` has `start` applied. `residuals` names the outputs kept for the backward pass, `kept` those of
     them that the program does not declare; `like` gives the outputs
     whose storage type is an input's; `known` the kinds of ranks settled by another pass; `row_order` the sequence ranks
-    in the order in which sums over everything are cut into rows.
+    in the order in which sums over everything are cut into rows; `given` the inputs that another pass kept.
 
     Raises: Refused, with the reason.
     """
@@ -75,7 +76,7 @@ def plan(
             break
     else:
         raise Refused("A0405", "the kernels of this program depend on each other in a circle")
-    buffers = buffers_of(ready, steps, residuals, kept, like or {})
+    buffers = buffers_of(ready, steps, residuals, kept, like or {}, given)
     params = tuple((p.name, p.dtype) for p in ready.cascade.params)
     walks = join_walks(in_launch_order(ready, steps))
     every, buffers = split_ahead(walks, buffers)

@@ -24,8 +24,16 @@ WAYS_OUT = {
 }
 
 
-def diagnose(cascade: Cascade, refused: Refused) -> Diagnostic:
-    """The refusal at its place in the program; where the schedule names none, at the last definition."""
+def diagnose(
+    cascade: Cascade, refused: Refused, differentiated: Cascade | None = None
+) -> Diagnostic:
+    """The refusal at its place in the program; where the schedule names none, at the last definition.
+
+    `differentiated` is what a gradient was asked of: it may have kernels without one.
+    """
+    notes: tuple[str, ...] = ("`op.reference(...)` evaluates it densely",)
+    if differentiated is not None and _has_kernels(differentiated):
+        notes += ("without gradients it has kernels: `--no-backward`, or no `requires_grad`",)
     span = refused.span
     if not isinstance(span, Span):
         span = next((d.span for d in reversed(cascade.body) if d.span is not None), None)
@@ -35,8 +43,18 @@ def diagnose(cascade: Cascade, refused: Refused) -> Diagnostic:
         span=span,
         label=_in_the_users_words(cascade, _reason(cascade, refused)),
         help=WAYS_OUT[refused.code],
-        notes=("`op.reference(...)` evaluates it densely",),
+        notes=notes,
     )
+
+
+def _has_kernels(cascade: Cascade) -> bool:
+    from attndsl.schedule import schedule
+
+    try:
+        schedule(cascade, None)
+    except Refused:
+        return False
+    return True
 
 
 def _reason(cascade: Cascade, refused: Refused) -> str:

@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 from itertools import combinations, product
 from typing import TypeVar
 
-from attndsl.analysis.ranks import Kind, Ranks, alike, always_last, classify, never_features
+from attndsl.analysis.ranks import (
+    Kind,
+    Ranks,
+    alike,
+    always_last,
+    bystanders,
+    classify,
+    never_features,
+)
 from attndsl.cascade.nodes import Cascade
 from attndsl.schedule.outcomes import Refused
 
@@ -51,8 +59,13 @@ def readings(cascade: Cascade, ranks: Ranks) -> Iterator[Kinds]:
     """Other kinds for ranks that are not declared as `batch`, the least surprising first (each change has its cost).
 
     What may be of any length is never taken for features, which live whole inside a tile, and never are all sequences
-    walked point by point.
+    walked point by point. A rank that only stands by is a batch in all of them.
     """
+    aside = bystanders(cascade, ranks)
+    if aside:
+        ranks = Ranks({**ranks.kinds, **dict.fromkeys(aside, Kind.BATCH)}, ranks.of)
+        if Kind.SEQUENCE in ranks.kinds.values():
+            yield dict(ranks.kinds)
     long, last = never_features(cascade, ranks), always_last(cascade, ranks)
     declared = {ranks.of.get(b, b) for b in cascade.batch}
 

@@ -131,14 +131,14 @@ def roles(plan: Plan, program: TileProgram) -> Roles | Unfit:
 def _roles(plan: Plan, program: TileProgram) -> Roles:
     tiles, sweep = program.of(Role.TILE), program.sweep
     if sweep is None:
-        raise _No("it sweeps over nothing")
+        raise _No("it streams nothing")
     sweep = absorbed(program, sweep)
     if len(tiles) != 1:
         raise _No(f"it tiles {len(tiles)} axes, and warps specialise over one")
     if program.rounds is not None:
         raise _No("it sweeps in rounds")
     if sweep.ordered or sweep.descending:
-        raise _No("its sweep hands something from tile to tile in order")
+        raise _No("its tiles come one after the other, each with what the one before left")
     tile, stream = tiles[0].name, sweep.axis
     full = {a.name: a.rank for a in program.of(Role.FULL)}
     rank = {tile: tiles[0].rank, stream: program.axis(stream).rank, **full}
@@ -151,7 +151,9 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         for dot in body.scores:
             left, right = prologue.get(dot.left), loads.get(dot.right)
             if left is None or not _block(plan, left, tile, rank):
-                raise _No(f"`{dot.left}`, left in a product, is no tile of memory")
+                raise _No(
+                    f"`{dot.left}`, the left side of a product, is computed rather than copied"
+                )
             if right is None or not _block(plan, right, stream, rank):
                 raise _No(f"`{dot.right}`, right in a product, is no tile of memory")
             resident[left.name] = left
@@ -237,7 +239,7 @@ def _body(r: Range, tile: str, stream: str) -> Body:
             case Compute() | Load() | Fold() | Assign():
                 middle.append(s)
             case _:
-                raise _No(f"its sweep holds a {type(s).__name__.lower()}")
+                raise _No(f"its sweep holds {_called(s)}")
     names = {s.name for s in sums}
     for m in middle:
         if names & used(m):
@@ -424,7 +426,7 @@ def _registers_only(
     turns = [s for loop in program.loops for s in loop.prologue]
     for s in turns:
         if not isinstance(s, Compute | Load):
-            raise _No(f"a loop around its sweep holds a {type(s).__name__.lower()}")
+            raise _No(f"a loop around its sweep holds {_called(s)}")
     rest = [*(s for s in program.prologue if s not in resident.values()), *turns]
     # Before and after the sweep there is room to hold a resident tile in registers too.
     for s in (m for b in bodies for m in (*b.early, *b.middle)):
@@ -466,5 +468,24 @@ def _parted(
             late.add(s.name)
             rows.append(s)
             continue
-        raise _No(f"its prologue holds a {type(s).__name__.lower()}")
+        raise _No(f"what comes before its sweep holds {_called(s)}")
     return tuple(scalars), tuple(rows)
+
+
+_CALLED = {
+    "Declare": "a value made anew for each tile",
+    "For": "a loop over points",
+    "Scan": "a running sum",
+    "Solve": "a triangular system",
+    "Dot": "a product",
+    "AccDot": "a product",
+    "Fold": "a reduction",
+    "Store": "a write to memory",
+    "Scatter": "a write to gathered places",
+    "TileReach": "a range looked up by ids",
+}
+
+
+def _called(s: Stmt) -> str:
+    """A statement in the words of `explain`."""
+    return _CALLED.get(type(s).__name__, "a range of its own")

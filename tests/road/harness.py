@@ -13,6 +13,7 @@ from torch import Tensor
 import attndsl
 from attndsl.runtime import stages
 from tests.road import (  # noqa: F401 (they fill CASES)
+    combinations,
     domains,
     moving,
     normalizers,
@@ -49,7 +50,7 @@ def small_tiles(size: int = 8) -> Iterator[None]:
 
 def close(name: str, got: Tensor, want: Tensor, bound: float) -> None:
     assert got.shape == want.shape, f"{name}: {tuple(got.shape)} for {tuple(want.shape)}"
-    a, b = got.detach().double(), want.detach().double()
+    a, b = got.detach().double().cpu(), want.detach().double()
     finite = torch.isfinite(b)
     assert torch.equal(a[~finite], b[~finite]), f"{name}: infinities differ"
     assert torch.isfinite(a[finite]).all(), f"{name}: not finite"
@@ -66,6 +67,8 @@ def check(
     seed: int = 0,
     gradients: bool = True,
     op: attndsl.CompiledAttention | None = None,
+    device: str = "cpu",
+    bound: float | None = None,
     **sizes: int,
 ) -> None:
     """Outputs, and gradients of every float input; AssertionError where one is off."""
@@ -73,6 +76,7 @@ def check(
     inputs = case.inputs(seed, dtype, **sizes)
     tracked = [n for n, x in inputs.items() if x.is_floating_point() and n not in case.still]
     wide = {n: x.double() if x.is_floating_point() else x for n, x in inputs.items()}
+    inputs = {n: x.to(device) for n, x in inputs.items()}
     for n in tracked:
         inputs[n] = inputs[n].requires_grad_(gradients)
         wide[n] = wide[n].detach().requires_grad_()
@@ -82,7 +86,7 @@ def check(
     got = got if isinstance(got, tuple) else (got,)
     names = [o.name for o in op.cascade.outputs]
     assert len(got) == len(want), f"{len(got)} outputs for {len(want)}"
-    bound = BOUNDS[dtype]
+    bound = bound or BOUNDS[dtype]
     for name, g, w in zip(names, got, want, strict=True):
         close(name, g, w, bound)
     if not gradients:
@@ -95,7 +99,7 @@ def check(
     made = torch.autograd.grad(
         got,
         [inputs[n] for n in tracked],
-        [u.to(g.dtype) for u, g in zip(upstream, got, strict=True)],
+        [u.to(g.device, g.dtype) for u, g in zip(upstream, got, strict=True)],
     )
     exact = torch.autograd.grad(want, [wide[n] for n in tracked], upstream, allow_unused=True)
     for name, g, w in zip(tracked, made, exact, strict=True):

@@ -180,7 +180,7 @@ def alibi(
 
     # --- prologue ---
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
-    # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+    # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     at = floor_div(h, G)
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -202,7 +202,7 @@ def alibi(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+        # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
         K_ptrs = K_base + tl.cast(at, tl.int64) * stride_K_K_1 + tl.cast(j0, tl.int64) * stride_K_j
         K_ptrs += K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, tl.cast(at, tl.int32), j0, 0])
@@ -217,7 +217,7 @@ def alibi(
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         shift = P_S_p + S_i * 1.4426950408889634
-        # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         P_S = tl.exp2(S_2 * 1.4426950408889634 - shift[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
@@ -230,7 +230,7 @@ def alibi(
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+        # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
         K_ptrs_2 = K_base + tl.cast(at, tl.int64) * stride_K_K_1
         K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
@@ -254,7 +254,7 @@ def alibi(
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         shift = P_S_p + S_i * 1.4426950408889634
-        # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         P_S = tl.exp2(S_2_m * 1.4426950408889634 - shift[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
@@ -270,13 +270,13 @@ def alibi(
         O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
 
     # --- epilogue ---
-    # alibi.attn:6  LSE[i] = logsumexp[j](S[i,j])
+    # alibi.attn:8  LSE[i] = logsumexp[j](S[i,j])
     LSE = M_S + tl.log(Z_S)
-    # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     O = safe_div(O_1, Z_S[:, None])
-    # alibi.attn:6  LSE[i] = logsumexp[j](S[i,j])
+    # alibi.attn:8  LSE[i] = logsumexp[j](S[i,j])
     tl.store(LSE_base + offs_i, LSE, mask=in_i)
-    # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
 
 
@@ -433,7 +433,7 @@ def alibi_backward_D_dQ_dslope_6_rows(
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     at = floor_div(h, G)
     dS_safe = tl.where(D_2 == float("-inf"), 0.0, D_2)
-    # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+    # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     slope = tl.load(slope_base)
@@ -461,12 +461,12 @@ def alibi_backward_D_dQ_dslope_6_rows(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(at, tl.int64) * stride_V_V_1 + tl.cast(j0, tl.int64) * stride_V_j
         V_ptrs += V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, tl.cast(at, tl.int32), j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+        # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
         K_ptrs = K_base + tl.cast(at, tl.int64) * stride_K_K_1 + tl.cast(j0, tl.int64) * stride_K_j
         K_ptrs += K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, tl.cast(at, tl.int32), j0, 0])
@@ -490,7 +490,7 @@ def alibi_backward_D_dQ_dslope_6_rows(
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(at, tl.int64) * stride_V_V_1
         V_ptrs_2 += tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j = j < len_j
@@ -501,7 +501,7 @@ def alibi_backward_D_dQ_dslope_6_rows(
             [b, tl.cast(at, tl.int32), j0, 0],
         )
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+        # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
         K_ptrs_2 = K_base + tl.cast(at, tl.int64) * stride_K_K_1
         K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(
@@ -664,13 +664,13 @@ def alibi_backward_dK_dV(
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+    # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, K_1, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     v_p = j0
     S_p_1 = -(j - v_p)
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, K_1, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
@@ -685,7 +685,7 @@ def alibi_backward_dK_dV(
 
     # --- sweep over i ---
     for h in range(bound(lo_h), bound(hi_h)):
-        # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+        # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
         slope_ptrs = slope_ptr + tl.cast(h, tl.int64) * stride_slope_h
         slope = tl.load(slope_ptrs)
         S_j = slope.to(ACC) * S_p_1.to(ACC)
@@ -693,7 +693,7 @@ def alibi_backward_dK_dV(
         for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
             i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
-            # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+            # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
             Q_ptrs = Q_base + tl.cast(h, tl.int64) * stride_Q_h + tl.cast(i0, tl.int64) * stride_Q_i
             Q_ptrs += Q_offs
             q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
@@ -726,7 +726,7 @@ def alibi_backward_dK_dV(
             i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
             i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
-            # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+            # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
             Q_ptrs_2 = Q_base + tl.cast(h, tl.int64) * stride_Q_h
             Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
             in_i = i < len_i
@@ -912,7 +912,7 @@ def alibi_slices(
     v_p = K_1 * G
     at = tl.minimum(tl.maximum(v_p + rows_packed // len_i, 0), len_h - 1)
     at_1 = tl.minimum(tl.maximum(rows_packed % len_i, 0), len_i - 1)
-    # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+    # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
     Q_ptrs = Q_base + at[:, None] * stride_Q_h + at_1[:, None] * stride_Q_i
     Q_ptrs += e[None, :] * stride_Q_e
     q = tl.load(Q_ptrs, mask=in_e[None, :], other=0.0)
@@ -943,7 +943,7 @@ def alibi_slices(
     for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+        # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, K_1, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
@@ -954,7 +954,7 @@ def alibi_slices(
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
-        # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, K_1, j0, 0])
@@ -966,7 +966,7 @@ def alibi_slices(
     for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # alibi.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
+        # alibi.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) - slope * (i - j)   where j ...
         K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, K_1, j0, 0])
@@ -981,7 +981,7 @@ def alibi_slices(
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
-        # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, K_1, j0, 0])
@@ -1096,14 +1096,14 @@ def alibi_merge(
         M_S = M_S_new
 
     # --- epilogue ---
-    # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     O = safe_div(O_1, Z_S[:, None])
-    # alibi.attn:6  LSE[i] = logsumexp[j](S[i,j])
+    # alibi.attn:8  LSE[i] = logsumexp[j](S[i,j])
     LSE = M_S + tl.log(Z_S)
-    # alibi.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    # alibi.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     O_ptrs = O_base + at[:, None] * len_i * F + at_1[:, None] * F + f[None, :]
     tl.store(O_ptrs, O, mask=in_rows_packed[:, None] & in_f[None, :])
-    # alibi.attn:6  LSE[i] = logsumexp[j](S[i,j])
+    # alibi.attn:8  LSE[i] = logsumexp[j](S[i,j])
     tl.store(LSE_base + at * len_i + at_1, LSE, mask=in_rows_packed)
 
 

@@ -53,8 +53,11 @@ def floor_div(a, b):
 
 @triton.jit
 def floor_mod(a, b):
-    """Integer remainder with the sign of `b`; `%` of Triton has the sign of `a`."""
-    r = a % b
+    """Integer remainder with the sign of `b`; `%` of Triton has the sign of `a`.
+
+    Not by `%`: Triton takes remainders of consecutive numbers to be consecutive, also below zero, where they are not.
+    """
+    r = a - (a // b) * b
     return r + tl.where((r != 0) & ((r < 0) != (b < 0)), b, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from attndsl.diagnostics import DiagnosticError
 from attndsl.frontend import format_source, parse, print_ast
 from attndsl.source import Source
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 UGLY = """# what this is
 attention   f( Q[b,i,e],K[b , j,e],# keys
    V[b,j,f], w:int=4)->O[b,i,f]{   # opens
@@ -103,3 +105,9 @@ def test_the_printer_and_the_parser_agree(contract: list[str]) -> None:
     for text in contract:
         tree = parse(Source("a", text))
         assert parse(Source("b", print_ast(tree))) == tree
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.attn")), ids=lambda p: p.stem)
+def test_examples_stand_in_the_standard_layout(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert format_source(text) == text
