@@ -165,8 +165,8 @@ def test_the_model_s_first_choice_is_near_the_best_of_what_was_measured() -> Non
     programs = ["block_window", "causal", "fox", "linear_relu", "softcap", "stick_breaking"]
     made = list(guesses(json.loads(path.read_text()), programs))
     assert {g.kernel for g in made} >= {
-        *("causal", "causal_backward_D_dQ", "causal_backward_dK_dV", "fox_C", "fox_O"),
-        *("block_window_backward_dK_dV", "linear_relu", "softcap", "stick_breaking"),
+        *("causal", "causal_backward_D_dQ", "causal_backward_dK_dV"),
+        *("block_window_backward_dK_dV", "softcap", "stick_breaking"),
     }
     assert sum(g.trials for g in made) > 100
     assert {g.kernel: g.over for g in made if g.over > NEAR} == {}

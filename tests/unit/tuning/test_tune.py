@@ -120,13 +120,18 @@ def test_as_many_compile_at_once_as_this_process_may_use(monkeypatch: pytest.Mon
 
 def test_where_a_state_is_carried_the_module_s_own_choice_is_tried_first() -> None:
     """It has a rule of its own: a search that took another would compare with what never runs."""
-    c = cascade("deltanet")
-    (problem,) = posed(c, sizes_at(c, {}), "bf16", H100, ())
-    kernel = next(k for k in problem.kernels if k.facts.get("solves"))
-    named = {r: problem.extents[r] for r in kernel.facts["pads"].values()}
-    wanted = choose_chunk(kernel.facts, named, 2, H100.shared_block)
-    assert wanted != choose(kernel.facts, named, 2, H100.shared_block)
-    assert default(kernel, problem.extents, 2, H100) == wanted
+    told_apart = 0
+    for name in ("deltanet", "gla", "rwkv6"):
+        c = cascade(name)
+        (problem,) = posed(c, sizes_at(c, {}), "bf16", H100, ())
+        for kernel in problem.kernels:
+            if "chunks" not in kernel.facts:
+                continue
+            named = {r: problem.extents[r] for r in kernel.facts["pads"].values()}
+            wanted = choose_chunk(kernel.facts, named, 2, H100.shared_block)
+            told_apart += wanted != choose(kernel.facts, named, 2, H100.shared_block)
+            assert default(kernel, problem.extents, 2, H100) == wanted
+    assert told_apart
 
 
 def test_the_others_are_drawn_from_all_over_the_space() -> None:
