@@ -128,8 +128,6 @@ def test_auto_is_the_faster_form_of_each_kernel(name: str) -> None:
             poison = [torch.full_like(t, torch.nan) for t in again]
             del out, grads, given, poison
     assert torch.equal(made["auto"][0], made["hopper"][0])
-    if name == "window":  # its dQ is not taken
-        assert torch.equal(made["auto"][1], made["triton"][1])
     for a, b in zip(made["auto"], made["triton"], strict=True):
         assert relative(a, b.double()) < 4e-3
     small = [t[:, :, :100].contiguous() for t in x]
