@@ -209,7 +209,7 @@ def choose_warps(
         ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)) if carried else ((128, 2), (64, 2), (32, 2))
     )
     # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
-    # (benchmarks/results/window-h100.json).
+    # (benchmarks/results/window-h100.json, window-h200.json).
     widest = 64 if facts["looked_up"] else 128
     wanted = [(2, b, s, k) for b, s in depths for k in (1, 0) if b <= widest]
     if carried and not facts["compares"]:

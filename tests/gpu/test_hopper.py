@@ -45,9 +45,14 @@ def test_against_float64(name: str, shape: tuple[int, ...], dtype: torch.dtype) 
     agrees(op, x, wide, rest)
 
 
-@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
-@pytest.mark.parametrize("order", ["sorted", "mixed"])
-@pytest.mark.parametrize("shape", [(3, 7, 1530, 128), (2, 3, 333, 64), (1, 2, 77, 128)])
+@pytest.mark.parametrize(
+    ("shape", "order", "kind"),
+    [
+        ((3, 7, 1530, 128), "mixed", torch.int32),
+        ((1, 2, 77, 128), "sorted", torch.int32),
+        ((2, 3, 333, 64), "sorted", torch.int64),
+    ],
+)
 def test_documents(shape: tuple[int, ...], order: str, kind: torch.dtype) -> None:
     """Ids of keys come beside their tiles; with queries whose document has no keys, and keys that nobody reads."""
     op = attndsl.load(EXAMPLES / "documents.attn", backend="hopper")
@@ -148,8 +153,6 @@ def test_auto_is_the_faster_form_of_each_kernel(name: str) -> None:
             poison = [torch.full_like(t, torch.nan) for t in again]
             del out, grads, given, poison
     assert torch.equal(made["auto"][0], made["hopper"][0])
-    if name == "window":  # its dQ is not taken
-        assert torch.equal(made["auto"][1], made["triton"][1])
     for a, b in zip(made["auto"], made["triton"], strict=True):
         assert relative(a, b.double()) < 4e-3
     small = [t[:, :, :100].contiguous() for t in x]
