@@ -263,11 +263,16 @@ def undeclared_batch(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
 
 
 def grouping(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
-    """Ranks that number groups of a sequence, before which they stand in an input: `g` of `K[g,j,e]`."""
+    """Ranks that number groups of a sequence, before which they stand in an input: `g` of `K[g,j,e]`.
+
+    What is a sequence only in this reading, and features by the evidence, has no groups: `n` of `X[n,e]` are positions.
+    """
+    likely = classify(cascade)
     out: set[str] = set()
     for t in cascade.inputs:
         axes = [ranks.of.get(r, r) for r in t.ranks]
-        inner = [k for k, r in enumerate(axes) if ranks.kind(r) is Kind.SEQUENCE]
+        sequences = (ranks.kind(r) is likely.kind(r) is Kind.SEQUENCE for r in axes)
+        inner = [k for k, known in enumerate(sequences) if known]
         out |= {r for r in axes[: max(inner, default=0)] if ranks.kind(r) is Kind.BATCH}
     return frozenset(out)
 
