@@ -63,12 +63,12 @@ def relative(out: torch.Tensor, exact: torch.Tensor) -> float:
     )
 
 
-def compile_beside(script: str, names: Iterable[str]) -> None:
-    """Compile what a script measures, each part in a process of its own: `script --warm --only NAME`.
+def compile_beside(script: str, names: Iterable[str], more: Iterable[str] = ()) -> None:
+    """Compile what a script measures, each part in a process of its own: `script [more] --warm --only NAME`.
 
     Half as many at a time as there are processors: the assembler of a large kernel takes gigabytes.
     """
-    command = [sys.executable, script, "--warm", "--only"]
+    command = [sys.executable, script, *more, "--warm", "--only"]
 
     def compiled(name: str) -> None:
         if subprocess.run([*command, name], stdout=subprocess.DEVNULL, check=False).returncode:

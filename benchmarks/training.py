@@ -1,6 +1,6 @@
 """Forward and backward beside FlexAttention (torch.compile, default options), in one run on the same inputs.
 
-    PYTHONPATH=. python benchmarks/training.py --out benchmarks/results/training-h100.json
+    PYTHONPATH=. python benchmarks/training.py --out benchmarks/results/training-h100.json [--backend auto]
 
 TFLOP/s count unmasked pairs only: 4·D a pair forward, 10·D backward. Errors are relative, of O
 against float64 on one head.
@@ -79,7 +79,9 @@ def programs(generator: torch.Generator) -> dict[str, dict[str, Any]]:
     }
 
 
-def measure(name: str, program: dict[str, Any], warm: bool = False) -> dict[str, Any]:
+def measure(
+    name: str, program: dict[str, Any], warm: bool = False, backend: str | None = None
+) -> dict[str, Any]:
     """One row: both sides' TFLOP/s and the ratios. `warm` only compiles and runs once."""
     generator = torch.Generator(device="cuda").manual_seed(0)
     q, k, v, do = (
@@ -88,7 +90,7 @@ def measure(name: str, program: dict[str, Any], warm: bool = False) -> dict[str,
     )
     for x in (q, k, v):
         x.requires_grad_()
-    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    op = attndsl.load(EXAMPLES / f"{name}.attn", backend=backend)
     extra = dict(program.get("inputs", {}))
     for x in extra.values():
         if x.is_floating_point():
@@ -104,6 +106,8 @@ def measure(name: str, program: dict[str, Any], warm: bool = False) -> dict[str,
         return torch.autograd.grad(out, tracked, do, retain_graph=True)
 
     row: dict[str, Any] = {"program": name, "B": B, "H": H, "N": N, "D": D, "dtype": "bf16"}
+    if backend is not None:
+        row["backend"] = backend
     flops = {
         "forward": 4 * D * B * H * program["pairs"],
         "backward": 10 * D * B * H * program["pairs"],
@@ -170,14 +174,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("training.json"))
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--warm", action="store_true", help="only fill the caches of compiled code")
+    parser.add_argument("--backend", help="as `attndsl.load` takes it")
     args = parser.parse_args()
     generator = torch.Generator(device="cuda").manual_seed(1)
     rows = []
     chosen = {n: p for n, p in programs(generator).items() if not args.only or n in args.only}
     if not args.warm:
-        compile_beside(__file__, chosen)
+        compile_beside(__file__, chosen, ["--backend", args.backend] if args.backend else [])
     for name, program in chosen.items():
-        row = measure(name, program, args.warm)
+        row = measure(name, program, args.warm, args.backend)
         if args.warm:
             continue
         rows.append(row)

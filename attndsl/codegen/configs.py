@@ -181,7 +181,10 @@ def choose_warps(
     depths = (
         ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)) if carried else ((128, 2), (64, 2), (32, 2))
     )
-    wanted = [(2, b, s, k) for b, s in depths for k in (1, 0)]
+    # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
+    # (benchmarks/results/window-h100.json, window-h200.json).
+    widest = 64 if facts["looked_up"] else 128
+    wanted = [(2, b, s, k) for b, s in depths for k in (1, 0) if b <= widest]
     if carried and not facts["compares"]:
         wanted.insert(0, (3, 128, 2, 1))
     for groups, block, stages, own in wanted:
@@ -215,10 +218,10 @@ def worth_warps(
 ) -> bool:
     """Whether a kernel whose warps specialise was measured faster than the portable one for such a call.
 
-    On an H100 (benchmarks/results/hopper-h100.json, hopper-orders-h100.json) it is where one sum of 128 columns is
-    carried along a sweep over 4096 keys, or over half of them. Two sums (dK and dV together), head dim 64 and the short
-    sweep of a window were slower as first written, and were measured since for plain attention alone. What was not
-    measured is portable.
+    On an H100 (benchmarks/results/hopper-h100.json, hopper-orders-h100.json, window-h100.json) it is where one sum of
+    128 columns is carried along 4096 keys, or the part of them that a mask leaves: a half, a window of 1024, documents
+    of 512. Two sums (dK and dV together) and head dim 64 were slower as first written, and were measured since for
+    plain attention alone; a window's dQ is slower still. What was not measured is portable.
     """
     full = [r for k in ("resident", "rings", "sums") for r in facts[k]]
     programs = -(-extents[facts["tile_rank"]] // block)

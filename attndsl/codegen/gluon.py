@@ -8,7 +8,7 @@ from attndsl.cascade.nodes import DType
 from attndsl.codegen import helpers
 from attndsl.codegen.arguments import Argument, arguments_of
 from attndsl.codegen.gluon_kernel import GluonPrinter, used
-from attndsl.codegen.kernel_names import Section
+from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.liveness import held
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.tile import Compute, Plan, Role, Stmt, TileProgram
@@ -53,6 +53,7 @@ class HopperContext:
     tile: str
     stream: str
     facts: dict[str, object]
+    reaches: tuple[Reaches, ...] = ()  # what is found before it
 
 
 def hopper_kernel(
@@ -128,6 +129,7 @@ def hopper_kernel(
         tile=printer.blocks[found.tile],
         stream=printer.blocks[found.stream],
         facts=_facts(program, found, printer),
+        reaches=tuple(printer.reaches.values()),
     )
 
 
@@ -174,6 +176,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "columns": sum(4 if x.dtype is DType.FLOAT else 8 for x in found.columns.values()),
         "folded": found.folded,
         "compares": any(map(_compares, (m for b in found.bodies for m in b.middle))),
+        "looked_up": found.looked_up,
         "tile_rank": program.axis(found.tile).rank,
         "stream_rank": program.axis(found.stream).rank,
         "grid": [a.rank for a in program.of(Role.GRID)],

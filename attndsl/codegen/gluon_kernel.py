@@ -102,9 +102,13 @@ class GluonPrinter(StepPrinter):
         return out
 
     def _every_tile(
-        self, before: Sequence[str], sweep: Sequence[str], after: Sequence[str] = ()
+        self,
+        first: Sequence[str],
+        before: Sequence[str],
+        sweep: Sequence[str],
+        after: Sequence[str] = (),
     ) -> list[str]:
-        """A loop over the tiles of this program, which begins with what both functions must know of one."""
+        """A loop over the tiles of this program: `first`, what both functions must know of a tile, then the rest."""
         count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
         if self._roles.folded:
             count = "tl.cdiv(programs // run - tl.program_id(0), tl.num_programs(0)) * run"
@@ -113,7 +117,7 @@ class GluonPrinter(StepPrinter):
             lo, hi = (self._values[n].text.code for n in (loop.lo, loop.hi))
             line = f"for {self._axes[loop.axis]} in range({lo}, {hi}):"
             inside = [line, *("    " + x for x in inside)]
-        lines = [*self.where, *before, *inside, *after]
+        lines = [*first, *self.where, *before, *inside, *after]
         head = [
             "# Steps are counted over all tiles: rings go round without regard to them.",
             "done = 0",
@@ -240,21 +244,15 @@ class GluonPrinter(StepPrinter):
 
     def _run_producer(self) -> None:
         roles = self._roles
-        total = " + ".join(f"GROUPS * {self._bytes(x)}" for x in roles.resident.values())
         emit = self._emit
-        emit("mbarrier.wait(free, tile & 1 ^ 1)")
-        emit(f"mbarrier.expect(ready, {total})")
-        emit("for group in gl.static_range(GROUPS):")
-        for name, load in roles.resident.items():
-            at = self._at(name, f"{self._origins[roles.tile]} + group * {ROWS}")
-            emit(
-                f"    tma_load({self.descriptors[load.tensor]}, {at}, ready, {name}_tile.index(group))"
-            )
+        if self.program.loops:
+            self._produce_resident()
         before = self._take()
         emit("for t in range(total):")
         self._indent += 1
         emit("stage, phase = (done + t) % STAGES, ((done + t) // STAGES) & 1")
         emit(f"{self._origins[roles.stream]} = tl.cast({self.place}, tl.int32)")
+        self._load_columns()
         for name, load in roles.rings.items():
             full = f"{name}_full.index(stage)"
             emit(f"mbarrier.wait({name}_empty.index(stage), phase ^ 1)")
@@ -263,7 +261,13 @@ class GluonPrinter(StepPrinter):
                 f"tma_load({self.descriptors[load.tensor]}, {self._at(name, '')}, {full}, "
                 f"{name}_ring.index(stage))"
             )
-        self._produce_columns()
+        self._store_columns()
+        if not self.program.loops:
+            # Stages are free before the last tile is: what comes first of the next is on its way by then.
+            emit("if t == tl.minimum(STAGES - 3 if STAGES > 3 else 0, total - 1):")
+            self._indent += 1
+            self._produce_resident()
+            self._indent -= 1
         self._indent -= 1
         fixed = []
         if roles.columns:
@@ -275,9 +279,22 @@ class GluonPrinter(StepPrinter):
         # The consumers, printed later, may read from the same base.
         self.where += self._top
         self._top = []
-        self.producer = [*self.parameters, *fixed, *self._every_tile(before, self._take())]
+        self.producer = [*self.parameters, *fixed, *self._every_tile([], before, self._take())]
 
-    def _produce_columns(self) -> None:
+    def _produce_resident(self) -> None:
+        """The tiles that stay, as soon as the last ones are of no use."""
+        roles = self._roles
+        total = " + ".join(f"GROUPS * {self._bytes(x)}" for x in roles.resident.values())
+        self._emit("mbarrier.wait(free, tile & 1 ^ 1)")
+        self._emit(f"mbarrier.expect(ready, {total})")
+        self._emit("for group in gl.static_range(GROUPS):")
+        for name, load in roles.resident.items():
+            at = self._at(name, f"{self._origins[roles.tile]} + group * {ROWS}")
+            place = f"{name}_tile.index(group)"
+            self._emit(f"    tma_load({self.descriptors[load.tensor]}, {at}, ready, {place})")
+
+    def _load_columns(self) -> None:
+        """Vectors of the stream into registers, while a stage is waited for."""
         roles = self._roles
         if not roles.columns:
             return
@@ -287,10 +304,15 @@ class GluonPrinter(StepPrinter):
         self._masks.append({})
         self._body(tuple(roles.beside.values()))
         self._masks.pop()
-        for name in roles.columns:
-            self._emit(f"{name}_ring.index(stage).store({self._values[name].text.code})")
-        self._emit(f"mbarrier.arrive({self.ring_of_columns()}_full.index(stage), count=1)")
         self._producing = False
+
+    def _store_columns(self) -> None:
+        """And into shared memory, once the stage is free."""
+        columns = self._roles.columns
+        for name in columns:
+            self._emit(f"{name}_ring.index(stage).store({self._values[name].text.code})")
+        if columns:
+            self._emit(f"mbarrier.arrive({self.ring_of_columns()}_full.index(stage), count=1)")
 
     def _run_consumer(self) -> None:
         roles = self._roles
@@ -298,7 +320,9 @@ class GluonPrinter(StepPrinter):
         # What is read from shared memory must be there; else rows are computed while tiles are on their way.
         there = any(getattr(s, "name", "") in roles.resident for s in roles.rows)
         self._body(roles.rows)
-        rows = [ready, *self._take()] if there else [*self._take(), ready]
+        rows = self._take()
+        if not self.issues_first:
+            rows = [ready, *rows] if there else [*rows, ready]
         masked = next((b for b in roles.bodies if b.masked), roles.bodies[0])
         whole = next((b for b in roles.bodies if not b.masked), None)
         joined = join(roles.sweep, sums=2)
@@ -314,6 +338,10 @@ class GluonPrinter(StepPrinter):
             whole = None
         for loop in self.program.loops:
             self._body([s for s in loop.prologue if getattr(s, "dims", ())])
+        issued: list[str] = []
+        if self.issues_first:
+            self.issue_first(masked)
+            issued = ["# --- first scores ---", ready, *self._take()]
         self.before_loops(masked)
         first = self._take()
         if joined is not None:
@@ -357,14 +385,15 @@ class GluonPrinter(StepPrinter):
             ("last product", last),
         ]
         after = [("epilogue", [*(early if around else []), *epilogue])]
-        parts = [
+        parted = (
             [x for title, part in p if part for x in (f"# --- {title} ---", *part)]
             for p in (before, sweep, after)
-        ]
+        )
+        every = self._every_tile(issued, *parted)
         self.consumer = [
             Section("layouts", tuple(layouts)),
             Section("positions in tiles", (*self.parameters, *fixed)),
-            Section("every tile", tuple(self._every_tile(*parts))),
+            Section("every tile", tuple(every)),
         ]
         if roles.stores:
             self.consumer.append(Section("the last ones out", ("tma.store_wait(0)",)))

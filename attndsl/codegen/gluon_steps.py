@@ -157,9 +157,24 @@ class StepPrinter(LayoutPrinter):
         return "1" if self._roles.order is Order.CARRIED else "0"
 
     def before_loops(self, body: Body) -> None:
-        """What comes before the loops, for the first tile."""
+        """What comes before the loops, for the first tile; behind `issue_first` where that stands apart."""
         if self._roles.order is Order.CARRIED:
+            if not self.issues_first:
+                self.issue_first(body)
             self._first(body)
+
+    @property
+    def issues_first(self) -> bool:
+        """Whether a tile's first scores are issued before anything else is known of it than where it lies."""
+        return self._roles.order is Order.CARRIED and not self.program.loops
+
+    def issue_first(self, body: Body) -> None:
+        """The scores of a tile's first step."""
+        self._emit(f"stage, phase = {', '.join(_place('done'))}")
+        for name in self._score_rings(body):
+            self._await(name, "stage", "phase")
+        for dot in body.scores:
+            self._issue_score(dot, "stage")
 
     def step(self, body: Body) -> None:
         """The body of a loop over steps `t`."""
@@ -180,18 +195,12 @@ class StepPrinter(LayoutPrinter):
 
     def _first(self, body: Body) -> None:
         """The first tile: nothing of an earlier one is to be multiplied yet."""
-        self._emit(f"stage, phase = {', '.join(_place('done'))}")
-        for name in self._score_rings(body):
-            self._await(name, "stage", "phase")
-        for dot in body.scores:
-            self._issue_score(dot, "stage")
         self._emit("t = 0")
         self._position()
         self._begin_body(body)
         self._body(body.early)
         self._wait(0, [self._values[d.name].text.code for d in body.scores])
-        self._arrive(self._passing(body), "stage")
-        self._body(body.middle)
+        self._middle(body)
         self._end_body()
         for acc in body.sums:
             self._rescale(acc)
@@ -215,8 +224,7 @@ class StepPrinter(LayoutPrinter):
         self._begin_body(body)
         self._body(body.early)
         self._wait(len(body.sums), [self._values[d.name].text.code for d in body.scores])
-        self._arrive(self._passing(body), "stage")
-        self._body(body.middle)
+        self._middle(body)
         self._end_body()
         after = []
         for acc in body.sums:
@@ -230,6 +238,19 @@ class StepPrinter(LayoutPrinter):
             self._rescale(acc)
             name = self._values[acc.name].text.code
             self._emit(f"{name}_operand = {name}_next")
+
+    def _middle(self, body: Body) -> None:
+        """What follows the scores; their rings are free once nothing is read that lies beside their tiles."""
+        beside = [
+            k
+            for k, s in enumerate(body.middle)
+            for m in self.masks.get(getattr(s, "name", ""), ())
+            if getattr(m, "name", "") in self._roles.columns
+        ]
+        last = max(beside) + 1 if beside else 0
+        self._body(body.middle[:last])
+        self._arrive(self._passing(body), "stage")
+        self._body(body.middle[last:])
 
     def _last(self, body: Body) -> None:
         scores, sums = self._score_rings(body), self._sum_rings(body)

@@ -42,6 +42,7 @@ class HopperStep:
     kernel: str
     grid: str
     arguments: tuple[str, ...]
+    lines: tuple[str, ...] = ()  # before the launch
 
 
 def launch(
@@ -151,17 +152,21 @@ def hopper_launch(
                 passed.append(f"launch_strides({tensors[tensor]})[{axis}]")
             case "pad":
                 passed.append(f"{a.name}=padded({lengths[rest]}, 2)")
+            case "reach":
+                passed.append(rest.removesuffix("_ptr"))
             case _:
                 passed += _passed(a, tensors, lengths)
     grid = [lengths[a.rank] for a in step.of(Role.GRID)]
     (tiled,) = step.of(Role.TILE)
-    grid.append(f'triton.cdiv({lengths[tiled.rank]}, cfg["{context.tile}"])')
+    tiles = f'triton.cdiv({lengths[tiled.rank]}, cfg["{context.tile}"])'
+    grid.append(tiles)
     names = dict.fromkeys(tensors[d.tensor] for d in context.descriptors)
     return HopperStep(
         tensors=f"({', '.join(names)},)",
         kernel=context.name,
         grid=" * ".join(grid),
         arguments=(*passed, "**cfg"),
+        lines=tuple(x for r in context.reaches for x in _finding(r, tiles, tensors, lengths)),
     )
 
 

@@ -48,6 +48,7 @@ from attndsl.schedule.tile import (
     Store,
     Sweep,
     TileProgram,
+    TileReach,
 )
 
 
@@ -98,12 +99,17 @@ class Roles:
     beside: dict[str, Compute | Load]
     columns: dict[str, Compute | Load]
     spared: frozenset[str]
-    scalars: tuple[Compute | Load, ...]
+    scalars: tuple[Stmt, ...]
     rows: tuple[Stmt, ...]
     bodies: tuple[Body, ...]
     stores: dict[str, Store]
     folded: bool
     order: Order
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether ids say how far the sweep of a tile reaches."""
+        return any(isinstance(s, TileReach) for s in self.scalars)
 
     def moved(self) -> list[tuple[str, Load | Store]]:
         """What the copy engine moves, by value."""
@@ -162,13 +168,13 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     _registers_only(program, bodies, resident, rings, tile, stream)
     scalars, rows = _parted(program, resident)
     leaving = [s for s in program.epilogue if isinstance(s, Store)]
-    leaving = [s for s in leaving if used(s) <= {s.value, *(x.name for x in scalars)}]
+    known = _names(scalars)
+    leaving = [s for s in leaving if used(s) <= {s.value, *known}]
     stores = {s.value: s for s in leaving if _leaves(plan, program, s, tile, rank)}
     lo, hi = moving_ends(program)
     folded = lo or hi
     order = _order(bodies)
-    once = {s.name for s in scalars}
-    once |= {n for n in map(defined, _turns(program)) if n is not None}
+    once = known | {n for n in map(defined, _turns(program)) if n is not None}
     beside, columns, spared = _beside(bodies, stream, once)
     return Roles(
         sweep,
@@ -384,7 +390,21 @@ def kept_portable(program: TileProgram, found: Roles) -> str | None:
         )
     if found.order is not Order.CARRIED:
         return "it holds more than two tiles of scores at a time, which was not measured"
-    return "both ends of its sweep move with its tile" if all(moving_ends(program)) else None
+    scores = max(len(body.scores) for body in found.bodies)
+    if all(moving_ends(program)) and scores > 1:
+        return f"both ends of its sweep move with its tile, and its scores are {scores} products"
+    return None
+
+
+def _names(scalars: Iterable[Stmt]) -> set[str]:
+    """The values that statements without axes make."""
+    out: set[str] = set()
+    for s in scalars:
+        if isinstance(s, TileReach):
+            out |= {s.low, s.high, s.full_low, s.full_high}
+        elif (name := defined(s)) is not None:
+            out.add(name)
+    return out
 
 
 def _spans(e: Expr, axes: set[str]) -> bool:
@@ -429,16 +449,17 @@ def _registers_only(
 
 def _parted(
     program: TileProgram, resident: dict[str, Load]
-) -> tuple[tuple[Compute | Load, ...], tuple[Stmt, ...]]:
+) -> tuple[tuple[Stmt, ...], tuple[Stmt, ...]]:
     """The prologue's scalars, and its rest; a resident tile that more than products need is in both memories."""
-    scalars: list[Compute | Load] = []
+    scalars: list[Stmt] = []
     rows: list[Stmt] = []
     late: set[str] = set()
     also = {n for s in (*program.prologue, *program.epilogue) for n in used(s)}
     for s in program.prologue:
         if isinstance(s, Load) and s.name in resident and s.name not in also:
             continue
-        if isinstance(s, Compute | Load) and not s.dims and not late & used(s):
+        alone = isinstance(s, TileReach) or (isinstance(s, Compute | Load) and not s.dims)
+        if alone and not late & used(s):
             scalars.append(s)
             continue
         if isinstance(s, Compute | Load | Fold | Declare):

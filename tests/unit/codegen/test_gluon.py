@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from attndsl.codegen.aot import compile_kernels
 from attndsl.codegen.configs import choose_warps
 from attndsl.output import module_text
 from attndsl.schedule.specialise import used
-from attndsl.schedule.tile import Compute, Load, Plan, TileProgram
+from attndsl.schedule.tile import Compute, Load, Plan, TileProgram, TileReach
 from attndsl.schedule.warps import Order, Roles, Unfit, roles
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -107,6 +108,25 @@ def test_an_operand_waits_where_registers_have_room_for_it() -> None:
     assert capped["softcap"].order is Order.CARRIED  # type: ignore[union-attr]
 
 
+def test_the_reach_of_a_tile_is_known_to_all_warps() -> None:
+    """Ids of keys come beside the tiles of keys, and the tile's reach before the warps part."""
+    kernels = found(EXAMPLES / "documents.attn")
+    keys = {"documents": "kdoc", "documents_backward_D_dQ": "kdoc"}
+    for name, ids in (keys | {"documents_backward_dK_dV": "qdoc"}).items():
+        kernel = kernels[name]
+        assert isinstance(kernel, Roles), kernel
+        assert ids in {x.tensor for x in kernel.columns.values() if isinstance(x, Load)}
+        assert any(isinstance(s, TileReach) for s in kernel.scalars)
+
+
+def test_what_lies_beside_a_tile_is_read_before_its_stage_is_given_back() -> None:
+    program = driver.load(EXAMPLES / "documents.attn")
+    text = module_text(program, driver.CompileOptions(hopper=True))
+    consumer = text.split("def documents_hopper_compute(")[1].split("\n@gluon.jit")[0]
+    seen = re.findall(r"(kdoc_ring\S*\.load)|mbarrier\.arrive\(k_empty", consumer)
+    assert [bool(read) for read in seen] == [True, False] * 2  # in the first step and in the loop
+
+
 def test_a_mask_is_one_comparison_a_pair() -> None:
     for kernel in found(EXAMPLES / "causal.attn").values():
         assert isinstance(kernel, Roles)
@@ -132,6 +152,7 @@ def test_blocks_fit_what_a_group_holds() -> None:
         "sums": ["f"],
         "stores": [["f", "e"]],
         "order": "carried",
+        "looked_up": False,
         "columns": 0,
         "pairs": 1,
         "compares": False,
@@ -146,6 +167,9 @@ def test_blocks_fit_what_a_group_holds() -> None:
     masked = choose_warps({**facts, "compares": True}, {"e": 64, "f": 64}, smem)
     assert masked is not None
     assert (masked["GROUPS"], masked["BLOCK_I"], masked["REGISTERS"]) == (2, 128, 240)
+    near = choose_warps(facts | {"looked_up": True}, {"e": 128, "f": 128}, smem)
+    assert near is not None
+    assert (near["BLOCK_J"], near["STAGES"]) == (64, 3)
     wide = choose_warps(facts, {"e": 256, "f": 256}, smem)
     assert wide is not None
     assert wide["BLOCK_J"] < 128

@@ -20,6 +20,8 @@ from attndsl.codegen.aot import kernel_table
 from attndsl.output import module_text
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLE_NAMES = ["causal", "full", "gqa", "alibi", "softcap", "bias_broadcast", "window"]
+EXAMPLE_NAMES += ["documents"]
 STAGES, GROUPS, PATIENCE = 2, 2, 10.0
 INIT = re.compile(r"mbarrier\.init\((\w+)(\.index\(stage\))?, count=(\w+)\)")
 
@@ -114,6 +116,7 @@ def surroundings() -> dict[str, Any]:
     )
     helpers = {
         "floor_div": whole(lambda a, b: a // b),
+        "reach_of_tile": lambda *tile: (Whole(0), Whole(90), Whole(32), Whole(64)),
         "warpgroup_mma_wait": lambda left, deps: deps[0] if len(deps) == 1 else deps,
     }
     return helpers | {"tl": tl, "gl": gl, "mbarrier": mbarrier, "range": range}
@@ -176,7 +179,7 @@ def played(produce: Any, consume: Any, given: dict[str, Any]) -> list[BaseExcept
 
 
 @pytest.mark.parametrize("apart", [0, 1])
-@pytest.mark.parametrize("example", ["causal", "full", "gqa", "alibi", "softcap", "bias_broadcast"])
+@pytest.mark.parametrize("example", EXAMPLE_NAMES)
 def test_nobody_waits_for_ever(example: str, apart: int) -> None:
     """Over several tiles of a program, and several turns around a sweep."""
     program = driver.load(EXAMPLES / f"{example}.attn")
@@ -187,6 +190,6 @@ def test_nobody_waits_for_ever(example: str, apart: int) -> None:
         produce, consume = functions(text, kernel, Names(surroundings()))
         given = barriers(text, kernel)
         given |= {"STAGES": STAGES, "GROUPS": GROUPS, "APART": apart, "programs": 6, "run": 1}
-        given |= {"start": 0, "G": 2}
+        given |= {"start": 0, "G": 2, "w": 40}
         given |= dict.fromkeys(("BLOCK_I", "BLOCK_J", "E_PAD", "F_PAD", "E", "F"), 32)
         assert played(produce, consume, given) == [], kernel

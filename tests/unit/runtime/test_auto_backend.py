@@ -43,8 +43,12 @@ def test_steps_that_hold_three_tiles_stay_portable() -> None:
     assert taken("softcap") == [""]
 
 
-def test_windows_stay_portable() -> None:
-    assert taken("window") == []
+def test_a_window_is_taken_where_its_scores_are_one_product() -> None:
+    assert taken("window") == [""]
+
+
+def test_documents_are_taken() -> None:
+    assert taken("documents") == ["", "_backward_D_dQ"]
 
 
 @pytest.mark.parametrize("change", [{"f": 64, "e": 64}, {"i": 2048, "j": 2048}, {"b": 1, "h": 8}])
