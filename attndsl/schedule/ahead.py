@@ -32,7 +32,7 @@ from attndsl.source import Span
 # What a turn of a walk takes, in loads of a tile of 16 bits: a product as much as a load, a triangular system as the
 # products that it takes in a row, exponentials of a tile half, a loop over points the registers that it holds even
 # where it is not run. Every chunk of a kernel ahead runs beside others: there memory counts, and half.
-# Measured: benchmarks/results/linear-delta-h100.json.
+# Estimates by which what was measured faster comes out so: benchmarks/results/linear-delta.json.
 SYSTEM = 12.0
 LOOP = 2.0
 EXPONENTIAL = 0.5

@@ -7,7 +7,7 @@
 Each target has a kernel of its own, and each kernel carries what it needs. Where a later one's state starts and is
 updated as an earlier one's is, value by value, they are one state; what the later one reads of the other's results, at
 the same positions, is there already. So the chunks are walked once, not twice. Kernels that multiply matrices, and
-share a state alone, stay apart: registers do not hold the products of both (benchmarks/results/linear-delta-h100.json).
+share a state alone, stay apart: registers do not hold the products of both (benchmarks/results/linear-delta.json).
 
 Values are compared by number: two have one number if they are made in the same way from values of one number.
 """
