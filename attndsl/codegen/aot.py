@@ -224,6 +224,10 @@ def _job(
                 constants[name] = 1
             case "extent" | "param_int" | "param_bool":
                 signature[name] = "i32"
+            case "row":
+                signature[name] = "i32"
+                if int(extents.get(of, 16)) % 16 == 0:
+                    aligned.append(name)
             case "param_float":
                 signature[name] = "fp64"
             case "full":

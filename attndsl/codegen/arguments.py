@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from attndsl.cascade.nodes import DType
 from attndsl.codegen.kernel_names import KernelNames
-from attndsl.schedule.tile import Buffer, BufferKind
+from attndsl.schedule.tile import Buffer, BufferKind, Role, TileProgram
 
 PARAM_TYPES = {DType.FLOAT: "tl.float64", DType.INT: "tl.int32", DType.BOOL: "tl.int32"}
 
@@ -20,6 +20,15 @@ class Argument:
     passed: str
     kind: str  # for ahead-of-time compiling; see aot.py
     of: str = ""
+
+
+def row_ranks(program: TileProgram) -> frozenset[str]:
+    """The ranks whose extents are lengths of rows, in tiles of columns: how even they are decides how wide loads are.
+
+    They are features, which belong to a layout as strides do: a new one may cost a compilation.
+    """
+    walks = program.sweep is not None and program.of(Role.PAIR)
+    return frozenset(a.rank for a in program.of(Role.TILE)) if walks else frozenset()
 
 
 def arguments_of(names: KernelNames) -> tuple[Argument, ...]:
@@ -46,8 +55,11 @@ def arguments_of(names: KernelNames) -> tuple[Argument, ...]:
         )
         declared = f"{s.name}: tl.int64" if s.wide else s.name
         out.append(Argument(s.name, declared, f"stride:{s.tensor}:{s.axis}", kind))
+    rows = row_ranks(names.program)
     for e in names.extents.values():
-        if e.pad is None:
+        if e.pad is None and e.rank in rows:
+            out.append(Argument(e.name, e.name, f"extent:{e.rank}", "row", e.rank))
+        elif e.pad is None:
             out.append(
                 Argument(e.name, f"{e.name}: tl.int32", f"extent:{e.rank}", "extent", e.rank)
             )

@@ -74,6 +74,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     fixed = {identifier(a.name): a.block for a in program.axes if a.block is not None}
     multiplies = any(isinstance(s, Dot | AccDot) for s in swept)
     body = swept or tuple(_unswept(program))
+    solves = any(isinstance(s, Solve) for s in body)
     loads = [s for s in statements(program) if isinstance(s, Load)]
     gathered = {s.name for s in loads if is_gather(plan, program, s)}
     tiled = {s.name for s in loads if tile_axes(plan, program, s) is not None}
@@ -94,7 +95,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         **({"fixed": fixed} if fixed else {}),
         **({"chunks": True} if pairs and stream else {}),
         **({"follows": program.follows} if program.follows else {}),
-        **({"solves": True} if any(isinstance(s, Solve) for s in swept) else {}),
+        **({"solves": solves} if solves or program.follows else {}),
         **({"scans": True} if pairs and stream and not multiplies else {}),
     }
 

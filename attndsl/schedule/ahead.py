@@ -20,11 +20,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 
-from attndsl.cascade.nodes import Binary, Call, Const, DType, Expr, Position
+from attndsl.cascade.nodes import Binary, Call, DType, Expr, Position
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
+from attndsl.schedule.carried import Split, flat, live, updated
 from attndsl.schedule.specialise import defined, used
 from attndsl.schedule.tile import Role, Val
 from attndsl.source import Span
@@ -32,201 +32,11 @@ from attndsl.source import Span
 # What a turn of a walk takes, in loads of a tile of 16 bits: a product as much as a load, a triangular system as the
 # products that it takes in a row, exponentials of a tile half, a loop over points the registers that it holds even
 # where it is not run. Every chunk of a kernel ahead runs beside others: there memory counts, and half.
-# Measured: benchmarks/results/linear-delta-h100.json.
+# Estimates by which what was measured faster comes out so: benchmarks/results/linear-delta.json.
 SYSTEM = 12.0
 LOOP = 2.0
 EXPONENTIAL = 0.5
 BESIDE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One factor of a state: `sum[over](left * state)`, each of dims and storage type as the product that has it."""
-
-    left: str
-    product: t.Dot
-
-
-@dataclass(slots=True)
-class Split:
-    """The statements of one kernel by chunks, and what of them is made ahead."""
-
-    program: t.TileProgram
-    names: set[str]
-    dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    moving: set[str] = field(default_factory=set)
-    extra: list[t.Stmt] = field(default_factory=list)
-
-    @property
-    def body(self) -> tuple[t.Stmt, ...]:
-        assert self.program.sweep is not None
-        return self.program.sweep.ranges[0].body
-
-    def fresh(self, base: str) -> str:
-        k = 1
-        while (name := f"{base}_{k}") in self.names:
-            k += 1
-        self.names.add(name)
-        return name
-
-    # --- what depends on the state ------------------------------------------------------------------------------------
-
-    def find_moving(self) -> None:
-        """The values that depend on what is carried, those that are updated by such values among them."""
-        changed = {n for s in self.body for n in updated(s)}
-        self.moving = {
-            s.name for s in self.program.prologue if isinstance(s, t.Declare) and s.name in changed
-        }
-        while True:
-            before = len(self.moving)
-            for s in self.body:
-                if used(s) & self.moving or updated(s) & self.moving:
-                    made = defined(s)
-                    self.moving |= updated(s) | ({made} if made is not None else set())
-            if len(self.moving) == before:
-                return
-
-    def local(self, s: t.Stmt) -> bool:
-        return not (used(s) | updated(s) | {defined(s) or ""}) & self.moving
-
-    # --- sums that are linear in the state ----------------------------------------------------------------------------
-
-    def parts(self, name: str) -> tuple[list[Part], str] | None:
-        """A value as factors of states and the rest, which `extra` makes; None if it is something else."""
-        made = next((s for s in self.body if defined(s) == name), None)
-        match made:
-            case t.Compute(expr=e):
-                parts: list[Part] = []
-                rest: list[Expr] = []
-                for x in summands(e):
-                    if self.spans(x) is not None:
-                        rest.append(x)
-                        continue
-                    found = self.parts(x.name) if isinstance(x, Val) else None
-                    if found is None:
-                        return None
-                    parts += found[0]
-                    rest.append(Val(found[1]))
-                out = self.fresh(name + "_rest")
-                total = reduce(lambda x, y: Binary("+", x, y), rest)
-                self.keep(t.Compute(out, made.dims, DType.FLOAT, total, span=made.span))
-                return parts, out
-            case t.Declare():
-                return self.accumulated(name)
-        return None
-
-    def accumulated(self, name: str) -> tuple[list[Part], str] | None:
-        """An accumulator in these two parts."""
-        parts: list[Part] = []
-        products = {s.name: s for s in self.body if isinstance(s, t.Dot)}
-        rest = self.fresh(name + "_rest")
-        made: list[t.Stmt] = []
-        for s in self.body:
-            match s:
-                case t.Declare() if s.name == name:
-                    made.append(dataclasses.replace(s, name=rest))
-                case t.AccDot() if s.name == name:
-                    if s.scale is not None or {s.left, s.right} & self.moving:
-                        return None
-                    made.append(dataclasses.replace(s, name=rest))
-                case t.Assign(_, Binary("+", Val(old), more)) if s.name == name == old:
-                    factors, scale = self.factor(more, products)
-                    if factors is None:
-                        if self.spans(more) is None:
-                            return None
-                        made.append(t.Assign(rest, Binary("+", Val(rest), more), span=s.span))
-                        continue
-                    left = factors.left
-                    if scale is not None:
-                        left = self.fresh(left)
-                        value = Binary("*", Val(factors.left), scale)
-                        self.keep(t.Compute(left, self.dims[factors.left], DType.FLOAT, value))
-                    parts.append(Part(left, factors))
-                case _ if name in updated(s):
-                    return None
-        if not made or not parts:
-            return None
-        for s in made:
-            self.keep(s)
-        return parts, rest
-
-    def known_part(self, name: str) -> tuple[str, set[int]] | None:
-        """What an accumulator takes that is known, as a value of `extra`, and the places of those updates."""
-        rest = self.fresh(name + "_rest")
-        made: list[t.Stmt] = []
-        places: set[int] = set()
-        for k, s in enumerate(self.body):
-            match s:
-                case t.Declare() if s.name == name:
-                    made.append(t.Declare(rest, s.dims, s.dtype, Const(0.0)))
-                case t.AccDot(scale=None) if s.name == name:
-                    if not {s.left, s.right} & self.moving:
-                        made.append(dataclasses.replace(s, name=rest))
-                        places.add(k)
-                case t.Assign(_, Binary("+", Val(old), more)) if s.name == name == old:
-                    if self.spans(more) is not None:
-                        made.append(t.Assign(rest, Binary("+", Val(rest), more), span=s.span))
-                        places.add(k)
-                case _ if name in updated(s):
-                    return None
-        if not any(isinstance(s, t.AccDot) for s in made):
-            return None
-        for s in made:
-            self.keep(s)
-        return rest, places
-
-    def factor(self, e: Expr, products: dict[str, t.Dot]) -> tuple[t.Dot | None, Expr | None]:
-        """A product of something known with a state, and what multiplies each of its rows."""
-        scale: Expr | None = None
-        match e:
-            case Binary("*", Val(name), s) if name in products:
-                scale = s
-            case Val(name):
-                pass
-            case _:
-                return None, None
-        product = products.get(name)
-        if product is None or product.left in self.moving or product.right not in self.moving:
-            return None, None
-        if scale is not None and self.spans(scale) not in ((), product.dims[:1]):
-            return None, None
-        return product, scale
-
-    def spans(self, e: Expr) -> tuple[str, ...] | None:
-        """The axes of an expression of known values; None if it depends on the state."""
-        out: set[str] = set()
-        for n in walk(e):
-            if isinstance(n, Val):
-                if n.name in self.moving:
-                    return None
-                out |= {*self.dims.get(n.name, ())}
-            elif isinstance(n, Position):
-                out.add(n.name)
-        return tuple(a.name for a in self.program.axes if a.name in out)
-
-    def keep(self, s: t.Stmt) -> None:
-        """A statement of the kernel ahead."""
-        self.extra.append(s)
-        if isinstance(s, t.Compute | t.Declare | t.Solve):
-            self.dims[s.name] = s.dims
-
-
-def updated(s: t.Stmt) -> set[str]:
-    """The values that a statement updates in place."""
-    match s:
-        case t.Assign() | t.AccDot():
-            return {s.name}
-        case t.For():
-            return set().union(*map(updated, s.body))
-        case _:
-            return set()
-
-
-def summands(e: Expr) -> list[Expr]:
-    """The terms of a sum."""
-    if isinstance(e, Binary) and e.op == "+":
-        return summands(e.left) + summands(e.right)
-    return [e]
 
 
 @dataclass(slots=True)
@@ -343,7 +153,7 @@ def _cut(
     """The two kernels: systems solved ahead, or besides `everything` that is known."""
     sweep = program.sweep
     assert sweep is not None
-    every = [x for s in (*program.prologue, *sweep.ranges[0].body) for x in _flat((s,))]
+    every = [x for s in (*program.prologue, *sweep.ranges[0].body) for x in flat((s,))]
     split = Split(program, {n for s in every for n in (*used(s), *updated(s), defined(s) or "")})
     split.dims = {s.name: s.dims for s in every if defined(s) is not None}  # type: ignore[union-attr]
     split.find_moving()
@@ -372,8 +182,8 @@ def _cut(
         if everything and into and isinstance(s, t.Dot | t.AccDot):
             done = cut.operands(s)
         body += done if done is not None else [s]
-    walk_body = _live(tuple(body), carried)
-    read = {s.tensor for s in _flat((*program.prologue, *walk_body)) if isinstance(s, t.Load)}
+    walk_body = live(tuple(body), carried)
+    read = {s.tensor for s in flat((*program.prologue, *walk_body)) if isinstance(s, t.Load)}
     stores = [s for s in cut.stores if s.tensor in read]
     if not stores:
         return None
@@ -393,9 +203,9 @@ def _before(split: Split, stores: list[t.Store]) -> t.TileProgram:
     program = split.program
     assert program.sweep is not None
     first = [s for s in split.body if split.local(s)]
-    body = _live((*program.prologue, *first, *split.extra, *stores), set())
-    over = {d for s in _flat(body) for d in getattr(s, "dims", ())}
-    over |= {s.axis for s in _flat(body) if isinstance(s, t.For)}
+    body = live((*program.prologue, *first, *split.extra, *stores), set())
+    over = {d for s in flat(body) for d in getattr(s, "dims", ())}
+    over |= {s.axis for s in flat(body) if isinstance(s, t.For)}
     roles = {program.sweep.axis: Role.TILE}
     roles |= {a.name: Role.FULL for a in program.of(Role.TILE)}
     kept = (Role.GRID, Role.PAIR)
@@ -404,7 +214,7 @@ def _before(split: Split, stores: list[t.Store]) -> t.TileProgram:
         for a in program.axes
         if a.role in kept or a.name in over or a.name == program.sweep.axis
     )
-    reads = {s.tensor for s in _flat(body) if isinstance(s, t.Load)}
+    reads = {s.tensor for s in flat(body) if isinstance(s, t.Load)}
     return t.TileProgram(
         f"{program.name}_ahead",
         axes,
@@ -445,28 +255,6 @@ def cost(body: Sequence[t.Stmt], known: dict[str, t.Buffer], memory: bool = Fals
                     isinstance(n, Call) and n.fn in ("exp", "exp2") for n in walk(s.expr)
                 )
     return out
-
-
-def _flat(body: Sequence[t.Stmt]) -> list[t.Stmt]:
-    out: list[t.Stmt] = []
-    for s in body:
-        out.append(s)
-        if isinstance(s, t.For):
-            out += _flat(s.body)
-    return out
-
-
-def _live(body: Sequence[t.Stmt], carried: set[str]) -> tuple[t.Stmt, ...]:
-    """Without what neither a store nor a carried value needs."""
-    live = set(carried)
-    out: list[t.Stmt] = []
-    for s in reversed(body):
-        made = {defined(s)} if defined(s) is not None else updated(s)
-        if made and not made & live:
-            continue
-        live |= used(s)
-        out.append(s)
-    return tuple(reversed(out))
 
 
 def split_ahead(

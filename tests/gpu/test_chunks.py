@@ -46,7 +46,7 @@ def inputs_of(op: Any, n: int, d: int, dtype: torch.dtype) -> dict[str, Tensor]:
     [(65, 64, torch.bfloat16), (300, 100, torch.bfloat16), (63, 64, torch.float32)],
 )
 def test_gradients_and_outputs(name: str, n: int, d: int, dtype: torch.dtype) -> None:
-    op = attndsl.load(EXAMPLES / f"{name}.attn", backend="triton")
+    op: Any = attndsl.load(EXAMPLES / f"{name}.attn", backend="triton")
     given = inputs_of(op, n, d, dtype)
     leaves = {k: x.clone().requires_grad_() for k, x in given.items()}
     out = op(**leaves)
@@ -59,7 +59,7 @@ def test_gradients_and_outputs(name: str, n: int, d: int, dtype: torch.dtype) ->
 
 
 def test_a_repeated_call_is_bitwise_the_same() -> None:
-    op = attndsl.load(EXAMPLES / "deltanet.attn", backend="triton")
+    op: Any = attndsl.load(EXAMPLES / "deltanet.attn", backend="triton")
     given = inputs_of(op, 200, 64, torch.bfloat16)
     first = op(**given)
     for _ in range(3):

@@ -262,7 +262,6 @@ def deltanet_U_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def deltanet_U(
@@ -295,7 +294,7 @@ def deltanet_U(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -411,7 +410,6 @@ def deltanet_U(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def deltanet_backward_dU_1(
@@ -437,7 +435,7 @@ def deltanet_backward_dU_1(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -645,7 +643,6 @@ def deltanet_backward_dU_2_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def deltanet_backward_dU_2(
@@ -666,7 +663,7 @@ def deltanet_backward_dU_2(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -765,7 +762,6 @@ def deltanet_backward_dU_2(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def deltanet_backward_dK_3(
@@ -797,7 +793,7 @@ def deltanet_backward_dK_3(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -914,7 +910,6 @@ def deltanet_backward_dK_3(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def deltanet_backward_dK_5(
@@ -946,7 +941,7 @@ def deltanet_backward_dK_5(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1051,7 +1046,6 @@ def deltanet_backward_dK_5(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def deltanet_backward_dQ(
@@ -1087,7 +1081,7 @@ def deltanet_backward_dQ(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1198,7 +1192,6 @@ def deltanet_backward_dQ(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def deltanet_backward_dK(
@@ -1232,7 +1225,7 @@ def deltanet_backward_dK(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1492,6 +1485,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "deltanet_U",
+            "solves": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1580,7 +1574,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -1629,7 +1623,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -1655,6 +1649,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "deltanet_backward_dU_2",
+            "solves": True,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1719,7 +1714,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -1781,7 +1776,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
@@ -1837,7 +1832,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
@@ -1903,7 +1898,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
@@ -1977,7 +1972,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
@@ -2147,7 +2142,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -2156,10 +2151,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
-        # (benchmarks/results/linear-delta-h100.json).
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
             if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
                 continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
@@ -2188,7 +2185,9 @@ def choose_ahead(
     """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
     chunk = 16 if interpreted else 64 if itemsize == 2 else 32
     blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
-    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+    # The inverse of a system takes four warps half as long; what is otherwise held of a chunk, eight hold better.
+    warps = 4 if facts["solves"] and itemsize == 2 else 8
+    return {**blocks, "num_warps": warps, "num_stages": 1}
 
 
 @functools.cache

@@ -373,7 +373,6 @@ def gated_delta_U_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def gated_delta_U(
@@ -411,7 +410,7 @@ def gated_delta_U(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -551,7 +550,6 @@ def gated_delta_U(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def gated_delta_backward_dU_1(
@@ -581,7 +579,7 @@ def gated_delta_backward_dU_1(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -848,7 +846,6 @@ def gated_delta_backward_dU_2_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def gated_delta_backward_dU_2(
@@ -877,7 +874,7 @@ def gated_delta_backward_dU_2(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -997,7 +994,6 @@ def gated_delta_backward_dU_2(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def gated_delta_backward_dK_6(
@@ -1037,7 +1033,7 @@ def gated_delta_backward_dK_6(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1172,7 +1168,6 @@ def gated_delta_backward_dK_6(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def gated_delta_backward_dK_7(
@@ -1216,7 +1211,7 @@ def gated_delta_backward_dK_7(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1365,7 +1360,6 @@ def gated_delta_backward_dK_7(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def gated_delta_backward_dQ_whole(
@@ -1409,7 +1403,7 @@ def gated_delta_backward_dQ_whole(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1547,7 +1541,6 @@ def gated_delta_backward_dQ_whole(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def gated_delta_backward_dK_8(
@@ -1591,7 +1584,7 @@ def gated_delta_backward_dK_8(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -2168,6 +2161,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "gated_delta_U",
+            "solves": True,
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
@@ -2267,7 +2261,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -2320,7 +2314,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -2346,6 +2340,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "gated_delta_backward_dU_2",
+            "solves": True,
         },
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
@@ -2430,7 +2425,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -2493,7 +2488,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
@@ -2567,7 +2562,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
@@ -2642,7 +2637,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
@@ -2716,7 +2711,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
@@ -2995,7 +2990,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -3004,10 +2999,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
-        # (benchmarks/results/linear-delta-h100.json).
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
             if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
                 continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
@@ -3036,7 +3033,9 @@ def choose_ahead(
     """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
     chunk = 16 if interpreted else 64 if itemsize == 2 else 32
     blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
-    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+    # The inverse of a system takes four warps half as long; what is otherwise held of a chunk, eight hold better.
+    warps = 4 if facts["solves"] and itemsize == 2 else 8
+    return {**blocks, "num_warps": warps, "num_stages": 1}
 
 
 @functools.cache

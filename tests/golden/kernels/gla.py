@@ -93,7 +93,6 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_b",
         "len_h",
         "len_j",
-        "len_e",
     ],
 )
 def gla_C(
@@ -107,7 +106,7 @@ def gla_C(
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
-    len_e: tl.int32,
+    len_e,
     BLOCK_J: tl.constexpr,
     BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
@@ -1010,7 +1009,6 @@ def gla_backward_dK(
         "len_b",
         "len_h",
         "len_j",
-        "len_e",
         "len_i",
     ],
 )
@@ -1032,7 +1030,7 @@ def gla_backward_dloga(
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
-    len_e: tl.int32,
+    len_e,
     len_i: tl.int32,
     BLOCK_J: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -1144,7 +1142,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("BLOCK_J", "block", "j"),
             ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
@@ -1487,7 +1485,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("len_i", "extent", "i"),
             ("BLOCK_J", "block", "j"),
             ("BLOCK_E", "block", "e"),
@@ -1609,7 +1607,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -1618,10 +1616,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
-        # (benchmarks/results/linear-delta-h100.json).
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
             if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
                 continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}

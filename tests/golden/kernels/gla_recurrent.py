@@ -101,7 +101,6 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def gla_recurrent_G(
@@ -115,7 +114,7 @@ def gla_recurrent_G(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
@@ -354,7 +353,6 @@ def gla_recurrent_O_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def gla_recurrent_O(
@@ -383,7 +381,7 @@ def gla_recurrent_O(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -640,7 +638,6 @@ def gla_recurrent_HT(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def gla_recurrent_backward_G(
@@ -654,7 +651,7 @@ def gla_recurrent_backward_G(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
@@ -1586,7 +1583,6 @@ def gla_recurrent_backward_dV_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def gla_recurrent_backward_dV(
@@ -1615,7 +1611,7 @@ def gla_recurrent_backward_dV(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1738,7 +1734,6 @@ def gla_recurrent_backward_dV(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def gla_recurrent_backward_dloga(
@@ -1747,7 +1742,7 @@ def gla_recurrent_backward_dloga(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
@@ -1962,7 +1957,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
@@ -1995,6 +1990,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "gla_recurrent_O",
+            "solves": False,
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
@@ -2083,7 +2079,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -2168,7 +2164,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
@@ -2424,6 +2420,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "gla_recurrent_backward_dV",
+            "solves": False,
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
@@ -2512,7 +2509,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -2543,7 +2540,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
@@ -2730,7 +2727,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -2739,10 +2736,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
-        # (benchmarks/results/linear-delta-h100.json).
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
             if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
                 continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
@@ -2771,7 +2770,9 @@ def choose_ahead(
     """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
     chunk = 16 if interpreted else 64 if itemsize == 2 else 32
     blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
-    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+    # The inverse of a system takes four warps half as long; what is otherwise held of a chunk, eight hold better.
+    warps = 4 if facts["solves"] and itemsize == 2 else 8
+    return {**blocks, "num_warps": warps, "num_stages": 1}
 
 
 @functools.cache

@@ -159,7 +159,6 @@ def mamba2_G(
         "len_b",
         "len_h",
         "len_t",
-        "len_p",
     ],
 )
 def mamba2_Y(
@@ -191,7 +190,7 @@ def mamba2_Y(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_p: tl.int32,
+    len_p,
     N: tl.constexpr,
     N_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -319,7 +318,6 @@ def mamba2_Y(
         "len_b",
         "len_h",
         "len_t",
-        "len_n",
     ],
 )
 def mamba2_backward_dC_apart(
@@ -352,7 +350,7 @@ def mamba2_backward_dC_apart(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_n: tl.int32,
+    len_n,
     P: tl.constexpr,
     P_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -466,7 +464,6 @@ def mamba2_backward_dC_apart(
         "len_b",
         "len_h",
         "len_t",
-        "len_p",
     ],
 )
 def mamba2_backward_dX_3(
@@ -494,7 +491,7 @@ def mamba2_backward_dX_3(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_p: tl.int32,
+    len_p,
     N: tl.constexpr,
     N_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -609,7 +606,6 @@ def mamba2_backward_dX_3(
         "len_b",
         "len_h",
         "len_t",
-        "len_n",
     ],
 )
 def mamba2_backward_dB_apart(
@@ -642,7 +638,7 @@ def mamba2_backward_dB_apart(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_n: tl.int32,
+    len_n,
     P: tl.constexpr,
     P_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1350,7 +1346,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_p", "extent", "p"),
+            ("len_p", "row", "p"),
             ("N", "full", "n"),
             ("N_PAD", "pad", "n"),
             ("BLOCK_T", "block", "t"),
@@ -1406,7 +1402,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_n", "extent", "n"),
+            ("len_n", "row", "n"),
             ("P", "full", "p"),
             ("P_PAD", "pad", "p"),
             ("BLOCK_T", "block", "t"),
@@ -1457,7 +1453,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_p", "extent", "p"),
+            ("len_p", "row", "p"),
             ("N", "full", "n"),
             ("N_PAD", "pad", "n"),
             ("BLOCK_T", "block", "t"),
@@ -1513,7 +1509,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_n", "extent", "n"),
+            ("len_n", "row", "n"),
             ("P", "full", "p"),
             ("P_PAD", "pad", "p"),
             ("BLOCK_T", "block", "t"),
@@ -1865,7 +1861,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -1874,10 +1870,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
-        # (benchmarks/results/linear-delta-h100.json).
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
             if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
                 continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}

@@ -162,7 +162,6 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def rwkv7_G(
@@ -177,7 +176,7 @@ def rwkv7_G(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
@@ -422,7 +421,6 @@ def rwkv7_U_2_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def rwkv7_U_2(
@@ -440,7 +438,7 @@ def rwkv7_U_2(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -707,7 +705,6 @@ def rwkv7_U_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def rwkv7_U(
@@ -719,7 +716,7 @@ def rwkv7_U(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -985,7 +982,6 @@ def rwkv7_U_1_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def rwkv7_U_1(
@@ -998,7 +994,7 @@ def rwkv7_U_1(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1329,7 +1325,6 @@ def rwkv7_O_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def rwkv7_O(
@@ -1350,7 +1345,7 @@ def rwkv7_O(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -1765,7 +1760,6 @@ def rwkv7_backward_dU_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def rwkv7_backward_dU(
@@ -1794,7 +1788,7 @@ def rwkv7_backward_dU(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -3358,7 +3352,6 @@ def rwkv7_backward_dG_10(
         "len_b",
         "len_h",
         "len_t",
-        "len_e",
     ],
 )
 def rwkv7_backward_dw(
@@ -3404,7 +3397,7 @@ def rwkv7_backward_dw(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_e: tl.int32,
+    len_e,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
@@ -3843,7 +3836,6 @@ def rwkv7_backward_dV_ahead(
         "len_b",
         "len_h",
         "len_t",
-        "len_f",
     ],
 )
 def rwkv7_backward_dV(
@@ -3874,7 +3866,7 @@ def rwkv7_backward_dV(
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -4147,7 +4139,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
@@ -4180,6 +4172,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_U_2",
+            "solves": False,
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
@@ -4257,7 +4250,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -4292,6 +4285,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_U",
+            "solves": True,
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
@@ -4350,7 +4344,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -4392,6 +4386,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_U_1",
+            "solves": True,
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
@@ -4460,7 +4455,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -4513,6 +4508,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_O",
+            "solves": False,
         },
         "arguments": [
             ("G_2_ptr", "pointer_acc", ""),
@@ -4622,7 +4618,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -4678,6 +4674,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_backward_dU",
+            "solves": True,
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
@@ -4795,7 +4792,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -5395,7 +5392,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
@@ -5450,6 +5447,7 @@ KERNELS: dict[str, Any] = {
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_backward_dV",
+            "solves": False,
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
@@ -5585,7 +5583,7 @@ KERNELS: dict[str, Any] = {
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
@@ -5756,7 +5754,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -5765,10 +5763,12 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # Loads of two chunks ahead pay where they are few; else, and with eight warps, they only take registers
-        # (benchmarks/results/linear-delta-h100.json).
-        for stages in (3, 2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
             if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
                 continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
@@ -5797,7 +5797,9 @@ def choose_ahead(
     """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
     chunk = 16 if interpreted else 64 if itemsize == 2 else 32
     blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
-    return {**blocks, "num_warps": 4 if itemsize == 2 else 8, "num_stages": 1}
+    # The inverse of a system takes four warps half as long; what is otherwise held of a chunk, eight hold better.
+    warps = 4 if facts["solves"] and itemsize == 2 else 8
+    return {**blocks, "num_warps": warps, "num_stages": 1}
 
 
 @functools.cache

@@ -13,7 +13,8 @@ from attndsl.codegen.aot import kernel_table
 from attndsl.codegen.triton import render_module
 from attndsl.schedule import plan_forward
 from attndsl.schedule import tile as t
-from attndsl.schedule.ahead import ahead, updated
+from attndsl.schedule.ahead import ahead
+from attndsl.schedule.carried import updated
 from attndsl.schedule.specialise import used
 from tests.unit.schedule.harness import draw, kernels, load, run
 
