@@ -200,7 +200,7 @@ class _Kernel:
         sweep = self.program.sweep
         if sweep is None and axes:  # a kernel of all chunks at once: its tiles are the chunks
             (row,) = self.program.of(Role.TILE)[:1]
-            return min(self.blocks.get(row.name, BLOCK), self.size(row.name)) ** axes
+            return int(min(self.blocks.get(row.name, BLOCK), self.size(row.name)) ** axes)
         if not self.chunked or sweep is None or not self.walking:
             return 1
         length = max(self.size(a) for a in self.chunked)
