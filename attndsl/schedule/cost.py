@@ -237,6 +237,9 @@ class _Kernel:
     def within_chunks(self, axes: int) -> int:
         """Points of so many axes of one chunk's positions, of all chunks together."""
         sweep = self.program.sweep
+        if sweep is None and axes:  # a kernel of all chunks at once: its tiles are the chunks
+            (row,) = self.program.of(Role.TILE)[:1]
+            return int(min(self.blocks.get(row.name, BLOCK), self.size(row.name)) ** axes)
         if not self.chunked or sweep is None or not self.walking:
             return 1
         length = max(self.size(a) for a in self.chunked)
@@ -250,8 +253,9 @@ class _Kernel:
             case t.AccDot(name=name, over=over):
                 return 2 * self.points((*self.dims(name), over))
             case t.Solve(dims=dims):  # each row takes those before it
-                pairs = (*dims, *(a.name for a in self.program.of(Role.STREAM)))
-                return self.points(pairs)
+                rank = self.program.axis(dims[0]).rank
+                moving = (*self.program.of(Role.STREAM), *self.program.of(Role.TILE))
+                return self.points((*dims, *(a.name for a in moving if a.rank == rank)))
             case _:
                 return 0
 
