@@ -200,16 +200,6 @@ def undeclared_batch(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     return frozenset(r for r, k in ranks.kinds.items() if k is Kind.BATCH) - known.keys()
 
 
-def grouping(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
-    """Ranks that number groups of a sequence, before which they stand in an input: `g` of `K[g,j,e]`."""
-    out: set[str] = set()
-    for t in cascade.inputs:
-        axes = [ranks.of.get(r, r) for r in t.ranks]
-        inner = [k for k, r in enumerate(axes) if ranks.kind(r) is Kind.SEQUENCE]
-        out |= {r for r in axes[: max(inner, default=0)] if ranks.kind(r) is Kind.BATCH}
-    return frozenset(out)
-
-
 def block_numbers(cascade: Cascade, of: dict[str, str]) -> frozenset[str]:
     """Ranks that number blocks of positions: declared by the program, and compared with `j // w` alone."""
     own = {r.name for r in cascade.ranks if r.extent is not None}
