@@ -247,7 +247,7 @@ def _apart(
     c, ranks = ready.cascade, ready.ranks
     together = build_kernel(c, ranks, key, members, done, rows, label)
     wide = [m for m in members if any(ranks.kind(i) is Kind.FEATURE for i in c.define(m).indices)]
-    if len(wide) < 2 or not crowded(together):
+    if len(wide) < 2 or together.loops or not crowded(together):  # loops were not measured
         return [together]
     thin = [m for m in members if m not in wide]
     parts = [*([m] for m in wide[1:]), [wide[0], *thin]]
