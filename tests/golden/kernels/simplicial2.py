@@ -632,15 +632,19 @@ def simplicial2_backward_dQ(
         "w2",
     ],
 )
-def simplicial2_backward_dV(
+def simplicial2_backward_dK_dV(
     K_ptr,
     L_ptr,
     Q_ptr,
     L_S_ptr,
     U_ptr,
     dO_ptr,
+    V_ptr,
+    D_ptr,
     dV_ptr,
+    dK_ptr,
     K_tiles,
+    V_tiles,
     Q_tiles,
     dO_tiles,
     stride_K_b: tl.int64,
@@ -666,6 +670,10 @@ def simplicial2_backward_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_k: tl.int32,
@@ -691,8 +699,12 @@ def simplicial2_backward_dV(
     L_S_ptr  L_S[b, h, i], input
     U_ptr  U[b, h, k, f], input
     dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
+    D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
+    dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
@@ -721,23 +733,34 @@ def simplicial2_backward_dV(
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     in_j = j < len_j
     in_e = within(e, E, E_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
     L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
     U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
-    in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK_base += tl.cast(j0, tl.int64) * E
+    dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
     k_2 = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low_p = j0 - start
     high_p = j0 + BLOCK_J - 1 - 1 + w1 - start + 1
     first_p = BLOCK_I
@@ -757,6 +780,8 @@ def simplicial2_backward_dV(
         # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
         U_ptrs = U_base + tl.cast(k, tl.int64) * stride_U_k + f * stride_U_f
         u = tl.load(U_ptrs, mask=in_f, other=0.0)
+        dP_S = u.to(ACC)[None, :] * v.to(ACC)
+        dP_S_kept = tl.where((f < F)[None, :], dP_S, 0.0)
         low = tl.maximum(tl.maximum(0, low_p), k - start)
         high = tl.minimum(tl.minimum(len_i, high_p), k - 1 + w2 - start + 1)
         first = low // first_p * first_p
@@ -775,244 +800,21 @@ def simplicial2_backward_dV(
             t_3 = tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty)
             t_4 = tl.trans(q.to(K_ptr.dtype.element_ty))
             S_1 = dot(t_3, t_4, None, ACC)
+            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+            t_5 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(V_ptr.dtype.element_ty)
+            t_6 = tl.trans(dO.to(V_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_5, t_6, None, ACC)
             L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
             L_S = tl.load(L_S_ptrs)
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
             P_S = tl.exp2(S_1 * (S_p * 1.4426950408889634) - P_S_p[None, :])
-            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
             dV_1 = u.to(ACC)[None, :] * dO.to(ACC)
-            dV = dot(P_S.to(dO_ptr.dtype.element_ty), dV_1.to(dO_ptr.dtype.element_ty), dV, ACC)
-        # Tiles that the mask or the end cuts.
-        steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-        steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-        for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-            i0 = first + step * BLOCK_I
-            i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-            i = i0 + offs_i
-            # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-            Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-            in_i = i < len_i
-            q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-            t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty)
-            t_6 = tl.trans(q.to(K_ptr.dtype.element_ty))
-            S_1 = dot(t_5, t_6, None, ACC)
-            mask_p = i + start - w1
-            mask_p_1 = i + start
-            mask_p_2 = i + start - w2 < k
-            mask_p_3 = k <= i + start
-            mask_p_4 = i < len_i
-            t_7 = (mask_p[None, :] < j[:, None]) & (j[:, None] <= mask_p_1[None, :])
-            mask = t_7 & mask_p_2[None, :] & mask_p_3[None, :] & mask_p_4[None, :]
-            S_2_m = tl.where(mask, S_1, float("-inf"))
-            L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-            L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
-            P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-            P_S_p = P_S_safe * 1.4426950408889634
-            P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
-            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-            dV_1 = u.to(ACC)[None, :] * dO.to(ACC)
-            dV_1_m = tl.where(mask_p_4[:, None], dV_1, 0.0)
-            t_8 = P_S.to(dO_ptr.dtype.element_ty)
-            t_9 = tl.where(in_i[:, None], dV_1_m, 0.0).to(dO_ptr.dtype.element_ty)
-            dV = dot(t_8, t_9, dV, ACC)
-
-    # --- epilogue ---
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_L_S_b",
-        "stride_L_S_h",
-        "len_b",
-        "len_h",
-        "len_k",
-        "len_j",
-        "len_i",
-        "start",
-        "w1",
-        "w2",
-    ],
-)
-def simplicial2_backward_dK(
-    U_ptr,
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    K_ptr,
-    L_ptr,
-    Q_ptr,
-    L_S_ptr,
-    dK_ptr,
-    V_tiles,
-    K_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_U_b: tl.int64,
-    stride_U_h: tl.int64,
-    stride_U_k: tl.int64,
-    stride_U_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_L_b: tl.int64,
-    stride_L_h: tl.int64,
-    stride_L_k: tl.int64,
-    stride_L_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_L_S_b: tl.int64,
-    stride_L_S_h: tl.int64,
-    stride_L_S_i,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_k: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    w1: tl.int32,
-    w2: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps i.
-
-    U_ptr  U[b, h, k, f], input
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    K_ptr  K[b, h, j, e], input
-    L_ptr  L[b, h, k, e], input
-    Q_ptr  Q[b, h, i, e], input
-    L_S_ptr  L_S[b, h, i], input
-    dK_ptr  dK[b, h, j, e], output
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
-    in_f = within(f, F, F_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_e = within(e, E, E_PAD)
-    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
-    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
-
-    # --- prologue ---
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-    k_2 = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low_p = j0 - start
-    high_p = j0 + BLOCK_J - 1 - 1 + w1 - start + 1
-    first_p = BLOCK_I
-    full_p = j0 + BLOCK_J - 1 - start
-    full_end_p = j0 - 1 + w1 - start + 1
-    lo_k = tl.maximum(0, j0 - start + start - w2 + 1)
-    hi_k = tl.minimum(len_k, j0 + BLOCK_J - 1 - 1 + w1 - start + start + 1)
-
-    # --- sweep over i ---
-    for k in range(bound(lo_k), bound(hi_k)):
-        k = tl.cast(k, tl.int32)
-        # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
-        U_ptrs = U_base + tl.cast(k, tl.int64) * stride_U_k + f * stride_U_f
-        u = tl.load(U_ptrs, mask=in_f, other=0.0)
-        dP_S = u.to(ACC)[None, :] * v.to(ACC)
-        dP_S_kept = tl.where((f < F)[None, :], dP_S, 0.0)
-        # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-        L_ptrs = L_base + tl.cast(k, tl.int64) * stride_L_k + e * stride_L_e
-        l = tl.load(L_ptrs, mask=in_e, other=0.0)
-        S = k_2.to(ACC) * l.to(ACC)[None, :]
-        S_kept = tl.where((e < E)[None, :], S, 0.0)
-        low = tl.maximum(tl.maximum(0, low_p), k - start)
-        high = tl.minimum(tl.minimum(len_i, high_p), k - 1 + w2 - start + 1)
-        first = low // first_p * first_p
-        stop = tl.maximum(first, floor_div(high + first_p - 1, first_p) * first_p)
-        t = tl.maximum(tl.maximum(0, full_p), k - start) + first_p - 1
-        full = tl.minimum(stop, tl.maximum(first, floor_div(t, first_p) * first_p))
-        t_2 = tl.minimum(tl.minimum(len_i, full_end_p), k - 1 + w2 - start + 1)
-        full_end = tl.maximum(full, tl.minimum(stop, tl.maximum(0, t_2) // first_p * first_p))
-        # Tiles without a mask.
-        for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-            i = i0 + offs_i
-            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-            t_3 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(V_ptr.dtype.element_ty)
-            t_4 = tl.trans(dO.to(V_ptr.dtype.element_ty))
-            dP_S_1 = dot(t_3, t_4, None, ACC)
-            # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-            Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-            q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-            t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty)
-            t_6 = tl.trans(q.to(K_ptr.dtype.element_ty))
-            S_1 = dot(t_5, t_6, None, ACC)
             d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-            L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-            L_S = tl.load(L_S_ptrs)
-            P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-            P_S_p = P_S_safe * 1.4426950408889634
-            P_S = tl.exp2(S_1 * (S_p * 1.4426950408889634) - P_S_p[None, :])
             dS = (dP_S_1 - d.to(ACC)[None, :]) * P_S
             dK_2_1 = l.to(ACC)[None, :] * q.to(ACC)
+            dV = dot(P_S.to(dO_ptr.dtype.element_ty), dV_1.to(dO_ptr.dtype.element_ty), dV, ACC)
             dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), dK_2_1.to(Q_ptr.dtype.element_ty), dK_2, ACC)
         # Tiles that the mask or the end cuts.
         steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -1022,19 +824,18 @@ def simplicial2_backward_dK(
             i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
             i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
-            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            in_i = i < len_i
-            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-            t_7 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(V_ptr.dtype.element_ty)
-            t_8 = tl.trans(dO.to(V_ptr.dtype.element_ty))
-            dP_S_1 = dot(t_7, t_8, None, ACC)
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+            in_i = i < len_i
             q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-            t_9 = tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty)
-            t_10 = tl.trans(q.to(K_ptr.dtype.element_ty))
-            S_1 = dot(t_9, t_10, None, ACC)
-            d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+            t_7 = tl.where(in_e[None, :], S_kept, 0.0).to(K_ptr.dtype.element_ty)
+            t_8 = tl.trans(q.to(K_ptr.dtype.element_ty))
+            S_1 = dot(t_7, t_8, None, ACC)
+            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+            t_9 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(V_ptr.dtype.element_ty)
+            t_10 = tl.trans(dO.to(V_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_9, t_10, None, ACC)
             mask_p = i + start - w1
             mask_p_1 = i + start
             mask_p_2 = i + start - w2 < k
@@ -1048,15 +849,22 @@ def simplicial2_backward_dK(
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
             P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
+            dV_1 = u.to(ACC)[None, :] * dO.to(ACC)
+            dV_1_m = tl.where(mask_p_4[:, None], dV_1, 0.0)
+            d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
             dS = (dP_S_1 - d.to(ACC)[None, :]) * P_S
             dK_2_1 = l.to(ACC)[None, :] * q.to(ACC)
             dK_2_1_m = tl.where(mask_p_4[:, None], dK_2_1, 0.0)
-            t_12 = dS.to(Q_ptr.dtype.element_ty)
-            t_13 = tl.where(in_i[:, None], dK_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-            dK_2 = dot(t_12, t_13, dK_2, ACC)
+            t_12 = P_S.to(dO_ptr.dtype.element_ty)
+            t_13 = tl.where(in_i[:, None], dV_1_m, 0.0).to(dO_ptr.dtype.element_ty)
+            dV = dot(t_12, t_13, dV, ACC)
+            t_14 = dS.to(Q_ptr.dtype.element_ty)
+            t_15 = tl.where(in_i[:, None], dK_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+            dK_2 = dot(t_14, t_15, dK_2, ACC)
 
     # --- epilogue ---
     dK = dK_2 / dK_p
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -1074,15 +882,19 @@ def simplicial2_backward_dK(
         "w2",
     ],
 )
-def simplicial2_backward_dU(
+def simplicial2_backward_dL_dU(
     K_ptr,
     L_ptr,
     Q_ptr,
     L_S_ptr,
     V_ptr,
     dO_ptr,
+    U_ptr,
+    D_ptr,
     dU_ptr,
+    dL_ptr,
     L_tiles,
+    U_tiles,
     Q_tiles,
     dO_tiles,
     stride_K_b: tl.int64,
@@ -1108,6 +920,10 @@ def simplicial2_backward_dU(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
+    stride_U_b: tl.int64,
+    stride_U_h: tl.int64,
+    stride_U_k,
+    stride_U_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -1133,8 +949,12 @@ def simplicial2_backward_dU(
     L_S_ptr  L_S[b, h, i], input
     V_ptr  V[b, h, j, f], input
     dO_ptr  dO[b, h, i, f], input
+    U_ptr  U[b, h, k, f], input
+    D_ptr  D[b, h, i], temp
     dU_ptr  dU[b, h, k, f], output
+    dL_ptr  dL[b, h, k, e], output
     L_tiles  tiles of L for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_K  points of k in a tile
@@ -1163,23 +983,34 @@ def simplicial2_backward_dU(
     L_offs = offs_k[:, None] * stride_L_k + e[None, :] * stride_L_e
     in_k = k < len_k
     in_e = within(e, E, E_PAD)
+    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
+    U_base += tl.cast(k0, tl.int64) * stride_U_k
+    U_offs = offs_k[:, None] * stride_U_k + f[None, :] * stride_U_f
+    in_f = within(f, F, F_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_k * F + tl.cast(h, tl.int64) * len_k * F
     dU_base += tl.cast(k0, tl.int64) * F
     dU_offs = offs_k[:, None] * F + f[None, :]
+    dL_base = dL_ptr + tl.cast(b, tl.int64) * len_h * len_k * E + tl.cast(h, tl.int64) * len_k * E
+    dL_base += tl.cast(k0, tl.int64) * E
+    dL_offs = offs_k[:, None] * E + e[None, :]
 
     # --- prologue ---
     dU = tl.full([BLOCK_K, F_PAD], 0.0, ACC)
     # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
     l = load_tile(L_base + L_offs, in_k[:, None] & in_e[None, :], L_tiles, [b, h, k0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    dL_3 = tl.full([BLOCK_K, E_PAD], 0.0, ACC)
+    # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
+    u = load_tile(U_base + U_offs, in_k[:, None] & in_f[None, :], U_tiles, [b, h, k0, 0])
+    dL_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low_p = k0 - start
     high_p = k0 + BLOCK_K - 1 - 1 + w2 - start + 1
     first_p = BLOCK_I
@@ -1199,6 +1030,8 @@ def simplicial2_backward_dU(
         # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
         V_ptrs = V_base + tl.cast(j, tl.int64) * stride_V_j + f * stride_V_f
         v = tl.load(V_ptrs, mask=in_f, other=0.0)
+        dP_S = u.to(ACC) * v.to(ACC)[None, :]
+        dP_S_kept = tl.where((f < F)[None, :], dP_S, 0.0)
         low = tl.maximum(tl.maximum(0, j - start), low_p)
         high = tl.minimum(tl.minimum(len_i, j - 1 + w1 - start + 1), high_p)
         first = low // first_p * first_p
@@ -1217,244 +1050,21 @@ def simplicial2_backward_dU(
             t_3 = tl.where(in_e[None, :], S_kept, 0.0).to(L_ptr.dtype.element_ty)
             t_4 = tl.trans(q.to(L_ptr.dtype.element_ty))
             S_1 = dot(t_3, t_4, None, ACC)
+            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+            t_5 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(U_ptr.dtype.element_ty)
+            t_6 = tl.trans(dO.to(U_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_5, t_6, None, ACC)
             L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
             L_S = tl.load(L_S_ptrs)
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
             P_S = tl.exp2(S_1 * (S_p * 1.4426950408889634) - P_S_p[None, :])
-            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
             dU_1 = v.to(ACC)[None, :] * dO.to(ACC)
-            dU = dot(P_S.to(dO_ptr.dtype.element_ty), dU_1.to(dO_ptr.dtype.element_ty), dU, ACC)
-        # Tiles that the mask or the end cuts.
-        steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-        steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-        for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-            i0 = first + step * BLOCK_I
-            i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-            i = i0 + offs_i
-            # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-            Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-            in_i = i < len_i
-            q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-            t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(L_ptr.dtype.element_ty)
-            t_6 = tl.trans(q.to(L_ptr.dtype.element_ty))
-            S_1 = dot(t_5, t_6, None, ACC)
-            mask_p = i + start - w2
-            mask_p_1 = i + start
-            mask_p_2 = i + start - w1 < j
-            mask_p_3 = j <= i + start
-            mask_p_4 = i < len_i
-            t_7 = (mask_p_2 & mask_p_3)[None, :] & (mask_p[None, :] < k[:, None])
-            mask = t_7 & (k[:, None] <= mask_p_1[None, :]) & mask_p_4[None, :]
-            S_2_m = tl.where(mask, S_1, float("-inf"))
-            L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-            L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
-            P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-            P_S_p = P_S_safe * 1.4426950408889634
-            P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
-            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-            dU_1 = v.to(ACC)[None, :] * dO.to(ACC)
-            dU_1_m = tl.where(mask_p_4[:, None], dU_1, 0.0)
-            t_8 = P_S.to(dO_ptr.dtype.element_ty)
-            t_9 = tl.where(in_i[:, None], dU_1_m, 0.0).to(dO_ptr.dtype.element_ty)
-            dU = dot(t_8, t_9, dU, ACC)
-
-    # --- epilogue ---
-    tl.store(dU_base + dU_offs, dU, mask=in_k[:, None] & in_f[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_L_S_b",
-        "stride_L_S_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_k",
-        "len_i",
-        "start",
-        "w1",
-        "w2",
-    ],
-)
-def simplicial2_backward_dL(
-    U_ptr,
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    K_ptr,
-    L_ptr,
-    Q_ptr,
-    L_S_ptr,
-    dL_ptr,
-    U_tiles,
-    L_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_U_b: tl.int64,
-    stride_U_h: tl.int64,
-    stride_U_k,
-    stride_U_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j: tl.int64,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j: tl.int64,
-    stride_K_e,
-    stride_L_b: tl.int64,
-    stride_L_h: tl.int64,
-    stride_L_k,
-    stride_L_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_L_S_b: tl.int64,
-    stride_L_S_h: tl.int64,
-    stride_L_S_i,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_k: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    w1: tl.int32,
-    w2: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of k; sweeps i.
-
-    U_ptr  U[b, h, k, f], input
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    K_ptr  K[b, h, j, e], input
-    L_ptr  L[b, h, k, e], input
-    Q_ptr  Q[b, h, i, e], input
-    L_S_ptr  L_S[b, h, i], input
-    dL_ptr  dL[b, h, k, e], output
-    U_tiles  tiles of U for the copy engine, or None
-    L_tiles  tiles of L for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_K  points of k in a tile
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_k = tl.cdiv(len_k, BLOCK_K)
-    k0 = (pid % tiles_k) * BLOCK_K
-    pid = pid // tiles_k
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_k = tl.arange(0, BLOCK_K)
-    k = k0 + offs_k
-    offs_i = tl.arange(0, BLOCK_I)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
-    U_base += tl.cast(k0, tl.int64) * stride_U_k
-    U_offs = offs_k[:, None] * stride_U_k + f[None, :] * stride_U_f
-    in_k = k < len_k
-    in_f = within(f, F, F_PAD)
-    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
-    L_base += tl.cast(k0, tl.int64) * stride_L_k
-    L_offs = offs_k[:, None] * stride_L_k + e[None, :] * stride_L_e
-    in_e = within(e, E, E_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    dL_base = dL_ptr + tl.cast(b, tl.int64) * len_h * len_k * E + tl.cast(h, tl.int64) * len_k * E
-    dL_base += tl.cast(k0, tl.int64) * E
-    dL_offs = offs_k[:, None] * E + e[None, :]
-
-    # --- prologue ---
-    dL_3 = tl.full([BLOCK_K, E_PAD], 0.0, ACC)
-    # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
-    u = load_tile(U_base + U_offs, in_k[:, None] & in_f[None, :], U_tiles, [b, h, k0, 0])
-    # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-    l = load_tile(L_base + L_offs, in_k[:, None] & in_e[None, :], L_tiles, [b, h, k0, 0])
-    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dL_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low_p = k0 - start
-    high_p = k0 + BLOCK_K - 1 - 1 + w2 - start + 1
-    first_p = BLOCK_I
-    full_p = k0 + BLOCK_K - 1 - start
-    full_end_p = k0 - 1 + w2 - start + 1
-    lo_j = tl.maximum(0, k0 - start + start - w1 + 1)
-    hi_j = tl.minimum(len_j, k0 + BLOCK_K - 1 - 1 + w2 - start + start + 1)
-
-    # --- sweep over i ---
-    for j in range(bound(lo_j), bound(hi_j)):
-        j = tl.cast(j, tl.int32)
-        # simplicial2.attn:7  O[i,f]   = softmax[j,k](S[i,j,k]) * V[j,f] * U[k,f]
-        V_ptrs = V_base + tl.cast(j, tl.int64) * stride_V_j + f * stride_V_f
-        v = tl.load(V_ptrs, mask=in_f, other=0.0)
-        dP_S = u.to(ACC) * v.to(ACC)[None, :]
-        dP_S_kept = tl.where((f < F)[None, :], dP_S, 0.0)
-        # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-        K_ptrs = K_base + tl.cast(j, tl.int64) * stride_K_j + e * stride_K_e
-        k_2 = tl.load(K_ptrs, mask=in_e, other=0.0)
-        S = k_2.to(ACC)[None, :] * l.to(ACC)
-        S_kept = tl.where((e < E)[None, :], S, 0.0)
-        low = tl.maximum(tl.maximum(0, j - start), low_p)
-        high = tl.minimum(tl.minimum(len_i, j - 1 + w1 - start + 1), high_p)
-        first = low // first_p * first_p
-        stop = tl.maximum(first, floor_div(high + first_p - 1, first_p) * first_p)
-        t = tl.maximum(tl.maximum(0, j - start), full_p) + first_p - 1
-        full = tl.minimum(stop, tl.maximum(first, floor_div(t, first_p) * first_p))
-        t_2 = tl.minimum(tl.minimum(len_i, j - 1 + w1 - start + 1), full_end_p)
-        full_end = tl.maximum(full, tl.minimum(stop, tl.maximum(0, t_2) // first_p * first_p))
-        # Tiles without a mask.
-        for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-            i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-            i = i0 + offs_i
-            dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-            t_3 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(U_ptr.dtype.element_ty)
-            t_4 = tl.trans(dO.to(U_ptr.dtype.element_ty))
-            dP_S_1 = dot(t_3, t_4, None, ACC)
-            # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
-            Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-            q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-            t_5 = tl.where(in_e[None, :], S_kept, 0.0).to(L_ptr.dtype.element_ty)
-            t_6 = tl.trans(q.to(L_ptr.dtype.element_ty))
-            S_1 = dot(t_5, t_6, None, ACC)
             d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-            L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-            L_S = tl.load(L_S_ptrs)
-            P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-            P_S_p = P_S_safe * 1.4426950408889634
-            P_S = tl.exp2(S_1 * (S_p * 1.4426950408889634) - P_S_p[None, :])
             dS = (dP_S_1 - d.to(ACC)[None, :]) * P_S
             dL_3_1 = k_2.to(ACC)[None, :] * q.to(ACC)
+            dU = dot(P_S.to(dO_ptr.dtype.element_ty), dU_1.to(dO_ptr.dtype.element_ty), dU, ACC)
             dL_3 = dot(dS.to(Q_ptr.dtype.element_ty), dL_3_1.to(Q_ptr.dtype.element_ty), dL_3, ACC)
         # Tiles that the mask or the end cuts.
         steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -1464,19 +1074,18 @@ def simplicial2_backward_dL(
             i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
             i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
             i = i0 + offs_i
-            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-            in_i = i < len_i
-            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-            t_7 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(U_ptr.dtype.element_ty)
-            t_8 = tl.trans(dO.to(U_ptr.dtype.element_ty))
-            dP_S_1 = dot(t_7, t_8, None, ACC)
             # simplicial2.attn:6  S[i,j,k] = Q[i,e] * K[j,e] * L[k,e] / sqrt(|e|)   where i -...
             Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+            in_i = i < len_i
             q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-            t_9 = tl.where(in_e[None, :], S_kept, 0.0).to(L_ptr.dtype.element_ty)
-            t_10 = tl.trans(q.to(L_ptr.dtype.element_ty))
-            S_1 = dot(t_9, t_10, None, ACC)
-            d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+            t_7 = tl.where(in_e[None, :], S_kept, 0.0).to(L_ptr.dtype.element_ty)
+            t_8 = tl.trans(q.to(L_ptr.dtype.element_ty))
+            S_1 = dot(t_7, t_8, None, ACC)
+            dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+            dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+            t_9 = tl.where(in_f[None, :], dP_S_kept, 0.0).to(U_ptr.dtype.element_ty)
+            t_10 = tl.trans(dO.to(U_ptr.dtype.element_ty))
+            dP_S_1 = dot(t_9, t_10, None, ACC)
             mask_p = i + start - w2
             mask_p_1 = i + start
             mask_p_2 = i + start - w1 < j
@@ -1490,15 +1099,22 @@ def simplicial2_backward_dL(
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
             P_S = tl.exp2(S_2_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
+            dU_1 = v.to(ACC)[None, :] * dO.to(ACC)
+            dU_1_m = tl.where(mask_p_4[:, None], dU_1, 0.0)
+            d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
             dS = (dP_S_1 - d.to(ACC)[None, :]) * P_S
             dL_3_1 = k_2.to(ACC)[None, :] * q.to(ACC)
             dL_3_1_m = tl.where(mask_p_4[:, None], dL_3_1, 0.0)
-            t_12 = dS.to(Q_ptr.dtype.element_ty)
-            t_13 = tl.where(in_i[:, None], dL_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-            dL_3 = dot(t_12, t_13, dL_3, ACC)
+            t_12 = P_S.to(dO_ptr.dtype.element_ty)
+            t_13 = tl.where(in_i[:, None], dU_1_m, 0.0).to(dO_ptr.dtype.element_ty)
+            dU = dot(t_12, t_13, dU, ACC)
+            t_14 = dS.to(Q_ptr.dtype.element_ty)
+            t_15 = tl.where(in_i[:, None], dL_3_1_m, 0.0).to(Q_ptr.dtype.element_ty)
+            dL_3 = dot(t_14, t_15, dL_3, ACC)
 
     # --- epilogue ---
     dL = dL_3 / dL_p
+    tl.store(dU_base + dU_offs, dU, mask=in_k[:, None] & in_f[None, :])
     tl.store(dL_base + dL_offs, dL, mask=in_k[:, None] & in_e[None, :])
 
 
@@ -1687,7 +1303,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "simplicial2_backward_dV": {
+    "simplicial2_backward_dK_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1695,12 +1311,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("f",),),
+            "resident": (("e",), ("f",)),
             "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"),),
-            "pairs": (("j", "i"), ("i", "f")),
-            "pairs_by_address": (("j", "i"), ("i", "f")),
-            "data": ("K", "L", "U", "Q", "dO"),
+            "carried": (("j", "f"), ("j", "e")),
+            "pairs": (("j", "i"), ("i", "f"), ("j", "i"), ("i", "e")),
+            "pairs_by_address": (("j", "i"), ("i", "f"), ("j", "i"), ("i", "e")),
+            "data": ("K", "V", "L", "U", "Q", "dO"),
             "loops": 1,
             "few_rows": False,
         },
@@ -1711,8 +1327,12 @@ KERNELS: dict[str, Any] = {
             ("L_S_ptr", "pointer_like", "L_S"),
             ("U_ptr", "pointer_like", "U"),
             ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
+            ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
@@ -1738,82 +1358,10 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_k", "extent", "k"),
-            ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("w1", "param_int", "w1"),
-            ("w2", "param_int", "w2"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "simplicial2_backward_dK": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("e",),),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "e"),),
-            "pairs": (("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i")),
-            "data": ("V", "K", "U", "L", "dO", "Q"),
-            "loops": 1,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("U_ptr", "pointer_like", "U"),
-            ("V_ptr", "pointer_like", "V"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("D_ptr", "pointer_acc", ""),
-            ("K_ptr", "pointer_like", "K"),
-            ("L_ptr", "pointer_like", "L"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("L_S_ptr", "pointer_like", "L_S"),
-            ("dK_ptr", "pointer_like", "K"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("stride_U_b", "stride_wide", ""),
-            ("stride_U_h", "stride_wide", ""),
-            ("stride_U_k", "stride_wide", ""),
-            ("stride_U_f", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_L_b", "stride_wide", ""),
-            ("stride_L_h", "stride_wide", ""),
-            ("stride_L_k", "stride_wide", ""),
-            ("stride_L_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_L_S_b", "wide", ""),
-            ("stride_L_S_h", "wide", ""),
-            ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_k", "extent", "k"),
@@ -1832,7 +1380,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "simplicial2_backward_dU": {
+    "simplicial2_backward_dL_dU": {
         "facts": {
             "tiles": ("k",),
             "stream": "i",
@@ -1840,12 +1388,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("f",),),
+            "resident": (("e",), ("f",)),
             "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("k", "f"),),
-            "pairs": (("k", "i"), ("i", "f")),
-            "pairs_by_address": (("k", "i"), ("i", "f")),
-            "data": ("L", "K", "V", "Q", "dO"),
+            "carried": (("k", "f"), ("k", "e")),
+            "pairs": (("k", "i"), ("i", "f"), ("k", "i"), ("i", "e")),
+            "pairs_by_address": (("k", "i"), ("i", "f"), ("k", "i"), ("i", "e")),
+            "data": ("L", "U", "K", "V", "Q", "dO"),
             "loops": 1,
             "few_rows": False,
         },
@@ -1856,8 +1404,12 @@ KERNELS: dict[str, Any] = {
             ("L_S_ptr", "pointer_like", "L_S"),
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
+            ("U_ptr", "pointer_like", "U"),
+            ("D_ptr", "pointer_acc", ""),
             ("dU_ptr", "pointer_like", "U"),
+            ("dL_ptr", "pointer_like", "L"),
             ("L_tiles", "tiles", "L 4 2 BLOCK_K e"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_K f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
@@ -1883,82 +1435,10 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_k", "extent", "k"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("w1", "param_int", "w1"),
-            ("w2", "param_int", "w2"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_K", "block", "k"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "simplicial2_backward_dL": {
-        "facts": {
-            "tiles": ("k",),
-            "stream": "i",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("e",),),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("k", "e"),),
-            "pairs": (("k", "i"), ("k", "i")),
-            "pairs_by_address": (("k", "i"), ("k", "i")),
-            "data": ("U", "L", "V", "K", "dO", "Q"),
-            "loops": 1,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("U_ptr", "pointer_like", "U"),
-            ("V_ptr", "pointer_like", "V"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("D_ptr", "pointer_acc", ""),
-            ("K_ptr", "pointer_like", "K"),
-            ("L_ptr", "pointer_like", "L"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("L_S_ptr", "pointer_like", "L_S"),
-            ("dL_ptr", "pointer_like", "L"),
-            ("U_tiles", "tiles", "U 4 2 BLOCK_K f"),
-            ("L_tiles", "tiles", "L 4 2 BLOCK_K e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_k", "stride", ""),
             ("stride_U_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride_wide", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride_wide", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_L_b", "stride_wide", ""),
-            ("stride_L_h", "stride_wide", ""),
-            ("stride_L_k", "stride", ""),
-            ("stride_L_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_L_S_b", "wide", ""),
-            ("stride_L_S_h", "wide", ""),
-            ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -2334,69 +1814,32 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("simplicial2_backward_dV", extents, inputs, config)
+    cfg = configure("simplicial2_backward_dK_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    simplicial2_backward_dV[grid](
+    simplicial2_backward_dK_dV[grid](
         K,
         L,
         Q,
         L_S,
         U,
         dO,
+        V,
+        D,
         dV,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        *launch_strides(K),
-        *launch_strides(L),
-        *launch_strides(Q),
-        *launch_strides(L_S),
-        *launch_strides(U),
-        *launch_strides(dO),
-        len_b,
-        len_h,
-        len_k,
-        len_j,
-        len_i,
-        params["start"],
-        params["w1"],
-        params["w2"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("simplicial2_backward_dK", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    simplicial2_backward_dK[grid](
-        U,
-        V,
-        dO,
-        D,
-        K,
-        L,
-        Q,
-        L_S,
         dK,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(U),
-        *launch_strides(V),
-        *launch_strides(dO),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(K),
         *launch_strides(L),
         *launch_strides(Q),
         *launch_strides(L_S),
+        *launch_strides(U),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_k,
@@ -2414,69 +1857,32 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of k; sweeps i.
-    cfg = configure("simplicial2_backward_dU", extents, inputs, config)
+    cfg = configure("simplicial2_backward_dL_dU", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_k = triton.cdiv(len_k, cfg["BLOCK_K"])
     grid = (len_b * len_h * tiles_k,)
-    simplicial2_backward_dU[grid](
+    simplicial2_backward_dL_dU[grid](
         K,
         L,
         Q,
         L_S,
         V,
         dO,
-        dU,
-        tiles_of(L, 2, cfg["BLOCK_K"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        *launch_strides(K),
-        *launch_strides(L),
-        *launch_strides(Q),
-        *launch_strides(L_S),
-        *launch_strides(V),
-        *launch_strides(dO),
-        len_b,
-        len_h,
-        len_j,
-        len_k,
-        len_i,
-        params["start"],
-        params["w1"],
-        params["w2"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of k; sweeps i.
-    cfg = configure("simplicial2_backward_dL", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_k = triton.cdiv(len_k, cfg["BLOCK_K"])
-    grid = (len_b * len_h * tiles_k,)
-    simplicial2_backward_dL[grid](
         U,
-        V,
-        dO,
         D,
-        K,
-        L,
-        Q,
-        L_S,
+        dU,
         dL,
-        tiles_of(U, 2, cfg["BLOCK_K"], padded(len_f, itemsize)),
         tiles_of(L, 2, cfg["BLOCK_K"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_K"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(U),
-        *launch_strides(V),
-        *launch_strides(dO),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(K),
         *launch_strides(L),
         *launch_strides(Q),
         *launch_strides(L_S),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(U),
         len_b,
         len_h,
         len_j,
