@@ -262,21 +262,6 @@ def undeclared_batch(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     return frozenset(r for r, k in ranks.kinds.items() if k is Kind.BATCH) - known.keys()
 
 
-def grouping(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
-    """Ranks that number groups of a sequence, before which they stand in an input: `g` of `K[g,j,e]`.
-
-    What is a sequence only in this reading, and features by the evidence, has no groups: `n` of `X[n,e]` are positions.
-    """
-    likely = classify(cascade)
-    out: set[str] = set()
-    for t in cascade.inputs:
-        axes = [ranks.of.get(r, r) for r in t.ranks]
-        sequences = (ranks.kind(r) is likely.kind(r) is Kind.SEQUENCE for r in axes)
-        inner = [k for k, known in enumerate(sequences) if known]
-        out |= {r for r in axes[: max(inner, default=0)] if ranks.kind(r) is Kind.BATCH}
-    return frozenset(out)
-
-
 def block_numbers(cascade: Cascade, of: dict[str, str]) -> frozenset[str]:
     """Ranks that number blocks of positions: declared by the program, and compared with `j // w` alone."""
     own = {r.name for r in cascade.ranks if r.extent is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from attndsl.analysis.ranks import Kind, alike, grouping, never_features, undeclared_batch
+from attndsl.analysis.ranks import Kind, alike, never_features, undeclared_batch
 from attndsl.cascade.nodes import Define
 from attndsl.cascade.types import Types
 from attndsl.schedule.outcomes import Refused
@@ -71,8 +71,7 @@ def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[st
     (an input of `kept`), so one of each head is no larger than those; queries and keys do not.
     """
     c, ranks = ready.cascade, ready.ranks
-    # A number for each row and group of keys is one for many pairs.
-    walked = undeclared_batch(c, ranks) - grouping(c, ranks)
+    walked = undeclared_batch(c, ranks)
     if not walked:
         return None
     groups = alike(c, ranks.of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attndsl.analysis.intervals import stretches
 from attndsl.analysis.linearity import NotLinear, Splitter, reach
-from attndsl.analysis.ranks import Kind, Ranks, grouping, positions, undeclared_batch
+from attndsl.analysis.ranks import Kind, Ranks, positions, undeclared_batch
 from attndsl.cascade.nodes import (
     Cascade,
     Compare,
@@ -49,7 +49,7 @@ def build_kernel(
         kept = ", ".join(f"`{r}`" for r in ranks.sequence(c.define(members[0]).indices))
         why = f"a result that keeps {len(tiles)} sequence ranks ({kept}) has no kernel form"
         raise Refused("A0406", why, next((s for s in spans if s is not None), None))
-    slow = undeclared_batch(c, ranks) & positions(c, ranks) & set(loops) - grouping(c, ranks)
+    slow = undeclared_batch(c, ranks) & positions(c, ranks) & set(loops)
     if slow and stream is None:
         d = c.define(members[0])
         why = f"`{d.tensor}` would walk `{min(slow)}` one position after the other"

@@ -24,7 +24,7 @@ from attndsl.schedule.exact import exact_sums, exactly, kept_apart
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, target_key
-from attndsl.schedule.liveness import crowded
+from attndsl.schedule.liveness import crowded, roomy
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
@@ -251,16 +251,17 @@ def _apart(
     c, ranks = ready.cascade, ready.ranks
     together = build_kernel(c, ranks, key, members, done, rows, label)
     wide = [m for m in members if any(ranks.kind(i) is Kind.FEATURE for i in c.define(m).indices)]
-    if len(wide) < 2 or not crowded(together):
+    if len(wide) < 2 or together.loops or not crowded(together):  # loops were not measured
         return [together]
     thin = [m for m in members if m not in wide]
+    parts = [*([m] for m in wide[1:]), [wide[0], *thin]]
     try:
-        return [
-            build_kernel(c, ranks, key, part, done, rows, f"{name}_{'_'.join(part[:3])}")
-            for part in ([m] for m in wide[1:])
-        ] + [build_kernel(c, ranks, key, [wide[0], *thin], done, rows, f"{name}_{wide[0]}")]
+        made = [
+            build_kernel(c, ranks, key, part, done, rows, f"{name}_{part[0]}") for part in parts
+        ]
     except (Needs, Refused):  # what one makes on its way another would wait for
         return [together]
+    return made if all(map(roomy, made)) else [together]
 
 
 def _waiting(

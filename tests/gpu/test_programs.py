@@ -57,6 +57,7 @@ BEYOND = {
     "entmax_alpha": {"i": 257, "j": 257},
     "stick_breaking": {"i": 200, "j": 200},
     "simplicial2": {"i": 50, "j": 50},
+    "selective": {"i": 257, "j": 257},
 }
 
 
@@ -67,6 +68,13 @@ def test_rounds_scans_and_loops(name: str, dtype: str) -> None:
     op = op_of(CASES[name].example)
     errors = assert_close_to_reference(op, inputs, params=params, start="end", backward=True)
     assert errors
+
+
+def test_a_scan_down_the_rows_at_head_dim_128() -> None:
+    """Its gradient loads four tiles of a head at every turn of a loop: they must fit."""
+    inputs, params = CASES["selective"].make(0, torch.bfloat16, "cuda", i=300, j=300, e=128, f=128)
+    op = op_of("selective")
+    assert assert_close_to_reference(op, inputs, params=params, start="end", backward=True)
 
 
 @pytest.mark.parametrize("name", sorted(SOFTMAX_CASES))

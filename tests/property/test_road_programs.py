@@ -26,7 +26,7 @@ QUICK = {
     "full_block",
     "gatv2",
     "gqa_mod",
-    "groups_by_their_centre",
+    "groups_by_their_lse",
     "heads_bias_of_all_batches",
     "heads_explicit",
     "learned_q",
@@ -35,7 +35,6 @@ QUICK = {
     "outproj_heads",
     "outsoftmax",
     "rotary_of_neighbours",
-    "softmax_heads",
     "start_b",
     "talking",
 }

@@ -702,15 +702,6 @@ add(
     qkv=GROUPED,
     g=3,
 )
-add(
-    "groups_by_their_centre",
-    "C[b,h,g,e]",
-    """S[i,g,j] = Q[i,e] * K[g,j,e] / sqrt(|e|)
-    W[i,g] = softmax[g](Q[i,e] * C[g,e] / sqrt(|e|))
-    O[i,f] = W[i,g] * softmax[j](S[i,g,j]) * V[g,j,f]""",
-    qkv=GROUPED,
-    g=3,
-)
 
 # Normalizers and outputs that nobody planned for.
 CAUSAL = "where j <= i"
@@ -799,17 +790,6 @@ add(
     O[i,f] = P[i,j] * V[j,f]
     L[i] = sum[j](min(P[i,j], U[i,j]))""",
     out="O[b,h,i,f], L[b,h,i]",
-)
-add(
-    "softmax_heads",
-    "",
-    f"""S[h,i,j] = Q[h,i,e] * K[h,j,e] / sqrt(|e|) {CAUSAL}
-    P[h,i,j] = softmax[j](S[h,i,j])
-    Y[h,i,f] = P[h,i,j] * V[h,j,f]
-    G[h,i] = logsumexp[j](S[h,i,j])
-    O[i,f] = softmax[h](G[h,i]) * Y[h,i,f]""",
-    out="O[b,i,f]",
-    batch="b",
 )
 add(
     "clip_norm",

@@ -507,7 +507,7 @@ def bias_broadcast_backward_D_dQ(
         "len_i",
     ],
 )
-def bias_broadcast_backward_dK_dV(
+def bias_broadcast_backward_dV(
     K_ptr,
     Q_ptr,
     head_ptr,
@@ -515,12 +515,8 @@ def bias_broadcast_backward_dK_dV(
     pair_ptr,
     L_S_ptr,
     dO_ptr,
-    V_ptr,
-    D_ptr,
     dV_ptr,
-    dK_ptr,
     K_tiles,
-    V_tiles,
     Q_tiles,
     dO_tiles,
     stride_K_b: tl.int64,
@@ -545,10 +541,6 @@ def bias_broadcast_backward_dK_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -571,12 +563,8 @@ def bias_broadcast_backward_dK_dV(
     pair_ptr  pair[i, j], input
     L_S_ptr  L_S[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
-    dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
@@ -606,27 +594,20 @@ def bias_broadcast_backward_dK_dV(
     in_j = j < len_j
     in_e = within(e, E, E_PAD)
     key_base = key_ptr + tl.cast(b, tl.int64) * stride_key_b + tl.cast(j0, tl.int64) * stride_key_j
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     head_base = head_ptr + tl.cast(h, tl.int64) * stride_head_h
     head_base += tl.cast(j0, tl.int64) * stride_head_j
     head_offs = offs_i[None, :] * stride_head_i + offs_j[:, None] * stride_head_j
     pair_base = pair_ptr + tl.cast(j0, tl.int64) * stride_pair_j
     pair_offs = offs_i[None, :] * stride_pair_i + offs_j[:, None] * stride_pair_j
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
@@ -634,10 +615,6 @@ def bias_broadcast_backward_dK_dV(
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     key = tl.load(key_base + offs_j * stride_key_j, mask=in_j, other=0.0)
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # bias_broadcast.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
     lo = 0
     full_end = tl.maximum(lo, tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I))
@@ -651,9 +628,6 @@ def bias_broadcast_backward_dK_dV(
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         head_ptrs = head_base + tl.cast(i0, tl.int64) * stride_head_i + head_offs
         head = tl.load(head_ptrs, mask=in_j[:, None], other=0.0)
@@ -665,10 +639,9 @@ def bias_broadcast_backward_dK_dV(
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[None, :])
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
     for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
@@ -678,9 +651,6 @@ def bias_broadcast_backward_dK_dV(
         in_i = i < len_i
         q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         head_ptrs_2 = head_base + tl.cast(i0, tl.int64) * stride_head_i + head_offs
         head = tl.load(head_ptrs_2, mask=in_j[:, None] & in_i[None, :], other=0.0)
@@ -694,14 +664,212 @@ def bias_broadcast_backward_dK_dV(
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[None, :])
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_head_h",
+        "stride_key_b",
+        "stride_L_S_b",
+        "stride_L_S_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def bias_broadcast_backward_dK(
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    K_ptr,
+    Q_ptr,
+    head_ptr,
+    key_ptr,
+    pair_ptr,
+    L_S_ptr,
+    dK_ptr,
+    V_tiles,
+    K_tiles,
+    dO_tiles,
+    Q_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_head_h: tl.int64,
+    stride_head_i,
+    stride_head_j,
+    stride_key_b: tl.int64,
+    stride_key_j,
+    stride_pair_i,
+    stride_pair_j,
+    stride_L_S_b: tl.int64,
+    stride_L_S_h: tl.int64,
+    stride_L_S_i,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j; sweeps i.
+
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    head_ptr  head[h, i, j], input
+    key_ptr  key[b, j], input
+    pair_ptr  pair[i, j], input
+    L_S_ptr  L_S[b, h, i], input
+    dK_ptr  dK[b, h, j, e], output
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    offs_i = tl.arange(0, BLOCK_I)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_j = j < len_j
+    in_f = within(f, F, F_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    key_base = key_ptr + tl.cast(b, tl.int64) * stride_key_b + tl.cast(j0, tl.int64) * stride_key_j
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    head_base = head_ptr + tl.cast(h, tl.int64) * stride_head_h
+    head_base += tl.cast(j0, tl.int64) * stride_head_j
+    head_offs = offs_i[None, :] * stride_head_i + offs_j[:, None] * stride_head_j
+    pair_base = pair_ptr + tl.cast(j0, tl.int64) * stride_pair_j
+    pair_offs = offs_i[None, :] * stride_pair_i + offs_j[:, None] * stride_pair_j
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK_base += tl.cast(j0, tl.int64) * E
+    dK_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    # bias_broadcast.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    # bias_broadcast.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + head[i,j] + key[j...
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    key = tl.load(key_base + offs_j * stride_key_j, mask=in_j, other=0.0)
+    dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    lo = 0
+    full_end = tl.maximum(lo, tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I))
+
+    # --- sweep over i ---
+    # Tiles without a mask.
+    for i0 in tl.range(bound(lo), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # bias_broadcast.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + head[i,j] + key[j...
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        S_1 = S * S_p
+        head_ptrs = head_base + tl.cast(i0, tl.int64) * stride_head_i + head_offs
+        head = tl.load(head_ptrs, mask=in_j[:, None], other=0.0)
+        pair_ptrs = pair_base + tl.cast(i0, tl.int64) * stride_pair_i + pair_offs
+        pair = tl.load(pair_ptrs, mask=in_j[:, None], other=0.0)
+        S_2 = S_1 + head.to(ACC) + key.to(ACC)[:, None] + pair.to(ACC)
+        L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[None, :])
+        dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(full_end), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # bias_broadcast.attn:6  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + head[i,j] + key[j...
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        S_1 = S * S_p
+        head_ptrs_2 = head_base + tl.cast(i0, tl.int64) * stride_head_i + head_offs
+        head = tl.load(head_ptrs_2, mask=in_j[:, None] & in_i[None, :], other=0.0)
+        pair_ptrs_2 = pair_base + tl.cast(i0, tl.int64) * stride_pair_i + pair_offs
+        pair = tl.load(pair_ptrs_2, mask=in_j[:, None] & in_i[None, :], other=0.0)
+        S_2 = S_1 + head.to(ACC) + key.to(ACC)[:, None] + pair.to(ACC)
+        mask = i < len_i
+        S_2_m = tl.where(mask[None, :], S_2, float("-inf"))
+        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[None, :])
+        dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
     # --- epilogue ---
     dK = dK_2 / dK_p
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -1746,7 +1914,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "bias_broadcast_backward_dK_dV": {
+    "bias_broadcast_backward_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1754,11 +1922,10 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("j", "f")),
+            "resident": (("j", "e"),),
             "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j", "e")),
+            "carried": (("j", "f"),),
             "pairs": (
-                ("j", "i"),
                 ("j", "i"),
                 ("j", "i"),
                 ("j", "i"),
@@ -1775,9 +1942,8 @@ KERNELS: dict[str, Any] = {
                 ("j", "i"),
                 ("j", "i"),
                 ("j", "i"),
-                ("j", "i"),
             ),
-            "data": ("K", "V", "Q", "dO"),
+            "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1789,12 +1955,8 @@ KERNELS: dict[str, Any] = {
             ("pair_ptr", "pointer_like", "pair"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
-            ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
@@ -1819,10 +1981,96 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "bias_broadcast_backward_dK": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("j", "f"), ("j", "e")),
+            "streamed": (("i", "f"), ("i", "e")),
+            "carried": (("j", "e"),),
+            "pairs": (
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+            ),
+            "pairs_by_address": (
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+                ("j", "i"),
+            ),
+            "data": ("V", "K", "dO", "Q"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("D_ptr", "pointer_acc", ""),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("head_ptr", "pointer_like", "head"),
+            ("key_ptr", "pointer_like", "key"),
+            ("pair_ptr", "pointer_like", "pair"),
+            ("L_S_ptr", "pointer_like", "L_S"),
+            ("dK_ptr", "pointer_like", "K"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_head_h", "wide", ""),
+            ("stride_head_i", "stride", ""),
+            ("stride_head_j", "stride_last", ""),
+            ("stride_key_b", "wide", ""),
+            ("stride_key_j", "stride_last", ""),
+            ("stride_pair_i", "stride", ""),
+            ("stride_pair_j", "stride_last", ""),
+            ("stride_L_S_b", "wide", ""),
+            ("stride_L_S_h", "wide", ""),
+            ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -2275,8 +2523,12 @@ def choose(
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
         blocks.update(facts.get("fixed", {}))
+        if "fixed" in facts and itemsize > 2 and rows > 32:
+            continue  # 64 by 64 products in full precision, unrolled, spill
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        if "fixed" in facts:
+            room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
@@ -2537,11 +2789,11 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("bias_broadcast_backward_dK_dV", extents, inputs, config)
+    cfg = configure("bias_broadcast_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    bias_broadcast_backward_dK_dV[grid](
+    bias_broadcast_backward_dV[grid](
         K,
         Q,
         head,
@@ -2549,12 +2801,8 @@ def backward(inputs, extents, params, config=None):
         pair,
         L_S,
         dO,
-        V,
-        D,
         dV,
-        dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(K),
@@ -2564,7 +2812,46 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(pair),
         *launch_strides(L_S),
         *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("bias_broadcast_backward_dK", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    bias_broadcast_backward_dK[grid](
+        V,
+        dO,
+        D,
+        K,
+        Q,
+        head,
+        key,
+        pair,
+        L_S,
+        dK,
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(head),
+        *launch_strides(key),
+        *launch_strides(pair),
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_j,

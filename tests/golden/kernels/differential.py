@@ -796,6 +796,194 @@ def differential_backward_dQ1_dQ2(
 
 @triton.jit(
     do_not_specialize=[
+        "stride_lam_h",
+        "stride_L_S2_b",
+        "stride_L_S2_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "start",
+    ],
+)
+def differential_backward_dK2(
+    V_ptr,
+    dO_ptr,
+    lam_ptr,
+    D_ptr,
+    K2_ptr,
+    Q2_ptr,
+    L_S2_ptr,
+    dK2_ptr,
+    V_tiles,
+    K2_tiles,
+    dO_tiles,
+    Q2_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_lam_h: tl.int64,
+    stride_K2_b: tl.int64,
+    stride_K2_h: tl.int64,
+    stride_K2_j,
+    stride_K2_e,
+    stride_Q2_b: tl.int64,
+    stride_Q2_h: tl.int64,
+    stride_Q2_i,
+    stride_Q2_e,
+    stride_L_S2_b: tl.int64,
+    stride_L_S2_h: tl.int64,
+    stride_L_S2_i,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j; sweeps i.
+
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    lam_ptr  lam[h], input
+    D_ptr  D[b, h, i], temp
+    K2_ptr  K2[b, h, j, e], input
+    Q2_ptr  Q2[b, h, i, e], input
+    L_S2_ptr  L_S2[b, h, i], input
+    dK2_ptr  dK2[b, h, j, e], output
+    V_tiles  tiles of V for the copy engine, or None
+    K2_tiles  tiles of K2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q2_tiles  tiles of Q2 for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    offs_i = tl.arange(0, BLOCK_I)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_j = j < len_j
+    in_f = within(f, F, F_PAD)
+    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
+    K2_base = K2_ptr + tl.cast(b, tl.int64) * stride_K2_b + tl.cast(h, tl.int64) * stride_K2_h
+    K2_base += tl.cast(j0, tl.int64) * stride_K2_j
+    K2_offs = offs_j[:, None] * stride_K2_j + e[None, :] * stride_K2_e
+    in_e = within(e, E, E_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q2_base = Q2_ptr + tl.cast(b, tl.int64) * stride_Q2_b + tl.cast(h, tl.int64) * stride_Q2_h
+    Q2_offs = offs_i[:, None] * stride_Q2_i + e[None, :] * stride_Q2_e
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * stride_L_S2_b
+    L_S2_base += tl.cast(h, tl.int64) * stride_L_S2_h
+    dK2_base = dK2_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK2_base += tl.cast(j0, tl.int64) * E
+    dK2_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    dK2_5 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    lam = tl.load(lam_base)
+    # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+    K2 = load_tile(K2_base + K2_offs, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
+    S2_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    dK2_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
+
+    # --- sweep over i ---
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+        Q2_ptrs = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
+        Q2 = load_tile(Q2_ptrs, in_e[None, :], Q2_tiles, [b, h, i0, 0])
+        S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
+        L_S2_ptrs = L_S2_base + tl.cast(i0, tl.int64) * stride_L_S2_i + offs_i * stride_L_S2_i
+        L_S2 = tl.load(L_S2_ptrs)
+        P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
+        P_S2_p = P_S2_safe * 1.4426950408889634
+        P_S2 = tl.exp2(S2 * (S2_p * 1.4426950408889634) - P_S2_p[None, :])
+        dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[None, :]) * P_S2)
+        dK2_5 = dot(dS2.to(Q2_ptr.dtype.element_ty), Q2, dK2_5, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
+        Q2_ptrs_2 = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
+        Q2 = load_tile(Q2_ptrs_2, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
+        S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
+        L_S2_ptrs_2 = L_S2_base + tl.cast(i0, tl.int64) * stride_L_S2_i + offs_i * stride_L_S2_i
+        L_S2 = tl.load(L_S2_ptrs_2, mask=in_i, other=0.0)
+        P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
+        P_S2_p = P_S2_safe * 1.4426950408889634
+        P_S2 = tl.exp2(S2 * (S2_p * 1.4426950408889634) - P_S2_p[None, :])
+        dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[None, :]) * P_S2)
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        dS2_m = tl.where(mask, dS2, 0.0)
+        dK2_5 = dot(dS2_m.to(Q2_ptr.dtype.element_ty), Q2, dK2_5, ACC)
+
+    # --- epilogue ---
+    dK2 = dK2_5 / dK2_p
+    tl.store(dK2_base + dK2_offs, dK2, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_L_S1_b",
         "stride_L_S1_h",
         "stride_L_S2_b",
@@ -808,7 +996,7 @@ def differential_backward_dQ1_dQ2(
         "start",
     ],
 )
-def differential_backward_dK1_dK2_dV(
+def differential_backward_dV(
     K1_ptr,
     Q1_ptr,
     L_S1_ptr,
@@ -817,15 +1005,9 @@ def differential_backward_dK1_dK2_dV(
     L_S2_ptr,
     lam_ptr,
     dO_ptr,
-    V_ptr,
-    D_2_ptr,
-    D_ptr,
     dV_ptr,
-    dK1_ptr,
-    dK2_ptr,
     K1_tiles,
     K2_tiles,
-    V_tiles,
     Q1_tiles,
     Q2_tiles,
     dO_tiles,
@@ -856,10 +1038,6 @@ def differential_backward_dK1_dK2_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -884,15 +1062,9 @@ def differential_backward_dK1_dK2_dV(
     L_S2_ptr  L_S2[b, h, i], input
     lam_ptr  lam[h], input
     dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    D_2_ptr  D_2[b, h, i], temp
-    D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
-    dK1_ptr  dK1[b, h, j, e], output
-    dK2_ptr  dK2[b, h, j, e], output
     K1_tiles  tiles of K1 for the copy engine, or None
     K2_tiles  tiles of K2 for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     Q1_tiles  tiles of Q1 for the copy engine, or None
     Q2_tiles  tiles of Q2 for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
@@ -926,30 +1098,20 @@ def differential_backward_dK1_dK2_dV(
     K2_base += tl.cast(j0, tl.int64) * stride_K2_j
     K2_offs = offs_j[:, None] * stride_K2_j + e[None, :] * stride_K2_e
     lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
     Q1_base = Q1_ptr + tl.cast(b, tl.int64) * stride_Q1_b + tl.cast(h, tl.int64) * stride_Q1_h
     Q1_offs = offs_i[:, None] * stride_Q1_i + e[None, :] * stride_Q1_e
     Q2_base = Q2_ptr + tl.cast(b, tl.int64) * stride_Q2_b + tl.cast(h, tl.int64) * stride_Q2_h
     Q2_offs = offs_i[:, None] * stride_Q2_i + e[None, :] * stride_Q2_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * stride_L_S1_b
     L_S1_base += tl.cast(h, tl.int64) * stride_L_S1_h
     L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * stride_L_S2_b
     L_S2_base += tl.cast(h, tl.int64) * stride_L_S2_h
-    D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
-    dK1_base = dK1_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK1_base += tl.cast(j0, tl.int64) * E
-    dK1_offs = offs_j[:, None] * E + e[None, :]
-    dK2_base = dK2_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK2_base += tl.cast(j0, tl.int64) * E
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
@@ -960,10 +1122,6 @@ def differential_backward_dK1_dK2_dV(
     K2 = load_tile(K2_base + K2_offs, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
     # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
     lam = tl.load(lam_base)
-    dK1_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dK1_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dK2_5 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -985,9 +1143,6 @@ def differential_backward_dK1_dK2_dV(
         Q2_ptrs = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
         Q2 = load_tile(Q2_ptrs, in_e[None, :], Q2_tiles, [b, h, i0, 0])
         S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         L_S1_ptrs = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
         L_S1 = tl.load(L_S1_ptrs)
         P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
@@ -999,14 +1154,9 @@ def differential_backward_dK1_dK2_dV(
         P_S2_p = P_S2_safe * 1.4426950408889634
         P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[None, :])
         dV_1 = P_S1 - P_S2 * lam.to(ACC)
-        D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i)
-        dS1 = (dP_S2 - D_2.to(ACC)[None, :]) * P_S1
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-        dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[None, :]) * P_S2)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK1_3 = dot(dS1.to(Q1_ptr.dtype.element_ty), Q1, dK1_3, ACC)
-        dK2_5 = dot(dS2.to(Q2_ptr.dtype.element_ty), Q2, dK2_5, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -1024,9 +1174,6 @@ def differential_backward_dK1_dK2_dV(
         Q2_ptrs_2 = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
         Q2 = load_tile(Q2_ptrs_2, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
         S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         L_S1_ptrs_2 = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
         L_S1 = tl.load(L_S1_ptrs_2, mask=in_i, other=0.0)
         P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
@@ -1042,23 +1189,192 @@ def differential_backward_dK1_dK2_dV(
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dS1 = (dP_S2 - D_2.to(ACC)[None, :]) * P_S1
-        dS1_m = tl.where(mask, dS1, 0.0)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-        dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[None, :]) * P_S2)
-        dS2_m = tl.where(mask, dS2, 0.0)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_L_S1_b",
+        "stride_L_S1_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "start",
+    ],
+)
+def differential_backward_dK1(
+    V_ptr,
+    dO_ptr,
+    D_2_ptr,
+    K1_ptr,
+    Q1_ptr,
+    L_S1_ptr,
+    dK1_ptr,
+    V_tiles,
+    K1_tiles,
+    dO_tiles,
+    Q1_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_K1_b: tl.int64,
+    stride_K1_h: tl.int64,
+    stride_K1_j,
+    stride_K1_e,
+    stride_Q1_b: tl.int64,
+    stride_Q1_h: tl.int64,
+    stride_Q1_i,
+    stride_Q1_e,
+    stride_L_S1_b: tl.int64,
+    stride_L_S1_h: tl.int64,
+    stride_L_S1_i,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j; sweeps i.
+
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_2_ptr  D_2[b, h, i], temp
+    K1_ptr  K1[b, h, j, e], input
+    Q1_ptr  Q1[b, h, i, e], input
+    L_S1_ptr  L_S1[b, h, i], input
+    dK1_ptr  dK1[b, h, j, e], output
+    V_tiles  tiles of V for the copy engine, or None
+    K1_tiles  tiles of K1 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q1_tiles  tiles of Q1 for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    offs_i = tl.arange(0, BLOCK_I)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_j = j < len_j
+    in_f = within(f, F, F_PAD)
+    K1_base = K1_ptr + tl.cast(b, tl.int64) * stride_K1_b + tl.cast(h, tl.int64) * stride_K1_h
+    K1_base += tl.cast(j0, tl.int64) * stride_K1_j
+    K1_offs = offs_j[:, None] * stride_K1_j + e[None, :] * stride_K1_e
+    in_e = within(e, E, E_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q1_base = Q1_ptr + tl.cast(b, tl.int64) * stride_Q1_b + tl.cast(h, tl.int64) * stride_Q1_h
+    Q1_offs = offs_i[:, None] * stride_Q1_i + e[None, :] * stride_Q1_e
+    D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * stride_L_S1_b
+    L_S1_base += tl.cast(h, tl.int64) * stride_L_S1_h
+    dK1_base = dK1_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK1_base += tl.cast(j0, tl.int64) * E
+    dK1_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    dK1_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+    K1 = load_tile(K1_base + K1_offs, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
+    S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    dK1_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
+
+    # --- sweep over i ---
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+        Q1_ptrs = Q1_base + tl.cast(i0, tl.int64) * stride_Q1_i + Q1_offs
+        Q1 = load_tile(Q1_ptrs, in_e[None, :], Q1_tiles, [b, h, i0, 0])
+        S1 = dot(K1, tl.trans(Q1.to(K1_ptr.dtype.element_ty)), None, ACC)
+        D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i)
+        L_S1_ptrs = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
+        L_S1 = tl.load(L_S1_ptrs)
+        P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
+        P_S1_p = P_S1_safe * 1.4426950408889634
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
+        dS1 = (dP_S2 - D_2.to(ACC)[None, :]) * P_S1
+        dK1_3 = dot(dS1.to(Q1_ptr.dtype.element_ty), Q1, dK1_3, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+        Q1_ptrs_2 = Q1_base + tl.cast(i0, tl.int64) * stride_Q1_i + Q1_offs
+        Q1 = load_tile(Q1_ptrs_2, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
+        S1 = dot(K1, tl.trans(Q1.to(K1_ptr.dtype.element_ty)), None, ACC)
+        D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        L_S1_ptrs_2 = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
+        L_S1 = tl.load(L_S1_ptrs_2, mask=in_i, other=0.0)
+        P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
+        P_S1_p = P_S1_safe * 1.4426950408889634
+        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
+        dS1 = (dP_S2 - D_2.to(ACC)[None, :]) * P_S1
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        dS1_m = tl.where(mask, dS1, 0.0)
         dK1_3 = dot(dS1_m.to(Q1_ptr.dtype.element_ty), Q1, dK1_3, ACC)
-        dK2_5 = dot(dS2_m.to(Q2_ptr.dtype.element_ty), Q2, dK2_5, ACC)
 
     # --- epilogue ---
     dK1 = dK1_3 / dK1_p
-    dK2 = dK2_5 / dK1_p
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK1_base + dK1_offs, dK1, mask=in_j[:, None] & in_e[None, :])
-    tl.store(dK2_base + dK1_offs, dK2, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1737,7 +2053,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "differential_backward_dK1_dK2_dV": {
+    "differential_backward_dK2": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1745,12 +2061,77 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("j", "e"), ("j", "f")),
+            "resident": (("j", "f"), ("j", "e")),
+            "streamed": (("i", "f"), ("i", "e")),
+            "carried": (("j", "e"),),
+            "pairs": (("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i")),
+            "data": ("V", "K2", "dO", "Q2"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("lam_ptr", "pointer_like", "lam"),
+            ("D_ptr", "pointer_acc", ""),
+            ("K2_ptr", "pointer_like", "K2"),
+            ("Q2_ptr", "pointer_like", "Q2"),
+            ("L_S2_ptr", "pointer_like", "L_S2"),
+            ("dK2_ptr", "pointer_like", "K2"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_lam_h", "wide", ""),
+            ("stride_K2_b", "stride_wide", ""),
+            ("stride_K2_h", "stride_wide", ""),
+            ("stride_K2_j", "stride", ""),
+            ("stride_K2_e", "stride_last", ""),
+            ("stride_Q2_b", "stride_wide", ""),
+            ("stride_Q2_h", "stride_wide", ""),
+            ("stride_Q2_i", "stride", ""),
+            ("stride_Q2_e", "stride_last", ""),
+            ("stride_L_S2_b", "wide", ""),
+            ("stride_L_S2_h", "wide", ""),
+            ("stride_L_S2_i", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "differential_backward_dV": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("j", "e"), ("j", "e")),
             "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j", "e"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "data": ("K1", "K2", "V", "Q1", "Q2", "dO"),
+            "carried": (("j", "f"),),
+            "pairs": (("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i")),
+            "data": ("K1", "K2", "Q1", "Q2", "dO"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1763,15 +2144,9 @@ KERNELS: dict[str, Any] = {
             ("L_S2_ptr", "pointer_like", "L_S2"),
             ("lam_ptr", "pointer_like", "lam"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_2_ptr", "pointer_acc", ""),
-            ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
-            ("dK1_ptr", "pointer_like", "K1"),
-            ("dK2_ptr", "pointer_like", "K2"),
             ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
             ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
             ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
@@ -1802,10 +2177,69 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "differential_backward_dK1": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("j", "f"), ("j", "e")),
+            "streamed": (("i", "f"), ("i", "e")),
+            "carried": (("j", "e"),),
+            "pairs": (("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i")),
+            "data": ("V", "K1", "dO", "Q1"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("D_2_ptr", "pointer_acc", ""),
+            ("K1_ptr", "pointer_like", "K1"),
+            ("Q1_ptr", "pointer_like", "Q1"),
+            ("L_S1_ptr", "pointer_like", "L_S1"),
+            ("dK1_ptr", "pointer_like", "K1"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_K1_b", "stride_wide", ""),
+            ("stride_K1_h", "stride_wide", ""),
+            ("stride_K1_j", "stride", ""),
+            ("stride_K1_e", "stride_last", ""),
+            ("stride_Q1_b", "stride_wide", ""),
+            ("stride_Q1_h", "stride_wide", ""),
+            ("stride_Q1_i", "stride", ""),
+            ("stride_Q1_e", "stride_last", ""),
+            ("stride_L_S1_b", "wide", ""),
+            ("stride_L_S1_h", "wide", ""),
+            ("stride_L_S1_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -2027,8 +2461,12 @@ def choose(
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
         blocks.update(facts.get("fixed", {}))
+        if "fixed" in facts and itemsize > 2 and rows > 32:
+            continue  # 64 by 64 products in full precision, unrolled, spill
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        if "fixed" in facts:
+            room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
@@ -2255,9 +2693,9 @@ def backward(inputs, extents, params, config=None):
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ1 = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q1"].dtype, device=device)
     dQ2 = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q2"].dtype, device=device)
+    dK2 = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K2"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK1 = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K1"].dtype, device=device)
-    dK2 = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K2"].dtype, device=device)
     dlam = torch.empty((len_h,), dtype=inputs["lam"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
@@ -2358,11 +2796,48 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("differential_backward_dK1_dK2_dV", extents, inputs, config)
+    cfg = configure("differential_backward_dK2", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    differential_backward_dK1_dK2_dV[grid](
+    differential_backward_dK2[grid](
+        V,
+        dO,
+        lam,
+        D,
+        K2,
+        Q2,
+        L_S2,
+        dK2,
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(lam),
+        *launch_strides(K2),
+        *launch_strides(Q2),
+        *launch_strides(L_S2),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("differential_backward_dV", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    differential_backward_dV[grid](
         K1,
         Q1,
         L_S1,
@@ -2371,15 +2846,9 @@ def backward(inputs, extents, params, config=None):
         L_S2,
         lam,
         dO,
-        V,
-        D_2,
-        D,
         dV,
-        dK1,
-        dK2,
         tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -2391,7 +2860,41 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(L_S2),
         *launch_strides(lam),
         *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("differential_backward_dK1", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    differential_backward_dK1[grid](
+        V,
+        dO,
+        D_2,
+        K1,
+        Q1,
+        L_S1,
+        dK1,
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(K1),
+        *launch_strides(Q1),
+        *launch_strides(L_S1),
         len_b,
         len_h,
         len_j,
@@ -2418,9 +2921,9 @@ def backward(inputs, extents, params, config=None):
     return {
         "dQ1": dQ1,
         "dQ2": dQ2,
+        "dK2": dK2,
         "dV": dV,
         "dK1": dK1,
-        "dK2": dK2,
         "dlam": dlam,
     }
 

@@ -409,7 +409,7 @@ def entropy_backward_D(
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
-        D_1_s = P_S * S_1
+        D_1_s = P_S * (S_1 - P_S_safe[:, None])
         D_1_tile = tl.sum(D_1_s, 1)
         D_1 = D_1 + D_1_tile
     # Tiles that the mask or the end cuts.
@@ -423,7 +423,7 @@ def entropy_backward_D(
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
-        D_1_s = P_S * S_1
+        D_1_s = P_S * (S_1 - P_S_safe[:, None])
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         D_1_s_m = tl.where(mask, D_1_s, 0.0)
@@ -437,10 +437,10 @@ def entropy_backward_D(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_dH_b",
-        "stride_dH_h",
         "stride_L_S_b",
         "stride_L_S_h",
+        "stride_dH_b",
+        "stride_dH_h",
         "len_b",
         "len_h",
         "len_i",
@@ -451,11 +451,11 @@ def entropy_backward_D(
 def entropy_backward_dQ(
     Q_ptr,
     K_ptr,
+    L_S_ptr,
     dH_ptr,
     D_ptr,
     dO_ptr,
     V_ptr,
-    L_S_ptr,
     dQ_ptr,
     Q_tiles,
     dO_tiles,
@@ -469,6 +469,9 @@ def entropy_backward_dQ(
     stride_K_h: tl.int64,
     stride_K_j,
     stride_K_e,
+    stride_L_S_b: tl.int64,
+    stride_L_S_h: tl.int64,
+    stride_L_S_i,
     stride_dH_b: tl.int64,
     stride_dH_h: tl.int64,
     stride_dH_i,
@@ -480,9 +483,6 @@ def entropy_backward_dQ(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_L_S_b: tl.int64,
-    stride_L_S_h: tl.int64,
-    stride_L_S_i,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -501,11 +501,11 @@ def entropy_backward_dQ(
 
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
+    L_S_ptr  L_S[b, h, i], input
     dH_ptr  dH[b, h, i], input
     D_ptr  D[b, h, i], temp
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
-    L_S_ptr  L_S[b, h, i], input
     dQ_ptr  dQ[b, h, i, e], output
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
@@ -537,6 +537,8 @@ def entropy_backward_dQ(
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_i = i < len_i
     in_e = within(e, E, E_PAD)
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
+    L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
     dH_base = dH_ptr + tl.cast(b, tl.int64) * stride_dH_b + tl.cast(h, tl.int64) * stride_dH_h
     dH_base += tl.cast(i0, tl.int64) * stride_dH_i
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
@@ -545,8 +547,6 @@ def entropy_backward_dQ(
     dO_base += tl.cast(i0, tl.int64) * stride_dO_i
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
@@ -560,13 +560,13 @@ def entropy_backward_dQ(
     # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
+    dQ_2_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     dH = tl.load(dH_base + offs_i * stride_dH_i, mask=in_i, other=0.0)
     d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
-    dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
+    dQ_2_safe_1 = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
-    P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-    P_S_p = P_S_safe * 1.4426950408889634
+    P_S_p = dQ_2_safe * 1.4426950408889634
     mask_p = i + start
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -590,9 +590,9 @@ def entropy_backward_dQ(
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[:, None])
-        t_2 = S_1 * dH.to(ACC)[:, None] - dS_safe[:, None] - dP_S + dH.to(ACC)[:, None]
-        dS = -(t_2 * P_S)
-        dQ_2 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
+        t_2 = (S_1 - dQ_2_safe[:, None]) * dH.to(ACC)[:, None] + dH.to(ACC)[:, None]
+        dQ_2_1 = (t_2 - dQ_2_safe_1[:, None] - dP_S) * P_S
+        dQ_2 = dot(dQ_2_1.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -608,15 +608,15 @@ def entropy_backward_dQ(
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
-        t_3 = S_1 * dH.to(ACC)[:, None] - dS_safe[:, None] - dP_S + dH.to(ACC)[:, None]
-        dS = -(t_3 * P_S)
+        t_3 = (S_1 - dQ_2_safe[:, None]) * dH.to(ACC)[:, None] + dH.to(ACC)[:, None]
+        dQ_2_1 = (t_3 - dQ_2_safe_1[:, None] - dP_S) * P_S
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dS_m = tl.where(mask, dS, 0.0)
-        dQ_2 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
+        dQ_2_1_m = tl.where(mask, dQ_2_1, 0.0)
+        dQ_2 = dot(dQ_2_1_m.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
 
     # --- epilogue ---
-    dQ = dQ_2 / dQ_p
+    dQ = -dQ_2 / dQ_p
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
@@ -624,8 +624,6 @@ def entropy_backward_dQ(
     do_not_specialize=[
         "stride_L_S_b",
         "stride_L_S_h",
-        "stride_dH_b",
-        "stride_dH_h",
         "len_b",
         "len_h",
         "len_j",
@@ -633,18 +631,13 @@ def entropy_backward_dQ(
         "start",
     ],
 )
-def entropy_backward_dK_dV(
+def entropy_backward_dV(
     K_ptr,
     Q_ptr,
     L_S_ptr,
     dO_ptr,
-    dH_ptr,
-    D_ptr,
-    V_ptr,
     dV_ptr,
-    dK_ptr,
     K_tiles,
-    V_tiles,
     Q_tiles,
     dO_tiles,
     stride_K_b: tl.int64,
@@ -662,13 +655,6 @@ def entropy_backward_dK_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_dH_b: tl.int64,
-    stride_dH_h: tl.int64,
-    stride_dH_i,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -689,10 +675,177 @@ def entropy_backward_dK_dV(
     Q_ptr  Q[b, h, i, e], input
     L_S_ptr  L_S[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
+    dV_ptr  dV[b, h, j, f], output
+    K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    offs_i = tl.arange(0, BLOCK_I)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
+    dV_base += tl.cast(j0, tl.int64) * F
+    dV_offs = offs_j[:, None] * F + f[None, :]
+
+    # --- prologue ---
+    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
+
+    # --- sweep over i ---
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        S_1_m = tl.where(mask, S, float("-inf"))
+        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_L_S_b",
+        "stride_L_S_h",
+        "stride_dH_b",
+        "stride_dH_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "start",
+    ],
+)
+def entropy_backward_dK(
+    K_ptr,
+    Q_ptr,
+    L_S_ptr,
+    dH_ptr,
+    D_ptr,
+    V_ptr,
+    dO_ptr,
+    dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_L_S_b: tl.int64,
+    stride_L_S_h: tl.int64,
+    stride_L_S_i,
+    stride_dH_b: tl.int64,
+    stride_dH_h: tl.int64,
+    stride_dH_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j; sweeps i.
+
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    L_S_ptr  L_S[b, h, i], input
     dH_ptr  dH[b, h, i], input
     D_ptr  D[b, h, i], temp
     V_ptr  V[b, h, j, f], input
-    dV_ptr  dV[b, h, j, f], output
+    dO_ptr  dO[b, h, i, f], input
     dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
@@ -735,19 +888,15 @@ def entropy_backward_dK_dV(
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     dH_base = dH_ptr + tl.cast(b, tl.int64) * stride_dH_b + tl.cast(h, tl.int64) * stride_dH_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     dK_base += tl.cast(j0, tl.int64) * E
     dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # entropy.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # entropy.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -774,17 +923,16 @@ def entropy_backward_dK_dV(
         S_1 = S * S_p
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
-        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-        P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        dK_3_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         dH_ptrs = dH_base + tl.cast(i0, tl.int64) * stride_dH_i + offs_i * stride_dH_i
         dH = tl.load(dH_ptrs)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-        t_3 = S_1 * dH.to(ACC)[None, :] - dS_safe[None, :] - dP_S + dH.to(ACC)[None, :]
-        dS = -(t_3 * P_S)
-        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
+        dK_3_safe_1 = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
+        P_S_p = dK_3_safe * 1.4426950408889634
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        t_3 = (S_1 - dK_3_safe[None, :]) * dH.to(ACC)[None, :] + dH.to(ACC)[None, :]
+        dK_3_1 = (t_3 - dK_3_safe_1[None, :] - dP_S) * P_S
+        dK_3 = dot(dK_3_1.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -804,26 +952,23 @@ def entropy_backward_dK_dV(
         S_1 = S * S_p
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
-        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-        P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        P_S_m = tl.where(mask, P_S, 0.0)
+        dK_3_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         dH_ptrs_2 = dH_base + tl.cast(i0, tl.int64) * stride_dH_i + offs_i * stride_dH_i
         dH = tl.load(dH_ptrs_2, mask=in_i, other=0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-        t_4 = S_1 * dH.to(ACC)[None, :] - dS_safe[None, :] - dP_S + dH.to(ACC)[None, :]
-        dS = -(t_4 * P_S)
-        dS_m = tl.where(mask, dS, 0.0)
-        dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        dK_3 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
+        dK_3_safe_1 = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
+        P_S_p = dK_3_safe * 1.4426950408889634
+        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
+        t_4 = (S_1 - dK_3_safe[None, :]) * dH.to(ACC)[None, :] + dH.to(ACC)[None, :]
+        dK_3_1 = (t_4 - dK_3_safe_1[None, :] - dP_S) * P_S
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        dK_3_1_m = tl.where(mask, dK_3_1, 0.0)
+        dK_3 = dot(dK_3_1_m.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 
     # --- epilogue ---
-    dK = dK_3 / dK_p
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+    dK = -dK_3 / dK_p
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -1282,11 +1427,11 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
+            ("L_S_ptr", "pointer_like", "L_S"),
             ("dH_ptr", "pointer_like", "dH"),
             ("D_ptr", "pointer_acc", ""),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("L_S_ptr", "pointer_like", "L_S"),
             ("dQ_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
@@ -1300,6 +1445,9 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
+            ("stride_L_S_b", "wide", ""),
+            ("stride_L_S_h", "wide", ""),
+            ("stride_L_S_i", "stride_last", ""),
             ("stride_dH_b", "wide", ""),
             ("stride_dH_h", "wide", ""),
             ("stride_dH_i", "stride_last", ""),
@@ -1311,9 +1459,6 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_L_S_b", "wide", ""),
-            ("stride_L_S_h", "wide", ""),
-            ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -1329,7 +1474,63 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "entropy_backward_dK_dV": {
+    "entropy_backward_dV": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (("i", "e"), ("i", "f")),
+            "carried": (("j", "f"),),
+            "pairs": (("j", "i"),),
+            "pairs_by_address": (("j", "i"),),
+            "data": ("K", "Q", "dO"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("L_S_ptr", "pointer_like", "L_S"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dV_ptr", "pointer_like", "V"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_L_S_b", "wide", ""),
+            ("stride_L_S_h", "wide", ""),
+            ("stride_L_S_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "entropy_backward_dK": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1339,9 +1540,9 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
+            "carried": (("j", "e"),),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
             "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -1350,11 +1551,10 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
             ("L_S_ptr", "pointer_like", "L_S"),
-            ("dO_ptr", "pointer_like", "dO"),
             ("dH_ptr", "pointer_like", "dH"),
             ("D_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
-            ("dV_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
             ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
@@ -1371,10 +1571,6 @@ KERNELS: dict[str, Any] = {
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
             ("stride_dH_b", "wide", ""),
             ("stride_dH_h", "wide", ""),
             ("stride_dH_i", "stride_last", ""),
@@ -1382,6 +1578,10 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -1561,8 +1761,12 @@ def choose(
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
         blocks.update(facts.get("fixed", {}))
+        if "fixed" in facts and itemsize > 2 and rows > 32:
+            continue  # 64 by 64 products in full precision, unrolled, spill
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        if "fixed" in facts:
+            room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
@@ -1809,11 +2013,11 @@ def backward(inputs, extents, params, config=None):
     entropy_backward_dQ[grid](
         Q,
         K,
+        L_S,
         dH,
         D,
         dO,
         V,
-        L_S,
         dQ,
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -1821,10 +2025,10 @@ def backward(inputs, extents, params, config=None):
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         *launch_strides(Q),
         *launch_strides(K),
+        *launch_strides(L_S),
         *launch_strides(dH),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(L_S),
         len_b,
         len_h,
         len_i,
@@ -1839,19 +2043,49 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("entropy_backward_dK_dV", extents, inputs, config)
+    cfg = configure("entropy_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    entropy_backward_dK_dV[grid](
+    entropy_backward_dV[grid](
         K,
         Q,
         L_S,
         dO,
+        dV,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(L_S),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("entropy_backward_dK", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    entropy_backward_dK[grid](
+        K,
+        Q,
+        L_S,
         dH,
         D,
         V,
-        dV,
+        dO,
         dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
@@ -1860,9 +2094,9 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(L_S),
-        *launch_strides(dO),
         *launch_strides(dH),
         *launch_strides(V),
+        *launch_strides(dO),
         len_b,
         len_h,
         len_j,

@@ -660,10 +660,6 @@ def outputs_lse_max_backward_dQ(
     do_not_specialize=[
         "stride_LSE_b",
         "stride_LSE_h",
-        "stride_dM_b",
-        "stride_dM_h",
-        "stride_M_b",
-        "stride_M_h",
         "len_b",
         "len_h",
         "len_j",
@@ -671,20 +667,13 @@ def outputs_lse_max_backward_dQ(
         "start",
     ],
 )
-def outputs_lse_max_backward_dK_dV(
+def outputs_lse_max_backward_dV(
     K_ptr,
     Q_ptr,
     LSE_ptr,
     dO_ptr,
-    V_ptr,
-    D_ptr,
-    ties_ptr,
-    dM_ptr,
-    M_ptr,
     dV_ptr,
-    dK_ptr,
     K_tiles,
-    V_tiles,
     Q_tiles,
     dO_tiles,
     stride_K_b: tl.int64,
@@ -702,16 +691,6 @@ def outputs_lse_max_backward_dK_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dM_b: tl.int64,
-    stride_dM_h: tl.int64,
-    stride_dM_i,
-    stride_M_b: tl.int64,
-    stride_M_h: tl.int64,
-    stride_M_i,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -732,15 +711,8 @@ def outputs_lse_max_backward_dK_dV(
     Q_ptr  Q[b, h, i, e], input
     LSE_ptr  LSE[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    D_ptr  D[b, h, i], temp
-    ties_ptr  ties[b, h, i], temp
-    dM_ptr  dM[b, h, i], input
-    M_ptr  M[b, h, i], input
     dV_ptr  dV[b, h, j, f], output
-    dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
@@ -769,85 +741,346 @@ def outputs_lse_max_backward_dK_dV(
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     in_j = j < len_j
     in_e = within(e, E, E_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    LSE_base = LSE_ptr + tl.cast(b, tl.int64) * stride_LSE_b + tl.cast(h, tl.int64) * stride_LSE_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    LSE_base = LSE_ptr + tl.cast(b, tl.int64) * stride_LSE_b + tl.cast(h, tl.int64) * stride_LSE_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    ties_base = ties_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    dM_base = dM_ptr + tl.cast(b, tl.int64) * stride_dM_b + tl.cast(h, tl.int64) * stride_dM_h
-    M_base = M_ptr + tl.cast(b, tl.int64) * stride_M_b + tl.cast(h, tl.int64) * stride_M_h
+    in_f = within(f, F, F_PAD)
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    lo = 0
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
-    # Tiles that the mask or the end cuts.
-    for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         LSE_ptrs = LSE_base + tl.cast(i0, tl.int64) * stride_LSE_i + offs_i * stride_LSE_i
-        LSE = tl.load(LSE_ptrs, mask=in_i, other=0.0)
+        LSE = tl.load(LSE_ptrs)
         P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        P_S_m = tl.where(mask, P_S, 0.0)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        S_1_m = tl.where(mask, S, float("-inf"))
+        LSE_ptrs_2 = LSE_base + tl.cast(i0, tl.int64) * stride_LSE_i + offs_i * stride_LSE_i
+        LSE = tl.load(LSE_ptrs_2, mask=in_i, other=0.0)
+        P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_LSE_b",
+        "stride_LSE_h",
+        "stride_dM_b",
+        "stride_dM_h",
+        "stride_M_b",
+        "stride_M_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "start",
+    ],
+)
+def outputs_lse_max_backward_dK(
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    K_ptr,
+    Q_ptr,
+    LSE_ptr,
+    ties_ptr,
+    dM_ptr,
+    M_ptr,
+    dK_ptr,
+    V_tiles,
+    K_tiles,
+    dO_tiles,
+    Q_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_LSE_b: tl.int64,
+    stride_LSE_h: tl.int64,
+    stride_LSE_i,
+    stride_dM_b: tl.int64,
+    stride_dM_h: tl.int64,
+    stride_dM_i,
+    stride_M_b: tl.int64,
+    stride_M_h: tl.int64,
+    stride_M_i,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j; sweeps i.
+
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    LSE_ptr  LSE[b, h, i], input
+    ties_ptr  ties[b, h, i], temp
+    dM_ptr  dM[b, h, i], input
+    M_ptr  M[b, h, i], input
+    dK_ptr  dK[b, h, j, e], output
+    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    offs_i = tl.arange(0, BLOCK_I)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_j = j < len_j
+    in_f = within(f, F, F_PAD)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    LSE_base = LSE_ptr + tl.cast(b, tl.int64) * stride_LSE_b + tl.cast(h, tl.int64) * stride_LSE_h
+    ties_base = ties_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dM_base = dM_ptr + tl.cast(b, tl.int64) * stride_dM_b + tl.cast(h, tl.int64) * stride_dM_h
+    M_base = M_ptr + tl.cast(b, tl.int64) * stride_M_b + tl.cast(h, tl.int64) * stride_M_h
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK_base += tl.cast(j0, tl.int64) * E
+    dK_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    low0 = tl.maximum(0, j0 - start)
+    first0 = low0 // BLOCK_I * BLOCK_I
+    stop0 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    stop_before = tl.maximum(first0, tl.minimum(stop0, first0))
+    first_after = tl.maximum(first0, stop0)
+    stop_after = tl.maximum(first_after, stop0)
+    t = tl.maximum(0, j0 + BLOCK_J - 1 - start)
+    t_2 = floor_div(tl.maximum(t, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop_before, tl.maximum(first0, t_2 * BLOCK_I))
+    t_3 = tl.minimum(stop_before, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_3)
+    t_4 = tl.maximum(0, j0 + BLOCK_J - 1 - start)
+    t_5 = floor_div(tl.maximum(t_4, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full_1 = tl.minimum(stop_after, tl.maximum(first_after, t_5 * BLOCK_I))
+    t_6 = tl.minimum(stop_after, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end_1 = tl.maximum(full_1, t_6)
+
+    # --- sweep over i ---
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0)
+        S_1 = S * S_p
+        LSE_ptrs = LSE_base + tl.cast(i0, tl.int64) * stride_LSE_i + offs_i * stride_LSE_i
+        LSE = tl.load(LSE_ptrs)
+        P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i)
         dM_ptrs = dM_base + tl.cast(i0, tl.int64) * stride_dM_i + offs_i * stride_dM_i
-        dM = tl.load(dM_ptrs, mask=in_i, other=0.0)
+        dM = tl.load(dM_ptrs)
         M_ptrs = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
-        m = tl.load(M_ptrs, mask=in_i, other=0.0)
+        m = tl.load(M_ptrs)
         dS_safe_1 = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
         dS_p = (tl.abs(dS_safe_1) + 1.0) * 3.814697265625e-06
         dS_p_1 = ties != 0
-        t = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
-        t_2 = dM.to(ACC)[None, :] * tl.where(t, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p_2 = safe_div(t_2, ties.to(ACC)[None, :])
+        t_7 = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
+        t_8 = dM.to(ACC)[None, :] * tl.where(t_7, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_2 = safe_div(t_8, ties.to(ACC)[None, :])
         dS = (dP_S - dS_safe[None, :]) * P_S + tl.where(dS_p_1[None, :], dS_p_2, 0.0)
-        mask_p_2 = ties == 0
-        t_3 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
-        mask_1 = (j[:, None] <= mask_p[None, :]) & t_3 & mask_p_1[None, :]
-        dS_m = tl.where(mask_1, dS, 0.0)
-        dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full_1), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
+        S_1 = S * S_p
+        LSE_ptrs_2 = LSE_base + tl.cast(i0, tl.int64) * stride_LSE_i + offs_i * stride_LSE_i
+        LSE = tl.load(LSE_ptrs_2)
+        P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i)
+        dM_ptrs_2 = dM_base + tl.cast(i0, tl.int64) * stride_dM_i + offs_i * stride_dM_i
+        dM = tl.load(dM_ptrs_2)
+        M_ptrs_2 = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
+        m = tl.load(M_ptrs_2)
+        dS_safe_1 = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
+        dS_p = (tl.abs(dS_safe_1) + 1.0) * 3.814697265625e-06
+        dS_p_1 = ties != 0
+        t_9 = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
+        t_10 = dM.to(ACC)[None, :] * tl.where(t_9, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_2 = safe_div(t_10, ties.to(ACC)[None, :])
+        dS = (dP_S - dS_safe[None, :]) * P_S + tl.where(dS_p_1[None, :], dS_p_2, 0.0)
+        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(stop0 - first0, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
+    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end, 0), BLOCK_I)
+    steps_4 = steps_3 + tl.cdiv(tl.maximum(full_1 - first_after, 0), BLOCK_I)
+    steps_5 = steps_4 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_5), num_stages=NUM_STAGES):
+        i0 = first0 + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, first0 + (step - steps) * BLOCK_I)
+        i0 = tl.where(step < steps_2, i0, full_end + (step - steps_2) * BLOCK_I)
+        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
+        i0 = tl.where(step < steps_4, i0, full_end_1 + (step - steps_4) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs_3, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
+        S_1 = S * S_p
+        LSE_ptrs_3 = LSE_base + tl.cast(i0, tl.int64) * stride_LSE_i + offs_i * stride_LSE_i
+        LSE = tl.load(LSE_ptrs_3, mask=in_i, other=0.0)
+        P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
+        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0)
+        dM_ptrs_3 = dM_base + tl.cast(i0, tl.int64) * stride_dM_i + offs_i * stride_dM_i
+        dM = tl.load(dM_ptrs_3, mask=in_i, other=0.0)
+        M_ptrs_3 = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
+        m = tl.load(M_ptrs_3, mask=in_i, other=0.0)
+        dS_safe_1 = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
+        dS_p = (tl.abs(dS_safe_1) + 1.0) * 3.814697265625e-06
+        dS_p_1 = ties != 0
+        t_11 = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
+        t_12 = dM.to(ACC)[None, :] * tl.where(t_11, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_2 = safe_div(t_12, ties.to(ACC)[None, :])
+        dS = (dP_S - dS_safe[None, :]) * P_S + tl.where(dS_p_1[None, :], dS_p_2, 0.0)
+        mask_p = i + start
+        mask_p_1 = ties == 0
+        mask_p_2 = i < len_i
+        t_13 = mask_p_1[None, :] | (j[:, None] <= mask_p[None, :])
+        mask = (j[:, None] <= mask_p[None, :]) & t_13 & mask_p_2[None, :]
+        dS_m = tl.where(mask, dS, 0.0)
         dK_2 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
     # --- epilogue ---
     dK = dK_2 / dK_p
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -1358,7 +1591,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "outputs_lse_max_backward_dK_dV": {
+    "outputs_lse_max_backward_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1366,12 +1599,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("j", "f")),
+            "resident": (("j", "e"),),
             "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "data": ("K", "V", "Q", "dO"),
+            "carried": (("j", "f"),),
+            "pairs": (("j", "i"),),
+            "pairs_by_address": (("j", "i"),),
+            "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1380,15 +1613,8 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("LSE_ptr", "pointer_like", "LSE"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
-            ("ties_ptr", "pointer_int", ""),
-            ("dM_ptr", "pointer_like", "dM"),
-            ("M_ptr", "pointer_like", "M"),
             ("dV_ptr", "pointer_like", "V"),
-            ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
@@ -1406,10 +1632,72 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "outputs_lse_max_backward_dK": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("j", "f"), ("j", "e")),
+            "streamed": (("i", "f"), ("i", "e")),
+            "carried": (("j", "e"),),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
+            "data": ("V", "K", "dO", "Q"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("D_ptr", "pointer_acc", ""),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("LSE_ptr", "pointer_like", "LSE"),
+            ("ties_ptr", "pointer_int", ""),
+            ("dM_ptr", "pointer_like", "dM"),
+            ("M_ptr", "pointer_like", "M"),
+            ("dK_ptr", "pointer_like", "K"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_LSE_b", "wide", ""),
+            ("stride_LSE_h", "wide", ""),
+            ("stride_LSE_i", "stride_last", ""),
             ("stride_dM_b", "wide", ""),
             ("stride_dM_h", "wide", ""),
             ("stride_dM_i", "stride_last", ""),
@@ -1595,8 +1883,12 @@ def choose(
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
         blocks.update(facts.get("fixed", {}))
+        if "fixed" in facts and itemsize > 2 and rows > 32:
+            continue  # 64 by 64 products in full precision, unrolled, spill
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        if "fixed" in facts:
+            room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
@@ -1880,31 +2172,61 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("outputs_lse_max_backward_dK_dV", extents, inputs, config)
+    cfg = configure("outputs_lse_max_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    outputs_lse_max_backward_dK_dV[grid](
+    outputs_lse_max_backward_dV[grid](
         K,
         Q,
         LSE,
         dO,
-        V,
-        D,
-        ties,
-        dM,
-        M,
         dV,
-        dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(LSE),
         *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("outputs_lse_max_backward_dK", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    outputs_lse_max_backward_dK[grid](
+        V,
+        dO,
+        D,
+        K,
+        Q,
+        LSE,
+        ties,
+        dM,
+        M,
+        dK,
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(LSE),
         *launch_strides(dM),
         *launch_strides(M),
         len_b,

@@ -88,13 +88,72 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def squared_distance_S_K(
+    K_ptr,
+    S_K_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    S_K_ptr  S.K[b, h, j], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    S_K_base += tl.cast(j0, tl.int64)
+
+    # --- prologue ---
+    # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    S_K = square(k.to(ACC))
+    S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
+    S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(S_K_base + offs_j, S_K_1, mask=in_j)
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_kappa_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "len_b",
         "len_h",
         "len_i",
@@ -102,23 +161,26 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "start",
     ],
 )
-def squared_distance(
+def squared_distance_O_L_S(
     kappa_ptr,
     Q_ptr,
+    S_K_ptr,
     K_ptr,
     V_ptr,
     L_S_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
     V_tiles,
     stride_kappa_h: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
-    stride_Q_e: tl.int64,
+    stride_Q_e,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
-    stride_K_e: tl.int64,
+    stride_K_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -141,10 +203,13 @@ def squared_distance(
 
     kappa_ptr  kappa[h], input
     Q_ptr  Q[b, h, i, e], input
+    S_K_ptr  S.K[b, h, j], temp
     K_ptr  K[b, h, j, e], input
     V_ptr  V[b, h, j, f], input
     L_S_ptr  L_S[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
@@ -170,8 +235,12 @@ def squared_distance(
     kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_i = i < len_i
+    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
@@ -186,8 +255,13 @@ def squared_distance(
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
     kappa = tl.load(kappa_base)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_Q = square(q.to(ACC))
+    S_Q_kept = tl.where((e < E)[None, :], S_Q, 0.0)
+    S_Q_1 = tl.sum(tl.where(in_e[None, :], S_Q_kept, 0.0), 1)
     S_p = -kappa.to(ACC)
     mask_p = i + start
+    L_S_p = S_Q_1 * kappa.to(ACC)
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
@@ -200,17 +274,12 @@ def squared_distance(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        S = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k = tl.load(K_ptrs)
-            S_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S = S + S_t
-        S_1 = S_p * S
+        # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j)
+        S_1 = S_p * (S_Q_1[:, None] + S_K.to(ACC)[None, :] - 2.0 * S)
         M_S_tile = tl.max(S_1, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
@@ -228,18 +297,13 @@ def squared_distance(
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        S = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            in_j = j < len_j
-            k = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            S_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S = S + S_t
-        S_1 = S_p * S
+        # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
+        S_1 = S_p * (S_Q_1[:, None] + S_K.to(ACC)[None, :] - 2.0 * S)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))
@@ -253,13 +317,12 @@ def squared_distance(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
         O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
 
     # --- epilogue ---
-    L_S = tl.log(Z_S) + M_S
+    L_S = tl.log(Z_S) + M_S + L_S_p
     O = safe_div(O_1, Z_S[:, None])
     tl.store(L_S_base + offs_i, L_S, mask=in_i)
     tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
@@ -267,13 +330,174 @@ def squared_distance(
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def squared_distance_backward_S_Q_D(
+    Q_ptr,
+    O_ptr,
+    dO_ptr,
+    S_Q_ptr,
+    D_ptr,
+    Q_tiles,
+    O_tiles,
+    dO_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    O_ptr  O[b, h, i, f], input
+    dO_ptr  dO[b, h, i, f], input
+    S_Q_ptr  S.Q[b, h, i], temp
+    D_ptr  D[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_base += tl.cast(i0, tl.int64) * stride_O_i
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    S_Q_base = S_Q_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    S_Q_base += tl.cast(i0, tl.int64)
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_Q = square(q.to(ACC))
+    S_Q_kept = tl.where((e < E)[None, :], S_Q, 0.0)
+    S_Q_1 = tl.sum(tl.where(in_e[None, :], S_Q_kept, 0.0), 1)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    D = o.to(ACC) * dO.to(ACC)
+    D_kept = tl.where((f < F)[None, :], D, 0.0)
+    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(S_Q_base + offs_i, S_Q_1, mask=in_i)
+    tl.store(D_base + offs_i, D_1, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def squared_distance_backward_S_K(
+    K_ptr,
+    S_K_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    S_K_ptr  S.K[b, h, j], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    S_K_base += tl.cast(j0, tl.int64)
+
+    # --- prologue ---
+    # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    S_K = square(k.to(ACC))
+    S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
+    S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(S_K_base + offs_j, S_K_1, mask=in_j)
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_kappa_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
@@ -283,24 +507,22 @@ def squared_distance(
         "start",
     ],
 )
-def squared_distance_backward_D_dQ_dkappa_5_rows(
-    O_ptr,
+def squared_distance_backward_dQ_dkappa_6_rows(
     dO_ptr,
     V_ptr,
+    D_ptr,
     kappa_ptr,
+    S_Q_ptr,
+    S_K_ptr,
     Q_ptr,
     K_ptr,
     L_S_ptr,
-    D_ptr,
     dQ_ptr,
-    dkappa_5_rows_ptr,
-    O_tiles,
+    dkappa_6_rows_ptr,
     dO_tiles,
+    Q_tiles,
     V_tiles,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
+    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -313,11 +535,11 @@ def squared_distance_backward_D_dQ_dkappa_5_rows(
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
-    stride_Q_e: tl.int64,
+    stride_Q_e,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
-    stride_K_e: tl.int64,
+    stride_K_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
@@ -337,19 +559,21 @@ def squared_distance_backward_D_dQ_dkappa_5_rows(
 ):
     """One program for each b, h and tile of i; sweeps j.
 
-    O_ptr  O[b, h, i, f], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
+    D_ptr  D[b, h, i], temp
     kappa_ptr  kappa[h], input
+    S_Q_ptr  S.Q[b, h, i], temp
+    S_K_ptr  S.K[b, h, j], temp
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     L_S_ptr  L_S[b, h, i], input
-    D_ptr  D[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
-    dkappa_5_rows_ptr  dkappa.5.rows[b, h, i], temp
-    O_tiles  tiles of O for the copy engine, or None
+    dkappa_6_rows_ptr  dkappa.6.rows[b, h, i], temp
     dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -371,49 +595,51 @@ def squared_distance_backward_D_dQ_dkappa_5_rows(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_base += tl.cast(i0, tl.int64) * stride_O_i
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(i0, tl.int64) * stride_dO_i
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_i = i < len_i
+    in_f = within(f, F, F_PAD)
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base += tl.cast(i0, tl.int64)
     kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
+    S_Q_base = S_Q_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    S_Q_base += tl.cast(i0, tl.int64)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_e = within(e, E, E_PAD)
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base += tl.cast(i0, tl.int64)
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
-    dkappa_5_rows_base = dkappa_5_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dkappa_5_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    dkappa_6_rows_base = dkappa_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    dkappa_6_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
 
     # --- prologue ---
-    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    D = o.to(ACC) * dO.to(ACC)
-    D_kept = tl.where((f < F)[None, :], D, 0.0)
-    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
     kappa = tl.load(kappa_base)
+    S_Q = tl.load(S_Q_base + offs_i, mask=in_i, other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = -kappa.to(ACC)
     mask_p = i + start
+    P_S_p = S_Q.to(ACC) * kappa.to(ACC)
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-    P_S_p = P_S_safe * 1.4426950408889634
-    W_3 = tl.full([BLOCK_I], 0.0, ACC)
+    P_S_p_1 = P_S_safe * 1.4426950408889634
+    W_4 = tl.full([BLOCK_I], 0.0, ACC)
     E_2 = tl.full([BLOCK_I], 0.0, ACC)
     W_p = tl.maximum(1.0, tl.abs(L_S.to(ACC)) / 64.0)
-    W_4 = tl.full([BLOCK_I], 0.0, ACC)
+    W_5 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -429,37 +655,24 @@ def squared_distance_backward_D_dQ_dkappa_5_rows(
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        S_part = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k = tl.load(K_ptrs)
-            S_part_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S_part = S_part + S_part_t
-        S = S_p * S_part
-        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
-        dS = (dP_S - D_1[:, None]) * P_S
-        for e_pt_1 in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
-            K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k_1 = tl.load(K_ptrs_2)
-            dQ_1_t = dS * (q_1.to(ACC)[:, None] - k_1.to(ACC)[None, :])
-            dQ_1_col = tl.sum(dQ_1_t, 1)
-            dQ_1 = tl.where((e == e_pt_1)[None, :], dQ_1 + dQ_1_col[:, None], dQ_1)
-        W_3_s = S_part * dS
-        W_3_tile = tl.sum(W_3_s, 1)
-        W_3 = W_3 + W_3_tile
+        # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S_part = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j)
+        S = S_p * (S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part)
+        P_S = tl.exp2((S + P_S_p[:, None]) * 1.4426950408889634 - P_S_p_1[:, None])
+        dS = (dP_S - d.to(ACC)[:, None]) * P_S
+        W_4_s = (S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part) * dS
+        W_4_tile = tl.sum(W_4_s, 1)
+        W_4 = W_4 + W_4_tile
         E_s = P_S * dP_S
         E_tile = tl.sum(E_s, 1)
         E_2 = E_2 + E_tile
-        W_4_s = S_part * P_S
-        W_4_tile = tl.sum(W_4_s, 1)
-        W_4 = W_4 + W_4_tile
+        W_5_s = (S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part) * P_S
+        W_5_tile = tl.sum(W_5_s, 1)
+        W_5 = W_5 + W_5_tile
+        dQ_2 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -469,59 +682,39 @@ def squared_distance_backward_D_dQ_dkappa_5_rows(
         in_j = j < len_j
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        S_part = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
-            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-            K_ptrs_3 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs_3 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k = tl.load(K_ptrs_3, mask=in_j, other=0.0)
-            S_part_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S_part = S_part + S_part_t
-        S = S_p * S_part
+        # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S_part = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
+        S = S_p * (S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_m = tl.where(mask, S, float("-inf"))
-        P_S = tl.exp2(S_m * 1.4426950408889634 - P_S_p[:, None])
-        dS = (dP_S - D_1[:, None]) * P_S
-        for e_pt_1 in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            K_ptrs_4 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
-            K_ptrs_4 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k_1 = tl.load(K_ptrs_4, mask=in_j, other=0.0)
-            dQ_1_t = dS * (q_1.to(ACC)[:, None] - k_1.to(ACC)[None, :])
-            dQ_1_col = tl.sum(dQ_1_t, 1)
-            dQ_1 = tl.where((e == e_pt_1)[None, :], dQ_1 + dQ_1_col[:, None], dQ_1)
-        W_3_s = S_part * dS
-        W_3_tile = tl.sum(W_3_s, 1)
-        W_3 = W_3 + W_3_tile
+        P_S = tl.exp2((S_m + P_S_p[:, None]) * 1.4426950408889634 - P_S_p_1[:, None])
+        dS = (dP_S - d.to(ACC)[:, None]) * P_S
+        W_4_s = (S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part) * dS
+        W_4_tile = tl.sum(W_4_s, 1)
+        W_4 = W_4 + W_4_tile
         E_s = P_S * dP_S
         E_tile = tl.sum(E_s, 1)
         E_2 = E_2 + E_tile
-        W_4_s = S_part * P_S
-        W_4_tile = tl.sum(W_4_s, 1)
-        W_4 = W_4 + W_4_tile
+        W_5_s = (S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part) * P_S
+        W_5_tile = tl.sum(W_5_s, 1)
+        W_5 = W_5 + W_5_tile
+        dQ_2 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
 
     # --- epilogue ---
-    dQ = 2.0 * -(dQ_1 * kappa.to(ACC))
-    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2) * W_p
-    W = W_3 - tl.where(t_2, E_2 - D_1, 0.0) * W_4
-    tl.store(D_base + offs_i, D_1, mask=in_i)
+    dQ = dQ_2 * kappa.to(ACC) * 2.0
+    t_2 = tl.abs(E_2 - d.to(ACC)) > 1.52587890625e-05 * tl.abs(E_2) * W_p
+    W = W_4 - tl.where(t_2, E_2 - d.to(ACC), 0.0) * W_5
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dkappa_5_rows_base + offs_i, W, mask=in_i)
+    tl.store(dkappa_6_rows_base + offs_i, W, mask=in_i)
 
 
 @triton.jit(
     do_not_specialize=[
         "stride_kappa_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
@@ -533,25 +726,29 @@ def squared_distance_backward_D_dQ_dkappa_5_rows(
 )
 def squared_distance_backward_dK_dV(
     kappa_ptr,
-    Q_ptr,
+    S_Q_ptr,
+    S_K_ptr,
     K_ptr,
+    Q_ptr,
     L_S_ptr,
     dO_ptr,
     V_ptr,
     D_ptr,
     dV_ptr,
     dK_ptr,
+    K_tiles,
     V_tiles,
+    Q_tiles,
     dO_tiles,
     stride_kappa_h: tl.int64,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e: tl.int64,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
-    stride_K_e: tl.int64,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
@@ -580,15 +777,19 @@ def squared_distance_backward_dK_dV(
     """One program for each b, h and tile of j; sweeps i.
 
     kappa_ptr  kappa[h], input
-    Q_ptr  Q[b, h, i, e], input
+    S_Q_ptr  S.Q[b, h, i], temp
+    S_K_ptr  S.K[b, h, j], temp
     K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
     L_S_ptr  L_S[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
     dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
@@ -612,16 +813,22 @@ def squared_distance_backward_dK_dV(
 
     # --- pointers ---
     kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    S_K_base += tl.cast(j0, tl.int64)
+    in_j = j < len_j
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
     in_f = within(f, F, F_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    S_Q_base = S_Q_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
@@ -630,16 +837,19 @@ def squared_distance_backward_dK_dV(
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     dK_base += tl.cast(j0, tl.int64) * E
     dK_offs = offs_j[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
     kappa = tl.load(kappa_base)
+    S_K = tl.load(S_K_base + offs_j, mask=in_j, other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = -kappa.to(ACC)
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # squared_distance.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    dS_K_1 = tl.full([BLOCK_J], 0.0, ACC)
+    dK_p = 2.0 * k.to(ACC)
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -653,37 +863,27 @@ def squared_distance_backward_dK_dV(
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
+        # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        S_part = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k = tl.load(K_ptrs, mask=in_j, other=0.0)
-            S_part_t = square(q.to(ACC)[None, :] - k.to(ACC)[:, None])
-            S_part = S_part + S_part_t
-        S = S_p * S_part
+        S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i)
+        S = S_p * (S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part)
+        P_S_p = S_Q.to(ACC) * kappa.to(ACC)
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-        P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
+        P_S_p_1 = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2((S + P_S_p[None, :]) * 1.4426950408889634 - P_S_p_1[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dS_K_1_tile = tl.sum(dS, 1)
+        dS_K_1 = dS_K_1 + dS_K_1_tile
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        for e_pt_1 in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
-            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2)
-            K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            dK_2_t = dS * (q_1.to(ACC)[None, :] - k_1.to(ACC)[:, None])
-            dK_2_col = tl.sum(dK_2_t, 1)
-            dK_2 = tl.where((e == e_pt_1)[None, :], dK_2 + dK_2_col[:, None], dK_2)
+        dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -692,45 +892,36 @@ def squared_distance_backward_dK_dV(
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        S_part = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
-            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_3 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-            K_ptrs_3 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k = tl.load(K_ptrs_3, mask=in_j, other=0.0)
-            S_part_t = square(q.to(ACC)[None, :] - k.to(ACC)[:, None])
-            S_part = S_part + S_part_t
-        S = S_p * S_part
+        S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        S = S_p * (S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part)
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         S_m = tl.where(mask, S, float("-inf"))
+        P_S_p = S_Q.to(ACC) * kappa.to(ACC)
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-        P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_m * 1.4426950408889634 - P_S_p[None, :])
+        P_S_p_1 = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2((S_m + P_S_p[None, :]) * 1.4426950408889634 - P_S_p_1[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        dS_K_1_tile = tl.sum(dS, 1)
+        dS_K_1 = dS_K_1 + dS_K_1_tile
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        for e_pt_1 in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
-            Q_ptrs_4 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            K_ptrs_4 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k_1 = tl.load(K_ptrs_4, mask=in_j, other=0.0)
-            dK_2_t = dS * (q_1.to(ACC)[None, :] - k_1.to(ACC)[:, None])
-            dK_2_col = tl.sum(dK_2_t, 1)
-            dK_2 = tl.where((e == e_pt_1)[None, :], dK_2 + dK_2_col[:, None], dK_2)
+        dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 
     # --- epilogue ---
-    dK = -(2.0 * -(dK_2 * kappa.to(ACC)))
+    dS_K = kappa.to(ACC) * dS_K_1
+    dK = dK_3 * kappa.to(ACC) * 2.0 - dK_p * dS_K[:, None]
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
@@ -741,7 +932,7 @@ def squared_distance_backward_dK_dV(
     ],
 )
 def squared_distance_backward_dkappa(
-    dkappa_5_ptr,
+    dkappa_6_ptr,
     dkappa_ptr,
     len_h: tl.int32,
     ACC: tl.constexpr,
@@ -749,7 +940,7 @@ def squared_distance_backward_dkappa(
 ):
     """One program for each h.
 
-    dkappa_5_ptr  dkappa.5[h], temp
+    dkappa_6_ptr  dkappa.6[h], temp
     dkappa_ptr  dkappa[h], output
     ACC  type of arithmetic and of accumulators
     """
@@ -758,12 +949,12 @@ def squared_distance_backward_dkappa(
     h = pid
 
     # --- pointers ---
-    dkappa_5_base = dkappa_5_ptr + tl.cast(h, tl.int64)
+    dkappa_6_base = dkappa_6_ptr + tl.cast(h, tl.int64)
     dkappa_base = dkappa_ptr + tl.cast(h, tl.int64)
 
     # --- prologue ---
-    dkappa_5 = tl.load(dkappa_5_base)
-    dkappa = -dkappa_5.to(ACC)
+    dkappa_6 = tl.load(dkappa_6_base)
+    dkappa = -dkappa_6.to(ACC)
 
     # --- epilogue ---
     tl.store(dkappa_base, dkappa)
@@ -772,12 +963,6 @@ def squared_distance_backward_dkappa(
 @triton.jit(
     do_not_specialize=[
         "stride_kappa_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "len_keys_split",
         "len_b",
         "len_h",
@@ -794,16 +979,18 @@ def squared_distance_slices(
     M_S_part_ptr,
     O_1_part_ptr,
     Z_S_part_ptr,
+    Q_tiles,
+    K_tiles,
     V_tiles,
     stride_kappa_h: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
-    stride_Q_e: tl.int64,
+    stride_Q_e,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
-    stride_K_e: tl.int64,
+    stride_K_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -832,6 +1019,8 @@ def squared_distance_slices(
     M_S_part_ptr  M_S.part[keys.split, b, h, i], temp
     O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
     Z_S_part_ptr  Z_S.part[keys.split, b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
@@ -859,8 +1048,11 @@ def squared_distance_slices(
     kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_i = i < len_i
+    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
@@ -880,9 +1072,14 @@ def squared_distance_slices(
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
     kappa = tl.load(kappa_base)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_Q = square(q.to(ACC))
+    S_Q_kept = tl.where((e < E)[None, :], S_Q, 0.0)
+    S_Q_1 = tl.sum(tl.where(in_e[None, :], S_Q_kept, 0.0), 1)
     S_p = -kappa.to(ACC)
     mask_p = i + start
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
+    L_S_p = S_Q_1 * kappa.to(ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -904,17 +1101,14 @@ def squared_distance_slices(
     for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        S = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k = tl.load(K_ptrs)
-            S_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S = S + S_t
-        S_1 = S_p * S
+        # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = square(k.to(ACC))
+        S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
+        S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
+        S_1 = S_p * (S_Q_1[:, None] + S_K_1[None, :] - 2.0 * S)
         M_S_tile = tl.max(S_1, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
@@ -932,18 +1126,15 @@ def squared_distance_slices(
     for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        S = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            in_j = j < len_j
-            k = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            S_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S = S + S_t
-        S_1 = S_p * S
+        # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = square(k.to(ACC))
+        S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
+        S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
+        S_1 = S_p * (S_Q_1[:, None] + S_K_1[None, :] - 2.0 * S)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))
@@ -955,7 +1146,6 @@ def squared_distance_slices(
         # squared_distance.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
@@ -970,6 +1160,7 @@ def squared_distance_slices(
 
 @triton.jit(
     do_not_specialize=[
+        "stride_kappa_h",
         "len_b",
         "len_h",
         "len_keys_split",
@@ -980,12 +1171,22 @@ def squared_distance_merge(
     M_S_part_ptr,
     O_1_part_ptr,
     Z_S_part_ptr,
+    Q_ptr,
+    kappa_ptr,
     O_ptr,
     L_S_ptr,
+    Q_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_kappa_h: tl.int64,
     len_b: tl.int32,
     len_h: tl.int32,
     len_keys_split: tl.int32,
     len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -997,9 +1198,13 @@ def squared_distance_merge(
     M_S_part_ptr  M_S.part[keys.split, b, h, i], temp
     O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
     Z_S_part_ptr  Z_S.part[keys.split, b, h, i], temp
+    Q_ptr  Q[b, h, i, e], input
+    kappa_ptr  kappa[h], input
     O_ptr  O[b, h, i, f], residual
     L_S_ptr  L_S[b, h, i], residual
+    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
@@ -1013,12 +1218,18 @@ def squared_distance_merge(
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
     i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
     M_S_part_base = M_S_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
     M_S_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
-    in_i = i < len_i
     O_1_part_base = O_1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
     O_1_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
     O_1_part_offs = offs_i[:, None] * F + f[None, :]
@@ -1034,6 +1245,13 @@ def squared_distance_merge(
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
+    # squared_distance.attn:5  S[i,j] = -kappa * sum[e]((Q[i,e] - K[j,e])**2)   where...
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_Q = square(q.to(ACC))
+    S_Q_kept = tl.where((e < E)[None, :], S_Q, 0.0)
+    S_Q_1 = tl.sum(tl.where(in_e[None, :], S_Q_kept, 0.0), 1)
+    kappa = tl.load(kappa_base)
+    L_S_p = S_Q_1 * kappa.to(ACC)
     first = 0
     slices = len_keys_split
 
@@ -1059,7 +1277,7 @@ def squared_distance_merge(
     # --- epilogue ---
     # squared_distance.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     O = safe_div(O_1, Z_S[:, None])
-    L_S = tl.log(Z_S) + M_S
+    L_S = tl.log(Z_S) + M_S + L_S_p
     tl.store(O_base + O_1_part_offs, O, mask=in_i[:, None] & in_f[None, :])
     tl.store(L_S_base + offs_i, L_S, mask=in_i)
 
@@ -1067,7 +1285,41 @@ def squared_distance_merge(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "squared_distance": {
+    "squared_distance_S_K": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("S_K_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "squared_distance_O_L_S": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1075,32 +1327,35 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "f"),),
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
-            "pairs": (("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j")),
-            "data": ("V",),
+            "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
+            "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
             ("kappa_ptr", "pointer_like", "kappa"),
             ("Q_ptr", "pointer_like", "Q"),
+            ("S_K_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_kappa_h", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
+            ("stride_K_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1120,7 +1375,91 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "squared_distance_backward_D_dQ_dkappa_5_rows": {
+    "squared_distance_backward_S_Q_D": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("i", "e"), ("i", "f"), ("i", "f")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q", "O", "dO"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("O_ptr", "pointer_like", "O"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("S_Q_ptr", "pointer_acc", ""),
+            ("D_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_O_b", "stride_wide", ""),
+            ("stride_O_h", "stride_wide", ""),
+            ("stride_O_i", "stride", ""),
+            ("stride_O_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "squared_distance_backward_S_K": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("S_K_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "squared_distance_backward_dQ_dkappa_6_rows": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1128,33 +1467,31 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"),),
+            "resident": (("i", "f"), ("i", "e")),
+            "streamed": (("j", "f"), ("j", "e")),
             "carried": (("i", "e"), ("i",), ("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("O", "dO", "V"),
+            "data": ("dO", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("O_ptr", "pointer_like", "O"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
             ("kappa_ptr", "pointer_like", "kappa"),
+            ("S_Q_ptr", "pointer_acc", ""),
+            ("S_K_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("L_S_ptr", "pointer_like", "L_S"),
-            ("D_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
-            ("dkappa_5_rows_ptr", "pointer_acc", ""),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dkappa_6_rows_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1164,14 +1501,14 @@ KERNELS: dict[str, Any] = {
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
             ("stride_kappa_h", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
+            ("stride_K_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
@@ -1198,36 +1535,40 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "f"),),
-            "streamed": (("i", "f"),),
-            "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
-            "data": ("V", "dO"),
+            "resident": (("j", "e"), ("j", "f")),
+            "streamed": (("i", "e"), ("i", "f")),
+            "carried": (("j", "f"), ("j", "e"), ("j",)),
+            "pairs": (("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i")),
+            "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
             ("kappa_ptr", "pointer_like", "kappa"),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("S_Q_ptr", "pointer_acc", ""),
+            ("S_K_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
             ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_kappa_h", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
@@ -1269,7 +1610,7 @@ KERNELS: dict[str, Any] = {
             "few_rows": False,
         },
         "arguments": [
-            ("dkappa_5_ptr", "pointer_acc", ""),
+            ("dkappa_6_ptr", "pointer_acc", ""),
             ("dkappa_ptr", "pointer_like", "kappa"),
             ("len_h", "extent", "h"),
             ("ACC", "acc", ""),
@@ -1284,12 +1625,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "f"),),
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "f"), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j")),
-            "data": ("V",),
+            "pairs": (("i", "j"), ("j", "e")),
+            "pairs_by_address": (("i", "j"), ("j", "e")),
+            "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": True,
         },
@@ -1301,16 +1642,18 @@ KERNELS: dict[str, Any] = {
             ("M_S_part_ptr", "pointer_acc", ""),
             ("O_1_part_ptr", "pointer_acc", ""),
             ("Z_S_part_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_kappa_h", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
+            ("stride_K_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1336,14 +1679,15 @@ KERNELS: dict[str, Any] = {
             "tiles": ("i",),
             "stream": None,
             "pads": {
+                "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"),),
+            "resident": (("i", "e"), ("i", "f")),
             "streamed": (),
             "carried": (("i",), ("i", "f"), ("i",)),
-            "pairs": (("i", "f"),),
-            "pairs_by_address": (("i", "f"),),
-            "data": ("O_1.part",),
+            "pairs": (("i", "f"), ("i", "e")),
+            "pairs_by_address": (("i", "f"), ("i", "e")),
+            "data": ("Q", "O_1.part"),
             "loops": 1,
             "few_rows": True,
         },
@@ -1351,12 +1695,22 @@ KERNELS: dict[str, Any] = {
             ("M_S_part_ptr", "pointer_acc", ""),
             ("O_1_part_ptr", "pointer_acc", ""),
             ("Z_S_part_ptr", "pointer_acc", ""),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("kappa_ptr", "pointer_like", "kappa"),
             ("O_ptr", "pointer_like", "Q"),
             ("L_S_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_kappa_h", "wide", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_keys_split", "extent", "keys.split"),
             ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
@@ -1437,8 +1791,12 @@ def choose(
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
         blocks.update(facts.get("fixed", {}))
+        if "fixed" in facts and itemsize > 2 and rows > 32:
+            continue  # 64 by 64 products in full precision, unrolled, spill
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        if "fixed" in facts:
+            room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
@@ -1584,27 +1942,50 @@ def forward(inputs, extents, params, config=None):
     kappa = inputs["kappa"]
     len_b = extents["b"]
     len_h = extents["h"]
-    len_i = extents["i"]
     len_j = extents["j"]
     len_e = extents["e"]
+    len_i = extents["i"]
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    S_K = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     L_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
+    # One program for each b, h and tile of j.
+    cfg = configure("squared_distance_S_K", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    squared_distance_S_K[grid](
+        K,
+        S_K,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("squared_distance", extents, inputs, config)
+    cfg = configure("squared_distance_O_L_S", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    squared_distance[grid](
+    squared_distance_O_L_S[grid](
         kappa,
         Q,
+        S_K,
         K,
         V,
         L_S,
         O,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         *launch_strides(kappa),
         *launch_strides(Q),
@@ -1640,38 +2021,88 @@ def backward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
-    len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
+    len_j = extents["j"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    S_Q = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    S_K = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    dkappa_5_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    dkappa_6_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dkappa = torch.empty((len_h,), dtype=inputs["kappa"].dtype, device=device)
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("squared_distance_backward_D_dQ_dkappa_5_rows", extents, inputs, config)
+    # One program for each b, h and tile of i.
+    cfg = configure("squared_distance_backward_S_Q_D", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    squared_distance_backward_D_dQ_dkappa_5_rows[grid](
+    squared_distance_backward_S_Q_D[grid](
+        Q,
         O,
         dO,
+        S_Q,
+        D,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(O),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("squared_distance_backward_S_K", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    squared_distance_backward_S_K[grid](
+        K,
+        S_K,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i; sweeps j.
+    cfg = configure("squared_distance_backward_dQ_dkappa_6_rows", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    squared_distance_backward_dQ_dkappa_6_rows[grid](
+        dO,
         V,
+        D,
         kappa,
+        S_Q,
+        S_K,
         Q,
         K,
         L_S,
-        D,
         dQ,
-        dkappa_5_rows,
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        dkappa_6_rows,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        *launch_strides(O),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(kappa),
@@ -1691,9 +2122,9 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dkappa.5: the rest of its sum, in a fixed order
+    # dkappa.6: the rest of its sum, in a fixed order
     shape = (len_h,)
-    dkappa_5 = sum_into(shape, dkappa_5_rows, (0, 2), acc, None)
+    dkappa_6 = sum_into(shape, dkappa_6_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("squared_distance_backward_dK_dV", extents, inputs, config)
@@ -1702,19 +2133,23 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_j,)
     squared_distance_backward_dK_dV[grid](
         kappa,
-        Q,
+        S_Q,
+        S_K,
         K,
+        Q,
         L_S,
         dO,
         V,
         D,
         dV,
         dK,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(kappa),
-        *launch_strides(Q),
         *launch_strides(K),
+        *launch_strides(Q),
         *launch_strides(L_S),
         *launch_strides(dO),
         *launch_strides(V),
@@ -1735,7 +2170,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("squared_distance_backward_dkappa", extents, inputs, config)
     grid = (len_h,)
     squared_distance_backward_dkappa[grid](
-        dkappa_5,
+        dkappa_6,
         dkappa,
         len_h,
         ACC=ACC,
@@ -1787,6 +2222,8 @@ def forward_split(inputs, extents, params, config=None):
         M_S_part,
         O_1_part,
         Z_S_part,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         *launch_strides(kappa),
         *launch_strides(Q),
@@ -1815,12 +2252,19 @@ def forward_split(inputs, extents, params, config=None):
         M_S_part,
         O_1_part,
         Z_S_part,
+        Q,
+        kappa,
         O,
         L_S,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(kappa),
         len_b,
         len_h,
         len_keys_split,
         len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         ACC=ACC,

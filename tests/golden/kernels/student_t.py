@@ -88,13 +88,72 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def student_t_S_K(
+    K_ptr,
+    S_K_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    S_K_ptr  S.K[b, h, j], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    S_K_base += tl.cast(j0, tl.int64)
+
+    # --- prologue ---
+    # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    S_K = square(k.to(ACC))
+    S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
+    S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(S_K_base + offs_j, S_K_1, mask=in_j)
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_kappa_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "len_b",
         "len_h",
         "len_i",
@@ -102,23 +161,26 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "start",
     ],
 )
-def student_t(
+def student_t_O_L_S(
     kappa_ptr,
     Q_ptr,
+    S_K_ptr,
     K_ptr,
     V_ptr,
     L_S_ptr,
     O_ptr,
+    Q_tiles,
+    K_tiles,
     V_tiles,
     stride_kappa_h: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
-    stride_Q_e: tl.int64,
+    stride_Q_e,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
-    stride_K_e: tl.int64,
+    stride_K_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -141,10 +203,13 @@ def student_t(
 
     kappa_ptr  kappa[h], input
     Q_ptr  Q[b, h, i, e], input
+    S_K_ptr  S.K[b, h, j], temp
     K_ptr  K[b, h, j, e], input
     V_ptr  V[b, h, j, f], input
     L_S_ptr  L_S[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
@@ -170,8 +235,12 @@ def student_t(
     kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_i = i < len_i
+    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
@@ -186,6 +255,10 @@ def student_t(
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
     kappa = tl.load(kappa_base)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_Q = square(q.to(ACC))
+    S_Q_kept = tl.where((e < E)[None, :], S_Q, 0.0)
+    S_Q_1 = tl.sum(tl.where(in_e[None, :], S_Q_kept, 0.0), 1)
     S_p = -kappa.to(ACC)
     mask_p = i + start
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
@@ -200,17 +273,13 @@ def student_t(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        S = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k = tl.load(K_ptrs)
-            S_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S = S + S_t
-        S_1 = S_p * tl.log(1.0 + S / tl.cast(E, ACC))
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j)
+        t_2 = 1.0 + (S_Q_1[:, None] + S_K.to(ACC)[None, :] - 2.0 * S) / tl.cast(E, ACC)
+        S_1 = S_p * tl.log(t_2)
         M_S_tile = tl.max(S_1, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
@@ -228,18 +297,14 @@ def student_t(
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        S = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            in_j = j < len_j
-            k = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            S_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S = S + S_t
-        S_1 = S_p * tl.log(1.0 + S / tl.cast(E, ACC))
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
+        t_3 = 1.0 + (S_Q_1[:, None] + S_K.to(ACC)[None, :] - 2.0 * S) / tl.cast(E, ACC)
+        S_1 = S_p * tl.log(t_3)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))
@@ -253,7 +318,6 @@ def student_t(
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S = M_S_new
         O_1 = dot(P_S.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
@@ -267,13 +331,174 @@ def student_t(
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def student_t_backward_S_Q_D(
+    Q_ptr,
+    O_ptr,
+    dO_ptr,
+    S_Q_ptr,
+    D_ptr,
+    Q_tiles,
+    O_tiles,
+    dO_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    O_ptr  O[b, h, i, f], input
+    dO_ptr  dO[b, h, i, f], input
+    S_Q_ptr  S.Q[b, h, i], temp
+    D_ptr  D[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_base += tl.cast(i0, tl.int64) * stride_O_i
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    S_Q_base = S_Q_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    S_Q_base += tl.cast(i0, tl.int64)
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_Q = square(q.to(ACC))
+    S_Q_kept = tl.where((e < E)[None, :], S_Q, 0.0)
+    S_Q_1 = tl.sum(tl.where(in_e[None, :], S_Q_kept, 0.0), 1)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    D = o.to(ACC) * dO.to(ACC)
+    D_kept = tl.where((f < F)[None, :], D, 0.0)
+    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(S_Q_base + offs_i, S_Q_1, mask=in_i)
+    tl.store(D_base + offs_i, D_1, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def student_t_backward_S_K(
+    K_ptr,
+    S_K_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    S_K_ptr  S.K[b, h, j], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    S_K_base += tl.cast(j0, tl.int64)
+
+    # --- prologue ---
+    # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    S_K = square(k.to(ACC))
+    S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
+    S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(S_K_base + offs_j, S_K_1, mask=in_j)
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_kappa_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
@@ -283,24 +508,30 @@ def student_t(
         "start",
     ],
 )
-def student_t_backward_D_dQ_dkappa_5_rows(
-    O_ptr,
-    dO_ptr,
-    V_ptr,
-    kappa_ptr,
+def student_t_backward_dQ_dkappa_7_rows(
+    S_Q_ptr,
+    S_K_ptr,
     Q_ptr,
     K_ptr,
-    L_S_ptr,
+    dO_ptr,
+    V_ptr,
     D_ptr,
+    kappa_ptr,
+    L_S_ptr,
     dQ_ptr,
-    dkappa_5_rows_ptr,
-    O_tiles,
+    dkappa_7_rows_ptr,
+    Q_tiles,
     dO_tiles,
+    K_tiles,
     V_tiles,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -310,14 +541,6 @@ def student_t_backward_D_dQ_dkappa_5_rows(
     stride_V_j,
     stride_V_f,
     stride_kappa_h: tl.int64,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e: tl.int64,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e: tl.int64,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
@@ -337,18 +560,20 @@ def student_t_backward_D_dQ_dkappa_5_rows(
 ):
     """One program for each b, h and tile of i; sweeps j.
 
-    O_ptr  O[b, h, i, f], input
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    kappa_ptr  kappa[h], input
+    S_Q_ptr  S.Q[b, h, i], temp
+    S_K_ptr  S.K[b, h, j], temp
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
-    L_S_ptr  L_S[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
+    kappa_ptr  kappa[h], input
+    L_S_ptr  L_S[b, h, i], input
     dQ_ptr  dQ[b, h, i, e], output
-    dkappa_5_rows_ptr  dkappa.5.rows[b, h, i], temp
-    O_tiles  tiles of O for the copy engine, or None
+    dkappa_7_rows_ptr  dkappa.7.rows[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
@@ -371,164 +596,124 @@ def student_t_backward_D_dQ_dkappa_5_rows(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_base += tl.cast(i0, tl.int64) * stride_O_i
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    S_Q_base = S_Q_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    S_Q_base += tl.cast(i0, tl.int64)
     in_i = i < len_i
-    in_f = within(f, F, F_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_e = within(e, E, E_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(i0, tl.int64) * stride_dO_i
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base += tl.cast(i0, tl.int64)
     kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
     L_S_base += tl.cast(i0, tl.int64) * stride_L_S_i
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base += tl.cast(i0, tl.int64)
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
     dQ_base += tl.cast(i0, tl.int64) * E
     dQ_offs = offs_i[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
-    dkappa_5_rows_base = dkappa_5_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dkappa_5_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    dkappa_7_rows_base = dkappa_7_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    dkappa_7_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
 
     # --- prologue ---
-    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    D = o.to(ACC) * dO.to(ACC)
-    D_kept = tl.where((f < F)[None, :], D, 0.0)
-    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    dQ_3 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+    S_Q = tl.load(S_Q_base + offs_i, mask=in_i, other=0.0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     kappa = tl.load(kappa_base)
     S_p = -kappa.to(ACC)
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
     mask_p = i + start
-    W_3 = tl.full([BLOCK_I], 0.0, ACC)
+    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
+    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
+    D_3_2 = tl.full([BLOCK_I], 0.0, ACC)
+    W_5 = tl.full([BLOCK_I], 0.0, ACC)
     E_2 = tl.full([BLOCK_I], 0.0, ACC)
     W_p = tl.maximum(1.0, tl.abs(L_S.to(ACC)) / 64.0)
-    W_4 = tl.full([BLOCK_I], 0.0, ACC)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    W_6 = tl.full([BLOCK_I], 0.0, ACC)
+    stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
 
     # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(lo), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S_part = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        S_part = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k = tl.load(K_ptrs)
-            S_part_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S_part = S_part + S_part_t
-        S = S_p * tl.log(1.0 + S_part / tl.cast(E, ACC))
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
+        t = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        S = S_p * tl.log(1.0 + t / tl.cast(E, ACC))
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
-        dS = (dP_S - D_1[:, None]) * P_S
-        dQ_1_p = safe_div(1.0, 1.0 + safe_div(S_part, tl.cast(E, ACC)))
-        dQ_1_s = dS * tl.where(1.0 + S_part / tl.cast(E, ACC) != 0.0, dQ_1_p, 0.0)
-        for e_pt_1 in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
-            K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k_1 = tl.load(K_ptrs_2)
-            dQ_1_t = dQ_1_s * (q_1.to(ACC)[:, None] - k_1.to(ACC)[None, :])
-            dQ_1_col = tl.sum(dQ_1_t, 1)
-            dQ_1 = tl.where((e == e_pt_1)[None, :], dQ_1 + dQ_1_col[:, None], dQ_1)
-        W_3_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * dS
-        W_3_tile = tl.sum(W_3_s, 1)
-        W_3 = W_3 + W_3_tile
+        dS = (dP_S - d.to(ACC)[:, None]) * P_S
+        t_2 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        t_3 = (1.0 + safe_div(t_2, tl.cast(E, ACC))) * tl.cast(E, ACC)
+        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_3)
+        t_4 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        dS_part = tl.where(1.0 + t_4 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
+        mask_p_2 = j < len_j
+        t_5 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        t_6 = tl.abs(1.0 + t_5 / tl.cast(E, ACC) - mask_safe) <= mask_p_1
+        t_7 = (j[None, :] <= mask_p[:, None]) & (t_6 | (j[None, :] <= mask_p[:, None]))
+        mask = t_7 & mask_p_2[None, :]
+        dS_part_m = tl.where(mask, dS_part, 0.0)
+        t_8 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        D_3_2_p = safe_div(dS, 1.0 + safe_div(t_8, tl.cast(E, ACC)))
+        t_9 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        D_3_2_s = tl.where(1.0 + t_9 / tl.cast(E, ACC) != 0.0, D_3_2_p, 0.0)
+        D_3_2_s_m = tl.where(mask, D_3_2_s, 0.0)
+        D_3_2_tile = tl.sum(D_3_2_s_m, 1)
+        D_3_2 = D_3_2 + D_3_2_tile
+        t_10 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        W_5_s = tl.log(1.0 + t_10 / tl.cast(E, ACC)) * dS
+        mask_1 = (j[None, :] <= mask_p[:, None]) & mask_p_2[None, :]
+        W_5_s_m = tl.where(mask_1, W_5_s, 0.0)
+        W_5_tile = tl.sum(W_5_s_m, 1)
+        W_5 = W_5 + W_5_tile
         E_s = P_S * dP_S
-        E_tile = tl.sum(E_s, 1)
-        E_2 = E_2 + E_tile
-        W_4_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * P_S
-        W_4_tile = tl.sum(W_4_s, 1)
-        W_4 = W_4 + W_4_tile
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        S_part = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-            K_ptrs_3 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs_3 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k = tl.load(K_ptrs_3, mask=in_j, other=0.0)
-            S_part_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S_part = S_part + S_part_t
-        S = S_p * tl.log(1.0 + S_part / tl.cast(E, ACC))
-        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
-        dS = (dP_S - D_1[:, None]) * P_S
-        dQ_1_p = safe_div(1.0, 1.0 + safe_div(S_part, tl.cast(E, ACC)))
-        dQ_1_s = dS * tl.where(1.0 + S_part / tl.cast(E, ACC) != 0.0, dQ_1_p, 0.0)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dQ_1_s_m = tl.where(mask, dQ_1_s, 0.0)
-        for e_pt_1 in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            K_ptrs_4 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
-            K_ptrs_4 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k_1 = tl.load(K_ptrs_4, mask=in_j, other=0.0)
-            dQ_1_t = dQ_1_s_m * (q_1.to(ACC)[:, None] - k_1.to(ACC)[None, :])
-            dQ_1_col = tl.sum(dQ_1_t, 1)
-            dQ_1 = tl.where((e == e_pt_1)[None, :], dQ_1 + dQ_1_col[:, None], dQ_1)
-        W_3_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * dS
-        W_3_s_m = tl.where(mask, W_3_s, 0.0)
-        W_3_tile = tl.sum(W_3_s_m, 1)
-        W_3 = W_3 + W_3_tile
-        E_s = P_S * dP_S
-        E_s_m = tl.where(mask, E_s, 0.0)
+        E_s_m = tl.where(mask_1, E_s, 0.0)
         E_tile = tl.sum(E_s_m, 1)
         E_2 = E_2 + E_tile
-        W_4_s = tl.log(1.0 + S_part / tl.cast(E, ACC)) * P_S
-        W_4_s_m = tl.where(mask, W_4_s, 0.0)
-        W_4_tile = tl.sum(W_4_s_m, 1)
-        W_4 = W_4 + W_4_tile
+        t_11 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        W_6_s = tl.log(1.0 + t_11 / tl.cast(E, ACC)) * P_S
+        W_6_s_m = tl.where(mask_1, W_6_s, 0.0)
+        W_6_tile = tl.sum(W_6_s_m, 1)
+        W_6 = W_6 + W_6_tile
+        dQ_3 = dot(dS_part_m.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
 
     # --- epilogue ---
-    dQ = 2.0 * -(dQ_1 * kappa.to(ACC) / tl.cast(E, ACC))
-    t_2 = tl.abs(E_2 - D_1) > 1.52587890625e-05 * tl.abs(E_2) * W_p
-    W = W_3 - tl.where(t_2, E_2 - D_1, 0.0) * W_4
-    tl.store(D_base + offs_i, D_1, mask=in_i)
+    D_3 = kappa.to(ACC) * D_3_2
+    dQ_p = 2.0 * D_3
+    dQ = dQ_3 - dQ_p[:, None] * q.to(ACC) / tl.cast(E, ACC)
+    t_12 = tl.abs(E_2 - d.to(ACC)) > 1.52587890625e-05 * tl.abs(E_2) * W_p
+    W = W_5 - tl.where(t_12, E_2 - d.to(ACC), 0.0) * W_6
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
-    tl.store(dkappa_5_rows_base + offs_i, W, mask=in_i)
+    tl.store(dkappa_7_rows_base + offs_i, W, mask=in_i)
 
 
 @triton.jit(
     do_not_specialize=[
         "stride_kappa_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "stride_L_S_b",
         "stride_L_S_h",
         "len_b",
@@ -538,27 +723,27 @@ def student_t_backward_D_dQ_dkappa_5_rows(
         "start",
     ],
 )
-def student_t_backward_dK_dV(
+def student_t_backward_dV(
     kappa_ptr,
-    Q_ptr,
+    S_Q_ptr,
+    S_K_ptr,
     K_ptr,
+    Q_ptr,
     L_S_ptr,
     dO_ptr,
-    V_ptr,
-    D_ptr,
     dV_ptr,
-    dK_ptr,
-    V_tiles,
+    K_tiles,
+    Q_tiles,
     dO_tiles,
     stride_kappa_h: tl.int64,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e: tl.int64,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
-    stride_K_e: tl.int64,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
     stride_L_S_b: tl.int64,
     stride_L_S_h: tl.int64,
     stride_L_S_i,
@@ -566,10 +751,6 @@ def student_t_backward_dK_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -587,15 +768,15 @@ def student_t_backward_dK_dV(
     """One program for each b, h and tile of j; sweeps i.
 
     kappa_ptr  kappa[h], input
-    Q_ptr  Q[b, h, i, e], input
+    S_Q_ptr  S.Q[b, h, i], temp
+    S_K_ptr  S.K[b, h, j], temp
     K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
     L_S_ptr  L_S[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
-    dK_ptr  dK[b, h, j, e], output
-    V_tiles  tiles of V for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
@@ -619,34 +800,31 @@ def student_t_backward_dK_dV(
 
     # --- pointers ---
     kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    S_K_base += tl.cast(j0, tl.int64)
     in_j = j < len_j
-    in_f = within(f, F, F_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    S_Q_base = S_Q_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
-    in_e = within(e, E, E_PAD)
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
     kappa = tl.load(kappa_base)
+    S_K = tl.load(S_K_base + offs_j, mask=in_j, other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = -kappa.to(ACC)
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -660,39 +838,21 @@ def student_t_backward_dK_dV(
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        S_part = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k = tl.load(K_ptrs, mask=in_j, other=0.0)
-            S_part_t = square(q.to(ACC)[None, :] - k.to(ACC)[:, None])
-            S_part = S_part + S_part_t
-        S = S_p * tl.log(1.0 + S_part / tl.cast(E, ACC))
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i)
+        t_3 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        S = S_p * tl.log(1.0 + t_3 / tl.cast(E, ACC))
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dK_2_p = safe_div(1.0, 1.0 + safe_div(S_part, tl.cast(E, ACC)))
-        dK_2_s = dS * tl.where(1.0 + S_part / tl.cast(E, ACC) != 0.0, dK_2_p, 0.0)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        for e_pt_1 in range(E):
-            Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
-            Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_2)
-            K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            dK_2_t = dK_2_s * (q_1.to(ACC)[None, :] - k_1.to(ACC)[:, None])
-            dK_2_col = tl.sum(dK_2_t, 1)
-            dK_2 = tl.where((e == e_pt_1)[None, :], dK_2 + dK_2_col[:, None], dK_2)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -701,49 +861,306 @@ def student_t_backward_dK_dV(
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        S_part = tl.full([BLOCK_J, BLOCK_I], 0.0, ACC)
-        for e_pt in range(E):
-            # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-            Q_ptrs_3 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-            Q_ptrs_3 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-            K_ptrs_3 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k = tl.load(K_ptrs_3, mask=in_j, other=0.0)
-            S_part_t = square(q.to(ACC)[None, :] - k.to(ACC)[:, None])
-            S_part = S_part + S_part_t
-        S = S_p * tl.log(1.0 + S_part / tl.cast(E, ACC))
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        t_4 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        S = S_p * tl.log(1.0 + t_4 / tl.cast(E, ACC))
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        S_m = tl.where(mask, S, float("-inf"))
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        P_S_m = tl.where(mask, P_S, 0.0)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        dK_2_p = safe_div(1.0, 1.0 + safe_div(S_part, tl.cast(E, ACC)))
-        dK_2_s = dS * tl.where(1.0 + S_part / tl.cast(E, ACC) != 0.0, dK_2_p, 0.0)
-        dK_2_s_m = tl.where(mask, dK_2_s, 0.0)
-        dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        for e_pt_1 in range(E):
-            Q_ptrs_4 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e
-            Q_ptrs_4 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-            q_1 = tl.load(Q_ptrs_4, mask=in_i, other=0.0)
-            K_ptrs_4 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_j * stride_K_j
-            k_1 = tl.load(K_ptrs_4, mask=in_j, other=0.0)
-            dK_2_t = dK_2_s_m * (q_1.to(ACC)[None, :] - k_1.to(ACC)[:, None])
-            dK_2_col = tl.sum(dK_2_t, 1)
-            dK_2 = tl.where((e == e_pt_1)[None, :], dK_2 + dK_2_col[:, None], dK_2)
+        P_S = tl.exp2(S_m * 1.4426950408889634 - P_S_p[None, :])
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
 
     # --- epilogue ---
-    dK = -(2.0 * -(dK_2 * kappa.to(ACC) / tl.cast(E, ACC)))
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_kappa_h",
+        "stride_L_S_b",
+        "stride_L_S_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "start",
+    ],
+)
+def student_t_backward_dK(
+    S_Q_ptr,
+    S_K_ptr,
+    K_ptr,
+    Q_ptr,
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    kappa_ptr,
+    L_S_ptr,
+    dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_kappa_h: tl.int64,
+    stride_L_S_b: tl.int64,
+    stride_L_S_h: tl.int64,
+    stride_L_S_i,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j; sweeps i.
+
+    S_Q_ptr  S.Q[b, h, i], temp
+    S_K_ptr  S.K[b, h, j], temp
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    kappa_ptr  kappa[h], input
+    L_S_ptr  L_S[b, h, i], input
+    dK_ptr  dK[b, h, j, e], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    offs_i = tl.arange(0, BLOCK_I)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    S_K_base = S_K_ptr + tl.cast(b, tl.int64) * len_h * len_j + tl.cast(h, tl.int64) * len_j
+    S_K_base += tl.cast(j0, tl.int64)
+    in_j = j < len_j
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    S_Q_base = S_Q_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    L_S_base = L_S_ptr + tl.cast(b, tl.int64) * stride_L_S_b + tl.cast(h, tl.int64) * stride_L_S_h
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK_base += tl.cast(j0, tl.int64) * E
+    dK_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    dK_4 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+    S_K = tl.load(S_K_base + offs_j, mask=in_j, other=0.0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+    kappa = tl.load(kappa_base)
+    S_p = -kappa.to(ACC)
+    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
+    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
+    D_2_1 = tl.full([BLOCK_J], 0.0, ACC)
+    low0 = tl.maximum(0, j0 - start)
+    first0 = low0 // BLOCK_I * BLOCK_I
+    stop0 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    stop_before = tl.maximum(first0, tl.minimum(stop0, first0))
+    first_after = tl.maximum(first0, stop0)
+    stop_after = tl.maximum(first_after, stop0)
+    t = tl.maximum(0, j0 + BLOCK_J - 1 - start)
+    t_2 = floor_div(tl.maximum(t, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop_before, tl.maximum(first0, t_2 * BLOCK_I))
+    t_3 = tl.minimum(stop_before, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_3)
+    t_4 = tl.maximum(0, j0 + BLOCK_J - 1 - start)
+    t_5 = floor_div(tl.maximum(t_4, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full_1 = tl.minimum(stop_after, tl.maximum(first_after, t_5 * BLOCK_I))
+    t_6 = tl.minimum(stop_after, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end_1 = tl.maximum(full_1, t_6)
+
+    # --- sweep over i ---
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        t_7 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        S = S_p * tl.log(1.0 + t_7 / tl.cast(E, ACC))
+        L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
+        dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        t_8 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        t_9 = (1.0 + safe_div(t_8, tl.cast(E, ACC))) * tl.cast(E, ACC)
+        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_9)
+        t_10 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        dS_part = tl.where(1.0 + t_10 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
+        t_11 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        D_2_1_p = safe_div(dS, 1.0 + safe_div(t_11, tl.cast(E, ACC)))
+        t_12 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        D_2_1_s = tl.where(1.0 + t_12 / tl.cast(E, ACC) != 0.0, D_2_1_p, 0.0)
+        D_2_1_tile = tl.sum(D_2_1_s, 1)
+        D_2_1 = D_2_1 + D_2_1_tile
+        dK_4 = dot(dS_part.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full_1), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        t_13 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        S = S_p * tl.log(1.0 + t_13 / tl.cast(E, ACC))
+        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_2)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
+        dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        t_14 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        t_15 = (1.0 + safe_div(t_14, tl.cast(E, ACC))) * tl.cast(E, ACC)
+        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_15)
+        t_16 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        dS_part = tl.where(1.0 + t_16 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
+        t_17 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        D_2_1_p = safe_div(dS, 1.0 + safe_div(t_17, tl.cast(E, ACC)))
+        t_18 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        D_2_1_s = tl.where(1.0 + t_18 / tl.cast(E, ACC) != 0.0, D_2_1_p, 0.0)
+        D_2_1_tile = tl.sum(D_2_1_s, 1)
+        D_2_1 = D_2_1 + D_2_1_tile
+        dK_4 = dot(dS_part.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(stop0 - first0, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
+    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end, 0), BLOCK_I)
+    steps_4 = steps_3 + tl.cdiv(tl.maximum(full_1 - first_after, 0), BLOCK_I)
+    steps_5 = steps_4 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_5), num_stages=NUM_STAGES):
+        i0 = first0 + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, first0 + (step - steps) * BLOCK_I)
+        i0 = tl.where(step < steps_2, i0, full_end + (step - steps_2) * BLOCK_I)
+        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
+        i0 = tl.where(step < steps_4, i0, full_end_1 + (step - steps_4) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_3, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        t_19 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        S = S_p * tl.log(1.0 + t_19 / tl.cast(E, ACC))
+        L_S_ptrs_3 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_3, mask=in_i, other=0.0)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
+        dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        t_20 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        t_21 = (1.0 + safe_div(t_20, tl.cast(E, ACC))) * tl.cast(E, ACC)
+        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_21)
+        t_22 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        dS_part = tl.where(1.0 + t_22 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
+        mask_p = i + start
+        mask_p_2 = i < len_i
+        t_23 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        t_24 = tl.abs(1.0 + t_23 / tl.cast(E, ACC) - mask_safe) <= mask_p_1
+        t_25 = (j[:, None] <= mask_p[None, :]) & (t_24 | (j[:, None] <= mask_p[None, :]))
+        mask = t_25 & mask_p_2[None, :]
+        dS_part_m = tl.where(mask, dS_part, 0.0)
+        t_26 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        D_2_1_p = safe_div(dS, 1.0 + safe_div(t_26, tl.cast(E, ACC)))
+        t_27 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        D_2_1_s = tl.where(1.0 + t_27 / tl.cast(E, ACC) != 0.0, D_2_1_p, 0.0)
+        D_2_1_s_m = tl.where(mask, D_2_1_s, 0.0)
+        D_2_1_tile = tl.sum(D_2_1_s_m, 1)
+        D_2_1 = D_2_1 + D_2_1_tile
+        dK_4 = dot(dS_part_m.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
+
+    # --- epilogue ---
+    D_2 = kappa.to(ACC) * D_2_1
+    dK_p = 2.0 * D_2
+    dK = dK_4 - dK_p[:, None] * k.to(ACC) / tl.cast(E, ACC)
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -753,7 +1170,7 @@ def student_t_backward_dK_dV(
     ],
 )
 def student_t_backward_dkappa(
-    dkappa_5_ptr,
+    dkappa_7_ptr,
     dkappa_ptr,
     len_h: tl.int32,
     ACC: tl.constexpr,
@@ -761,7 +1178,7 @@ def student_t_backward_dkappa(
 ):
     """One program for each h.
 
-    dkappa_5_ptr  dkappa.5[h], temp
+    dkappa_7_ptr  dkappa.7[h], temp
     dkappa_ptr  dkappa[h], output
     ACC  type of arithmetic and of accumulators
     """
@@ -770,12 +1187,12 @@ def student_t_backward_dkappa(
     h = pid
 
     # --- pointers ---
-    dkappa_5_base = dkappa_5_ptr + tl.cast(h, tl.int64)
+    dkappa_7_base = dkappa_7_ptr + tl.cast(h, tl.int64)
     dkappa_base = dkappa_ptr + tl.cast(h, tl.int64)
 
     # --- prologue ---
-    dkappa_5 = tl.load(dkappa_5_base)
-    dkappa = -dkappa_5.to(ACC)
+    dkappa_7 = tl.load(dkappa_7_base)
+    dkappa = -dkappa_7.to(ACC)
 
     # --- epilogue ---
     tl.store(dkappa_base, dkappa)
@@ -784,12 +1201,6 @@ def student_t_backward_dkappa(
 @triton.jit(
     do_not_specialize=[
         "stride_kappa_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "stride_Q_e",
-        "stride_K_b",
-        "stride_K_h",
-        "stride_K_e",
         "len_keys_split",
         "len_b",
         "len_h",
@@ -806,16 +1217,18 @@ def student_t_slices(
     M_S_part_ptr,
     O_1_part_ptr,
     Z_S_part_ptr,
+    Q_tiles,
+    K_tiles,
     V_tiles,
     stride_kappa_h: tl.int64,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
-    stride_Q_e: tl.int64,
+    stride_Q_e,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
-    stride_K_e: tl.int64,
+    stride_K_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -844,6 +1257,8 @@ def student_t_slices(
     M_S_part_ptr  M_S.part[keys.split, b, h, i], temp
     O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
     Z_S_part_ptr  Z_S.part[keys.split, b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
@@ -871,8 +1286,11 @@ def student_t_slices(
     kappa_base = kappa_ptr + tl.cast(h, tl.int64) * stride_kappa_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     in_i = i < len_i
+    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
@@ -892,6 +1310,10 @@ def student_t_slices(
     M_S = tl.full([BLOCK_I], float("-inf"), ACC)
     # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
     kappa = tl.load(kappa_base)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    S_Q = square(q.to(ACC))
+    S_Q_kept = tl.where((e < E)[None, :], S_Q, 0.0)
+    S_Q_1 = tl.sum(tl.where(in_e[None, :], S_Q_kept, 0.0), 1)
     S_p = -kappa.to(ACC)
     mask_p = i + start
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
@@ -916,17 +1338,15 @@ def student_t_slices(
     for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        S = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs, mask=in_i, other=0.0)
-            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            k = tl.load(K_ptrs)
-            S_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S = S + S_t
-        S_1 = S_p * tl.log(1.0 + S / tl.cast(E, ACC))
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = square(k.to(ACC))
+        S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
+        S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
+        t_6 = tl.log(1.0 + (S_Q_1[:, None] + S_K_1[None, :] - 2.0 * S) / tl.cast(E, ACC))
+        S_1 = S_p * t_6
         M_S_tile = tl.max(S_1, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
@@ -944,18 +1364,16 @@ def student_t_slices(
     for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        S = tl.full([BLOCK_I, BLOCK_J], 0.0, ACC)
-        for e_pt in range(E):
-            # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
-            q = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-            K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-            in_j = j < len_j
-            k = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            S_t = square(q.to(ACC)[:, None] - k.to(ACC)[None, :])
-            S = S + S_t
-        S_1 = S_p * tl.log(1.0 + S / tl.cast(E, ACC))
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_K = square(k.to(ACC))
+        S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
+        S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
+        t_7 = tl.log(1.0 + (S_Q_1[:, None] + S_K_1[None, :] - 2.0 * S) / tl.cast(E, ACC))
+        S_1 = S_p * t_7
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))
@@ -967,7 +1385,6 @@ def student_t_slices(
         # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
@@ -1079,7 +1496,41 @@ def student_t_merge(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "student_t": {
+    "student_t_S_K": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("S_K_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "student_t_O_L_S": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1087,32 +1538,35 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "f"),),
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i",), ("i",), ("i", "f")),
-            "pairs": (("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j")),
-            "data": ("V",),
+            "pairs": (("i", "j"),),
+            "pairs_by_address": (("i", "j"),),
+            "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
             ("kappa_ptr", "pointer_like", "kappa"),
             ("Q_ptr", "pointer_like", "Q"),
+            ("S_K_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("L_S_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_kappa_h", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
+            ("stride_K_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1132,37 +1586,36 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "student_t_backward_D_dQ_dkappa_5_rows": {
+    "student_t_backward_S_Q_D": {
         "facts": {
             "tiles": ("i",),
-            "stream": "j",
+            "stream": None,
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"),),
-            "carried": (("i", "e"), ("i",), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("O", "dO", "V"),
+            "resident": (("i", "e"), ("i", "f"), ("i", "f")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q", "O", "dO"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
             ("O_ptr", "pointer_like", "O"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("kappa_ptr", "pointer_like", "kappa"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
-            ("L_S_ptr", "pointer_like", "L_S"),
+            ("S_Q_ptr", "pointer_acc", ""),
             ("D_ptr", "pointer_acc", ""),
-            ("dQ_ptr", "pointer_like", "Q"),
-            ("dkappa_5_rows_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
             ("stride_O_b", "stride_wide", ""),
             ("stride_O_h", "stride_wide", ""),
             ("stride_O_i", "stride", ""),
@@ -1171,19 +1624,109 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "student_t_backward_S_K": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("S_K_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "student_t_backward_dQ_dkappa_7_rows": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("i", "e"), ("i", "f")),
+            "streamed": (("j", "e"), ("j", "f")),
+            "carried": (("i", "e"), ("i",), ("i",), ("i",), ("i",)),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (
+                ("i", "j"),
+                ("i", "j"),
+                ("i", "j"),
+                ("i", "j"),
+                ("i", "j"),
+                ("i", "j"),
+            ),
+            "data": ("Q", "dO", "K", "V"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("S_Q_ptr", "pointer_acc", ""),
+            ("S_K_ptr", "pointer_acc", ""),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("K_ptr", "pointer_like", "K"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
+            ("kappa_ptr", "pointer_like", "kappa"),
+            ("L_S_ptr", "pointer_like", "L_S"),
+            ("dQ_ptr", "pointer_like", "Q"),
+            ("dkappa_7_rows_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
             ("stride_kappa_h", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
@@ -1202,7 +1745,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "student_t_backward_dK_dV": {
+    "student_t_backward_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1210,36 +1753,36 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "f"),),
-            "streamed": (("i", "f"),),
-            "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "data": ("V", "dO"),
+            "resident": (("j", "e"),),
+            "streamed": (("i", "e"), ("i", "f")),
+            "carried": (("j", "f"),),
+            "pairs": (("j", "i"),),
+            "pairs_by_address": (("j", "i"),),
+            "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
             ("kappa_ptr", "pointer_like", "kappa"),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("S_Q_ptr", "pointer_acc", ""),
+            ("S_K_ptr", "pointer_acc", ""),
             ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
             ("L_S_ptr", "pointer_like", "L_S"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
-            ("dK_ptr", "pointer_like", "K"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_kappa_h", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
             ("stride_L_S_b", "wide", ""),
             ("stride_L_S_h", "wide", ""),
             ("stride_L_S_i", "stride_last", ""),
@@ -1247,10 +1790,73 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "student_t_backward_dK": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("j", "e"), ("j", "f")),
+            "streamed": (("i", "e"), ("i", "f")),
+            "carried": (("j", "e"), ("j",)),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
+            "data": ("K", "V", "Q", "dO"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("S_Q_ptr", "pointer_acc", ""),
+            ("S_K_ptr", "pointer_acc", ""),
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("D_ptr", "pointer_acc", ""),
+            ("kappa_ptr", "pointer_like", "kappa"),
+            ("L_S_ptr", "pointer_like", "L_S"),
+            ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_kappa_h", "wide", ""),
+            ("stride_L_S_b", "wide", ""),
+            ("stride_L_S_h", "wide", ""),
+            ("stride_L_S_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -1281,7 +1887,7 @@ KERNELS: dict[str, Any] = {
             "few_rows": False,
         },
         "arguments": [
-            ("dkappa_5_ptr", "pointer_acc", ""),
+            ("dkappa_7_ptr", "pointer_acc", ""),
             ("dkappa_ptr", "pointer_like", "kappa"),
             ("len_h", "extent", "h"),
             ("ACC", "acc", ""),
@@ -1296,12 +1902,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "f"),),
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "f"), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j")),
-            "data": ("V",),
+            "pairs": (("i", "j"), ("j", "e")),
+            "pairs_by_address": (("i", "j"), ("j", "e")),
+            "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": True,
         },
@@ -1313,16 +1919,18 @@ KERNELS: dict[str, Any] = {
             ("M_S_part_ptr", "pointer_acc", ""),
             ("O_1_part_ptr", "pointer_acc", ""),
             ("Z_S_part_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("stride_kappa_h", "wide", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
-            ("stride_K_e", "wide", ""),
+            ("stride_K_e", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1449,8 +2057,12 @@ def choose(
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
         blocks.update(facts.get("fixed", {}))
+        if "fixed" in facts and itemsize > 2 and rows > 32:
+            continue  # 64 by 64 products in full precision, unrolled, spill
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        if "fixed" in facts:
+            room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
@@ -1596,27 +2208,50 @@ def forward(inputs, extents, params, config=None):
     kappa = inputs["kappa"]
     len_b = extents["b"]
     len_h = extents["h"]
-    len_i = extents["i"]
     len_j = extents["j"]
     len_e = extents["e"]
+    len_i = extents["i"]
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    S_K = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     L_S = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
+    # One program for each b, h and tile of j.
+    cfg = configure("student_t_S_K", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    student_t_S_K[grid](
+        K,
+        S_K,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("student_t", extents, inputs, config)
+    cfg = configure("student_t_O_L_S", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    student_t[grid](
+    student_t_O_L_S[grid](
         kappa,
         Q,
+        S_K,
         K,
         V,
         L_S,
         O,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         *launch_strides(kappa),
         *launch_strides(Q),
@@ -1652,43 +2287,93 @@ def backward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
-    len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
+    len_j = extents["j"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    S_Q = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    S_K = torch.empty((len_b, len_h, len_j), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    dkappa_5_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    dkappa_7_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dkappa = torch.empty((len_h,), dtype=inputs["kappa"].dtype, device=device)
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("student_t_backward_D_dQ_dkappa_5_rows", extents, inputs, config)
+    # One program for each b, h and tile of i.
+    cfg = configure("student_t_backward_S_Q_D", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    student_t_backward_D_dQ_dkappa_5_rows[grid](
+    student_t_backward_S_Q_D[grid](
+        Q,
         O,
         dO,
-        V,
-        kappa,
-        Q,
-        K,
-        L_S,
+        S_Q,
         D,
-        dQ,
-        dkappa_5_rows,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
         *launch_strides(O),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("student_t_backward_S_K", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    student_t_backward_S_K[grid](
+        K,
+        S_K,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i; sweeps j.
+    cfg = configure("student_t_backward_dQ_dkappa_7_rows", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    student_t_backward_dQ_dkappa_7_rows[grid](
+        S_Q,
+        S_K,
+        Q,
+        K,
+        dO,
+        V,
+        D,
+        kappa,
+        L_S,
+        dQ,
+        dkappa_7_rows,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(kappa),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(L_S),
         len_b,
         len_h,
@@ -1703,33 +2388,71 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # dkappa.5: the rest of its sum, in a fixed order
+    # dkappa.7: the rest of its sum, in a fixed order
     shape = (len_h,)
-    dkappa_5 = sum_into(shape, dkappa_5_rows, (0, 2), acc, None)
+    dkappa_7 = sum_into(shape, dkappa_7_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("student_t_backward_dK_dV", extents, inputs, config)
+    cfg = configure("student_t_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    student_t_backward_dK_dV[grid](
+    student_t_backward_dV[grid](
         kappa,
-        Q,
+        S_Q,
+        S_K,
         K,
+        Q,
         L_S,
         dO,
-        V,
-        D,
         dV,
-        dK,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(kappa),
-        *launch_strides(Q),
         *launch_strides(K),
+        *launch_strides(Q),
         *launch_strides(L_S),
         *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("student_t_backward_dK", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    student_t_backward_dK[grid](
+        S_Q,
+        S_K,
+        K,
+        Q,
+        V,
+        dO,
+        D,
+        kappa,
+        L_S,
+        dK,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
         *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(kappa),
+        *launch_strides(L_S),
         len_b,
         len_h,
         len_j,
@@ -1747,7 +2470,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("student_t_backward_dkappa", extents, inputs, config)
     grid = (len_h,)
     student_t_backward_dkappa[grid](
-        dkappa_5,
+        dkappa_7,
         dkappa,
         len_h,
         ACC=ACC,
@@ -1799,6 +2522,8 @@ def forward_split(inputs, extents, params, config=None):
         M_S_part,
         O_1_part,
         Z_S_part,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         *launch_strides(kappa),
         *launch_strides(Q),

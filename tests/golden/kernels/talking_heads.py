@@ -1781,8 +1781,8 @@ KERNELS: dict[str, Any] = {
             "pads": {
                 "e": "e",
             },
-            "resident": (("i", "e"), ("i", "e")),
-            "streamed": (),
+            "resident": (),
+            "streamed": (("i", "e"), ("j", "e")),
             "carried": (("i",), ("i",)),
             "pairs": (("i", "j"), ("i", "j")),
             "pairs_by_address": (("i", "j"), ("i", "j")),
@@ -1831,8 +1831,8 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"), ("i", "e")),
-            "streamed": (("j", "f"),),
+            "resident": (),
+            "streamed": (("i", "e"), ("j", "e"), ("j", "f")),
             "carried": (("i", "f"),),
             "pairs": (("i", "j"), ("i", "j")),
             "pairs_by_address": (("i", "j"), ("i", "j")),
@@ -1893,8 +1893,8 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"), ("i", "f"), ("i", "e"), ("i", "f")),
-            "streamed": (),
+            "resident": (),
+            "streamed": (("i", "e"), ("j", "e"), ("i", "f"), ("j", "f")),
             "carried": (("i",),),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
             "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
@@ -1964,8 +1964,8 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("j", "e")),
-            "streamed": (("i", "f"),),
+            "resident": (),
+            "streamed": (("j", "e"), ("i", "e"), ("i", "f")),
             "carried": (("j", "f"),),
             "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
             "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
@@ -2029,8 +2029,8 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "e"), ("i", "e")),
-            "streamed": (("j", "f"),),
+            "resident": (("i", "f"),),
+            "streamed": (("j", "f"), ("i", "e"), ("j", "e")),
             "carried": (("i",),),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
             "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
@@ -2096,8 +2096,8 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"), ("i", "e"), ("i", "f"), ("i", "e")),
-            "streamed": (("j", "e"),),
+            "resident": (),
+            "streamed": (("i", "f"), ("j", "f"), ("i", "e"), ("j", "e"), ("j", "e")),
             "carried": (("i", "e"),),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
@@ -2168,8 +2168,8 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "f"), ("j", "e"), ("j", "f"), ("j", "e")),
-            "streamed": (("i", "e"),),
+            "resident": (),
+            "streamed": (("j", "f"), ("i", "f"), ("j", "e"), ("i", "e"), ("i", "e")),
             "carried": (("j", "e"),),
             "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
             "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
@@ -2240,8 +2240,8 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "e"), ("i", "f"), ("i", "e"), ("i", "f"), ("i", "e")),
-            "streamed": (("j", "e"),),
+            "resident": (("i", "e"),),
+            "streamed": (("j", "e"), ("i", "f"), ("j", "f"), ("i", "e"), ("j", "e")),
             "carried": (("i",),),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
             "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
@@ -2377,8 +2377,12 @@ def choose(
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
         blocks.update(facts.get("fixed", {}))
+        if "fixed" in facts and itemsize > 2 and rows > 32:
+            continue  # 64 by 64 products in full precision, unrolled, spill
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        if "fixed" in facts:
+            room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
