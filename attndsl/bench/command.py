@@ -13,6 +13,8 @@ from attndsl.frontend.picking import pick
 from attndsl.frontend.reading import read_source
 from attndsl.tuning.command import this_machine
 
+ELSEWHERE = "run it where the kernels will; `attndsl explain` gives costs and bounds without a GPU"
+
 
 def bench_file(
     path: Path,
@@ -31,7 +33,7 @@ def bench_file(
     """
     source = read_source(path)
     cascade = pick(load_cascades(source), name, source)
-    this_machine(cascade.name)
+    this_machine(cascade.name, ELSEWHERE)
     shapes = [{**extents, **dict.fromkeys(sequences(cascade), n)} for n in lengths]
     return compare(
         cascade, shapes or [extents], against, dtype=dtype, backward=backward, report=report

@@ -125,10 +125,15 @@ def _check(cascade: Cascade, e: Binary, env: Mapping[str, Number]) -> None:
         if e.op == "**":
             eval_int(e, env)
         elif eval_int(e.right, env) == 0:
-            raise CallError("A0508", f"`{print_expr(e)}` divides by zero")
+            raise CallError(
+                "A0508", f"`{print_expr(e)}` divides by zero", help="pass a divisor of at least 1"
+            )
     except CallError as error:
         raise CallError(
-            error.code, f"{cascade.name}: {error.title}", notes=_values(e, env)
+            error.code,
+            f"{cascade.name}: {error.title}",
+            notes=_values(e, env),
+            help=error.help,
         ) from None
     except (KeyError, ValueError):
         pass  # it depends on positions or on data

@@ -56,7 +56,7 @@ class Arguments:
                 raise self.error(f"there is no argument `{name}`", did_you_mean(name, known) or "")
         for name in self.inputs[len(tensors) :]:
             if name not in named:
-                raise self.error(f"input `{name}` is missing")
+                raise self.error(f"input `{name}` is missing", f"pass it by place or as `{name}=…`")
             given.append(named[name])
         params = tuple(
             self.number(p, named[p]) if named.get(p) is not None else None for p in self.params
@@ -70,6 +70,7 @@ class Arguments:
                 raise CallError(
                     "A0501",
                     f"{self.cascade.name}: `{t.name}` should be a tensor, and a {type(x).__name__} came",
+                    help="`torch.as_tensor(…)` makes one",
                 )
             if x.layout is not torch.strided or x.is_nested:
                 check_dense(self.cascade, t, x)
@@ -85,10 +86,14 @@ class Arguments:
                 return self._wide(name, value)
             case kind:
                 learned = "pass a number (`.item()`); what is learned is an input, such as `w[h]`"
+                plain = {
+                    DType.INT: "pass a whole number, such as `4`",
+                    DType.BOOL: "pass `True` or `False`",
+                }
                 raise CallError(
                     "A0504",
                     f"{self.cascade.name}: parameter `{name}` is declared `{kind.value}`, and {value!r} came",
-                    help=learned if isinstance(value, Tensor) else "",
+                    help=learned if isinstance(value, Tensor) else plain.get(kind, "pass a number"),
                 )
 
     def _wide(self, name: str, value: Real) -> float:

@@ -13,8 +13,10 @@ from attndsl.tuning.machine import Machine, machine_of
 from attndsl.tuning.search import Report
 from attndsl.tuning.tune import Found, sizes_at, tune
 
+CARRY = "tune where the kernels will run, and carry the result with `--export` and `--import`"
 
-def this_machine(program: str) -> Machine:
+
+def this_machine(program: str, help: str = CARRY) -> Machine:
     """The GPU of this process.
 
     Raises: CallError (A0520) if there is none.
@@ -25,7 +27,7 @@ def this_machine(program: str) -> Machine:
         raise CallError(
             "A0520",
             f"{program}: there is no GPU to measure on",
-            help="tune where the kernels will run, and carry the result with `--export` and `--import`",
+            help=help,
         )
     return machine_of(torch.cuda.get_device_properties(torch.cuda.current_device()))
 

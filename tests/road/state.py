@@ -4,7 +4,6 @@ from __future__ import annotations
 
 # Refused, with the code.
 REFUSED: dict[str, str] = {
-    "un_gate_between": "A0404",
     "un_log_sum_exp_values": "A0404",
 }
 

@@ -398,6 +398,15 @@ def test_verify_json(
     assert json.loads(capsys.readouterr().out) == [vars(_row(True))]
 
 
+def test_verify_refuses_an_index_that_is_not_there(
+    causal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(causal), "--shape", "zz=5"]) == FAILED
+    said = capsys.readouterr().err
+    assert "there is no index or parameter `zz`" in said
+    assert "`i`, `j`" in said
+
+
 @pytest.mark.parametrize("shape", ["i", "i=", "i=0", "i=-1", "i=8;j=8", "1=i"])
 def test_verify_refuses_a_malformed_shape(causal: Path, shape: str) -> None:
     assert main(["verify", str(causal), "--shape", shape]) == USAGE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attndsl.analysis.ranks import Kind, classify
+from attndsl.analysis.ranks import Kind, bystanders, classify
 from attndsl.frontend import load_cascades
 from attndsl.source import Source
 
@@ -117,3 +117,55 @@ def test_names_do_not_matter() -> None:
       O[f,i] = softmax[e](S[f,e]) * Z[e,i]
     }"""
     assert kinds(text) == {"b": "b", "h": "b", "f": "s", "e": "s", "j": "f", "i": "f"}
+
+
+def test_a_rank_that_walks_parts_of_features() -> None:
+    """`d` counts pairs of `e`, and `c`, which is read at `d`, is of one kind with it."""
+    text = """attention t(Q[b,i,e], K[b,j,e], V[b,j,f], theta[c]) -> O[b,i,f] {
+      batch b
+      rank d = |e| // 2
+      x[i,d] = Q[i,2*d] * cos(i * theta[d]) - Q[i,2*d+1] * sin(i * theta[d])
+      S[i,j] = x[i,d] * K[j,2*d]   where j <= i
+      O[i,f] = softmax[j](S[i,j]) * V[j,f]
+    }"""
+    found = kinds(text)
+    assert found["d"] == found["c"] == "f"
+
+
+def test_parts_of_a_sequence_stay_as_they_are() -> None:
+    text = """attention t(Q[b,i,e], K[b,j,e], V[b,j,f], w: int) -> O[b,i,f] {
+      batch b
+      rank c = |j| // w, r = w
+      S[i,c,r] = Q[i,e] * K[c*w + r, e]
+      O[i,f] = softmax[c,r](S[i,c,r]) * V[c*w + r, f]
+    }"""
+    assert kinds(text)["c"] == "s"
+
+
+MIXED = """attention t(Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f], W[g,h]) -> O[b,g,i] {
+  S[b,h,i,j] = Q[b,h,i,e] * K[b,h,j,e]   where j <= i
+  T[b,g,i,j] = W[g,h] * S[b,h,i,j]
+  O[b,g,i] = logsumexp[j](T[b,g,i,j]) * V[b,0,0,0]
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            CAUSAL.replace("batch b, h", "").replace("[", "[b,h,").replace("b,h,b,h", "b,h"),
+            {"b", "h"},
+        ),
+        (CAUSAL, set()),
+    ],
+)
+def test_ranks_that_only_stand_by(text: str, found: set[str]) -> None:
+    """Queries do not: keys lack them. What is declared is known."""
+    text = text.replace("softmax[b,h,j]", "softmax[j]")
+    (cascade,) = load_cascades(Source("test.attn", text))
+    assert bystanders(cascade, classify(cascade)) == found
+
+
+def test_heads_that_are_mixed_do_not_stand_by() -> None:
+    (cascade,) = load_cascades(Source("test.attn", MIXED))
+    assert "h" not in bystanders(cascade, classify(cascade))

@@ -107,7 +107,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def on_cpu(*a: Any, **k: Any) -> list[Row]:
         return compare(*a, **{**k, "dtype": "fp32"}, device="cpu", timer=timer)
 
-    monkeypatch.setattr(command, "this_machine", lambda program: None)
+    monkeypatch.setattr(command, "this_machine", lambda program, help: None)
     monkeypatch.setattr(command, "compare", on_cpu)
 
 
@@ -117,7 +117,9 @@ CAUSAL = str(ROOT / "examples" / "causal.attn")
 
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", CAUSAL]) == FAILED
-    assert "error[A0520]" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error[A0520]" in said
+    assert "`attndsl explain` gives costs" in said
 
 
 def test_ratios_come_first(gpu: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
