@@ -978,9 +978,9 @@ def gated_delta_backward_dU_2(
         column_1 = tl.where(mask_p[:, None], dU * column_p_1[:, None], 0.0)
         dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         tl.store(dU_2_ptrs, dU_2_2, mask=in_t_s[:, None] & in_f[None, :])
-        t_3 = tl.trans(k_1)
-        t_4 = column_1.to(K_ptr.dtype.element_ty)
-        dU_2_state = dot(t_3, t_4, dU_2_state * decay, ACC)
+        t_4 = tl.trans(k_1)
+        t_5 = column_1.to(K_ptr.dtype.element_ty)
+        dU_2_state = dot(t_4, t_5, dU_2_state * decay, ACC)
 
 
 @triton.jit(

@@ -172,21 +172,20 @@ def gla_C(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_V_b",
-        "stride_V_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "len_f",
     ],
 )
-def gla_O(
+def gla_O_ahead(
     C_ptr,
     Q_ptr,
     K_ptr,
     V_ptr,
-    O_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
     Q_tiles,
     K_tiles,
     V_tiles,
@@ -206,7 +205,165 @@ def gla_O(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_f: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    C_ptr  C[b, h, j, e], residual
+    Q_ptr  Q[b, h, i, e], input
+    K_ptr  K[b, h, j, e], input
+    V_ptr  V[b, h, j, f], input
+    O_rest_ptr  O.rest[b, h, i, f], temp
+    O_left_ptr  O.left[b, h, i, e], temp
+    O_right_m_ptr  O.right_m[b, h, j, e], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(tl.maximum(len_i, len_j), BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    in_e = within(e, E, E_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    C_offs = offs_i[:, None] * E + e[None, :]
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_rest_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_rest_offs = offs_i[:, None] * F + f[None, :]
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    O_left_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_j * E
+
+    # --- prologue ---
+    at = tl.minimum(tl.maximum(i, 0), len_j - 1)
+    # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+    c = tl.load(C_base + at[:, None] * E + e[None, :], mask=in_e[None, :], other=0.0)
+    at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
+    c_1 = tl.load(C_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    A = q.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+    c_5 = tl.load(C_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+    c_6 = tl.load(C_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+    left_p = c_6.to(ACC) * 1.4426950408889634
+    left = q.to(ACC) * tl.exp2(c.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    in_j = i < len_j
+    c_2 = tl.load(
+        C_base + tl.cast(i0, tl.int64) * E + C_offs,
+        mask=in_j[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
+    mask = i < len_j
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+    k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+    A_1 = k.to(ACC) * tl.exp(reach_1_m)
+    A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+    t = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+    t_2 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+    A_2 = dot(t, t_2, None, ACC)
+    A_3 = tl.full([BLOCK_I, BLOCK_I], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
+            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+            K_ptrs_2 += tl.cast(i0, tl.int64) * stride_K_j + offs_i * stride_K_j
+            k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
+            c_3 = tl.load(C_base + tl.cast(e_pt, tl.int64) + at * E)
+            C_ptrs = C_base + tl.cast(e_pt, tl.int64) + tl.cast(i0, tl.int64) * E + offs_i * E
+            c_4 = tl.load(C_ptrs, mask=in_j, other=0.0)
+            t_3 = tl.exp(c_3.to(ACC)[:, None] - c_4.to(ACC)[None, :])
+            A_t = q_1.to(ACC)[:, None] * k_1.to(ACC)[None, :] * t_3
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (i[None, :] <= i[:, None]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
+    V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+    v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
+    right = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    O_rest_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_left_base + C_offs, left, mask=in_i[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * E + C_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+    ],
+)
+def gla_O(
+    C_ptr,
+    V_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
+    O_ptr,
+    V_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -217,12 +374,11 @@ def gla_O(
     """One program for each b, h and tile of f; sweeps i.
 
     C_ptr  C[b, h, j, e], residual
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
     V_ptr  V[b, h, j, f], input
+    O_rest_ptr  O.rest[b, h, i, f], temp
+    O_left_ptr  O.left[b, h, i, e], temp
+    O_right_m_ptr  O.right_m[b, h, j, e], temp
     O_ptr  O[b, h, i, f], output
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -245,18 +401,20 @@ def gla_O(
     # --- pointers ---
     C_base = C_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     in_e = within(e, E, E_PAD)
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    C_offs = offs_i[:, None] * E + e[None, :]
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    O_left_base += tl.cast(h, tl.int64) * len_i * E
+    O_left_offs = offs_i[:, None] * E + e[None, :]
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
     in_f = f < len_f
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
+    O_rest_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
+    O_rest_offs = offs_i[:, None] * len_f + offs_f[None, :]
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
     O_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
-    O_offs = offs_i[:, None] * len_f + offs_f[None, :]
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_j * E
 
     # --- prologue ---
     lo = 0
@@ -269,85 +427,33 @@ def gla_O(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
-        at = tl.minimum(tl.maximum(i, 0), len_j - 1)
-        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        c = tl.load(C_base + at[:, None] * E + e[None, :], mask=in_e[None, :], other=0.0)
-        at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
-        c_1 = tl.load(C_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A = q.to(ACC) * tl.exp(reach_2)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
         at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
         c_5 = tl.load(C_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
         at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
         c_6 = tl.load(C_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
-        left_p = c_6.to(ACC) * 1.4426950408889634
-        left = q.to(ACC) * tl.exp2(c.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t = tl.where(in_e[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty)
+        O_left_ptrs = O_left_base + tl.cast(i0, tl.int64) * E + O_left_offs
+        in_i = i < len_i
+        left_1 = tl.load(O_left_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t = left_1.to(O_rest_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], O_state, 0.0).to(O_rest_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O = O + past
         decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
-        in_j = i < len_j
-        c_2 = tl.load(
-            C_base + tl.cast(i0, tl.int64) * E + C_offs,
-            mask=in_j[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
-        mask = i < len_j
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        A_1 = k.to(ACC) * tl.exp(reach_1_m)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_3, t_4, None, ACC)
-        A_3 = tl.full([BLOCK_I, BLOCK_I], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-                Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-                q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(i0, tl.int64) * stride_K_j + offs_i * stride_K_j
-                k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-                c_3 = tl.load(C_base + tl.cast(e_pt, tl.int64) + at * E)
-                C_ptrs = C_base + tl.cast(e_pt, tl.int64) + tl.cast(i0, tl.int64) * E + offs_i * E
-                c_4 = tl.load(C_ptrs, mask=in_j, other=0.0)
-                t_5 = tl.exp(c_3.to(ACC)[:, None] - c_4.to(ACC)[None, :])
-                A_t = q_1.to(ACC)[:, None] * k_1.to(ACC)[None, :] * t_5
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (i[None, :] <= i[:, None]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
-        O = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O, ACC)
-        right = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
-        right_m = tl.where(mask[:, None], right, 0.0)
-        tl.store(
-            O_base + tl.cast(i0, tl.int64) * len_f + O_offs,
-            O,
-            mask=in_i[:, None] & in_f[None, :],
-        )
-        t_6 = tl.trans(right_m.to(K_ptr.dtype.element_ty))
-        t_7 = v.to(K_ptr.dtype.element_ty)
-        O_state = dot(t_6, t_7, O_state * decay[:, None], ACC)
+        O_rest_ptrs = O_rest_base + tl.cast(i0, tl.int64) * len_f + O_rest_offs
+        O_rest_1_1 = tl.load(O_rest_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        O = O + O_rest_1_1.to(ACC)
+        O_ptrs = O_base + tl.cast(i0, tl.int64) * len_f + O_rest_offs
+        tl.store(O_ptrs, O, mask=in_i[:, None] & in_f[None, :])
+        O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * E + O_left_offs
+        right_m_1 = tl.load(O_right_m_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t_3 = tl.trans(right_m_1.to(O_right_m_ptr.dtype.element_ty))
+        t_4 = v.to(O_right_m_ptr.dtype.element_ty)
+        O_state = dot(t_3, t_4, O_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -760,21 +866,20 @@ def gla_backward_dQ(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_dO_b",
-        "stride_dO_h",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
-        "len_f",
     ],
 )
-def gla_backward_dV(
+def gla_backward_dV_ahead(
     C_ptr,
     K_ptr,
     Q_ptr,
     dO_ptr,
-    dV_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
     C_tiles,
     K_tiles,
     Q_tiles,
@@ -799,7 +904,173 @@ def gla_backward_dV(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_f: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    C_ptr  C[b, h, j, e], input
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    dO_ptr  dO[b, h, i, f], input
+    dV_rest_ptr  dV.rest[b, h, j, f], temp
+    dV_left_ptr  dV.left[b, h, j, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, i, e], temp
+    C_tiles  tiles of C for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(tl.maximum(len_j, len_i), BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    in_e = within(e, E, E_PAD)
+    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
+    C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
+    in_j = j < len_j
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * F
+    dV_rest_base += tl.cast(h, tl.int64) * len_j * F + tl.cast(j0, tl.int64) * F
+    dV_rest_offs = offs_j[:, None] * F + f[None, :]
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dV_left_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    dV_left_offs = offs_j[:, None] * E + e[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_i * E
+
+    # --- prologue ---
+    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+    # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+    C_ptrs = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+    c = tl.load(C_ptrs, mask=in_e, other=0.0)
+    c_1 = load_tile(C_base_2 + C_offs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+    reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    A = k.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+    C_ptrs_2 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+    c_5 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+    C_ptrs_3 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+    c_6 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+    left = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
+    right_p = c_6.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
+    C_ptrs_4 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
+    c_2 = tl.load(C_ptrs_4, mask=in_e[None, :], other=0.0)
+    reach_1 = c_2.to(ACC) - c.to(ACC)[None, :]
+    mask = j < len_i
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
+    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+    in_i = j < len_i
+    q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+    A_1 = q.to(ACC) * tl.exp(reach_1_m)
+    A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+    t = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_2 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_2 = dot(t, t_2, None, ACC)
+    A_3 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+            Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
+            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
+            K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
+            k_1 = tl.load(K_ptrs, mask=in_j, other=0.0)
+            C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
+            c_3 = tl.load(C_ptrs_5)
+            C_ptrs_6 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
+            c_4 = tl.load(C_ptrs_6, mask=in_j, other=0.0)
+            t_3 = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None])
+            A_t = q_1.to(ACC)[None, :] * k_1.to(ACC)[:, None] * t_3
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+    dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+    right = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    dV_rest_1 = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_j[:, None] & in_f[None, :])
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_j[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_i[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def gla_backward_dV(
+    C_ptr,
+    dO_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
+    dV_ptr,
+    dO_tiles,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j: tl.int64,
+    stride_C_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -810,13 +1081,11 @@ def gla_backward_dV(
     """One program for each b, h and tile of f; sweeps j.
 
     C_ptr  C[b, h, j, e], input
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
     dO_ptr  dO[b, h, i, f], input
+    dV_rest_ptr  dV.rest[b, h, j, f], temp
+    dV_left_ptr  dV.left[b, h, j, e], temp
+    dV_right_m_ptr  dV.right_m[b, h, i, e], temp
     dV_ptr  dV[b, h, j, f], output
-    C_tiles  tiles of C for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
@@ -839,18 +1108,20 @@ def gla_backward_dV(
     # --- pointers ---
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     in_e = within(e, E, E_PAD)
-    C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dV_left_base += tl.cast(h, tl.int64) * len_j * E
+    dV_left_offs = offs_j[:, None] * E + e[None, :]
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_rest_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_rest_offs = offs_j[:, None] * len_f + offs_f[None, :]
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
     dV_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
-    dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_i * E
 
     # --- prologue ---
     lo = 0
@@ -865,84 +1136,34 @@ def gla_backward_dV(
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
-        at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
-        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        C_ptrs = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
-        c = tl.load(C_ptrs, mask=in_e, other=0.0)
-        C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
-        in_j = j < len_j
-        c_1 = load_tile(C_ptrs_2, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
-        reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        A = k.to(ACC) * tl.exp(reach_2)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
         at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-        C_ptrs_3 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
-        c_5 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+        C_ptrs = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+        c_5 = tl.load(C_ptrs, mask=in_e, other=0.0)
         at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-        C_ptrs_4 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
-        c_6 = tl.load(C_ptrs_4, mask=in_e, other=0.0)
-        left = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
-        t = tl.where(in_e[None, :], left, 0.0).to(K_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], dV_state, 0.0).to(K_ptr.dtype.element_ty)
+        C_ptrs_2 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+        c_6 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+        dV_left_ptrs = dV_left_base + tl.cast(j0, tl.int64) * E + dV_left_offs
+        in_j = j < len_j
+        left_1 = tl.load(dV_left_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t = left_1.to(dV_left_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         dV = dV + past
         decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
-        right_p = c_6.to(ACC) * 1.4426950408889634
-        at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
-        C_ptrs_5 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
-        c_2 = tl.load(C_ptrs_5, mask=in_e[None, :], other=0.0)
-        reach_1 = c_2.to(ACC) - c.to(ACC)[None, :]
-        mask = j < len_i
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        in_i = j < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
-        A_1 = q.to(ACC) * tl.exp(reach_1_m)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_3, t_4, None, ACC)
-        A_3 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
-        if too_far:
-            for e_pt in range(E):
-                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-                Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
-                q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-                k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-                C_ptrs_6 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
-                c_3 = tl.load(C_ptrs_6)
-                C_ptrs_7 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
-                C_ptrs_7 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
-                c_4 = tl.load(C_ptrs_7, mask=in_j, other=0.0)
-                t_5 = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None])
-                A_t = q_1.to(ACC)[None, :] * k_1.to(ACC)[:, None] * t_5
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
-        dV = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        right = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right_m = tl.where(mask[:, None], right, 0.0)
-        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
+        dV_rest_ptrs = dV_rest_base + tl.cast(j0, tl.int64) * len_f + dV_rest_offs
+        dV_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        dV = dV + dV_rest_1_1.to(ACC)
+        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
-        t_6 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_7 = dO.to(Q_ptr.dtype.element_ty)
-        dV_state = dot(t_6, t_7, dV_state * decay[:, None], ACC)
+        dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * E + dV_left_offs
+        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
+        t_4 = dO.to(dV_right_m_ptr.dtype.element_ty)
+        dV_state = dot(t_3, t_4, dV_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -1149,32 +1370,45 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_O": {
+    "gla_O_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "i",
+            "tiles": ("i",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (),
-            "streamed": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e"), ("i", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
+            "resident": (
+                ("i", "e"),
+                ("e",),
+                ("i", "e"),
+                ("e",),
+                ("e",),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "f"),
+            ),
+            "streamed": (),
+            "carried": (("i", "i"), ("i", "f")),
+            "pairs": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "pairs_by_address": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e")),
             "data": ("C", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "gla_O",
+            "solves": False,
         },
         "arguments": [
             ("C_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "Q"),
+            ("O_rest_ptr", "pointer_like", "Q"),
+            ("O_left_ptr", "pointer_like", "Q"),
+            ("O_right_m_ptr", "pointer_like", "K"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1183,6 +1417,56 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_O": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("i", "e"), ("i", "f"), ("i", "f"), ("i", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("i", "f"), ("i", "f"), ("i", "f")),
+            "pairs_by_address": (
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+            ),
+            "data": ("C", "O.left", "V", "O.rest", "O.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("C_ptr", "pointer_acc", ""),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_rest_ptr", "pointer_like", "Q"),
+            ("O_left_ptr", "pointer_like", "Q"),
+            ("O_right_m_ptr", "pointer_like", "K"),
+            ("O_ptr", "pointer_like", "Q"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1191,7 +1475,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_I", "block", "i"),
@@ -1344,33 +1628,46 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_backward_dV": {
+    "gla_backward_dV_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "j",
+            "tiles": ("j",),
+            "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e"), ("j", "f")),
-            "carried": (("e", "f"),),
-            "pairs": (("j", "f"), ("j", "e"), ("j", "e"), ("j", "e")),
-            "pairs_by_address": (("j", "f"), ("j", "j"), ("j", "f"), ("j", "f"), ("j", "f")),
+            "resident": (
+                ("e",),
+                ("j", "e"),
+                ("j", "e"),
+                ("e",),
+                ("e",),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "f"),
+            ),
+            "streamed": (),
+            "carried": (("j", "j"), ("j", "f")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
             "data": ("C", "K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "gla_backward_dV",
+            "solves": False,
         },
         "arguments": [
             ("C_ptr", "pointer_like", "C"),
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("dV_ptr", "pointer_like", "V"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "K"),
+            ("dV_right_m_ptr", "pointer_like", "Q"),
             ("C_tiles", "tiles", "C 4 2 BLOCK_J e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
             ("stride_C_b", "stride_wide", ""),
             ("stride_C_h", "stride_wide", ""),
             ("stride_C_j", "stride", ""),
@@ -1383,6 +1680,60 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_backward_dV": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "j",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("j", "e"), ("j", "f"), ("j", "f"), ("j", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "f"), ("j", "f"), ("j", "f")),
+            "pairs_by_address": (
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+            ),
+            "data": ("C", "dV.left", "dO", "dV.rest", "dV.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("C_ptr", "pointer_like", "C"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "K"),
+            ("dV_right_m_ptr", "pointer_like", "Q"),
+            ("dV_ptr", "pointer_like", "V"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("stride_C_b", "stride_wide", ""),
+            ("stride_C_h", "stride_wide", ""),
+            ("stride_C_j", "stride_wide", ""),
+            ("stride_C_e", "stride_last", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1391,7 +1742,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_J", "block", "j"),
@@ -1644,6 +1995,21 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    # The inverse of a system takes four warps half as long; what is otherwise held of a chunk, eight hold better.
+    warps = 4 if facts["solves"] and itemsize == 2 else 8
+    return {**blocks, "num_warps": warps, "num_stages": 1}
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
@@ -1652,6 +2018,7 @@ def default_config(kernel, full, itemsize, device):
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     facts = KERNELS[kernel]["facts"]
     find = choose_chunk if "chunks" in facts else choose
+    find = choose_ahead if "follows" in facts else find
     return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
@@ -1666,6 +2033,9 @@ def configure(kernel, extents, inputs, config):
     cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
+    if "follows" in facts:  # the chunks of another kernel
+        other = configure(facts["follows"], extents, inputs, config)
+        cfg.update((k, other[k]) for k in cfg if k.startswith("BLOCK_"))
     cfg["NUM_STAGES"] = cfg["num_stages"]
     return cfg
 
@@ -1770,6 +2140,9 @@ def forward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     C = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_rest = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_left = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    O_right_m = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
 
     # One program for each b, h and tile of e; sweeps j.
     cfg = configure("gla_C", extents, inputs, config)
@@ -1788,6 +2161,37 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of i.
+    cfg = configure("gla_O_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(max(len_i, len_j), cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    gla_O_ahead[grid](
+        C,
+        Q,
+        K,
+        V,
+        O_rest,
+        O_left,
+        O_right_m,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(K),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_i,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps i.
     cfg = configure("gla_O", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -1795,15 +2199,12 @@ def forward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     gla_O[grid](
         C,
-        Q,
-        K,
         V,
+        O_rest,
+        O_left,
+        O_right_m,
         O,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(V),
         len_b,
         len_h,
@@ -1842,6 +2243,9 @@ def backward(inputs, extents, params, config=None):
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dloga = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
+    dV_rest = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
+    dV_left = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    dV_right_m = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
 
     # One program for each b, h; sweeps j.
     cfg = configure("gla_backward_dC_1", extents, inputs, config)
@@ -1921,6 +2325,39 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of j.
+    cfg = configure("gla_backward_dV_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(max(len_j, len_i), cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    gla_backward_dV_ahead[grid](
+        C,
+        K,
+        Q,
+        dO,
+        dV_rest,
+        dV_left,
+        dV_right_m,
+        tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(C),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps j.
     cfg = configure("gla_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -1928,17 +2365,13 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     gla_backward_dV[grid](
         C,
-        K,
-        Q,
         dO,
+        dV_rest,
+        dV_left,
+        dV_right_m,
         dV,
-        tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(C),
-        *launch_strides(K),
-        *launch_strides(Q),
         *launch_strides(dO),
         len_b,
         len_h,

@@ -88,7 +88,6 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_h",
         "len_i",
         "len_j",
-        "len_f",
     ],
 )
 def hedgehog_O(
@@ -124,7 +123,7 @@ def hedgehog_O(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_f: tl.int32,
+    len_f,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     E: tl.constexpr,
@@ -279,7 +278,6 @@ def hedgehog_O(
         "len_h",
         "len_i",
         "len_j",
-        "len_d",
     ],
 )
 def hedgehog_backward_dX_3(
@@ -321,7 +319,7 @@ def hedgehog_backward_dX_3(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_d: tl.int32,
+    len_d,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
@@ -453,7 +451,6 @@ def hedgehog_backward_dX_3(
         "len_h",
         "len_i",
         "len_j",
-        "len_d",
     ],
 )
 def hedgehog_backward_dX_4(
@@ -495,7 +492,7 @@ def hedgehog_backward_dX_4(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_d: tl.int32,
+    len_d,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
@@ -847,7 +844,6 @@ def hedgehog_backward_dQ(
         "len_h",
         "len_j",
         "len_i",
-        "len_d",
     ],
 )
 def hedgehog_backward_dY_1(
@@ -884,7 +880,7 @@ def hedgehog_backward_dY_1(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_d: tl.int32,
+    len_d,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
@@ -1019,7 +1015,6 @@ def hedgehog_backward_dY_1(
         "len_h",
         "len_j",
         "len_i",
-        "len_d",
     ],
 )
 def hedgehog_backward_dY_2(
@@ -1056,7 +1051,7 @@ def hedgehog_backward_dY_2(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_d: tl.int32,
+    len_d,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
@@ -1411,7 +1406,6 @@ def hedgehog_backward_dK(
         "len_h",
         "len_j",
         "len_i",
-        "len_f",
     ],
 )
 def hedgehog_backward_dV(
@@ -1450,7 +1444,7 @@ def hedgehog_backward_dV(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_f: tl.int32,
+    len_f,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     E: tl.constexpr,
@@ -1902,7 +1896,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("D", "full", "d"),
             ("D_PAD", "pad", "d"),
             ("E", "full", "e"),
@@ -1970,7 +1964,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_d", "extent", "d"),
+            ("len_d", "row", "d"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
@@ -2039,7 +2033,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_d", "extent", "d"),
+            ("len_d", "row", "d"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
@@ -2198,7 +2192,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_d", "extent", "d"),
+            ("len_d", "row", "d"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
@@ -2261,7 +2255,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_d", "extent", "d"),
+            ("len_d", "row", "d"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
@@ -2427,7 +2421,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("D", "full", "d"),
             ("D_PAD", "pad", "d"),
             ("E", "full", "e"),
@@ -2642,7 +2636,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -2651,9 +2645,14 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).

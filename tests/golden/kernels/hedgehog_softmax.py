@@ -174,7 +174,6 @@ def hedgehog_softmax_y_L_2(
         "len_h",
         "len_i",
         "len_j",
-        "len_f",
     ],
 )
 def hedgehog_softmax_O(
@@ -211,7 +210,7 @@ def hedgehog_softmax_O(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_f: tl.int32,
+    len_f,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     E: tl.constexpr,
@@ -474,7 +473,6 @@ def hedgehog_softmax_L(
         "len_h",
         "len_i",
         "len_j",
-        "len_d",
     ],
 )
 def hedgehog_softmax_backward_dX_4(
@@ -520,7 +518,7 @@ def hedgehog_softmax_backward_dX_4(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_d: tl.int32,
+    len_d,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
@@ -660,7 +658,6 @@ def hedgehog_softmax_backward_dX_4(
         "len_h",
         "len_i",
         "len_j",
-        "len_d",
     ],
 )
 def hedgehog_softmax_backward_dX_5(
@@ -706,7 +703,7 @@ def hedgehog_softmax_backward_dX_5(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_d: tl.int32,
+    len_d,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
@@ -1171,7 +1168,6 @@ def hedgehog_softmax_backward_x(
         "len_h",
         "len_j",
         "len_i",
-        "len_d",
     ],
 )
 def hedgehog_softmax_backward_dY_2(
@@ -1212,7 +1208,7 @@ def hedgehog_softmax_backward_dY_2(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_d: tl.int32,
+    len_d,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
@@ -1356,7 +1352,6 @@ def hedgehog_softmax_backward_dY_2(
         "len_h",
         "len_j",
         "len_i",
-        "len_d",
     ],
 )
 def hedgehog_softmax_backward_dY_3(
@@ -1397,7 +1392,7 @@ def hedgehog_softmax_backward_dY_3(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_d: tl.int32,
+    len_d,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     F: tl.constexpr,
@@ -1539,7 +1534,6 @@ def hedgehog_softmax_backward_dY_3(
         "len_h",
         "len_j",
         "len_i",
-        "len_f",
     ],
 )
 def hedgehog_softmax_backward_dV(
@@ -1580,7 +1574,7 @@ def hedgehog_softmax_backward_dV(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_f: tl.int32,
+    len_f,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     E: tl.constexpr,
@@ -2477,7 +2471,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("D", "full", "d"),
             ("D_PAD", "pad", "d"),
             ("E", "full", "e"),
@@ -2590,7 +2584,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_d", "extent", "d"),
+            ("len_d", "row", "d"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
@@ -2663,7 +2657,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_d", "extent", "d"),
+            ("len_d", "row", "d"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
@@ -2875,7 +2869,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_d", "extent", "d"),
+            ("len_d", "row", "d"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
@@ -2942,7 +2936,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_d", "extent", "d"),
+            ("len_d", "row", "d"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("F", "full", "f"),
@@ -3017,7 +3011,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("D", "full", "d"),
             ("D_PAD", "pad", "d"),
             ("E", "full", "e"),
@@ -3325,7 +3319,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -3334,9 +3328,14 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).

@@ -95,7 +95,6 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_h",
         "len_i",
         "len_j",
-        "len_l",
     ],
 )
 def latte_M(
@@ -109,7 +108,7 @@ def latte_M(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_l: tl.int32,
+    len_l,
     BLOCK_I: tl.constexpr,
     BLOCK_L: tl.constexpr,
     ACC: tl.constexpr,
@@ -305,22 +304,21 @@ def latte_Z(
 
 @triton.jit(
     do_not_specialize=[
-        "stride_V_b",
-        "stride_V_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "len_f",
     ],
 )
-def latte_O(
+def latte_O_ahead(
     M_ptr,
     K_ptr,
     Q_ptr,
     Z_ptr,
     V_ptr,
-    O_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
     Q_tiles,
     K_tiles,
     V_tiles,
@@ -340,7 +338,183 @@ def latte_O(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_f: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    L: tl.constexpr,
+    L_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    M_ptr  M[b, h, i, l], temp
+    K_ptr  K[b, h, j, l], input
+    Q_ptr  Q[b, h, i, l], input
+    Z_ptr  Z[b, h, i, l], temp
+    V_ptr  V[b, h, j, f], input
+    O_rest_ptr  O.rest[b, h, i, f], temp
+    O_left_ptr  O.left[b, h, i, l], temp
+    O_right_m_ptr  O.right_m[b, h, j, l], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    L, L_PAD  |l|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(tl.maximum(len_i, len_j), BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    f = tl.arange(0, F_PAD)
+    l = tl.arange(0, L_PAD)
+
+    # --- pointers ---
+    M_base = M_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
+    in_l = within(l, L, L_PAD)
+    M_base_2 = M_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
+    M_base_2 += tl.cast(i0, tl.int64) * L
+    M_offs = offs_i[:, None] * L + l[None, :]
+    in_i = i < len_i
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + l[None, :] * stride_Q_l
+    Z_base = Z_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
+    Z_base += tl.cast(i0, tl.int64) * L
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_i[:, None] * stride_K_j + l[None, :] * stride_K_l
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_rest_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_rest_offs = offs_i[:, None] * F + f[None, :]
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * L
+    O_left_base += tl.cast(h, tl.int64) * len_i * L + tl.cast(i0, tl.int64) * L
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
+    O_right_m_base += tl.cast(h, tl.int64) * len_j * L
+
+    # --- prologue ---
+    at = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
+    # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
+    m = tl.load(M_base + tl.cast(at, tl.int64) * L + l, mask=in_l, other=0.0)
+    m_1 = tl.load(M_base_2 + M_offs, mask=in_i[:, None] & in_l[None, :], other=0.0)
+    reach_2 = m.to(ACC)[None, :] - m_1.to(ACC)
+    reach_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
+    size = tl.abs(reach_2)
+    size_kept = tl.where((l < L)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, i0, 0])
+    q_kept = tl.where((l < L)[None, :], q.to(ACC), float("-inf"))
+    M_Q = tl.max(tl.where(in_l[None, :], q_kept, float("-inf")), 1)
+    P_Q_safe = tl.where(M_Q == float("-inf"), 0.0, M_Q)
+    P_Q_p = P_Q_safe * 1.4426950408889634
+    P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
+    P_Q_kept = tl.where((l < L)[None, :], P_Q, 0.0)
+    Z_Q = tl.sum(tl.where(in_l[None, :], P_Q_kept, 0.0), 1)
+    P = safe_div(P_Q, Z_Q[:, None])
+    # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
+    z = tl.load(Z_base + M_offs, mask=in_i[:, None] & in_l[None, :], other=0.0)
+    A_p = safe_div(1.0, z.to(ACC))
+    A = P * tl.where(z.to(ACC) != 0.0, A_p, 0.0) * tl.exp(reach_2)
+    A_kept = tl.where((l < L)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+    m_3 = tl.load(M_base + tl.cast(at_1, tl.int64) * L + l, mask=in_l, other=0.0)
+    at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+    m_4 = tl.load(M_base + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
+    left = P * A_p * tl.exp(m_3.to(ACC)[None, :] - m_1.to(ACC))
+    right_safe = tl.where(m_4.to(ACC) == float("-inf"), 0.0, m_4.to(ACC))
+    right_p = right_safe * 1.4426950408889634
+    K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+    in_j = i < len_j
+    k = load_tile(K_ptrs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, i0, 0])
+    reach_1 = k.to(ACC) - reach_safe[None, :]
+    mask = i < len_j
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((l < L)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_l, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    A_1 = 1.0 * tl.exp(reach_1_m)
+    A_1_kept = tl.where((l < L)[None, :], A_1, 0.0)
+    t = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+    t_2 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+    A_2 = dot(t, t_2, None, ACC)
+    A_3 = tl.full([BLOCK_I, BLOCK_I], 0.0, ACC)
+    if too_far:
+        for l_pt in range(L):
+            # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
+            Q_ptrs = Q_base + tl.cast(l_pt, tl.int64) * stride_Q_l + offs_i * stride_Q_i
+            q_1 = tl.load(Q_ptrs, mask=in_i, other=0.0)
+            P_Q_1 = tl.exp(q_1.to(ACC) - M_Q)
+            P_1 = safe_div(P_Q_1, Z_Q)
+            # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
+            K_ptrs_2 = K_base + tl.cast(l_pt, tl.int64) * stride_K_l
+            K_ptrs_2 += tl.cast(i0, tl.int64) * stride_K_j + offs_i * stride_K_j
+            k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
+            m_2 = tl.load(M_base_2 + tl.cast(l_pt, tl.int64) + offs_i * L, mask=in_i, other=0.0)
+            z_1 = tl.load(Z_base + tl.cast(l_pt, tl.int64) + offs_i * L, mask=in_i, other=0.0)
+            A_p_1 = safe_div(1.0, z_1.to(ACC))
+            A_p_2 = tl.where(z_1.to(ACC) != 0.0, A_p_1, 0.0)
+            t_3 = P_1[:, None] * tl.exp(k_1.to(ACC)[None, :] - m_2.to(ACC)[:, None])
+            A_t = t_3 * A_p_2[:, None]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (i[None, :] <= i[:, None]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    # latte.attn:8  O[i,f] = A[i,j] * V[j,f]
+    V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+    v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
+    right = tl.exp2(k.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    O_rest_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_left_base + M_offs, left, mask=in_i[:, None] & in_l[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * L + M_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_j[:, None] & in_l[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+    ],
+)
+def latte_O(
+    M_ptr,
+    V_ptr,
+    O_rest_ptr,
+    O_left_ptr,
+    O_right_m_ptr,
+    O_ptr,
+    V_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    len_j: tl.int32,
+    len_f,
     L: tl.constexpr,
     L_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -351,13 +525,11 @@ def latte_O(
     """One program for each b, h and tile of f; sweeps i.
 
     M_ptr  M[b, h, i, l], temp
-    K_ptr  K[b, h, j, l], input
-    Q_ptr  Q[b, h, i, l], input
-    Z_ptr  Z[b, h, i, l], temp
     V_ptr  V[b, h, j, f], input
+    O_rest_ptr  O.rest[b, h, i, f], temp
+    O_left_ptr  O.left[b, h, i, l], temp
+    O_right_m_ptr  O.right_m[b, h, j, l], temp
     O_ptr  O[b, h, i, f], output
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -380,19 +552,20 @@ def latte_O(
     # --- pointers ---
     M_base = M_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
     in_l = within(l, L, L_PAD)
-    M_offs = offs_i[:, None] * L + l[None, :]
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + l[None, :] * stride_Q_l
-    Z_base = Z_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + l[None, :] * stride_K_l
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * L
+    O_left_base += tl.cast(h, tl.int64) * len_i * L
+    O_left_offs = offs_i[:, None] * L + l[None, :]
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
     in_f = f < len_f
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
+    O_rest_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
+    O_rest_offs = offs_i[:, None] * len_f + offs_f[None, :]
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
     O_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
-    O_offs = offs_i[:, None] * len_f + offs_f[None, :]
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
+    O_right_m_base += tl.cast(h, tl.int64) * len_j * L
 
     # --- prologue ---
     lo = 0
@@ -405,108 +578,33 @@ def latte_O(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
-        at = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
-        # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
-        m = tl.load(M_base + tl.cast(at, tl.int64) * L + l, mask=in_l, other=0.0)
-        in_i = i < len_i
-        m_1 = tl.load(
-            M_base + tl.cast(i0, tl.int64) * L + M_offs,
-            mask=in_i[:, None] & in_l[None, :],
-            other=0.0,
-        )
-        reach_2 = m.to(ACC)[None, :] - m_1.to(ACC)
-        reach_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
-        size = tl.abs(reach_2)
-        size_kept = tl.where((l < L)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, i0, 0])
-        q_kept = tl.where((l < L)[None, :], q.to(ACC), float("-inf"))
-        M_Q = tl.max(tl.where(in_l[None, :], q_kept, float("-inf")), 1)
-        P_Q_safe = tl.where(M_Q == float("-inf"), 0.0, M_Q)
-        P_Q_p = P_Q_safe * 1.4426950408889634
-        P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
-        P_Q_kept = tl.where((l < L)[None, :], P_Q, 0.0)
-        Z_Q = tl.sum(tl.where(in_l[None, :], P_Q_kept, 0.0), 1)
-        P = safe_div(P_Q, Z_Q[:, None])
-        # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
-        z = tl.load(
-            Z_base + tl.cast(i0, tl.int64) * L + M_offs,
-            mask=in_i[:, None] & in_l[None, :],
-            other=0.0,
-        )
-        A_p = safe_div(1.0, z.to(ACC))
-        A = P * tl.where(z.to(ACC) != 0.0, A_p, 0.0) * tl.exp(reach_2)
-        A_kept = tl.where((l < L)[None, :], A, 0.0)
         at_1 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
         m_3 = tl.load(M_base + tl.cast(at_1, tl.int64) * L + l, mask=in_l, other=0.0)
         at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
         m_4 = tl.load(M_base + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
-        left = P * A_p * tl.exp(m_3.to(ACC)[None, :] - m_1.to(ACC))
-        t = tl.where(in_l[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.trans(tl.where(in_l[None, :], O_state, 0.0).to(Q_ptr.dtype.element_ty))
+        O_left_ptrs = O_left_base + tl.cast(i0, tl.int64) * L + O_left_offs
+        in_i = i < len_i
+        left_1 = tl.load(O_left_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
+        t = left_1.to(O_rest_ptr.dtype.element_ty)
+        t_2 = tl.trans(tl.where(in_l[None, :], O_state, 0.0).to(O_rest_ptr.dtype.element_ty))
         past = dot(t, t_2, None, ACC)
         O = O + past
         decay = tl.exp(m_3.to(ACC) - m_4.to(ACC))
-        right_safe = tl.where(m_4.to(ACC) == float("-inf"), 0.0, m_4.to(ACC))
-        right_p = right_safe * 1.4426950408889634
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-        in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, i0, 0])
-        reach_1 = k.to(ACC) - reach_safe[None, :]
-        mask = i < len_j
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((l < L)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_l, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-        A_1 = 1.0 * tl.exp(reach_1_m)
-        A_1_kept = tl.where((l < L)[None, :], A_1, 0.0)
-        t_3 = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_3, t_4, None, ACC)
-        A_3 = tl.full([BLOCK_I, BLOCK_I], 0.0, ACC)
-        if too_far:
-            for l_pt in range(L):
-                # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
-                Q_ptrs_2 = Q_base + tl.cast(l_pt, tl.int64) * stride_Q_l
-                Q_ptrs_2 += tl.cast(i0, tl.int64) * stride_Q_i + offs_i * stride_Q_i
-                q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-                P_Q_1 = tl.exp(q_1.to(ACC) - M_Q)
-                P_1 = safe_div(P_Q_1, Z_Q)
-                # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
-                K_ptrs_2 = K_base + tl.cast(l_pt, tl.int64) * stride_K_l
-                K_ptrs_2 += tl.cast(i0, tl.int64) * stride_K_j + offs_i * stride_K_j
-                k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-                M_ptrs = M_base + tl.cast(l_pt, tl.int64) + tl.cast(i0, tl.int64) * L + offs_i * L
-                m_2 = tl.load(M_ptrs, mask=in_i, other=0.0)
-                Z_ptrs = Z_base + tl.cast(l_pt, tl.int64) + tl.cast(i0, tl.int64) * L + offs_i * L
-                z_1 = tl.load(Z_ptrs, mask=in_i, other=0.0)
-                A_p_1 = safe_div(1.0, z_1.to(ACC))
-                A_p_2 = tl.where(z_1.to(ACC) != 0.0, A_p_1, 0.0)
-                t_5 = P_1[:, None] * tl.exp(k_1.to(ACC)[None, :] - m_2.to(ACC)[:, None])
-                A_t = t_5 * A_p_2[:, None]
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (i[None, :] <= i[:, None]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         # latte.attn:8  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
-        O = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O, ACC)
-        right = tl.exp2(k.to(ACC) * 1.4426950408889634 - right_p[None, :])
-        right_m = tl.where(mask[:, None], right, 0.0)
-        tl.store(
-            O_base + tl.cast(i0, tl.int64) * len_f + O_offs,
-            O,
-            mask=in_i[:, None] & in_f[None, :],
-        )
-        t_6 = tl.trans(v)
-        t_7 = right_m.to(V_ptr.dtype.element_ty)
-        O_state = dot(t_6, t_7, O_state * decay[None, :], ACC)
+        O_rest_ptrs = O_rest_base + tl.cast(i0, tl.int64) * len_f + O_rest_offs
+        O_rest_1_1 = tl.load(O_rest_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        O = O + O_rest_1_1.to(ACC)
+        O_ptrs = O_base + tl.cast(i0, tl.int64) * len_f + O_rest_offs
+        tl.store(O_ptrs, O, mask=in_i[:, None] & in_f[None, :])
+        O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * L + O_left_offs
+        right_m_1 = tl.load(O_right_m_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
+        t_3 = tl.trans(v)
+        t_4 = right_m_1.to(V_ptr.dtype.element_ty)
+        O_state = dot(t_3, t_4, O_state * decay[None, :], ACC)
 
 
 @triton.jit(
@@ -1122,22 +1220,21 @@ def latte_backward_dK(
     do_not_specialize=[
         "stride_L_Q_b",
         "stride_L_Q_h",
-        "stride_dO_b",
-        "stride_dO_h",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
-        "len_f",
     ],
 )
-def latte_backward_dV(
+def latte_backward_dV_ahead(
     K_ptr,
     L_ptr,
     Q_ptr,
     L_Q_ptr,
     dO_ptr,
-    dV_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
     K_tiles,
     L_tiles,
     Q_tiles,
@@ -1165,7 +1262,178 @@ def latte_backward_dV(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_f: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    L: tl.constexpr,
+    L_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, l], input
+    L_ptr  L[b, h, i, l], input
+    Q_ptr  Q[b, h, i, l], input
+    L_Q_ptr  L_Q[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
+    dV_rest_ptr  dV.rest[b, h, j, f], temp
+    dV_left_ptr  dV.left[b, h, j, l], temp
+    dV_right_m_ptr  dV.right_m[b, h, i, l], temp
+    K_tiles  tiles of K for the copy engine, or None
+    L_tiles  tiles of L for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    L, L_PAD  |l|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(tl.maximum(len_j, len_i), BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    f = tl.arange(0, F_PAD)
+    l = tl.arange(0, L_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + l[None, :] * stride_K_l
+    in_j = j < len_j
+    in_l = within(l, L, L_PAD)
+    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
+    L_offs = offs_j[:, None] * stride_L_i + l[None, :] * stride_L_l
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + l[None, :] * stride_Q_l
+    L_Q_base = L_Q_ptr + tl.cast(b, tl.int64) * stride_L_Q_b + tl.cast(h, tl.int64) * stride_L_Q_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * F
+    dV_rest_base += tl.cast(h, tl.int64) * len_j * F + tl.cast(j0, tl.int64) * F
+    dV_rest_offs = offs_j[:, None] * F + f[None, :]
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
+    dV_left_base += tl.cast(h, tl.int64) * len_j * L + tl.cast(j0, tl.int64) * L
+    dV_left_offs = offs_j[:, None] * L + l[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * L
+    dV_right_m_base += tl.cast(h, tl.int64) * len_i * L
+
+    # --- prologue ---
+    # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, j0, 0])
+    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+    L_ptrs = L_base + tl.cast(at, tl.int64) * stride_L_i + l * stride_L_l
+    l_2 = tl.load(L_ptrs, mask=in_l, other=0.0)
+    reach_2 = k.to(ACC) - l_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((l < L)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = 1.0 * tl.exp(reach_2)
+    A_kept = tl.where((l < L)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+    L_ptrs_2 = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
+    l_3 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
+    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+    L_ptrs_3 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
+    l_4 = tl.load(L_ptrs_3, mask=in_l, other=0.0)
+    left_p = l_4.to(ACC) * 1.4426950408889634
+    left = tl.exp2(k.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    L_ptrs_4 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
+    in_i = j < len_i
+    l_1 = load_tile(L_ptrs_4, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, 0])
+    reach_1 = l_2.to(ACC)[None, :] - l_1.to(ACC)
+    mask = j < len_i
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((l < L)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_l, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
+    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+    q = load_tile(Q_ptrs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, j0, 0])
+    L_Q_ptrs = L_Q_base + tl.cast(j0, tl.int64) * stride_L_Q_i + offs_j * stride_L_Q_i
+    L_Q = tl.load(L_Q_ptrs, mask=in_i, other=0.0)
+    P_Q_safe = tl.where(L_Q.to(ACC) == float("-inf"), 0.0, L_Q.to(ACC))
+    P_Q_p = P_Q_safe * 1.4426950408889634
+    P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
+    A_1 = P_Q * tl.exp(reach_1_m)
+    A_1_kept = tl.where((l < L)[None, :], A_1, 0.0)
+    t = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+    t_2 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+    A_2 = dot(t, t_2, None, ACC)
+    A_3 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
+    if too_far:
+        for l_pt in range(L):
+            # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
+            K_ptrs = K_base + tl.cast(l_pt, tl.int64) * stride_K_l + offs_j * stride_K_j
+            k_1 = tl.load(K_ptrs, mask=in_j, other=0.0)
+            L_ptrs_5 = L_base + tl.cast(l_pt, tl.int64) * stride_L_l
+            L_ptrs_5 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
+            l_2_2 = tl.load(L_ptrs_5, mask=in_i, other=0.0)
+            # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
+            Q_ptrs_2 = Q_base + tl.cast(l_pt, tl.int64) * stride_Q_l
+            Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
+            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
+            P_Q_1 = tl.exp(q_1.to(ACC) - L_Q.to(ACC))
+            A_t = tl.exp(k_1.to(ACC)[:, None] - l_2_2.to(ACC)[None, :]) * P_Q_1[None, :]
+            A_3 = A_3 + A_t
+    A_4 = tl.where(too_far, A_3, A_2)
+    mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
+    A_4_m = tl.where(mask_1, A_4, 0.0)
+    dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+    dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+    right = P_Q * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    dV_rest_1 = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_j[:, None] & in_f[None, :])
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_j[:, None] & in_l[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * L + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_i[:, None] & in_l[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def latte_backward_dV(
+    L_ptr,
+    dO_ptr,
+    dV_rest_ptr,
+    dV_left_ptr,
+    dV_right_m_ptr,
+    dV_ptr,
+    dO_tiles,
+    stride_L_b: tl.int64,
+    stride_L_h: tl.int64,
+    stride_L_i: tl.int64,
+    stride_L_l,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f,
     L: tl.constexpr,
     L_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -1175,15 +1443,12 @@ def latte_backward_dV(
 ):
     """One program for each b, h and tile of f; sweeps j.
 
-    K_ptr  K[b, h, j, l], input
     L_ptr  L[b, h, i, l], input
-    Q_ptr  Q[b, h, i, l], input
-    L_Q_ptr  L_Q[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
+    dV_rest_ptr  dV.rest[b, h, j, f], temp
+    dV_left_ptr  dV.left[b, h, j, l], temp
+    dV_right_m_ptr  dV.right_m[b, h, i, l], temp
     dV_ptr  dV[b, h, j, f], output
-    K_tiles  tiles of K for the copy engine, or None
-    L_tiles  tiles of L for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
@@ -1204,21 +1469,22 @@ def latte_backward_dV(
     l = tl.arange(0, L_PAD)
 
     # --- pointers ---
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + l[None, :] * stride_K_l
-    in_l = within(l, L, L_PAD)
     L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
-    L_offs = offs_j[:, None] * stride_L_i + l[None, :] * stride_L_l
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + l[None, :] * stride_Q_l
-    L_Q_base = L_Q_ptr + tl.cast(b, tl.int64) * stride_L_Q_b + tl.cast(h, tl.int64) * stride_L_Q_h
+    in_l = within(l, L, L_PAD)
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
+    dV_left_base += tl.cast(h, tl.int64) * len_j * L
+    dV_left_offs = offs_j[:, None] * L + l[None, :]
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_rest_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_rest_offs = offs_j[:, None] * len_f + offs_f[None, :]
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
     dV_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
-    dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * L
+    dV_right_m_base += tl.cast(h, tl.int64) * len_i * L
 
     # --- prologue ---
     lo = 0
@@ -1233,87 +1499,33 @@ def latte_backward_dV(
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
-        # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, j0, 0])
-        at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
-        L_ptrs = L_base + tl.cast(at, tl.int64) * stride_L_i + l * stride_L_l
-        l_2 = tl.load(L_ptrs, mask=in_l, other=0.0)
-        reach_2 = k.to(ACC) - l_2.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((l < L)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        A = 1.0 * tl.exp(reach_2)
-        A_kept = tl.where((l < L)[None, :], A, 0.0)
         at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-        L_ptrs_2 = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
-        l_3 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
+        L_ptrs = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
+        l_3 = tl.load(L_ptrs, mask=in_l, other=0.0)
         at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-        L_ptrs_3 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
-        l_4 = tl.load(L_ptrs_3, mask=in_l, other=0.0)
-        left_p = l_4.to(ACC) * 1.4426950408889634
-        left = tl.exp2(k.to(ACC) * 1.4426950408889634 - left_p[None, :])
-        t = tl.where(in_l[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.trans(tl.where(in_l[None, :], dV_state, 0.0).to(Q_ptr.dtype.element_ty))
+        L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
+        l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
+        dV_left_ptrs = dV_left_base + tl.cast(j0, tl.int64) * L + dV_left_offs
+        in_j = j < len_j
+        left_1 = tl.load(dV_left_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
+        t = left_1.to(dV_left_ptr.dtype.element_ty)
+        t_2 = tl.trans(tl.where(in_l[None, :], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty))
         past = dot(t, t_2, None, ACC)
         dV = dV + past
         decay = tl.exp(l_3.to(ACC) - l_4.to(ACC))
-        L_ptrs_4 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
-        in_i = j < len_i
-        l_1 = load_tile(L_ptrs_4, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, 0])
-        reach_1 = l_2.to(ACC)[None, :] - l_1.to(ACC)
-        mask = j < len_i
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((l < L)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_l, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-        # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, j0, 0])
-        L_Q_ptrs = L_Q_base + tl.cast(j0, tl.int64) * stride_L_Q_i + offs_j * stride_L_Q_i
-        L_Q = tl.load(L_Q_ptrs, mask=in_i, other=0.0)
-        P_Q_safe = tl.where(L_Q.to(ACC) == float("-inf"), 0.0, L_Q.to(ACC))
-        P_Q_p = P_Q_safe * 1.4426950408889634
-        P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
-        A_1 = P_Q * tl.exp(reach_1_m)
-        A_1_kept = tl.where((l < L)[None, :], A_1, 0.0)
-        t_3 = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_3, t_4, None, ACC)
-        A_3 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
-        if too_far:
-            for l_pt in range(L):
-                # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
-                K_ptrs_2 = K_base + tl.cast(l_pt, tl.int64) * stride_K_l
-                K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-                k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-                L_ptrs_5 = L_base + tl.cast(l_pt, tl.int64) * stride_L_l
-                L_ptrs_5 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
-                l_2_2 = tl.load(L_ptrs_5, mask=in_i, other=0.0)
-                # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
-                Q_ptrs_2 = Q_base + tl.cast(l_pt, tl.int64) * stride_Q_l
-                Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
-                q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-                P_Q_1 = tl.exp(q_1.to(ACC) - L_Q.to(ACC))
-                A_t = tl.exp(k_1.to(ACC)[:, None] - l_2_2.to(ACC)[None, :]) * P_Q_1[None, :]
-                A_3 = A_3 + A_t
-        A_4 = tl.where(too_far, A_3, A_2)
-        mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
-        A_4_m = tl.where(mask_1, A_4, 0.0)
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
-        dV = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-        right = P_Q * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
-        right_m = tl.where(mask[:, None], right, 0.0)
-        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
+        dV_rest_ptrs = dV_rest_base + tl.cast(j0, tl.int64) * len_f + dV_rest_offs
+        dV_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+        dV = dV + dV_rest_1_1.to(ACC)
+        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_rest_offs
         tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
-        t_5 = tl.trans(dO)
-        t_6 = right_m.to(dO_ptr.dtype.element_ty)
-        dV_state = dot(t_5, t_6, dV_state * decay[None, :], ACC)
+        dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * L + dV_left_offs
+        right_m_1 = tl.load(dV_right_m_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
+        t_3 = tl.trans(dO)
+        t_4 = right_m_1.to(dO_ptr.dtype.element_ty)
+        dV_state = dot(t_3, t_4, dV_state * decay[None, :], ACC)
 
 
 # --- tile sizes ---
@@ -1346,7 +1558,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_l", "extent", "l"),
+            ("len_l", "row", "l"),
             ("BLOCK_I", "block", "i"),
             ("BLOCK_L", "block", "l"),
             ("ACC", "acc", ""),
@@ -1391,22 +1603,33 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "latte_O": {
+    "latte_O_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "i",
+            "tiles": ("i",),
+            "stream": None,
             "pads": {
+                "f": "f",
                 "l": "l",
             },
-            "resident": (),
-            "streamed": (("i", "l"), ("i", "l"), ("i", "l"), ("i", "l"), ("i", "f")),
-            "carried": (("f", "l"),),
-            "pairs": (("i", "f"), ("i", "l"), ("i", "l"), ("i", "l")),
-            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
+            "resident": (
+                ("l",),
+                ("i", "l"),
+                ("i", "l"),
+                ("i", "l"),
+                ("l",),
+                ("l",),
+                ("i", "l"),
+                ("i", "f"),
+            ),
+            "streamed": (),
+            "carried": (("i", "i"), ("i", "f")),
+            "pairs": (("i", "l"), ("i", "l"), ("i", "l"), ("i", "l")),
+            "pairs_by_address": (("i", "l"), ("i", "l"), ("i", "l"), ("i", "l")),
             "data": ("M", "Q", "Z", "K", "V"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "latte_O",
+            "solves": False,
         },
         "arguments": [
             ("M_ptr", "pointer_acc", ""),
@@ -1414,10 +1637,12 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("Z_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "Q"),
+            ("O_rest_ptr", "pointer_like", "Q"),
+            ("O_left_ptr", "pointer_like", "Q"),
+            ("O_right_m_ptr", "pointer_like", "V"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I l"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_I l"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1426,6 +1651,56 @@ KERNELS: dict[str, Any] = {
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_l", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("L", "full", "l"),
+            ("L_PAD", "pad", "l"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "latte_O": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "i",
+            "pads": {
+                "l": "l",
+            },
+            "resident": (),
+            "streamed": (("i", "l"), ("i", "f"), ("i", "f"), ("i", "l")),
+            "carried": (("f", "l"),),
+            "pairs": (("i", "f"), ("i", "f"), ("i", "f")),
+            "pairs_by_address": (
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+            ),
+            "data": ("M", "O.left", "V", "O.rest", "O.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("M_ptr", "pointer_acc", ""),
+            ("V_ptr", "pointer_like", "V"),
+            ("O_rest_ptr", "pointer_like", "Q"),
+            ("O_left_ptr", "pointer_like", "Q"),
+            ("O_right_m_ptr", "pointer_like", "V"),
+            ("O_ptr", "pointer_like", "Q"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1434,7 +1709,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("L", "full", "l"),
             ("L_PAD", "pad", "l"),
             ("BLOCK_I", "block", "i"),
@@ -1663,29 +1938,24 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "latte_backward_dV": {
+    "latte_backward_dV_ahead": {
         "facts": {
-            "tiles": ("f",),
-            "stream": "j",
+            "tiles": ("j",),
+            "stream": None,
             "pads": {
+                "f": "f",
                 "l": "l",
             },
-            "resident": (),
-            "streamed": (("j", "l"), ("j", "l"), ("j", "l"), ("j", "f")),
-            "carried": (("f", "l"),),
-            "pairs": (("j", "f"), ("j", "l"), ("j", "j"), ("j", "j"), ("j", "j")),
-            "pairs_by_address": (
-                ("j", "f"),
-                ("j", "l"),
-                ("j", "j"),
-                ("j", "f"),
-                ("j", "f"),
-                ("j", "f"),
-            ),
+            "resident": (("j", "l"), ("l",), ("l",), ("l",), ("j", "l"), ("j", "l"), ("j", "f")),
+            "streamed": (),
+            "carried": (("j", "j"), ("j", "f")),
+            "pairs": (("j", "l"), ("j", "l"), ("j", "j"), ("j", "j"), ("j", "j")),
+            "pairs_by_address": (("j", "l"), ("j", "l"), ("j", "j"), ("j", "j"), ("j", "j")),
             "data": ("K", "L", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "latte_backward_dV",
+            "solves": False,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1693,11 +1963,13 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("L_Q_ptr", "pointer_like", "L_Q"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("dV_ptr", "pointer_like", "V"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "Q"),
+            ("dV_right_m_ptr", "pointer_like", "dO"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J l"),
             ("L_tiles", "tiles", "L 4 2 BLOCK_J l"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_J l"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1713,6 +1985,60 @@ KERNELS: dict[str, Any] = {
             ("stride_L_Q_b", "wide", ""),
             ("stride_L_Q_h", "wide", ""),
             ("stride_L_Q_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("L", "full", "l"),
+            ("L_PAD", "pad", "l"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "latte_backward_dV": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "j",
+            "pads": {
+                "l": "l",
+            },
+            "resident": (),
+            "streamed": (("j", "l"), ("j", "f"), ("j", "f"), ("j", "l")),
+            "carried": (("f", "l"),),
+            "pairs": (("j", "f"), ("j", "f"), ("j", "f")),
+            "pairs_by_address": (
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+            ),
+            "data": ("L", "dV.left", "dO", "dV.rest", "dV.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("L_ptr", "pointer_like", "L"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dV_rest_ptr", "pointer_like", "V"),
+            ("dV_left_ptr", "pointer_like", "Q"),
+            ("dV_right_m_ptr", "pointer_like", "dO"),
+            ("dV_ptr", "pointer_like", "V"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("stride_L_b", "stride_wide", ""),
+            ("stride_L_h", "stride_wide", ""),
+            ("stride_L_i", "stride_wide", ""),
+            ("stride_L_l", "stride_last", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1721,7 +2047,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("L", "full", "l"),
             ("L_PAD", "pad", "l"),
             ("BLOCK_J", "block", "j"),
@@ -1802,8 +2128,13 @@ def choose(
     shared = registers = limit = 0
     for rows, columns, warps in wanted:
         blocks = {a: rows if k == 0 else columns if k == 1 else 16 for k, a in enumerate(axes)}
+        blocks.update(facts.get("fixed", {}))
+        if "fixed" in facts and itemsize > 2 and rows > 32:
+            continue  # 64 by 64 products in full precision, unrolled, spill
         # A block's share of the memory, less what the system and barriers take.
         room = smem if shares == 1 else (smem + 1024) // shares - 2048
+        if "fixed" in facts:
+            room -= 3 * 64 * 4 * blocks[axes[0]]  # running sums of pairs pass through it
         depths = (3, 2) if shares > 1 else (3, 2, 1)
         for stages in depths if facts["stream"] and not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
@@ -1843,7 +2174,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -1852,9 +2183,14 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
@@ -1871,6 +2207,21 @@ def choose_chunk(
     )
 
 
+def choose_ahead(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that computes one chunk of another's walk ahead; the chunk is that walk's (`configure`)."""
+    chunk = 16 if interpreted else 64 if itemsize == 2 else 32
+    blocks = {f"BLOCK_{a.upper()}": chunk for a in facts["tiles"]}
+    # The inverse of a system takes four warps half as long; what is otherwise held of a chunk, eight hold better.
+    warps = 4 if facts["solves"] and itemsize == 2 else 8
+    return {**blocks, "num_warps": warps, "num_stages": 1}
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
@@ -1879,6 +2230,7 @@ def default_config(kernel, full, itemsize, device):
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     facts = KERNELS[kernel]["facts"]
     find = choose_chunk if "chunks" in facts else choose
+    find = choose_ahead if "follows" in facts else find
     return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
@@ -1893,6 +2245,9 @@ def configure(kernel, extents, inputs, config):
     cfg = dict(default_config(kernel, full, max(x.element_size() for x in data), device))
     config = config or {}
     cfg.update((k, v) for k, v in config.get(kernel, config).items() if k in cfg)
+    if "follows" in facts:  # the chunks of another kernel
+        other = configure(facts["follows"], extents, inputs, config)
+        cfg.update((k, other[k]) for k in cfg if k.startswith("BLOCK_"))
     cfg["NUM_STAGES"] = cfg["num_stages"]
     return cfg
 
@@ -2004,6 +2359,9 @@ def forward(inputs, extents, params, config=None):
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
     L = torch.empty((len_b, len_h, len_i, len_l), dtype=inputs["Q"].dtype, device=device)
     L_Q = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    O_rest = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+    O_left = torch.empty((len_b, len_h, len_i, len_l), dtype=inputs["Q"].dtype, device=device)
+    O_right_m = torch.empty((len_b, len_h, len_j, len_l), dtype=inputs["V"].dtype, device=device)
 
     # One program for each b, h and tile of l; sweeps i.
     cfg = configure("latte_M", extents, inputs, config)
@@ -2043,6 +2401,38 @@ def forward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of i.
+    cfg = configure("latte_O_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(max(len_i, len_j), cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    latte_O_ahead[grid](
+        M,
+        K,
+        Q,
+        Z,
+        V,
+        O_rest,
+        O_left,
+        O_right_m,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_l, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_l, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_i,
+        len_j,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        L=len_l,
+        L_PAD=padded(len_l, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps i.
     cfg = configure("latte_O", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -2050,16 +2440,12 @@ def forward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     latte_O[grid](
         M,
-        K,
-        Q,
-        Z,
         V,
+        O_rest,
+        O_left,
+        O_right_m,
         O,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_l, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_l, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
-        *launch_strides(K),
-        *launch_strides(Q),
         *launch_strides(V),
         len_b,
         len_h,
@@ -2120,6 +2506,9 @@ def backward(inputs, extents, params, config=None):
     dQ = torch.empty((len_b, len_h, len_i, len_l), dtype=inputs["Q"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_l), dtype=inputs["K"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
+    dV_rest = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
+    dV_left = torch.empty((len_b, len_h, len_j, len_l), dtype=inputs["Q"].dtype, device=device)
+    dV_right_m = torch.empty((len_b, len_h, len_i, len_l), dtype=inputs["dO"].dtype, device=device)
 
     # One program for each b, h; sweeps i.
     cfg = configure("latte_backward_dP", extents, inputs, config)
@@ -2210,26 +2599,55 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of j.
+    cfg = configure("latte_backward_dV_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(max(len_j, len_i), cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    latte_backward_dV_ahead[grid](
+        K,
+        L,
+        Q,
+        L_Q,
+        dO,
+        dV_rest,
+        dV_left,
+        dV_right_m,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
+        tiles_of(L, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(L),
+        *launch_strides(Q),
+        *launch_strides(L_Q),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        L=len_l,
+        L_PAD=padded(len_l, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of f; sweeps j.
     cfg = configure("latte_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     latte_backward_dV[grid](
-        K,
         L,
-        Q,
-        L_Q,
         dO,
+        dV_rest,
+        dV_left,
+        dV_right_m,
         dV,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
-        tiles_of(L, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
-        *launch_strides(K),
         *launch_strides(L),
-        *launch_strides(Q),
-        *launch_strides(L_Q),
         *launch_strides(dO),
         len_b,
         len_h,

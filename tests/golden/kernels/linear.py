@@ -44,14 +44,6 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
-def floor_div(a, b):
-    """Integer quotient, rounded down; `//` of Triton rounds towards zero."""
-    q = a // b
-    r = a - q * b
-    return q - ((r != 0) & ((r < 0) != (b < 0))).to(tl.int32)
-
-
-@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:
@@ -82,14 +74,15 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
+        "stride_V_b",
+        "stride_V_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "start",
     ],
 )
-def linear(
+def linear_O(
     Q_ptr,
     K_ptr,
     V_ptr,
@@ -114,17 +107,15 @@ def linear(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of f; sweeps i.
 
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
@@ -135,147 +126,139 @@ def linear(
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
     e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
 
     # --- pointers ---
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
     in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
+    V_base += tl.cast(f0, tl.int64) * stride_V_f
+    V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
+    in_f = f < len_f
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    O_part_base += tl.cast(i0, tl.int64)
-    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_base += tl.cast(i0, tl.int64) * F
-    O_offs = offs_i[:, None] * F + f[None, :]
+    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_f
+    O_base += tl.cast(h, tl.int64) * len_i * len_f + tl.cast(f0, tl.int64)
+    O_offs = offs_i[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
-    O_part = tl.full([BLOCK_I], 0.0, ACC)
-    # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    t = tl.exp(tl.minimum(q.to(ACC), 0.0))
-    A = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
-    mask_p = i + start
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
-    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t_2))
+    hi = tl.maximum(len_i, len_j)
+    O_1_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+    O_part_state = tl.full([E_PAD], 0.0, ACC)
 
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_3 = tl.exp(tl.minimum(k.to(ACC), 0.0))
-        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_3)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_4 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_5 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_4, t_5, None, ACC)
-        O_part_tile = tl.sum(A_2, 1)
-        O_part = O_part + O_part_tile
-        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_1 = dot(A_2.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+    # --- sweep over i ---
     # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        O_1 = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_6 = tl.exp(tl.minimum(k.to(ACC), 0.0))
-        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_6)
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        t = tl.exp(tl.minimum(q.to(ACC), 0.0))
+        A = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t)
+        A_kept = tl.where((e < E)[None, :], A, 0.0)
+        t_2 = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(t_2, t_3, None, ACC)
+        O_1 = O_1 + past
+        O_part = tl.full([BLOCK_I], 0.0, ACC)
+        past_2 = A * O_part_state[None, :]
+        past_1 = tl.sum(tl.where(in_e[None, :], past_2, 0.0), 1)
+        O_part = O_part + past_1
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        in_j = i < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+        t_4 = tl.exp(tl.minimum(k.to(ACC), 0.0))
+        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_4)
         A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_7 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_8 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_7, t_8, None, ACC)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
+        t_5 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+        t_6 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+        A_2 = dot(t_5, t_6, None, ACC)
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         A_2_m = tl.where(mask, A_2, 0.0)
+        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
+        O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        A_1_m = tl.where(mask_p[:, None], A_1, 0.0)
         O_part_tile = tl.sum(A_2_m, 1)
         O_part = O_part + O_part_tile
-        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
-
-    # --- epilogue ---
-    O = safe_div(O_1, O_part[:, None])
-    tl.store(O_part_base + offs_i, O_part, mask=in_i)
-    tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
+        chunk = tl.sum(A_1_m, 0)
+        O = safe_div(O_1, O_part[:, None])
+        tl.store(O_part_base + tl.cast(i0, tl.int64) + offs_i, O_part, mask=in_i)
+        tl.store(
+            O_base + tl.cast(i0, tl.int64) * len_f + O_offs,
+            O,
+            mask=in_i[:, None] & in_f[None, :],
+        )
+        O_1_state = dot(tl.trans(A_1_m.to(V_ptr.dtype.element_ty)), v, O_1_state, ACC)
+        O_part_state = O_part_state + chunk
 
 
 @triton.jit(
     do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
+        "stride_K_b",
+        "stride_K_h",
+        "stride_Q_b",
+        "stride_Q_h",
         "len_b",
         "len_h",
         "len_i",
         "len_j",
-        "start",
     ],
 )
-def linear_backward_D_dQ(
-    O_ptr,
-    dO_ptr,
+def linear_backward_dQ(
     O_part_ptr,
+    dO_ptr,
     V_ptr,
+    O_ptr,
     K_ptr,
     Q_ptr,
     D_ptr,
     dQ_ptr,
-    O_tiles,
     dO_tiles,
+    O_tiles,
     Q_tiles,
     V_tiles,
     K_tiles,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -288,372 +271,147 @@ def linear_backward_D_dQ(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of e; sweeps i.
 
-    O_ptr  O[b, h, i, f], input
-    dO_ptr  dO[b, h, i, f], input
     O_part_ptr  O_part[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
+    O_ptr  O[b, h, i, f], input
     K_ptr  K[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
     D_ptr  D[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
-    O_tiles  tiles of O for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    E, E_PAD  |e|, and padded to a power of two
+    BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_base += tl.cast(i0, tl.int64) * stride_O_i
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h + tl.cast(i0, tl.int64) * stride_O_part_i
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_e = within(e, E, E_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base += tl.cast(i0, tl.int64)
-    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
-    dQ_base += tl.cast(i0, tl.int64) * E
-    dQ_offs = offs_i[:, None] * E + e[None, :]
-
-    # --- prologue ---
-    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    D = o.to(ACC) * dO.to(ACC)
-    D_kept = tl.where((f < F)[None, :], D, 0.0)
-    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-    dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
-    dA_2_p = O_part.to(ACC) != 0.0
-    mask_p = i + start
-    # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    dQ_p = tl.where(q.to(ACC) > 0.0, 1.0, tl.exp(q.to(ACC)))
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_2 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_2, 0.0)
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_3 = tl.exp(tl.minimum(k.to(ACC), 0.0))
-        dQ_1_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_3)
-        dQ_1 = dot(dA_2.to(K_ptr.dtype.element_ty), dQ_1_1.to(K_ptr.dtype.element_ty), dQ_1, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_4 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dA_2 = tl.where(dA_2_p[:, None], t_4, 0.0)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_5 = tl.exp(tl.minimum(k.to(ACC), 0.0))
-        dQ_1_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_5)
-        dQ_1_1_m = tl.where(mask_p_1[:, None], dQ_1_1, 0.0)
-        t_6 = dA_2_m.to(K_ptr.dtype.element_ty)
-        t_7 = tl.where(in_j[:, None], dQ_1_1_m, 0.0).to(K_ptr.dtype.element_ty)
-        dQ_1 = dot(t_6, t_7, dQ_1, ACC)
-
-    # --- epilogue ---
-    dQ = dQ_1 * dQ_p
-    tl.store(D_base + offs_i, D_1, mask=in_i)
-    tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-        "start",
-    ],
-)
-def linear_backward_dV(
-    O_part_ptr,
-    K_ptr,
-    Q_ptr,
-    dO_ptr,
-    dV_ptr,
-    K_tiles,
-    Q_tiles,
-    dO_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps i.
-
-    O_part_ptr  O_part[b, h, i], input
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
-    dO_ptr  dO[b, h, i, f], input
-    dV_ptr  dV[b, h, j, f], output
-    K_tiles  tiles of K for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_j = j < len_j
-    in_e = within(e, E, E_PAD)
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
+    Q_offs = offs_i[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
+    in_e = e < len_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(e0, tl.int64) * stride_K_e
+    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    dQ_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
+    dQ_offs = offs_i[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    t = tl.exp(tl.minimum(k.to(ACC), 0.0))
-    A = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
-    low0 = tl.maximum(0, j0 - start)
-    first0 = low0 // BLOCK_I * BLOCK_I
-    stop0 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    stop_before = tl.maximum(first0, tl.minimum(stop0, first0))
-    first_after = tl.maximum(first0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
-    t_2 = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_3 = floor_div(tl.maximum(t_2, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop_before, tl.maximum(first0, t_3 * BLOCK_I))
-    t_4 = tl.minimum(stop_before, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_4)
-    t_5 = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_6 = floor_div(tl.maximum(t_5, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full_1 = tl.minimum(stop_after, tl.maximum(first_after, t_6 * BLOCK_I))
-    t_7 = tl.minimum(stop_after, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end_1 = tl.maximum(full_1, t_7)
+    lo = 0
+    hi = tl.maximum(len_i, len_j)
+    dQ_1_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+    dQ_1_state_1 = tl.full([BLOCK_E], 0.0, ACC)
 
     # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles that the mask or the end cuts.
+    for i0 in tl.range(bound(lo), bound(hi), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
+        dQ_1 = tl.full([BLOCK_I, BLOCK_E], 0.0, ACC)
         # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs)
+        in_i = i < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
+        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+        D = o.to(ACC) * dO.to(ACC)
+        D_kept = tl.where((f < F)[None, :], D, 0.0)
+        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        reach_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        left = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        t_2 = tl.where(in_f[None, :], left, 0.0).to(Q_ptr.dtype.element_ty)
+        t_3 = tl.trans(tl.where(in_f[None, :], dQ_1_state, 0.0).to(Q_ptr.dtype.element_ty))
+        past = dot(t_2, t_3, None, ACC)
+        dQ_1 = dQ_1 + past * reach_2[:, None]
+        reach_1 = tl.where(O_part.to(ACC) != 0.0, -D_1 / O_part.to(ACC), 0.0)
+        dQ_1 = dQ_1 + dQ_1_state_1[None, :] * reach_1[:, None]
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        t_8 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        A_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_8)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_9 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_10 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_9, t_10, None, ACC)
-        dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], A_2, 0.0)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full_1), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, e0])
+        dQ_p = tl.where(q.to(ACC) > 0.0, 1.0, tl.exp(q.to(ACC)))
         # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_2 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_2)
+        V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
+        in_j = i < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
+        dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        t_4 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
+        dA_2 = tl.where(dA_2_p[:, None], t_4, 0.0)
+        mask_p = i < len_j
+        mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        t_11 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        A_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_11)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_12 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_13 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_12, t_13, None, ACC)
-        dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], A_2, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - first0, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end, 0), BLOCK_I)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(full_1 - first_after, 0), BLOCK_I)
-    steps_5 = steps_4 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_5), num_stages=NUM_STAGES):
-        i0 = first0 + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, first0 + (step - steps) * BLOCK_I)
-        i0 = tl.where(step < steps_2, i0, full_end + (step - steps_2) * BLOCK_I)
-        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
-        i0 = tl.where(step < steps_4, i0, full_end_1 + (step - steps_4) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs_3 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_3 += offs_i * stride_O_part_i
-        in_i = i < len_i
-        O_part = tl.load(O_part_ptrs_3, mask=in_i, other=0.0)
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        t_14 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        A_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_14)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_15 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_16 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_15, t_16, None, ACC)
-        dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], A_2, 0.0)
-        mask_p = i + start
-        mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
-        mask_p_3 = i < len_i
-        t_17 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
-        mask = (j[:, None] <= mask_p[None, :]) & t_17 & mask_p_3[None, :]
-        dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_3, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
-        t_18 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_19 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_18, t_19, dV, ACC)
-
-    # --- epilogue ---
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
+        t_5 = tl.exp(tl.minimum(k.to(ACC), 0.0))
+        dQ_1_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_5)
+        dQ_1_1_m = tl.where(mask_p[:, None], dQ_1_1, 0.0)
+        t_6 = dA_2_m.to(K_ptr.dtype.element_ty)
+        t_7 = dQ_1_1_m.to(K_ptr.dtype.element_ty)
+        dQ_1 = dot(t_6, t_7, dQ_1, ACC)
+        chunk = tl.sum(dQ_1_1_m, 0)
+        dQ = dQ_1 * dQ_p
+        tl.store(D_base + tl.cast(i0, tl.int64) + offs_i, D_1, mask=in_i)
+        dQ_ptrs = dQ_base + tl.cast(i0, tl.int64) * len_e + dQ_offs
+        tl.store(dQ_ptrs, dQ, mask=in_i[:, None] & in_e[None, :])
+        dQ_1_state = dot(tl.trans(dQ_1_1_m.to(V_ptr.dtype.element_ty)), v, dQ_1_state, ACC)
+        dQ_1_state_1 = dQ_1_state_1 + chunk
 
 
 @triton.jit(
     do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
+        "stride_Q_b",
+        "stride_Q_h",
+        "stride_K_b",
+        "stride_K_h",
         "len_b",
         "len_h",
         "len_j",
         "len_i",
-        "start",
     ],
 )
 def linear_backward_dK(
@@ -691,17 +449,15 @@ def linear_backward_dK(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
+    BLOCK_E: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h and tile of j; sweeps i.
+    """One program for each b, h and tile of e; sweeps j.
 
     O_part_ptr  O_part[b, h, i], input
     V_ptr  V[b, h, j, f], input
@@ -715,394 +471,301 @@ def linear_backward_dK(
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
+    BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
-    e = tl.arange(0, E_PAD)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
     in_f = within(f, F, F_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_e = within(e, E, E_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    K_base += tl.cast(e0, tl.int64) * stride_K_e
+    K_offs = offs_j[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    in_e = e < len_e
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
+    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
+    Q_offs = offs_j[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dK_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dK_offs = offs_j[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    dK_p = tl.where(k.to(ACC) > 0.0, 1.0, tl.exp(k.to(ACC)))
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dK_2_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+    dK_2_state_1 = tl.full([BLOCK_E], 0.0, ACC)
 
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dA_2_p = O_part.to(ACC) != 0.0
-        t_3 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_3, 0.0)
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        t_4 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        dK_2_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_4)
-        dK_2 = dot(dA_2.to(Q_ptr.dtype.element_ty), dK_2_1.to(Q_ptr.dtype.element_ty), dK_2, ACC)
+    # --- sweep over j ---
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dK_2 = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
         # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_2 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        t = tl.trans(tl.where(in_f[None, :], dK_2_state, 0.0).to(V_ptr.dtype.element_ty))
+        past = dot(v, t, None, ACC)
+        dK_2 = dK_2 + past
+        dK_2 = dK_2 + dK_2_state_1[None, :]
+        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, e0])
+        dK_p = tl.where(k.to(ACC) > 0.0, 1.0, tl.exp(k.to(ACC)))
+        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
         dA_2_p = O_part.to(ACC) != 0.0
-        t_5 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_5, 0.0)
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        t_2 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
+        t_3 = tl.exp(tl.minimum(q.to(ACC), 0.0))
+        dK_2_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_3)
+        dK_2_1_m = tl.where(mask_p[:, None], dK_2_1, 0.0)
+        t_4 = dA_2_m.to(Q_ptr.dtype.element_ty)
+        t_5 = dK_2_1_m.to(Q_ptr.dtype.element_ty)
+        dK_2 = dot(t_4, t_5, dK_2, ACC)
+        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
         t_6 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        dK_2_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_6)
-        dK_2_1_m = tl.where(mask_p_1[:, None], dK_2_1, 0.0)
-        t_7 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_8 = tl.where(in_i[:, None], dK_2_1_m, 0.0).to(Q_ptr.dtype.element_ty)
-        dK_2 = dot(t_7, t_8, dK_2, ACC)
-
-    # --- epilogue ---
-    dK = dK_2 * dK_p
-    tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
+        t_7 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_6) * column_p[:, None]
+        column = t_7 * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        t_8 = tl.exp(tl.minimum(q.to(ACC), 0.0))
+        column_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_8) * column_p_2[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        chunk = tl.sum(column_1_m, 0)
+        dK = dK_2 * dK_p
+        dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + dK_offs
+        tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_e[None, :])
+        t_9 = tl.trans(column_m.to(Q_ptr.dtype.element_ty))
+        t_10 = right_m.to(Q_ptr.dtype.element_ty)
+        dK_2_state = dot(t_9, t_10, dK_2_state, ACC)
+        dK_2_state_1 = dK_2_state_1 + chunk
 
 
 @triton.jit(
     do_not_specialize=[
-        "len_keys_split",
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_dO_b",
+        "stride_dO_h",
         "len_b",
         "len_h",
-        "len_i",
         "len_j",
-        "start",
+        "len_i",
     ],
 )
-def linear_slices(
-    Q_ptr,
+def linear_backward_dV(
+    O_part_ptr,
     K_ptr,
-    V_ptr,
-    O_1_part_ptr,
-    O_part_part_ptr,
-    Q_tiles,
+    Q_ptr,
+    dO_ptr,
+    dV_ptr,
     K_tiles,
-    V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
+    Q_tiles,
+    dO_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
     stride_K_e,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    len_keys_split: tl.int32,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
     len_b: tl.int32,
     len_h: tl.int32,
-    len_i: tl.int32,
     len_j: tl.int32,
-    start: tl.int32,
+    len_i: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
     BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each keys.split, b, h and tile of i; sweeps j.
+    """One program for each b, h and tile of f; sweeps j.
 
-    Q_ptr  Q[b, h, i, e], input
+    O_part_ptr  O_part[b, h, i], input
     K_ptr  K[b, h, j, e], input
-    V_ptr  V[b, h, j, f], input
-    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
-    O_part_part_ptr  O_part.part[keys.split, b, h, i], temp
-    Q_tiles  tiles of Q for the copy engine, or None
+    Q_ptr  Q[b, h, i, e], input
+    dO_ptr  dO[b, h, i, f], input
+    dV_ptr  dV[b, h, j, f], output
     K_tiles  tiles of K for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    BLOCK_I  points of i in a tile
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
     E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid % len_b
-    pid = pid // len_b
-    keys_split = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
-    in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_1_part_base = O_1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-    O_1_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_1_part_base += tl.cast(i0, tl.int64) * F
-    O_1_part_offs = offs_i[:, None] * F + f[None, :]
-    O_part_part_base = O_part_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
-    O_part_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    O_part_part_base += tl.cast(i0, tl.int64)
-
-    # --- prologue ---
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    t = tl.exp(tl.minimum(q.to(ACC), 0.0))
-    A = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
-    mask_p = i + start
-    O_part = tl.full([BLOCK_I], 0.0, ACC)
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t_2))
-    t_3 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
-    t_4 = floor_div(t_3 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
-    slice = tl.minimum(lo, full_end) + keys_split * (t_4 * BLOCK_J)
-    t_5 = tl.maximum(0, tl.maximum(full_end, stop) - tl.minimum(lo, full_end))
-    t_6 = floor_div(t_5 + len_keys_split * BLOCK_J - 1, len_keys_split * BLOCK_J)
-    slice_end = slice + t_6 * BLOCK_J
-    from_2 = tl.maximum(lo, slice)
-    to = tl.minimum(full_end, slice_end)
-    from_1 = tl.maximum(full_end, slice)
-    to_1 = tl.minimum(stop, slice_end)
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(from_2), bound(to), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_7 = tl.exp(tl.minimum(k.to(ACC), 0.0))
-        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_7)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_8 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_9 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_8, t_9, None, ACC)
-        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_part_tile = tl.sum(A_2, 1)
-        O_part = O_part + O_part_tile
-        O_1 = dot(A_2.to(V_ptr.dtype.element_ty), v, O_1, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t_10 = tl.exp(tl.minimum(k.to(ACC), 0.0))
-        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_10)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_11 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_12 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_11, t_12, None, ACC)
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
-        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        O_part_tile = tl.sum(A_2_m, 1)
-        O_part = O_part + O_part_tile
-        O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
-
-    # --- epilogue ---
-    tl.store(O_1_part_base + O_1_part_offs, O_1, mask=in_i[:, None] & in_f[None, :])
-    tl.store(O_part_part_base + offs_i, O_part, mask=in_i)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_b",
-        "len_h",
-        "len_keys_split",
-        "len_i",
-    ],
-)
-def linear_merge(
-    O_1_part_ptr,
-    O_part_part_ptr,
-    O_ptr,
-    O_part_ptr,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_keys_split: tl.int32,
-    len_i: tl.int32,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i.
-
-    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
-    O_part_part_ptr  O_part.part[keys.split, b, h, i], temp
-    O_ptr  O[b, h, i, f], residual
-    O_part_ptr  O_part[b, h, i], residual
-    BLOCK_I  points of i in a tile
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
     h = pid % len_h
     pid = pid // len_h
     b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    f = tl.arange(0, F_PAD)
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
 
     # --- pointers ---
-    O_1_part_base = O_1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
-    O_1_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
-    O_1_part_offs = offs_i[:, None] * F + f[None, :]
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    O_part_part_base = O_part_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    O_part_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
-    O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_base += tl.cast(i0, tl.int64) * F
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    O_part_base += tl.cast(i0, tl.int64)
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_e = within(e, E, E_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    O_part = tl.full([BLOCK_I], 0.0, ACC)
-    first = 0
-    slices = len_keys_split
+    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
+    mask_p = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
 
-    # --- sweep ---
-    for keys_split in range(bound(first), bound(slices)):
-        O_1_part_ptrs = O_1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-        O_1_part_ptrs += O_1_part_offs
-        O_1_part = tl.load(O_1_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
-        O_part_part_ptrs = O_part_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
-        O_part_part_ptrs += offs_i
-        O_part_part = tl.load(O_part_part_ptrs, mask=in_i, other=0.0)
-        O_1 = O_1 + O_1_part.to(ACC)
-        O_part = O_part + O_part_part.to(ACC)
-
-    # --- epilogue ---
-    # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-    O = safe_div(O_1, O_part[:, None])
-    tl.store(O_base + O_1_part_offs, O, mask=in_i[:, None] & in_f[None, :])
-    tl.store(O_part_base + offs_i, O_part, mask=in_i)
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
+        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        t = tl.exp(tl.minimum(k.to(ACC), 0.0))
+        A = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t)
+        A_kept = tl.where((e < E)[None, :], A, 0.0)
+        t_2 = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], dV_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(t_2, t_3, None, ACC)
+        dV = dV + past
+        # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
+        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+        t_4 = tl.exp(tl.minimum(q.to(ACC), 0.0))
+        A_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_4)
+        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
+        t_5 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
+        t_6 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+        A_2 = dot(t_5, t_6, None, ACC)
+        dV_p = O_part.to(ACC) != 0.0
+        dV_1 = tl.where(dV_p[None, :], A_2, 0.0)
+        mask_p_1 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p
+        mask_p_2 = j < len_i
+        t_7 = mask_p_1[None, :] | (j[:, None] <= j[None, :])
+        mask = (j[:, None] <= j[None, :]) & t_7 & mask_p_2[None, :]
+        dV_1_m = tl.where(mask, dV_1, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        dV_2_m = tl.where(mask_p_2[:, None], dV_2, 0.0)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dV_2_m.to(dO_ptr.dtype.element_ty), dV, ACC)
+        t_8 = tl.exp(tl.minimum(q.to(ACC), 0.0))
+        t_9 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_8)
+        right = tl.where(dV_p[:, None], t_9, 0.0)
+        right_m = tl.where(mask_p_2[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_10 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        column = t_10 * column_p[:, None]
+        column_m = tl.where(mask_p_2[:, None], column, 0.0)
+        dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
+        tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
+        t_11 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
+        t_12 = column_m.to(Q_ptr.dtype.element_ty)
+        dV_state = dot(t_11, t_12, dV_state, ACC)
 
 
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
-    "linear": {
+    "linear_O": {
         "facts": {
-            "tiles": ("i",),
-            "stream": "j",
+            "tiles": ("f",),
+            "stream": "i",
             "pads": {
                 "e": "e",
-                "f": "f",
             },
             "resident": (),
-            "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i",), ("i", "f")),
-            "pairs": (("j", "e"),),
-            "pairs_by_address": (("j", "e"),),
+            "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
+            "carried": (("e", "f"), ("e",)),
+            "pairs": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "f")),
+            "pairs_by_address": (
+                ("i", "f"),
+                ("i", "e"),
+                ("i", "i"),
+                ("i", "f"),
+                ("i", "f"),
+                ("i", "f"),
+            ),
             "data": ("Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("Q_ptr", "pointer_like", "Q"),
@@ -1111,8 +774,8 @@ KERNELS: dict[str, Any] = {
             ("O_part_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
             ("stride_Q_b", "stride_wide", ""),
             ("stride_Q_h", "stride_wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -1121,166 +784,121 @@ KERNELS: dict[str, Any] = {
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_b", "wide", ""),
+            ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
+            ("BLOCK_F", "block", "f"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "linear_backward_D_dQ": {
+    "linear_backward_dQ": {
         "facts": {
-            "tiles": ("i",),
-            "stream": "j",
+            "tiles": ("e",),
+            "stream": "i",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
-            "resident": (("i", "f"),),
-            "streamed": (("j", "f"), ("j", "e")),
-            "carried": (("i", "e"),),
-            "pairs": (("i", "j"), ("j", "e")),
-            "pairs_by_address": (("i", "j"), ("j", "e")),
-            "data": ("O", "dO", "Q", "V", "K"),
+            "resident": (),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e"), ("i", "f"), ("i", "e")),
+            "carried": (("e", "f"), ("e",)),
+            "pairs": (("i", "e"), ("i", "e"), ("i", "i"), ("i", "e")),
+            "pairs_by_address": (
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "i"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+            ),
+            "data": ("dO", "O", "Q", "V", "K"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
-            ("O_ptr", "pointer_like", "O"),
-            ("dO_ptr", "pointer_like", "dO"),
             ("O_part_ptr", "pointer_like", "O_part"),
+            ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
+            ("O_ptr", "pointer_like", "O"),
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
             ("D_ptr", "pointer_acc", ""),
             ("dQ_ptr", "pointer_like", "Q"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
+            ("stride_O_b", "stride_wide", ""),
+            ("stride_O_h", "stride_wide", ""),
+            ("stride_O_i", "stride", ""),
+            ("stride_O_f", "stride_last", ""),
+            ("stride_K_b", "wide", ""),
+            ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_b", "wide", ""),
+            ("stride_Q_h", "wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "linear_backward_dV": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (),
-            "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"),),
-            "pairs": (("j", "i"), ("i", "f")),
-            "pairs_by_address": (("j", "i"), ("i", "f")),
-            "data": ("K", "Q", "dO"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("dV_ptr", "pointer_like", "V"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
     "linear_backward_dK": {
         "facts": {
-            "tiles": ("j",),
-            "stream": "i",
+            "tiles": ("e",),
+            "stream": "j",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "f"),),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "e"),),
-            "pairs": (("j", "i"), ("i", "e")),
-            "pairs_by_address": (("j", "i"), ("i", "e")),
+            "resident": (),
+            "streamed": (("j", "f"), ("j", "e"), ("j", "f"), ("j", "e")),
+            "carried": (("e", "f"), ("e",)),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "j"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+            ),
             "data": ("V", "K", "dO", "Q"),
             "loops": 0,
             "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
             ("O_part_ptr", "pointer_like", "O_part"),
@@ -1291,9 +909,9 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("dK_ptr", "pointer_like", "K"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J BLOCK_E"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -1305,111 +923,84 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_b", "wide", ""),
+            ("stride_Q_h", "wide", ""),
             ("stride_Q_i", "stride", ""),
             ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_b", "wide", ""),
+            ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "linear_slices": {
+    "linear_backward_dV": {
         "facts": {
-            "tiles": ("i",),
+            "tiles": ("f",),
             "stream": "j",
             "pads": {
                 "e": "e",
-                "f": "f",
             },
             "resident": (),
-            "streamed": (("j", "e"), ("j", "f")),
-            "carried": (("i", "f"), ("i",)),
-            "pairs": (("j", "e"),),
-            "pairs_by_address": (("j", "e"),),
-            "data": ("Q", "K", "V"),
+            "streamed": (("j", "e"), ("j", "e"), ("j", "f")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "f"), ("j", "j"), ("j", "f"), ("j", "f")),
+            "pairs_by_address": (
+                ("j", "f"),
+                ("j", "j"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+                ("j", "f"),
+            ),
+            "data": ("K", "Q", "dO"),
             "loops": 0,
-            "few_rows": True,
+            "few_rows": False,
+            "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
+            ("O_part_ptr", "pointer_like", "O_part"),
             ("K_ptr", "pointer_like", "K"),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_1_part_ptr", "pointer_acc", ""),
-            ("O_part_part_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dV_ptr", "pointer_like", "V"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("len_keys_split", "extent", "keys.split"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_dO_b", "wide", ""),
+            ("stride_dO_h", "wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
+            ("len_i", "extent", "i"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
             ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "linear_merge": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": None,
-            "pads": {
-                "f": "f",
-            },
-            "resident": (("i", "f"),),
-            "streamed": (),
-            "carried": (("i", "f"), ("i",)),
-            "pairs": (("i", "f"),),
-            "pairs_by_address": (("i", "f"),),
-            "data": ("O_1.part",),
-            "loops": 1,
-            "few_rows": True,
-        },
-        "arguments": [
-            ("O_1_part_ptr", "pointer_acc", ""),
-            ("O_part_part_ptr", "pointer_acc", ""),
-            ("O_ptr", "pointer_like", "Q"),
-            ("O_part_ptr", "pointer_acc", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_keys_split", "extent", "keys.split"),
-            ("len_i", "extent", "i"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
+            ("BLOCK_F", "block", "f"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1511,13 +1102,69 @@ def choose(
     )
 
 
+def choose_chunk(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Chunk length, columns, warps and stages of a kernel that carries a state from chunk to chunk.
+
+    Columns narrower than 64 would give more programs, but Triton 3.6 reads out of bounds on Hopper where such a 16-bit
+    tile passes through registers into a product (see `padded`).
+    """
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()}
+    wanted = [(64, 64, 4), (64, 64, 8), (64, 32, 8), (64, 16, 8)]
+    if facts.get("solves"):  # the work of a triangular system grows with the square of the chunk
+        wanted = [(64, 16, 4), (64, 32, 8), (64, 16, 8)]
+    if interpreted:
+        wanted = [(32, 16, 4)]
+    elif (
+        facts.get("scans") and facts["tiles"]
+    ):  # nothing is multiplied: narrow columns give more programs
+        wanted = [(32, 16, 1), (32, 32, 4)]
+    elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
+        wanted = [(64, 1024, 4)]
+    elif itemsize > 2:  # products in full precision are unrolled
+        wanted = [(32, 32, 4), (32, 32, 8), (16, 16, 8)]
+    shared = registers = 0
+    spills: dict[str, int] | None = None
+    for columns, chunk, warps in wanted:
+        blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
+            shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
+            names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
+            made = {**names, "num_warps": warps, "num_stages": stages}
+            # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).
+            limit = 216 if warps == 4 else 272
+            if interpreted or (shared <= smem and registers <= limit):
+                return made
+            if shared <= smem:
+                spills = made
+    if spills is not None:  # a kernel that spills is better than none
+        return spills
+    raise ValueError(
+        f"A0510: no chunk fits: with the axes {sizes} whole, a block of {itemsize}-byte elements takes {shared} bytes "
+        f"of shared memory (of {smem})"
+    )
+
+
 @functools.cache
 def default_config(kernel, full, itemsize, device):
     """The sizes for one kernel on one device; None is Triton's interpreter."""
     smem = 227 * 1024
     if device is not None:
         smem = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return choose(KERNELS[kernel]["facts"], dict(full), itemsize, smem, interpreted=device is None)
+    facts = KERNELS[kernel]["facts"]
+    find = choose_chunk if "chunks" in facts else choose
+    return find(facts, dict(full), itemsize, smem, interpreted=device is None)
 
 
 def configure(kernel, extents, inputs, config):
@@ -1635,20 +1282,20 @@ def forward(inputs, extents, params, config=None):
     O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("linear", extents, inputs, config)
+    # One program for each b, h and tile of f; sweeps i.
+    cfg = configure("linear_O", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    linear[grid](
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    linear_O[grid](
         Q,
         K,
         V,
         O_part,
         O,
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(V),
@@ -1656,11 +1303,9 @@ def forward(inputs, extents, params, config=None):
         len_h,
         len_i,
         len_j,
-        params["start"],
+        len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -1688,83 +1333,50 @@ def backward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
-    dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
 
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("linear_backward_D_dQ", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps i.
+    cfg = configure("linear_backward_dQ", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    linear_backward_D_dQ[grid](
-        O,
-        dO,
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    linear_backward_dQ[grid](
         O_part,
+        dO,
         V,
+        O,
         K,
         Q,
         D,
         dQ,
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(O),
-        *launch_strides(dO),
+        tiles_of(Q, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
+        *launch_strides(dO),
         *launch_strides(V),
+        *launch_strides(O),
         *launch_strides(K),
         *launch_strides(Q),
         len_b,
         len_h,
         len_i,
         len_j,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
 
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("linear_backward_dV", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    linear_backward_dV[grid](
-        O_part,
-        K,
-        Q,
-        dO,
-        dV,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        *launch_strides(O_part),
-        *launch_strides(K),
-        *launch_strides(Q),
-        *launch_strides(dO),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of j; sweeps i.
+    # One program for each b, h and tile of e; sweeps j.
     cfg = configure("linear_backward_dK", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
     linear_backward_dK[grid](
         O_part,
         V,
@@ -1774,9 +1386,9 @@ def backward(inputs, extents, params, config=None):
         K,
         dK,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(V),
         *launch_strides(dO),
@@ -1786,95 +1398,43 @@ def backward(inputs, extents, params, config=None):
         len_h,
         len_j,
         len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps j.
+    cfg = configure("linear_backward_dV", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    linear_backward_dV[grid](
+        O_part,
+        K,
+        Q,
+        dO,
+        dV,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        *launch_strides(O_part),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_f,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
         ACC=ACC,
         **cfg,
     )
     return {
         "dQ": dQ,
-        "dV": dV,
         "dK": dK,
-    }
-
-
-def forward_split(inputs, extents, params, config=None):
-    """What `forward` returns, for few queries: slices of the keys, then their states merged.
-
-    `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
-    that share their keys, which is queries times the heads of a tile.
-    """
-    Q = inputs["Q"]
-    K = inputs["K"]
-    V = inputs["V"]
-    len_keys_split = extents["keys.split"]
-    len_b = extents["b"]
-    len_h = extents["h"]
-    len_i = extents["i"]
-    len_j = extents["j"]
-    len_e = extents["e"]
-    len_f = extents["f"]
-    acc, ACC = accumulator(inputs)
-    device = next(iter(inputs.values())).device
-    O_1_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
-    O_part_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
-    O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
-    O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-
-    # One program for each keys.split, b, h and tile of i; sweeps j.
-    cfg = configure("linear_slices", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_keys_split * len_b * len_h * tiles_i,)
-    linear_slices[grid](
-        Q,
-        K,
-        V,
-        O_1_part,
-        O_part_part,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
-        *launch_strides(V),
-        len_keys_split,
-        len_b,
-        len_h,
-        len_i,
-        len_j,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of i.
-    cfg = configure("linear_merge", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    linear_merge[grid](
-        O_1_part,
-        O_part_part,
-        O,
-        O_part,
-        len_b,
-        len_h,
-        len_keys_split,
-        len_i,
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-    return {
-        "O": O,
-        "O_part": O_part,
+        "dV": dV,
     }

@@ -80,7 +80,6 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_h",
         "len_i",
         "len_j",
-        "len_f",
     ],
 )
 def linear_relu_O(
@@ -108,7 +107,7 @@ def linear_relu_O(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -228,7 +227,6 @@ def linear_relu_O(
         "len_h",
         "len_i",
         "len_j",
-        "len_e",
     ],
 )
 def linear_relu_backward_dQ(
@@ -272,7 +270,7 @@ def linear_relu_backward_dQ(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -407,7 +405,6 @@ def linear_relu_backward_dQ(
         "len_h",
         "len_j",
         "len_i",
-        "len_e",
     ],
 )
 def linear_relu_backward_dK(
@@ -445,7 +442,7 @@ def linear_relu_backward_dK(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -576,7 +573,6 @@ def linear_relu_backward_dK(
         "len_h",
         "len_j",
         "len_i",
-        "len_f",
     ],
 )
 def linear_relu_backward_dV(
@@ -607,7 +603,7 @@ def linear_relu_backward_dV(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -763,7 +759,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_I", "block", "i"),
@@ -837,7 +833,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
@@ -906,7 +902,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
@@ -967,7 +963,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_J", "block", "j"),
@@ -1094,7 +1090,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -1103,9 +1099,14 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).

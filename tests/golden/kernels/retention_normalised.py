@@ -87,7 +87,6 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_h",
         "len_i",
         "len_j",
-        "len_f",
     ],
 )
 def retention_normalised_O(
@@ -117,7 +116,7 @@ def retention_normalised_O(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -244,7 +243,6 @@ def retention_normalised_O(
         "len_h",
         "len_i",
         "len_j",
-        "len_e",
     ],
 )
 def retention_normalised_backward_dgamma_u1(
@@ -284,7 +282,7 @@ def retention_normalised_backward_dgamma_u1(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -454,7 +452,6 @@ def retention_normalised_backward_dgamma_u1(
         "len_h",
         "len_i",
         "len_j",
-        "len_e",
     ],
 )
 def retention_normalised_backward_dQ(
@@ -488,7 +485,7 @@ def retention_normalised_backward_dQ(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -689,7 +686,6 @@ def retention_normalised_backward_dgamma_3_rows(
         "len_h",
         "len_j",
         "len_i",
-        "len_e",
     ],
 )
 def retention_normalised_backward_dK(
@@ -723,7 +719,7 @@ def retention_normalised_backward_dK(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -855,7 +851,6 @@ def retention_normalised_backward_dK(
         "len_h",
         "len_j",
         "len_i",
-        "len_f",
     ],
 )
 def retention_normalised_backward_dV(
@@ -888,7 +883,7 @@ def retention_normalised_backward_dV(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -1078,7 +1073,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_I", "block", "i"),
@@ -1148,7 +1143,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
@@ -1205,7 +1200,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
@@ -1297,7 +1292,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
@@ -1360,7 +1355,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_J", "block", "j"),
@@ -1510,7 +1505,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -1519,9 +1514,14 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).

@@ -73,7 +73,6 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_h",
         "len_i",
         "len_j",
-        "len_f",
     ],
 )
 def retnet(
@@ -102,7 +101,7 @@ def retnet(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -210,7 +209,6 @@ def retnet(
         "len_h",
         "len_j",
         "len_i",
-        "len_e",
     ],
 )
 def retnet_backward_dK(
@@ -239,7 +237,7 @@ def retnet_backward_dK(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -349,7 +347,6 @@ def retnet_backward_dK(
         "len_h",
         "len_j",
         "len_i",
-        "len_f",
     ],
 )
 def retnet_backward_dV(
@@ -378,7 +375,7 @@ def retnet_backward_dV(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -484,7 +481,6 @@ def retnet_backward_dV(
         "len_h",
         "len_i",
         "len_j",
-        "len_f",
     ],
 )
 def retnet_backward_dgamma_u1(
@@ -513,7 +509,7 @@ def retnet_backward_dgamma_u1(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -641,7 +637,6 @@ def retnet_backward_dgamma_u1(
         "len_h",
         "len_i",
         "len_j",
-        "len_e",
     ],
 )
 def retnet_backward_dQ(
@@ -670,7 +665,7 @@ def retnet_backward_dQ(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -924,7 +919,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_I", "block", "i"),
@@ -976,7 +971,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
@@ -1028,7 +1023,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_J", "block", "j"),
@@ -1087,7 +1082,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_I", "block", "i"),
@@ -1139,7 +1134,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
@@ -1324,7 +1319,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 64, 4), (32, 32, 4)]
+        wanted = [(32, 16, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -1333,9 +1328,14 @@ def choose_chunk(
     spills: dict[str, int] | None = None
     for columns, chunk, warps in wanted:
         blocks = {**dict.fromkeys(facts["tiles"], columns), facts["stream"]: chunk}
-        # More stages than two only take registers (benchmarks/results/linear-h200.json).
-        for stages in (2, 1) if not interpreted else (1,):
+        # Loads of two chunks ahead pay where registers and memory are to spare
+        # (benchmarks/results/linear-delta.json).
+        for stages in (4, 3, 2, 1) if not interpreted else (1,):
             shared, registers = demand(facts, {**sizes, **blocks}, itemsize, warps, stages)
+            if stages == 4 and warps > 1:  # what one warp does is soon done
+                continue
+            if stages == 3 and (warps > 4 or shared > smem * 3 // 5):
+                continue
             names = {f"BLOCK_{a.upper()}": n for a, n in blocks.items()}
             made = {**names, "num_warps": warps, "num_stages": stages}
             # More than a thread has: what is estimated does not live at once (benchmarks/results/linear-*.json).

@@ -148,7 +148,6 @@ def simple_gla_C(
         "len_h",
         "len_i",
         "len_j",
-        "len_f",
     ],
 )
 def simple_gla_O(
@@ -176,7 +175,7 @@ def simple_gla_O(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -288,7 +287,6 @@ def simple_gla_O(
         "len_h",
         "len_j",
         "len_i",
-        "len_e",
     ],
 )
 def simple_gla_backward_dK_4(
@@ -319,7 +317,7 @@ def simple_gla_backward_dK_4(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -434,7 +432,6 @@ def simple_gla_backward_dK_4(
         "len_h",
         "len_i",
         "len_j",
-        "len_e",
     ],
 )
 def simple_gla_backward_dQ_3(
@@ -465,7 +462,7 @@ def simple_gla_backward_dQ_3(
     len_h: tl.int32,
     len_i: tl.int32,
     len_j: tl.int32,
-    len_e: tl.int32,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -578,7 +575,6 @@ def simple_gla_backward_dQ_3(
         "len_h",
         "len_j",
         "len_i",
-        "len_f",
     ],
 )
 def simple_gla_backward_dV(
@@ -609,7 +605,7 @@ def simple_gla_backward_dV(
     len_h: tl.int32,
     len_j: tl.int32,
     len_i: tl.int32,
-    len_f: tl.int32,
+    len_f,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -1004,7 +1000,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_I", "block", "i"),
@@ -1058,7 +1054,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
@@ -1112,7 +1108,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_e", "extent", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
@@ -1166,7 +1162,7 @@ KERNELS: dict[str, Any] = {
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
             ("len_i", "extent", "i"),
-            ("len_f", "extent", "f"),
+            ("len_f", "row", "f"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
             ("BLOCK_J", "block", "j"),
