@@ -98,9 +98,10 @@ def verify(
     source = read_source(path)
     cascade = pick(load_cascades(source), name, source)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    trials = tuple(_trials(cascade, dtypes or tuple(DTYPES), extents))  # refused before anything is set up
     triton = _triton(device)
     rows: list[Row] = []
-    for trial in _trials(cascade, dtypes or tuple(DTYPES), extents):
+    for trial in trials:
         inputs, upstream, exact, dense = _expected(cascade, trial, seed, device)
         for backend, by in (("triton", triton), ("eager", "eager")):
             progress(f"{trial.dtype} {by}" + (", last queries" if trial.at_end else ""))

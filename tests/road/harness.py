@@ -81,7 +81,8 @@ def check(
         inputs[n] = inputs[n].requires_grad_(gradients)
         wide[n] = wide[n].detach().requires_grad_()
     want = case.expected(wide, **sizes)
-    start = {} if case.start is None else {"start": case.start}
+    begins = case.start.to(device) if isinstance(case.start, torch.Tensor) else case.start
+    start = {} if begins is None else {"start": begins}
     got = op(**inputs, **case.params, **start)
     got = got if isinstance(got, tuple) else (got,)
     names = [o.name for o in op.cascade.outputs]
