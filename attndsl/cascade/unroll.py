@@ -482,7 +482,7 @@ class _Unroll:
             return p
         at = free(p.where) - {p.index, *self.cascade.batch}
         factors = [f for whole in p.factors for f in _factors(whole)]
-        if not at <= set(x.indices):
+        if len(at) != 1 or not at <= set(x.indices):
             return p
         (now,) = at
         batch = [i for i in x.indices if i in self.cascade.batch]
