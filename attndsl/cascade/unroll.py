@@ -23,13 +23,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from attndsl.cascade.conditions import conjunction, conjuncts
+from attndsl.cascade.conditions import conjunction
+from attndsl.cascade.gates import Gates, never_negative
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
-    Call,
     Cascade,
-    Compare,
     Const,
     Define,
     Expr,
@@ -42,10 +41,9 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
-from attndsl.cascade.signs import Sign, sign_of
+from attndsl.cascade.sums import factors, gathered, plus, product, summands
 from attndsl.cascade.types import offset, time_axis
 from attndsl.cascade.walk import (
-    bound,
     children,
     free,
     reads,
@@ -55,9 +53,6 @@ from attndsl.cascade.walk import (
     walk,
     with_children,
 )
-
-# A gate below this is as good as closed; its logarithm must be finite, or a closed gate would be none at all.
-LEAST_GATE = 1e-30
 
 
 class NotUnrolled(Exception):
@@ -118,9 +113,6 @@ class _Unroll:
         if axis is None:
             raise NotUnrolled(f"`{d.tensor}` does not read its past")
         self.time, self.step = axis
-        self.made: list[Define] = []
-        self.gates: dict[tuple[int, bool], str] = {}
-        self.counts: dict[bool, str] = {}
 
     def run(self) -> Cascade:
         d, c = self.d, self.cascade
@@ -135,16 +127,12 @@ class _Unroll:
         gate, added = self.affine(d.expr)
         if gate is None:
             raise NotUnrolled(f"`{d.tensor}` does not keep its past")
-        self.gate, self.keep = opened(gate)
-        if self.keep is not None and self.time not in free(self.keep):
-            self.gate, self.keep = gate, None
-        gate = self.gate
+        self.gates = Gates(self.cascade, self.d, gate, self.names, (self.time, self.step))
         self.added = None if added is None else gathered(added, set(d.indices) - {self.time})
-        if gate != Const(1) and not self.never_negative(gate):
+        if self.gates.gate != Const(1) and not never_negative(self.cascade, self.gates.gate):
             raise NotUnrolled(
                 f"`{d.tensor}` is scaled by what may be negative; `assume … >= 0` would say that it is not"
             )
-        self.constant = self.time not in free(gate)
         body: list[Define] = []
         for x in c.body:
             if x.tensor == d.tensor:
@@ -158,7 +146,7 @@ class _Unroll:
                     x, inside = self.apart(x)
                     for y in inside:
                         parts = [self.paired(p, y, body) for p in self.pieces(y.expr)]
-                        total = reduce(_plus, [p.expression() for p in parts])
+                        total = reduce(plus, [p.expression() for p in parts])
                         body.append(dataclasses.replace(y, expr=total))
                     if inside:
                         body.append(x)
@@ -168,7 +156,7 @@ class _Unroll:
                 itself = x.tensor in own and x.tensor in reads(expr)
                 x = dataclasses.replace(x, expr=expr, init=Const(0) if itself else None)
             body.append(x)
-        body[place:place] = self.made  # before all that reads them
+        body[place:place] = self.gates.made  # before all that reads them
         ranks = tuple(self.names.ranks[r.name] for r in c.ranks)
         ranks += tuple(r for n, r in self.names.ranks.items() if r not in ranks and r.iterates)
         return dataclasses.replace(c, body=tuple(body), ranks=ranks)
@@ -283,149 +271,6 @@ class _Unroll:
             case _:
                 raise NotUnrolled(f"`{d.tensor}` is not linear in its past")
 
-    def never_negative(self, e: Expr) -> bool:
-        """Whether a gate is surely not negative, by how it is made or by what is assumed."""
-        known: dict[str, Sign] = {}
-        least: set[str] = set()
-        for a in self.cascade.assumes:
-            for c in conjuncts(a):
-                match c:
-                    case Compare("<=" | "<", Const(v), Read(tensor=x)) if v >= 0:
-                        known[x] = Sign.NONNEGATIVE
-                    case Compare(">=" | ">", Read(tensor=x), Const(v)) if v >= 0:
-                        known[x] = Sign.NONNEGATIVE
-                    case Compare("<=" | "<", Read(tensor=x), Const(v)) if v <= 1:
-                        least.add(x)
-                    case Compare(">=" | ">", Const(v), Read(tensor=x)) if v <= 1:
-                        least.add(x)
-                    case _:
-                        pass
-
-        def nonnegative(e: Expr) -> bool:
-            match e:
-                case Binary("-", Const(value=v), x) if v >= 1 and at_most_one(x):
-                    return True
-                case Binary("*", a, b):
-                    return nonnegative(a) and nonnegative(b)
-                case _:
-                    return sign_of(e, known) > Sign.ANY
-
-        def at_most_one(e: Expr) -> bool:
-            match e:
-                case Const(value=v):
-                    return v <= 1
-                case Read(tensor=x):
-                    return x in least
-                case Call("sigmoid" | "tanh", _):
-                    return True
-                case Call("min", args):
-                    return any(at_most_one(a) for a in args)
-                case Binary("*", a, b):
-                    return all(nonnegative(x) and at_most_one(x) for x in (a, b))
-                case Binary("-", a, b):
-                    return at_most_one(a) and nonnegative(b)
-                case _:
-                    return False
-
-        for d in self.cascade.body:
-            if d.init is None:
-                if nonnegative(d.expr):
-                    known[d.tensor] = max(sign_of(d.expr, known), Sign.NONNEGATIVE)
-                if at_most_one(d.expr):
-                    least.add(d.tensor)
-        return nonnegative(e)
-
-    # --- gates ------------------------------------------------------------------------------------------------------
-
-    def logarithms(self) -> list[Expr]:
-        """The logarithm of a gate: whole, or in parts where no part knows all features of the others.
-
-        A running sum of `g[t,e] + l[t,f]` would have an entry for each entry of the state.
-        """
-        whole = _log(self.gate)
-        features = {*self.d.indices} - {self.time, *self.cascade.batch}
-        groups: dict[frozenset[str], list[Expr]] = {}
-        for x in _summands(whole):
-            groups.setdefault(frozenset(free(x) & features), []).append(x)
-        if frozenset().union(*groups) in groups:
-            return [whole]
-        return [reduce(_plus, group) for group in groups.values()]
-
-    def gate_at(self, log: int, at: Expr, inclusive: bool, rest: dict[str, Expr]) -> Expr:
-        """The logarithm of all gates up to a time, itself in or not."""
-        if (log, inclusive) not in self.gates:
-            self.gates[log, inclusive] = self.running(self.logarithms()[log], inclusive)
-        made = next(x for x in self.made if x.tensor == self.gates[log, inclusive])
-        subs = tuple(at if i == self.time else rest.get(i, Index(i)) for i in made.indices)
-        return Read(made.tensor, subs)
-
-    def running(self, log: Expr, inclusive: bool) -> str:
-        """Define the running sum of the gates' logarithms."""
-        name = self.names.tensor("G")
-        inside = free(log) | {self.time}
-        indices = tuple(i for i in self.d.indices if i in inside)
-        index = self.names.index(self.time)
-        one = self.fresh(substitute(log, {self.time: Position(index)}))
-        where = self.past(index, Position(self.time), inclusive)
-        self.made.append(Define(name, indices, Reduce(Reduction.SUM, (index,), one, where)))
-        return name
-
-    def past(self, index: str, at: Expr, inclusive: bool) -> Expr:
-        """That a point is not after another, in the direction of the recurrence."""
-        op = "<=" if inclusive else "<"
-        a, b = (Position(index), at) if self.step > 0 else (at, Position(index))
-        return Compare(op, a, b)
-
-    def between(
-        self, at: Expr, s: str | None, inclusive: bool, rest: dict[str, Expr]
-    ) -> Expr | None:
-        """The product of the gates after `s` and up to a time; of all of them without `s`. None for 1."""
-        gate = substitute(self.gate, rest, rest)
-        if gate == Const(1):
-            return None
-        if not self.constant:
-            parts: list[Expr] = []
-            for k in range(len(self.logarithms())):
-                far = self.gate_at(k, _lone(at), inclusive, rest)
-                if s is not None:
-                    far = Binary("-", far, self.gate_at(k, Index(s), True, rest))
-                parts.append(Call("exp", (far,)))
-            return product(parts)
-        first: Expr = Const(-1) if self.step > 0 else Extent(self.time)
-        from_: Expr = first if s is None else Position(s)
-        far = Binary("-", at, from_) if self.step > 0 else Binary("-", from_, at)
-        count = far if inclusive else Binary("-", far, Const(1))
-        if isinstance(gate, Call) and gate.fn == "exp":
-            return Call("exp", (Binary("*", gate.args[0], count),))
-        return Binary("**", gate, count)
-
-    def same_stretch(
-        self, at: Expr, s: str | None, inclusive: bool, rest: dict[str, Expr]
-    ) -> Expr | None:
-        """That no gate closed for good after `s` and up to a time; at all without `s`. None if none ever does."""
-        if self.keep is None:
-            return None
-        now = self.count_at(_lone(at), inclusive, rest)
-        then = Const(0.0) if s is None else self.count_at(Index(s), True, rest)
-        return Compare("==", now, then)
-
-    def count_at(self, at: Expr, inclusive: bool, rest: dict[str, Expr]) -> Expr:
-        """How many gates closed for good up to a time, itself in or not."""
-        assert self.keep is not None
-        if inclusive not in self.counts:
-            name = self.names.tensor("N")
-            inside = free(self.keep) | {self.time}
-            indices = tuple(i for i in self.d.indices if i in inside)
-            index = self.names.index(self.time)
-            closed = Select(self.keep, Const(0.0), Const(1.0))
-            one = self.fresh(substitute(closed, {self.time: Position(index)}))
-            where = self.past(index, Position(self.time), inclusive)
-            self.made.append(Define(name, indices, Reduce(Reduction.SUM, (index,), one, where)))
-            self.counts[inclusive] = name
-        made = next(x for x in self.made if x.tensor == self.counts[inclusive])
-        subs = tuple(at if i == self.time else rest.get(i, Index(i)) for i in made.indices)
-        return Read(made.tensor, subs)
-
     # --- what reads the state ---------------------------------------------------------------------------------------
 
     def pieces(self, e: Expr) -> list[Piece]:
@@ -469,9 +314,9 @@ class _Unroll:
 
     def summed(self, p: Piece, indices: Sequence[str]) -> Piece:
         """A piece summed over more indices: what does not know them stays outside."""
-        factors = [f for whole in p.factors for f in _factors(whole)]
-        inside = [f for f in factors if free(f) & set(indices)]
-        outside = [f for f in factors if not free(f) & set(indices)]
+        every = [f for whole in p.factors for f in factors(whole)]
+        inside = [f for f in every if free(f) & set(indices)]
+        outside = [f for f in every if not free(f) & set(indices)]
         fresh = {i: self.names.index(i) for i in indices}
         inner = rename(Reduce(Reduction.SUM, tuple(indices), product(inside)), fresh)
         return dataclasses.replace(p, factors=(*outside, inner))
@@ -481,19 +326,19 @@ class _Unroll:
         if p.index is None or p.where is None:
             return p
         at = free(p.where) - {p.index, *self.cascade.batch}
-        factors = [f for whole in p.factors for f in _factors(whole)]
+        every = [f for whole in p.factors for f in factors(whole)]
         if len(at) != 1 or not at <= set(x.indices):
             return p
         (now,) = at
         batch = [i for i in x.indices if i in self.cascade.batch]
         pair = {*batch, now, p.index}  # a gate of a feature that is kept stays outside
-        both = [f for f in factors if {now, p.index} <= free(f) <= pair]
+        both = [f for f in every if {now, p.index} <= free(f) <= pair]
         if not both:
             return p
         s = self.names.index(self.time)
         name = self.names.tensor("A")
         there = {p.index: Position(s)}
-        rest = [f for f in factors if f not in both]
+        rest = [f for f in every if f not in both]
         both = [self.per_head(f, (*batch, now, p.index), body, p) for f in both]
         weights = substitute(product(both), there)
         body.append(
@@ -534,57 +379,23 @@ class _Unroll:
             else:
                 raise NotUnrolled(f"`{d.tensor}` is read at another step than this or the last one")
         out: list[Piece] = []
-        for x in _summands(self.added) if self.added is not None else []:
+        for x in summands(self.added) if self.added is not None else []:
             s = self.names.index(self.time)
             x = substitute(x, {self.time: Position(s)})
-            x = self.fresh(substitute(x, rest, rest))
-            where = None if whole else self.past(s, at, inclusive)
-            where = conjunction([where, self.same_stretch(at, s, inclusive, rest)])
-            gate = self.between(at, s, inclusive, rest)
-            factors = ([] if gate is None else [gate]) + _factors(x)
-            out.append(Piece(tuple(factors), s, where))
+            x = self.gates.fresh(substitute(x, rest, rest))
+            where = None if whole else self.gates.past(s, at, inclusive)
+            where = conjunction([where, self.gates.same_stretch(at, s, inclusive, rest)])
+            gate = self.gates.between(at, s, inclusive, rest)
+            scaled = [] if gate is None else [gate]
+            out.append(Piece((*scaled, *factors(x)), s, where))
         assert d.init is not None
         if d.init != Const(0) and d.init != Const(0.0):
-            gate = self.between(at, None, inclusive, rest)
-            init = self.fresh(substitute(d.init, rest, rest))
-            first = self.same_stretch(at, None, inclusive, rest)
+            gate = self.gates.between(at, None, inclusive, rest)
+            init = self.gates.fresh(substitute(d.init, rest, rest))
+            first = self.gates.same_stretch(at, None, inclusive, rest)
             init = init if first is None else Select(first, init, Const(0.0))
             out.append(Piece((init,) if gate is None else (gate, init)))
         return out
-
-    def fresh(self, e: Expr) -> Expr:
-        """With bound indices of its own."""
-        return rename(e, {i: self.names.index(i) for i in bound(e)})
-
-
-def opened(gate: Expr) -> tuple[Expr, Expr | None]:
-    """A gate that closes for good as one that never does, and the condition under which it is open.
-
-    rewrite:  exp(g[t]) if cut[t] == 0 else 0   ->   (exp(g[t]) if cut[t] == 0 else 1),  cut[t] == 0
-    """
-    match gate:
-        case Select(cond, x, Const(value=0)):
-            x, inner = opened(x)
-            return Select(cond, x, Const(1.0)), conjunction([cond, inner])
-        case Select(cond, Const(value=0), x):
-            return opened(Select(Unary("not", cond), x, Const(0.0)))
-        case Binary("*", a, b):
-            (x, p), (y, q) = opened(a), opened(b)
-            return (
-                (gate, None)
-                if p is None and q is None
-                else (Binary("*", x, y), conjunction([p, q]))
-            )
-        case _:
-            return gate, None
-
-
-def product(factors: Sequence[Expr]) -> Expr:
-    return reduce(lambda a, b: Binary("*", a, b), factors) if factors else Const(1.0)
-
-
-def _lone(e: Expr) -> Expr:
-    return Index(e.name) if isinstance(e, Position) else e
 
 
 def _pair(f: object, parts: tuple[Expr | None, Expr | None]) -> tuple[Expr | None, Expr | None]:
@@ -599,74 +410,3 @@ def _sum(op: str, a: Expr | None, b: Expr | None) -> Expr | None:
     if a is None:
         return b if op == "+" else Unary("-", b)
     return Binary(op, a, b)
-
-
-def _summands(e: Expr) -> list[Expr]:
-    match e:
-        case Binary("+", a, b):
-            return _summands(a) + _summands(b)
-        case Binary("-", a, b):
-            return _summands(a) + [Binary("*", Const(-1.0), x) for x in _summands(b)]
-        case Unary("-", a):
-            return [Binary("*", Const(-1.0), x) for x in _summands(a)]
-        case _:
-            return [e]
-
-
-def _factors(e: Expr) -> list[Expr]:
-    match e:
-        case Binary("*", a, b):
-            return _factors(a) + _factors(b)
-        case Unary("-", a):
-            return [Const(-1.0), *_factors(a)]
-        case _:
-            return [e]
-
-
-def gathered(e: Expr, features: set[str]) -> Expr:
-    """Summands that share a factor with a feature of the state as one: each would be a sum over the past of its own.
-
-    rewrite:  b[t] * K[t,e] * V[t,f] - a[t] * b[t] * K[t,e] * U[t,f]   ->   b[t] * K[t,e] * (V[t,f] - a[t] * U[t,f])
-    """
-    groups: list[list[list[Expr]]] = []
-    for summand in _summands(e):
-        mine = _factors(summand)
-        shared = [g for g in groups if any(f in g[0] and free(f) & features for f in mine)]
-        if shared:
-            shared[0].append(mine)
-        else:
-            groups.append([mine])
-    out: Expr | None = None
-    for group in groups:
-        if len(group) == 1:
-            whole = product(group[0])
-        else:
-            common = [f for f in group[0] if all(f in other for other in group[1:])]
-            rests = [_without(other, common) for other in group]
-            whole = Binary("*", product(common), reduce(_plus, rests))
-        out = whole if out is None else _plus(out, whole)
-    return e if out is None or len(groups) == len(_summands(e)) else out
-
-
-def _without(factors: list[Expr], common: list[Expr]) -> Expr:
-    rest = list(factors)
-    for f in common:
-        rest.remove(f)
-    return product(rest)
-
-
-def _plus(a: Expr, b: Expr) -> Expr:
-    return Binary("+", a, b)
-
-
-def _log(e: Expr) -> Expr:
-    """The logarithm of a gate, without one where it can be."""
-    match e:
-        case Call("exp", (x,)):
-            return x
-        case Binary("*", a, b):
-            return Binary("+", _log(a), _log(b))
-        case Select(cond, a, b):
-            return Select(cond, _log(a), _log(b))
-        case _:
-            return Call("log", (Call("max", (e, Const(LEAST_GATE))),))
