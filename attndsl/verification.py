@@ -98,7 +98,9 @@ def verify(
     source = read_source(path)
     cascade = pick(load_cascades(source), name, source)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trials = tuple(_trials(cascade, dtypes or tuple(DTYPES), extents))  # refused before anything is set up
+    trials = tuple(
+        _trials(cascade, dtypes or tuple(DTYPES), extents)
+    )  # refused before anything is set up
     triton = _triton(device)
     rows: list[Row] = []
     for trial in trials:
