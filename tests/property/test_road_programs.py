@@ -15,6 +15,7 @@ from tests.road.harness import small_tiles
 from tests.road.programs import PROGRAMS, check
 
 ROOT = Path(__file__).parents[2]
+PARTS = 4  # of all programs, each a test that ends in time
 
 # What once went wrong, and one or two of each kind; the others are slow tests.
 QUICK = {
@@ -50,9 +51,11 @@ def test_program(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_all_in_triton() -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_all_in_triton(part: int) -> None:
+    names = sorted(PROGRAMS)[part::PARTS]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.road.interpreted_programs", *PROGRAMS],
+        [sys.executable, "-m", "tests.road.interpreted_programs", *names],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
@@ -60,4 +63,4 @@ def test_all_in_triton() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(PROGRAMS, "ok")
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(names, "ok")

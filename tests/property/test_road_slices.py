@@ -8,8 +8,8 @@ import torch
 from attndsl.cascade.bind import bind
 from attndsl.cascade.interpreter import interpret
 from attndsl.runtime import few
-from attndsl.schedule import plan_forward
-from attndsl.schedule.split import ROWS, plan_split
+from attndsl.schedule import plan_forward, split_of
+from attndsl.schedule.split import ROWS
 from tests.road.harness import CASES
 from tests.unit.schedule.harness import load, run
 
@@ -27,12 +27,13 @@ def test_slices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few, "LEAST_SLICE", 5)
     case = CASES[name]
     cascade = load(case.text)
-    plan = plan_split(cascade)
+    whole = plan_forward(cascade)
+    plan = split_of(cascade, whole, (), {})
     if plan is None:
         return  # its keys are not cut, which others test
     inputs, params = case.inputs(), dict(case.params)
     want = interpret(cascade, inputs, params)
-    sizes = few.FewQueries(plan_forward(cascade), plan)
+    sizes = few.FewQueries(whole, plan)
     extents = bind(cascade, {n: tuple(x.shape) for n, x in inputs.items()}, params).extents
     for blocks in (1, 10**6):
         extra = sizes.slices(extents, blocks) or {}
