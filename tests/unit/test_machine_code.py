@@ -1,4 +1,5 @@
-"""Every softmax example as machine code for two GPUs, without one: it assembles, and its loops do not spill.
+"""Every softmax example as machine code for two GPUs, without one: it assembles, its loops do not spill, and its
+products read what they are meant to.
 
 Slow: `make slow`. Each example is compiled forward and backward, with all kernels of both targets in parallel.
 Kernels that do spill are listed in `spills.json` with how many loads and stores of local memory their loops hold; none
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from attndsl.codegen.descriptors import misread
 from attndsl.codegen.sass import disassemble, sass_stats
 from attndsl.driver import CompileOptions, compile_file
 from tests.examples.references import SOFTMAX_CASES
@@ -24,13 +26,16 @@ PROGRAMS = sorted({case.example for case in SOFTMAX_CASES.values()})
 TARGETS = ("sm_80", "sm_90")
 
 
-def spills(folder: Path) -> dict[str, int]:
+def code(folder: Path) -> dict[str, str]:
+    """The machine code by kernel and target."""
+    found = sorted(folder.glob("*.cubin"))
+    return {path.name.removesuffix(".cubin"): disassemble(path.read_bytes()) for path in found}
+
+
+def spills(code: dict[str, str]) -> dict[str, int]:
     """Loads and stores of local memory inside loops, by kernel and target, where there are any."""
-    found = {
-        path.name.removesuffix(".cubin"): sass_stats(disassemble(path.read_bytes()))
-        for path in sorted(folder.glob("*.cubin"))
-    }
-    return {name: stats.spills_in_loops for name, stats in found.items() if stats.spills_in_loops}
+    found = {name: sass_stats(text).spills_in_loops for name, text in code.items()}
+    return {name: n for name, n in found.items() if n}
 
 
 def known() -> dict[str, dict[str, int]]:
@@ -53,7 +58,9 @@ def test_loops_do_not_spill(name: str, head_dim: int, update_golden: bool, tmp_p
     for stage in ("forward", "backward", *(["few_queries"] if "few_queries" in facts else [])):
         for kernel in facts[stage]["kernels"]:
             assert set(kernel["code"]) == set(TARGETS)
-    key, found = f"{name}, {head_dim}", spills(tmp_path)
+    made = code(tmp_path)
+    assert {k: misread(text) for k, text in made.items() if misread(text)} == {}
+    key, found = f"{name}, {head_dim}", spills(made)
     if update_golden:
         rest = {k: v for k, v in known().items() if k != key} | ({key: found} if found else {})
         KNOWN.write_text(json.dumps(dict(sorted(rest.items())), indent=1) + "\n", encoding="utf-8")
