@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from attndsl.cascade.nodes import Binary, Call, DType, Expr, Position
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.carried import Split, flat, live, updated
+from attndsl.schedule.carried import Split, live, updated
+from attndsl.schedule.liveness import flat
 from attndsl.schedule.specialise import defined, used
 from attndsl.schedule.tile import Role, Val
 from attndsl.source import Span

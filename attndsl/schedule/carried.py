@@ -207,15 +207,6 @@ def summands(e: Expr) -> list[Expr]:
     return [e]
 
 
-def flat(body: Sequence[t.Stmt]) -> list[t.Stmt]:
-    out: list[t.Stmt] = []
-    for s in body:
-        out.append(s)
-        if isinstance(s, t.For):
-            out += flat(s.body)
-    return out
-
-
 def live(body: Sequence[t.Stmt], carried: set[str]) -> tuple[t.Stmt, ...]:
     """Without what neither a store nor a carried value needs."""
     live = set(carried)

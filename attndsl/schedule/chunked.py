@@ -41,6 +41,7 @@ from attndsl.cascade.walk import free, rewrite, substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.forms import is_large, product_of
+from attndsl.schedule.liveness import flat
 from attndsl.schedule.masks import mask_of, masked
 from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
@@ -468,9 +469,9 @@ def _made(s: t.Stmt) -> set[str]:
 
 def _columns(b: ChunkBuilder, body: tuple[t.Stmt, ...]) -> str | None:
     """A feature axis that is only kept, so that programs can share its columns."""
-    over = {s.over for s in _flat(body) if isinstance(s, t.Dot | t.AccDot | t.Fold)}
+    over = {s.over for s in flat(body) if isinstance(s, t.Dot | t.AccDot | t.Fold)}
     stored: set[str] = set()
-    for s in _flat(body):
+    for s in flat(body):
         if isinstance(s, t.Store):
             stored |= {x.name for x in s.subs if isinstance(x, Position)}
     points = {a.rank for a in b.axes.values() if a.role is Role.POINT}
@@ -483,18 +484,11 @@ def _columns(b: ChunkBuilder, body: tuple[t.Stmt, ...]) -> str | None:
     full = {a.name for a in b.axes.values() if a.role is Role.FULL}
     spans = [
         {x.name for x in s.subs if isinstance(x, Position)} & full
-        for s in _flat(body)
+        for s in flat(body)
         if isinstance(s, t.Store)
     ]
     whole = all(free[:1] and free[0] in s for s in spans if s)
     return free[0] if len(free) == 1 and whole else None
-
-
-def _flat(body: Iterable[t.Stmt]) -> Iterable[t.Stmt]:
-    for s in body:
-        yield s
-        if isinstance(s, t.For):
-            yield from _flat(s.body)
 
 
 def _bounded(s: t.Stmt, axis: str) -> t.Stmt:

@@ -24,6 +24,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.schedule import tile as t
 from attndsl.schedule.carried import updated
+from attndsl.schedule.liveness import flat
 from attndsl.schedule.numbering import Number, Numbers
 from attndsl.schedule.specialise import defined, renamed, used
 from attndsl.schedule.tile import Role
@@ -60,7 +61,7 @@ def joined(a: t.TileProgram, b: t.TileProgram) -> t.TileProgram | None:
     twins = _twins(a, b, numbers, names)
     if twins is None:
         return None
-    mine = {x for s in (*a.prologue, *_body(a)) for x in map(defined, _flat(s)) if x is not None}
+    mine = {x for s in (*a.prologue, *_body(a)) for x in map(defined, flat((s,))) if x is not None}
     theirs = dict(twins)  # a name of b -> its name in the joined kernel
     known = {x: names[y] for x, y in twins.items()}
     prologue: list[t.Stmt] = []
@@ -75,7 +76,7 @@ def joined(a: t.TileProgram, b: t.TileProgram) -> t.TileProgram | None:
                 continue
             if updates and used(s) & {*twins}:
                 return None
-            for x in _flat(s):
+            for x in flat((s,)):
                 if isinstance(x, t.Load) and x.tensor in a.writes:
                     value = numbers.stored.get(numbers.place(x, known))
                     if value is None or x is not s or not _masked(x.name, b):
@@ -88,7 +89,7 @@ def joined(a: t.TileProgram, b: t.TileProgram) -> t.TileProgram | None:
             if n is not None and n in have and not used(s) & _updated(b):
                 theirs[name or ""] = have[n]
                 continue
-            for new in filter(None, map(defined, _flat(s))):
+            for new in filter(None, map(defined, flat((s,)))):
                 theirs[new] = _fresh(new, mine)
                 mine.add(theirs[new])
             home.append(_as(s, theirs))
@@ -127,11 +128,6 @@ def _number(
     numbers.spans.setdefault(n, (frozenset(s.dims), getattr(s, "dtype", DType.FLOAT)))  # type: ignore[union-attr]
     have.setdefault(n, name)
     return n
-
-
-def _flat(s: t.Stmt) -> list[t.Stmt]:
-    """A statement, and those inside it."""
-    return [s, *(y for x in s.body for y in _flat(x))] if isinstance(s, t.For) else [s]
 
 
 def _updated(p: t.TileProgram) -> set[str]:
