@@ -87,7 +87,8 @@ def lengths(cascade: Cascade, of: dict[str, str]) -> dict[str, str]:
             for s, r in zip(n.subs, axes.get(n.tensor, ()), strict=False):
                 if isinstance(s, Index):
                     a, b = out[of.get(s.name, s.name)], out[of.get(r, r)]
-                    out = {k: a if v == b else v for k, v in out.items()}
+                    if a != b:
+                        out = {k: a if v == b else v for k, v in out.items()}
     return out
 
 

@@ -83,9 +83,11 @@ def replaced(e: Expr, old: Expr, new: Expr) -> Expr:
 
 def walk(e: Expr) -> Iterator[Expr]:
     """Every node, parents first."""
-    yield e
-    for c in children(e):
-        yield from walk(c)
+    ahead = [e]
+    while ahead:  # not by recursion: a node would pass through a generator of each node above it
+        e = ahead.pop()
+        yield e
+        ahead += reversed(children(e))
 
 
 def reads(e: Expr) -> frozenset[str]:

@@ -12,7 +12,7 @@ source: the same exchange of sums as the row statistic of FlashAttention's backw
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attndsl.analysis.linearity import Splitter
 from attndsl.analysis.ranks import Kind, Ranks, lengths
@@ -52,6 +52,10 @@ class Pull:
     cascade: Cascade
     ranks: Ranks
     kept: dict[str, None]
+    lengths: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lengths = lengths(self.cascade, self.ranks.of)
 
     def run(self) -> Cascade:
         body: list[Define] = []
@@ -168,7 +172,7 @@ class Pull:
 
     def length(self, index: str) -> str:
         rank = self.ranks.of.get(index, index)
-        return lengths(self.cascade, self.ranks.of).get(rank, rank)
+        return self.lengths.get(rank, rank)
 
     def holds_sum(self, e: Expr) -> bool:
         """Whether a sum stands in an expression, or in what it reads."""
