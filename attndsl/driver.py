@@ -89,11 +89,12 @@ class Program:
         return tuple(p for p in (self.forward, self.backward) if p is not None)
 
     def extents(self, known: Sizes) -> dict[str, int]:
-        """Extents of the backward pass's own indices too."""
+        """Extents of the passes' own indices too."""
         from attndsl.cascade.bind import eval_int
 
         out = dict(known.extents)
-        for r in self.gradient.backward.ranks if self.gradient is not None else ():
+        backward = self.gradient.backward.ranks if self.gradient is not None else ()
+        for r in (*self.shifted.ranks, *backward):
             if r.name not in out:
                 if r.iterates is not None:
                     out[r.name] = out[r.iterates]

@@ -29,6 +29,7 @@ from attndsl.cascade.nodes import (
     Compare,
     Define,
     Expr,
+    Extent,
     Position,
     Read,
     Reduce,
@@ -73,9 +74,8 @@ class _Merge:
             return None
         inner, body, n, width = found
         (j,) = inner.indices
-        count = self.names.ranks[self.names.root(n)].extent
-        if count is None:
-            return None
+        root = self.names.root(n)
+        count = self.names.ranks[root].extent or Extent(root)
         block = Binary("//", Position(j), width)
         parts = (*conjuncts(e.where), *conjuncts(inner.where))
         same = Compare("==", block, Position(n))

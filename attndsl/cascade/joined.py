@@ -22,11 +22,13 @@ from attndsl.cascade.nodes import (
     Compare,
     Define,
     Expr,
+    Extent,
     Index,
     Position,
     Read,
     Reduce,
 )
+from attndsl.cascade.numbered import Numbers
 from attndsl.cascade.walk import children, free, substitute, walk, with_children
 
 
@@ -81,10 +83,11 @@ def cuts(c: Cascade, names: Names) -> list[Cut]:
                 if found is None or not isinstance(dim, Index):
                     continue
                 outer, inner = names.root(found[0]), names.root(found[1])
-                count, width = names.ranks[outer].extent, names.ranks[inner].extent
+                count = names.ranks[outer].extent or Extent(outer)  # an input's own: one row a block
+                width = names.ranks[inner].extent
                 own = {*free(n), outer, inner}
                 rows = [i for i in d.indices if i not in c.batch and names.root(i) not in own]
-                if count is not None and width == found[2] and rows:
+                if width == found[2] and rows:
                     out[outer, inner] = Cut(outer, inner, rank, width, count)
     return list(out.values())
 
@@ -116,6 +119,10 @@ class _Join:
     cut: Cut
     flat: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Tensors over both ranks: where these stood among their indices."""
+    numbers: Numbers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.numbers = Numbers(self.names)
 
     def run(self) -> Cascade:
         body = tuple(self.define(d) for d in self.cascade.body)
@@ -132,7 +139,8 @@ class _Join:
         outer = [k for k, r in enumerate(roots) if r == self.cut.outer]
         if not inner:
             where = None if d.where is None else self.expr(d.where, {})
-            return dataclasses.replace(d, expr=self.expr(d.expr, {}), where=where)
+            made = dataclasses.replace(d, expr=self.expr(d.expr, {}), where=where)
+            return self.numbers.apart(made, self.selects)
         if len(inner) != 1 or len(outer) != 1 or d.init is not None:
             raise NotJoined
         a, b = d.indices[outer[0]], d.indices[inner[0]]
@@ -144,6 +152,13 @@ class _Join:
         kept = tuple(new if i == a else i for i in d.indices if i != b)
         domain = conjunction([*rest, in_blocks(new, self.cut.width, self.cut.count)])
         return dataclasses.replace(d, indices=kept, expr=expr, where=domain)
+
+    def selects(self, e: Compare) -> bool:
+        """Whether a condition is one of `reduce`: that a position lies in a block."""
+        match e:
+            case Compare("==", Binary("//", Position(), width), Position(a)):
+                return width == self.cut.width and self.root(a) == self.cut.outer
+        return False
 
     def apart(self, e: Expr, a: str | None, b: str, new: str) -> Expr:
         """What is left of a block's number and of a place in it, from the position."""

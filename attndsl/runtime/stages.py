@@ -18,7 +18,7 @@ from torch import Tensor
 from attndsl.analysis.ranks import Kind
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Number, eval_int
-from attndsl.cascade.nodes import Cascade, DType
+from attndsl.cascade.nodes import Cascade, DType, Rank
 from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.few import FewQueries
@@ -45,6 +45,8 @@ class Passes:
     gradients: Mapping[str, str] = field(default_factory=dict)
     backward_cascade: Cascade | None = None
     split: Plan | None = None
+    ranks: tuple[Rank, ...] = ()
+    """Of both passes: those that the program does not declare get their extents from the others."""
 
 
 # "auto" is "triton" with kernels whose warps specialise, for the calls that they were measured faster for.
@@ -80,7 +82,7 @@ def plan_passes(
         raise DiagnosticError(diagnose(cascade, refused, whole)) from None
     g = made.gradient
     if g is None:
-        return Passes(made.forward, split=made.split)
+        return Passes(made.forward, split=made.split, ranks=cascade.ranks)
     return Passes(
         made.forward,
         made.backward,
@@ -89,6 +91,7 @@ def plan_passes(
         g.gradients,
         g.backward,
         made.split,
+        (*cascade.ranks, *g.backward.ranks),
     )
 
 
@@ -213,10 +216,9 @@ class Stage:
         return [made[g] for g in self.passes.gradients.values()]
 
     def extents(self, known: dict[str, int], params: dict[str, Number]) -> dict[str, int]:
-        """Extents of the backward program's own indices too."""
+        """Extents of the passes' own indices too."""
         out = dict(known)
-        backward = self.passes.backward_cascade
-        for r in backward.ranks if backward is not None else ():
+        for r in self.passes.ranks:
             if r.name not in out:
                 if r.iterates is not None and r.iterates in out:
                     out[r.name] = out[r.iterates]

@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from attndsl.analysis.exponents import in_exponents
-from attndsl.analysis.ranks import Kind, classify
+from attndsl.analysis.ranks import Kind, Ranks, classify
 from attndsl.cascade.autodiff import Gradient, differentiate
+from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import Cascade, Define, DType, Reduce, Reduction
+from attndsl.cascade.numbered import Numbers
 from attndsl.cascade.walk import free
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.outcomes import Refused
@@ -63,6 +65,7 @@ def schedule(
         ):  # most other readings have no forward pass either, and a gradient takes longer to find
             plan_forward(cascade, (), wide, kinds)
         g = gradient if gradient is not None and not kinds else differentiate(cascade, wrt, kinds)
+        g = replace(g, backward=_numbered(g.backward, classify(g.forward, kinds)))
         forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents)
         kept = tuple(r for r in g.residuals if r not in g.cotangents)
         backward = plan_backward(g.forward, g.backward, g.gradients, kinds, kept)
@@ -84,16 +87,31 @@ def split_of(
     return plan_split(cascade, residuals=residuals, like=like, known=kinds)
 
 
+def _numbered(backward: Cascade, forward: Ranks) -> Cascade:
+    """With the numbers of blocks apart in sums for every row and block: the gradients of what rows read by `j // w`."""
+    ranks = classify(backward, dict(forward.kinds))
+    names = Names(backward)
+    numbers = Numbers(names)
+    outputs = {o.name for o in backward.outputs}
+    body = tuple(
+        numbers.apart(d, lambda c: True)
+        if len(ranks.sequence(d.indices)) > 1 and d.tensor not in outputs
+        else d
+        for d in backward.body
+    )
+    return replace(backward, body=body, ranks=tuple(names.ranks.values())) if numbers.ranks else backward
+
+
 def by_chunks(cascade: Cascade) -> bool:
     """Whether the forward pass walks chunks alone, carrying a state from each to the next.
 
     A position of the first query would cut them apart: rows and columns must be the same positions.
     """
-    ready = prepare(cascade)
-    halves = Halves(ready.cascade, ready.ranks)
-    if not any(halves.carries(d) or _runs(d) for d in ready.cascade.body):
-        return False
     try:
+        ready = prepare(cascade)
+        halves = Halves(ready.cascade, ready.ranks)
+        if not any(halves.carries(d) or _runs(d) for d in ready.cascade.body):
+            return False
         made = settle(cascade, lambda kinds: plan_forward(cascade, kinds=kinds))
     except Refused:
         return False
