@@ -78,7 +78,7 @@ class Folding:
     def quotients(self, m: Monomial) -> Monomial:
         """Every exponential that stands over a sum it belongs to, taken under one exponent."""
         for base, power in m.powers:
-            if power < 0 and power.denominator == 1 and self.positive(base):
+            if power < 0 and power.denominator == 1 and self.positive(base) and self.sums_up(base):
                 chosen = self.numerators(m, base)
                 new = self.folded(chosen, base) if chosen else None
                 if new is not None:
@@ -103,6 +103,10 @@ class Folding:
                 return self.positive(self.body[e.tensor].expr)
             case _:
                 return False
+
+    def sums_up(self, divisor: Expr) -> bool:
+        """Whether a reduction makes it: what does not is a number for every point, to compute again and not to keep."""
+        return any(isinstance(n, Reduce) for n in self.cone(divisor))
 
     def exponent(self, e: Expr) -> Polynomial | None:
         """`x` for an `exp(x)`, or for a tensor that is one."""
