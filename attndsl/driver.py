@@ -122,6 +122,7 @@ def lower(source: Source, tree: ast.File, name: str | None) -> Program:
 
     Raises: DiagnosticError if any of them is refused, or there is none of this name.
     """
+    from attndsl.analysis.numbered import numbered
     from attndsl.analysis.stabilise import stabilised
     from attndsl.cascade.rewritten import rewritten
     from attndsl.cascade.starts import apply_start
@@ -132,7 +133,7 @@ def lower(source: Source, tree: ast.File, name: str | None) -> Program:
     if not result.ok:
         raise DiagnosticError(result.diagnostics)
     cascade = pick(result.cascades, name, source)
-    ready = rewritten(cascade)
+    ready = numbered(rewritten(cascade))
     shifted = stabilised(apply_start(ready))
     if len(shifted.cascade.params) > len(ready.params):  # positions of queries are shifted
         plain = stabilised(ready)

@@ -118,13 +118,15 @@ def _sequences(c: Cascade, usual: Sizes) -> list[str]:
 
 def _by_pairs(program: Program) -> Plan | None:
     """The same forward pass over pairs of positions, as it runs for a call with `start`; None where there is none."""
+    from attndsl.analysis.numbered import numbered
     from attndsl.analysis.stabilise import stabilised
     from attndsl.cascade.rewritten import rewritten
     from attndsl.cascade.starts import apply_start
     from attndsl.schedule import Refused, plan_forward
 
     try:
-        plan = plan_forward(stabilised(apply_start(rewritten(program.cascade))).cascade)
+        ready = numbered(rewritten(program.cascade))
+        plan = plan_forward(stabilised(apply_start(ready)).cascade)
     except Refused:
         return None
     walks = [s for s in plan.steps if isinstance(s, TileProgram) and s.sweep is not None]
@@ -135,6 +137,7 @@ def _one_token(
     program: Program, usual: Sizes, sequences: list[str], itemsize: int, gpu: str | None
 ) -> dict[str, Any] | None:
     """What a step costs: the program with its state, at a length of one."""
+    from attndsl.analysis.numbered import numbered
     from attndsl.analysis.stabilise import stabilised
     from attndsl.cascade.rewritten import rewritten
     from attndsl.schedule import Refused, plan_forward
@@ -142,7 +145,7 @@ def _one_token(
 
     try:
         made = with_state(program.cascade)
-        whole = stabilised(rewritten(made.cascade)).cascade
+        whole = stabilised(numbered(rewritten(made.cascade))).cascade
         plan = plan_forward(whole, wide=made.after, kinds=made.kinds)
     except (NoState, Refused):
         return None

@@ -264,20 +264,15 @@ def undeclared_batch(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
 
 
 def block_numbers(cascade: Cascade, of: dict[str, str]) -> frozenset[str]:
-    """Ranks that number blocks of positions: declared by the program, and compared with `j // w` alone."""
+    """Ranks that number blocks of positions: declared by the program, and compared with `j // w`."""
     own = {r.name for r in cascade.ranks if r.extent is not None}
     met: set[str] = set()
-    others: set[str] = set()
     for e in _expressions(cascade):
         for n in walk(e):
             match n:
                 case Compare("==", Binary("//", Position(), _), Position(r)):
                     met.add(of.get(r, r))
-                case Compare():
-                    others |= {of.get(x.name, x.name) for x in walk(n) if isinstance(x, Position)}
-                case _:
-                    pass
-    return frozenset((met & own) - others)
+    return frozenset(met & own)
 
 
 def _derived_batch(cascade: Cascade, kinds: dict[str, Kind]) -> None:

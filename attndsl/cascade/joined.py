@@ -28,7 +28,6 @@ from attndsl.cascade.nodes import (
     Read,
     Reduce,
 )
-from attndsl.cascade.numbered import Numbers
 from attndsl.cascade.walk import children, free, substitute, walk, with_children
 
 
@@ -119,10 +118,6 @@ class _Join:
     cut: Cut
     flat: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Tensors over both ranks: where these stood among their indices."""
-    numbers: Numbers = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.numbers = Numbers(self.names)
 
     def run(self) -> Cascade:
         body = tuple(self.define(d) for d in self.cascade.body)
@@ -139,8 +134,7 @@ class _Join:
         outer = [k for k, r in enumerate(roots) if r == self.cut.outer]
         if not inner:
             where = None if d.where is None else self.expr(d.where, {})
-            made = dataclasses.replace(d, expr=self.expr(d.expr, {}), where=where)
-            return self.numbers.apart(made, self.selects)
+            return dataclasses.replace(d, expr=self.expr(d.expr, {}), where=where)
         if len(inner) != 1 or len(outer) != 1 or d.init is not None:
             raise NotJoined
         a, b = d.indices[outer[0]], d.indices[inner[0]]
@@ -152,13 +146,6 @@ class _Join:
         kept = tuple(new if i == a else i for i in d.indices if i != b)
         domain = conjunction([*rest, in_blocks(new, self.cut.width, self.cut.count)])
         return dataclasses.replace(d, indices=kept, expr=expr, where=domain)
-
-    def selects(self, e: Compare) -> bool:
-        """Whether a condition is one of `reduce`: that a position lies in a block."""
-        match e:
-            case Compare("==", Binary("//", Position(), width), Position(a)):
-                return width == self.cut.width and self.root(a) == self.cut.outer
-        return False
 
     def apart(self, e: Expr, a: str | None, b: str, new: str) -> Expr:
         """What is left of a block's number and of a place in it, from the position."""
@@ -173,6 +160,8 @@ class _Join:
                 return self.read(e, pairs)
             case Reduce():
                 return self.reduce(e, pairs)
+            case Binary("+") if (position := self.position(e, pairs)) is not None:
+                return position
             case _:
                 old = children(e)
                 new = tuple(self.expr(x, pairs) for x in old)
@@ -182,14 +171,20 @@ class _Join:
                     else with_children(e, new)
                 )
 
+    def position(self, e: Expr, pairs: Mapping[str, Pair]) -> Position | None:
+        """The position that a block's number and a place in it add up to, `a * w + b`."""
+        found = blocked(e)
+        if found is None or found[2] != self.cut.width or found[1] not in pairs:
+            return None
+        pair = pairs[found[1]]
+        return Position(pair.whole) if pair.outer == found[0] else None
+
     def read(self, e: Read, pairs: Mapping[str, Pair]) -> Read:
         subs = [self.expr(s, pairs) for s in e.subs]
         for k, s in enumerate(e.subs):
-            found = blocked(s)
-            if found is not None and found[2] == self.cut.width and found[1] in pairs:
-                pair = pairs[found[1]]
-                if pair.outer == found[0]:
-                    subs[k] = Index(pair.whole)
+            position = self.position(s, pairs)
+            if position is not None:
+                subs[k] = Index(position.name)
         if e.tensor in self.flat:
             ko, ki = self.flat[e.tensor]
             match e.subs[ko], e.subs[ki]:

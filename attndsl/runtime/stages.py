@@ -69,12 +69,13 @@ def plan_passes(
 
     Raises: DiagnosticError where no schedule is legal.
     """
+    from attndsl.analysis.numbered import numbered
     from attndsl.analysis.stabilise import stabilised
     from attndsl.cascade.rewritten import rewritten
     from attndsl.schedule import Refused, schedule
     from attndsl.schedule.refusals import diagnose
 
-    cascade = stabilised(rewritten(cascade)).cascade
+    cascade = stabilised(numbered(rewritten(cascade))).cascade
     try:
         made = schedule(cascade, wrt or None, wide=wide, kinds=kinds)
     except Refused as refused:

@@ -6,11 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from attndsl.analysis.exponents import in_exponents
-from attndsl.analysis.ranks import Kind, Ranks, classify
+from attndsl.analysis.numbered import numbered
+from attndsl.analysis.ranks import Kind, classify
 from attndsl.cascade.autodiff import Gradient, differentiate
-from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import Cascade, Define, DType, Reduce, Reduction
-from attndsl.cascade.numbered import Numbers
 from attndsl.cascade.walk import free
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.outcomes import Refused
@@ -65,7 +64,7 @@ def schedule(
         ):  # most other readings have no forward pass either, and a gradient takes longer to find
             plan_forward(cascade, (), wide, kinds)
         g = gradient if gradient is not None and not kinds else differentiate(cascade, wrt, kinds)
-        g = replace(g, backward=_numbered(g.backward, classify(g.forward, kinds)))
+        g = replace(g, backward=numbered(g.backward, classify(g.forward, kinds).kinds))
         forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents)
         kept = tuple(r for r in g.residuals if r not in g.cotangents)
         backward = plan_backward(g.forward, g.backward, g.gradients, kinds, kept)
@@ -85,21 +84,6 @@ def split_of(
         return None  # every query has keys of its own chunk
     like = {b.name: b.like for b in forward.buffers if b.like is not None}
     return plan_split(cascade, residuals=residuals, like=like, known=kinds)
-
-
-def _numbered(backward: Cascade, forward: Ranks) -> Cascade:
-    """With the numbers of blocks apart in sums for every row and block: the gradients of what rows read by `j // w`."""
-    ranks = classify(backward, dict(forward.kinds))
-    names = Names(backward)
-    numbers = Numbers(names)
-    outputs = {o.name for o in backward.outputs}
-    body = tuple(
-        numbers.apart(d, lambda c: True)
-        if len(ranks.sequence(d.indices)) > 1 and d.tensor not in outputs
-        else d
-        for d in backward.body
-    )
-    return replace(backward, body=body, ranks=tuple(names.ranks.values())) if numbers.ranks else backward
 
 
 def by_chunks(cascade: Cascade) -> bool:
