@@ -11,6 +11,7 @@ import dataclasses
 
 from attndsl.cascade.between import apart
 from attndsl.cascade.blocks import alive, merged_blocks
+from attndsl.cascade.cumulated import products_as_sums
 from attndsl.cascade.distances import distances_as_products
 from attndsl.cascade.joined import joined
 from attndsl.cascade.names import Names, closed, expressions, mentioned
@@ -27,9 +28,9 @@ def rewritten(c: Cascade) -> Cascade:
 def _in_one(c: Cascade) -> Cascade:
     """One reduction in place of two nested ones, or of a recurrence; as it is, where a recurrence would be left.
 
-    Sums between two positions are differences of running sums in either case.
+    Sums between two positions are differences of running sums in either case, and products exponentials of sums.
     """
-    c = apart(c)
+    c = apart(products_as_sums(c))
     if all(r.extent is None for r in c.ranks) and all(d.init is None for d in c.body):
         return c
     names = Names(c)
