@@ -4,7 +4,7 @@
     ->
     A[i,j] = b[i,j] * exp(sum[l : j < l <= i](logsigmoid(-S[i,l])))
 
-A running sum can be had from two others, or be carried from tile to tile and made by a product of matrices inside one; a
+A running sum can be had from two others, or be carried from tile to tile and made by a product of matrices in one; a
 running product cannot where a factor may be 0. Here none is: exponentials, sigmoids, what a sigmoid leaves of 1.
 """
 

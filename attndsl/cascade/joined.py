@@ -82,8 +82,8 @@ def cuts(c: Cascade, names: Names) -> list[Cut]:
                 if found is None or not isinstance(dim, Index):
                     continue
                 outer, inner = names.root(found[0]), names.root(found[1])
-                count = names.ranks[outer].extent or Extent(outer)  # an input's own: one row a block
-                width = names.ranks[inner].extent
+                # Without an extent it is an input's rank, with one row a block.
+                count, width = names.ranks[outer].extent or Extent(outer), names.ranks[inner].extent
                 own = {*free(n), outer, inner}
                 rows = [i for i in d.indices if i not in c.batch and names.root(i) not in own]
                 if width == found[2] and rows:

@@ -10,33 +10,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.road import more_programs  # noqa: F401 (it fills PROGRAMS)
+from tests.road import more_programs, weighings  # noqa: F401 (they fill PROGRAMS)
 from tests.road.harness import small_tiles
 from tests.road.programs import PROGRAMS, check
 
 ROOT = Path(__file__).parents[2]
-PARTS = 4  # of all programs, each a test that ends in time
+PARTS = 7  # of all programs, each a test that ends in time
 
 # What once went wrong, and one or two of each kind; the others are slow tests.
 QUICK = {
     "any_before",
     "bilinear",
+    "decay_prod_linear",
     "dist_mult",
     "features_first",
     "floor",
     "full_block",
     "gatv2",
     "gqa_mod",
+    "group_own_causal",
+    "group_own_flat",
+    "grouped_own_score",
+    "grouped_own_score_nested",
     "groups_by_their_lse",
     "heads_bias_of_all_batches",
     "heads_explicit",
     "learned_q",
+    "log_cosh",
     "logspace",
     "maxdist",
     "outproj_heads",
     "outsoftmax",
     "rotary_of_neighbours",
     "start_b",
+    "stick_prod",
     "talking",
 }
 

@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from tests.road import more_programs  # noqa: F401 (it fills PROGRAMS)
+from tests.road import more_programs, weighings  # noqa: F401 (they fill PROGRAMS)
 from tests.road.programs import check
 
 
