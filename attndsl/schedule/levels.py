@@ -19,6 +19,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import reads
 from attndsl.schedule.forms import is_large
+from attndsl.schedule.roots import curve_of, slope_of
 
 
 class Key(NamedTuple):
@@ -140,12 +141,12 @@ def cone(
     todo = [tensor]
     while todo:
         d = defs[todo.pop()]
-        for e in (d.expr, d.where):
-            if e is None:
-                continue
-            for r in reads(e):
-                if r in defs and r not in out:
-                    out.add(r)
-                    if r not in stop:
-                        todo.append(r)
+        seen = {r for e in (d.expr, d.where) if e is not None for r in reads(e)}
+        if isinstance(d.expr, Solve):  # a search reads how steep the equation is
+            seen |= {slope_of(d.tensor), curve_of(d.tensor)}
+        for r in seen:
+            if r in defs and r not in out:
+                out.add(r)
+                if r not in stop:
+                    todo.append(r)
     return out if itself else out - {tensor}
