@@ -119,7 +119,12 @@ class _Sweep:
         again = [d for d in self.forward.body if not is_kept(d, sequence, self.outputs)]
         self.contractions = Contractions(self.forward, self.domains)
         self.folding = Folding(
-            self.forward, stabilisers, self.keep, self.repeat, self.contractions.expand
+            self.forward,
+            stabilisers,
+            self.keep,
+            self.repeat,
+            self.contractions.expand,
+            sequence if kinds else frozenset(),
         )
         self.emit = Emitter(
             self.forward,

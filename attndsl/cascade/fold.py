@@ -33,7 +33,8 @@ class Folding:
     """The exponentials and positive sums of one cascade.
 
     `keep` adds a definition to the forward program and returns its name; `repeat` adds one to the
-    backward program, over the indices and the domain of the tensor it is named after.
+    backward program, over the indices and the domain of the tensor it is named after. `sequence` has the ranks
+    that are settled to be sequences: no number is kept for every pair of their points.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Folding:
         keep: Callable[[str, tuple[str, ...], Expr], str],
         repeat: Callable[[Define, Expr], str],
         expand: Callable[[Monomial], Monomial],
+        sequence: frozenset[str] = frozenset(),
     ) -> None:
         self.body = {d.tensor: d for d in cascade.body if d.init is None}
         self.outputs = {o.name for o in cascade.outputs}
@@ -50,6 +52,7 @@ class Folding:
         self.keep = keep
         self.repeat = repeat
         self.expand = expand
+        self.sequence = sequence
         self.sums: dict[Expr, str] = {}
         self.weights: dict[tuple[str, Polynomial], str] = {}
 
@@ -105,7 +108,9 @@ class Folding:
                 return False
 
     def sums_up(self, divisor: Expr) -> bool:
-        """Whether a reduction makes it: what does not is a number for every point, to compute again and not to keep."""
+        """Whether a reduction makes it, for every row: what is a number for every point is computed again, not kept."""
+        if len(free(divisor) & self.sequence) > 1:
+            return False
         return any(isinstance(n, Reduce) for n in self.cone(divisor))
 
     def exponent(self, e: Expr) -> Polynomial | None:
