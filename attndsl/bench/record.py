@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def machine() -> dict[str, str]:
     }
 
 
+@cache
 def driver() -> str:
     """The version of the GPU's driver."""
     if shutil.which("nvidia-smi") is None:

@@ -142,7 +142,7 @@ def row(cascade: Cascade, **shape: int) -> Row:
         assert isinstance(made, Tensor) or all(x is not None for x in made)
         return 2.0
 
-    return compare(cascade, [shape], ("fla",), dtype="fp32", device="cpu", timer=timer)[1]
+    return list(compare(cascade, [shape], ("fla",), dtype="fp32", device="cpu", timer=timer))[1]
 
 
 SMALL = {"b": 2, "h": 3, "e": 16, "f": 8}
