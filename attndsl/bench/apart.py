@@ -59,9 +59,6 @@ it is its turn; "part", a row without its backward pass; and "row"."""
 
 def serve(pipe: Connection, job: Job, who: str) -> None:
     """All sizes of one peer."""
-    os.environ.setdefault(
-        "TRITON_CACHE_AUTOTUNING", "1"
-    )  # what a peer's kernels were tuned to, once
     op = CompiledAttention(job.cascade)
     for k, shape in enumerate(job.shapes):
         row = Row(op.name, who, dict(shape), job.dtype)
