@@ -15,16 +15,14 @@ import argparse
 import json
 import math
 import os
-import signal
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from attndsl.bench.record import slower
 from attndsl.tuning.database import add, read
 from attndsl.tuning.store import shipped_file
+from benchmarks.within import GRACE, within
 
 HERE = Path(__file__).parent
 TABLES: dict[str, tuple[str, ...]] = {
@@ -38,8 +36,6 @@ TABLES: dict[str, tuple[str, ...]] = {
     "examples": (),
 }
 """What each is run with, in the order of what is lost without it: a run that is cut short has the first."""
-# Seconds that a script gets to end by itself.
-GRACE = 5.0
 
 
 def run(tables: list[str], out: Path, seconds: float = math.inf, scripts: Path = HERE) -> int:
@@ -64,26 +60,12 @@ def run(tables: list[str], out: Path, seconds: float = math.inf, scripts: Path =
         ]
         command += TABLES.get(table, ())
         environment = {**os.environ, "PYTHONPATH": path}
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
-        try:
-            if process.wait(None if left == math.inf else left):
-                failed.append(table)
-        except subprocess.TimeoutExpired:
-            failed.append(f"{table} (out of time)")
-        finally:
-            end_of(process)
+        code = within(left, command, environment)
+        if code != 0:
+            failed.append(table if code else f"{table} (out of time)")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
-
-
-def end_of(process: subprocess.Popen[bytes]) -> None:
-    """End a script and all that it started."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE / 2)
 
 
 def compare(old: Path, new: Path, beyond: float) -> int:
