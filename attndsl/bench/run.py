@@ -202,7 +202,8 @@ def reason(error: Exception) -> str:
 
 
 def _shortly(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+    """The first line, with room for which version a peer wants: that comes at the end of a sentence."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
 def exact_of(case: Case) -> Tensor:
