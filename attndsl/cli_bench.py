@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +21,7 @@ from attndsl.cli_parts import (
     json_option,
     name_option,
     print_json,
+    seconds_of,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +71,14 @@ def lengths_of(ctx: click.Context, param: click.Parameter, text: str | None) -> 
 @click.option("--dtype", type=click.Choice(DTYPES), default="bf16", show_default=True)
 @click.option("--no-backward", is_flag=True, help="Forward only.")
 @click.option(
+    "--limit",
+    default="180s",
+    show_default=True,
+    metavar="TIME",
+    callback=seconds_of,
+    help="What a peer may take for a size: to compile, then to be measured.",
+)
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
@@ -87,6 +100,7 @@ def bench(
     lengths: tuple[int, ...],
     dtype: str,
     no_backward: bool,
+    limit: float,
     out: Path | None,
     before: Path | None,
     as_json: bool,
@@ -97,27 +111,58 @@ def bench(
     the program; a peer that cannot express it, or is not installed, is named with the reason.
     """
     from attndsl.bench.command import bench_file
-    from attndsl.console import progress
+    from attndsl.console import is_terminal, progress
 
-    with progress(f"bench {file}") as report:
-        rows = bench_file(
-            file,
-            name,
-            against=against,
-            extents=extents,
-            lengths=lengths,
-            dtype=dtype,
-            backward=not no_backward,
-            report=report,
-        )
+    rows: list[Row] = []
+    # A spinner takes stdout over; what is no terminal must get the rows and nothing else.
+    lines = None if is_terminal(sys.stdout) else sys.stdout
+    whole = True
+    try:
+        with terminable(), progress(f"bench {file}") as report:
+            found = bench_file(
+                file,
+                name,
+                against=against,
+                extents=extents,
+                lengths=lengths,
+                dtype=dtype,
+                backward=not no_backward,
+                limit=limit,
+                report=report,
+            )
+            with closing(found):
+                for row in found:
+                    if not (rows or as_json):
+                        click.echo(line(HEAD), lines)
+                    rows.append(row)
+                    if not as_json:
+                        click.echo(shown(row), lines)
+                    if out is not None:
+                        _write(out, rows)
+    except KeyboardInterrupt:
+        whole = False
+        click.echo(f"stopped; {len(rows)} rows are known", err=True)
     written = _document(rows)
     if as_json:
         print_json(written)
-    else:
-        _print(rows)
-    if out is not None:
-        _write(out, rows, written)
-    return _compared(before, written)
+    if out is not None and rows:
+        _plotted(out, rows, written)
+    compared = _compared(before, written) if whole else OK
+    return compared if whole else FAILED
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """A request to end is an interruption: what is known is kept."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _document(rows: list[Row]) -> dict[str, Any]:
@@ -126,12 +171,24 @@ def _document(rows: list[Row]) -> dict[str, Any]:
     return {"machine": machine(), "rows": [r.as_dict() for r in rows]}
 
 
-def _write(out: Path, rows: list[Row], written: dict[str, Any]) -> None:
+def _path(out: Path, rows: list[Row]) -> Path:
+    return out / f"{rows[0].program}.bench.json"
+
+
+def _write(out: Path, rows: list[Row]) -> None:
+    """The file as far as rows are known; whoever reads it finds a whole one."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = _path(out, rows)
+    partial = path.with_suffix(".tmp")
+    text = json.dumps(_document(rows), indent=1, ensure_ascii=False)
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _plotted(out: Path, rows: list[Row], written: dict[str, Any]) -> None:
     from attndsl.bench.plot import can_plot, plot
 
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{rows[0].program}.bench.json"
-    path.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path = _path(out, rows)
     click.echo(str(path), err=True)
     if can_plot():
         picture = path.with_suffix(".png")
@@ -152,33 +209,31 @@ def _compared(before: Path | None, written: dict[str, Any]) -> int:
     return FAILED if lines else OK
 
 
-def _print(rows: list[Row]) -> None:
-    from attndsl.console import table
+HEAD = ("forward", "backward", "who", "ms", "backward ms", "TFLOP/s", "TB/s", "error", "shape")
+WIDTHS = (8, 8, 8, 9, 11, 7, 6, 8, 0)
 
-    def figure(x: float | None, form: str) -> str:
-        return "" if x is None else f"{x:{form}}"
 
-    head = ("forward", "backward", "who", "shape", "ms", "backward ms", "TFLOP/s", "TB/s", "error")
-    lines = []
-    for r in rows:
-        shape = " ".join(f"{k}={v}" for k, v in r.shape.items())
-        if r.forward_ms is None:
-            lines.append(("", "", r.who, shape, r.note, "", "", "", ""))
-            continue
-        lines.append(
-            (
-                f"{r.ratio:.2f}x" if r.ratio else "",
-                f"{r.backward_ratio:.2f}x" if r.backward_ratio else "",
-                r.who,
-                shape,
-                figure(r.forward_ms, ".4f"),
-                figure(r.backward_ms, ".4f"),
-                figure(r.tflops, ".0f"),
-                figure(r.tb_s, ".2f"),
-                figure(r.error, ".1e"),
-            )
-        )
-    table(head, lines)
-    for r in rows:
-        if r.note and r.forward_ms is not None:
-            click.echo(f"{r.who}: {r.note}", err=True)
+def line(cells: Sequence[str]) -> str:
+    """A row of the table; its columns are as wide as any, for the rows that follow are not known."""
+    return "  ".join(f"{c:{w}}" if w else c for c, w in zip(cells, WIDTHS, strict=True)).rstrip()
+
+
+def shown(row: Row) -> str:
+    """A row, ratios first; where it has no figures, why."""
+
+    def figure(x: float | None, form: str, unit: str = "") -> str:
+        return "" if x is None else f"{x:{form}}{unit}"
+
+    shape = " ".join(f"{k}={v}" for k, v in row.shape.items())
+    cells = (
+        figure(row.ratio, ".2f", "x"),
+        figure(row.backward_ratio, ".2f", "x"),
+        row.who,
+        figure(row.forward_ms, ".4f"),
+        figure(row.backward_ms, ".4f"),
+        figure(row.tflops, ".0f"),
+        figure(row.tb_s, ".2f"),
+        figure(row.error, ".1e"),
+        shape,
+    )
+    return line(cells) + (f"  ({row.note})" if row.note else "")

@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from common import copy_bandwidth, graph_milliseconds, relative, write
+from common import Table, copy_bandwidth, graph_milliseconds, relative
 
 import attndsl
 
@@ -44,12 +43,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("decoding.json"))
     args = parser.parse_args()
     copy = copy_bandwidth()
-    rows: list[dict[str, Any]] = []
+    table = Table(args.out, copy_tb_s=copy)
     for batch, keys in SHAPES:
         q = torch.randn(batch, HEADS, 1, D, device="cuda", dtype=torch.bfloat16)
         k = torch.randn(batch, GROUPS, keys, D, device="cuda", dtype=torch.bfloat16)
         v = torch.randn_like(k)
-        for name, (more, score) in SCORES.items():
+        for name in table.missing(SCORES, "program", B=batch, keys=keys):
+            more, score = SCORES[name]
             op = attndsl.compile(f"attention {name}" + HEAD.format(more=more) + score + TAIL)
             extra = {"slope": torch.rand(HEADS, device="cuda") * 0.01} if "slope" in more else {}
 
@@ -65,12 +65,11 @@ def main() -> None:
             seen = min(keys, WINDOW) if name == "window" else keys
             rate = 2 * batch * GROUPS * seen * D * 2 / ms * 1e-9
             row = {"program": name, "B": batch, "keys": keys, "ms": ms, "tb_s": rate}
-            rows.append({**row, "of_copy": rate / copy, "error": error})
+            table.add({**row, "of_copy": rate / copy, "error": error})
             print(
                 f"B{batch:<3d} {keys:6d} {name:8s} {rate:.2f} TB/s {rate / copy:.0%} of copy, error {error:.1e}",
                 flush=True,
             )
-    write(args.out, rows, copy_tb_s=copy)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import EXAMPLES, write
+from common import EXAMPLES, Table
 
 import attndsl
 
@@ -64,7 +64,7 @@ def stub(op: attndsl.CompiledAttention) -> None:
     from attndsl.tuning.compiling import Cross
 
     driver.set_active(Cross(90))
-    op._engine.replays.clear()
+    op._operators.forget()
     for stage in op._engine.stages.values():
         for name in stage.module.KERNELS:
             setattr(stage.module, name, Nothing(getattr(stage.module, name)))
@@ -145,11 +145,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    rows = [measure("causal", {}), measure("alibi", {"slope": torch.rand(2, device=DEVICE)})]
-    for row in rows:
+    table = None if args.out is None else Table(args.out)
+    programs = {"causal": {}, "alibi": {"slope": torch.rand(2, device=DEVICE)}}
+    for name in programs if table is None else table.missing(programs, "program"):
+        row = measure(name, programs[name])
         print("  ".join(f"{k} {v:.1f}" if isinstance(v, float) else str(v) for k, v in row.items()))
-    if args.out is not None:
-        write(args.out, rows)
+        if table is not None:
+            table.add(row)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
-from common import EXAMPLES, machine
+from common import EXAMPLES, Table, machine
 from tuning import extents_of, row
 
 from attndsl.frontend import load_cascades
@@ -148,7 +148,8 @@ def main() -> None:
     names = args.programs or sorted(p.stem for p in EXAMPLES.glob("*.attn"))
     # In no order that means anything: one that is cut short is a sample.
     names = random.Random(0).sample(names, len(names))
-    rows: list[dict[str, Any]] = []
+    rows = Table(args.out).rows  # a run that was cut short goes on
+    names = [n for n in names if n not in {r["program"] for r in rows}]
     failed: list[str] = []
     for said in searched(names, args):
         failed += [said["failed"]] if "failed" in said else []
@@ -164,6 +165,12 @@ def main() -> None:
         args.out.write_text(f'{{{head},\n "rows": [\n{text}\n]}}\n')
     print(*failed, sep="\n")
     summary(rows)
+    known = {r["program"] for r in rows} | {f.partition(":")[0] for f in failed}
+    sys.exit(0 if known.issuperset(names) else MORE)
+
+
+MORE = 3
+"""How a script ends that has more to do."""
 
 
 def line(r: dict[str, Any]) -> str:

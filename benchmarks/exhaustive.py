@@ -1,8 +1,12 @@
 """Every configuration of a grid, none pruned: what a search is judged by.
 
     PYTHONPATH=. python benchmarks/exhaustive.py examples/causal.attn --shape h=16 --out benchmarks/results/….json
+    PYTHONPATH=. python benchmarks/exhaustive.py examples/causal.attn --launcher backward --kernel causal_backward_dK_dV
+        --list benchmarks/lists/causal.json --limit 190 --out ….json
 
-Each candidate compiles in one of many processes and runs in a child; what fails is listed with its reason.
+Each candidate compiles in one of many processes and runs in a child; what fails is listed with its reason. Rows are
+written as they come. With `--limit` no row is waited for after so many seconds; the same command goes on where it was
+cut, and ends with 3 as long as there is more to do.
 """
 
 from __future__ import annotations
@@ -11,15 +15,17 @@ import argparse
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import machine
+from common import Table, machine
 
 from attndsl.frontend import load_cascades
 from attndsl.frontend.reading import read_source
@@ -50,8 +56,26 @@ def tiles(config: dict[str, int]) -> int:
     return math.prod(n for k, n in config.items() if k.startswith("BLOCK"))
 
 
+def listed(path: Path, kernel: str) -> list[dict[str, int]]:
+    """The configurations of a kernel in a committed list: names once, and a row of numbers for each."""
+    found = json.loads(path.read_text(encoding="utf-8"))[kernel]
+    return [dict(zip(found["names"], row, strict=True)) for row in found["configs"]]
+
+
+def left(configs: list[dict[str, int]], rows: list[dict[str, Any]]) -> list[dict[str, int]]:
+    """Configurations without a row; the largest first, for begun last they would be waited for alone."""
+    known = {tuple(r["config"].items()) for r in rows}
+    wanted = [c for c in configs if tuple(c.items()) not in known]
+    return sorted(wanted, key=tiles, reverse=True)
+
+
 def measure(
-    problem: Problem, kernel: str, workers: int, repeats: int, timeout: float
+    problem: Problem,
+    kernel: str,
+    configs: list[dict[str, int]],
+    workers: int,
+    repeats: int,
+    timeout: float,
 ) -> Iterator[dict[str, Any]]:
     """One row for each configuration."""
     major, minor = torch.cuda.get_device_capability()
@@ -62,8 +86,6 @@ def measure(
         workers=workers,
         timeouts=Timeouts(compile=timeout),
     ) as device:
-        # The largest tiles take the compiler longest; begun last, they would be waited for alone.
-        configs = sorted(grid(problem, kernel), key=tiles, reverse=True)
         jobs = [pool.submit(device.compile, kernel, c) for c in configs]
         try:
             for config, job in zip(configs, jobs, strict=True):
@@ -103,8 +125,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--timeout", type=float, default=45.0, help="for compiling one")
     parser.add_argument("--workers", type=int, default=processors())
+    parser.add_argument("--list", type=Path, help="configurations; without it, the grid")
+    parser.add_argument("--limit", type=float, default=math.inf, help="seconds")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    begin = time.monotonic()
     (cascade,) = load_cascades(read_source(args.file))
     given = {k: int(v) for k, v in (x.split("=") for x in args.shape.split(",") if x)}
     wrt = tuple(t.name for t in cascade.inputs if t.dtype == "float")
@@ -113,21 +138,40 @@ def main() -> None:
     )
     assert problem is not None
     kernel = args.kernel or problem.kernels[0].name
-    begin = time.perf_counter()
-    rows: list[dict[str, Any]] = []
+    rows = Table(args.out).rows
+    wanted = left(listed(args.list, kernel) if args.list else grid(problem, kernel), rows)
+    about = {"program": cascade.name, "kernel": kernel, "extents": problem.extents}
+    found = measure(problem, kernel, wanted, args.workers, args.repeats, args.timeout)
+    done = 0
     try:
-        rows += measure(problem, kernel, args.workers, args.repeats, args.timeout)
+        with closing(found):
+            for row in found:
+                rows.append(row)
+                done += 1
+                keep(args.out, rows, about)
+                if time.monotonic() - begin > args.limit:
+                    break
     except KeyboardInterrupt:
         print("interrupted: what was measured is kept")
     right = sorted((r for r in rows if "ms" in r), key=lambda r: r["ms"])
-    print(f"{kernel}: {len(right)} of {len(rows)} ran, {time.perf_counter() - begin:.0f} s")
+    print(f"{kernel}: {len(right)} of {len(rows)} ran, {time.monotonic() - begin:.0f} s")
     for row in right[:8]:
         print(row, flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    given = {"program": cascade.name, "kernel": kernel, "extents": problem.extents}
+    sys.exit(0 if done == len(wanted) else MORE)
+
+
+MORE = 3
+"""How a script ends that has more to do."""
+
+
+def keep(path: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """The file, a line for each row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join("  " + json.dumps(r) for r in rows)
-    head = json.dumps({"machine": machine(), **given})[1:-1]
-    args.out.write_text(f'{{{head},\n "rows": [\n{lines}\n]}}\n')
+    head = json.dumps({"machine": machine(), **about})[1:-1]
+    partial = path.with_suffix(".tmp")
+    partial.write_text(f'{{{head},\n "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ import math
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch._functorch.config
-from common import EXAMPLES, compile_beside, milliseconds, relative, write
+from common import EXAMPLES, Table, in_batches, milliseconds, relative
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -308,7 +309,9 @@ def once() -> dict[str, Callable[[], dict[str, Any]]]:
 
 def shown(row: dict[str, Any]) -> str:
     parts = (
-        f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items() if k != "part"
+        f"{k} {v:.3g}" if isinstance(v, float) else str(v)
+        for k, v in row.items()
+        if k not in ("job", "part")
     )
     return f"{row['part']}: {', '.join(parts)}"
 
@@ -324,14 +327,14 @@ def main() -> None:
         for run in chosen.values():
             run(warm=True)
         return
-    compile_beside(__file__, chosen)
-    rows: list[dict[str, Any]] = []
-    timed_once = {n: run for n, run in once().items() if not args.only or n in args.only}
-    calls = {n: partial(run, warm=False) for n, run in chosen.items()} | timed_once
+    table = Table(args.out)
+    single = {n: run for n, run in once().items() if not args.only or n in args.only}
+    calls = {n: partial(run, warm=False) for n, run in chosen.items()} | single
     failed = 0
-    for name, call in calls.items():
+    compiled = in_batches(__file__, table.missing(chosen, "job"))
+    for name in chain(compiled, table.missing(single, "job")):
         try:
-            rows.append(call())
+            row = {"job": name, **calls[name]()}
         except Exception as error:  # the others are still measured
             failed += 1
             print(
@@ -340,8 +343,8 @@ def main() -> None:
             continue
         finally:
             torch.cuda.empty_cache()
-        print(shown(rows[-1]), flush=True)
-        write(args.out, rows)  # after every row: a run that is cut short keeps what it measured
+        table.add(row)
+        print(shown(row), flush=True)
     sys.exit(int(failed > 0))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import EXAMPLES, milliseconds, relative, write
+from common import EXAMPLES, Table, milliseconds, relative
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import attndsl
@@ -209,27 +209,28 @@ def main() -> None:
     counts = range(len(sizes) + 1)
     plain = [n for n in args.programs if n in ("full", "causal")]
     both = [(s, args.programs) for s in SHAPES] + [(s, plain) for s in WIDTHS]
-    tasks: list[Task] = [(n, s, k, sizes) for s, names in both for k in counts for n in names]
+    table = Table(args.out)
+    wanted = [
+        (s, n) for s, names in both for n in names if not table.has(program=n, N=s[2], D=s[3])
+    ]
+    tasks: list[Task] = [(n, s, k, sizes) for s, n in wanted for k in counts]
     if args.jobs:
         with multiprocessing.get_context("spawn").Pool(args.jobs, maxtasksperchild=4) as pool:
             pool.map(warmed, tasks, chunksize=1)
         print("compiled", flush=True)
-    rows: list[dict[str, Any]] = []
-    for shape, names in both:
-        for name in names:
-            try:
-                found = rows_of(name, shape, sizes)
-                if name in plain and shape[-1] <= 128:
-                    found.append(cudnn(name, shape))
-            except Exception as e:
-                found = [
-                    {"program": name, "D": shape[-1], "note": f"{type(e).__name__}: {e}"[:300]}
-                ]
-            rows += found
-            for row in found:
-                print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
-            print(flush=True)
-            write(args.out, rows)
+    for shape, name in wanted:
+        b, h, n, d = shape
+        try:
+            found = rows_of(name, shape, sizes)
+            if name in plain and d <= 128:
+                found.append(cudnn(name, shape))
+        except Exception as e:
+            about = {"program": name, "B": b, "H": h, "N": n, "D": d}
+            found = [{**about, "failed": f"{type(e).__name__}: {e}"[:300]}]
+        table.add(*found)
+        for row in found:
+            print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+        print(flush=True)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,31 @@
     PYTHONPATH=. python benchmarks/linear.py --out benchmarks/results/linear-h200.json
 
 B4 H16 N4096 D128, bf16, gates in float32. The floor is what reading Q, K, V and writing O takes at the speed of the
-card's own copy. The peer takes `[B,N,H,D]`, contiguous; without it installed, its columns are missing.
+card's own copy. The peer is the operator that `attndsl bench --vs fla` finds, with its arguments laid out, and of the
+types it wants, before the clock starts; without it installed, a row says so. `backward_ms` has all inputs' gradients.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import EXAMPLES, copy_bandwidth, milliseconds, relative, write
+from common import EXAMPLES, Table, copy_bandwidth, in_batches, milliseconds, relative
 from torch import Tensor
 
 import attndsl
+from attndsl.bench import run
+from attndsl.bench.peers import Ready, Setup, fla
+from attndsl.bench.run import graded, reason
 
 B, H, N, D = 4, 16, 4096, 128
+LOW = ("loga", "beta")
+"""Gates that the peer's own models give it in 16 bits."""
 
 
 def gates(name: str, shape: list[int]) -> Tensor:
@@ -48,39 +56,89 @@ def inputs(op: attndsl.CompiledAttention, n: int, heads: int) -> dict[str, Tenso
     return out
 
 
-def peer(name: str, given: dict[str, Tensor]) -> tuple[Callable[[], Tensor], list[Tensor]] | None:
-    """The same program by flash-linear-attention with the inputs it takes, where it is installed and has it."""
+def peer(op: attndsl.CompiledAttention, given: dict[str, Tensor]) -> Ready:
+    """The operator of flash-linear-attention that gives the same numbers, with its arguments laid out beforehand.
+
+    Raises: Absent, Inexpressible.
+    """
+    extents = {
+        r: n for t in op.cascade.inputs for r, n in zip(t.ranks, given[t.name].shape, strict=True)
+    }
+    theirs = {k: x.detach().to(torch.bfloat16 if k in LOW else x.dtype) for k, x in given.items()}
+    return fla(Setup(op, theirs, extents, {}))
+
+
+def beside(op: attndsl.CompiledAttention, given: dict[str, Tensor], ours: Tensor) -> dict[str, Any]:
+    """The peer's figures; where a pass has none, why.
+
+    Gradients are taken of all arguments of the operator that have one. `fla_without` names the others, such as decays
+    of heads, which to it are no tensors of a model; `backward_data_ms` is what to compare with then.
+    """
+    row: dict[str, Any] = {}
     try:
-        from fla import ops
-    except ImportError:
-        return None
-    x = {
-        k: v.detach().transpose(1, 2).contiguous().requires_grad_()
-        for k, v in given.items()
-        if v.ndim > 2
-    }
-    q, k, v = x["Q"], x["K"], x["V"]
-    calls: dict[str, Callable[[], Any]] = {
-        "linear_identity": lambda: ops.chunk_linear_attn(q, k, v, normalize=False),
-        "retnet": lambda: ops.chunk_retention(q, k, v),
-        "lightning": lambda: ops.chunk_lightning_attn(q, k, v, 1, 8),
-        "simple_gla": lambda: ops.chunk_simple_gla(q, k, v, x["g"]),
-        "gla": lambda: ops.chunk_gla(q, k, v, x["loga"].bfloat16()),
-        "deltanet": lambda: ops.chunk_delta_rule(q, k, v, x["beta"].bfloat16()),
-        "gated_delta": lambda: ops.chunk_gated_delta_rule(q, k, v, x["g"], x["beta"].bfloat16()),
-    }
-    return ((lambda: calls[name]()[0]), [*x.values()]) if name in calls else None
+        call = peer(op, given)
+        with torch.no_grad():
+            row["fla_from_ours_error"] = relative(call(), ours)
+            row["fla_forward_ms"] = milliseconds(call)
+    except Exception as why:
+        return {**row, "fla_note": reason(why)}
+    try:
+        with graded(call) as back:
+            lacking = [n for n, x in zip(call.names, back(), strict=True) if x is None]
+            row["fla_without"] = lacking
+            row["fla_backward_ms"] = milliseconds(back)
+    except Exception as why:  # some are refused with some versions of Triton
+        row["fla_note"] = f"backward {reason(why)}"
+    return row
 
 
-def timed(call: Callable[[], Tensor], wrt: list[Tensor]) -> tuple[float, float]:
-    """Milliseconds forward and backward."""
-    with torch.no_grad():
-        forward = milliseconds(call)
+def backward(call: Callable[[], Tensor], wrt: list[Tensor]) -> Callable[[], Any]:
+    """The backward pass alone: its graph is made here, and kept."""
     out = call()
-    cotangent = torch.randn_like(out)
-    return forward, milliseconds(
-        lambda: torch.autograd.grad(out, wrt, cotangent, retain_graph=True, allow_unused=True)
-    )
+    up = torch.randn_like(out)
+    return lambda: torch.autograd.grad(out, wrt, up, retain_graph=True)
+
+
+def data(given: dict[str, Tensor]) -> list[Tensor]:
+    """The inputs that are no gates."""
+    return [given[k] for k in ("Q", "K", "V")]
+
+
+def measure(name: str, floor: float) -> dict[str, Any]:
+    """One row."""
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    small = inputs(op, 300, 2)
+    exact = op.reference(*(x.double() for x in small.values()))
+    row = {"program": name, "error": relative(op(*small.values()), exact)}
+    given = inputs(op, N, H)
+
+    def ours() -> Tensor:
+        out: Tensor = op(*given.values())
+        return out
+
+    with torch.no_grad():
+        out, forward = ours(), milliseconds(ours)
+    row |= {"forward_ms": forward, "times_floor": forward / floor}
+    row["backward_ms"] = milliseconds(backward(ours, [*given.values()]))
+    for k in given.keys() - {"Q", "K", "V"}:
+        given[k].requires_grad_(False)
+    row["backward_data_ms"] = milliseconds(backward(ours, data(given)))
+    return row | beside(op, given, out)
+
+
+def warm(name: str) -> None:
+    """Compile what `measure` runs, the peer's kernels too; what a peer tunes beside others is not to be kept."""
+    os.environ["FLA_CACHE_RESULTS"] = "0"
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    given = inputs(op, N, H)
+    with torch.no_grad():
+        op(*given.values())
+    backward(lambda: op(*given.values()), [*given.values()])()
+    for k in given.keys() - {"Q", "K", "V"}:
+        given[k].requires_grad_(False)
+    backward(lambda: op(*given.values()), data(given))()
+    with suppress(Exception):  # it says why when it is measured
+        run.warm(peer(op, given), backward=True)
 
 
 PROGRAMS = (
@@ -97,24 +155,19 @@ PROGRAMS = (
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("linear.json"))
-    parser.add_argument("--programs", nargs="*", default=PROGRAMS)
+    parser.add_argument("--only", nargs="*", default=PROGRAMS)
+    parser.add_argument("--warm", action="store_true", help="only fill the caches of compiled code")
     args = parser.parse_args()
+    if args.warm:
+        for name in args.only:
+            warm(name)
+        return
     floor = 4 * B * H * N * D * 2 / copy_bandwidth() * 1e-9
-    rows: list[dict[str, Any]] = []
-    for name in args.programs:
-        op = attndsl.load(EXAMPLES / f"{name}.attn")
-        small = inputs(op, 300, 2)
-        exact = op.reference(*(x.double() for x in small.values()))
-        row = {"program": name, "error": relative(op(*small.values()), exact)}
-        given = inputs(op, N, H)
-        forward, backward = timed(lambda op=op, given=given: op(*given.values()), [*given.values()])
-        row |= {"forward_ms": forward, "backward_ms": backward, "times_floor": forward / floor}
-        other = peer(name, given)
-        if other is not None:
-            row["fla_forward_ms"], row["fla_backward_ms"] = timed(*other)
+    table = Table(args.out, shape={"B": B, "H": H, "N": N, "D": D}, floor_ms=floor)
+    for name in in_batches(__file__, table.missing(args.only, "program")):
+        row = measure(name, floor)
+        table.add(row)
         print(row, flush=True)
-        rows.append(row)
-        write(args.out, rows, shape={"B": B, "H": H, "N": N, "D": D}, floor_ms=floor)
 
 
 if __name__ == "__main__":

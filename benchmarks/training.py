@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch._functorch.config
-from common import EXAMPLES, compile_beside, milliseconds, relative, write
+from common import EXAMPLES, Table, in_batches, milliseconds, relative
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import attndsl
@@ -177,15 +177,18 @@ def main() -> None:
     parser.add_argument("--backend", help="as `attndsl.load` takes it")
     args = parser.parse_args()
     generator = torch.Generator(device="cuda").manual_seed(1)
-    rows = []
     chosen = {n: p for n, p in programs(generator).items() if not args.only or n in args.only}
-    if not args.warm:
-        compile_beside(__file__, chosen, ["--backend", args.backend] if args.backend else [])
-    for name, program in chosen.items():
-        row = measure(name, program, args.warm, args.backend)
-        if args.warm:
-            continue
-        rows.append(row)
+    if args.warm:
+        for name, program in chosen.items():
+            measure(name, program, True, args.backend)
+        return
+    table = Table(args.out)
+    about = {"backend": args.backend} if args.backend else {}
+    names = table.missing(chosen, "program", **about)
+    more = ["--backend", args.backend] if args.backend else []
+    for name in in_batches(__file__, names, more):
+        row = measure(name, chosen[name], backend=args.backend)
+        table.add(row)
         print(
             f"{name:14s} ours {row['forward_tflops']:.0f}/{row['backward_without_extra_gradients_tflops']:.0f}"
             f" (all gradients {row['backward_tflops']:.0f})"
@@ -194,7 +197,6 @@ def main() -> None:
             f" error {row['error']:.1e} {row.get('flex_failed', '')}",
             flush=True,
         )
-        write(args.out, rows)  # after every row: a run that is cut short keeps what it measured
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "explanation" / "measurements.md")
+EXPLANATION = ROOT / "docs" / "explanation"
+PAGES = (ROOT / "README.md", EXPLANATION / "measurements.md", EXPLANATION / "hopper.md")
 PICTURES = {ROOT / "docs" / "images" / "training.svg": ("bars", "training-h100.json")}
 BLOCK = re.compile(r"<!-- figures: (\w+) ([^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -138,6 +139,155 @@ def peers(file: File) -> str:
     return f"{card(file)}; ratios are a peer's time over ours:\n\n" + table(head, rows)
 
 
+def linear(file: File) -> str:
+    """Linear programs: both passes, the kernels of the forward one, and the peer's where it ran."""
+    head = ["program", "forward", "of the floor", "backward", "kernels forward"]
+    peers = [k for k in ("fla_forward_ms", "fla_backward_ms", "fla_note") if _any(file, k)]
+    rows = [
+        [
+            r["program"],
+            said(r, "forward_ms", ".2f"),
+            said(r, "times_floor", ".1f"),
+            said(r, "backward_ms", ".2f"),
+            ", ".join(
+                f"{n} {ms:.3f}"
+                for n, ms in r.get("kernels_ms", {}).items()
+                if not n.startswith("backward") and "_backward_" not in n
+            ),
+            *(said(r, k, "" if k == "fla_note" else ".2f") for k in peers),
+        ]
+        for r in file["rows"]
+    ]
+    named = {"fla_forward_ms": "fla", "fla_backward_ms": "fla, backward", "fla_note": "fla"}
+    floor = f"{card(file)}; milliseconds, the floor {file['floor_ms']:.3f}:"
+    return f"{floor}\n\n" + table([*head, *(named[k] for k in peers)], rows)
+
+
+def linear_since(file: File) -> str:
+    """Linear programs then, and the sums of their kernels later; the peer's forward pass of another run."""
+    later, elsewhere = file["later"], file["later"]["h200"]
+    now = {r["program"]: r for r in [*later["rows"], *elsewhere]}
+    before = {r["program"]: r for r in file["rows"]}
+    peer = later["peer_forward_ms"]
+    rows = []
+    for name in dict.fromkeys([*before, *now, *peer]):
+        then, since = before.get(name, {}), now.get(name, {})
+        forward = since.get("forward_ms", then.get("forward_ms"))
+        here = name not in {r["program"] for r in elsewhere}
+        rows.append(
+            [
+                name,
+                said(then, "forward_ms", ".2f"),
+                said(since, "forward_ms", ".2f"),
+                f"{forward / file['floor_ms']:.1f}" if forward and here else "",
+                said(peer, name, ".2f"),
+                said(then, "backward_ms", ".1f"),
+                said(since, "backward_ms", ".1f"),
+            ]
+        )
+    head = ["program", "forward, before", "now", "of the floor", "peer", "backward, before", "now"]
+    floor = f"{card(file)}; milliseconds, the floor {file['floor_ms']:.3f}:"
+    return f"{floor}\n\n" + table(head, rows)
+
+
+def family(file: File) -> str:
+    """Normalizers: both passes, and what stands beside them."""
+    rows = []
+    for r in file["rows"]:
+        if "forward_ms" not in r:
+            continue
+        beside = [
+            f"{what} {r[f'{who}_forward_ms']:.2f} and {r[f'{who}_backward_ms']:.2f}"
+            for who, what in (
+                ("two", "two calls and a subtraction"),
+                ("flex", "two of FlexAttention"),
+                ("softmax", "softmax"),
+            )
+            if f"{who}_backward_ms" in r
+        ]
+        name = ", ".join(x for x in (r["program"], r.get("dtype", "")) if x)
+        times = [_three(r.get("forward_ms")), _three(r.get("backward_ms"))]
+        rows.append([name, *times, "; ".join(beside)])
+    return f"{card(file)}; milliseconds:\n\n" + table(
+        ["", "forward", "backward", "beside it"], rows
+    )
+
+
+def normalizers(file: File) -> str:
+    """Kernels of normalizers alone, over those of causal softmax."""
+    found = [r for r in file["rows"] if r["part"] == "kernels"]
+    plain = next(r for r in found if r["program"] == "causal")
+    rows = [
+        [
+            r["program"],
+            *(
+                x
+                for way in ("forward_ms", "backward_ms")
+                for x in (f"{r[way]:.2f}", "" if r is plain else f"{r[way] / plain[way]:.2f}")
+            ),
+            ", ".join(
+                f"{n.partition('_backward_')[2]} {ms:.2f}"
+                for n, ms in r["kernels_ms"].items()
+                if "_backward_" in n
+            ),
+        ]
+        for r in [plain, *(x for x in found if x is not plain)]
+    ]
+    head = ["", "forward", "of softmax", "backward", "of softmax", "kernels backward"]
+    return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
+
+
+def forms(file: File) -> str:
+    """Kernels at head dim 128: portable, and with warps that specialise in the sizes that they choose themselves."""
+    found = [r for r in file["rows"] if r.get("D") == 128 and r["form"] in ("portable", "own")]
+    peers = {r["program"]: r for r in file["rows"] if r.get("D") == 128 and r["form"] == "cudnn"}
+    rows = []
+    for program in dict.fromkeys(r["program"] for r in found):
+        mine = [r for r in found if r["program"] == program and r["kernel"] != "backward"]
+        kinds = {_kind(r["kernel"]): {} for r in mine}
+        for r in mine:
+            kinds[_kind(r["kernel"])][r["form"]] = r
+        special = {k: "own" in x and x["own"]["special"] for k, x in kinds.items()}
+        if not any(special.values()):
+            continue
+        cells = [_pair(kinds.get(k, {}), special.get(k, False)) for k in KERNELS]
+        rates = [f"{x['tflops']:.0f}" for x in kinds["forward"].values()]
+        cudnn = f" (cuDNN {peers[program]['tflops']:.0f})" if program in peers else ""
+        rows.append([program, *cells, " → ".join(rates) + cudnn])
+    head = ["program", "forward", "dQ", "dK and dV", "forward, TFLOP/s"]
+    return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
+
+
+KERNELS = ("forward", "dQ", "dK_dV")
+
+
+def _kind(kernel: str) -> str:
+    """What a kernel of plain attention computes."""
+    if "_backward_" not in kernel:
+        return "forward"
+    return "dK_dV" if "dK" in kernel else "dQ"
+
+
+def _pair(found: File, special: bool) -> str:
+    """Milliseconds of both forms, the lesser in bold."""
+    portable = found.get("portable")
+    if portable is None:
+        return ""
+    if not special:
+        return f"{portable['ms']:.3f}, portable only"
+    both = [portable["ms"], found["own"]["ms"]]
+    return " → ".join(f"**{x:.3f}**" if x == min(both) else f"{x:.3f}" for x in both)
+
+
+def _any(file: File, key: str) -> bool:
+    return any(key in r for r in file["rows"])
+
+
+def _three(x: float | None) -> str:
+    """Three digits."""
+    return "" if x is None else f"{x:.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}"
+
+
 def headline(train: File, decode: File) -> str:
     """What the README says first."""
     causal = next(r for r in train["rows"] if r["program"] == "causal")
@@ -182,7 +332,21 @@ def bars(file: File) -> str:
 
 
 KINDS: dict[str, Callable[..., str]] = {
-    f.__name__: f for f in (training, decoding, dispatch, starting, peers, headline, bars)
+    f.__name__: f
+    for f in (
+        training,
+        decoding,
+        dispatch,
+        starting,
+        peers,
+        linear,
+        linear_since,
+        family,
+        normalizers,
+        forms,
+        headline,
+        bars,
+    )
 }
 
 

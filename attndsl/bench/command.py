@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 from attndsl.analysis.ranks import Kind, classify
-from attndsl.bench.run import Row, compare
+from attndsl.bench.apart import Job, apart
+from attndsl.bench.run import Row, work
 from attndsl.cascade.nodes import Cascade, Index
 from attndsl.frontend import load_cascades
 from attndsl.frontend.picking import pick
 from attndsl.frontend.reading import read_source
 from attndsl.tuning.command import this_machine
+from attndsl.tuning.tune import sizes_at
 
 ELSEWHERE = "run it where the kernels will; `attndsl explain` gives costs and bounds without a GPU"
 
@@ -25,9 +27,10 @@ def bench_file(
     lengths: Sequence[int],
     dtype: str,
     backward: bool,
+    limit: float,
     report: Callable[[str], None],
-) -> list[Row]:
-    """Compare one attention of a file with its peers.
+) -> Generator[Row, None, None]:
+    """Compare one attention of a file with its peers; rows come as soon as they are known.
 
     Raises: DiagnosticError if it is refused, CallError if a shape does not fit it or there is no GPU.
     """
@@ -35,8 +38,12 @@ def bench_file(
     cascade = pick(load_cascades(source), name, source)
     this_machine(cascade.name, ELSEWHERE)
     shapes = [{**extents, **dict.fromkeys(sequences(cascade), n)} for n in lengths]
-    return compare(
-        cascade, shapes or [extents], against, dtype=dtype, backward=backward, report=report
+    shapes = shapes or [dict(extents)]
+    for shape in shapes:  # what is refused is refused here, not in a process of its own
+        at = sizes_at(cascade, shape)
+        work(cascade, at.extents, at.params, dtype)
+    yield from apart(
+        Job(cascade, shapes, dtype, backward=backward), against, limit=limit, report=report
     )
 
 

@@ -74,6 +74,8 @@ class Ready:
 
     call: Call
     leaves: tuple[Tensor, ...]
+    names: tuple[str, ...] = ()
+    """What the peer calls the leaves, where they are its own."""
 
     def __call__(self) -> Tensor:
         return self.call()
@@ -191,7 +193,7 @@ def fla(setup: Setup) -> Ready:
     function = getattr(import_module("fla.ops"), found.operator.function, None)
     if function is None:
         raise Absent(f"this fla has no {found.operator.function}")
-    return Ready(caller(found, function, arguments), tuple(arguments.values()))
+    return Ready(caller(found, function, arguments), tuple(arguments.values()), tuple(arguments))
 
 
 def eager(setup: Setup) -> Ready:

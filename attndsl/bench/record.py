@@ -7,11 +7,25 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 # What tells rows of one file from each other; all else is a figure or a remark.
-FIGURES = ("_ms", "_s", "_tflops", "tflops", "error", "ratio", "ms", "of_copy", "noise", "note")
+FIGURES = (
+    "_ms",
+    "_s",
+    "_tflops",
+    "tflops",
+    "error",
+    "ratio",
+    "ms",
+    "of_copy",
+    "noise",
+    "note",
+    "failed",
+    "job",
+)
 Row = Mapping[str, Any]
 
 
@@ -30,6 +44,7 @@ def machine() -> dict[str, str]:
     }
 
 
+@cache
 def driver() -> str:
     """The version of the GPU's driver."""
     if shutil.which("nvidia-smi") is None:
@@ -42,9 +57,10 @@ def driver() -> str:
 def write(path: Path, rows: list[dict[str, Any]], **more: Any) -> None:
     """One file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        json.dumps({"machine": machine(), **more, "rows": rows}, indent=1) + "\n", encoding="utf-8"
-    )
+    text = json.dumps({"machine": machine(), **more, "rows": rows}, indent=1)
+    partial = path.with_suffix(".tmp")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)  # who is stopped in between leaves the file whole
 
 
 def slower(old: Mapping[str, Any], new: Mapping[str, Any], beyond: float = 0.03) -> list[str]:

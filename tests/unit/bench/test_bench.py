@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from attndsl.bench import command, plot, record, run
+from attndsl.bench.apart import Job
 from attndsl.bench.run import Row, compare
 from attndsl.cli import FAILED, OK, USAGE, main
 from attndsl.frontend import load_cascades
@@ -38,7 +40,7 @@ def rows(name: str, **more: Any) -> dict[str, Row]:
         warnings.simplefilter("ignore")  # FlexAttention, not compiled
         shape = {k: n for k, n in SMALL.items() if k in "bhijef"}
         made = compare(cascade(name), [shape | more], ALL, dtype="fp32", device="cpu", timer=timer)
-    return {r.who: r for r in made}
+        return {r.who: r for r in made}
 
 
 def test_every_peer_has_a_row() -> None:
@@ -83,7 +85,7 @@ def test_ours_is_not_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("slow")
 
     with pytest.raises(RuntimeError, match="slow"):
-        compare(cascade("causal"), [SMALL], (), dtype="fp32", device="cpu", timer=broken)
+        list(compare(cascade("causal"), [SMALL], (), dtype="fp32", device="cpu", timer=broken))
 
 
 def test_few_queries_stand_at_the_end() -> None:
@@ -104,11 +106,12 @@ def test_gradients_are_not_left_on() -> None:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that is a CPU."""
 
-    def on_cpu(*a: Any, **k: Any) -> list[Row]:
-        return compare(*a, **{**k, "dtype": "fp32"}, device="cpu", timer=timer)
+    def on_cpu(job: Job, against: Any, *, limit: float, report: Any) -> Iterator[Row]:
+        more = {"dtype": "fp32", "device": "cpu", "timer": timer, "backward": job.backward}
+        yield from compare(job.cascade, job.shapes, against, report=report, **more)
 
     monkeypatch.setattr(command, "this_machine", lambda program, help: None)
-    monkeypatch.setattr(command, "compare", on_cpu)
+    monkeypatch.setattr(command, "apart", on_cpu)
 
 
 SHAPE = ",".join(f"{k}={n}" for k, n in SMALL.items())
@@ -127,10 +130,11 @@ def test_ratios_come_first(gpu: None, tmp_path: Path, capsys: pytest.CaptureFixt
     args = ["bench", CAUSAL, "--vs", "sdpa,fa4", "--shape", SHAPE, "--out", str(out)]
     assert main(args) == OK
     head, ours, sdpa, absent = capsys.readouterr().out.splitlines()
-    assert head.split()[:4] == ["forward", "backward", "who", "shape"]
+    assert head.split()[:4] == ["forward", "backward", "who", "ms"]
     assert ours.split()[0] == "attndsl"
     assert sdpa.split()[:3] == ["1.00x", "1.00x", "sdpa"]
-    assert "absent: flash_attn.cute is not installed" in absent
+    assert absent.split()[0] == "fa4"
+    assert absent.endswith("(absent: flash_attn.cute is not installed)")
     written = json.loads((out / "causal.bench.json").read_text())
     assert {r["who"] for r in written["rows"]} == {"attndsl", "sdpa", "fa4"}
     assert written["machine"]["torch"]

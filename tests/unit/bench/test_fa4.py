@@ -66,7 +66,7 @@ def row(name: str, **more: int) -> Row:
 
     cascade = load_cascades(read_source(EXAMPLES / f"{name}.attn"))[0]
     shape = SMALL | more
-    return compare(cascade, [shape], ("fa4",), dtype="fp32", device="cpu", timer=timer)[1]
+    return list(compare(cascade, [shape], ("fa4",), dtype="fp32", device="cpu", timer=timer))[1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,7 +143,7 @@ def row(cascade: Cascade, **shape: int) -> Row:
         assert isinstance(made, Tensor) or all(x is not None for x in made)
         return 2.0
 
-    return compare(cascade, [shape], ("fla",), dtype="fp32", device="cpu", timer=timer)[1]
+    return list(compare(cascade, [shape], ("fla",), dtype="fp32", device="cpu", timer=timer))[1]
 
 
 SMALL = {"b": 2, "h": 3, "e": 16, "f": 8}
@@ -168,6 +169,99 @@ def test_an_operator_that_this_version_lacks(installed: None) -> None:
     assert (
         row(program("deltanet"), **SMALL, t=12).note == "absent: this fla has no chunk_delta_rule"
     )
+
+
+REFUSED = (
+    "Gradients of gated operators are known to be wrong on Hopper with some versions of the"
+    " compiler, and are not computed there unless another backend is installed; this is 3.6.0,"
+    " and it needs Triton >= 3.7.1"
+)
+
+
+class Refused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(REFUSED)
+
+
+def test_a_backward_pass_that_is_refused_says_why(
+    installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*a: Any, **k: Any) -> Any:
+        return Refused.apply(chunk_gla(*a, **k)[0]), None
+
+    monkeypatch.setattr(peers.import_module("fla.ops"), "chunk_gla", refused)
+    made = row(program("gla"), **SMALL, i=20, j=20)
+    assert made.forward_ms == made.ratio * 2.0 == 2.0
+    assert made.backward_ms is None
+    assert made.note == f"backward failed: RuntimeError: {REFUSED}"
+
+
+# --- the project's own table ---
+
+
+@pytest.mark.parametrize("name", ["linear_identity", "retnet", "simple_gla", "gla"])
+def test_rows_of_the_table(installed: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    linear = table(monkeypatch)
+    row = linear.measure(name, floor=2.0)
+    assert row["error"] < 1e-5
+    assert row["forward_ms"] == row["backward_ms"] == row["backward_data_ms"] == 1.0
+    assert row["times_floor"] == 0.5
+    assert row["fla_forward_ms"] == row["fla_backward_ms"] == 1.0
+    assert row["fla_from_ours_error"] < (
+        1e-2 if name == "gla" else 1e-5
+    )  # its gates are of 16 bits
+    assert row["fla_without"] == []
+    assert "fla_note" not in row
+
+
+def test_a_table_says_what_the_peer_lacks(installed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(q: Tensor, k: Tensor, v: Tensor, *, g_gamma: Tensor, scale: float) -> Any:
+        return chunk_simple_gla(q, k, v, g_gamma=g_gamma.detach(), scale=scale)
+
+    def refused(*a: Any, **k: Any) -> Any:
+        return Refused.apply(chunk_gla(*a, **k)[0]), None
+
+    ops = peers.import_module("fla.ops")
+    monkeypatch.setattr(ops, "chunk_simple_gla", without)
+    monkeypatch.setattr(ops, "chunk_gla", refused)
+    linear = table(monkeypatch)
+    assert linear.measure("retnet", floor=1.0)["fla_without"] == ["g_gamma"]
+    row = linear.measure("gla", floor=1.0)
+    assert row["fla_forward_ms"] == 1.0
+    assert row["fla_note"] == f"backward failed: RuntimeError: {REFUSED}"
+    assert "absent" in linear.measure("deltanet", floor=1.0)["fla_note"]
+
+
+def table(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, at a small size on a CPU; each call is run once, and takes 1 ms."""
+    monkeypatch.syspath_prepend(str(EXAMPLES.parent / "benchmarks"))
+    import linear
+
+    monkeypatch.delitem(sys.modules, "common")
+    monkeypatch.delitem(sys.modules, "linear")
+
+    def milliseconds(run: Any) -> float:
+        run()
+        return 1.0
+
+    def inputs(op: Any, n: int, heads: int) -> dict[str, Tensor]:
+        sizes = SMALL | dict.fromkeys(("i", "j", "t"), 20)
+        made = {
+            t.name: torch.rand([sizes.get(r, 20) for r in t.ranks])
+            * (0.1 if len(t.ranks) < 4 else 1)
+            for t in op.cascade.inputs
+        }
+        gates = ("g", "loga")
+        return {k: (-x if k in gates else x).requires_grad_() for k, x in made.items()}
+
+    monkeypatch.setattr(linear, "milliseconds", milliseconds)
+    monkeypatch.setattr(linear, "inputs", inputs)
+    return linear
 
 
 # --- masks that are bands, for peers that take no others ---
