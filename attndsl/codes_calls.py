@@ -93,7 +93,8 @@ CALLS = [
         "no state to take up",
         "`state=`, `return_state=True` and `op.step` need a state whose size does not grow with the sequence: that of "
         "a recurrence, or of causal sums whose weights split into what rows know and what columns know. Softmax and "
-        "windows have none; nor has a program that depends on positions themselves, which every call counts anew.",
+        "windows have none; nor has a program that depends on positions themselves, which every call counts anew, or "
+        "one with a reduction over time beside its recurrence.",
     ),
     ErrorInfo(
         "A0514",

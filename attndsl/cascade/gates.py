@@ -168,7 +168,11 @@ def never_negative(cascade: Cascade, e: Expr) -> bool:
         match e:
             case Binary("-", Const(value=v), x) if v >= 1 and at_most_one(x):
                 return True
-            case Binary("*", a, b):
+            case Binary("+" | "*", a, b) if nonnegative(a) and nonnegative(b):
+                return True
+            case Binary("**", a, _) if nonnegative(a):
+                return True
+            case Select(_, a, b):
                 return nonnegative(a) and nonnegative(b)
             case _:
                 return sign_of(e, known) > Sign.ANY
@@ -187,6 +191,10 @@ def never_negative(cascade: Cascade, e: Expr) -> bool:
                 return all(nonnegative(x) and at_most_one(x) for x in (a, b))
             case Binary("-", a, b):
                 return at_most_one(a) and nonnegative(b)
+            case Binary("+", a, Binary("*", Binary("-", Const(value=1), b), c)) if a == b:
+                return all(nonnegative(x) and at_most_one(x) for x in (a, c))  # between `c` and 1
+            case Select(_, a, b):
+                return at_most_one(a) and at_most_one(b)
             case _:
                 return False
 

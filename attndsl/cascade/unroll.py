@@ -10,8 +10,12 @@
 A gate that closes for good, `exp(g[t]) if cut[t] == 0 else 0`, has no logarithm: a new stretch of the sequence begins,
 and the sum has one condition more, that as many stretches began up to `t` as up to `s`.
 
-The state of every step is gone, and what is left is the other way to write the same program: one derivation of
-gradients and one schedule serve both. Legal where the state is read linearly, and scaled by what is never negative.
+A state of one feature may also be kept at every step, `X[t,f] = sum[s : s <= t](exp(G[t,f] - G[s,f]) * V[s,f])`: then
+it may be an output, or be read by another recurrence and in ways that are not linear. `X[t-1,f]` is a read of it that
+is its start at the first step.
+
+Elsewhere the state of every step is gone, and what is left is the other way to write the same program: one derivation
+of gradients and one schedule serve both. Legal where the state is read linearly, and scaled by what is never negative.
 
 source: the two forms of a gated linear attention, Yang et al. 2023 (arXiv:2312.06635), section 3
 """
@@ -29,6 +33,7 @@ from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
+    Compare,
     Const,
     Define,
     Expr,
@@ -49,10 +54,14 @@ from attndsl.cascade.walk import (
     reads,
     rename,
     replaced,
+    rewrite,
     substitute,
     walk,
     with_children,
 )
+
+# Indices of a state that may be kept at every step: the time and one feature. That is no more than an output has.
+MOST_KEPT = 2
 
 
 class NotUnrolled(Exception):
@@ -69,18 +78,34 @@ def unrolled(cascade: Cascade) -> Cascade:
     for d in cascade.body:
         if d.init is not None:
             try:
-                out = _Unroll(out, out.define(d.tensor)).run()
+                out = _one(out, d.tensor)
             except NotUnrolled:
                 return cascade
     return out
 
 
-def reason(cascade: Cascade, tensor: str) -> str:
-    """Why a recurrence cannot be written as a sum."""
+def _one(cascade: Cascade, tensor: str) -> Cascade:
+    """One recurrence as sums where its readers are, or where it is itself.
+
+    Raises: NotUnrolled, with the reason.
+    """
+    d = cascade.define(tensor)
     try:
-        _Unroll(cascade, cascade.define(tensor)).run()
-    except NotUnrolled as found:
-        return found.why
+        return _Unroll(cascade, d).run()
+    except NotUnrolled:
+        if len([i for i in d.indices if i not in cascade.batch]) > MOST_KEPT:
+            raise
+    return _Unroll(cascade, d).kept()
+
+
+def reason(cascade: Cascade, tensor: str) -> str:
+    """Why a recurrence cannot be written as a sum: for what it is, or for another that goes before it."""
+    others = [d.tensor for d in cascade.body if d.init is not None and d.tensor != tensor]
+    for x in (tensor, *others):
+        try:
+            _one(cascade, x)
+        except NotUnrolled as found:
+            return found.why
     return f"`{tensor}` is a recurrence"
 
 
@@ -115,24 +140,14 @@ class _Unroll:
         self.time, self.step = axis
 
     def run(self) -> Cascade:
+        """The program without the state: sums stand where it was read."""
         d, c = self.d, self.cascade
         if any(o.name == d.tensor for o in c.outputs):
             raise NotUnrolled(f"`{d.tensor}` is an output, the state at every step")
-        if d.where is not None:
-            raise NotUnrolled(f"`{d.tensor}` has a domain of its own")
-        d, asked = self.asked(d)
         place = next(k for k, x in enumerate(c.body) if x.tensor == d.tensor)
+        d, asked = self.taken_apart()
         c = dataclasses.replace(c, body=(*c.body[:place], *asked, d, *c.body[place + 1 :]))
         own = {x.tensor for x in asked}
-        gate, added = self.affine(d.expr)
-        if gate is None:
-            raise NotUnrolled(f"`{d.tensor}` does not keep its past")
-        self.gates = Gates(self.cascade, self.d, gate, self.names, (self.time, self.step))
-        self.added = None if added is None else gathered(added, set(d.indices) - {self.time})
-        if self.gates.gate != Const(1) and not never_negative(self.cascade, self.gates.gate):
-            raise NotUnrolled(
-                f"`{d.tensor}` is scaled by what may be negative; `assume … >= 0` would say that it is not"
-            )
         body: list[Define] = []
         for x in c.body:
             if x.tensor == d.tensor:
@@ -157,6 +172,61 @@ class _Unroll:
                 x = dataclasses.replace(x, expr=expr, init=Const(0) if itself else None)
             body.append(x)
         body[place:place] = self.gates.made  # before all that reads them
+        return self.finished(body)
+
+    def kept(self) -> Cascade:
+        """The program with the state of every step as a tensor, a sum over the past."""
+        d = self.d
+        _, asked = self.taken_apart()
+        if asked:
+            raise NotUnrolled(f"`{d.tensor}` mixes the entries of its past")
+        now = self.state(Read(d.tensor, tuple(Index(i) for i in d.indices)))
+        total = reduce(plus, [p.expression() for p in now]) if now else Const(0.0)
+        body: list[Define] = []
+        for x in self.cascade.body:
+            if x.tensor == d.tensor:
+                body += [*self.gates.made, dataclasses.replace(d, expr=total, init=None)]
+                continue
+            where = None if x.where is None else rewrite(x.where, self.or_start)
+            init = None if x.init is None else rewrite(x.init, self.or_start)
+            expr = rewrite(x.expr, self.or_start)
+            body.append(dataclasses.replace(x, expr=expr, where=where, init=init))
+        return self.finished(body)
+
+    def or_start(self, n: Expr) -> Expr | None:
+        """A read of the step before, which is what the state starts from where there is none."""
+        d = self.d
+        if not isinstance(n, Read) or n.tensor != d.tensor:
+            return None
+        subs = dict(zip(d.indices, n.subs, strict=True))
+        step = offset(subs.pop(self.time))
+        if step is None or step[1] != -self.step:
+            return None
+        assert d.init is not None
+        last = Binary("-", Extent(self.time), Const(1))
+        here = Position(step[0])
+        inside = Compare(">", here, Const(0)) if self.step > 0 else Compare("<", here, last)
+        return Select(inside, n, self.gates.fresh(substitute(d.init, subs, subs)))
+
+    def taken_apart(self) -> tuple[Define, list[Define]]:
+        """The step without what it asks of its past, and that; its gate and what it adds are told apart on the way."""
+        if self.d.where is not None:
+            raise NotUnrolled(f"`{self.d.tensor}` has a domain of its own")
+        d, asked = self.asked(self.d)
+        gate, added = self.affine(d.expr)
+        if gate is None:
+            raise NotUnrolled(f"`{d.tensor}` does not keep its past")
+        self.gates = Gates(self.cascade, self.d, gate, self.names, (self.time, self.step))
+        self.added = None if added is None else gathered(added, set(d.indices) - {self.time})
+        if self.gates.gate != Const(1) and not never_negative(self.cascade, self.gates.gate):
+            raise NotUnrolled(
+                f"`{d.tensor}` is scaled by what may be negative; `assume … >= 0` would say that it is not"
+            )
+        return d, asked
+
+    def finished(self, body: Sequence[Define]) -> Cascade:
+        """The program with another body, and the ranks that it needs."""
+        c = self.cascade
         ranks = tuple(self.names.ranks[r.name] for r in c.ranks)
         ranks += tuple(r for n, r in self.names.ranks.items() if r not in ranks and r.iterates)
         return dataclasses.replace(c, body=tuple(body), ranks=ranks)

@@ -230,7 +230,7 @@ class Kernel(ABC):
         """The FULL axis for an index, another than those in `taken`."""
         rank = self.ranks.of.get(index, index)
         name = rank
-        while name in taken and name != index:
+        while name in taken:
             name += "_"
         if name not in self.axes:
             self.axes[name] = Axis(name, rank, Role.FULL)

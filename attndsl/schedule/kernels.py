@@ -153,7 +153,8 @@ def store_target(b: Builder, d: Define, at: dict[str, Expr]) -> t.Store:
         if i in at:
             subs.append(at[i])
         elif b.ranks.kind(i) is Kind.FEATURE:
-            subs.append(Position(b.full_axis(rank, frozenset())))
+            held = frozenset(s.name for s in subs if isinstance(s, Position))
+            subs.append(Position(b.full_axis(rank, held)))
         else:
             subs.append(Position(rank))
     x = b.read(Read(d.tensor, tuple(subs)), final=True)

@@ -187,8 +187,9 @@ def _rows_first(c: Cascade, ranks: Ranks, order: tuple[str, ...]) -> tuple[Casca
             continue
         rows = in_order(seq, ranks, order)[:1]
         batch = tuple(i for i in e.indices if ranks.kind(i) is Kind.BATCH)
-        kept = (*batch, *d.indices, *rows)
-        kept = tuple(i for i in kept if ranks.kind(i) is not Kind.FEATURE) + tuple(features)
+        # Features last, in the order of the sum itself: the framework only adds axes up.
+        first = d.indices.index(features[0]) if features else len(d.indices)
+        kept = (*batch, *d.indices[:first], *rows, *d.indices[first:])
         rest = tuple(i for i in seq if i not in rows)
         part = f"{d.tensor}.rows"
         expr: Expr = Reduce(e.op, rest, e.body, e.where) if rest else e.body

@@ -45,7 +45,7 @@ def small_reduce(kernel: Kernel, e: Reduce, final: bool, name: str) -> X:
         return kernel.memo[key]
     if kernel.ranks.kind(index) is not Kind.FEATURE:
         raise Refused("A0407", f"`{e.op.value}[{index}]` runs inside another expression", e.span)
-    axis = kernel.full_axis(index, free(e))
+    axis = kernel.full_axis(index, free(e) - {index})
     here = {index: Position(axis)}
     body = substitute(e.body, here)
     where = None if e.where is None else substitute(e.where, here)

@@ -71,6 +71,9 @@ class Pull:
             return [d]
         if len(e.indices) != 1 or len(rows) != 1:
             return [d]
+        # With one feature more than its own, what is pulled out would be no state of two.
+        if any(self.ranks.kind(i) is Kind.FEATURE for i in d.indices):
+            return [d]
         ((col,), (row,)) = e.indices, rows
         halves = Halves(self.cascade, self.ranks)
         if halves.carries(d):

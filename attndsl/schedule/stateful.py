@@ -158,11 +158,16 @@ class _Recurrences(_Parts):
         return self.finished(body, given)
 
     def positions(self, time: str) -> None:
-        """Raises: NoState, where a time is used as a number, which each call counts anew."""
+        """Raises: NoState, where a time is used as a number or reduced, which each call does anew."""
         root = self.names.root(time)
         for d in self.cascade.body:
-            inside = {id(x) for n in walk(d.expr) if isinstance(n, Read) for x in walk(n)}
-            for n in walk(d.expr):
+            every = [n for e in (d.expr, d.where) if e is not None for n in walk(e)]
+            inside = {id(x) for n in every if isinstance(n, Read) for x in walk(n)}
+            for n in every:
+                if isinstance(n, Reduce) and any(self.names.root(i) == root for i in n.indices):
+                    raise NoState(
+                        f"`{d.tensor}` reduces `{time}` beside a recurrence; as one, with `init`, it would be carried"
+                    )
                 here = isinstance(n, Position) and self.names.root(n.name) == root
                 if here and id(n) not in inside:
                     raise NoState(
