@@ -86,7 +86,8 @@ HELPERS = (
 
 
 def _launcher(stage: str, plan: Plan, kernels: list[EagerKernel]) -> Launcher:
-    names = Names()
+    # A program may be called as one of its own tensors is: a local name must not hide the kernel.
+    names = Names(frozenset(k.name for k in kernels))
     lines: list[str] = []
     given = [b for b in plan.buffers if b.kind is BufferKind.INPUT]
     made = [b for b in plan.buffers if b.kind is not BufferKind.INPUT]

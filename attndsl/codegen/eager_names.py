@@ -21,8 +21,8 @@ OWN |= {"Tensor", "dtypes", "pow", "dict", "slice"}
 class Names:
     """Python identifiers for the names of a program, each its own: `K.1` -> `K_1`."""
 
-    def __init__(self) -> None:
-        self.space = Namespace(OWN)
+    def __init__(self, taken: frozenset[str] = frozenset()) -> None:
+        self.space = Namespace(OWN | taken)
         self.given: dict[tuple[str, str], str] = {}
 
     def of(self, kind: str, name: str, prefer: str | None = None) -> str:

@@ -78,16 +78,18 @@ class ModuleParts:
 
 def launcher(name: str, plan: Plan, module: ModuleParts) -> LauncherContext:
     """The launcher of a plan; its kernels are added to those of the module."""
-    names = Namespace(RESERVED | HOST_NAMES)
     written: set[str] = set()
     for step in plan.steps:
         written |= set(step.writes) if isinstance(step, TileProgram) else {step.out}
-    tensors = {b.name: names.fresh(b.name) for b in plan.buffers}
-    made = [b for b in plan.buffers if b.name in written]
-    taken = [b for b in plan.buffers if b.name not in written]
     kernels = {
         k: module.kernel(plan, s) for k, s in enumerate(plan.steps) if isinstance(s, TileProgram)
     }
+    # A program may be called as one of its own tensors is: a local name must not hide the kernel.
+    own = {f"{kernel.name}{form}" for kernel in kernels.values() for form in ("", "_hopper")}
+    names = Namespace(RESERVED | HOST_NAMES | own)
+    tensors = {b.name: names.fresh(b.name) for b in plan.buffers}
+    made = [b for b in plan.buffers if b.name in written]
+    taken = [b for b in plan.buffers if b.name not in written]
     named = {
         s.name: kernels[k].name for k, s in enumerate(plan.steps) if isinstance(s, TileProgram)
     }

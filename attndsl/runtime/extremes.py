@@ -33,6 +33,8 @@ from attndsl.cascade.nodes import (
 # Polygons of more conditions than this are only bounded by their index ranges.
 MOST_CONDITIONS = 12
 
+_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
@@ -108,6 +110,34 @@ def _bounds(e: Expr, conds: tuple[Expr, ...], env: Mapping[str, Number]) -> tupl
     form = _affine(e, env)
     if form is not None:
         return _at_corners(form, conds, env)
+    found = _parts(e, conds, env)
+    return None if found is None else _compared(e, found, conds, env)
+
+
+def _compared(
+    e: Expr, found: tuple[int, int], conds: tuple[Expr, ...], env: Mapping[str, Number]
+) -> tuple[int, int] | None:
+    """Bounds of an expression that conditions themselves compare with numbers (`i % 4 if i % 4 < 3 else 3`)."""
+    low, high = found
+    for c in conds:
+        if not isinstance(c, Compare):
+            continue
+        for mine, other, op in (
+            (c.left, c.right, c.op),
+            (c.right, c.left, _MIRRORED.get(c.op, c.op)),
+        ):
+            k = _number(other, env) if mine == e else None
+            if k is None:
+                continue
+            if op in ("<", "<=", "=="):
+                high = min(high, k - (op == "<"))
+            if op in (">", ">=", "=="):
+                low = max(low, k + (op == ">"))
+    return (low, high) if low <= high else None
+
+
+def _parts(e: Expr, conds: tuple[Expr, ...], env: Mapping[str, Number]) -> tuple[int, int] | None:
+    """Bounds from those of the parts."""
     match e:
         case Binary(op="+" | "-" | "*"):
             a, b = _bounds(e.left, conds, env), _bounds(e.right, conds, env)
@@ -226,8 +256,18 @@ def _box(form: _Affine, env: Mapping[str, Number]) -> tuple[int, int]:
 
 def _planes(c: Expr, env: Mapping[str, Number]) -> list[_Affine]:
     """Forms that are at least 0 where the condition holds."""
-    if not isinstance(c, Compare):
-        return []
+    match c:
+        case (
+            Compare(op="<" | "<=", left=Call(fn="abs", args=(x,)), right=most)
+            | Compare(op=">" | ">=", left=most, right=Call(fn="abs", args=(x,)))
+        ):
+            op = c.op.replace(">", "<")
+            sides = (x, Unary("-", x))
+            return [p for side in sides for p in _planes(Compare(op, side, most), env)]
+        case Compare():
+            pass
+        case _:
+            return []
     a, b = _affine(c.left, env), _affine(c.right, env)
     if a is None or b is None:
         return []

@@ -92,6 +92,7 @@ class CompiledAttention:
 
     def __call__(
         self,
+        /,
         *tensors: Tensor,
         start: int | str | Tensor | None = None,
         state: StateLike | None = None,
@@ -171,7 +172,7 @@ class CompiledAttention:
             raise
         return made if out is None else self._filled(out, made)
 
-    def step(self, state: StateLike | None, *tensors: Tensor, **named: Any) -> Any:
+    def step(self, /, state: StateLike | None, *tensors: Tensor, **named: Any) -> Any:
         """One token: its outputs, then the state after it.
 
             o, state = op.step(state, q_t, k_t, v_t)      # q_t[b,h,e], or q_t[b,h,1,e]
@@ -251,6 +252,7 @@ class CompiledAttention:
 
     def reference(
         self,
+        /,
         *tensors: Tensor,
         start: int | str | Tensor | None = None,
         dtype: torch.dtype | None = None,
@@ -322,7 +324,7 @@ class CompiledAttention:
     # --- parts of the keys ---
 
     def partial(
-        self, *tensors: Tensor, first: int = 0, start: int | None = None, **named: Any
+        self, /, *tensors: Tensor, first: int = 0, start: int | None = None, **named: Any
     ) -> State:
         """The state over some of the keys, whose first has the position `first`; otherwise as a call.
 

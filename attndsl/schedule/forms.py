@@ -102,24 +102,35 @@ def scatter_target(
     over = set(e.indices)
     places: dict[str, Expr] = {}
     rest: list[Expr] = []
-    for c in conjuncts(e.where):
-        if (
-            isinstance(c, Compare)
-            and c.op == "=="
-            and isinstance(c.right, Position)
-            and c.right.name not in over
-            and c.right.name not in places
-            and not isinstance(c.left, Position)
-            and ranks.kind(c.right.name)
-            is not Kind.BATCH  # those of one block: a part of the stream
-            and any(ranks.kind(i) is not Kind.BATCH for i in free(c.left) & over)
-        ):
-            places[c.right.name] = c.left
-        else:
-            rest.append(c)
+    # A subscript that moves with batch indices alone makes no scatter; beside another it is one more coordinate of it,
+    # where the table holds numbers (the entries of others are rows of features).
+    numbers = all(ranks.kind(i) is not Kind.FEATURE for i in free(e.body) - over)
+    for moving in (True, False):
+        left, rest = (conjuncts(e.where) if moving else rest), []
+        for c in left:
+            if (
+                (moving or (places and numbers))
+                and isinstance(c, Compare)
+                and c.op == "=="
+                and isinstance(c.right, Position)
+                and c.right.name not in over
+                and c.right.name not in places
+                and not isinstance(c.left, Position)
+                and ranks.kind(c.right.name)
+                is not Kind.BATCH  # those of one block: a part of the stream
+                and _moves(c.left, over, ranks) is moving
+            ):
+                places[c.right.name] = c.left
+            else:
+                rest.append(c)
     if not places:
         return None
     return tuple((sub, target) for target, sub in places.items()), conjunction(rest)
+
+
+def _moves(subscript: Expr, over: set[str], ranks: Ranks) -> bool:
+    """Whether a subscript moves along a rank that is no batch."""
+    return any(ranks.kind(i) is not Kind.BATCH for i in free(subscript) & over)
 
 
 def is_scatter(e: Reduce, ranks: Ranks) -> bool:

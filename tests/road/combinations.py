@@ -128,6 +128,21 @@ add(
     sizes={"p": 4, "q": 5},
 )
 add(
+    "co_bias_by_place_and_kind_of_head",
+    f"{QKV}, T[p,q], x[b,i]: int, y[h]: int",
+    O,
+    f"""S[i,j] = {DOT} + T[x[i], y] * (i - j) where j <= i
+    {SOFTMAX}""",
+    lambda x: weigh(
+        softmax(
+            scaled(x) + x.T[x.x[:, None, :], x.y[None, :, None]][..., None] * (x.i - x.j),
+            causal(x),
+        ),
+        x.V,
+    ),
+    sizes={"p": 4, "q": 4},
+)
+add(
     "co_slope_by_two_ids_and_distance",
     f"{QKV}, T[p,q], x[b,n]: int",
     O,

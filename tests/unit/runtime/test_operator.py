@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import pickle
 from pathlib import Path
@@ -39,6 +40,46 @@ def test_tensors_by_name() -> None:
     by_place = op(q, k, v, s)
     by_name = op(slope=s, V=v, K=k, Q=q, G=2)
     assert all(torch.equal(a, b) for a, b in zip(by_place, by_name, strict=True))
+
+
+@pytest.mark.parametrize("program", ["Q", "O", "L_S", "n_b", "len_b", "dQ", "t_hopper", "t"])
+def test_a_program_called_as_what_its_modules_name(program: str) -> None:
+    text = f"""attention {program}(Q[b,i,e], K[b,j,e], V[b,j,f], t[j]) -> O[b,i,f] {{ batch b
+      S[i,j] = Q[i,e] * K[j,e] + t[j]
+      O[i,f] = softmax[j](S[i,j]) * V[j,f] }}"""
+    op = attndsl.compile(text, backend="eager")
+    q, k, v = torch.randn(3, 2, 7, 4)
+    inputs = [x.requires_grad_() for x in (q, k, v, torch.randn(7))]
+    o = op(*inputs)
+    ro = op.reference(*inputs)
+    close(o, ro)
+    for g, w in zip(
+        torch.autograd.grad(o.sum(), inputs), torch.autograd.grad(ro.sum(), inputs), strict=True
+    ):
+        close(g, w, 1e-4)
+    for backward in (False, True):  # the Triton module: no local name of a launcher is a kernel's
+        tree = ast.parse(op.source("triton", backward=backward))
+        top = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+        for launcher in (n for n in tree.body if isinstance(n, ast.FunctionDef)):
+            stored = {
+                n.id
+                for n in ast.walk(launcher)
+                if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+            }
+            used = {
+                n.value.id
+                for n in ast.walk(launcher)
+                if isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name)
+            }
+            assert not stored & used & top
+
+
+def test_an_input_called_self() -> None:
+    text = """attention p(self[b,i,e], K[b,j,e]) -> O[b,i,e] { batch b
+      O[i,e] = softmax[j](self[i,c] * K[j,c]) * K[j,e] }"""
+    op = attndsl.compile(text, backend="eager")
+    q, k = torch.randn(2, 2, 7, 4)
+    close(op(self=q, K=k), op.reference(self=q, K=k))
 
 
 def test_parameters() -> None:

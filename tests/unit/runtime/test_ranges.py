@@ -44,6 +44,24 @@ CASES = {
         lambda i, j, w: i - j in (0, 2),
     ),
     "chosen": ("i - j if j <= i else j - i", None, lambda i, j, n, w: abs(i - j), None),
+    "capped": (
+        "abs(i - j) if abs(i - j) < w else w - 1",
+        None,
+        lambda i, j, n, w: min(abs(i - j), w - 1),
+        None,
+    ),
+    "capped_remainder": (
+        "j % 4 if 2 >= j % 4 else 0",
+        None,
+        lambda i, j, n, w: j % 4 if j % 4 <= 2 else 0,
+        None,
+    ),
+    "near": (
+        "i - j + 3",
+        "3 >= abs(i - j)",
+        lambda i, j, n, w: i - j + 3,
+        lambda i, j, w: abs(i - j) <= 3,
+    ),
     "distance": ("abs(i - j)", "j <= i", lambda i, j, n, w: i - j, lambda i, j, w: j <= i),
 }
 
