@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -45,8 +46,11 @@ class Recent(Generic[T]):
     def offer(self, given: Sequence[Tensor], key: Any, served: T) -> None:
         """Learn a kind that comes twice running: to learn one takes longer than to look it up.
 
-        What cannot be told by comparing, or is known and was not found all the same, is left to the look-up.
+        What cannot be told by comparing, or is known and was not found all the same, is left to the look-up. More tells
+        kinds apart here than `key` holds, which is what a launch depends on.
         """
+        marks = [(type(x), x.requires_grad, x.is_inference()) for x in given]
+        key = (key, torch.is_inference_mode_enabled(), marks)
         if self.last != key:
             self.last = key
         elif self.refused != key and all(known != key for *_, known in self.kinds):

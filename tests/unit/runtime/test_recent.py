@@ -205,6 +205,29 @@ def test_who_looks_on_sees_an_operator(made: Any, around: Callable[[], Any]) -> 
         op(*given)
 
 
+def test_kinds_that_launch_alike_are_learned_apart(made: Any) -> None:
+    op, launches, given = made
+    parameters = [*given[:3], torch.nn.Parameter(given[3])]
+    with torch.inference_mode():
+        inferred = [x.clone() for x in given]
+
+    kinds = (
+        (torch.no_grad, given),
+        (torch.no_grad, parameters),
+        (torch.inference_mode, given),
+        (torch.inference_mode, inferred),
+    )
+    for mode, x in kinds:
+        for _ in range(2):
+            with mode():
+                op(*x)
+    op._engine.replays.clear()
+    launches.shut = True
+    for mode, x in kinds:
+        with pytest.raises(AssertionError, match="another kind"), mode():
+            op(*x)
+
+
 def test_transforms_see_an_operator(made: Any) -> None:
     op, launches, given = made
     op._engine.replays.clear()
