@@ -1092,7 +1092,7 @@ weigh(
     A[i,j] = softmax[j](S[i,j] - F[i,j])""",
 )
 weigh(
-    "sel_gate",
+    "gates_at_each_key",
     "u[b,h,j]",
     """F[i,j] = sum[l : j < l <= i](sigmoid(S[l,j] + u[j]))
     A[i,j] = softmax[j](S[i,j] - F[i,j])""",
