@@ -263,6 +263,32 @@ def undeclared_batch(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
     return frozenset(r for r, k in ranks.kinds.items() if k is Kind.BATCH) - known.keys()
 
 
+def before_sequences(cascade: Cascade, ranks: Ranks) -> frozenset[str]:
+    """Ranks as heads are: before a sequence and its features in an input, never in a sequence's place nor compared.
+
+    There are few of them, though nobody declared them as `batch`: they are maximised over, or mixed.
+    """
+    before: set[str] = set()
+    others: set[str] = set()
+    for t in cascade.inputs:
+        data = [ranks.of.get(r, r) for r in _data_ranks(t, cascade, {})]
+        if len(data) == 1:
+            others |= {*data}
+        elif len(data) > 1 and ranks.kinds.get(data[-1]) is Kind.FEATURE:
+            others.add(data[-2])
+            if ranks.kinds.get(data[-2]) is Kind.SEQUENCE:
+                before |= {*data[:-2]}
+    compared = {
+        ranks.of.get(x.name, x.name)
+        for e in _expressions(cascade)
+        for n in walk(e)
+        if isinstance(n, Compare)
+        for x in walk(n)
+        if isinstance(x, Position)
+    }
+    return frozenset(before - others - compared)
+
+
 def block_numbers(cascade: Cascade, of: dict[str, str]) -> frozenset[str]:
     """Ranks that number blocks of positions: declared by the program, and compared with `j // w`."""
     own = {r.name for r in cascade.ranks if r.extent is not None}

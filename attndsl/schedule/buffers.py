@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from attndsl.analysis.ranks import Kind, alike, never_features, undeclared_batch
+from attndsl.analysis.ranks import Kind, alike, before_sequences, never_features, undeclared_batch
 from attndsl.cascade.nodes import Define
 from attndsl.cascade.types import Types
 from attndsl.schedule.outcomes import Refused
@@ -80,7 +80,7 @@ def _beyond(ready: Prepared, of: Sequence[str], kept: Sequence[str]) -> tuple[st
         """One name for the ranks of one extent."""
         return min(next((g for g in groups if rank in g), {rank}))
 
-    long = {named(r) for r in never_features(c, ranks)}
+    long = {named(r) for r in never_features(c, ranks) - before_sequences(c, ranks)}
     given = [(i.ranks, i.name in kept) for i in c.inputs]
     given += [(o.indices, False) for o in c.outputs if o.name not in kept]
     rows = [r for r in of if r in walked or ranks.kind(r) is Kind.SEQUENCE]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attndsl.analysis.intervals import stretches
 from attndsl.analysis.linearity import NotLinear, Splitter, reach
-from attndsl.analysis.ranks import Kind, Ranks, positions, undeclared_batch
+from attndsl.analysis.ranks import Kind, Ranks, before_sequences, positions, undeclared_batch
 from attndsl.cascade.nodes import (
     Cascade,
     Compare,
@@ -50,7 +50,7 @@ def build_kernel(
         why = f"a result that keeps {len(tiles)} sequence ranks ({kept}) has no kernel form"
         raise Refused("A0406", why, next((s for s in spans if s is not None), None))
     slow = undeclared_batch(c, ranks) & positions(c, ranks) & set(loops)
-    if slow and stream is None:
+    if stream is None and (slow := slow - before_sequences(c, ranks)):
         d = c.define(members[0])
         why = f"`{d.tensor}` would walk `{min(slow)}` one position after the other"
         raise Refused("A0403", why, d.span)

@@ -268,6 +268,15 @@ weigh(
     A[i,j] = g[i] * softmax[j](S[i,j]) + (1 - g[i]) * softmax[j](T[i,j])""",
 )
 add(
+    "mix_m_softmaxes",
+    "K2[b,h,m,j,e], mu[b,h,i,m]",
+    """S[i,m,j] = Q[i,e] * K2[m,j,e] / sqrt(|e|) where j <= i
+    A[i,j] = sum[m](softmax[m](mu[i,m]) * softmax[j](S[i,m,j]))
+    O[i,f] = A[i,j] * V[j,f]""",
+    m=3,
+    qkv="Q[b,h,i,e], V[b,h,j,f]",
+)
+add(
     "log_mixture",
     "K2[b,h,j,e]",
     f"""S[i,j] = {DOT} where j <= i
@@ -952,4 +961,379 @@ weigh(
     "",
     """p[i,j] = exp(-softplus(S[i,j]))
     A[i,j] = prod[l : l <= j](p[i,l])""",
+)
+add(
+    "grp_tail",
+    "C[b,h,g,e], w: int = 5",
+    """rank r = w
+    S[i,g,r] = Q[i,e] * K[g*w + r, e] / sqrt(|e|)
+    O[i,f] = softmax[g](Q[i,e] * C[g,e] / sqrt(|e|)) * softmax[r](S[i,g,r]) * V[g*w + r, f]""",
+    j=23,
+    g=4,
+    params={"w": 5},
+)
+add(
+    "grp_lse_out",
+    "C[b,h,g,e], w: int = 5",
+    """rank r = w
+    S[i,g,r] = Q[i,e] * K[g*w + r, e] / sqrt(|e|)
+    c[i,g] = Q[i,e] * C[g,e] / sqrt(|e|)
+    L[i,g] = logsumexp[r](S[i,g,r])
+    O[i,f] = softmax[g](c[i,g]) * softmax[r](S[i,g,r]) * V[g*w + r, f]
+    W[i,g] = softmax[g](c[i,g] + L[i,g])""",
+    out="O[b,h,i,f], L[b,h,i,g], W[b,h,i,g]",
+    j=20,
+    g=4,
+    params={"w": 5},
+)
+add(
+    "grp_mask",
+    "C[b,h,g,e], m[b,g]: bool, w: int = 5",
+    """rank r = w
+    S[i,g,r] = Q[i,e] * K[g*w + r, e] / sqrt(|e|)
+    c[i,g] = Q[i,e] * C[g,e] / sqrt(|e|) where m[g]
+    O[i,f] = softmax[g](c[i,g]) * softmax[r](S[i,g,r]) * V[g*w + r, f]""",
+    j=20,
+    g=4,
+    params={"w": 5},
+)
+add(
+    "grp_start_end",
+    "C[b,h,g,e], w: int = 5",
+    """rank r = w
+    S[i,g,r] = Q[i,e] * K[g*w + r, e] / sqrt(|e|) where g*w + r <= i
+    c[i,g] = Q[i,e] * C[g,e] / sqrt(|e|) where g*w <= i
+    O[i,f] = softmax[g](c[i,g]) * softmax[r](S[i,g,r]) * V[g*w + r, f]""",
+    j=20,
+    i=7,
+    g=4,
+    params={"w": 5},
+    start="end",
+)
+add(
+    "grp_pooled_own",
+    "w: int = 5",
+    """rank g = |j| // w, r = w
+    C[g,e] = sum[r](K[g*w + r, e]) / w
+    S[i,g,r] = Q[i,e] * K[g*w + r, e] / sqrt(|e|)
+    c[i,g] = Q[i,e] * C[g,e] / sqrt(|e|)
+    O[i,f] = softmax[g](c[i,g]) * softmax[r](S[i,g,r]) * V[g*w + r, f]""",
+    j=20,
+    params={"w": 5},
+)
+add(
+    "grp_sparse_own",
+    "C[b,h,g,e], w: int = 5",
+    """rank r = w
+    S[i,g,r] = Q[i,e] * K[g*w + r, e] / sqrt(|e|)
+    O[i,f] = sparsemax[g](Q[i,e] * C[g,e]) * softmax[r](S[i,g,r]) * V[g*w + r, f]""",
+    j=20,
+    g=4,
+    params={"w": 5},
+)
+add(
+    "grp_values_too",
+    "C[b,h,g,e], U[b,h,g,f], w: int = 5",
+    """rank r = w
+    S[i,g,r] = Q[i,e] * K[g*w + r, e] / sqrt(|e|)
+    W[i,g] = softmax[g](Q[i,e] * C[g,e])
+    O[i,f] = W[i,g] * softmax[r](S[i,g,r]) * V[g*w + r, f] + W[i,g] * U[g,f]""",
+    j=20,
+    g=4,
+    params={"w": 5},
+)
+add(
+    "grp_rev_sub",
+    "C[b,h,g,e], w: int = 5",
+    """rank r = w
+    S[i,g,r] = Q[i,e] * K[r + w*g, e] / sqrt(|e|)
+    O[i,f] = softmax[g](Q[i,e] * C[g,e]) * softmax[r](S[i,g,r]) * V[r + w*g, f]""",
+    j=20,
+    g=4,
+    params={"w": 5},
+)
+add(
+    "grp_by_ids",
+    "C[b,h,g,e], z[b,j]: int",
+    f"""S[i,j] = {DOT}
+    c[i,g] = Q[i,e] * C[g,e] / sqrt(|e|)
+    W[i,g] = softmax[g](c[i,g])
+    O[i,f] = softmax[j](S[i,j] + log(W[i, z[j]])) * V[j,f]""",
+    g=4,
+)
+add(
+    "grp_bias_by_ids",
+    "C[b,h,g,e], z[b,j]: int",
+    f"""S[i,j] = {DOT} + Q[i,e] * C[z[j], e]
+    {SOFTMAX}""",
+    g=4,
+)
+weigh(
+    "cum_own_gate",
+    "",
+    """g[i,j] = sigmoid(S[i,j])
+    C[i,j] = sum[l : j < l <= i](g[i,l])
+    A[i,j] = softmax[j](S[i,j] * exp(-C[i,j]))""",
+)
+weigh(
+    "cope_real",
+    "z[b,h,i,p]",
+    """g[i,j] = sigmoid(S[i,j])
+    C[i,j] = min(sum[l : j <= l <= i](g[i,l]), |p| - 1.001)
+    E[i,j] = sum[p](relu(1 - abs(C[i,j] - p)) * z[i,p])
+    A[i,j] = softmax[j](S[i,j] + E[i,j])""",
+    p=4,
+)
+weigh(
+    "sel_two",
+    "",
+    """R[i,j] = relu(S[i,j]) if j < i else 0
+    F[i,j] = sum[l : l < i](R[l,j])
+    A[i,j] = softmax[j](S[i,j] - F[i,j])""",
+)
+weigh(
+    "gates_at_each_key",
+    "u[b,h,j]",
+    """F[i,j] = sum[l : j < l <= i](sigmoid(S[l,j] + u[j]))
+    A[i,j] = softmax[j](S[i,j] - F[i,j])""",
+)
+weigh(
+    "col_then_row",
+    "",
+    """c[j] = logsumexp[i](S[i,j])
+    A[i,j] = softmax[j](S[i,j] - c[j])""",
+)
+add(
+    "dual_softmax",
+    "",
+    f"""S[i,j] = {DOT}
+    A[i,j] = softmax[j](S[i,j]) * softmax[i](S[i,j])
+    O[i,f] = A[i,j] * V[j,f]""",
+)
+add(
+    "sinkhorn2",
+    "",
+    f"""S[i,j] = {DOT}
+    P[i,j] = exp(S[i,j] - max[j](S[i,j]))
+    r[i] = 1 / sum[j](P[i,j])
+    c[j] = 1 / sum[i](P[i,j] * r[i])
+    r2[i] = 1 / sum[j](P[i,j] * c[j])
+    A[i,j] = P[i,j] * r2[i] * c[j]
+    O[i,f] = A[i,j] * V[j,f]""",
+)
+weigh(
+    "focal",
+    "",
+    """P[i,j] = softmax[j](S[i,j])
+    A[i,j] = P[i,j] * (1 - P[i,j])**2""",
+)
+weigh(
+    "logit_softcap_stat",
+    "",
+    """s[i] = sqrt(sum[j](S[i,j]**2) / (i + 1) + 0.1)
+    A[i,j] = softmax[j](s[i] * tanh(S[i,j] / s[i]))""",
+)
+weigh(
+    "gated_softmax_of_lse_diff",
+    "K2[b,h,j,e]",
+    """T[i,j] = Q[i,e] * K2[j,e] / sqrt(|e|) where j <= i
+    a[i] = logsumexp[j](S[i,j])
+    c[i] = logsumexp[j](T[i,j])
+    g[i] = sigmoid(a[i] - c[i])
+    A[i,j] = g[i] * softmax[j](S[i,j]) + (1 - g[i]) * softmax[j](T[i,j])""",
+)
+weigh(
+    "poe",
+    "K2[b,h,j,e]",
+    """T[i,j] = Q[i,e] * K2[j,e] / sqrt(|e|) where j <= i
+    P[i,j] = softmax[j](S[i,j]) * softmax[j](T[i,j])
+    A[i,j] = P[i,j] / sum[j](P[i,j])""",
+)
+weigh(
+    "max_of_two",
+    "K2[b,h,j,e]",
+    """T[i,j] = Q[i,e] * K2[j,e] / sqrt(|e|) where j <= i
+    A[i,j] = max(softmax[j](S[i,j]), softmax[j](T[i,j]))""",
+)
+weigh(
+    "diff3",
+    "Q2[b,h,i,e], K2[b,h,j,e], Q3[b,h,i,e], K3[b,h,j,e], l[h,m]",
+    """T[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|) where j <= i
+    U[i,j] = Q3[i,e] * K3[j,e] / sqrt(|e|) where j <= i
+    A[i,j] = softmax[j](S[i,j]) - l[0] * softmax[j](T[i,j]) + l[1] * softmax[j](U[i,j])""",
+    m=2,
+)
+add(
+    "head_mean_then_log",
+    "",
+    """S[h,i,j] = Q[h,i,e] * K[h,j,e] / sqrt(|e|) where j <= i
+    P[h,i,j] = softmax[j](S[h,i,j])
+    W[i,j] = sum[h](P[h,i,j]) / |h|
+    H[i] = -sum[j](W[i,j] * log(W[i,j]))""",
+    batch="b",
+    out="H[b,i]",
+    qkv="Q[b,h,i,e], K[b,h,j,e]",
+)
+add(
+    "head_max",
+    "",
+    """S[h,i,j] = Q[h,i,e] * K[h,j,e] / sqrt(|e|) where j <= i
+    T[i,j] = max[h](S[h,i,j])
+    O[i,f] = softmax[j](T[i,j]) * V[j,f]""",
+    batch="b",
+    out="O[b,i,f]",
+    qkv="Q[b,h,i,e], K[b,h,j,e], V[b,j,f]",
+)
+add(
+    "head_softmax",
+    "",
+    """S[h,i,j] = Q[h,i,e] * K[h,j,e] / sqrt(|e|) where j <= i
+    P[h,i,j] = softmax[h](S[h,i,j])
+    O[h,i,f] = P[h,i,j] * V[h,j,f] / (i + 1)""",
+    batch="b",
+)
+add(
+    "talk_norm",
+    "W[g,h]",
+    """S[h,i,j] = Q[h,i,e] * K[h,j,e] / sqrt(|e|) where j <= i
+    P[h,i,j] = softmax[j](S[h,i,j])
+    U[g,i,j] = sum[h](softmax[h](W[g,h]) * P[h,i,j])
+    A[g,i,j] = U[g,i,j]**2 / sum[j](U[g,i,j]**2)
+    O[g,i,f] = A[g,i,j] * V[g,j,f]""",
+    batch="b",
+    out="O[b,g,i,f]",
+    qkv="Q[b,h,i,e], K[b,h,j,e], V[b,g,j,f]",
+    g=2,
+)
+add(
+    "kl_prior",
+    "p[b,h,i,j]",
+    f"""S[i,j] = {DOT} where j <= i
+    P[i,j] = softmax[j](S[i,j])
+    q[i,j] = softmax[j](p[i,j]) where j <= i
+    D[i] = sum[j](P[i,j] * log(P[i,j] / q[i,j]))
+    O[i,f] = P[i,j] * V[j,f]""",
+    out="O[b,h,i,f], D[b,h,i]",
+)
+add(
+    "cos_out",
+    "",
+    f"""S[i,j] = {DOT} where j <= i
+    Y[i,f] = softmax[j](S[i,j]) * V[j,f]
+    O[i,f] = Y[i,f] * rsqrt(sum[f](Y[i,f]**2) + 1e-6) * rsqrt(sum[f](V[i,f]**2) + 1e-6)""",
+)
+add(
+    "rms_pair",
+    "",
+    f"""S[i,j] = {DOT} where j <= i
+    A[i,j] = softmax[j](S[i,j])
+    d[i] = sqrt(sum[j](A[i,j] * sum[f]((V[j,f] - V[i,f])**2)) + 0.1)
+    O[i,f] = A[i,j] * V[j,f] / d[i]""",
+)
+add(
+    "two_hop",
+    "",
+    f"""S[i,j] = {DOT} where j <= i
+    A[i,j] = softmax[j](S[i,j])
+    Y[i,f] = A[i,j] * V[j,f]
+    O[i,f] = A[i,j] * Y[j,f]""",
+)
+add(
+    "query_refine",
+    "",
+    f"""S[i,j] = {DOT} where j <= i
+    A[i,j] = softmax[j](S[i,j])
+    R[i,e] = Q[i,e] + sum[j](A[i,j] * K[j,e])
+    T[i,j] = R[i,e] * K[j,e] / sqrt(|e|) where j <= i
+    O[i,f] = softmax[j](T[i,j]) * V[j,f]""",
+)
+add(
+    "simplicial_own_norms",
+    "L[b,h,k,e], U[b,h,k,f]",
+    f"""S[i,j] = {DOT} where j <= i
+    T[i,k] = Q[i,e] * L[k,e] / sqrt(|e|)
+    O[i,f] = (softmax[j](S[i,j]) * V[j,f]) * (softmax[k](T[i,k]) * U[k,f])""",
+    k=13,
+)
+add(
+    "add_mlp2",
+    "W1[a,c], w2[c]",
+    f"""T[i,j,c] = sum[a](tanh(Q[i,a] + K[j,a]) * W1[a,c]) where j <= i
+    S[i,j] = w2[c] * relu(T[i,j,c])
+    {SOFTMAX}""",
+    qkv="Q[b,h,i,a], K[b,h,j,a], V[b,h,j,f]",
+    a=5,
+    c=3,
+)
+add(
+    "min_over_features",
+    "",
+    f"""S[i,j] = -max[e](abs(Q[i,e] - K[j,e])) where j <= i
+    {SOFTMAX}""",
+)
+add(
+    "inner_softmax_pair",
+    "",
+    f"""G[i,j,e] = softmax[e](Q[i,e] * K[j,e]) where j <= i
+    S[i,j] = sum[e](G[i,j,e] * Q[i,e])
+    {SOFTMAX}""",
+)
+add(
+    "inner_norm_pair",
+    "",
+    f"""d[i,j] = sqrt(sum[e]((Q[i,e] + K[j,e])**2) + 0.1) where j <= i
+    S[i,j] = Q[i,e] * K[j,e] / d[i,j]
+    {SOFTMAX}""",
+)
+weigh(
+    "solve_power",
+    "",
+    """P[i,j] = softmax[j](S[i,j])
+    t[i] = solve[x : 0.1 <= x <= 8](sum[j](P[i,j]**x) == 0.3 + 0.5 * 1, iters=60)
+    A[i,j] = P[i,j]**t[i]""",
+)
+weigh(
+    "solve_decreasing_inc",
+    "",
+    """t[i] = solve[x : -20 <= x <= 20](sum[j](softplus(S[i,j] + x)) == 1.5, iters=60)
+    A[i,j] = softplus(S[i,j] + t[i])""",
+)
+weigh(
+    "solve_mean",
+    "",
+    """t[i] = solve[x : -20 <= x <= 20](sum[j](S[i,j] - x) == 0, iters=60)
+    A[i,j] = softmax[j](abs(S[i,j] - t[i]))""",
+)
+weigh(
+    "solve_with_param",
+    "k0: float = 0.5",
+    """t[i] = solve[x : -20 <= x <= 20](sum[j](sigmoid(4 * (S[i,j] - x))) == k0, iters=60)
+    A[i,j] = sigmoid(4 * (S[i,j] - t[i]))""",
+    params={"k0": 0.5},
+)
+weigh(
+    "solve_two_sums",
+    "c[h]",
+    """M[i] = max[j](S[i,j])
+    t[i] = solve[x : M[i] - 3 <= x <= M[i]](sum[j](relu(S[i,j] - x)) + 0.1 * sum[j](relu(S[i,j] - x)**2) == 1, iters=60)
+    A[i,j] = relu(S[i,j] - t[i])""",
+)
+weigh(
+    "solve_cube_mean",
+    "",
+    """t[i] = solve[x : -20 <= x <= 20](sum[j]((S[i,j] - x)**3) == 0, iters=60)
+    A[i,j] = softmax[j](abs(S[i,j] - t[i]))""",
+)
+weigh(
+    "solve_quad",
+    "",
+    """m[i] = sum[j](S[i,j]**2)
+    t[i] = solve[x : 0 <= x <= 20](x + x**3 == m[i] / (i + 1), iters=60)
+    A[i,j] = softmax[j](S[i,j] * t[i])""",
+)
+weigh(
+    "solve_row_only",
+    "r[b,h,i]",
+    """t[i] = solve[x : 0 <= x <= 20](x + exp(x) == 1.5 + r[i]**2, iters=60)
+    A[i,j] = softmax[j](S[i,j] * t[i])""",
 )
