@@ -68,7 +68,9 @@ def _seconds(tmp_path: Path, *command: str) -> float:
     best = float("inf")
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=ROOT, env=env)
+        subprocess.run(
+            [sys.executable, *command], check=True, capture_output=True, cwd=ROOT, env=env
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
         best = min(best, spent)
