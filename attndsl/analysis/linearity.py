@@ -4,30 +4,27 @@
 
 splits into what rows know (`Q[i,e]`), what columns know (`K[j,e] * V[j,f]`), and gates (`exp(C[i] - C[j])`). All that
 rows of a later chunk need of the columns before it is one state `H[e,f]`, for a gate factors through any point between
-the two: `exp(C[i] - C[m]) * exp(C[m] - C[j])`. `m`, the *anchor*, is the end of a chunk, so that with decaying gates no
-exponent is positive.
+the two: `exp(C[i] - C[m]) * exp(C[m] - C[j])`. `m`, the *anchor* (`anchors`), is the end of a chunk, so that with
+decaying gates no exponent is positive.
 
-`linear_terms` finds this form, or raises `NotLinear` with the factor that does not split. Nothing here knows variants:
-RetNet's `gamma**(i - j)`, Mamba's `exp(C[i] - C[j])` and a running sum's `1` are the same to it.
+`Splitter.terms` finds this form, or raises `NotLinear` with the factor that does not split. Nothing here knows
+variants: RetNet's `gamma**(i - j)`, Mamba's `exp(C[i] - C[j])` and a running sum's `1` are the same to it.
 
 source: Katharopoulos et al. 2020 (arXiv:2006.16236); chunks: Yang et al. 2023 (arXiv:2312.06635), section 4
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import reduce
 
-from attndsl.cascade.conditions import conjunction, conjuncts
+from attndsl.analysis.anchors import Gate, Step, negated, total
 from attndsl.cascade.nodes import (
     Binary,
     Call,
-    Compare,
     Const,
     Expr,
     Index,
-    Logic,
     Position,
     Read,
     Reduce,
@@ -35,9 +32,9 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
-from attndsl.cascade.ordered import NONE, Ordered, Same, same
+from attndsl.cascade.ordered import Ordered
 from attndsl.cascade.printer import print_expr
-from attndsl.cascade.walk import free, rewrite
+from attndsl.cascade.walk import free
 from attndsl.source import Span
 
 
@@ -57,100 +54,6 @@ Inline = Callable[[Read], Expr | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Anchor:
-    """A point between two chunks: its position, and the same kept inside the columns' rank, where tensors are read.
-
-    Beyond the last column the two differ, and nothing is carried any more.
-    """
-
-    place: Expr
-    inside: Expr
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """`base ** (row(i) + column(j) + sum of coefficient * (…i + slope * j + …))`; no base means `exp`.
-
-    At an anchor stands minus the columns' part, or the rows' if they fall along the axis `falls`: `exp(K[j] - M[i])`,
-    with a running maximum `M`, is `exp(K[j] - M[m]) * exp(M[m] - M[i])`, and neither exponent is positive.
-    """
-
-    row: Expr | None
-    column: Expr | None
-    steps: tuple[Step, ...] = ()
-    base: Expr | None = None
-    falls: str | None = None
-
-    def at_row(self, col: str, anchor: Anchor) -> Expr:
-        """From the anchor to a row."""
-        return self._power(self._to_row(col, anchor))
-
-    def at_column(self, col: str, anchor: Anchor) -> Expr:
-        """From a column to the anchor."""
-        return self._power(self._from_column(col, anchor))
-
-    def row_exponent(self, col: str, anchor: Anchor) -> Expr:
-        """The logarithm of `at_row`."""
-        return self._natural(self._to_row(col, anchor))
-
-    def column_exponent(self, col: str, anchor: Anchor) -> Expr:
-        """The logarithm of `at_column`."""
-        return self._natural(self._from_column(col, anchor))
-
-    def across(self, col: str, old: Anchor, new: Anchor) -> Expr:
-        """From one anchor to the next."""
-        before, after = self._column(col, old), self._column(col, new)
-        parts = [
-            _minus(before, after),
-            *(s.between(old.place, new.place) for s in self.steps),
-        ]
-        return self._power(_exponent(parts))
-
-    def _column(self, col: str, anchor: Anchor) -> Expr | None:
-        """What stands for the columns' part at an anchor."""
-        if self.falls is not None and self.row is not None:
-            return negated(at(self.row, self.falls, anchor.inside))
-        return None if self.column is None else at(self.column, col, anchor.inside)
-
-    def _to_row(self, col: str, anchor: Anchor) -> Expr:
-        steps = (s.to_row(col, anchor.place) for s in self.steps)
-        return _exponent([self.row, self._column(col, anchor), *steps])
-
-    def _from_column(self, col: str, anchor: Anchor) -> Expr:
-        steps = (s.between(Position(col), anchor.place) for s in self.steps)
-        return _exponent([_minus(self.column, self._column(col, anchor)), *steps])
-
-    def _power(self, exponent: Expr) -> Expr:
-        return Call("exp", (exponent,)) if self.base is None else Binary("**", self.base, exponent)
-
-    def _natural(self, exponent: Expr) -> Expr:
-        if self.base is None:
-            return exponent
-        return Binary("*", Call("log", (self.base,)), exponent)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A coefficient times a difference of positions, `coefficient * (i - j)`: exact, however far apart they are."""
-
-    coefficient: Expr | None
-    distance: Expr
-    slope: int
-
-    def to_row(self, col: str, anchor: Expr) -> Expr:
-        return self._times(at(self.distance, col, anchor))
-
-    def between(self, a: Expr, b: Expr) -> Expr:
-        """What the step from column `b` on to column `a` adds."""
-        far = Binary("-", b, a) if self.slope < 0 else Binary("-", a, b)
-        size = abs(self.slope)
-        return self._times(far if size == 1 else Binary("*", Const(size), far))
-
-    def _times(self, e: Expr) -> Expr:
-        return e if self.coefficient is None else Binary("*", self.coefficient, e)
-
-
-@dataclass(frozen=True, slots=True)
 class Term:
     """`row(i) * column(j) * gates(i, j) * far(i, j) * sum[over](left(i) * right(j) * inner(i, j))`, all products.
 
@@ -165,93 +68,6 @@ class Term:
     right: tuple[Expr, ...] = ()
     inner: tuple[Gate, ...] = ()
     far: Step | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Which columns a row sees: those before it, or those after it; itself too, or not.
-
-    `row` and `column` are what is asked of either alone; `same` that both lie in one stretch of the sequence.
-    """
-
-    ascending: bool
-    row: Expr | None = None
-    column: Expr | None = None
-    itself: bool = True
-    same: tuple[Same, ...] = ()
-
-    def to_row(self, col: str, anchor: Anchor, factors: list[Expr]) -> list[Expr]:
-        """What a row takes of an anchor: nothing if it sees nothing, or another stretch begins between them."""
-        kept = [Compare("==", s.row, at(s.column, col, anchor.inside)) for s in self.same]
-        return _kept([*conjuncts(self.row), *kept], factors)
-
-    def from_column(self, col: str, anchor: Anchor, factors: list[Expr]) -> list[Expr]:
-        """What an anchor takes of a column."""
-        kept = [Compare("==", s.column, at(s.column, col, anchor.inside)) for s in self.same]
-        return _kept(kept, factors)
-
-    def across(self, col: str, old: Anchor, new: Anchor, factors: list[Expr]) -> list[Expr]:
-        """What an anchor takes of the one before."""
-        ends = [(at(s.column, col, old.inside), at(s.column, col, new.inside)) for s in self.same]
-        return _kept([Compare("==", a, b) for a, b in ends], factors)
-
-
-def _kept(conditions: Sequence[Expr], factors: list[Expr]) -> list[Expr]:
-    """A product where conditions hold, and 0 elsewhere: there it may be anything."""
-    whole = conjunction(conditions)
-    if whole is None:
-        return factors
-    product = reduce(lambda a, b: Binary("*", a, b), factors) if factors else Const(1.0)
-    return [Select(whole, product, Const(0.0))]
-
-
-def reach(where: Expr | None, row: str, col: str, known: Ordered = NONE) -> Reach:
-    """The direction of a domain; `known` are ids whose equal ones are neighbours.
-
-    Raises: NotLinear, if it relates rows and columns otherwise.
-    """
-    one: list[Same] = []
-    found: list[bool] = []
-    rows: list[Expr] = []
-    columns: list[Expr] = []
-    itself = True
-    asked = conjuncts(where)
-    for c in asked:
-        if isinstance(c, Logic) and c.op == "or" and any(_implied(a, asked) for a in c.args):
-            continue  # another condition implies it
-        sides = free(c) & {row, col}
-        if sides == {row, col}:
-            stretch = same(c, row, col, known)
-            if stretch is not None:
-                one.append(stretch)
-                continue
-            before = _before(c, row, col)
-            if before is None:
-                raise NotLinear(f"`{print_expr(c)}` cuts the past of a row", c.span)
-            found.append(before)
-            itself &= isinstance(c, Compare) and c.op in ("<=", ">=")
-        else:
-            (columns if sides == {col} else rows).append(c)
-    if not found:
-        raise NotLinear("a row sees positions before and after it")
-    if len(set(found)) > 1:
-        raise NotLinear("a row sees itself alone")
-    return Reach(found[0], conjunction(rows), conjunction(columns), itself, tuple(one))
-
-
-def _implied(c: Expr, asked: Sequence[Expr]) -> bool:
-    return all(part in asked for part in conjuncts(c))
-
-
-def _before(c: Expr, row: str, col: str) -> bool | None:
-    """Whether a condition says that columns come before the row; None if it says something else."""
-    match c:
-        case Compare("<" | "<=", Position(a), Position(b)):
-            return {(col, row): True, (row, col): False}.get((a, b))
-        case Compare(">" | ">=", Position(a), Position(b)):
-            return {(row, col): True, (col, row): False}.get((a, b))
-        case _:
-            return None
 
 
 @dataclass(slots=True)
@@ -496,50 +312,6 @@ class _Draft:
             tuple(self.inner),
             self.far,
         )
-
-
-# --- small algebra ---------------------------------------------------------------------------------------------------
-
-
-def at(e: Expr, axis: str, point: Expr) -> Expr:
-    """An expression at a point of an axis."""
-
-    def rule(n: Expr) -> Expr | None:
-        return point if isinstance(n, Position | Index) and n.name == axis else None
-
-    return rewrite(e, rule)
-
-
-def _exponent(parts: Sequence[Expr | None]) -> Expr:
-    return total([p for p in parts if p is not None]) or Const(0.0)
-
-
-def negated(e: Expr) -> Expr:
-    match e:
-        case Unary("-", a):
-            return a
-        case Const(value) if not isinstance(value, bool):
-            return Const(-value)
-        case _:
-            return Unary("-", e)
-
-
-def total(parts: Sequence[Expr]) -> Expr | None:
-    """The sum of parts, written with differences; None of none."""
-
-    def plus(a: Expr, b: Expr) -> Expr:
-        return Binary("-", a, b.arg) if isinstance(b, Unary) and b.op == "-" else Binary("+", a, b)
-
-    positive_first = sorted(parts, key=lambda p: isinstance(p, Unary))
-    return reduce(plus, positive_first) if parts else None
-
-
-def _minus(a: Expr | None, b: Expr | None) -> Expr | None:
-    if a is None or b is None:
-        return None
-    if isinstance(a, Unary) and isinstance(b, Unary) and a.op == b.op == "-":
-        return Binary("-", b.arg, a.arg)
-    return Binary("-", a, b)
 
 
 def _times(a: Expr, b: Expr | None) -> Expr:

@@ -185,11 +185,18 @@ def choose_ahead(
     return {**blocks, "num_warps": warps, "num_stages": 1}
 
 
+# Which function finds the sizes of a kernel that is not as most are: of the facts that are there, the last decides.
+# `choice` and the modules (`default_config`) are made of this table alone.
+FINDERS = {"chunks": choose_chunk, "follows": choose_ahead}
+
+
 def choice(
     facts: dict[str, Any], extents: dict[str, int], itemsize: int, smem: int
 ) -> dict[str, int]:
     """What a generated module runs a portable kernel with on a GPU where nothing was tuned."""
-    find = choose_ahead if "follows" in facts else choose_chunk if "chunks" in facts else choose
+    find = choose
+    for fact, finder in FINDERS.items():
+        find = finder if fact in facts else find
     return find(facts, extents, itemsize, smem)
 
 

@@ -41,7 +41,9 @@ class ModuleContext:
     sums: bool  # whether a launcher sums
     scales: bool  # whether a launcher chooses scales of fixed-point sums
     types: bool  # whether a launcher passes element types
-    chunks: bool  # whether a kernel carries a state from chunk to chunk
+    finders: tuple[
+        tuple[str, str], ...
+    ]  # facts that decide who finds a kernel's sizes, and who (configs.FINDERS)
     follows: bool  # whether a kernel computes ahead what such a one reads
     tiles: bool  # whether a launcher describes tiles to the copy engine
     bounds: bool  # whether a launcher passes the bounds of blocks of ids
@@ -87,8 +89,7 @@ def module_context(
     """Everything that the module template places."""
     own = HOST_NAMES | {
         "choose",
-        "choose_chunk",
-        "choose_ahead",
+        *(finder.__name__ for finder in configs.FINDERS.values()),
         "demand",
         "padded",
         "least_bytes",
@@ -116,8 +117,11 @@ def module_context(
         # Few queries are no work for groups of 64 rows.
         launchers.append(launcher("forward_split", split, replace(module, specialise=False)))
     steps = [s for p in (forward, backward, split) if p is not None for s in p.steps]
-    chunks = any("chunks" in k.facts for k in module.kernels)
-    follows = any("follows" in k.facts for k in module.kernels)
+    finders = {
+        fact: finder
+        for fact, finder in configs.FINDERS.items()
+        if any(fact in k.facts for k in module.kernels)
+    }
     table = {
         k.name: {"facts": k.facts, "arguments": [(a.name, a.kind, a.of) for a in k.arguments]}
         for k in module.kernels
@@ -132,14 +136,13 @@ def module_context(
                 configs.demand,
                 configs.padded,
                 configs.choose,
-                *((configs.choose_chunk,) if chunks else ()),
-                *((configs.choose_ahead,) if follows else ()),
+                *finders.values(),
                 *((configs.choose_warps,) if module.hopper else ()),
                 *((configs.worth_warps,) if module.hopper and by_measurement else ()),
             )
         ),
-        chunks=chunks,
-        follows=follows,
+        finders=tuple((fact, finder.__name__) for fact, finder in finders.items()),
+        follows="follows" in finders,
         kernels=tuple(module.kernels),
         table=literal(table),
         launchers=tuple(launchers),

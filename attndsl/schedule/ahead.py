@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from attndsl.cascade.nodes import Binary, Call, DType, Expr, Position
 from attndsl.cascade.walk import walk
@@ -124,9 +125,11 @@ class Cut:
         return [*out, s]
 
 
-def ahead(
-    program: t.TileProgram, buffers: tuple[t.Buffer, ...]
-) -> tuple[t.TileProgram, t.TileProgram, tuple[t.Buffer, ...]] | None:
+# The kernel ahead, the walk that reads what it made, and the tensors between.
+_Kernels: TypeAlias = tuple[t.TileProgram, t.TileProgram, tuple[t.Buffer, ...]]
+
+
+def ahead(program: t.TileProgram, buffers: tuple[t.Buffer, ...]) -> _Kernels | None:
     """The kernel ahead, the walk that reads what it made, and the tensors between; None where it does not pay."""
     if program.sweep is None or not program.of(Role.PAIR) or len(program.sweep.ranges) != 1:
         return None
@@ -134,8 +137,8 @@ def ahead(
         return None
     known = {b.name: b for b in buffers}
     best, found = cost(program.sweep.ranges[0].body, known), None
-    for everything in (False, True):
-        made = _cut(program, known, everything)
+    for cut in (_systems, _everything):
+        made = cut(program, known)
         if made is None:
             continue
         before, rest, new = made
@@ -148,41 +151,66 @@ def ahead(
     return found
 
 
-def _cut(
-    program: t.TileProgram, known: dict[str, t.Buffer], everything: bool
-) -> tuple[t.TileProgram, t.TileProgram, tuple[t.Buffer, ...]] | None:
-    """The two kernels: systems solved ahead, or besides `everything` that is known."""
-    sweep = program.sweep
-    assert sweep is not None
-    every = [x for s in (*program.prologue, *sweep.ranges[0].body) for x in flat((s,))]
-    split = Split(program, {n for s in every for n in (*used(s), *updated(s), defined(s) or "")})
-    split.dims = {s.name: s.dims for s in every if defined(s) is not None}  # type: ignore[union-attr]
-    split.find_moving()
-    cut = Cut(split, known)
-    sums: dict[int, list[t.Stmt]] = {}
-    carried = {s.name for s in program.prologue if isinstance(s, t.Declare)}
-    if everything:
-        solved = {s.right for s in split.body if isinstance(s, t.Solve)}
-        for s in split.body:
-            if not isinstance(s, t.Declare) or s.name not in split.moving - solved:
-                continue
-            found = split.known_part(s.name)
-            if found is None:
-                continue
-            rest, places = found
-            load = cut.load(rest, "rest", known[program.writes[-1]].like, s.span)
-            more = t.Assign(s.name, Binary("+", Val(s.name), Val(load.name)), span=s.span)
-            sums |= {k: [load, more] if k == min(places) else [] for k in places}
+def _systems(program: t.TileProgram, known: dict[str, t.Buffer]) -> _Kernels | None:
+    """The two kernels, where systems alone are solved ahead."""
+    cut = _begin(program, known)
     body: list[t.Stmt] = []
-    for k, s in enumerate(split.body):
+    for s in cut.split.body:
+        done = cut.solved(s) if isinstance(s, t.Solve) else None
+        body += done if done is not None else [s]
+    return _end(cut, body)
+
+
+def _everything(program: t.TileProgram, known: dict[str, t.Buffer]) -> _Kernels | None:
+    """The two kernels, where systems are solved ahead and all else is computed that is known."""
+    cut = _begin(program, known)
+    sums = _known_sums(cut)
+    body: list[t.Stmt] = []
+    for k, s in enumerate(cut.split.body):
         if k in sums:
             body += sums[k]
             continue
         done = cut.solved(s) if isinstance(s, t.Solve) else None
-        into = isinstance(s, t.Dot | t.AccDot) and (used(s) | updated(s)) & split.moving
-        if everything and into and isinstance(s, t.Dot | t.AccDot):
+        if isinstance(s, t.Dot | t.AccDot) and (used(s) | updated(s)) & cut.split.moving:
             done = cut.operands(s)
         body += done if done is not None else [s]
+    return _end(cut, body)
+
+
+def _known_sums(cut: Cut) -> dict[int, list[t.Stmt]]:
+    """What stands, by its place in the body, for statements that add what is known to a sum that moves."""
+    split, sums = cut.split, dict[int, list[t.Stmt]]()
+    like = cut.known[split.program.writes[-1]].like
+    solved = {s.right for s in split.body if isinstance(s, t.Solve)}
+    for s in split.body:
+        if not isinstance(s, t.Declare) or s.name not in split.moving - solved:
+            continue
+        found = split.known_part(s.name)
+        if found is None:
+            continue
+        rest, places = found
+        load = cut.load(rest, "rest", like, s.span)
+        more = t.Assign(s.name, Binary("+", Val(s.name), Val(load.name)), span=s.span)
+        sums |= {k: [load, more] if k == min(places) else [] for k in places}
+    return sums
+
+
+def _begin(program: t.TileProgram, known: dict[str, t.Buffer]) -> Cut:
+    """A cut through which nothing passes yet."""
+    assert program.sweep is not None
+    every = [x for s in (*program.prologue, *program.sweep.ranges[0].body) for x in flat((s,))]
+    split = Split(program, {n for s in every for n in (*used(s), *updated(s), defined(s) or "")})
+    split.dims = {s.name: s.dims for s in every if defined(s) is not None}  # type: ignore[union-attr]
+    split.find_moving()
+    return Cut(split, known)
+
+
+def _end(cut: Cut, body: list[t.Stmt]) -> _Kernels | None:
+    """The two kernels of a cut, of which `body` is what is left of the walk; None if nothing passes through it."""
+    program = cut.split.program
+    sweep = program.sweep
+    assert sweep is not None
+    carried = {s.name for s in program.prologue if isinstance(s, t.Declare)}
     walk_body = live(tuple(body), carried)
     read = {s.tensor for s in flat((*program.prologue, *walk_body)) if isinstance(s, t.Load)}
     stores = [s for s in cut.stores if s.tensor in read]
@@ -196,7 +224,7 @@ def _cut(
         reads=tuple(r for r in (*program.reads, *(s.tensor for s in stores)) if r in read),
     )
     made = tuple(b for b in cut.made if b.name in read)
-    return _before(split, stores), rest_of, made
+    return _before(cut.split, stores), rest_of, made
 
 
 def _before(split: Split, stores: list[t.Store]) -> t.TileProgram:

@@ -19,8 +19,10 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from attndsl.analysis.linearity import Anchor, NotLinear, Reach, Splitter, Term, reach
+from attndsl.analysis.anchors import Anchor
+from attndsl.analysis.linearity import NotLinear, Splitter, Term
 from attndsl.analysis.ranks import Ranks
+from attndsl.analysis.reach import Reach, reach
 from attndsl.cascade.nodes import (
     Binary,
     Call,

@@ -16,8 +16,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from attndsl.analysis.linearity import NotLinear, Splitter, reach
+from attndsl.analysis.linearity import NotLinear, Splitter
 from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.reach import reach
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from attndsl.analysis.intervals import stretches
-from attndsl.analysis.linearity import NotLinear, Splitter, reach
+from attndsl.analysis.linearity import NotLinear, Splitter
 from attndsl.analysis.ranks import Kind, Ranks, before_sequences, positions, undeclared_batch
+from attndsl.analysis.reach import reach
 from attndsl.cascade.nodes import (
     Cascade,
     Compare,

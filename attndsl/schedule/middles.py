@@ -15,7 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attndsl.analysis.linearity import Gate, NotLinear, Splitter, Term
+from attndsl.analysis.anchors import Gate
+from attndsl.analysis.linearity import NotLinear, Splitter, Term
 from attndsl.cascade.nodes import (
     Binary,
     Call,

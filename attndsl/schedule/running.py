@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attndsl.analysis.linearity import Reach, at, reach
+from attndsl.analysis.anchors import at
+from attndsl.analysis.reach import Reach, reach
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,

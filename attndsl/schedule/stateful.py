@@ -18,8 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from attndsl.analysis.linearity import Anchor, NotLinear, Splitter, Term, reach
+from attndsl.analysis.anchors import Anchor
+from attndsl.analysis.linearity import NotLinear, Splitter, Term
 from attndsl.analysis.ranks import Kind, classify
+from attndsl.analysis.reach import reach
 from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from attndsl.cascade.nodes import Cascade, DType
+from attndsl.codegen.configs import choice
 from attndsl.runtime.launches import Launch, Recorder
 from attndsl.runtime.stages import Stage, plan_passes
 from attndsl.runtime.starts import with_start
@@ -103,9 +104,7 @@ def pretend(module: ModuleType) -> None:
     smem = 227 * 1024
 
     def default_config(kernel: str, full: Any, itemsize: int, _: Any) -> Any:
-        facts = module.KERNELS[kernel]["facts"]
-        find = module.choose_chunk if "chunks" in facts else module.choose
-        return find(facts, dict(full), itemsize, smem)
+        return choice(module.KERNELS[kernel]["facts"], dict(full), itemsize, smem)
 
     module.__dict__["default_config"] = default_config
     module.__dict__["capability"] = lambda device: 9
