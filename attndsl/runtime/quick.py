@@ -49,14 +49,13 @@ class Quick:
     maps: tuple[tuple[int, int, Maps], ...]
     starts: tuple[int, ...]
 
-    def __call__(self, addresses: Sequence[int], start: int, stream: int) -> None:
-        """Launch with tensors that lie at these addresses."""
+    def __call__(self, tensors: Sequence[Any], start: int, stream: int) -> None:
         arguments = [*self.arguments]
         arguments[self.stream] = stream
         for place, which in self.pointers:
-            arguments[place] = addresses[which]
+            arguments[place] = tensors[which].data_ptr()
         for place, which, maps in self.maps:
-            arguments[place] = maps[addresses[which]]
+            arguments[place] = maps[tensors[which].data_ptr()]
         for place in self.starts:
             arguments[place] = start
         self.launch(*arguments)
