@@ -230,7 +230,7 @@ class Folding:
         return log
 
     def bare(self, e: Expr, m: str) -> bool:
-        """Whether a term of a sum reads the stabiliser outside of reductions: one that stays where there are no points."""
+        """Whether a term of a sum reads the stabiliser outside of reductions, and so stays without points."""
         match e:
             case Binary("+", a, b):
                 return self.bare(a, m) or self.bare(b, m)
