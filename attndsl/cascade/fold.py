@@ -19,12 +19,16 @@ from attndsl.cascade.nodes import (
     Binary,
     Call,
     Cascade,
+    Compare,
+    Const,
     Define,
     Expr,
     Index,
     Read,
     Reduce,
     Reduction,
+    Select,
+    Unary,
 )
 from attndsl.cascade.walk import children, free, reads, rename, walk, with_children
 
@@ -215,11 +219,44 @@ class Folding:
         name = self.existing(still, indices) or self.sums.get(total(still))
         if name is None:
             stem = divisor.tensor if isinstance(divisor, Read) else ""
-            name = self.keep(f"L{stem[1:]}" if stem.startswith("Z") else "L", indices, total(still))
+            value = self.where_finite(total(still), divisor)
+            name = self.keep(f"L{stem[1:]}" if stem.startswith("Z") else "L", indices, value)
             self.sums[total(still)] = name
         own = self.body[name].indices if name in self.body else indices
         value = Read(name, tuple(Index(i) for i in own))
         return Polynomial.of([monomial(value)]) + moved, indices
+
+    def where_finite(self, log: Expr, divisor: Expr) -> Expr:
+        """The logarithm, or 0 where a stabiliser of no points takes the divisor to infinity: no weight is left there.
+
+        rewrite:  M[i] + log(sum[j](P[i,j]) + exp(-M[i]))   ->   … if M[i] > -3e38 else 0
+        """
+        for m, env in self.scalings.items():
+            s = scaling_of(divisor, env)
+            if s.kind is Kind.MUL and self.bare(divisor, m) and self.may_be_empty(self.body[m]):
+                some = Compare(">", Read(m, s.at), Unary("-", Const(3e38)))
+                log = Select(some, log, Const(0.0))
+        return log
+
+    def bare(self, e: Expr, m: str) -> bool:
+        """Whether a term of a sum reads the stabiliser outside of reductions, and so stays without points."""
+        match e:
+            case Binary("+", a, b):
+                return self.bare(a, m) or self.bare(b, m)
+            case Read() if e.tensor in self.body and e.tensor != m:
+                return self.bare(self.body[e.tensor].expr, m)
+            case Reduce():
+                return False
+            case _:
+                return any(isinstance(n, Read) and n.tensor == m for n in walk(e))
+
+    def may_be_empty(self, d: Define) -> bool:
+        """A reduction of what has a domain."""
+        if not isinstance(d.expr, Reduce):
+            return False
+        return d.expr.where is not None or any(
+            self.body[r].where is not None for r in reads(d.expr.body) & self.body.keys()
+        )
 
     def existing(self, value: Polynomial, indices: tuple[str, ...]) -> str | None:
         """A tensor of the program that has this value already: the user's own log-sum-exp."""

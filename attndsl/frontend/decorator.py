@@ -346,6 +346,13 @@ class _Reader:
 
     def helper(self, node: py.FunctionDef) -> ast.Function:
         """A nested `def f(x): return …` is a def of the language."""
+        args = node.args
+        for given in (*args.defaults, *args.kw_defaults):
+            if given is not None:
+                self.refuse(given, "an argument of a helper has no default", "give it at each use")
+        for arg in (*args.kwonlyargs, args.vararg, args.kwarg):
+            if arg is not None:
+                self.refuse(arg, "an argument of a helper has a place", f"`{arg.arg}` has none")
         match node.body:
             case [py.Return(value=py.expr() as value)]:
                 params = tuple(

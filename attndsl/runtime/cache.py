@@ -48,7 +48,7 @@ def load_module(text: str, name: str) -> ModuleType:
 def store_module(text: str, name: str) -> Path:
     """The file of the module with this text, which is not imported."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
-    stem = f"{re.sub(r'[^A-Za-z0-9_]', '_', name)}_{digest}"
+    stem = f"{re.sub(r'[^A-Za-z0-9_]', '_', name)[:80]}_{digest}"  # file systems take 255 bytes
     with _lock:
         try:
             return _write(cache_dir(), stem, text)

@@ -610,6 +610,28 @@ add(
     early,
 )
 add(
+    "co_empty_rows_off_by_one_in_place",
+    QKV,
+    O,
+    f"""S[i,j] = {DOT} where j < i
+    M[i] = max[j](S[i,j])
+    P[i,j] = exp(S[i,j] - M[i])
+    O[i,f] = P[i,j] / (sum[j](P[i,j]) + exp(-M[i])) * V[j,f]""",
+    lambda x: weigh(
+        torch.softmax(
+            torch.cat(
+                [
+                    masked(scaled(x), x.j < x.i, -torch.inf),
+                    torch.zeros(x.n_b, x.n_h, x.n_i, 1, dtype=x.Q.dtype),
+                ],
+                -1,
+            ),
+            -1,
+        )[..., :-1],
+        x.V,
+    ),
+)
+add(
     "co_empty_rows_off_by_one",
     f"{GQA}, m[b,j]: bool",
     O,

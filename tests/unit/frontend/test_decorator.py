@@ -176,6 +176,22 @@ def unassigned_output(Q: Tensor["i"]):  # type: ignore[no-untyped-def]
     return P
 
 
+def helper_with_a_default(Q: Tensor["i,e"]) -> Tensor["i,e"]:
+    def f(x, y=2):  # type: ignore[no-untyped-def]
+        return x * y
+
+    O[i, e] = f(Q[i, e])
+    return O
+
+
+def helper_without_places(Q: Tensor["i,e"]) -> Tensor["i,e"]:
+    def f(x, *, y):  # type: ignore[no-untyped-def]
+        return x * y
+
+    O[i, e] = f(Q[i, e])
+    return O
+
+
 def long_helper(Q: Tensor["i"]) -> Tensor["i"]:
     def f(x):  # type: ignore[no-untyped-def]
         y = x
@@ -211,6 +227,8 @@ def a_call_of_python(Q: Tensor["i"]) -> Tensor["i"]:
         (too_few_outputs, "A0114"),
         (unassigned_output, "A0114"),
         (long_helper, "A0114"),
+        (helper_with_a_default, "A0114"),
+        (helper_without_places, "A0114"),
         (odd_annotation, "A0114"),
         (odd_statement, "A0114"),
         (a_call_of_python, "A0109"),

@@ -47,3 +47,8 @@ def test_a_module_that_fails_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             cache.load_module("1 / 0\n", "m")
+
+
+def test_a_name_longer_than_file_names() -> None:
+    module = cache.load_module("x = 7\n", "n" * 300)
+    assert module.x == 7
