@@ -87,6 +87,29 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
         "G[t,e] = sigmoid(low[e]) + (1 - sigmoid(low[e])) * sigmoid(x[t,e])\n"
         f"H[t,e,f] = G[t,e] * H[t-1,e,f] + (1 - G[t,e]) * V[t,f] init 0\n{READ}",
     ),
+    "a running maximum": (
+        "V[b,h,t,f], M0[b,h,f]",
+        "O[b,h,t,f]",
+        "O[t,f] = max(O[t-1,f], V[t,f]) init M0[f]",
+    ),
+    "exponential gates with the maximum that keeps them in range": (
+        f"{ABOVE}, x[b,h,t], y[b,h,t]",
+        "O[b,h,t,f]",
+        "M[t] = max(logsigmoid(y[t]) + M[t-1], x[t]) init 0\n"
+        "a[t] = exp(logsigmoid(y[t]) + M[t-1] - M[t])\n"
+        "H[t,e,f] = a[t] * H[t-1,e,f] + exp(x[t] - M[t]) * K[t,e] * V[t,f] init 0\n"
+        "N[t,e] = a[t] * N[t-1,e] + exp(x[t] - M[t]) * K[t,e] init 0\n"
+        "O[t,f] = sum[e](Q[t,e] * H[t,e,f]) / max(abs(sum[e](Q[t,e] * N[t,e])), exp(-M[t]))",
+    ),
+    "such gates of channels": (
+        "V[b,h,t,f], x[b,h,t,f], y[b,h,t,f]",
+        "O[b,h,t,f]",
+        "M[t,f] = max(logsigmoid(y[t,f]) + M[t-1,f], x[t,f]) init 0\n"
+        "a[t,f] = exp(logsigmoid(y[t,f]) + M[t-1,f] - M[t,f])\n"
+        "C[t,f] = a[t,f] * C[t-1,f] + exp(x[t,f] - M[t,f]) * V[t,f] init 0\n"
+        "N[t,f] = a[t,f] * N[t-1,f] + exp(x[t,f] - M[t,f]) init 0\n"
+        "O[t,f] = C[t,f] / N[t,f]",
+    ),
 }
 STATELESS = {"a gate of channels by a table of states", "a state forward, then one backward"}
 
