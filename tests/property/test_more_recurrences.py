@@ -188,3 +188,17 @@ def test_what_sums_over_time_beside_a_recurrence_keeps_no_state(beside: str) -> 
     )
     with pytest.raises(CallError, match=r"A0513.*(reduces|positions)"):
         op(**inputs(op), return_state=True)
+
+
+def test_packed_sequences_start_each_from_its_own() -> None:
+    op = program("a chain of states, each from the one before")
+    ends = [0, 5, 6, N]
+    given = {n: x[:1] for n, x in inputs(op).items()}
+    given["X0"] = torch.randn(3, SIZES["h"], SIZES["f"], dtype=torch.float64)
+    got = op(**given, cu_seqlens=torch.tensor(ends))
+    for k, (low, high) in enumerate(pairwise(ends)):
+        own = {n: x[:, :, low:high] for n, x in given.items() if n != "X0"}
+        want = op.reference(**own, X0=given["X0"][k : k + 1])
+        assert error([got[:, :, low:high]], [want]) < 1e-12
+    with pytest.raises(CallError, match=r"A0501.*`X0` is not that of 2"):
+        op(**given, cu_seqlens=torch.tensor([0, 5, N]))
