@@ -29,6 +29,7 @@ from functools import reduce
 
 from attndsl.cascade.conditions import conjunction
 from attndsl.cascade.gates import Gates, never_negative
+from attndsl.cascade.highest import extreme_of_past
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
@@ -49,6 +50,7 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.sums import factors, gathered, plus, product, summands
 from attndsl.cascade.types import offset, time_axis
 from attndsl.cascade.walk import (
+    bound,
     children,
     free,
     reads,
@@ -175,23 +177,30 @@ class _Unroll:
         return self.finished(body)
 
     def kept(self) -> Cascade:
-        """The program with the state of every step as a tensor, a sum over the past."""
+        """The program with the state of every step as a tensor, a sum over the past or a maximum."""
         d = self.d
-        _, asked = self.taken_apart()
-        if asked:
-            raise NotUnrolled(f"`{d.tensor}` mixes the entries of its past")
-        now = self.state(Read(d.tensor, tuple(Index(i) for i in d.indices)))
-        total = reduce(plus, [p.expression() for p in now]) if now else Const(0.0)
+        extreme = extreme_of_past(d, (self.time, self.step), self.names)
+        total, made = self.total() if extreme is None else extreme
         body: list[Define] = []
         for x in self.cascade.body:
             if x.tensor == d.tensor:
-                body += [*self.gates.made, dataclasses.replace(d, expr=total, init=None)]
+                body += [*made, dataclasses.replace(d, expr=total, init=None)]
                 continue
             where = None if x.where is None else rewrite(x.where, self.or_start)
             init = None if x.init is None else rewrite(x.init, self.or_start)
             expr = rewrite(x.expr, self.or_start)
             body.append(dataclasses.replace(x, expr=expr, where=where, init=init))
         return self.finished(body)
+
+    def total(self) -> tuple[Expr, list[Define]]:
+        """The state at every step as a sum over the past, and the running sums of its gates."""
+        d = self.d
+        _, asked = self.taken_apart()
+        if asked:
+            raise NotUnrolled(f"`{d.tensor}` mixes the entries of its past")
+        now = self.state(Read(d.tensor, tuple(Index(i) for i in d.indices)))
+        whole = reduce(plus, [p.expression() for p in now]) if now else Const(0.0)
+        return whole, self.gates.made
 
     def or_start(self, n: Expr) -> Expr | None:
         """A read of the step before, which is what the state starts from where there is none."""
@@ -206,7 +215,8 @@ class _Unroll:
         last = Binary("-", Extent(self.time), Const(1))
         here = Position(step[0])
         inside = Compare(">", here, Const(0)) if self.step > 0 else Compare("<", here, last)
-        return Select(inside, n, self.gates.fresh(substitute(d.init, subs, subs)))
+        first = substitute(d.init, subs, subs)
+        return Select(inside, n, rename(first, {i: self.names.index(i) for i in bound(first)}))
 
     def taken_apart(self) -> tuple[Define, list[Define]]:
         """The step without what it asks of its past, and that; its gate and what it adds are told apart on the way."""

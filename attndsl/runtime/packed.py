@@ -38,9 +38,12 @@ def packed(
     along = _along(name, states, named)
     ends = _ends(name, cu_seqlens, max(named[n].shape[k] for n, k in along.items()))
     before = _apart(name, states, state, len(ends) - 1)
+    owned = _owned(name, states, named, len(ends) - 1)
     made: list[tuple[Any, ...]] = []
-    for (first, last), start in zip(pairwise(ends), before, strict=True):
+    for k, ((first, last), start) in enumerate(zip(pairwise(ends), before, strict=True)):
         here = dict(named)
+        for n, axis in owned.items():
+            here[n] = named[n].narrow(axis, k, 1)
         for n, axis in along.items():
             here[n] = named[n].narrow(axis, first, last - first)
         *outputs, after = run(here, start)
@@ -68,6 +71,27 @@ def _along(name: str, states: States, named: Mapping[str, Any]) -> dict[str, int
         out[t.name] = axes[0]
     if not out:
         raise CallError("A0501", f"{name}: `cu_seqlens` came without a sequence")
+    return out
+
+
+def _owned(name: str, states: States, named: Mapping[str, Any], count: int) -> dict[str, int]:
+    """The batch axis of each input without a time that has a value for each sequence (what a state starts from)."""
+    out: dict[str, int] = {}
+    batch = next(iter(states.made.cascade.batch), None)
+    for t in states.declared:
+        x = named.get(t.name)
+        if batch not in t.ranks or {*t.ranks} & states.made.time or not isinstance(x, Tensor):
+            continue
+        axis = t.ranks.index(batch)
+        if x.ndim != len(t.ranks) or x.shape[axis] == 1:
+            continue
+        if x.shape[axis] != count:
+            raise CallError(
+                "A0501",
+                f"{name}: `{t.name}` is not that of {count} packed sequences",
+                notes=(f"came:     {t.name} of shape {tuple(x.shape)}",),
+            )
+        out[t.name] = axis
     return out
 
 

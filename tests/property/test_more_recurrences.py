@@ -87,6 +87,29 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
         "G[t,e] = sigmoid(low[e]) + (1 - sigmoid(low[e])) * sigmoid(x[t,e])\n"
         f"H[t,e,f] = G[t,e] * H[t-1,e,f] + (1 - G[t,e]) * V[t,f] init 0\n{READ}",
     ),
+    "a running maximum": (
+        "V[b,h,t,f], M0[b,h,f]",
+        "O[b,h,t,f]",
+        "O[t,f] = max(O[t-1,f], V[t,f]) init M0[f]",
+    ),
+    "exponential gates with the maximum that keeps them in range": (
+        f"{ABOVE}, x[b,h,t], y[b,h,t]",
+        "O[b,h,t,f]",
+        "M[t] = max(logsigmoid(y[t]) + M[t-1], x[t]) init 0\n"
+        "a[t] = exp(logsigmoid(y[t]) + M[t-1] - M[t])\n"
+        "H[t,e,f] = a[t] * H[t-1,e,f] + exp(x[t] - M[t]) * K[t,e] * V[t,f] init 0\n"
+        "N[t,e] = a[t] * N[t-1,e] + exp(x[t] - M[t]) * K[t,e] init 0\n"
+        "O[t,f] = sum[e](Q[t,e] * H[t,e,f]) / max(abs(sum[e](Q[t,e] * N[t,e])), exp(-M[t]))",
+    ),
+    "such gates of channels": (
+        "V[b,h,t,f], x[b,h,t,f], y[b,h,t,f]",
+        "O[b,h,t,f]",
+        "M[t,f] = max(logsigmoid(y[t,f]) + M[t-1,f], x[t,f]) init 0\n"
+        "a[t,f] = exp(logsigmoid(y[t,f]) + M[t-1,f] - M[t,f])\n"
+        "C[t,f] = a[t,f] * C[t-1,f] + exp(x[t,f] - M[t,f]) * V[t,f] init 0\n"
+        "N[t,f] = a[t,f] * N[t-1,f] + exp(x[t,f] - M[t,f]) init 0\n"
+        "O[t,f] = C[t,f] / N[t,f]",
+    ),
 }
 STATELESS = {"a gate of channels by a table of states", "a state forward, then one backward"}
 
@@ -165,3 +188,17 @@ def test_what_sums_over_time_beside_a_recurrence_keeps_no_state(beside: str) -> 
     )
     with pytest.raises(CallError, match=r"A0513.*(reduces|positions)"):
         op(**inputs(op), return_state=True)
+
+
+def test_packed_sequences_start_each_from_its_own() -> None:
+    op = program("a chain of states, each from the one before")
+    ends = [0, 5, 6, N]
+    given = {n: x[:1] for n, x in inputs(op).items()}
+    given["X0"] = torch.randn(3, SIZES["h"], SIZES["f"], dtype=torch.float64)
+    got = op(**given, cu_seqlens=torch.tensor(ends))
+    for k, (low, high) in enumerate(pairwise(ends)):
+        own = {n: x[:, :, low:high] for n, x in given.items() if n != "X0"}
+        want = op.reference(**own, X0=given["X0"][k : k + 1])
+        assert error([got[:, :, low:high]], [want]) < 1e-12
+    with pytest.raises(CallError, match=r"A0501.*`X0` is not that of 2"):
+        op(**given, cu_seqlens=torch.tensor([0, 5, N]))
