@@ -268,6 +268,10 @@ class ChunkBuilder(Builder):
             self.dims_of(f) - {self.row} - set(kept) for f in row
         ):
             raise NotLinear(f"a factor of `{name}` spans features that it does not keep", d.span)
+        if axis is not None:  # a product of tiles has the features that its sides have, no more
+            kept = tuple(a for a in kept if any(a in self.dims_of(f) for f in column))
+            if any(self.dims_of(f) & set(state.dims) - {self.row, *kept} for f in outer + inner):
+                raise NotLinear(f"`{name}` decays by features that nothing it sums has", d.span)
         dims = self.order(frozenset(kept) | (frozenset({axis}) if axis else frozenset()))
         decay = self.eval(product_of([*outer, *inner]), False, "decay") if outer or inner else None
         # A distance is that to the anchor and that from it on: of the second, the columns' part is a state of its own.
@@ -318,7 +322,8 @@ class ChunkBuilder(Builder):
                 self.prologue.append(
                     t.Compute(both, span, DType.FLOAT, Binary("*", Val(v), Val(held)))
                 )
-                self.prologue.append(t.Fold(out, state.dims, Reduction.SUM, both, axis))
+                kept = self.order(frozenset({self.row}))
+                self.prologue.append(t.Fold(out, kept, Reduction.SUM, both, axis))
             past = Val(out)
         more = past if scale is None else Binary("*", past, scale)
         if seeing is not None:

@@ -40,6 +40,13 @@ PROGRAMS: dict[str, tuple[str, str, str]] = {
         "H[t,f,n] = exp(-softplus(d[t,f]) * exp(w[f,n])) * H[t-1,f,n] + softplus(d[t,f]) * B[t,n] * V[t,f] init 0\n"
         "O[t,f] = C[t,n] * H[t,f,n]",
     ),
+    "a sum of what was read, alike for every feature": (
+        "Q[b,h,t,c], K[b,h,t,e], V[b,h,t,f]",
+        "O[b,h,t,f]",
+        "H[t,e,c] = H[t-1,e,c] + K[t,e] * Q[t,c] init 0\n"
+        "X[t,e] = H[t,e,c] * Q[t,c]\n"
+        "O[t,f] = sum[e](X[t,e]) * V[t,f]",
+    ),
     "a state that is the output": (
         "V[b,h,t,f], z[b,h,t,f]",
         "O[b,h,t,f]",
