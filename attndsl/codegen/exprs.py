@@ -29,6 +29,7 @@ from attndsl.cascade.nodes import (
     Select,
     Unary,
 )
+from attndsl.cascade.walk import walk
 from attndsl.schedule.tile import Block, Epsilon, Origin, Span, Val
 
 WIDTH = 76  # of an expression; statements add a name and an indent to it, and a line has 100
@@ -49,6 +50,9 @@ class Text:
     static: bool = False  # a number known when the kernel is compiled, not a Triton value
     natural: bool = False  # an integer that is never negative
     lone: bool = False  # a comparison of two floats, one for the whole program
+    counted: bool = (
+        False  # what a loop counts with: a number of Python's own in Triton's interpreter
+    )
 
     def at(self, level: int) -> str:
         """The code, in parentheses where a neighbour of `level` would bind tighter."""
@@ -118,10 +122,8 @@ class ExpressionPrinter:
         """The value as a float of the accumulator's type."""
         if t.kind is DType.FLOAT and not t.stored:
             return t
-        if t.static:
-            return replace(
-                t, code=f"tl.cast({t.code}, ACC)", kind=DType.FLOAT, level=ATOM, static=False
-            )
+        if t.static or t.counted:
+            return Text(f"tl.cast({t.code}, ACC)", t.dims, DType.FLOAT, natural=t.natural)
         return Text(f"{t.at(ATOM)}.to(ACC)", t.dims, DType.FLOAT)
 
     def value(self, t: Text) -> Text:
@@ -240,7 +242,10 @@ class ExpressionPrinter:
                     DType.BOOL,
                     COMPARE,
                 )
-                fixed = all(p.static for p in parts)
+                # What has a name is no number of Python's own in Triton's interpreter, even one that is known.
+                fixed = all(p.static for p in parts) and not any(
+                    isinstance(n, Val) for n in walk(e)
+                )
                 return replace(out, lone=kind is DType.FLOAT and not out.dims and not fixed)
             case Logic():
                 op, level = ("&", AND) if e.op == "and" else ("|", OR)

@@ -248,7 +248,8 @@ class KernelNames(ABC):
             case Position():
                 axis = self.program.axis(e.name)
                 dims = (axis.name,) if axis.role in BLOCKED else ()
-                return Text(self._axes[axis.name], dims, DType.INT, natural=True)
+                counted = axis.role is Role.POINT
+                return Text(self._axes[axis.name], dims, DType.INT, natural=True, counted=counted)
             case Block():
                 name = self.blocks[self._stands_for(e.axis)]
                 return Text(name, (), DType.INT, static=True, natural=True)

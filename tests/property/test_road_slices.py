@@ -8,7 +8,7 @@ import torch
 from attndsl.cascade.bind import bind
 from attndsl.cascade.interpreter import interpret
 from attndsl.runtime import few
-from attndsl.schedule import plan_forward, split_of
+from attndsl.runtime.stages import plan_passes
 from attndsl.schedule.split import ROWS
 from tests.road.harness import CASES
 from tests.unit.schedule.harness import load, run
@@ -27,8 +27,8 @@ def test_slices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few, "LEAST_SLICE", 5)
     case = CASES[name]
     cascade = load(case.text)
-    whole = plan_forward(cascade)
-    plan = split_of(cascade, whole, (), {})
+    made = plan_passes(cascade, ())
+    whole, plan = made.forward, made.split
     if plan is None:
         return  # its keys are not cut, which others test
     inputs, params = case.inputs(), dict(case.params)
