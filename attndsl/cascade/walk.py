@@ -119,13 +119,15 @@ def substitute(e: Expr, subs: Mapping[str, Expr], local: Mapping[str, Expr] | No
     """Replace indices by expressions.
 
     `subs[i]` stands for `i` as a number; `local[i]`, if given, for `i` as a lone subscript. Where `local` is left out,
-    a lone subscript becomes `Index(j)` if `subs[i]` is `Position(j)`, else `subs[i]` itself.
+    a lone subscript becomes `Index(j)` if `subs[i]` is `Position(j)`, else `subs[i]` itself. `Index(j)` in the place of
+    a number becomes `Position(j)`: rules for numbers look for no other.
     """
 
     def rule(n: Expr) -> Expr | None:
         match n:
             case Position() if n.name in subs:
-                return subs[n.name]
+                to = subs[n.name]
+                return Position(to.name, span=to.span) if isinstance(to, Index) else to
             case Index() if local is not None and n.name in local:
                 return local[n.name]
             case Index() if n.name in subs:

@@ -1139,6 +1139,32 @@ add(
 )
 
 
+def shared(x: X) -> Tensor:
+    k, v = (y.repeat_interleave(x.G, 1) for y in (x.K, x.V))
+    h = torch.zeros(x.n_b, x.n_h, x.n_e, x.n_f, dtype=x.Q.dtype)
+    out = []
+    for t in range(x.n_t):
+        h = (
+            torch.sigmoid(x.g[:, :, t])[..., None, None] * h
+            + k[:, :, t, :, None] * v[:, :, t, None, :]
+        )
+        out.append(einsum("bhe,bhef->bhf", x.Q[:, :, t], h))
+    return torch.stack(out, 2)
+
+
+# The heads of a group, and no others, are summed into what they share.
+add(
+    "co_recurrence_of_shared_keys",
+    "Q[b,h,t,e], K[b,h//G,t,e], V[b,h//G,t,f], g[b,h,t], G: int",
+    "O[b,h,t,f]",
+    """H[t,e,f] = sigmoid(g[t]) * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
+    O[t,f] = Q[t,e] * H[t,e,f]""",
+    shared,
+    sizes={"h": 4, "t": 13},
+    params={"G": 2},
+)
+
+
 def shifted(x: X) -> Tensor:
     h = torch.zeros(x.n_b, x.n_h, x.n_e, x.n_f, dtype=x.Q.dtype)
     out = []
