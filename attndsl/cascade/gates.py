@@ -25,7 +25,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.signs import Sign, sign_of
 from attndsl.cascade.sums import plus, product, summands
-from attndsl.cascade.walk import bound, free, rename, substitute
+from attndsl.cascade.walk import bound, free, rename, rewrite, substitute
 
 # A gate below this is as good as closed; its logarithm must be finite, or a closed gate would be none at all.
 LEAST_GATE = 1e-30
@@ -77,6 +77,8 @@ class Gates:
     def running(self, log: Expr, inclusive: bool) -> str:
         """Define the running sum of the gates' logarithms."""
         name = self.names.tensor("G")
+        if self.d.init in (Const(0), Const(0.0)):
+            log = rewrite(log, self.unstarted)
         inside = free(log) | {self.time}
         indices = tuple(i for i in self.d.indices if i in inside)
         index = self.names.index(self.time)
@@ -84,6 +86,20 @@ class Gates:
         where = self.past(index, Position(self.time), inclusive)
         self.made.append(Define(name, indices, Reduce(Reduction.SUM, (index,), one, where)))
         return name
+
+    def unstarted(self, n: Expr) -> Expr | None:
+        """What another state starts from, left out: the first gate multiplies a start that is 0.
+
+        A running maximum starts far below all numbers, and nothing would be left of what is added to that.
+        """
+        last = Binary("-", Extent(self.time), Const(1))
+        here = Position(self.time)
+        inside = Compare(">", here, Const(0)) if self.step > 0 else Compare("<", here, last)
+        match n:
+            case Select(cond, then, Const()) if cond == inside:
+                return Select(cond, then, Const(0.0))
+            case _:
+                return None
 
     def past(self, index: str, at: Expr, inclusive: bool) -> Expr:
         """That a point is not after another, in the direction of the recurrence."""

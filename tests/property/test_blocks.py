@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl import driver
 from attndsl.analysis.ranks import classify
+from attndsl.cascade.interpreter import interpret
 from attndsl.cascade.rewritten import rewritten
+from attndsl.diagnostics import DiagnosticError
 from attndsl.frontend import load_cascades
 from attndsl.runtime.operator import CompiledAttention
 from attndsl.source import Source
@@ -150,12 +152,17 @@ def test_a_value_of_each_block_as_output(name: str, keys: int, w: int, causal: b
     check(op(text, "O[b,i,f], B[b,i,n]"), keys, keys, w, 0.0)
 
 
-def test_a_recurrence_that_does_not_telescope_stays_one() -> None:
-    """The gate is another quotient than that of the maximum: refused as a recurrence, and never approximated."""
+def test_a_recurrence_that_does_not_telescope_is_never_taken_for_one_that_does() -> None:
+    """The gate is another quotient than that of the maximum: refused, and what it is written as has its value."""
     other = RUNNING.format("-1e30").replace("M[j1-1,i] - M[j1,i])", "M[j1-1,i] - 2 * M[j1,i])")
     text = HEAD.format("O[b,i,f]", CUT + other)
     (c,) = load_cascades(Source("t", text))
-    assert any(d.init is not None for d in rewritten(c).body)
+    sizes = {"b": 2, "i": 3, "j": 8, "e": 4, "f": 3}
+    inputs = make_inputs(op(CUT + other), sizes, params={"w": 4}, dtype=torch.float64)
+    got, want = (interpret(x, inputs, {"w": 4})["O"] for x in (rewritten(c), c))
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    with pytest.raises(DiagnosticError, match="A0404"):
+        check(op(CUT + other), 3, 8, 4, 0.0)
 
 
 def test_pooled_keys_stay_short_sums() -> None:
