@@ -92,11 +92,8 @@ class Gates:
 
         A running maximum starts far below all numbers, and nothing would be left of what is added to that.
         """
-        last = Binary("-", Extent(self.time), Const(1))
-        here = Position(self.time)
-        inside = Compare(">", here, Const(0)) if self.step > 0 else Compare("<", here, last)
         match n:
-            case Select(cond, then, Const()) if cond == inside:
+            case Select(cond, then, Const()) if cond == started(self.time, self.time, self.step):
                 return Select(cond, then, Const(0.0))
             case _:
                 return None
@@ -243,6 +240,13 @@ def opened(gate: Expr) -> tuple[Expr, Expr | None]:
             )
         case _:
             return gate, None
+
+
+def started(at: str, time: str, step: int) -> Expr:
+    """That a point has one before it, in the direction of a recurrence."""
+    if step > 0:
+        return Compare(">", Position(at), Const(0))
+    return Compare("<", Position(at), Binary("-", Extent(time), Const(1)))
 
 
 def lone(e: Expr) -> Expr:

@@ -28,13 +28,12 @@ from dataclasses import dataclass
 from functools import reduce
 
 from attndsl.cascade.conditions import conjunction
-from attndsl.cascade.gates import Gates, never_negative
+from attndsl.cascade.gates import Gates, never_negative, started
 from attndsl.cascade.highest import extreme_of_past
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
-    Compare,
     Const,
     Define,
     Expr,
@@ -212,9 +211,7 @@ class _Unroll:
         if step is None or step[1] != -self.step:
             return None
         assert d.init is not None
-        last = Binary("-", Extent(self.time), Const(1))
-        here = Position(step[0])
-        inside = Compare(">", here, Const(0)) if self.step > 0 else Compare("<", here, last)
+        inside = started(step[0], self.time, self.step)
         first = substitute(d.init, subs, subs)
         return Select(inside, n, rename(first, {i: self.names.index(i) for i in bound(first)}))
 

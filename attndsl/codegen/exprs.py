@@ -50,9 +50,7 @@ class Text:
     static: bool = False  # a number known when the kernel is compiled, not a Triton value
     natural: bool = False  # an integer that is never negative
     lone: bool = False  # a comparison of two floats, one for the whole program
-    counted: bool = (
-        False  # what a loop counts with: a number of Python's own in Triton's interpreter
-    )
+    counted: bool = False  # what a loop counts with: Python's own in Triton's interpreter
 
     def at(self, level: int) -> str:
         """The code, in parentheses where a neighbour of `level` would bind tighter."""
