@@ -58,14 +58,19 @@ def compile_job(job: dict[str, Any], out: Path) -> dict[str, Any]:
     )
     # Fused multiply-adds are asked for: the default is to change in Triton 3.10.
     options = {**job["options"], "enable_fp_fusion": True}
-    kernel = triton.compile(
-        source, target=GPUTarget("cuda", job["capability"], 32), options=options
-    )
+    cuda = toolkit()
+    with cuda.sound_assembler():
+        kernel = triton.compile(
+            source, target=GPUTarget("cuda", job["capability"], 32), options=options
+        )
     out.with_suffix(".ptx").write_text(kernel.asm["ptx"], encoding="utf-8")
     cubin = out.with_suffix(".cubin")
     cubin.write_bytes(kernel.asm["cubin"])
     usage = subprocess.run(
-        [tool("cuobjdump"), "-res-usage", str(cubin)], capture_output=True, text=True, check=True
+        [cuda.tool("cuobjdump"), "-res-usage", str(cubin)],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     return {"shared": int(kernel.metadata.shared), "entry": kernel.metadata.name, "usage": usage}
 
@@ -81,11 +86,15 @@ def memory_tiles(dtype: str, *box: str) -> str:
     return f"tensordesc<{dtype}{sides},{layout!r}>"
 
 
-def tool(name: str) -> str:
-    """A program of the CUDA toolkit that Triton ships."""
-    from triton import knobs
-
-    return str(getattr(knobs.nvidia, name).path)
+def toolkit() -> Any:
+    """The module beside this file; importing it by its name would import the package."""
+    path = Path(__file__).with_name("toolkit.py")
+    spec = importlib.util.spec_from_file_location("toolkit", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main() -> None:

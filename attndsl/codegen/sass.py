@@ -29,7 +29,7 @@ class SassStats:
 
 def disassemble(cubin: bytes) -> str:
     """The SASS text, by the disassembler that Triton ships. Needs no GPU."""
-    from attndsl.codegen.aot_worker import tool
+    from attndsl.codegen.toolkit import tool
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"

@@ -23,6 +23,7 @@ from attndsl.analysis.stabilise import stabilised
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Binding, Number, bind
 from attndsl.cascade.starts import START
+from attndsl.codegen.toolkit import sound_assembler
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
 from attndsl.runtime.ranges import RangeCheck
@@ -182,7 +183,7 @@ class Partials:
         key = f"{plan.name}_{backend}"
         if key not in self.made:
             self.made[key] = load_module(_text(backend, plan, self.engine.header), key)
-        with refusals(self.cascade.name), _on(x):
+        with refusals(self.cascade.name), _on(x), sound_assembler():
             made: dict[str, Tensor] = self.made[key].forward(inputs, extents, params)
         return made
 

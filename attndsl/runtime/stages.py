@@ -7,7 +7,7 @@ by which backend. Each has a generated module of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Protocol, TypeAlias
@@ -19,6 +19,7 @@ from attndsl.analysis.ranks import Kind
 from attndsl.callerrors import CallError
 from attndsl.cascade.bind import Number, eval_int
 from attndsl.cascade.nodes import Cascade, DType, Rank
+from attndsl.codegen.toolkit import sound_assembler
 from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.few import FewQueries
@@ -182,9 +183,13 @@ class Stage:
     ) -> list[Tensor]:
         """The outputs, then the residuals. `run` calls a function of the module by its name, if not this stage."""
         name, extents = self.launcher(extents, next(iter(inputs.values())).device)
-        with refusals(self.cascade.name):
+        with refusals(self.cascade.name), self.compiling():
             made = (run or self.run)(name, inputs, extents, params, config)
         return [made[n] for n in (*self.outputs, *self.residuals)]
+
+    def compiling(self) -> AbstractContextManager[None]:
+        """Around launches that may compile."""
+        return sound_assembler() if self.backend in TRITON else nullcontext()
 
     def run(
         self,
@@ -212,7 +217,7 @@ class Stage:
         `cotangents` are the gradients of the outputs, by output.
         """
         given = {self.passes.cotangents[o]: x for o, x in cotangents.items()}
-        with refusals(self.cascade.name):
+        with refusals(self.cascade.name), self.compiling():
             made = (run or self.run)("backward", {**tensors, **given}, extents, params, config)
         return [made[g] for g in self.passes.gradients.values()]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from attndsl.codegen.toolkit import sound_assembler, tool
 from attndsl.runtime.launches import Launch, Recorder, rebound
 from attndsl.runtime.watching import preparing
 from attndsl.tuning.child import Message, serve
@@ -82,7 +83,8 @@ def compile_candidate(message: Message) -> Message:
     names = {n: Recorder(getattr(module, n), only_compile) for n in kernels}
     launcher = rebound(module, message["launcher"], names)
     tensors = {n: phantom(s) for n, s in message["tensors"].items()}
-    launcher(tensors, message["extents"], message["params"], {kernel: message["config"]})
+    with sound_assembler():
+        launcher(tensors, message["extents"], message["params"], {kernel: message["config"]})
     if not made:
         raise RuntimeError(f"{message['launcher']} never launched {kernel}")
     code = made[-1]
@@ -96,8 +98,6 @@ def compile_candidate(message: Message) -> Message:
 def usage(cubin: bytes) -> dict[str, int]:
     """Registers a thread, and bytes a thread that are kept in memory for want of registers."""
     import tempfile
-
-    from attndsl.codegen.aot_worker import tool
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)

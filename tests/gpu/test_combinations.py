@@ -13,12 +13,7 @@ NAMES = sorted(n for n in CASES if n.startswith("co_"))
 # Integers below zero, parts of features, sums between positions: what only a card's own arithmetic shows.
 IN_16_BIT = [
     "co_floors_of_negatives",
-    pytest.param(
-        "co_rotary_pairs",
-        marks=pytest.mark.xfail(
-            reason="ptxas 12.8 takes descriptors of dQ from registers that hold parameters (codegen/descriptors.py)"
-        ),
-    ),
+    "co_rotary_pairs",
     "co_sum_strictly_between",
 ]
 
