@@ -32,6 +32,7 @@ from attndsl.schedule.tile import (
     Reach,
     Role,
     Scan,
+    Across,
     Scatter,
     Solve,
     Stmt,
@@ -157,6 +158,8 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
                 self.store(s)
             case Scatter():
                 self.scatter(s)
+            case Across():
+                raise AssertionError("tiles that follow each other have no need to add to memory")
             case (
                 Reach() | TileReach()
             ):  # the whole stream: here a tile is all of the batch, and ids differ along it

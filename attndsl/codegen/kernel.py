@@ -16,6 +16,7 @@ from attndsl.codegen.kernel_products import KernelProducts
 from attndsl.codegen.programs import TILED
 from attndsl.schedule.tile import (
     AccDot,
+    Across,
     Assign,
     Compute,
     Declare,
@@ -160,6 +161,8 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 self._store(s)
             case Scatter():
                 self._scatter(s)
+            case Across():
+                self._across(s)
             case Reach():
                 self._reach(s)
             case TileReach():

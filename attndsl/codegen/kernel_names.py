@@ -11,6 +11,7 @@ from attndsl.codegen.exprs import Text, broadcast
 from attndsl.codegen.names import Namespace
 from attndsl.codegen.programs import BLOCKED, STRIDED, TILED, expressions, lone, statements
 from attndsl.schedule.tile import (
+    Across,
     AccDot,
     Block,
     Buffer,
@@ -149,7 +150,7 @@ class KernelNames(ABC):
         narrow: set[tuple[str, int]] = set()
         in_rows: set[str] = set()
         for s in statements(program):
-            if isinstance(s, Load | Store | Scatter):
+            if isinstance(s, Load | Store | Scatter | Across):
                 for k, sub in enumerate(s.subs):
                     if self._free(sub) & self._blocked():
                         narrow.add((s.tensor, k))

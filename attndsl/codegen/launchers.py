@@ -40,6 +40,10 @@ HOST_NAMES = frozenset(
 SUMMARIES = {
     "forward": "Outputs and residuals, by name.",
     "backward": "Gradients, by name.",
+    "backward_added": """Gradients, by name, with fewer products: tiles add to sums in memory, in the order in which they come.
+
+    Sums are rounded in that order, so a repeat may differ in the last bits.
+    """,
     "forward_split": """What `forward` returns, for few queries: slices of the keys, then their states merged.
 
     `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
@@ -151,7 +155,8 @@ def _hopper_step(
 
 
 def _allocation(buffer: Buffer, tensors: dict[str, str], lengths: dict[str, str]) -> list[str]:
-    make = "torch.zeros" if buffer.kind is BufferKind.FIXED else "torch.empty"
+    zero = buffer.kind in (BufferKind.FIXED, BufferKind.SUM)
+    make = "torch.zeros" if zero else "torch.empty"
     name, shape = tensors[buffer.name], shape_of(buffer, lengths)
     line = f"{name} = {make}({shape}, dtype={dtype_of(buffer)}, device=device)"
     if len(line) <= 96:

@@ -61,15 +61,24 @@ def render_module(
     *,
     hopper: bool = False,
     by_measurement: bool = False,
+    adding: Plan | None = None,
 ) -> str:
     """The text of a module with the kernels and launchers of both passes.
 
     `split` is the split-keys form of the forward pass; its launcher is `forward_split`. With `hopper`, kernels that can
     have a form whose warps specialise get that besides, and take it on a Hopper card; `by_measurement` only for calls
-    that it was measured faster for.
+    that it was measured faster for. `adding` is the form of the backward pass whose tiles add to memory
+    (`schedule/added.py`); its launcher is `backward_added`.
     """
     context = module_context(
-        name, forward, backward, header, split, hopper=hopper, by_measurement=by_measurement
+        name,
+        forward,
+        backward,
+        header,
+        split,
+        hopper=hopper,
+        by_measurement=by_measurement,
+        adding=adding,
     )
     return render("triton/module.py.jinja", module=context)
 
@@ -83,6 +92,7 @@ def module_context(
     *,
     hopper: bool = False,
     by_measurement: bool = False,
+    adding: Plan | None = None,
 ) -> ModuleContext:
     """Everything that the module template places."""
     own = HOST_NAMES | {
@@ -112,10 +122,12 @@ def module_context(
     launchers = [launcher("forward", forward, module)]
     if backward is not None:
         launchers.append(launcher("backward", backward, module))
+    if adding is not None:
+        launchers.append(launcher("backward_added", adding, module))
     if split is not None:
         # Few queries are no work for groups of 64 rows.
         launchers.append(launcher("forward_split", split, replace(module, specialise=False)))
-    steps = [s for p in (forward, backward, split) if p is not None for s in p.steps]
+    steps = [s for p in (forward, backward, split, adding) if p is not None for s in p.steps]
     chunks = any("chunks" in k.facts for k in module.kernels)
     follows = any("follows" in k.facts for k in module.kernels)
     table = {
