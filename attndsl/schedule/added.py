@@ -46,7 +46,8 @@ class _Sum:
     giver: TileProgram
     taker: TileProgram
     acc: AccDot
-    left: str
+    own: str
+    """The sum of `taker` that takes the same summands: what they are where a mask holds too, its ranges say."""
     right: Load
 
 
@@ -89,16 +90,12 @@ def _found(giver: TileProgram, taker: TileProgram) -> _Sum | None:
     yonder = _Meaning((*taker.prologue, *other), names, {t: (here, s) for t, s in written.items()})
     wanted = here.of(sums[0].left)
     block = here.of(sums[0].right)
-    for s in other:
-        if isinstance(s, Compute) and s.dims == (keys.name, stream.name):
-            if yonder.of(s.name) == wanted:
-                right = [
-                    x
-                    for x in taker.prologue
-                    if isinstance(x, Load) and len(x.dims) == 2 and yonder.of(x.name) == block
-                ]
-                return _Sum(giver, taker, sums[0], s.name, right[0]) if right else None
-    return None
+    blocks = [s for s in taker.prologue if isinstance(s, Load) and len(s.dims) == 2]
+    right = next((s for s in blocks if yonder.of(s.name) == block), None)
+    own = next((s for s in other if isinstance(s, AccDot) and yonder.of(s.left) == wanted), None)
+    if right is None or own is None:
+        return None
+    return _Sum(giver, taker, sums[0], own.name, right)
 
 
 def _plain(p: TileProgram) -> bool:
@@ -191,7 +188,8 @@ def _rebuilt(plan: Plan, found: _Sum) -> Plan | None:
     ranges = []
     for r in taker.sweep.ranges:
         bounds = (taker.sweep.axis, *full) if r.masked else full
-        add = Across(name, subs, found.left, found.right.name, over, found.acc.like, bounds)
+        left = next(s.left for s in r.body if isinstance(s, AccDot) and s.name == found.own)
+        add = Across(name, subs, left, found.right.name, over, found.acc.like, bounds)
         ranges.append(replace(r, body=(*r.body, add)))
     summing = replace(
         taker,
