@@ -141,14 +141,12 @@ def hopper_launch(
         what, _, rest = a.passed.partition(":")
         match what:
             case "descriptor":
-                box = [
-                    f"padded({lengths[pads[b]]}, 2)"
-                    if b in pads
-                    else f'cfg["{b}"]'
-                    if b in blocks
-                    else b
-                    for b in boxes[a.name].box
-                ]
+                box = []
+                for side in boxes[a.name].box:
+                    b, half, _ = side.partition("//2")
+                    code = f'cfg["{b}"]' if b in blocks else b
+                    code = f"padded({lengths[pads[b]]}, 2)" if b in pads else code
+                    box.append(code + (" // 2" if half else ""))
                 passed.append(f"memory_tiles({tensors[rest]}, [{', '.join(box)}])")
             case "stride":
                 tensor, axis = rest.rsplit(":", 1)
@@ -163,7 +161,7 @@ def hopper_launch(
     (tiled,) = step.of(Role.TILE)
     tiles = f'triton.cdiv({lengths[tiled.rank]}, cfg["{context.tile}"])'
     grid.append(tiles)
-    names = dict.fromkeys(tensors[d.tensor] for d in context.descriptors)
+    names = dict.fromkeys(tensors[d.tensor] for d in context.descriptors if not d.adds)
     return HopperStep(
         tensors=f"({', '.join(names)},)",
         kernel=context.name,

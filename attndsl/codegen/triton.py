@@ -49,6 +49,7 @@ class ModuleContext:
     fixed: bool  # whether the program settles how many points some tiles have
     hopper: tuple[HopperContext, ...] = ()  # kernels whose warps specialise
     hopper_table: str = ""
+    adds: bool = False  # whether one of them adds to memory
     by_measurement: bool = False  # whether they are taken only where they were measured faster
 
 
@@ -163,6 +164,7 @@ def module_context(
         reaches=any(k.reaches for k in module.kernels),
         fixed=any("fixed" in k.facts for k in module.kernels),
         hopper=tuple(module.hopper),
+        adds=any(k.adder for k in module.hopper),
         by_measurement=by_measurement,
         hopper_table=literal(
             {
