@@ -18,7 +18,7 @@ from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles
 PIPELINE = frozenset(
     {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}
     | {"GROUP", "GROUPS", "STAGES", "REGISTERS", "SCORES", "mbarrier", "warpgroup_mma", "tma_load"}
-    | {"tma", "tma_store", "tma_add", "ACROSS"}
+    | {"tma", "tma_store", "tma_add", "ACROSS", "turns_ptr"}
     | {"free", "tile", "done", "programs", "run", "odd", "APART"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
 )
@@ -61,14 +61,17 @@ class HopperContext:
 
 
 def hopper_kernel(
-    plan: Plan, program: TileProgram, name: str, wanted: set[str]
+    plan: Plan, program: TileProgram, name: str, wanted: set[str], listed: bool = False
 ) -> HopperContext | Unfit:
-    """The kernel whose warps specialise; adds the helpers that it calls to `wanted`."""
+    """The kernel whose warps specialise; adds the helpers that it calls to `wanted`.
+
+    With `listed`, the host lists which program takes which tiles, where they are not of one length.
+    """
     found = roles(plan, program)
     if isinstance(found, Unfit):
         return found
     names = Namespace(RESERVED | helpers.names() | PIPELINE)
-    printer = GluonPrinter(plan, program, names, wanted, roles=found)
+    printer = GluonPrinter(plan, program, names, wanted, roles=found, listed=listed)
     printer.run_roles()
     main = [line for s in printer.main for line in s.lines]
     consumer = [line for s in printer.consumer for line in s.lines]
@@ -97,6 +100,8 @@ def hopper_kernel(
         for n in ("programs", "run")
         if used([n], everything)
     ]
+    if used(["turns_ptr"], everything):
+        arguments.append(Argument("turns_ptr", "turns_ptr", "turns", "pointer_int32"))
     for c in ("GROUPS", "STAGES", "APART", "REGISTERS"):
         arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [

@@ -72,6 +72,7 @@ class ModuleParts:
     kernels: list[KernelContext] = field(default_factory=list)
     hopper: list[HopperContext] = field(default_factory=list)
     specialise: bool = False
+    listed: bool = False
 
     def kernel(self, plan: Plan, program: TileProgram) -> KernelContext:
         """The portable kernel of a program, added to the others."""
@@ -147,7 +148,8 @@ def _hopper_step(
     """The step by a kernel whose warps specialise, where one is wanted and can be had."""
     if not module.specialise or isinstance(roles(plan, step), Unfit):
         return None
-    found = hopper_kernel(plan, step, module.names.fresh(f"{step.name}_hopper"), module.helpers)
+    name = module.names.fresh(f"{step.name}_hopper")
+    found = hopper_kernel(plan, step, name, module.helpers, module.listed)
     if isinstance(found, Unfit):
         return None
     module.hopper.append(found)

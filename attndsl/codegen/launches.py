@@ -44,6 +44,7 @@ class HopperStep:
     grid: str
     arguments: tuple[str, ...]
     lines: tuple[str, ...] = ()  # before the launch
+    listed: str = ""  # how many tiles there are in a row, where the host lists who takes which
 
 
 def launch(
@@ -168,6 +169,7 @@ def hopper_launch(
         grid=" * ".join(grid),
         arguments=(*passed, "**cfg"),
         lines=tuple(x for r in context.reaches for x in _finding(r, tiles, tensors, lengths)),
+        listed=tiles if any(a.passed == "turns" for a in context.arguments) else "",
     )
 
 
@@ -188,6 +190,8 @@ def _passed(a: Argument, tensors: dict[str, str], lengths: dict[str, str]) -> li
             return ["ACC=ACC"]
         case "programs" | "run":
             return [f"{a.name}={what}"]
+        case "turns":
+            return [f"{a.name}=turns"]
     return []
 
 
