@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from attndsl.cascade.nodes import DType, Node, Position
+from attndsl.cascade.nodes import Binary, DType, Node, Position
 from attndsl.cascade.walk import rewrite
 from attndsl.schedule.specialise import defined, used
 from attndsl.schedule.tile import (
@@ -66,7 +66,7 @@ def added(plan: Plan) -> Plan | None:
 
 def _found(giver: TileProgram, taker: TileProgram) -> _Sum | None:
     """The one sum of `giver`, if a whole tile of `taker` makes the same summands of the same tensor."""
-    if not (_plain(giver) and _plain(taker)):
+    if not (_plain(giver) and _plain(taker)) or giver.loops or len(taker.loops) > 1:
         return None
     assert giver.sweep is not None
     assert taker.sweep is not None
@@ -76,8 +76,11 @@ def _found(giver: TileProgram, taker: TileProgram) -> _Sum | None:
     if giver.axis(giver.sweep.axis).rank != keys.rank or stream.rank != rows.rank:
         return None
     names = {keys.name: giver.sweep.axis, stream.name: rows.name}
-    if any(a.role in (Role.GRID, Role.FULL) and there.get(a.name) != a for a in giver.axes):
-        return None
+    for a in giver.axes:
+        # What is a point of the giver's grid may be a turn of the taker's loop.
+        same = there.get(a.name) in (a, replace(a, role=Role.LOOP))
+        if a.role in (Role.GRID, Role.FULL) and not same:
+            return None
     mine = next((r.body for r in giver.sweep.ranges if not r.masked), None)
     other = next((r.body for r in taker.sweep.ranges if not r.masked), None)
     if mine is None or other is None:
@@ -86,8 +89,10 @@ def _found(giver: TileProgram, taker: TileProgram) -> _Sum | None:
     if len(sums) != 1 or sums[0].scale is not None or _folds(mine):
         return None
     written = {s.tensor: s for s in giver.epilogue if isinstance(s, Store)}
-    here = _Meaning((*giver.prologue, *mine, *giver.epilogue), {}, {})
-    yonder = _Meaning((*taker.prologue, *other), names, {t: (here, s) for t, s in written.items()})
+    turns = [s for loop in taker.loops for s in loop.prologue]
+    yonder = _Meaning((*taker.prologue, *turns, *other), names)
+    here = _Meaning((*giver.prologue, *mine, *giver.epilogue), {}, _quotients(taker, yonder))
+    yonder.written = {t: (here, s) for t, s in written.items()}
     wanted = here.of(sums[0].left)
     block = here.of(sums[0].right)
     blocks = [s for s in taker.prologue if isinstance(s, Load) and len(s.dims) == 2]
@@ -98,9 +103,24 @@ def _found(giver: TileProgram, taker: TileProgram) -> _Sum | None:
     return _Sum(giver, taker, sums[0], own.name, right)
 
 
+def _quotients(p: TileProgram, meaning: _Meaning) -> dict[object, object]:
+    """What a quotient is throughout a loop: `h // G` is g where h goes from g * G to g * G + G (heads that share keys)."""
+    out: dict[object, object] = {}
+    for loop in p.loops:
+        match meaning.made.get(loop.lo), meaning.made.get(loop.hi):
+            case Compute(expr=Binary("*", Position() as x, width) as lo), Compute(
+                expr=Binary("+", start, more)
+            ) if start == lo and more == width:
+                quotient = Binary("//", Position(loop.axis), width)
+                out[meaning._node(quotient)] = x
+            case _:
+                pass
+    return out
+
+
 def _plain(p: TileProgram) -> bool:
     """Whether a kernel is one sweep of tiles of one axis, and nothing around it."""
-    if p.sweep is None or p.loops or p.rounds is not None or p.sweep.ordered:
+    if p.sweep is None or p.rounds is not None or p.sweep.ordered:
         return False
     return len(p.of(Role.TILE)) == 1 and not p.of(Role.PAIR)
 
@@ -117,11 +137,12 @@ class _Meaning:
         self,
         body: Iterable[Stmt],
         names: Mapping[str, str],
-        written: Mapping[str, tuple[_Meaning, Store]],
+        same: Mapping[object, object] | None = None,
     ) -> None:
         self.made = {n: s for s in body if (n := defined(s)) is not None}
         self.names = names
-        self.written = written
+        self.same = same or {}
+        self.written: Mapping[str, tuple[_Meaning, Store]] = {}
         self.known: dict[str, object] = {}
 
     def of(self, name: str) -> object:
@@ -157,7 +178,8 @@ class _Meaning:
             return Position(self.names.get(x.name, x.name))
         if isinstance(x, Node):
             fields = (getattr(x, f.name) for f in dataclasses.fields(x) if f.compare)
-            return (type(x).__name__, *(self._node(f) for f in fields))
+            made = (type(x).__name__, *(self._node(f) for f in fields))
+            return self.same.get(made, made)
         if isinstance(x, tuple):
             return tuple(self._node(y) for y in x)
         return x

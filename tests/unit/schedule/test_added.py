@@ -24,9 +24,12 @@ torch.manual_seed(0)
 extents = {"b": 1, "h": 2, "i": 70, "j": 70, "e": 16, "f": 16}
 wide = (1, 2, 70, 16)
 inputs = {x: torch.randn(wide) for x in ("Q", "K", "V")}
+if shared:  # two heads have one head of keys
+    inputs |= {x: torch.randn(1, 1, 70, 16) for x in ("K", "V")}
+    extents |= {"K.1": 1, "V.1": 1}
 if ids:
     inputs |= dict.fromkeys(("qdoc", "kdoc"), (torch.arange(70) // 24)[None])
-numbers = {"start": 0, "w": 20, "cap": 5.0}
+numbers = {"start": 0, "w": 20, "cap": 5.0, "G": 2}
 kept = {**inputs, **module.forward(inputs, extents, numbers)}
 for name in cotangents:
     kept[name] = torch.randn(kept[name[1:]].shape if name[1:] in kept else (1, 2, 70))
@@ -45,7 +48,7 @@ def plan_of(name: str) -> tuple[driver.Program, Plan | None]:
     return program, added(program.backward)
 
 
-@pytest.mark.parametrize("name", ["full", "causal", "window", "documents", "softcap", "entropy", "weights"])
+@pytest.mark.parametrize("name", ["full", "causal", "window", "documents", "softcap", "entropy", "weights", "gqa", "mqa"])
 def test_a_sweep_less(name: str) -> None:
     """Each range of what was the other kernel adds, and what it adds is what a sum of its own takes."""
     program, plan = plan_of(name)
@@ -65,13 +68,13 @@ def test_a_sweep_less(name: str) -> None:
         assert taker.sweep.axis in add.bounds or not r.masked
 
 
-@pytest.mark.parametrize("name", ["gqa", "alibi", "linear"])
+@pytest.mark.parametrize("name", ["alibi", "linear"])
 def test_where_there_is_none(name: str) -> None:
-    """Heads that share keys go round outside of the sweep; a bias is split at each kernel's own tile; chunks are walked."""
+    """A bias is split at each kernel's own tile; chunks are walked."""
     assert plan_of(name)[1] is None
 
 
-@pytest.mark.parametrize("name", ["causal", "documents", "entropy"])
+@pytest.mark.parametrize("name", ["causal", "documents", "entropy", "gqa"])
 def test_it_is_the_same_pass(name: str, tmp_path: Path) -> None:
     """In the interpreter: at a length that is no multiple of a tile, with a mask applied to summands too (entropy)."""
     program, plan = plan_of(name)
@@ -79,4 +82,5 @@ def test_it_is_the_same_pass(name: str, tmp_path: Path) -> None:
     text = render_module(name, program.forward, program.backward, "", None, adding=plan)
     assert program.gradient is not None
     given = tuple(program.gradient.cotangents.values())
-    run(tmp_path, text, f"ids, cotangents = {name == 'documents'}, {given!r}\n{SCRIPT}")
+    kind = f"ids, shared, cotangents = {name == 'documents'}, {name == 'gqa'}, {given!r}"
+    run(tmp_path, text, f"{kind}\n{SCRIPT}")
