@@ -213,10 +213,12 @@ def choose_warps(
     apart.append(sum(sizes([r]) for r, s in facts["stores"] if not s or sizes([r]) != sizes([s])))
     carried = facts["order"] == "carried"
     # Only where products of two steps run side by side do three tiles of a ring pay.
-    depths = (
+    depths: tuple[tuple[int, int], ...] = (
         ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)) if carried else ((128, 2), (64, 2), (32, 2))
     )
-    if facts.get("across"):  # a product has 64 rows of the stream, and halves of the columns are added
+    if facts.get(
+        "across"
+    ):  # a product has 64 rows of the stream, and halves of the columns are added
         depths = ((64, 2),)
     # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
     # (benchmarks/results/window-h100.json, window-h200.json).

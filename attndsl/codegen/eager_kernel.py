@@ -21,6 +21,7 @@ from attndsl.codegen.eager_sums import EagerSums
 from attndsl.codegen.eager_values import State
 from attndsl.schedule.tile import (
     AccDot,
+    Across,
     Assign,
     Compute,
     Declare,
@@ -32,7 +33,6 @@ from attndsl.schedule.tile import (
     Reach,
     Role,
     Scan,
-    Across,
     Scatter,
     Solve,
     Stmt,

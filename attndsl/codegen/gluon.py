@@ -197,7 +197,11 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "sums": [full(d) for d in sums.values()],
         "stores": [[ranks[pad], ranks.get(like, "")] for pad, like in staged],
         "order": found.order.value,
-        **({"across": [full(found.resident[a.right].dims) for a in found.across]} if found.across else {}),
+        **(
+            {"across": [full(found.resident[a.right].dims) for a in found.across]}
+            if found.across
+            else {}
+        ),
         "columns": sum(4 if x.dtype is DType.FLOAT else 8 for x in found.columns.values()),
         "folded": found.folded,
         "compares": any(map(_compares, (m for b in found.bodies for m in b.middle))),

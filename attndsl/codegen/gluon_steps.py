@@ -342,7 +342,9 @@ class StepPrinter(LayoutPrinter):
         there = self._roles.resident[add.right]
         kind = f"{self.descriptors[there.tensor]}.dtype"
         place = f"{name}_part.index((done + t) % 2 * 2 + GROUP)"
-        inside = self.broadcast(Text(f"({self._axes[tile]} < {length})", (tile,), DType.BOOL), value.dims)
+        inside = self.broadcast(
+            Text(f"({self._axes[tile]} < {length})", (tile,), DType.BOOL), value.dims
+        )
         self._emit(f"if {self._origins[tile]} + {self.blocks[tile]} > {length}:")
         self._emit(f"    {place}.store(gl.where({inside}, {value.code}, 0.0).to({kind}))")
         self._emit("else:")
@@ -358,7 +360,8 @@ class StepPrinter(LayoutPrinter):
         acc = f"gl.zeros([{block}, {half}], ACC, ACROSS), use_acc=False"
         for group in range(2):
             a = f"{name}_part.index((done + t) % 2 * 2 + {group}).permute((1, 0))"
-            b = f"{add.right}_tile.index({group}).reshape([{self._matrix(right)}]).slice(GROUP * ({half}), {half}, dim=1)"
+            b = f"{add.right}_tile.index({group}).reshape([{self._matrix(right)}])"
+            b += f".slice(GROUP * ({half}), {half}, dim=1)"
             self._emit(f"{name} = warpgroup_mma({a}, {b}, {acc}, is_async=True)")
             acc = name
 

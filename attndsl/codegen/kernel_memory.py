@@ -7,7 +7,7 @@ from attndsl.codegen.exprs import Text
 from attndsl.codegen.kernel_addresses import KernelAddresses
 from attndsl.codegen.kernel_names import Reaches, Tiles, Value
 from attndsl.codegen.programs import is_gather, lone, tile_axes
-from attndsl.schedule.tile import Across, Load, Reach, Role, Scatter, Store, TileReach
+from attndsl.schedule.tile import Load, Reach, Role, Scatter, Store, TileReach
 
 
 class KernelMemory(KernelAddresses):
@@ -132,23 +132,6 @@ class KernelMemory(KernelAddresses):
         code = self.broadcast(value, pointers.dims) if len(pointers.dims) > 1 else value.code
         arguments = [pointers.code, code] + ([] if mask is None else [f"mask={mask}"])
         self._emit_call("", "tl.store", arguments)
-
-    def _across(self, s: Across) -> None:
-        value = self._values[s.left]
-        pointers, mask = self._access(s)
-        stream, full = pointers.dims
-        if s.over not in value.zero:  # nothing is asked of the last tile's rest so far
-            dims = value.text.dims
-            kept = self._mask((s.over,), dims)
-            code = f"tl.where({kept}, {self._printer.number(value.text).code}, 0.0)"
-            value = Value(self.part(Text(code, dims, DType.FLOAT)), value.zero | {s.over})
-            self._values[s.left] = value
-        a = self._operand(s.left, stream, s, first=True)
-        b = self._operand(s.right, full, s, first=False)
-        product = self.part(Text(f"{self._product(s)}({a}, {b}, None, ACC)", pointers.dims, DType.FLOAT))
-        arguments = [pointers.code, product.code]
-        arguments += ([] if mask is None else [f"mask={mask}"]) + ['sem="relaxed"']
-        self._emit_call("", "tl.atomic_add", arguments)
 
     def _scatter(self, s: Scatter) -> None:
         value = self._printer.number(self._values[s.value].text)

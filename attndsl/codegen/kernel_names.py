@@ -11,8 +11,8 @@ from attndsl.codegen.exprs import Text, broadcast
 from attndsl.codegen.names import Namespace
 from attndsl.codegen.programs import BLOCKED, STRIDED, TILED, expressions, lone, statements
 from attndsl.schedule.tile import (
-    Across,
     AccDot,
+    Across,
     Block,
     Buffer,
     Compute,

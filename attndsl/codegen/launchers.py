@@ -40,7 +40,7 @@ HOST_NAMES = frozenset(
 SUMMARIES = {
     "forward": "Outputs and residuals, by name.",
     "backward": "Gradients, by name.",
-    "backward_added": """Gradients, by name, with fewer products: tiles add to sums in memory, in the order in which they come.
+    "backward_added": """Gradients, by name, with fewer products: tiles add to sums in memory, as they come.
 
     Sums are rounded in that order, so a repeat may differ in the last bits.
     """,

@@ -71,8 +71,8 @@ def render_module(
     `split` is the split-keys form of the forward pass; its launcher is `forward_split`. With `hopper`, kernels that can
     have a form whose warps specialise get that besides, and take it on a Hopper card; `by_measurement` only for calls
     that it was measured faster for. `adding` is the form of the backward pass whose tiles add to memory
-    (`schedule/added.py`); its launcher is `backward_added`. With `listed`, the host lists which program of such a kernel
-    takes which tiles, where these are not of one length.
+    (`schedule/added.py`); its launcher is `backward_added`. With `listed`, the host lists which program
+    of a kernel whose warps specialise takes which tiles, where these are not of one length.
     """
     context = module_context(
         name,
@@ -124,7 +124,9 @@ def module_context(
     own |= {"programs", "run", "launched", "shared_out", "processors", "tma_store"}
     own |= {"HOPPER", "tma", "tma_load", "mbarrier", "warpgroup_mma", "warpgroup_mma_wait"}
     own |= {"fence_async_shared", "worth_warps", "processors"}
-    module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper, listed=listed)
+    module = ModuleParts(
+        Namespace(RESERVED | helpers.names() | own), specialise=hopper, listed=listed
+    )
     launchers = [launcher("forward", forward, module)]
     if backward is not None:
         launchers.append(launcher("backward", backward, module))

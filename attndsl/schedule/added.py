@@ -104,7 +104,7 @@ def _found(giver: TileProgram, taker: TileProgram) -> _Sum | None:
 
 
 def _quotients(p: TileProgram, meaning: _Meaning) -> dict[object, object]:
-    """What a quotient is throughout a loop: `h // G` is g where h goes from g * G to g * G + G (heads that share keys)."""
+    """What a quotient is throughout a loop: `h // G` is g where h goes from g * G to g * G + G (shared keys)."""
     out: dict[object, object] = {}
     for loop in p.loops:
         match meaning.made.get(loop.lo), meaning.made.get(loop.hi):
@@ -202,7 +202,9 @@ def _rebuilt(plan: Plan, found: _Sum) -> Plan | None:
     (rows,) = giver.of(Role.TILE)
     moved = {rows.name: taker.sweep.axis}
     subs = tuple(
-        rewrite(x, lambda n: Position(moved.get(n.name, n.name)) if isinstance(n, Position) else None)
+        rewrite(
+            x, lambda n: Position(moved.get(n.name, n.name)) if isinstance(n, Position) else None
+        )
         for x in store.subs
     )
     over = taker.of(Role.TILE)[0].name
@@ -260,9 +262,15 @@ def _without_sweep(
             kept.append(s)
     every = (*reversed(kept), *stores)
     inside = {d for s in every for d in getattr(s, "dims", ())}
-    inside |= {x.name for s in every if isinstance(s, Store) for x in s.subs if isinstance(x, Position)}
+    inside |= {
+        x.name for s in every if isinstance(s, Store) for x in s.subs if isinstance(x, Position)
+    }
     inside |= {s.over for s in every if isinstance(s, Fold)}
-    axes = tuple(a for a in p.axes if a.role is not Role.STREAM and (a.role is not Role.FULL or a.name in inside))
+    axes = tuple(
+        a
+        for a in p.axes
+        if a.role is not Role.STREAM and (a.role is not Role.FULL or a.name in inside)
+    )
     reads = tuple(dict.fromkeys(s.tensor for s in every if isinstance(s, Load)))
     return replace(
         p,

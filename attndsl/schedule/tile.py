@@ -268,7 +268,7 @@ class Scatter(Node):
 
 @dataclass(frozen=True, slots=True)
 class Across(Node):
-    """`tensor[subs] += sum[over](left * right)`, in whatever order tiles come: a sum over an axis that is cut into tiles.
+    """`tensor[subs] += sum[over](left * right)`, in whatever order tiles come: a sum over an axis cut into tiles.
 
     `left` spans the tile, along `over`, and the stream; `right` the tile and a FULL axis, whole; operands are cast to
     the storage type of `like`. The buffer (SUM) is zero before. Beyond the tile's end `left` must count as zero.

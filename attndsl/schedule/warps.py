@@ -326,10 +326,13 @@ def begun(body: Body, stream: str) -> tuple[Body, dict[str, tuple[str, str]]]:
             (sum_,) = found
             assert isinstance(sum_.right, Val)
             starts[dot.name] = (sum_.op, sum_.right.name)
-            left = sum_.left
-            expr = rewrite(s.expr, lambda n, was=sum_, now=left: now if n == was else None)
-            middle[users[0]] = replace(s, expr=expr)
+            middle[users[0]] = replace(s, expr=_put(s.expr, sum_, sum_.left))
     return replace(body, middle=tuple(middle)), starts
+
+
+def _put(e: Expr, was: Expr, now: Expr) -> Expr:
+    """An expression with one of its parts exchanged."""
+    return rewrite(e, lambda n: now if n == was else None)
 
 
 Vectors = dict[str, Compute | Load]

@@ -48,7 +48,9 @@ def plan_of(name: str) -> tuple[driver.Program, Plan | None]:
     return program, added(program.backward)
 
 
-@pytest.mark.parametrize("name", ["full", "causal", "window", "documents", "softcap", "entropy", "weights", "gqa", "mqa"])
+@pytest.mark.parametrize(
+    "name", ["full", "causal", "window", "documents", "softcap", "entropy", "weights", "gqa", "mqa"]
+)
 def test_a_sweep_less(name: str) -> None:
     """Each range of what was the other kernel adds, and what it adds is what a sum of its own takes."""
     program, plan = plan_of(name)
@@ -60,7 +62,9 @@ def test_a_sweep_less(name: str) -> None:
 
     assert sweeps(plan) == sweeps(program.backward) - 1
     (sums,) = (b for b in plan.buffers if b.kind is BufferKind.SUM)
-    (taker,) = (s for s in plan.steps if isinstance(s, TileProgram) and s.sweep and sums.name in s.writes)
+    (taker,) = (
+        s for s in plan.steps if isinstance(s, TileProgram) and s.sweep and sums.name in s.writes
+    )
     assert taker.sweep is not None
     for r in taker.sweep.ranges:
         (add,) = (s for s in r.body if isinstance(s, Across))
