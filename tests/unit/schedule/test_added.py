@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,7 @@ from attndsl.codegen.triton import render_module
 from attndsl.schedule.added import added
 from attndsl.schedule.specialise import used
 from attndsl.schedule.tile import Across, BufferKind, Plan, TileProgram
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "codegen"))
-
-from running import run
+from tests.unit.codegen.running import run
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
