@@ -53,6 +53,7 @@ def _targets(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
 )
 @click.option("--no-backward", is_flag=True, help="Leave out the gradient kernels.")
 @click.option("--hopper", is_flag=True, help="Kernels whose warps specialise besides, for sm_90.")
+@click.option("--added", is_flag=True, help="A backward pass besides that adds up in memory.")
 @click.option(
     "--tuned", is_flag=True, help="NAME.kernels besides: as tuned, for `attndsl.install`."
 )
@@ -75,6 +76,7 @@ def compile_(
     value_dim: int | None,
     no_backward: bool,
     hopper: bool,
+    added: bool,
     tuned: bool,
     dump: tuple[str, ...],
     stop_after: str | None,
@@ -100,6 +102,7 @@ def compile_(
                 value_dim=value_dim,
                 backward=not no_backward,
                 hopper=hopper,
+                added=added,
                 tuned=tuned,
             ),
             progress=report,

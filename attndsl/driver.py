@@ -50,6 +50,8 @@ class CompileOptions:
     backward: bool = True
     hopper: bool = False
     """Whether kernels get a form for Hopper whose warps specialise, where they can have one."""
+    added: bool = False
+    """Whether there is a backward pass besides that computes scores once, where it can be had (`schedule/added.py`)."""
     tuned: bool = False
     """Whether a folder of kernels as the database has them is written besides, for `attndsl.install`."""
 

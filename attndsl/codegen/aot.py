@@ -205,14 +205,16 @@ def _job(
                     whole = row not in config
                     box[-1] = padded(int(extents[row]), ITEM_SIZE[dtype]) if whole else config[row]
                     signature[name] = f"tensordesc<{element}{box}>"
-            case "descriptor":
+            case "descriptor" | "descriptor_acc":
                 _, *sides = of.split()
                 pads = {n: r for n, k, r in kernel["arguments"] if k == "pad"}
-                box = [
-                    padded(int(extents[pads[x]]), 2) if x in pads else config.get(x) or int(x)
-                    for x in sides
-                ]
-                signature[name] = f"memory {dtype} {' '.join(map(str, box))}"
+                box = []
+                for side in sides:
+                    x, half, _ = side.partition("//2")
+                    n = padded(int(extents[pads[x]]), 2) if x in pads else config.get(x) or int(x)
+                    box.append(n // 2 if half else n)
+                element = dtype if kind == "descriptor" else wide
+                signature[name] = f"memory {element} {' '.join(map(str, box))}"
             case "config":
                 constants[name] = config[name]
             case "wide":

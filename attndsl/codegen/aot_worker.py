@@ -80,9 +80,8 @@ def memory_tiles(dtype: str, *box: str) -> str:
     from triton.experimental.gluon import language as gl
 
     sides = [int(n) for n in box]
-    layout = gl.NVMMASharedLayout.get_default_for(
-        sides, {"bf16": gl.bfloat16}.get(dtype, gl.float16)
-    )
+    elements = {"bf16": gl.bfloat16, "fp16": gl.float16, "fp32": gl.float32}
+    layout = gl.NVMMASharedLayout.get_default_for(sides, elements[dtype])
     return f"tensordesc<{dtype}{sides},{layout!r}>"
 
 

@@ -220,9 +220,13 @@ def choose_warps(
     apart.append(sum(sizes([r]) for r, s in facts["stores"] if not s or sizes([r]) != sizes([s])))
     carried = facts["order"] == "carried"
     # Only where products of two steps run side by side do three tiles of a ring pay.
-    depths = (
+    depths: tuple[tuple[int, int], ...] = (
         ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)) if carried else ((128, 2), (64, 2), (32, 2))
     )
+    if facts.get(
+        "across"
+    ):  # a product has 64 rows of the stream, and halves of the columns are added
+        depths = ((64, 2),)
     # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
     # (benchmarks/results/window-h100.json, window-h200.json).
     widest = 64 if facts["looked_up"] else 128
@@ -233,6 +237,8 @@ def choose_warps(
         leaving = apart[0] if own else apart[1]
         shared = (groups * 64 * (resident + leaving) + stages * block * rings) * 2
         shared += stages * block * facts["columns"] + 1024
+        if facts.get("across"):
+            shared += 4 * 64 * block * 2 + block * sizes(facts["across"]) * 4
         waiting = block * len(facts["sums"]) // (1 if carried else 2)
         held = (sums + block * facts["pairs"] + waiting) // 2
         room = 160 if groups == 3 else 195 if carried else 224

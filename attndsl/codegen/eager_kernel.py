@@ -21,6 +21,7 @@ from attndsl.codegen.eager_sums import EagerSums
 from attndsl.codegen.eager_values import State
 from attndsl.schedule.tile import (
     AccDot,
+    Across,
     Assign,
     Compute,
     Declare,
@@ -157,6 +158,8 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
                 self.store(s)
             case Scatter():
                 self.scatter(s)
+            case Across():
+                raise AssertionError("tiles that follow each other have no need to add to memory")
             case (
                 Reach() | TileReach()
             ):  # the whole stream: here a tile is all of the batch, and ids differ along it

@@ -18,7 +18,7 @@ from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles
 PIPELINE = frozenset(
     {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}
     | {"GROUP", "GROUPS", "STAGES", "REGISTERS", "SCORES", "mbarrier", "warpgroup_mma", "tma_load"}
-    | {"tma", "tma_store"}
+    | {"tma", "tma_store", "tma_add", "ACROSS", "turns_ptr"}
     | {"free", "tile", "done", "programs", "run", "odd", "APART"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
 )
@@ -31,6 +31,7 @@ class Descriptor:
     name: str
     tensor: str
     box: tuple[str, ...]
+    adds: bool = False  # in the arithmetic's type, and not of the inputs'
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +55,39 @@ class HopperContext:
     stream: str
     facts: dict[str, object]
     reaches: tuple[Reaches, ...] = ()  # what is found before it
+    add: tuple[str, ...] = ()
+    add_names: str = ""
+    adder: tuple[str, ...] = ()
 
 
 def hopper_kernel(
-    plan: Plan, program: TileProgram, name: str, wanted: set[str]
+    plan: Plan, program: TileProgram, name: str, wanted: set[str], listed: bool = False
 ) -> HopperContext | Unfit:
-    """The kernel whose warps specialise; adds the helpers that it calls to `wanted`."""
+    """The kernel whose warps specialise; adds the helpers that it calls to `wanted`.
+
+    With `listed`, the host lists which program takes which tiles, where they are not of one length.
+    """
     found = roles(plan, program)
     if isinstance(found, Unfit):
         return found
     names = Namespace(RESERVED | helpers.names() | PIPELINE)
-    printer = GluonPrinter(plan, program, names, wanted, roles=found)
+    printer = GluonPrinter(plan, program, names, wanted, roles=found, listed=listed)
     printer.run_roles()
     main = [line for s in printer.main for line in s.lines]
     consumer = [line for s in printer.consumer for line in s.lines]
-    everything = [*main, *printer.producer, *consumer]
+    everything = [*main, *printer.producer, *printer.adder, *consumer]
     moved = [x for _, x in found.moved()]
     boxes = {x.tensor: " ".join(printer.box(x)) for x in moved}
+    added = {add.tensor: printer.added_box(add) for add in found.across}
+    boxes |= {t: " ".join(box) for t, box in added.items()}
     arguments = [
-        Argument(d, d, f"descriptor:{t}", "descriptor", f"{t} {boxes[t]}")
+        Argument(
+            d,
+            d,
+            f"descriptor:{t}",
+            "descriptor_acc" if t in added else "descriptor",
+            f"{t} {boxes[t]}",
+        )
         for t, d in printer.descriptors.items()
     ]
     block = {printer.blocks[found.tile], printer.blocks[found.stream]}
@@ -85,6 +100,8 @@ def hopper_kernel(
         for n in ("programs", "run")
         if used([n], everything)
     ]
+    if used(["turns_ptr"], everything):
+        arguments.append(Argument("turns_ptr", "turns_ptr", "turns", "pointer_int32"))
     for c in ("GROUPS", "STAGES", "APART", "REGISTERS"):
         arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [
@@ -106,10 +123,14 @@ def hopper_kernel(
 
     load, load_names = declare(printer.producer)
     compute, compute_names = declare(consumer)
+    add, add_names = declare(printer.adder)
     descriptors = {}
     for x in moved:
         d = printer.descriptors[x.tensor]
         descriptors[d] = Descriptor(d, x.tensor, tuple(printer.box(x)))
+    for t, box in added.items():
+        d = printer.descriptors[t]
+        descriptors[d] = Descriptor(d, t, tuple(box), adds=True)
     return HopperContext(
         name=name,
         summary=_summary(program),
@@ -130,6 +151,9 @@ def hopper_kernel(
         stream=printer.blocks[found.stream],
         facts=_facts(program, found, printer),
         reaches=tuple(printer.reaches.values()),
+        add=add,
+        add_names=add_names,
+        adder=tuple(printer.adder),
     )
 
 
@@ -173,6 +197,11 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "sums": [full(d) for d in sums.values()],
         "stores": [[ranks[pad], ranks.get(like, "")] for pad, like in staged],
         "order": found.order.value,
+        **(
+            {"across": [full(found.resident[a.right].dims) for a in found.across]}
+            if found.across
+            else {}
+        ),
         "columns": sum(4 if x.dtype is DType.FLOAT else 8 for x in found.columns.values()),
         "folded": found.folded,
         "compares": any(map(_compares, (m for b in found.bodies for m in b.middle))),

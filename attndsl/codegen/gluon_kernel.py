@@ -16,7 +16,7 @@ from attndsl.codegen.gluon_layouts import ROWS
 from attndsl.codegen.gluon_steps import StepPrinter
 from attndsl.codegen.joining import join
 from attndsl.codegen.kernel_names import Section
-from attndsl.schedule.tile import Load, Role, Store
+from attndsl.schedule.tile import Across, Load, Role, Store
 
 
 @dataclass(slots=True)
@@ -29,7 +29,11 @@ class GluonPrinter(StepPrinter):
     turn: list[str] = field(default_factory=list)
     parameters: list[str] = field(default_factory=list)
     producer: list[str] = field(default_factory=list)
+    adder: list[str] = field(default_factory=list)
+    """One more warp, where tiles add to memory: it starts each addition, and waits for it."""
     consumer: list[Section] = field(default_factory=list)
+    listed: bool = False
+    """Whether tiles of different lengths are shared out by a list that the host makes, and not in pairs."""
     staged: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By value that leaves: the resident tile whose memory it may take, if their rows are as long, and its rank."""
     _coordinates: dict[str, list[str]] = field(default_factory=dict)
@@ -43,10 +47,13 @@ class GluonPrinter(StepPrinter):
             self.descriptors.setdefault(load.tensor, "")
         for store in roles.stores.values():
             self.descriptors.setdefault(store.tensor, "")
+        for add in roles.across:
+            self.descriptors.setdefault(add.tensor, "")
         for tensor in self.descriptors:
             self.descriptors[tensor] = self.names.fresh(f"{tensor}_desc")
         self._run_main()
         self._run_producer()
+        self._run_adder()
         self._run_consumer()
 
     def _take(self) -> list[str]:
@@ -69,6 +76,8 @@ class GluonPrinter(StepPrinter):
             self._body([s for s in loop.prologue if not getattr(s, "dims", ())])
         for name, moved in roles.rings.items():
             self._coordinates[name] = [self._coordinate(name, s) for s in moved.subs]
+        for add in roles.across:
+            self._coordinates[add.tensor] = [self._coordinate(add.tensor, s) for s in add.subs]
         self._counts()
         self.turn = self._take()
         self.main = [Section("shared memory", tuple(self._allocations()))]
@@ -79,14 +88,16 @@ class GluonPrinter(StepPrinter):
         axis = self.program.axis(roles.tile)
         count, place = self.names.fresh(f"tiles_{axis.name}"), self.names.fresh("place")
         out = ["pid = tl.program_id(0) + tile * tl.num_programs(0)"]
-        if roles.folded:
+        if self._by_list:
+            out = ["pid = tl.load(turns_ptr + (tile + 1) * tl.num_programs(0) + tl.program_id(0))"]
+        elif roles.folded:
             out = ["pid = (tl.program_id(0) + tile // run * tl.num_programs(0)) * run + tile % run"]
         out.append(f"{count} = tl.cdiv({self.extents[axis.rank].name}, {self.blocks[axis.name]})")
         forward, backward = place, f"{count} - 1 - {place}"
         if self.program.order == "reverse":
             forward, backward = backward, forward
         out.append(f"{place} = pid % {count}")
-        if roles.folded:
+        if roles.folded and not self._by_list:
             out.append(f"odd, {place} = {place} % run == 1, {place} // run")
             forward = f"tl.where(odd, {backward}, {forward})"
         out.append(f"{self._origins[axis.name]} = ({forward}) * {self.blocks[axis.name]}")
@@ -101,6 +112,10 @@ class GluonPrinter(StepPrinter):
                 out.append(f"pid = pid // {extent}")
         return out
 
+    @property
+    def _by_list(self) -> bool:
+        return self.listed and self._roles.folded
+
     def _every_tile(
         self,
         first: Sequence[str],
@@ -110,7 +125,9 @@ class GluonPrinter(StepPrinter):
     ) -> list[str]:
         """A loop over the tiles of this program: `first`, what both functions must know of a tile, then the rest."""
         count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
-        if self._roles.folded:
+        if self._by_list:
+            count = "tl.load(turns_ptr + tl.program_id(0))"
+        elif self._roles.folded:
             count = "tl.cdiv(programs // run - tl.program_id(0), tl.num_programs(0)) * run"
         inside = [*self.turn, *sweep, "done += total"]
         for loop in reversed(self.program.loops):
@@ -190,12 +207,59 @@ class GluonPrinter(StepPrinter):
             layout = "gl.SwizzledSharedLayout(1, 1, 1, order=[0])"
             yield f"{name}_ring = gl.allocate_shared_memory({kind}, {shape}, {layout})"
             self.shared.append(f"{name}_ring")
+        yield from self._exchange()
         yield "for stage in gl.static_range(STAGES):"
         for name in roles.rings:
             also = 2 if name == self.ring_of_columns() else 1
             yield f"    mbarrier.init({name}_full.index(stage), count={also})"
             yield f"    mbarrier.init({name}_empty.index(stage), count=GROUPS)"
         yield "fence_async_shared()"
+
+    def _exchange(self) -> Iterator[str]:
+        """What sums in memory pass through: summands of two steps, and what is being added."""
+        for add in self._roles.across:
+            name, block = self.across_name(add), self.blocks[self._roles.stream]
+            d = self.descriptors[self._roles.resident[add.right].tensor]
+            layout = f"gl.NVMMASharedLayout.get_default_for([{ROWS}, {block}], {d}.dtype)"
+            yield f"{name}_part = gl.allocate_shared_memory({d}.dtype, [4, {ROWS}, {block}], {layout})"
+            own, shape = self.descriptors[add.tensor], ", ".join(self.added_box(add))
+            yield f"{name}_out = gl.allocate_shared_memory({own}.dtype, [2, {shape}], {own}.layout)"
+            self.shared += [f"{name}_part", f"{name}_out"]
+            for what, count in (("there", 2), ("made", 1), ("taken", 1)):
+                yield f"{name}_{what} = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())"
+                yield "for stage in gl.static_range(2):"
+                yield f"    mbarrier.init({name}_{what}.index(stage), count={count})"
+                self.shared.append(f"{name}_{what}")
+            yield f"{name}_swept = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())"
+            yield f"mbarrier.init({name}_swept, count=2)"
+            self.shared.append(f"{name}_swept")
+
+    def added_box(self, add: Across) -> list[str]:
+        """The shape of what a group adds at a time."""
+        box = ["1"] * len(add.subs)
+        for k, sub in enumerate(add.subs):
+            if sub == Position(self._roles.stream):
+                box[k] = self.blocks[self._roles.stream]
+        box[-1] = self.half(add).replace(" ", "")
+        return box
+
+    def _run_adder(self) -> None:
+        if not self._roles.across:
+            return
+        emit = self._emit
+        emit("for t in range(total):")
+        self._indent += 1
+        emit(f"{self._origins[self._roles.stream]} = tl.cast({self.place}, tl.int32)")
+        for add in self._roles.across:
+            name = self.across_name(add)
+            at = self._at(add.tensor, "").removesuffix("0]") + f"group * ({self.half(add)})]"
+            emit("for group in gl.static_range(2):")
+            emit(f"    mbarrier.wait({name}_made.index(group), (done + t) & 1)")
+            emit(f"    tma_add({self.descriptors[add.tensor]}, {at}, {name}_out.index(group))")
+            emit("    tma.store_wait(0)")
+            emit(f"    mbarrier.arrive({name}_taken.index(group), count=1)")
+        self._indent -= 1
+        self.adder = [*self.parameters, *self._every_tile([], [], self._take())]
 
     def _staging(self) -> Iterator[str]:
         """Where tiles wait that leave: in the memory of a resident tile of their shape, which is of no use by then."""
@@ -375,6 +439,11 @@ class GluonPrinter(StepPrinter):
                 self._emit("tma.store_wait(0)")
             self._body((s,))
         epilogue = [*self._take(), *back]
+        for add in roles.across:
+            # The other group may read the tile still that stays, in whose memory outputs wait.
+            name = self.across_name(add)
+            meet = ["if APART == 0:", f"    mbarrier.arrive({name}_swept, count=1)"]
+            epilogue = [*meet, f"    mbarrier.wait({name}_swept, tile & 1)", *epilogue]
         layouts = self._layouts()
         fixed, moving = self._consumer_positions()
         around = bool(self.program.loops)
@@ -410,6 +479,10 @@ class GluonPrinter(StepPrinter):
         out = [
             f"SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {block}, 16])"
         ]
+        for add in self._roles.across:
+            out.append(
+                f"ACROSS: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {self.half(add)}, 16])"
+            )
         for name, full in self._full_of.items():
             pad = self.extents[self.program.axis(full).rank].pad
             out.append(

@@ -17,8 +17,8 @@ from attndsl.cascade.nodes import DType, Select
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.gluon_layouts import LayoutPrinter
 from attndsl.schedule.specialise import used
-from attndsl.schedule.tile import AccDot, Compute, Dot, Load, Stmt, Store, Val
-from attndsl.schedule.warps import Body, Order
+from attndsl.schedule.tile import AccDot, Across, Compute, Dot, Load, Stmt, Store, Val
+from attndsl.schedule.warps import Body, Order, begun
 
 
 @dataclass(slots=True)
@@ -75,12 +75,14 @@ class StepPrinter(LayoutPrinter):
     def _matrix(self, load: Load | Store) -> str:
         return ", ".join(b for b in self.box(load) if b != "1")
 
-    def _issue_score(self, dot: Dot, stage: str) -> None:
+    def _issue_score(self, dot: Dot, stage: str, start: str = "") -> None:
         left, right = self._roles.resident[dot.left], self._roles.rings[dot.right]
         a = f"{dot.left}_tile.index(GROUP).reshape([{self._matrix(left)}])"
         b = f"{dot.right}_ring.index({stage}).reshape([{self._matrix(right)}]).permute((1, 0))"
         zeros = f"gl.zeros({self._shape(dot.dims)}, ACC, SCORES)"
         code = f"warpgroup_mma({a}, {b}, {zeros}, use_acc=False, is_async=True)"
+        if start:
+            code = f"warpgroup_mma({a}, {b}, {zeros} {start}, is_async=True)"
         self._define(dot.name, Text(code, dot.dims, DType.FLOAT))
 
     def _issue_sum(self, acc: AccDot, stage: str) -> None:
@@ -268,20 +270,37 @@ class StepPrinter(LayoutPrinter):
     # --- the sums of a tile run in its own step ----------------------------------------------------------------------
 
     def _step_alone(self, body: Body) -> None:
+        body, starts = begun(body, self._roles.stream)
+        early = list(body.early)
         self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
         there: list[str] = []
+        if starts:
+            self._position()
+            self._begin_body(body)
         for dot in body.scores:
             if dot.right not in there:
                 self._await(dot.right, "stage", "phase")
                 there.append(dot.right)
-            self._issue_score(dot, "stage")
+            start = ""
+            if dot.name in starts:
+                op, vector = starts[dot.name]
+                first = _made_of(vector, early)
+                self._body(first)
+                early = [s for s in early if s not in first]
+                code = self._printer.number(self._values[vector].text)
+                start = f"{op} {self.broadcast(code, dot.dims)}"
+            self._issue_score(dot, "stage", start)
         running: list[str] = [d.name for d in body.scores]
-        self._position()
-        self._begin_body(body)
-        self._body(body.early)
+        if not starts:
+            self._position()
+            self._begin_body(body)
+        self._body(early)
         for s in body.middle:
             self._until(used(s), running)
             self._body((s,))
+            for add in body.across:
+                if add.left == getattr(s, "name", None):
+                    self._hand_over(add)
             for acc in body.sums:
                 if acc.left == getattr(s, "name", None):
                     self._begin_sum(acc, there, running)
@@ -290,15 +309,71 @@ class StepPrinter(LayoutPrinter):
                 self._until({acc.left}, running)
                 self._begin_sum(acc, there, running)
         self._end_body()
+        for add in body.across:
+            self._issue_across(add)
+        behind = len(body.across) * 2
         given: list[str] = []
         for k, name in enumerate(running):
-            self._wait(len(running) - 1 - k, self._touched(name, body))
+            self._wait(behind + len(running) - 1 - k, self._touched(name, body))
             later = {self._ring_of(n, body) for n in running[k + 1 :]}
             free = [r for r in there if r not in later and r not in given]
             self._arrive(free, "stage")
             given += free
         if not running:
             self._arrive(there, "stage")
+        for add in body.across:
+            self._pass_on(add)
+
+    # --- sums in memory ----------------------------------------------------------------------------------------------
+
+    def across_name(self, add: Across) -> str:
+        """What things of a sum in memory are called by."""
+        return self.pointers[add.tensor].removesuffix("_ptr")
+
+    def half(self, add: Across) -> str:
+        """How many columns a group multiplies."""
+        return f"{self.box(self._roles.resident[add.right])[-1]} // 2"
+
+    def _hand_over(self, add: Across) -> None:
+        """The group's summands into shared memory, for both groups; those beyond the tile's end are zero."""
+        name, tile = self.across_name(add), self._roles.tile
+        length = self.extents[self.program.axis(tile).rank].name
+        value = self._printer.number(self._values[add.left].text)
+        there = self._roles.resident[add.right]
+        kind = f"{self.descriptors[there.tensor]}.dtype"
+        place = f"{name}_part.index((done + t) % 2 * 2 + GROUP)"
+        inside = self.broadcast(
+            Text(f"({self._axes[tile]} < {length})", (tile,), DType.BOOL), value.dims
+        )
+        self._emit(f"if {self._origins[tile]} + {self.blocks[tile]} > {length}:")
+        self._emit(f"    {place}.store(gl.where({inside}, {value.code}, 0.0).to({kind}))")
+        self._emit("else:")
+        self._emit(f"    {place}.store({value.at(ATOM)}.to({kind}))")
+        self._emit("fence_async_shared()")
+        self._emit(f"mbarrier.arrive({name}_there.index((done + t) % 2), count=1)")
+
+    def _issue_across(self, add: Across) -> None:
+        name, half = self.across_name(add), self.half(add)
+        right = self._roles.resident[add.right]
+        block = self.blocks[self._roles.stream]
+        self._emit(f"mbarrier.wait({name}_there.index((done + t) % 2), ((done + t) // 2) & 1)")
+        acc = f"gl.zeros([{block}, {half}], ACC, ACROSS), use_acc=False"
+        for group in range(2):
+            a = f"{name}_part.index((done + t) % 2 * 2 + {group}).permute((1, 0))"
+            b = f"{add.right}_tile.index({group}).reshape([{self._matrix(right)}])"
+            b += f".slice(GROUP * ({half}), {half}, dim=1)"
+            self._emit(f"{name} = warpgroup_mma({a}, {b}, {acc}, is_async=True)")
+            acc = name
+
+    def _pass_on(self, add: Across) -> None:
+        """What is to be added, to the warp that adds."""
+        name = self.across_name(add)
+        self._wait(0, [name])
+        self._emit(f"mbarrier.wait({name}_taken.index(GROUP), (done + t) & 1 ^ 1)")
+        shape = f"[{self.blocks[self._roles.stream]}, {self.half(add)}]"
+        self._emit(f"{name}_out.index(GROUP).reshape({shape}).store({name})")
+        self._emit("fence_async_shared()")
+        self._emit(f"mbarrier.arrive({name}_made.index(GROUP), count=1)")
 
     def _begin_sum(self, acc: AccDot, there: list[str], running: list[str]) -> None:
         self._rescale(acc)
@@ -324,6 +399,16 @@ class StepPrinter(LayoutPrinter):
     def _ring_of(self, name: str, body: Body) -> str:
         rings = {d.name: d.right for d in body.scores} | {a.name: a.right for a in body.sums}
         return rings[name]
+
+
+def _made_of(name: str, early: Sequence[Stmt]) -> list[Stmt]:
+    """Those of the statements that a value is made of, and its own."""
+    wanted, out = {name}, list[Stmt]()
+    for s in reversed(early):
+        if getattr(s, "name", None) in wanted:
+            wanted |= used(s)
+            out.append(s)
+    return out[::-1]
 
 
 def _place(step: str) -> tuple[str, str]:

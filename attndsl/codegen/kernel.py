@@ -12,10 +12,12 @@ from attndsl.cascade.nodes import DType
 from attndsl.codegen.exprs import Text
 from attndsl.codegen.kernel_loops import KernelLoops
 from attndsl.codegen.kernel_memory import KernelMemory
+from attndsl.codegen.kernel_names import Value
 from attndsl.codegen.kernel_products import KernelProducts
 from attndsl.codegen.programs import TILED
 from attndsl.schedule.tile import (
     AccDot,
+    Across,
     Assign,
     Compute,
     Declare,
@@ -160,10 +162,32 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 self._store(s)
             case Scatter():
                 self._scatter(s)
+            case Across():
+                self._across(s)
             case Reach():
                 self._reach(s)
             case TileReach():
                 self._tile_reach(s)
+
+    def _across(self, s: Across) -> None:
+        """A product of two tiles, added to memory; whether the tile reaches past its end, its mask says."""
+        value = self._values[s.left]
+        pointers, mask = self._access(s)
+        stream, full = pointers.dims
+        if s.over not in value.zero:  # nothing is asked of the last tile's rest so far
+            dims = value.text.dims
+            kept = self._mask((s.over,), dims)
+            code = f"tl.where({kept}, {self._printer.number(value.text).code}, 0.0)"
+            value = Value(self.part(Text(code, dims, DType.FLOAT)), value.zero | {s.over})
+            self._values[s.left] = value
+        a = self._operand(s.left, stream, s, first=True)
+        b = self._operand(s.right, full, s, first=False)
+        product = self.part(
+            Text(f"{self._product(s)}({a}, {b}, None, ACC)", pointers.dims, DType.FLOAT)
+        )
+        arguments = [pointers.code, product.code]
+        arguments += ([] if mask is None else [f"mask={mask}"]) + ['sem="relaxed"']
+        self._emit_call("", "tl.atomic_add", arguments)
 
     def _points(self, s: For) -> None:
         """A loop over points, left out where nothing uses what it makes."""

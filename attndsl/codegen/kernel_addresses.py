@@ -9,7 +9,7 @@ from attndsl.cascade.walk import walk
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.kernel_lines import KernelLines
 from attndsl.codegen.programs import MOVING, lone
-from attndsl.schedule.tile import Load, Origin, Role, Scatter, Store, Val
+from attndsl.schedule.tile import Across, Load, Origin, Role, Scatter, Store, Val
 
 
 class KernelAddresses(KernelLines):
@@ -99,7 +99,7 @@ class KernelAddresses(KernelLines):
         return replace(text, code=name, level=ATOM)
 
     def _access(
-        self, s: Load | Store | Scatter, also: tuple[str, ...] = ()
+        self, s: Load | Store | Scatter | Across, also: tuple[str, ...] = ()
     ) -> tuple[Text, str | None]:
         """Address and mask of an access whose values span the axes `also` besides."""
         pointers = self._pointers(s.tensor, s.subs, 48)

@@ -12,6 +12,7 @@ from attndsl.codegen.names import Namespace
 from attndsl.codegen.programs import BLOCKED, STRIDED, TILED, expressions, lone, statements
 from attndsl.schedule.tile import (
     AccDot,
+    Across,
     Block,
     Buffer,
     Compute,
@@ -149,7 +150,7 @@ class KernelNames(ABC):
         narrow: set[tuple[str, int]] = set()
         in_rows: set[str] = set()
         for s in statements(program):
-            if isinstance(s, Load | Store | Scatter):
+            if isinstance(s, Load | Store | Scatter | Across):
                 for k, sub in enumerate(s.subs):
                     if self._free(sub) & self._blocked():
                         narrow.add((s.tensor, k))

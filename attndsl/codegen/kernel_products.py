@@ -5,7 +5,7 @@ from __future__ import annotations
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.kernel_lines import KernelLines
-from attndsl.schedule.tile import AccDot, Dot, Fold, Role, Scan, Solve
+from attndsl.schedule.tile import AccDot, Across, Dot, Fold, Role, Scan, Solve
 
 
 class KernelProducts(KernelLines):
@@ -13,7 +13,7 @@ class KernelProducts(KernelLines):
 
     __slots__ = ()
 
-    def _product(self, s: Dot | AccDot) -> str:
+    def _product(self, s: Dot | AccDot | Across) -> str:
         """The function that multiplies."""
         return self.use("whole_dot" if s.exact else "dot")
 
@@ -28,7 +28,7 @@ class KernelProducts(KernelLines):
             b = self.part(Text(b, (), DType.FLOAT)).code if not b.isidentifier() else b
         return [a, b, acc, *kinds, "ACC"]
 
-    def _operand(self, name: str, kept: str, s: Dot | AccDot, first: bool) -> str:
+    def _operand(self, name: str, kept: str, s: Dot | AccDot | Across, first: bool) -> str:
         """A value as the left ([kept, over]) or right ([over, kept]) operand of a product."""
         value, over, like = self._values[name], s.over, s.like
         dims = self.order(frozenset({kept, over}))

@@ -40,6 +40,10 @@ HOST_NAMES = frozenset(
 SUMMARIES = {
     "forward": "Outputs and residuals, by name.",
     "backward": "Gradients, by name.",
+    "backward_added": """Gradients, by name, with fewer products: tiles add to sums in memory, as they come.
+
+    Sums are rounded in that order, so a repeat may differ in the last bits.
+    """,
     "forward_split": """What `forward` returns, for few queries: slices of the keys, then their states merged.
 
     `extents` has two more: `keys.split`, the number of slices, and `rows.packed`, the number of rows
@@ -68,6 +72,7 @@ class ModuleParts:
     kernels: list[KernelContext] = field(default_factory=list)
     hopper: list[HopperContext] = field(default_factory=list)
     specialise: bool = False
+    listed: bool = False
 
     def kernel(self, plan: Plan, program: TileProgram) -> KernelContext:
         """The portable kernel of a program, added to the others."""
@@ -145,7 +150,8 @@ def _hopper_step(
     """The step by a kernel whose warps specialise, where one is wanted and can be had."""
     if not module.specialise or isinstance(roles(plan, step), Unfit):
         return None
-    found = hopper_kernel(plan, step, module.names.fresh(f"{step.name}_hopper"), module.helpers)
+    name = module.names.fresh(f"{step.name}_hopper")
+    found = hopper_kernel(plan, step, name, module.helpers, module.listed)
     if isinstance(found, Unfit):
         return None
     module.hopper.append(found)
@@ -153,7 +159,8 @@ def _hopper_step(
 
 
 def _allocation(buffer: Buffer, tensors: dict[str, str], lengths: dict[str, str]) -> list[str]:
-    make = "torch.zeros" if buffer.kind is BufferKind.FIXED else "torch.empty"
+    zero = buffer.kind in (BufferKind.FIXED, BufferKind.SUM)
+    make = "torch.zeros" if zero else "torch.empty"
     name, shape = tensors[buffer.name], shape_of(buffer, lengths)
     line = f"{name} = {make}({shape}, dtype={dtype_of(buffer)}, device=device)"
     if len(line) <= 96:

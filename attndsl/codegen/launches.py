@@ -44,6 +44,7 @@ class HopperStep:
     grid: str
     arguments: tuple[str, ...]
     lines: tuple[str, ...] = ()  # before the launch
+    listed: str = ""  # how many tiles there are in a row, where the host lists who takes which
 
 
 def launch(
@@ -141,14 +142,12 @@ def hopper_launch(
         what, _, rest = a.passed.partition(":")
         match what:
             case "descriptor":
-                box = [
-                    f"padded({lengths[pads[b]]}, 2)"
-                    if b in pads
-                    else f'cfg["{b}"]'
-                    if b in blocks
-                    else b
-                    for b in boxes[a.name].box
-                ]
+                box = []
+                for side in boxes[a.name].box:
+                    b, half, _ = side.partition("//2")
+                    code = f'cfg["{b}"]' if b in blocks else b
+                    code = f"padded({lengths[pads[b]]}, 2)" if b in pads else code
+                    box.append(code + (" // 2" if half else ""))
                 passed.append(f"memory_tiles({tensors[rest]}, [{', '.join(box)}])")
             case "stride":
                 tensor, axis = rest.rsplit(":", 1)
@@ -163,13 +162,14 @@ def hopper_launch(
     (tiled,) = step.of(Role.TILE)
     tiles = f'triton.cdiv({lengths[tiled.rank]}, cfg["{context.tile}"])'
     grid.append(tiles)
-    names = dict.fromkeys(tensors[d.tensor] for d in context.descriptors)
+    names = dict.fromkeys(tensors[d.tensor] for d in context.descriptors if not d.adds)
     return HopperStep(
         tensors=f"({', '.join(names)},)",
         kernel=context.name,
         grid=" * ".join(grid),
         arguments=(*passed, "**cfg"),
         lines=tuple(x for r in context.reaches for x in _finding(r, tiles, tensors, lengths)),
+        listed=tiles if any(a.passed == "turns" for a in context.arguments) else "",
     )
 
 
@@ -190,6 +190,8 @@ def _passed(a: Argument, tensors: dict[str, str], lengths: dict[str, str]) -> li
             return ["ACC=ACC"]
         case "programs" | "run":
             return [f"{a.name}={what}"]
+        case "turns":
+            return [f"{a.name}=turns"]
     return []
 
 

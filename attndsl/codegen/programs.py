@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from attndsl.cascade.nodes import DType, Expr, Position
 from attndsl.schedule.liveness import flat
 from attndsl.schedule.tile import (
+    Across,
     Assign,
     Axis,
     BufferKind,
@@ -48,7 +49,7 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
     match s:
         case Compute() | Declare() | Assign():
             return (s.expr,)
-        case Load() | Store() | Scatter() | Reach():
+        case Load() | Store() | Scatter() | Across() | Reach():
             return s.subs
         case TileReach():
             return (*s.subs, *s.of_subs)

@@ -51,6 +51,8 @@ class ModuleContext:
     fixed: bool  # whether the program settles how many points some tiles have
     hopper: tuple[HopperContext, ...] = ()  # kernels whose warps specialise
     hopper_table: str = ""
+    lists: bool = False  # whether the host lists who takes which of their tiles
+    adds: bool = False  # whether one of them adds to memory
     by_measurement: bool = False  # whether they are taken only where they were measured faster
 
 
@@ -63,15 +65,27 @@ def render_module(
     *,
     hopper: bool = False,
     by_measurement: bool = False,
+    adding: Plan | None = None,
+    listed: bool = False,
 ) -> str:
     """The text of a module with the kernels and launchers of both passes.
 
     `split` is the split-keys form of the forward pass; its launcher is `forward_split`. With `hopper`, kernels that can
     have a form whose warps specialise get that besides, and take it on a Hopper card; `by_measurement` only for calls
-    that it was measured faster for.
+    that it was measured faster for. `adding` is the form of the backward pass whose tiles add to memory
+    (`schedule/added.py`); its launcher is `backward_added`. With `listed`, the host lists which program
+    of a kernel whose warps specialise takes which tiles, where these are not of one length.
     """
     context = module_context(
-        name, forward, backward, header, split, hopper=hopper, by_measurement=by_measurement
+        name,
+        forward,
+        backward,
+        header,
+        split,
+        hopper=hopper,
+        by_measurement=by_measurement,
+        adding=adding,
+        listed=listed,
     )
     return render("triton/module.py.jinja", module=context)
 
@@ -85,6 +99,8 @@ def module_context(
     *,
     hopper: bool = False,
     by_measurement: bool = False,
+    adding: Plan | None = None,
+    listed: bool = False,
 ) -> ModuleContext:
     """Everything that the module template places."""
     own = HOST_NAMES | {
@@ -109,14 +125,18 @@ def module_context(
     own |= {"programs", "run", "launched", "shared_out", "processors", "tma_store"}
     own |= {"HOPPER", "tma", "tma_load", "mbarrier", "warpgroup_mma", "warpgroup_mma_wait"}
     own |= {"fence_async_shared", "worth_warps", "processors"}
-    module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
+    module = ModuleParts(
+        Namespace(RESERVED | helpers.names() | own), specialise=hopper, listed=listed
+    )
     launchers = [launcher("forward", forward, module)]
     if backward is not None:
         launchers.append(launcher("backward", backward, module))
+    if adding is not None:
+        launchers.append(launcher("backward_added", adding, module))
     if split is not None:
         # Few queries are no work for groups of 64 rows.
         launchers.append(launcher("forward_split", split, replace(module, specialise=False)))
-    steps = [s for p in (forward, backward, split) if p is not None for s in p.steps]
+    steps = [s for p in (forward, backward, split, adding) if p is not None for s in p.steps]
     finders = {
         fact: finder
         for fact, finder in configs.FINDERS.items()
@@ -154,6 +174,8 @@ def module_context(
         reaches=any(k.reaches for k in module.kernels),
         fixed=any("fixed" in k.facts for k in module.kernels),
         hopper=tuple(module.hopper),
+        lists=any(a.passed == "turns" for k in module.hopper for a in k.arguments),
+        adds=any(k.adder for k in module.hopper),
         by_measurement=by_measurement,
         hopper_table=literal(
             {

@@ -81,6 +81,11 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
             at, here = (", ".join(text_of(x) for x in s) for s in (subs, of_subs))
             names = f"[{low}, {high}) and full [{full_low}, {full_high})"
             yield f"{indent}{names} = where {tensor}[{at}] meets the tile's {of}[{here}]"
+        case t.Across(tensor, subs, left, right, over, like, bounds):
+            at = ", ".join(text_of(x) for x in subs)
+            yield f"{indent}add {tensor}[{at}] += dot[{over}]({left}, {right}) as {like}" + (
+                f"  within {', '.join(bounds)}" if bounds else ""
+            )
         case t.Scatter(tensor, subs, value, scale, _, guard):
             at = ", ".join(text_of(x) for x in subs)
             yield f"{indent}add {tensor}[{at}] += {value} * {scale}" + (

@@ -113,6 +113,8 @@ def used(s: t.Stmt) -> set[str]:
         case t.Scatter():
             out = {s.value, s.scale}.union(*(_values(e) for e in s.subs))
             return out | ({s.guard} if s.guard else set())
+        case t.Across():
+            return {s.left, s.right}.union(*(_values(e) for e in s.subs))
         case t.Reach():
             return {s.first, s.last}.union(*(_values(e) for e in s.subs))
         case t.TileReach():
@@ -167,6 +169,9 @@ def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
                 subs=tuple(expr(e) for e in s.subs),
                 guard=None if s.guard is None else name(s.guard),
             )
+        case t.Across():
+            subs = tuple(expr(e) for e in s.subs)
+            return dataclasses.replace(s, left=name(s.left), right=name(s.right), subs=subs)
         case t.Reach():
             subs = tuple(expr(e) for e in s.subs)
             return dataclasses.replace(s, first=name(s.first), last=name(s.last), subs=subs)

@@ -267,6 +267,24 @@ class Scatter(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Across(Node):
+    """`tensor[subs] += sum[over](left * right)`, in whatever order tiles come: a sum over an axis cut into tiles.
+
+    `left` spans the tile, along `over`, and the stream; `right` the tile and a FULL axis, whole; operands are cast to
+    the storage type of `like`. The buffer (SUM) is zero before. Beyond the tile's end `left` must count as zero.
+    """
+
+    tensor: str
+    subs: tuple[Expr, ...]
+    left: str
+    right: str
+    over: str
+    like: str
+    bounds: tuple[str, ...]
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Reach(Node):
     """Which stretch of the stream may hold an id in `[first, last]`: found by looking at all of a tensor of ids.
 
@@ -322,6 +340,7 @@ Stmt: TypeAlias = (
     | For
     | Store
     | Scatter
+    | Across
     | Reach
     | TileReach
 )
@@ -393,6 +412,7 @@ class BufferKind(StrEnum):
     RESIDUAL = "residual"  # kept by the forward pass for the backward pass
     TEMP = "temp"  # between the kernels of one pass
     FIXED = "fixed"  # int64 accumulator of a Scatter
+    SUM = "sum"  # what the tiles of a kernel add up to, zero before (Across)
 
 
 @dataclass(frozen=True, slots=True)

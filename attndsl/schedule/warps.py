@@ -25,15 +25,16 @@ Source: the roles are those of FlashAttention-3 (Shah et al. 2024, section 3).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from attndsl.cascade.nodes import DType, Expr, Position
-from attndsl.cascade.walk import walk
+from attndsl.cascade.nodes import Binary, DType, Expr, Position
+from attndsl.cascade.walk import rewrite, walk
 from attndsl.schedule.absorbed import absorbed
 from attndsl.schedule.specialise import defined, used
 from attndsl.schedule.tile import (
     AccDot,
+    Across,
     Assign,
     Compute,
     Declare,
@@ -49,6 +50,7 @@ from attndsl.schedule.tile import (
     Sweep,
     TileProgram,
     TileReach,
+    Val,
 )
 
 
@@ -85,6 +87,8 @@ class Body:
     early: tuple[Stmt, ...]
     middle: tuple[Stmt, ...]
     sums: tuple[AccDot, ...]
+    across: tuple[Across, ...] = ()
+    """What the tile adds to memory: groups exchange their summands, each multiplies a half of the columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,11 @@ class Roles:
     stores: dict[str, Store]
     folded: bool
     order: Order
+
+    @property
+    def across(self) -> tuple[Across, ...]:
+        """What tiles add to memory, once whatever range a step is of."""
+        return self.bodies[0].across
 
     @property
     def looked_up(self) -> bool:
@@ -163,6 +172,14 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
             if right is None or not _block(plan, right, stream, rank):
                 raise _No(f"`{acc.right}`, right in a sum of products, is no tile of memory")
             rings.setdefault(right.name, right)
+        for add in body.across:
+            made = {m.name: m for m in body.middle if isinstance(m, Compute)}
+            right = prologue.get(add.right)
+            if add.left not in made or made[add.left].dims != (tile, stream):
+                raise _No(f"`{add.left}`, left in a sum in memory, is no tile that is computed")
+            if right is None or not _block(plan, right, tile, rank):
+                raise _No(f"`{add.right}`, right in a sum in memory, is no tile of memory")
+            resident[right.name] = right
     if not resident:
         raise _No("its scores are no product of tiles")
     _one_box_each((*resident.values(), *rings.values()), set(rank))
@@ -202,7 +219,7 @@ def _order(bodies: tuple[Body, ...]) -> Order:
     Accumulators of two sums leave none. An operand that waits for the next step takes as many as half a tile of scores,
     which is there beside two tiles, not beside three (a softcap's dQ would spill 83 times in its loops).
     """
-    room = all(len(b.sums) == 1 and _pairs_held(b) <= 2 for b in bodies)
+    room = all(len(b.sums) == 1 and not b.across and _pairs_held(b) <= 2 for b in bodies)
     return Order.CARRIED if room else Order.ALONE
 
 
@@ -226,8 +243,11 @@ def _body(r: Range, tile: str, stream: str) -> Body:
     scores: list[Dot] = []
     sums: list[AccDot] = []
     middle: list[Stmt] = []
+    across: list[Across] = []
     for s in r.body:
         match s:
+            case Across():
+                across.append(s)
             case Dot():
                 if s.dims != (tile, stream):
                     raise _No(f"the product `{s.name}` is not one of rows and keys")
@@ -244,7 +264,9 @@ def _body(r: Range, tile: str, stream: str) -> Body:
     for m in middle:
         if names & used(m):
             raise _No("what it accumulates is read inside the sweep")
-    return Body(r.masked, tuple(scores), (), tuple(middle), tuple(sums))
+    if len(across) > 1:
+        raise _No("it adds several sums to memory")
+    return Body(r.masked, tuple(scores), (), tuple(middle), tuple(sums), tuple(across))
 
 
 def _feeds(middle: Iterable[Stmt], s: Dot) -> bool:
@@ -266,12 +288,51 @@ def _without(body: Body, rings: dict[str, Load]) -> Body:
             continue
         middle.append(s)
         late.add(getattr(s, "name", ""))
-    return Body(body.masked, body.scores, tuple(early), tuple(middle), body.sums)
+    return replace(body, early=tuple(early), middle=tuple(middle))
 
 
 def _turns(program: TileProgram) -> list[Stmt]:
     """What is computed once for each turn around the sweep, for all rows of a tile."""
     return [s for loop in program.loops for s in loop.prologue if not getattr(s, "dims", ())]
+
+
+def begun(body: Body, stream: str) -> tuple[Body, dict[str, tuple[str, str]]]:
+    """The body with vectors of the stream that are added to a product as what the product begins with.
+
+        P[j,i] = dot(v, dO);  dS = (P - d[i]) * ...   ->   P[j,i] = -d[i] + dot(v, dO);  dS = P * ...
+
+    The vector's registers are free while the product runs. By product: `+` or `-`, and the vector.
+    """
+    vectors = {
+        s.name
+        for s in body.early
+        if isinstance(s, Compute | Load) and s.dims == (stream,) and s.dtype is DType.FLOAT
+    }
+    middle, starts = list(body.middle), dict[str, tuple[str, str]]()
+    for dot in body.scores:
+        users = [k for k, s in enumerate(middle) if dot.name in used(s)]
+        if len(users) != 1 or not isinstance(s := middle[users[0]], Compute):
+            continue
+        found = [
+            n
+            for n in walk(s.expr)
+            if isinstance(n, Binary)
+            and n.op in ("+", "-")
+            and n.left == Val(dot.name)
+            and isinstance(n.right, Val)
+            and n.right.name in vectors
+        ]
+        if len(found) == 1 and sum(n == Val(dot.name) for n in walk(s.expr)) == 1:
+            (sum_,) = found
+            assert isinstance(sum_.right, Val)
+            starts[dot.name] = (sum_.op, sum_.right.name)
+            middle[users[0]] = replace(s, expr=_put(s.expr, sum_, sum_.left))
+    return replace(body, middle=tuple(middle)), starts
+
+
+def _put(e: Expr, was: Expr, now: Expr) -> Expr:
+    """An expression with one of its parts exchanged."""
+    return rewrite(e, lambda n: now if n == was else None)
 
 
 Vectors = dict[str, Compute | Load]
@@ -383,6 +444,8 @@ def kept_portable(program: TileProgram, found: Roles) -> str | None:
 
     `configs.worth_warps` asks for the sizes of a call besides.
     """
+    if found.across:
+        return "it adds to memory, which was not measured"
     sums = len({acc.name for body in found.bodies for acc in body.sums})
     if sums != 1:
         return (
@@ -481,6 +544,7 @@ _CALLED = {
     "AccDot": "a product",
     "Fold": "a reduction",
     "Store": "a write to memory",
+    "Across": "a sum in memory",
     "Scatter": "a write to gathered places",
     "TileReach": "a range looked up by ids",
 }

@@ -11,10 +11,11 @@ from attndsl import driver
 from attndsl.cascade.nodes import Compare, DType
 from attndsl.codegen.aot import compile_kernels
 from attndsl.codegen.configs import choose_warps
+from attndsl.codegen.descriptors import misread
 from attndsl.output import module_text
 from attndsl.schedule.specialise import used
 from attndsl.schedule.tile import Compute, Load, Plan, TileProgram, TileReach
-from attndsl.schedule.warps import Order, Roles, Unfit, roles
+from attndsl.schedule.warps import Order, Roles, Unfit, begun, roles
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -141,6 +142,41 @@ def test_operands_that_are_computed_keep_the_portable_form(tmp_path: Path) -> No
     forward = found(path)["several"]
     assert isinstance(forward, Unfit)
     assert "tile of memory" in forward.reason or "waits for" in forward.reason, forward.reason
+
+
+@pytest.mark.parametrize(
+    "example",
+    ["causal", *(pytest.param(n, marks=pytest.mark.slow) for n in ("full", "window", "documents"))],
+)
+@pytest.mark.parametrize("dim", [128, pytest.param(64, marks=pytest.mark.slow)])
+def test_a_kernel_adds_up_what_another_summed(example: str, dim: int, tmp_path: Path) -> None:
+    """Five products, of which groups share the fifth's; the copy engine adds, and one warp has it do so."""
+    program = driver.load(EXAMPLES / f"{example}.attn")
+    path = tmp_path / f"{example}.py"
+    options = driver.CompileOptions(hopper=True, added=True)
+    path.write_text(module_text(program, options), encoding="utf-8")
+    name = f"{example}_backward_dK_dV_dQ_hopper"
+    made = compile_kernels(path, targets=["sm_90"], extents={"e": dim, "f": dim})
+    (kernel,) = (k for k in made if k.name == name)
+    assert kernel.shared <= 227 * 1024
+    assert kernel.ptx.count("cp.reduce.async.bulk.tensor") == 2 * dim // 64
+    assert kernel.sass.count("HGMMA") >= 5 * kernel.sass.count("WARPGROUP.DEPBAR") > 0
+    assert kernel.sass_stats.spills_in_loops <= 10
+    assert not misread(kernel.sass)
+
+
+def test_products_begin_with_vectors_that_are_added_to_them() -> None:
+    """`dP - D` of dK and dV; where a vector is read besides, or the product is, nothing begins."""
+    keys = found(EXAMPLES / "causal.attn")["causal_backward_dK_dV"]
+    assert isinstance(keys, Roles)
+    for body in keys.bodies:
+        changed, starts = begun(body, keys.stream)
+        assert starts == {"dP_S": ("-", "d")}
+        (made,) = (s for s in changed.middle if getattr(s, "name", "") == "dS")
+        assert used(made) == {"dP_S", "P_S"}
+    forward = found(EXAMPLES / "causal.attn")["causal"]
+    assert isinstance(forward, Roles)
+    assert not any(begun(b, forward.stream)[1] for b in forward.bodies)
 
 
 def test_blocks_fit_what_a_group_holds() -> None:

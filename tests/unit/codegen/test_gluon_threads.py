@@ -1,0 +1,128 @@
+"""What kernels whose warps specialise compute, as threads (`gluon_threads`): no card is needed."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attndsl import driver
+from attndsl.codegen.aot import kernel_table
+from attndsl.codegen.configs import choose_warps
+from attndsl.codegen.triton import render_module
+from attndsl.schedule.added import added
+from tests.unit.codegen.gluon_threads import Pointer, Tiles, Whole, kernels
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+PROGRAMS = 3
+HEADS = 2
+WINDOW = 96
+
+
+def truth(name: str, length: int, dim: int) -> dict[str, torch.Tensor]:
+    """Inputs, outputs, gradients and what passes between kernels, in float64."""
+    torch.manual_seed(0)
+    t = {x: torch.randn(1, HEADS, length, dim).double() for x in ("Q", "K", "V", "dO")}
+    q, k, v = (t[x].clone().requires_grad_() for x in "QKV")
+    i, j = torch.arange(length)[:, None], torch.arange(length)[None]
+    seen = (j <= i) & (i - j < WINDOW) if name == "window" else j <= i
+    scores = (q @ k.mT * dim**-0.5).masked_fill(~(seen | (name == "full")), -math.inf)
+    out = scores.softmax(-1) @ v
+    dq, dk, dv = torch.autograd.grad(out, (q, k, v), t["dO"])
+    t |= {"O": out.detach(), "dQ": dq, "dK": dk, "dV": dv, "dQ.sum": dq * dim**0.5}
+    return t | {"L_S": scores.logsumexp(-1).detach(), "D": (out * t["dO"]).sum(-1).detach()}
+
+
+def module(name: str, listed: bool) -> str:
+    program = driver.load(EXAMPLES / f"{name}.attn")
+    assert program.forward is not None
+    assert program.backward is not None
+    whole = added(program.backward)
+    return render_module(
+        name, program.forward, program.backward, "", hopper=True, adding=whole, listed=listed
+    )
+
+
+def turns(source: str, tiles: int) -> torch.Tensor:
+    """The host's list, for as many programs as there are threads' worth of."""
+    text = re.search(r"def listed_turns(?:.|\n)*?return .*launched\n", source)
+    assert text is not None
+    there: dict[str, Any] = {"heapq": heapq, "torch": torch, "processors": lambda _: PROGRAMS}
+    exec(text[0], there)
+    out: torch.Tensor = there["listed_turns"](HEADS * tiles, tiles, 1, torch.device("cpu"))[0]
+    return out
+
+
+def results(source: str, kernel: str, row: Any, known: dict[str, torch.Tensor]) -> Any:
+    """What one kernel leaves, by tensor."""
+    _, _, length, dim = known["Q"].shape
+    extents = {"b": 1, "h": HEADS, "i": length, "j": length, "e": dim, "f": dim}
+    facts = row["facts"]
+    config = choose_warps(facts, extents, 227 << 10)
+    assert config is not None
+    tiles = -(-length // config[f"BLOCK_{facts['tile']}"])
+    text = source[source.index(f"def {kernel}_load(") : source.index(f"def {kernel}(")]
+    out = re.findall(r"tma_(?:store|add)\((\w+),", text)
+    written = [of.split()[0] for name, _, of in row["arguments"] if name in out]
+    made = {x: torch.zeros(1, HEADS, length, dim) for x in written}
+    given: dict[str, Any] = {}
+    for name, kind, of in row["arguments"]:
+        if kind.startswith("descriptor"):
+            tensor, *sides = of.split()
+            pads = {"E_PAD": dim, "F_PAD": dim, "E_PAD//2": dim // 2, **config}
+            box = [pads.get(x) or int(x) for x in sides]
+            given[name] = Tiles(made[tensor] if tensor in made else known[tensor].float(), box)
+        elif name == "turns_ptr":
+            given[name] = Pointer(turns(source, tiles))
+        elif kind.startswith("pointer"):
+            given[name] = Pointer(known[name.removesuffix("_ptr")].float())
+        elif name.startswith("stride_"):
+            tensor, _, axis = name.removeprefix("stride_").rpartition("_")
+            given[name] = known[tensor].stride({"b": 0, "h": 1, "i": 2, "e": 3, "f": 3}[axis])
+        elif kind == "extent" and of:
+            given[name] = Whole(extents[of])
+        else:
+            run = 2 if facts["folded"] and tiles % 2 == 0 else 1
+            others = {"E": Whole(dim), "F": Whole(dim), "E_PAD": Whole(dim), "F_PAD": Whole(dim)}
+            others |= {"programs": HEADS * tiles, "run": run, "start": 0, "w": WINDOW}
+            given[name] = {**others, "ACC": torch.float32, **config}[name]
+    functions, which = kernels(source, PROGRAMS)
+    for which[0] in range(PROGRAMS):
+        functions[kernel](**given)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "length", "listed"),
+    [
+        ("causal", 64, 200, False),
+        ("causal", 128, 512, True),
+        ("full", 128, 137, False),
+        ("window", 128, 300, False),
+    ],
+)
+def test_threads_agree_with_the_truth(name: str, dim: int, length: int, listed: bool) -> None:
+    """Every kernel of a module, five products among them: at lengths that are no multiples of a tile, too."""
+    source, known = module(name, listed), truth(name, length, dim)
+    table = kernel_table(source, "HOPPER")
+    assert any(k.endswith("dK_dV_dQ_hopper") for k in table)
+    for kernel, row in table.items():
+        for tensor, x in results(source, kernel, row, known).items():
+            error = ((x.double() - known[tensor]).norm() / known[tensor].norm()).item()
+            assert error < 2e-6, (kernel, tensor, error)
+
+
+def test_a_group_that_does_not_hand_over_is_waited_for() -> None:
+    """The threads see a missing arrival, or what they find elsewhere would say nothing."""
+    source, known = module("causal", False), truth("causal", 200, 64)
+    kernel = "causal_backward_dK_dV_dQ_hopper"
+    cut = re.sub(r"\n +mbarrier\.arrive\(dQ_sum_there.*", "", source)
+    assert cut != source
+    row = kernel_table(source, "HOPPER")[kernel]
+    with pytest.raises(AssertionError, match="nobody comes"):
+        results(cut, kernel, row, known)
