@@ -223,18 +223,44 @@ def _before(split: Split, stores: list[t.Store]) -> t.TileProgram:
         if a.role in kept or a.name in over or a.name == program.sweep.axis
     )
     reads = {s.tensor for s in flat(body) if isinstance(s, t.Load)}
+    before, after = _loops_last(body)
     return t.TileProgram(
         f"{program.name}_ahead",
         axes,
         tuple(r for r in program.reads if r in reads),
         tuple(s.tensor for s in stores),
         program.params,
-        tuple(s for s in body if not isinstance(s, t.Store)),
+        before,
         (),
         None,
-        tuple(stores),
+        after,
         follows=program.name,
     )
+
+
+def _loops_last(body: Sequence[t.Stmt]) -> tuple[tuple[t.Stmt, ...], tuple[t.Stmt, ...]]:
+    """The statements, with what no loop adds to stored before the first loop; and the stores after the last one.
+
+    A loop over points holds its registers beside whatever waits for a later store, even where it is not run.
+    """
+    stores = [s for s in body if isinstance(s, t.Store)]
+    rest = [s for s in body if not isinstance(s, t.Store)]
+    looped = {n for s in rest if isinstance(s, t.For) for n in updated(s)}
+    early: list[t.Store] = []
+    needed: set[int] = set()
+    for s in stores if looped else ():
+        names, found = set(used(s)), set[int]()
+        for k in reversed(range(len(rest))):
+            made = {defined(rest[k]), *updated(rest[k])}
+            if made & names:
+                names |= used(rest[k])
+                found.add(k)
+        if not names & looped:
+            early.append(s)
+            needed |= found
+    before = [x for k, x in enumerate(rest) if k in needed]
+    after = [x for k, x in enumerate(rest) if k not in needed]
+    return (*before, *early, *after), tuple(s for s in stores if s not in early)
 
 
 def cost(body: Sequence[t.Stmt], known: dict[str, t.Buffer], memory: bool = False) -> float:

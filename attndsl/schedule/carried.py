@@ -130,7 +130,9 @@ class Split:
 
     def known_part(self, name: str) -> tuple[str, set[int]] | None:
         """What an accumulator takes that is known, as a value of `extra`, and the places of those updates."""
-        rest = self.fresh(name + "_rest")
+        # Loops name it thrice in a line.
+        loops = any(isinstance(s, t.For) and name in updated(s) for s in self.body)
+        rest = self.fresh("rest" if loops else name + "_rest")
         made: list[t.Stmt] = []
         places: set[int] = set()
         for k, s in enumerate(self.body):

@@ -136,3 +136,17 @@ def test_a_loop_that_does_more_than_add_stays() -> None:
     for s, known in ((adds, True), (chosen, True), (twice, False), (other, False)):
         assert split.adds(t.For("e_pt", (s,)), "x") is known
     assert not split.adds(t.For("e_pt", (adds,), "x"), "x")
+
+
+def test_what_no_loop_adds_to_is_stored_before_the_loop() -> None:
+    (first,) = [p for p in kernels(plan_forward(vectors())) if p.follows is not None]
+    loop = next(k for k, s in enumerate(first.prologue) if isinstance(s, t.For))
+    looped = updated(first.prologue[loop])
+    early = [k for k, s in enumerate(first.prologue) if isinstance(s, t.Store)]
+    assert early
+    assert max(early) < loop
+    # The sum that the loop adds to is stored after it; between them the stores are all there are.
+    (late,) = first.epilogue
+    assert isinstance(late, t.Store)
+    assert late.value in looped
+    assert len(early) + 1 == len(first.writes)
