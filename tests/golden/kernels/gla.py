@@ -253,30 +253,22 @@ def gla_O_ahead(
     C_offs = offs_i[:, None] * E + e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    O_left_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_j * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
     O_rest_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
     O_rest_offs = offs_i[:, None] * F + f[None, :]
-    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    O_left_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    O_right_m_base += tl.cast(h, tl.int64) * len_j * E
 
     # --- prologue ---
     at = tl.minimum(tl.maximum(i, 0), len_j - 1)
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
     c = tl.load(C_base + at[:, None] * E + e[None, :], mask=in_e[None, :], other=0.0)
-    at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
-    c_1 = tl.load(C_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-    reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
-    size = tl.abs(reach_2)
-    size_kept = tl.where((e < E)[None, :], size, 0.0)
-    far = tl.max(size_kept, 0)
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    A = q.to(ACC) * tl.exp(reach_2)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
     at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
     c_5 = tl.load(C_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
@@ -289,8 +281,23 @@ def gla_O_ahead(
         mask=in_j[:, None] & in_e[None, :],
         other=0.0,
     )
-    reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
     mask = i < len_j
+    K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+    k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+    right = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(O_left_base + C_offs, left, mask=in_i[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * E + C_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_j[:, None] & in_e[None, :])
+    at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
+    c_1 = tl.load(C_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = q.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -298,8 +305,6 @@ def gla_O_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-    K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-    k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
     A_1 = k.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
     t = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -325,16 +330,11 @@ def gla_O_ahead(
     # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
     V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
     v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
-    right = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
-    right_m = tl.where(mask[:, None], right, 0.0)
     O_rest_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_i[:, None] & in_f[None, :])
-    tl.store(O_left_base + C_offs, left, mask=in_i[:, None] & in_e[None, :])
-    O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * E + C_offs
-    tl.store(O_right_m_ptrs, right_m, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -471,10 +471,10 @@ def gla_backward_dC_1_ahead(
     Q_ptr,
     dC_1_rest_ptr,
     dC_1_column_1_m_ptr,
+    Q_tiles,
     C_tiles,
     V_tiles,
     dO_tiles,
-    Q_tiles,
     stride_C_b: tl.int64,
     stride_C_h: tl.int64,
     stride_C_j,
@@ -511,10 +511,10 @@ def gla_backward_dC_1_ahead(
     Q_ptr  Q[b, h, i, e], input
     dC_1_rest_ptr  dC.1.rest[b, h, j, e], temp
     dC_1_column_1_m_ptr  dC.1.column_1_m[b, h, i, e], temp
+    Q_tiles  tiles of Q for the copy engine, or None
     C_tiles  tiles of C for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -536,6 +536,11 @@ def gla_backward_dC_1_ahead(
     # --- pointers ---
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     in_e = within(e, E, E_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dC_1_column_1_m_base = dC_1_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dC_1_column_1_m_base += tl.cast(h, tl.int64) * len_i * E
+    dC_1_column_1_m_offs = offs_j[:, None] * E + e[None, :]
     C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
     C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
@@ -546,19 +551,29 @@ def gla_backward_dC_1_ahead(
     in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
     dC_1_rest_base = dC_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
     dC_1_rest_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
-    dC_1_rest_offs = offs_j[:, None] * E + e[None, :]
-    dC_1_column_1_m_base = dC_1_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    dC_1_column_1_m_base += tl.cast(h, tl.int64) * len_i * E
 
     # --- prologue ---
-    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-    C_ptrs = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
-    c = tl.load(C_ptrs, mask=in_e, other=0.0)
+    C_ptrs = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+    c_6 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    column_p = c_6.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
+    C_ptrs_2 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
+    c_2 = tl.load(C_ptrs_2, mask=in_e[None, :], other=0.0)
+    mask = j < len_i
+    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+    in_i = j < len_i
+    q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+    column_1 = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dC_1_column_1_m_ptrs = dC_1_column_1_m_base + tl.cast(j0, tl.int64) * E + dC_1_column_1_m_offs
+    tl.store(dC_1_column_1_m_ptrs, column_1_m, mask=in_i[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+    C_ptrs_3 = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+    c = tl.load(C_ptrs_3, mask=in_e, other=0.0)
     c_1 = load_tile(C_base_2 + C_offs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
     reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
     size = tl.abs(reach_2)
@@ -567,16 +582,7 @@ def gla_backward_dC_1_ahead(
     # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dC_1_p = 1.0 * tl.exp(reach_2)
-    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-    # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-    C_ptrs_2 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
-    c_6 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
-    column_p = c_6.to(ACC) * 1.4426950408889634
-    at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
-    C_ptrs_3 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
-    c_2 = tl.load(C_ptrs_3, mask=in_e[None, :], other=0.0)
     reach_1 = c_2.to(ACC) - c.to(ACC)[None, :]
-    mask = j < len_i
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -585,25 +591,21 @@ def gla_backward_dC_1_ahead(
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
     dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
-    in_i = j < len_i
     dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
     dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
     mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
     dA_m = tl.where(mask_1, dA, 0.0)
-    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-    q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
     column = q.to(ACC) * tl.exp(reach_1_m)
     column_m = tl.where(mask[:, None], column, 0.0)
     dC_1_part = whole_dot(dA_m, column_m, None, Q_ptr.dtype.element_ty, ACC)
     dC_1_part_1 = dC_1_part * dC_1_p
     dC_1_s = tl.where(too_far, dA_m, 0.0)
     dC_1_p_1 = dC_1_s != 0.0
-    column_1 = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
-    column_1_m = tl.where(mask[:, None], column_1, 0.0)
-    dC_1_rest_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    dC_1_rest_1 = dC_1_rest_1 + tl.where(too_far, 0.0, dC_1_part_1)
+    rest_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dC_1_part_1)
     if too_far:
         for e_pt in range(E):
+            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
             C_ptrs_4 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
             c_3 = tl.load(C_ptrs_4)
             C_ptrs_5 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
@@ -614,12 +616,10 @@ def gla_backward_dC_1_ahead(
             t = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
             dC_1_t = tl.where(dC_1_p_1, dC_1_s * t, 0.0)
             dC_1_col = tl.sum(dC_1_t, 1)
-            dC_1_rest_1 = tl.where((e == e_pt)[None, :], dC_1_rest_1 + dC_1_col[:, None], dC_1_rest_1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dC_1_col[:, None], rest_1)
 
     # --- epilogue ---
-    tl.store(dC_1_rest_base + dC_1_rest_offs, dC_1_rest_1, mask=in_j[:, None] & in_e[None, :])
-    dC_1_column_1_m_ptrs = dC_1_column_1_m_base + tl.cast(j0, tl.int64) * E + dC_1_rest_offs
-    tl.store(dC_1_column_1_m_ptrs, column_1_m, mask=in_i[:, None] & in_e[None, :])
+    tl.store(dC_1_rest_base + dC_1_column_1_m_offs, rest_1, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -749,8 +749,8 @@ def gla_backward_dC_1(
         in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
         dC_1_rest_ptrs = dC_1_rest_base + tl.cast(j0, tl.int64) * len_e + dC_1_rest_offs
-        dC_1_rest_1_1 = tl.load(dC_1_rest_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
-        dC_1 = dC_1 + dC_1_rest_1_1.to(ACC)
+        rest_1_1 = tl.load(dC_1_rest_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dC_1 = dC_1 + rest_1_1.to(ACC)
         dC_1_ptrs = dC_1_base + tl.cast(j0, tl.int64) * len_e + dC_1_rest_offs
         tl.store(dC_1_ptrs, dC_1, mask=in_j[:, None] & in_e[None, :])
         dC_1_column_1_m_ptrs = dC_1_column_1_m_base + tl.cast(j0, tl.int64) * len_e + dC_1_rest_offs
@@ -775,9 +775,9 @@ def gla_backward_dC_2_ahead(
     dC_2_rest_ptr,
     dC_2_column_1_m_ptr,
     C_tiles,
+    K_tiles,
     C_tiles_2,
     V_tiles,
-    K_tiles,
     stride_C_b: tl.int64,
     stride_C_h: tl.int64,
     stride_C_j,
@@ -815,9 +815,9 @@ def gla_backward_dC_2_ahead(
     dC_2_rest_ptr  dC.2.rest[b, h, j, e], temp
     dC_2_column_1_m_ptr  dC.2.column_1_m[b, h, j, e], temp
     C_tiles  tiles of C for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     C_tiles_2  tiles of C for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -838,29 +838,42 @@ def gla_backward_dC_2_ahead(
 
     # --- pointers ---
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base += tl.cast(j0, tl.int64) * stride_C_j
-    C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
-    in_j = j < len_j
     in_e = within(e, E, E_PAD)
+    C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    dC_2_column_1_m_base = dC_2_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dC_2_column_1_m_base += tl.cast(h, tl.int64) * len_j * E
+    dC_2_column_1_m_offs = offs_j[:, None] * E + e[None, :]
     C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
+    in_j = j < len_j
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     in_f = within(f, F, F_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     dC_2_rest_base = dC_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
     dC_2_rest_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
-    dC_2_rest_offs = offs_j[:, None] * E + e[None, :]
-    dC_2_column_1_m_base = dC_2_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dC_2_column_1_m_base += tl.cast(h, tl.int64) * len_j * E
 
     # --- prologue ---
+    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_j - 1)
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-    c = load_tile(C_base + C_offs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+    C_ptrs = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+    c_5 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
+    in_j_s = j < len_j
+    c_2 = load_tile(C_ptrs_2, in_j_s[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+    mask = j < len_j
+    K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+    k = load_tile(K_ptrs, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    column_1 = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dC_2_column_1_m_ptrs = dC_2_column_1_m_base + tl.cast(j0, tl.int64) * E + dC_2_column_1_m_offs
+    tl.store(dC_2_column_1_m_ptrs, column_1_m, mask=in_j_s[:, None] & in_e[None, :])
+    c = load_tile(C_base_2 + C_offs, in_j[:, None] & in_e[None, :], C_tiles_2, [b, h, j0, 0])
     at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_j - 1)
-    C_ptrs = C_base_2 + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
-    c_1 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    C_ptrs_3 = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+    c_1 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
     reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
@@ -869,14 +882,7 @@ def gla_backward_dC_2_ahead(
     dO_ptrs = dO_base + at_1[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
     dC_2_p = 1.0 * tl.exp(reach_2)
-    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_j - 1)
-    C_ptrs_2 = C_base_2 + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
-    c_5 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
-    C_ptrs_3 = C_base_2 + tl.cast(j0, tl.int64) * stride_C_j + C_offs
-    in_j_s = j < len_j
-    c_2 = load_tile(C_ptrs_3, in_j_s[:, None] & in_e[None, :], C_tiles_2, [b, h, j0, 0])
     reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
-    mask = j < len_j
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -890,24 +896,20 @@ def gla_backward_dC_2_ahead(
     dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
     mask_1 = (j[None, :] <= j[:, None]) & mask[None, :]
     dA_m = tl.where(mask_1, dA, 0.0)
-    # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-    K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-    k = load_tile(K_ptrs, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     column = k.to(ACC) * tl.exp(reach_1_m)
     column_m = tl.where(mask[:, None], column, 0.0)
     dC_2_part = whole_dot(dA_m, column_m, None, K_ptr.dtype.element_ty, ACC)
     dC_2_part_1 = dC_2_part * dC_2_p
     dC_2_s = tl.where(too_far, dA_m, 0.0)
     dC_2_p_1 = dC_2_s != 0.0
-    column_1 = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
-    column_1_m = tl.where(mask[:, None], column_1, 0.0)
-    dC_2_rest_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    dC_2_rest_1 = dC_2_rest_1 + tl.where(too_far, 0.0, dC_2_part_1)
+    rest_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dC_2_part_1)
     if too_far:
         for e_pt in range(E):
-            C_ptrs_4 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
+            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+            C_ptrs_4 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
             c_3 = tl.load(C_ptrs_4, mask=in_j, other=0.0)
-            C_ptrs_5 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e
+            C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
             C_ptrs_5 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
             c_4 = tl.load(C_ptrs_5, mask=in_j_s, other=0.0)
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
@@ -916,12 +918,10 @@ def gla_backward_dC_2_ahead(
             t = tl.exp(c_3.to(ACC)[:, None] - c_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
             dC_2_t = tl.where(dC_2_p_1, dC_2_s * t, 0.0)
             dC_2_col = tl.sum(dC_2_t, 1)
-            dC_2_rest_1 = tl.where((e == e_pt)[None, :], dC_2_rest_1 + dC_2_col[:, None], dC_2_rest_1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dC_2_col[:, None], rest_1)
 
     # --- epilogue ---
-    tl.store(dC_2_rest_base + dC_2_rest_offs, dC_2_rest_1, mask=in_j[:, None] & in_e[None, :])
-    dC_2_column_1_m_ptrs = dC_2_column_1_m_base + tl.cast(j0, tl.int64) * E + dC_2_rest_offs
-    tl.store(dC_2_column_1_m_ptrs, column_1_m, mask=in_j_s[:, None] & in_e[None, :])
+    tl.store(dC_2_rest_base + dC_2_column_1_m_offs, rest_1, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1047,8 +1047,8 @@ def gla_backward_dC_2(
         in_j_s = j < len_j
         v = load_tile(V_ptrs, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dC_2_rest_ptrs = dC_2_rest_base + tl.cast(j0, tl.int64) * len_e + dC_2_rest_offs
-        dC_2_rest_1_1 = tl.load(dC_2_rest_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
-        dC_2 = dC_2 + dC_2_rest_1_1.to(ACC)
+        rest_1_1 = tl.load(dC_2_rest_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dC_2 = dC_2 + rest_1_1.to(ACC)
         dC_2_ptrs = dC_2_base + tl.cast(j0, tl.int64) * len_e + dC_2_rest_offs
         tl.store(dC_2_ptrs, dC_2, mask=in_j[:, None] & in_e[None, :])
         dC_2_column_1_m_ptrs = dC_2_column_1_m_base + tl.cast(j0, tl.int64) * len_e + dC_2_rest_offs
@@ -1200,54 +1200,62 @@ def gla_backward_dV_ahead(
 
     # --- pointers ---
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    in_e = within(e, E, E_PAD)
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
+    C_base += tl.cast(j0, tl.int64) * stride_C_j
     C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
     in_j = j < len_j
+    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(j0, tl.int64) * stride_K_j
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dV_left_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    dV_left_offs = offs_j[:, None] * E + e[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_i * E
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
     dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * F
     dV_rest_base += tl.cast(h, tl.int64) * len_j * F + tl.cast(j0, tl.int64) * F
     dV_rest_offs = offs_j[:, None] * F + f[None, :]
-    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dV_left_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
-    dV_left_offs = offs_j[:, None] * E + e[None, :]
-    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    dV_right_m_base += tl.cast(h, tl.int64) * len_i * E
 
     # --- prologue ---
-    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-    C_ptrs = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
-    c = tl.load(C_ptrs, mask=in_e, other=0.0)
-    c_1 = load_tile(C_base_2 + C_offs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+    c_1 = load_tile(C_base + C_offs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+    C_ptrs = C_base_2 + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+    c_5 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+    C_ptrs_2 = C_base_2 + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+    c_6 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+    left = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
+    right_p = c_6.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
+    C_ptrs_3 = C_base_2 + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
+    c_2 = tl.load(C_ptrs_3, mask=in_e[None, :], other=0.0)
+    mask = j < len_i
+    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+    in_i = j < len_i
+    q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+    right = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_j[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_i[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+    C_ptrs_4 = C_base_2 + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+    c = tl.load(C_ptrs_4, mask=in_e, other=0.0)
     reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     A = k.to(ACC) * tl.exp(reach_2)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
-    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-    C_ptrs_2 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
-    c_5 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
-    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-    C_ptrs_3 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
-    c_6 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
-    left = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
-    right_p = c_6.to(ACC) * 1.4426950408889634
-    at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
-    C_ptrs_4 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
-    c_2 = tl.load(C_ptrs_4, mask=in_e[None, :], other=0.0)
     reach_1 = c_2.to(ACC) - c.to(ACC)[None, :]
-    mask = j < len_i
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -1255,9 +1263,6 @@ def gla_backward_dV_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
-    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-    in_i = j < len_i
-    q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
     A_1 = q.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
     t = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
@@ -1271,9 +1276,9 @@ def gla_backward_dV_ahead(
             q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
             k_1 = tl.load(K_ptrs, mask=in_j, other=0.0)
-            C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
+            C_ptrs_5 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
             c_3 = tl.load(C_ptrs_5)
-            C_ptrs_6 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
+            C_ptrs_6 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
             c_4 = tl.load(C_ptrs_6, mask=in_j, other=0.0)
             t_3 = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None])
             A_t = q_1.to(ACC)[None, :] * k_1.to(ACC)[:, None] * t_3
@@ -1283,16 +1288,11 @@ def gla_backward_dV_ahead(
     A_4_m = tl.where(mask_1, A_4, 0.0)
     dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
     dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
-    right = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
-    right_m = tl.where(mask[:, None], right, 0.0)
     dV_rest_1 = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_j[:, None] & in_f[None, :])
-    tl.store(dV_left_base + dV_left_offs, left, mask=in_j[:, None] & in_e[None, :])
-    dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * E + dV_left_offs
-    tl.store(dV_right_m_ptrs, right_m, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1635,18 +1635,18 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (
                 ("i", "e"),
-                ("e",),
                 ("i", "e"),
                 ("e",),
                 ("e",),
                 ("i", "e"),
                 ("i", "e"),
+                ("e",),
                 ("i", "f"),
             ),
             "streamed": (),
             "carried": (("i", "i"), ("i", "f")),
-            "pairs": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "pairs": (("i", "e"), ("i", "e"), ("i", "e")),
+            "pairs_by_address": (("i", "e"), ("i", "e"), ("i", "e")),
             "data": ("C", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1750,17 +1750,17 @@ KERNELS: dict[str, Any] = {
             "resident": (
                 ("e",),
                 ("j", "e"),
-                ("j", "f"),
+                ("j", "e"),
                 ("e",),
                 ("j", "e"),
                 ("j", "f"),
-                ("j", "e"),
+                ("j", "f"),
             ),
             "streamed": (),
             "carried": (("j", "e"),),
-            "pairs": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
-            "pairs_by_address": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
-            "data": ("C", "V", "dO", "Q"),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e")),
+            "data": ("C", "Q", "V", "dO"),
             "loops": 0,
             "few_rows": False,
             "follows": "gla_backward_dC_1",
@@ -1773,10 +1773,10 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("dC_1_rest_ptr", "pointer_acc", ""),
             ("dC_1_column_1_m_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("C_tiles", "tiles", "C 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("stride_C_b", "stride_wide", ""),
             ("stride_C_h", "stride_wide", ""),
             ("stride_C_j", "stride", ""),
@@ -1816,7 +1816,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("j", "e"), ("j", "f"), ("j", "f"), ("j", "e"), ("j", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
             "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
             "data": ("C", "V", "dO", "dC.1.rest", "dC.1.column_1_m"),
             "loops": 0,
@@ -1867,19 +1867,19 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (
+                ("e",),
+                ("j", "e"),
+                ("j", "e"),
                 ("j", "e"),
                 ("e",),
                 ("j", "f"),
-                ("e",),
-                ("j", "e"),
                 ("j", "f"),
-                ("j", "e"),
             ),
             "streamed": (),
             "carried": (("j", "e"),),
-            "pairs": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
-            "pairs_by_address": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
-            "data": ("C", "dO", "V", "K"),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e")),
+            "data": ("C", "K", "dO", "V"),
             "loops": 0,
             "few_rows": False,
             "follows": "gla_backward_dC_2",
@@ -1893,9 +1893,9 @@ KERNELS: dict[str, Any] = {
             ("dC_2_rest_ptr", "pointer_acc", ""),
             ("dC_2_column_1_m_ptr", "pointer_acc", ""),
             ("C_tiles", "tiles", "C 4 2 BLOCK_J e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("C_tiles_2", "tiles", "C 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_C_b", "stride_wide", ""),
             ("stride_C_h", "stride_wide", ""),
             ("stride_C_j", "stride", ""),
@@ -1935,7 +1935,7 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("j", "e"), ("j", "f"), ("j", "f"), ("j", "e"), ("j", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
             "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
             "data": ("C", "dO", "V", "dC.2.rest", "dC.2.column_1_m"),
             "loops": 0,
@@ -2015,19 +2015,19 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (
-                ("e",),
                 ("j", "e"),
                 ("j", "e"),
                 ("e",),
                 ("e",),
                 ("j", "e"),
                 ("j", "e"),
+                ("e",),
                 ("j", "f"),
             ),
             "streamed": (),
             "carried": (("j", "j"), ("j", "f")),
-            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
-            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e")),
             "data": ("C", "K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -2641,10 +2641,10 @@ def backward(inputs, extents, params, config=None):
         Q,
         dC_1_rest,
         dC_1_column_1_m,
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         *launch_strides(C),
         *launch_strides(V),
         *launch_strides(dO),
@@ -2703,9 +2703,9 @@ def backward(inputs, extents, params, config=None):
         dC_2_rest,
         dC_2_column_1_m,
         tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         *launch_strides(C),
         *launch_strides(dO),
         *launch_strides(V),
