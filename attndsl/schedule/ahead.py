@@ -39,6 +39,7 @@ SYSTEM = 12.0
 LOOP = 2.0
 EXPONENTIAL = 0.5
 BESIDE = 0.5
+EXACT = 3.0
 
 
 @dataclass(slots=True)
@@ -281,7 +282,7 @@ def cost(body: Sequence[t.Stmt], known: dict[str, t.Buffer], memory: bool = Fals
             case t.Solve():
                 out += SYSTEM
             case t.Dot() | t.AccDot():
-                out += 3.0 if s.exact else 1.0
+                out += EXACT if s.exact else 1.0
             case t.For():
                 out += LOOP
             case t.Compute() if len(s.dims) > 1:
