@@ -80,6 +80,16 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
     tiled = {s.name for s in loads if tile_axes(plan, program, s) is not None}
     if pairs:  # a walk's loads are copied a chunk ahead, and their addresses move on
         tiled |= {s.name for s in loads if plan.buffer(s.tensor).kind is BufferKind.TEMP}
+    # Operands in two parts are split in registers: from memory, too, they come as pairs do.
+    whole = {n for s in swept if isinstance(s, Dot | AccDot) and s.exact for n in (s.left, s.right)}
+    parts = [
+        s.dims
+        for s in swept
+        if isinstance(s, Load)
+        and s.name in whole
+        and plan.buffer(s.tensor).kind is BufferKind.TEMP
+        and plan.buffer(s.tensor).like is None
+    ]
     return {
         "tiles": spelled(tiles),
         "stream": identifier(stream) if stream else None,
@@ -87,7 +97,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "resident": tuple(map(spelled, resident)),
         "streamed": tuple(map(spelled, streamed)),
         "carried": tuple(map(spelled, carried)),
-        "pairs": tuple(map(spelled, held(body, full, gathered | tiled))),
+        "pairs": tuple(map(spelled, (*held(body, full, gathered | tiled), *parts))),
         "pairs_by_address": tuple(map(spelled, held(body, full))),
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),

@@ -26,6 +26,7 @@ from attndsl.cascade.nodes import Binary, Call, DType, Expr, Position
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.carried import Split, live, updated
+from attndsl.schedule.divided import divided
 from attndsl.schedule.liveness import flat
 from attndsl.schedule.specialise import defined, used
 from attndsl.schedule.tile import Role, Val
@@ -39,6 +40,7 @@ SYSTEM = 12.0
 LOOP = 2.0
 EXPONENTIAL = 0.5
 BESIDE = 0.5
+EXACT = 3.0
 
 
 @dataclass(slots=True)
@@ -216,8 +218,14 @@ def _end(cut: Cut, body: list[t.Stmt]) -> _Kernels | None:
     stores = [s for s in cut.stores if s.tensor in read]
     if not stores:
         return None
+    axes = program.axes
+    if not program.of(Role.TILE):  # a sum over the features that are kept may have left the walk
+        loops = {s.axis for s in flat(walk_body) if isinstance(s, t.For)}
+        axes = tuple(a for a in axes if a.role is not Role.POINT or a.name in loops)
+        axes, walk_body = divided(axes, walk_body)
     rest_of = dataclasses.replace(
         program,
+        axes=axes,
         sweep=dataclasses.replace(
             sweep, ranges=(dataclasses.replace(sweep.ranges[0], body=walk_body),)
         ),
@@ -244,18 +252,44 @@ def _before(split: Split, stores: list[t.Store]) -> t.TileProgram:
         if a.role in kept or a.name in over or a.name == program.sweep.axis
     )
     reads = {s.tensor for s in flat(body) if isinstance(s, t.Load)}
+    before, after = _loops_last(body)
     return t.TileProgram(
         f"{program.name}_ahead",
         axes,
         tuple(r for r in program.reads if r in reads),
         tuple(s.tensor for s in stores),
         program.params,
-        tuple(s for s in body if not isinstance(s, t.Store)),
+        before,
         (),
         None,
-        tuple(stores),
+        after,
         follows=program.name,
     )
+
+
+def _loops_last(body: Sequence[t.Stmt]) -> tuple[tuple[t.Stmt, ...], tuple[t.Stmt, ...]]:
+    """The statements, with what no loop adds to stored before the first loop; and the stores after the last one.
+
+    A loop over points holds its registers beside whatever waits for a later store, even where it is not run.
+    """
+    stores = [s for s in body if isinstance(s, t.Store)]
+    rest = [s for s in body if not isinstance(s, t.Store)]
+    looped = {n for s in rest if isinstance(s, t.For) for n in updated(s)}
+    early: list[t.Store] = []
+    needed: set[int] = set()
+    for s in stores if looped else ():
+        names, found = set(used(s)), set[int]()
+        for k in reversed(range(len(rest))):
+            made = {defined(rest[k]), *updated(rest[k])}
+            if made & names:
+                names |= used(rest[k])
+                found.add(k)
+        if not names & looped:
+            early.append(s)
+            needed |= found
+    before = [x for k, x in enumerate(rest) if k in needed]
+    after = [x for k, x in enumerate(rest) if k not in needed]
+    return (*before, *early, *after), tuple(s for s in stores if s not in early)
 
 
 def cost(body: Sequence[t.Stmt], known: dict[str, t.Buffer], memory: bool = False) -> float:
@@ -276,7 +310,7 @@ def cost(body: Sequence[t.Stmt], known: dict[str, t.Buffer], memory: bool = Fals
             case t.Solve():
                 out += SYSTEM
             case t.Dot() | t.AccDot():
-                out += 3.0 if s.exact else 1.0
+                out += EXACT if s.exact else 1.0
             case t.For():
                 out += LOOP
             case t.Compute() if len(s.dims) > 1:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
-from attndsl.cascade.nodes import Binary, Const, DType, Expr, Position
+from attndsl.cascade.nodes import Binary, Const, DType, Expr, Position, Select
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.specialise import defined, used
+from attndsl.schedule.specialise import defined, renamed, used
 from attndsl.schedule.tile import Val
 
 
@@ -130,7 +130,9 @@ class Split:
 
     def known_part(self, name: str) -> tuple[str, set[int]] | None:
         """What an accumulator takes that is known, as a value of `extra`, and the places of those updates."""
-        rest = self.fresh(name + "_rest")
+        # Loops name it thrice in a line.
+        loops = any(isinstance(s, t.For) and name in updated(s) for s in self.body)
+        rest = self.fresh("rest" if loops else name + "_rest")
         made: list[t.Stmt] = []
         places: set[int] = set()
         for k, s in enumerate(self.body):
@@ -145,13 +147,54 @@ class Split:
                     if self.spans(more) is not None:
                         made.append(t.Assign(rest, Binary("+", Val(rest), more), span=s.span))
                         places.add(k)
+                case t.For() if name in updated(s):
+                    if not self.adds(s, name):
+                        return None
+                    made.append(_into(s, name, rest))
+                    places.add(k)
                 case _ if name in updated(s):
                     return None
-        if not any(isinstance(s, t.AccDot) for s in made):
+        if not any(self.multiplied(s) for s in made):
             return None
         for s in made:
             self.keep(s)
         return rest, places
+
+    def adds(self, s: t.Stmt, name: str) -> bool:
+        """Whether a statement of a loop only adds to an accumulator, and adds what is known."""
+        match s:
+            case t.For():
+                known = s.guard is None or s.guard not in self.moving
+                return known and all(self.adds(x, name) for x in s.body)
+            case t.Assign() if s.name == name:
+                return self.more(s.expr, name)
+            case _:
+                return self.local(s) and name not in used(s)
+
+    def more(self, e: Expr, name: str) -> bool:
+        match e:
+            case Binary("+", Val(old), x) if old == name:
+                return self.spans(x) is not None
+            case Select(where, x, Val(old)) if old == name:
+                return self.spans(where) is not None and self.more(x, name)
+            case _:
+                return False
+
+    def multiplied(self, s: t.Stmt) -> bool:
+        """Whether a statement adds a product to an accumulator, at once or by way of a name."""
+        if isinstance(s, t.AccDot):
+            return True
+        todo = used(s) if isinstance(s, t.Assign) else set()
+        makers = {n: x for x in self.body if (n := defined(x)) is not None}
+        seen: set[str] = set()
+        while todo:
+            x = makers.get(todo.pop())
+            if isinstance(x, t.Dot):
+                return True
+            if isinstance(x, t.Compute) and x.name not in seen:
+                seen.add(x.name)
+                todo |= used(x)
+        return False
 
     def factor(self, e: Expr, products: dict[str, t.Dot]) -> tuple[t.Dot | None, Expr | None]:
         """A product of something known with a state, and what multiplies each of its rows."""
@@ -187,6 +230,17 @@ class Split:
         self.extra.append(s)
         if isinstance(s, t.Compute | t.Declare | t.Solve):
             self.dims[s.name] = s.dims
+
+
+def _into(s: t.Stmt, name: str, other: str) -> t.Stmt:
+    """A loop that adds to another accumulator."""
+    match s:
+        case t.For():
+            return dataclasses.replace(s, body=tuple(_into(x, name, other) for x in s.body))
+        case t.Assign() if s.name == name:
+            return dataclasses.replace(renamed(s, {name: other}), name=other)  # type: ignore[arg-type]
+        case _:
+            return s
 
 
 def updated(s: t.Stmt) -> set[str]:

@@ -42,8 +42,8 @@ from attndsl.cascade.ordered import ordered
 from attndsl.cascade.walk import free, rewrite, substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
+from attndsl.schedule.divided import divided
 from attndsl.schedule.forms import is_large, product_of
-from attndsl.schedule.liveness import flat
 from attndsl.schedule.masks import mask_of, masked
 from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
@@ -431,13 +431,10 @@ def assemble(
         *b.carried,
     ]
     roles = {row: Role.STREAM, col: Role.PAIR}
-    split = _columns(b, body)
-    if split is not None:
-        roles[split] = Role.TILE
-        body = tuple(_bounded(s, split) for s in body)
     axes = tuple(
         dataclasses.replace(b.axes[a], role=roles.get(a, b.axes[a].role)) for a in b.sorted_axes()
     )
+    axes, body = divided(axes, body)
     ascending = b.ascending is not False
     sweep = t.Sweep(row, (t.Range(lo, hi, True, body),), descending=not ascending)
     return t.TileProgram(
@@ -472,36 +469,3 @@ def _made(s: t.Stmt) -> set[str]:
         return set().union(*(_made(x) for x in s.body))
     name = getattr(s, "name", None)
     return {name} if isinstance(name, str) else set()
-
-
-def _columns(b: ChunkBuilder, body: tuple[t.Stmt, ...]) -> str | None:
-    """A feature axis that is only kept, so that programs can share its columns."""
-    over = {s.over for s in flat(body) if isinstance(s, t.Dot | t.AccDot | t.Fold)}
-    stored: set[str] = set()
-    for s in flat(body):
-        if isinstance(s, t.Store):
-            stored |= {x.name for x in s.subs if isinstance(x, Position)}
-    points = {a.rank for a in b.axes.values() if a.role is Role.POINT}
-    free = [
-        a.name
-        for a in b.axes.values()
-        if a.role is Role.FULL and a.name not in over and a.rank not in points and a.name in stored
-    ]
-    # Programs that share columns make the same row statistics, and store the same numbers.
-    full = {a.name for a in b.axes.values() if a.role is Role.FULL}
-    spans = [
-        {x.name for x in s.subs if isinstance(x, Position)} & full
-        for s in flat(body)
-        if isinstance(s, t.Store)
-    ]
-    whole = all(free[:1] and free[0] in s for s in spans if s)
-    return free[0] if len(free) == 1 and whole else None
-
-
-def _bounded(s: t.Stmt, axis: str) -> t.Stmt:
-    """A memory access that may reach past the last column."""
-    if isinstance(s, t.For):
-        return dataclasses.replace(s, body=tuple(_bounded(x, axis) for x in s.body))
-    if isinstance(s, t.Load | t.Store) and Position(axis) in s.subs and axis not in s.bounds:
-        return dataclasses.replace(s, bounds=(*s.bounds, axis))
-    return s

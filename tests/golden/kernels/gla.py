@@ -253,30 +253,22 @@ def gla_O_ahead(
     C_offs = offs_i[:, None] * E + e[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    O_left_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_j * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
     O_rest_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
     O_rest_offs = offs_i[:, None] * F + f[None, :]
-    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    O_left_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    O_right_m_base += tl.cast(h, tl.int64) * len_j * E
 
     # --- prologue ---
     at = tl.minimum(tl.maximum(i, 0), len_j - 1)
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
     c = tl.load(C_base + at[:, None] * E + e[None, :], mask=in_e[None, :], other=0.0)
-    at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
-    c_1 = tl.load(C_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-    reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
-    size = tl.abs(reach_2)
-    size_kept = tl.where((e < E)[None, :], size, 0.0)
-    far = tl.max(size_kept, 0)
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    A = q.to(ACC) * tl.exp(reach_2)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
     at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
     c_5 = tl.load(C_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
@@ -289,8 +281,23 @@ def gla_O_ahead(
         mask=in_j[:, None] & in_e[None, :],
         other=0.0,
     )
-    reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
     mask = i < len_j
+    K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+    k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
+    right = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(O_left_base + C_offs, left, mask=in_i[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * E + C_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_j[:, None] & in_e[None, :])
+    at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
+    c_1 = tl.load(C_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = q.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -298,8 +305,6 @@ def gla_O_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-    K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-    k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
     A_1 = k.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
     t = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -325,16 +330,11 @@ def gla_O_ahead(
     # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
     V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
     v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
-    right = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
-    right_m = tl.where(mask[:, None], right, 0.0)
     O_rest_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_i[:, None] & in_f[None, :])
-    tl.store(O_left_base + C_offs, left, mask=in_i[:, None] & in_e[None, :])
-    O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * E + C_offs
-    tl.store(O_right_m_ptrs, right_m, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -464,16 +464,17 @@ def gla_O(
         "len_i",
     ],
 )
-def gla_backward_dC_1(
+def gla_backward_dC_1_ahead(
     C_ptr,
     V_ptr,
     dO_ptr,
     Q_ptr,
-    dC_1_ptr,
+    dC_1_rest_ptr,
+    dC_1_column_1_m_ptr,
+    Q_tiles,
     C_tiles,
     V_tiles,
     dO_tiles,
-    Q_tiles,
     stride_C_b: tl.int64,
     stride_C_h: tl.int64,
     stride_C_j,
@@ -502,17 +503,18 @@ def gla_backward_dC_1(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps j.
+    """One program for each b, h and tile of j.
 
     C_ptr  C[b, h, j, e], input
     V_ptr  V[b, h, j, f], input
     dO_ptr  dO[b, h, i, f], input
     Q_ptr  Q[b, h, i, e], input
-    dC_1_ptr  dC.1[b, h, j, e], temp
+    dC_1_rest_ptr  dC.1.rest[b, h, j, e], temp
+    dC_1_column_1_m_ptr  dC.1.column_1_m[b, h, i, e], temp
+    Q_tiles  tiles of Q for the copy engine, or None
     C_tiles  tiles of C for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -520,32 +522,201 @@ def gla_backward_dC_1(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_j = tl.cdiv(tl.maximum(len_j, len_i), BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     in_e = within(e, E, E_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dC_1_column_1_m_base = dC_1_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dC_1_column_1_m_base += tl.cast(h, tl.int64) * len_i * E
+    dC_1_column_1_m_offs = offs_j[:, None] * E + e[None, :]
+    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
     C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
+    in_j = j < len_j
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    dC_1_rest_base = dC_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dC_1_rest_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+
+    # --- prologue ---
+    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+    # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+    C_ptrs = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+    c_6 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    column_p = c_6.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
+    C_ptrs_2 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
+    c_2 = tl.load(C_ptrs_2, mask=in_e[None, :], other=0.0)
+    mask = j < len_i
+    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+    in_i = j < len_i
+    q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+    column_1 = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dC_1_column_1_m_ptrs = dC_1_column_1_m_base + tl.cast(j0, tl.int64) * E + dC_1_column_1_m_offs
+    tl.store(dC_1_column_1_m_ptrs, column_1_m, mask=in_i[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+    C_ptrs_3 = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+    c = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+    c_1 = load_tile(C_base_2 + C_offs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+    reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    dC_1_p = 1.0 * tl.exp(reach_2)
+    reach_1 = c_2.to(ACC) - c.to(ACC)[None, :]
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+    dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+    dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
+    mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
+    dA_m = tl.where(mask_1, dA, 0.0)
+    column = q.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dC_1_part = whole_dot(dA_m, column_m, None, Q_ptr.dtype.element_ty, ACC)
+    dC_1_part_1 = dC_1_part * dC_1_p
+    dC_1_s = tl.where(too_far, dA_m, 0.0)
+    dC_1_p_1 = dC_1_s != 0.0
+    rest_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dC_1_part_1)
+    if too_far:
+        for e_pt in range(E):
+            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+            C_ptrs_4 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
+            c_3 = tl.load(C_ptrs_4)
+            C_ptrs_5 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
+            c_4 = tl.load(C_ptrs_5, mask=in_j, other=0.0)
+            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+            Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
+            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
+            t = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
+            dC_1_t = tl.where(dC_1_p_1, dC_1_s * t, 0.0)
+            dC_1_col = tl.sum(dC_1_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dC_1_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dC_1_rest_base + dC_1_column_1_m_offs, rest_1, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_C_b",
+        "stride_C_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def gla_backward_dC_1(
+    C_ptr,
+    V_ptr,
+    dO_ptr,
+    dC_1_rest_ptr,
+    dC_1_column_1_m_ptr,
+    dC_1_ptr,
+    C_tiles,
+    V_tiles,
+    dO_tiles,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j,
+    stride_C_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps j.
+
+    C_ptr  C[b, h, j, e], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    dC_1_rest_ptr  dC.1.rest[b, h, j, e], temp
+    dC_1_column_1_m_ptr  dC.1.column_1_m[b, h, i, e], temp
+    dC_1_ptr  dC.1[b, h, j, e], temp
+    C_tiles  tiles of C for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    C_base += tl.cast(e0, tl.int64) * stride_C_e
+    C_offs = offs_j[:, None] * stride_C_j + offs_e[None, :] * stride_C_e
+    in_e = e < len_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dC_1_base += tl.cast(h, tl.int64) * len_j * E
-    dC_1_offs = offs_j[:, None] * E + e[None, :]
+    dC_1_rest_base = dC_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dC_1_rest_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dC_1_rest_offs = offs_j[:, None] * len_e + offs_e[None, :]
+    dC_1_base = dC_1_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dC_1_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dC_1_column_1_m_base = dC_1_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    dC_1_column_1_m_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = tl.maximum(len_j, len_i)
-    dC_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dC_1_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over j ---
     # Tiles that the mask or the end cuts.
@@ -554,82 +725,38 @@ def gla_backward_dC_1(
         j0 = last - step
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        dC_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-        at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+        dC_1 = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
         # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        C_ptrs = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
-        c = tl.load(C_ptrs, mask=in_e, other=0.0)
-        C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
+        C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
         in_j = j < len_j
-        c_1 = load_tile(C_ptrs_2, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
-        reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        c_1 = load_tile(C_ptrs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, e0])
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dC_1_p = 1.0 * tl.exp(reach_2)
         at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
         # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        C_ptrs_3 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
-        c_5 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+        C_ptrs_2 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + offs_e * stride_C_e
+        c_5 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
         at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-        C_ptrs_4 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
-        c_6 = tl.load(C_ptrs_4, mask=in_e, other=0.0)
-        reach_2_2 = tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
+        C_ptrs_3 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + offs_e * stride_C_e
+        c_6 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+        reach_2 = tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
         t = tl.trans(tl.where(in_f[None, :], dC_1_state, 0.0))
         past = whole_dot(v, t, None, V_ptr.dtype.element_ty, ACC)
-        dC_1 = dC_1 + past * reach_2_2
+        dC_1 = dC_1 + past * reach_2
         decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
-        column_p = c_6.to(ACC) * 1.4426950408889634
-        at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
-        C_ptrs_5 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
-        c_2 = tl.load(C_ptrs_5, mask=in_e[None, :], other=0.0)
-        reach_1 = c_2.to(ACC) - c.to(ACC)[None, :]
-        mask = j < len_i
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
-        dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
-        mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
-        dA_m = tl.where(mask_1, dA, 0.0)
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
-        column = q.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dC_1_part = whole_dot(dA_m, column_m, None, Q_ptr.dtype.element_ty, ACC)
-        dC_1_part_1 = dC_1_part * dC_1_p
-        dC_1 = dC_1 + tl.where(too_far, 0.0, dC_1_part_1)
-        dC_1_s = tl.where(too_far, dA_m, 0.0)
-        dC_1_p_1 = dC_1_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                C_ptrs_6 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
-                c_3 = tl.load(C_ptrs_6)
-                C_ptrs_7 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
-                C_ptrs_7 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
-                c_4 = tl.load(C_ptrs_7, mask=in_j, other=0.0)
-                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-                Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
-                q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-                t_2 = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
-                dC_1_t = tl.where(dC_1_p_1, dC_1_s * t_2, 0.0)
-                dC_1_col = tl.sum(dC_1_t, 1)
-                dC_1 = tl.where((e == e_pt)[None, :], dC_1 + dC_1_col[:, None], dC_1)
-        column_1 = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dC_1_ptrs = dC_1_base + tl.cast(j0, tl.int64) * E + dC_1_offs
+        dC_1_rest_ptrs = dC_1_rest_base + tl.cast(j0, tl.int64) * len_e + dC_1_rest_offs
+        rest_1_1 = tl.load(dC_1_rest_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dC_1 = dC_1 + rest_1_1.to(ACC)
+        dC_1_ptrs = dC_1_base + tl.cast(j0, tl.int64) * len_e + dC_1_rest_offs
         tl.store(dC_1_ptrs, dC_1, mask=in_j[:, None] & in_e[None, :])
-        t_3 = tl.trans(column_1_m)
-        dC_1_state = whole_dot(t_3, dO, dC_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
+        dC_1_column_1_m_ptrs = dC_1_column_1_m_base + tl.cast(j0, tl.int64) * len_e + dC_1_rest_offs
+        column_1_m_1 = tl.load(dC_1_column_1_m_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_2 = tl.trans(column_1_m_1)
+        dC_1_state = whole_dot(t_2, dO, dC_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -640,16 +767,17 @@ def gla_backward_dC_1(
         "len_i",
     ],
 )
-def gla_backward_dC_2(
+def gla_backward_dC_2_ahead(
     C_ptr,
     dO_ptr,
     V_ptr,
     K_ptr,
-    dC_2_ptr,
+    dC_2_rest_ptr,
+    dC_2_column_1_m_ptr,
     C_tiles,
+    K_tiles,
     C_tiles_2,
     V_tiles,
-    K_tiles,
     stride_C_b: tl.int64,
     stride_C_h: tl.int64,
     stride_C_j,
@@ -678,17 +806,18 @@ def gla_backward_dC_2(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps j.
+    """One program for each b, h and tile of j.
 
     C_ptr  C[b, h, j, e], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     K_ptr  K[b, h, j, e], input
-    dC_2_ptr  dC.2[b, h, j, e], temp
+    dC_2_rest_ptr  dC.2.rest[b, h, j, e], temp
+    dC_2_column_1_m_ptr  dC.2.column_1_m[b, h, j, e], temp
     C_tiles  tiles of C for the copy engine, or None
+    K_tiles  tiles of K for the copy engine, or None
     C_tiles_2  tiles of C for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_J  points of j in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -696,114 +825,240 @@ def gla_backward_dC_2(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
     in_e = within(e, E, E_PAD)
+    C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    dC_2_column_1_m_base = dC_2_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dC_2_column_1_m_base += tl.cast(h, tl.int64) * len_j * E
+    dC_2_column_1_m_offs = offs_j[:, None] * E + e[None, :]
+    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
+    in_j = j < len_j
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     in_f = within(f, F, F_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    dC_2_base = dC_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dC_2_base += tl.cast(h, tl.int64) * len_j * E
-    dC_2_offs = offs_j[:, None] * E + e[None, :]
+    dC_2_rest_base = dC_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dC_2_rest_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+
+    # --- prologue ---
+    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_j - 1)
+    # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+    C_ptrs = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+    c_5 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
+    in_j_s = j < len_j
+    c_2 = load_tile(C_ptrs_2, in_j_s[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+    mask = j < len_j
+    K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+    k = load_tile(K_ptrs, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    column_1 = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dC_2_column_1_m_ptrs = dC_2_column_1_m_base + tl.cast(j0, tl.int64) * E + dC_2_column_1_m_offs
+    tl.store(dC_2_column_1_m_ptrs, column_1_m, mask=in_j_s[:, None] & in_e[None, :])
+    c = load_tile(C_base_2 + C_offs, in_j[:, None] & in_e[None, :], C_tiles_2, [b, h, j0, 0])
+    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_j - 1)
+    C_ptrs_3 = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+    c_1 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+    reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    at_1 = tl.minimum(tl.maximum(j, 0), len_i - 1)
+    dO_ptrs = dO_base + at_1[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
+    dC_2_p = 1.0 * tl.exp(reach_2)
+    reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
+    # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
+    V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+    v = load_tile(V_ptrs, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
+    mask_1 = (j[None, :] <= j[:, None]) & mask[None, :]
+    dA_m = tl.where(mask_1, dA, 0.0)
+    column = k.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dC_2_part = whole_dot(dA_m, column_m, None, K_ptr.dtype.element_ty, ACC)
+    dC_2_part_1 = dC_2_part * dC_2_p
+    dC_2_s = tl.where(too_far, dA_m, 0.0)
+    dC_2_p_1 = dC_2_s != 0.0
+    rest_1 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dC_2_part_1)
+    if too_far:
+        for e_pt in range(E):
+            # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
+            C_ptrs_4 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
+            c_3 = tl.load(C_ptrs_4, mask=in_j, other=0.0)
+            C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
+            C_ptrs_5 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
+            c_4 = tl.load(C_ptrs_5, mask=in_j_s, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+            K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
+            k_1 = tl.load(K_ptrs_2, mask=in_j_s, other=0.0)
+            t = tl.exp(c_3.to(ACC)[:, None] - c_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            dC_2_t = tl.where(dC_2_p_1, dC_2_s * t, 0.0)
+            dC_2_col = tl.sum(dC_2_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dC_2_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dC_2_rest_base + dC_2_column_1_m_offs, rest_1, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_C_b",
+        "stride_C_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def gla_backward_dC_2(
+    C_ptr,
+    dO_ptr,
+    V_ptr,
+    dC_2_rest_ptr,
+    dC_2_column_1_m_ptr,
+    dC_2_ptr,
+    C_tiles,
+    V_tiles,
+    stride_C_b: tl.int64,
+    stride_C_h: tl.int64,
+    stride_C_j,
+    stride_C_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_e,
+    len_i: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps j.
+
+    C_ptr  C[b, h, j, e], input
+    dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
+    dC_2_rest_ptr  dC.2.rest[b, h, j, e], temp
+    dC_2_column_1_m_ptr  dC.2.column_1_m[b, h, j, e], temp
+    dC_2_ptr  dC.2[b, h, j, e], temp
+    C_tiles  tiles of C for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
+    C_base += tl.cast(e0, tl.int64) * stride_C_e
+    C_offs = offs_j[:, None] * stride_C_j + offs_e[None, :] * stride_C_e
+    in_e = e < len_e
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    dC_2_rest_base = dC_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dC_2_rest_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dC_2_rest_offs = offs_j[:, None] * len_e + offs_e[None, :]
+    dC_2_base = dC_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dC_2_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    dC_2_column_1_m_base = dC_2_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dC_2_column_1_m_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_j
-    dC_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dC_2_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over j ---
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        dC_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+        dC_2 = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
         # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
         C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
         in_j = j < len_j
-        c = load_tile(C_ptrs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
-        at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_j - 1)
-        C_ptrs_2 = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
-        c_1 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
-        reach_2 = c.to(ACC) - c_1.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        c = load_tile(C_ptrs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, e0])
         at_1 = tl.minimum(tl.maximum(j, 0), len_i - 1)
         dO_ptrs = dO_base + at_1[:, None] * stride_dO_i + f[None, :] * stride_dO_f
         dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        dC_2_p = 1.0 * tl.exp(reach_2)
         at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_j - 1)
-        C_ptrs_3 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
-        c_5 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+        C_ptrs_2 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + offs_e * stride_C_e
+        c_5 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
         at_3 = tl.minimum(tl.maximum(j0 - 1, 0), len_j - 1)
-        C_ptrs_4 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
-        c_6 = tl.load(C_ptrs_4, mask=in_e, other=0.0)
+        C_ptrs_3 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + offs_e * stride_C_e
+        c_6 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
         reach_p = c_6.to(ACC) * 1.4426950408889634
-        reach_2_2 = tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t = tl.trans(tl.where(in_f[None, :], dC_2_state, 0.0))
         past = whole_dot(dO, t, None, dO_ptr.dtype.element_ty, ACC)
-        dC_2 = dC_2 + past * reach_2_2
+        dC_2 = dC_2 + past * reach_2
         decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
-        C_ptrs_5 = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
-        in_j_s = j < len_j
-        c_2 = load_tile(C_ptrs_5, in_j_s[:, None] & in_e[None, :], C_tiles_2, [b, h, j0, 0])
-        reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
-        mask = j < len_j
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j_s = j < len_j
         v = load_tile(V_ptrs, in_j_s[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
-        mask_1 = (j[None, :] <= j[:, None]) & mask[None, :]
-        dA_m = tl.where(mask_1, dA, 0.0)
-        # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        column = k.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dC_2_part = whole_dot(dA_m, column_m, None, K_ptr.dtype.element_ty, ACC)
-        dC_2_part_1 = dC_2_part * dC_2_p
-        dC_2 = dC_2 + tl.where(too_far, 0.0, dC_2_part_1)
-        dC_2_s = tl.where(too_far, dA_m, 0.0)
-        dC_2_p_1 = dC_2_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                C_ptrs_6 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
-                C_ptrs_6 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
-                c_3 = tl.load(C_ptrs_6, mask=in_j, other=0.0)
-                C_ptrs_7 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
-                C_ptrs_7 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
-                c_4 = tl.load(C_ptrs_7, mask=in_j_s, other=0.0)
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-                k_1 = tl.load(K_ptrs_2, mask=in_j_s, other=0.0)
-                t_2 = tl.exp(c_3.to(ACC)[:, None] - c_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-                dC_2_t = tl.where(dC_2_p_1, dC_2_s * t_2, 0.0)
-                dC_2_col = tl.sum(dC_2_t, 1)
-                dC_2 = tl.where((e == e_pt)[None, :], dC_2 + dC_2_col[:, None], dC_2)
-        column_1 = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dC_2_ptrs = dC_2_base + tl.cast(j0, tl.int64) * E + dC_2_offs
+        dC_2_rest_ptrs = dC_2_rest_base + tl.cast(j0, tl.int64) * len_e + dC_2_rest_offs
+        rest_1_1 = tl.load(dC_2_rest_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dC_2 = dC_2 + rest_1_1.to(ACC)
+        dC_2_ptrs = dC_2_base + tl.cast(j0, tl.int64) * len_e + dC_2_rest_offs
         tl.store(dC_2_ptrs, dC_2, mask=in_j[:, None] & in_e[None, :])
-        t_3 = tl.trans(column_1_m)
-        dC_2_state = whole_dot(t_3, v, dC_2_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
+        dC_2_column_1_m_ptrs = dC_2_column_1_m_base + tl.cast(j0, tl.int64) * len_e + dC_2_rest_offs
+        column_1_m_1 = tl.load(
+            dC_2_column_1_m_ptrs,
+            mask=in_j_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_2 = tl.trans(column_1_m_1)
+        dC_2_state = whole_dot(t_2, v, dC_2_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -945,54 +1200,62 @@ def gla_backward_dV_ahead(
 
     # --- pointers ---
     C_base = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    in_e = within(e, E, E_PAD)
-    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
-    C_base_2 += tl.cast(j0, tl.int64) * stride_C_j
+    C_base += tl.cast(j0, tl.int64) * stride_C_j
     C_offs = offs_j[:, None] * stride_C_j + e[None, :] * stride_C_e
     in_j = j < len_j
+    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(j0, tl.int64) * stride_K_j
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    C_base_2 = C_ptr + tl.cast(b, tl.int64) * stride_C_b + tl.cast(h, tl.int64) * stride_C_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    dV_left_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    dV_left_offs = offs_j[:, None] * E + e[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_i * E
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
     dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * F
     dV_rest_base += tl.cast(h, tl.int64) * len_j * F + tl.cast(j0, tl.int64) * F
     dV_rest_offs = offs_j[:, None] * F + f[None, :]
-    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
-    dV_left_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
-    dV_left_offs = offs_j[:, None] * E + e[None, :]
-    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    dV_right_m_base += tl.cast(h, tl.int64) * len_i * E
 
     # --- prologue ---
-    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-    C_ptrs = C_base + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
-    c = tl.load(C_ptrs, mask=in_e, other=0.0)
-    c_1 = load_tile(C_base_2 + C_offs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+    c_1 = load_tile(C_base + C_offs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+    C_ptrs = C_base_2 + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+    c_5 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+    C_ptrs_2 = C_base_2 + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+    c_6 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+    left = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
+    right_p = c_6.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
+    C_ptrs_3 = C_base_2 + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
+    c_2 = tl.load(C_ptrs_3, mask=in_e[None, :], other=0.0)
+    mask = j < len_i
+    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+    in_i = j < len_i
+    q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
+    right = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_j[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_i[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+    C_ptrs_4 = C_base_2 + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+    c = tl.load(C_ptrs_4, mask=in_e, other=0.0)
     reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     A = k.to(ACC) * tl.exp(reach_2)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
-    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-    C_ptrs_2 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
-    c_5 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
-    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-    C_ptrs_3 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
-    c_6 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
-    left = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
-    right_p = c_6.to(ACC) * 1.4426950408889634
-    at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
-    C_ptrs_4 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
-    c_2 = tl.load(C_ptrs_4, mask=in_e[None, :], other=0.0)
     reach_1 = c_2.to(ACC) - c.to(ACC)[None, :]
-    mask = j < len_i
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -1000,9 +1263,6 @@ def gla_backward_dV_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
-    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-    in_i = j < len_i
-    q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
     A_1 = q.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
     t = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
@@ -1016,9 +1276,9 @@ def gla_backward_dV_ahead(
             q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
             k_1 = tl.load(K_ptrs, mask=in_j, other=0.0)
-            C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
+            C_ptrs_5 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
             c_3 = tl.load(C_ptrs_5)
-            C_ptrs_6 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
+            C_ptrs_6 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
             c_4 = tl.load(C_ptrs_6, mask=in_j, other=0.0)
             t_3 = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None])
             A_t = q_1.to(ACC)[None, :] * k_1.to(ACC)[:, None] * t_3
@@ -1028,16 +1288,11 @@ def gla_backward_dV_ahead(
     A_4_m = tl.where(mask_1, A_4, 0.0)
     dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
     dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
-    right = q.to(ACC) * tl.exp2(c_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
-    right_m = tl.where(mask[:, None], right, 0.0)
     dV_rest_1 = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_j[:, None] & in_f[None, :])
-    tl.store(dV_left_base + dV_left_offs, left, mask=in_j[:, None] & in_e[None, :])
-    dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * E + dV_left_offs
-    tl.store(dV_right_m_ptrs, right_m, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1380,18 +1635,18 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (
                 ("i", "e"),
-                ("e",),
                 ("i", "e"),
                 ("e",),
                 ("e",),
                 ("i", "e"),
                 ("i", "e"),
+                ("e",),
                 ("i", "f"),
             ),
             "streamed": (),
             "carried": (("i", "i"), ("i", "f")),
-            "pairs": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "pairs": (("i", "e"), ("i", "e"), ("i", "e")),
+            "pairs_by_address": (("i", "e"), ("i", "e"), ("i", "e")),
             "data": ("C", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1484,34 +1739,44 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_backward_dC_1": {
+    "gla_backward_dC_1_ahead": {
         "facts": {
-            "tiles": (),
-            "stream": "j",
+            "tiles": ("j",),
+            "stream": None,
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("j", "e"), ("j", "f"), ("j", "e"), ("j", "f"), ("j", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
-            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
-            "data": ("C", "V", "dO", "Q"),
+            "resident": (
+                ("e",),
+                ("j", "e"),
+                ("j", "e"),
+                ("e",),
+                ("j", "e"),
+                ("j", "f"),
+                ("j", "f"),
+            ),
+            "streamed": (),
+            "carried": (("j", "e"),),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e")),
+            "data": ("C", "Q", "V", "dO"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "gla_backward_dC_1",
+            "solves": False,
         },
         "arguments": [
             ("C_ptr", "pointer_like", "C"),
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
-            ("dC_1_ptr", "pointer_acc", ""),
+            ("dC_1_rest_ptr", "pointer_acc", ""),
+            ("dC_1_column_1_m_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("C_tiles", "tiles", "C 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("stride_C_b", "stride_wide", ""),
             ("stride_C_h", "stride_wide", ""),
             ("stride_C_j", "stride", ""),
@@ -1541,34 +1806,96 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_backward_dC_2": {
+    "gla_backward_dC_1": {
         "facts": {
-            "tiles": (),
+            "tiles": ("e",),
             "stream": "j",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("j", "e"), ("j", "f"), ("j", "e"), ("j", "f"), ("j", "e")),
+            "streamed": (("j", "e"), ("j", "f"), ("j", "f"), ("j", "e"), ("j", "e")),
             "carried": (("e", "f"),),
             "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
             "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
-            "data": ("C", "dO", "V", "K"),
+            "data": ("C", "V", "dO", "dC.1.rest", "dC.1.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("C_ptr", "pointer_like", "C"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dC_1_rest_ptr", "pointer_acc", ""),
+            ("dC_1_column_1_m_ptr", "pointer_acc", ""),
+            ("dC_1_ptr", "pointer_acc", ""),
+            ("C_tiles", "tiles", "C 4 2 BLOCK_J BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("stride_C_b", "wide", ""),
+            ("stride_C_h", "wide", ""),
+            ("stride_C_j", "stride", ""),
+            ("stride_C_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_backward_dC_2_ahead": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("e",),
+                ("j", "e"),
+                ("j", "e"),
+                ("j", "e"),
+                ("e",),
+                ("j", "f"),
+                ("j", "f"),
+            ),
+            "streamed": (),
+            "carried": (("j", "e"),),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e")),
+            "data": ("C", "K", "dO", "V"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "gla_backward_dC_2",
+            "solves": False,
+        },
+        "arguments": [
+            ("C_ptr", "pointer_like", "C"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("K_ptr", "pointer_like", "K"),
-            ("dC_2_ptr", "pointer_acc", ""),
+            ("dC_2_rest_ptr", "pointer_acc", ""),
+            ("dC_2_column_1_m_ptr", "pointer_acc", ""),
             ("C_tiles", "tiles", "C 4 2 BLOCK_J e"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("C_tiles_2", "tiles", "C 4 2 BLOCK_J e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
             ("stride_C_b", "stride_wide", ""),
             ("stride_C_h", "stride_wide", ""),
             ("stride_C_j", "stride", ""),
@@ -1594,6 +1921,57 @@ KERNELS: dict[str, Any] = {
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_backward_dC_2": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "j",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("j", "e"), ("j", "f"), ("j", "f"), ("j", "e"), ("j", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "data": ("C", "dO", "V", "dC.2.rest", "dC.2.column_1_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("C_ptr", "pointer_like", "C"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dC_2_rest_ptr", "pointer_acc", ""),
+            ("dC_2_column_1_m_ptr", "pointer_acc", ""),
+            ("dC_2_ptr", "pointer_acc", ""),
+            ("C_tiles", "tiles", "C 4 2 BLOCK_J BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("stride_C_b", "wide", ""),
+            ("stride_C_h", "wide", ""),
+            ("stride_C_j", "stride", ""),
+            ("stride_C_e", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_e", "row", "e"),
+            ("len_i", "extent", "i"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1637,19 +2015,19 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (
-                ("e",),
                 ("j", "e"),
                 ("j", "e"),
                 ("e",),
                 ("e",),
                 ("j", "e"),
                 ("j", "e"),
+                ("e",),
                 ("j", "f"),
             ),
             "streamed": (),
             "carried": (("j", "j"), ("j", "f")),
-            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
-            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e")),
+            "pairs_by_address": (("j", "e"), ("j", "e"), ("j", "e")),
             "data": ("C", "K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -2243,24 +2621,30 @@ def backward(inputs, extents, params, config=None):
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dloga = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
+    dC_1_rest = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
+    dC_1_column_1_m = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    dC_2_rest = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
+    dC_2_column_1_m = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     dV_rest = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dV_left = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dV_right_m = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
 
-    # One program for each b, h; sweeps j.
-    cfg = configure("gla_backward_dC_1", extents, inputs, config)
+    # One program for each b, h and tile of j.
+    cfg = configure("gla_backward_dC_1_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    gla_backward_dC_1[grid](
+    tiles_j = triton.cdiv(max(len_j, len_i), cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    gla_backward_dC_1_ahead[grid](
         C,
         V,
         dO,
         Q,
-        dC_1,
+        dC_1_rest,
+        dC_1_column_1_m,
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         *launch_strides(C),
         *launch_strides(V),
         *launch_strides(dO),
@@ -2277,20 +2661,51 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps j.
-    cfg = configure("gla_backward_dC_2", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps j.
+    cfg = configure("gla_backward_dC_1", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    gla_backward_dC_2[grid](
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    gla_backward_dC_1[grid](
+        C,
+        V,
+        dO,
+        dC_1_rest,
+        dC_1_column_1_m,
+        dC_1,
+        tiles_of(C, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(C),
+        *launch_strides(V),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("gla_backward_dC_2_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    gla_backward_dC_2_ahead[grid](
         C,
         dO,
         V,
         K,
-        dC_2,
+        dC_2_rest,
+        dC_2_column_1_m,
         tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(C, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         *launch_strides(C),
         *launch_strides(dO),
         *launch_strides(V),
@@ -2301,6 +2716,34 @@ def backward(inputs, extents, params, config=None):
         len_i,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of e; sweeps j.
+    cfg = configure("gla_backward_dC_2", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    gla_backward_dC_2[grid](
+        C,
+        dO,
+        V,
+        dC_2_rest,
+        dC_2_column_1_m,
+        dC_2,
+        tiles_of(C, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(C),
+        *launch_strides(dO),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_j,
+        len_e,
+        len_i,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         ACC=ACC,

@@ -255,35 +255,27 @@ def gla_recurrent_O_ahead(
     G_offs = offs_t[:, None] * E + e[None, :]
     in_t = t < len_t
     in_e = within(e, E, E_PAD)
-    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(t0, tl.int64) * stride_Q_t
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     O_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
     O_rest_offs = offs_t[:, None] * F + f[None, :]
-    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    O_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    g_1 = tl.load(G_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-    reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
-    size = tl.abs(reach_2)
-    size_kept = tl.where((e < E)[None, :], size, 0.0)
-    far = tl.max(size_kept, 0)
     # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
     q = load_tile(Q_base + Q_offs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-    A = q.to(ACC) * tl.exp(reach_2)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
     at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     g_5 = tl.load(G_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
@@ -296,8 +288,24 @@ def gla_recurrent_O_ahead(
         mask=in_t_s[:, None] & in_e[None, :],
         other=0.0,
     )
-    reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
     mask = t < len_t
+    # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    right = k.to(ACC) * tl.exp(g_5.to(ACC)[None, :] - g_2.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    g_1 = tl.load(G_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = q.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -305,9 +313,6 @@ def gla_recurrent_O_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-    # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
-    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     A_1 = k.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -334,16 +339,11 @@ def gla_recurrent_O_ahead(
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-    right = k.to(ACC) * tl.exp(g_5.to(ACC)[None, :] - g_2.to(ACC))
-    right_m = tl.where(mask[:, None], right, 0.0)
     O_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     O_1_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_1_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_1_rest_1, mask=in_t[:, None] & in_f[None, :])
-    tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
-    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
-    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -722,15 +722,16 @@ def gla_recurrent_backward_G(
         "len_t",
     ],
 )
-def gla_recurrent_backward_dG_1(
+def gla_recurrent_backward_dG_1_ahead(
     G_ptr,
     V_ptr,
     dO_ptr,
     Q_ptr,
-    dG_1_ptr,
+    dG_1_rest_ptr,
+    dG_1_column_1_m_ptr,
+    Q_tiles,
     V_tiles,
     dO_tiles,
-    Q_tiles,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_t,
@@ -754,16 +755,17 @@ def gla_recurrent_backward_dG_1(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_ptr  G[b, h, t, e], temp
     V_ptr  V[b, h, t, f], input
     dO_ptr  dO[b, h, t, f], input
     Q_ptr  Q[b, h, t, e], input
-    dG_1_ptr  dG.1[b, h, t, e], temp
+    dG_1_rest_ptr  dG.1.rest[b, h, t, e], temp
+    dG_1_column_1_m_ptr  dG.1.column_1_m[b, h, t, e], temp
+    Q_tiles  tiles of Q for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -771,10 +773,14 @@ def gla_recurrent_backward_dG_1(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
@@ -782,107 +788,87 @@ def gla_recurrent_backward_dG_1(
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     in_e = within(e, E, E_PAD)
     G_offs = offs_t[:, None] * E + e[None, :]
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    dG_1_column_1_m_base = dG_1_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_1_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base_2 += tl.cast(t0, tl.int64) * E
+    in_t = t < len_t
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(t0, tl.int64) * stride_V_t
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
-    dG_1_base = dG_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_1_base += tl.cast(h, tl.int64) * len_t * E
+    dG_1_rest_base = dG_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_1_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    lo = 0
-    hi = len_t
-    dG_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    column_p = g_6.to(ACC) * 1.4426950408889634
+    in_t_s = t < len_t
+    g_2 = tl.load(
+        G_base + tl.cast(t0, tl.int64) * E + G_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    mask = t < len_t
+    # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
+    Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
+    q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+    column_1 = q.to(ACC) * tl.exp2(g_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_1_column_1_m_ptrs = dG_1_column_1_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(dG_1_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    g = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    g_1 = tl.load(G_base_2 + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    reach_2 = g.to(ACC)[None, :] - g_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+    v = load_tile(V_base + V_offs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    dG_1_p = 1.0 * tl.exp(reach_2)
+    reach_1 = g_2.to(ACC) - g.to(ACC)[None, :]
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+    dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
+    dA_m = tl.where(mask_1, dA, 0.0)
+    column = q.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_1_part = whole_dot(dA_m, column_m, None, Q_ptr.dtype.element_ty, ACC)
+    dG_1_part_1 = dG_1_part * dG_1_p
+    dG_1_s = tl.where(too_far, dA_m, 0.0)
+    dG_1_p_1 = dG_1_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_1_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g_3 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            g_4 = tl.load(G_base_2 + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
+            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+            Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
+            q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(g_3.to(ACC)[None, :] - g_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
+            dG_1_t = tl.where(dG_1_p_1, dG_1_s * t_2, 0.0)
+            dG_1_col = tl.sum(dG_1_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_1_col[:, None], rest_1)
 
-    # --- sweep over t ---
-    # Tiles that the mask or the end cuts.
-    last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
-    for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
-        t0 = last - step
-        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
-        t = t0 + offs_t
-        dG_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        g = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        in_t = t < len_t
-        g_1 = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_2 = g.to(ACC)[None, :] - g_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
-        # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
-        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dG_1_p = 1.0 * tl.exp(reach_2)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_5 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2_2 = tl.exp(g_5.to(ACC)[None, :] - g_1.to(ACC))
-        t_2 = tl.trans(tl.where(in_f[None, :], dG_1_state, 0.0))
-        past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
-        dG_1 = dG_1 + past * reach_2_2
-        decay = tl.exp(g_5.to(ACC) - g_6.to(ACC))
-        column_p = g_6.to(ACC) * 1.4426950408889634
-        in_t_s = t < len_t
-        g_2 = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
-            mask=in_t_s[:, None] & in_e[None, :],
-            other=0.0,
-        )
-        reach_1 = g_2.to(ACC) - g.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-        dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
-        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-        dA_m = tl.where(mask_1, dA, 0.0)
-        # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
-        Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        column = q.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_1_part = whole_dot(dA_m, column_m, None, Q_ptr.dtype.element_ty, ACC)
-        dG_1_part_1 = dG_1_part * dG_1_p
-        dG_1 = dG_1 + tl.where(too_far, 0.0, dG_1_part_1)
-        dG_1_s = tl.where(too_far, dA_m, 0.0)
-        dG_1_p_1 = dG_1_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_3 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
-                G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_4 = tl.load(G_ptrs_2, mask=in_t, other=0.0)
-                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-                Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
-                q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(g_3.to(ACC)[None, :] - g_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
-                dG_1_t = tl.where(dG_1_p_1, dG_1_s * t_3, 0.0)
-                dG_1_col = tl.sum(dG_1_t, 1)
-                dG_1 = tl.where((e == e_pt)[None, :], dG_1 + dG_1_col[:, None], dG_1)
-        column_1 = q.to(ACC) * tl.exp2(g_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        tl.store(
-            dG_1_base + tl.cast(t0, tl.int64) * E + G_offs,
-            dG_1,
-            mask=in_t[:, None] & in_e[None, :],
-        )
-        t_4 = tl.trans(column_1_m)
-        dG_1_state = whole_dot(t_4, dO, dG_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
+    # --- epilogue ---
+    tl.store(dG_1_rest_base + G_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -892,15 +878,147 @@ def gla_recurrent_backward_dG_1(
         "len_t",
     ],
 )
-def gla_recurrent_backward_dG_2(
+def gla_recurrent_backward_dG_1(
+    G_ptr,
+    V_ptr,
+    dO_ptr,
+    dG_1_rest_ptr,
+    dG_1_column_1_m_ptr,
+    dG_1_ptr,
+    V_tiles,
+    dO_tiles,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_ptr  G[b, h, t, e], temp
+    V_ptr  V[b, h, t, f], input
+    dO_ptr  dO[b, h, t, f], input
+    dG_1_rest_ptr  dG.1.rest[b, h, t, e], temp
+    dG_1_column_1_m_ptr  dG.1.column_1_m[b, h, t, e], temp
+    dG_1_ptr  dG.1[b, h, t, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    G_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    in_e = e < len_e
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    dG_1_rest_base = dG_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_1_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_1_base = dG_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_1_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_1_column_1_m_base = dG_1_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_1_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+
+    # --- prologue ---
+    lo = 0
+    hi = len_t
+    dG_1_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+
+    # --- sweep over t ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
+    for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
+        t0 = last - step
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
+        t = t0 + offs_t
+        dG_1 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        in_t = t < len_t
+        g_1 = tl.load(
+            G_base + tl.cast(t0, tl.int64) * len_e + G_offs,
+            mask=in_t[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_ptrs = G_base + tl.cast(at_1, tl.int64) * len_e + offs_e
+        g_5 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * len_e + offs_e
+        g_6 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        reach_2 = tl.exp(g_5.to(ACC)[None, :] - g_1.to(ACC))
+        t_2 = tl.trans(tl.where(in_f[None, :], dG_1_state, 0.0))
+        past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
+        dG_1 = dG_1 + past * reach_2
+        decay = tl.exp(g_5.to(ACC) - g_6.to(ACC))
+        dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+        dG_1_rest_ptrs = dG_1_rest_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        rest_1_1 = tl.load(dG_1_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_1 = dG_1 + rest_1_1.to(ACC)
+        dG_1_ptrs = dG_1_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        tl.store(dG_1_ptrs, dG_1, mask=in_t[:, None] & in_e[None, :])
+        dG_1_column_1_m_ptrs = dG_1_column_1_m_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        column_1_m_1 = tl.load(
+            dG_1_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_3 = tl.trans(column_1_m_1)
+        dG_1_state = whole_dot(t_3, dO, dG_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def gla_recurrent_backward_dG_2_ahead(
     G_ptr,
     dO_ptr,
     V_ptr,
     K_ptr,
-    dG_2_ptr,
+    dG_2_rest_ptr,
+    dG_2_column_1_m_ptr,
+    K_tiles,
     dO_tiles,
     V_tiles,
-    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -924,16 +1042,17 @@ def gla_recurrent_backward_dG_2(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_ptr  G[b, h, t, e], temp
     dO_ptr  dO[b, h, t, f], input
     V_ptr  V[b, h, t, f], input
     K_ptr  K[b, h, t, e], input
-    dG_2_ptr  dG.2[b, h, t, e], temp
+    dG_2_rest_ptr  dG.2.rest[b, h, t, e], temp
+    dG_2_column_1_m_ptr  dG.2.column_1_m[b, h, t, e], temp
+    K_tiles  tiles of K for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -941,115 +1060,229 @@ def gla_recurrent_backward_dG_2(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
-    G_offs = offs_t[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
+    G_offs = offs_t[:, None] * E + e[None, :]
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    dG_2_column_1_m_base = dG_2_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    G_base_2 += tl.cast(t0, tl.int64) * E
+    in_t = t < len_t
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(t0, tl.int64) * stride_dO_t
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    dG_2_rest_base = dG_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    g_5 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    in_t_s = t < len_t
+    g_2 = tl.load(
+        G_base + tl.cast(t0, tl.int64) * E + G_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    mask = t < len_t
+    # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    column_1 = k.to(ACC) * tl.exp(g_5.to(ACC)[None, :] - g_2.to(ACC))
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_2_column_1_m_ptrs = dG_2_column_1_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(dG_2_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    g = tl.load(G_base_2 + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    g_1 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    dG_2_p = 1.0 * tl.exp(reach_2)
+    reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
+    dA_m = tl.where(mask_1, dA, 0.0)
+    column = k.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_2_part = whole_dot(dA_m, column_m, None, K_ptr.dtype.element_ty, ACC)
+    dG_2_part_1 = dG_2_part * dG_2_p
+    dG_2_s = tl.where(too_far, dA_m, 0.0)
+    dG_2_p_1 = dG_2_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_2_part_1)
+    if too_far:
+        for e_pt in range(E):
+            g_3 = tl.load(G_base_2 + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
+            g_4 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+            K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(g_3.to(ACC)[:, None] - g_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            dG_2_t = tl.where(dG_2_p_1, dG_2_s * t_2, 0.0)
+            dG_2_col = tl.sum(dG_2_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_2_rest_base + G_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def gla_recurrent_backward_dG_2(
+    G_ptr,
+    dO_ptr,
+    V_ptr,
+    dG_2_rest_ptr,
+    dG_2_column_1_m_ptr,
+    dG_2_ptr,
+    dO_tiles,
+    V_tiles,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_ptr  G[b, h, t, e], temp
+    dO_ptr  dO[b, h, t, f], input
+    V_ptr  V[b, h, t, f], input
+    dG_2_rest_ptr  dG.2.rest[b, h, t, e], temp
+    dG_2_column_1_m_ptr  dG.2.column_1_m[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    G_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    G_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    in_e = e < len_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
-    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_2_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_rest_base = dG_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_column_1_m_base = dG_2_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         in_t = t < len_t
         g = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+            G_base + tl.cast(t0, tl.int64) * len_e + G_offs,
             mask=in_t[:, None] & in_e[None, :],
             other=0.0,
         )
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        g_1 = tl.load(G_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        dG_2_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_5 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+        G_ptrs = G_base + tl.cast(at_1, tl.int64) * len_e + offs_e
+        g_5 = tl.load(G_ptrs, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * len_e + offs_e
+        g_6 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
         reach_p = g_6.to(ACC) * 1.4426950408889634
-        reach_2_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0))
         past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
-        dG_2 = dG_2 + past * reach_2_2
+        dG_2 = dG_2 + past * reach_2
         decay = tl.exp(g_5.to(ACC) - g_6.to(ACC))
+        # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
+        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
-        g_2 = tl.load(
-            G_base + tl.cast(t0, tl.int64) * E + G_offs,
+        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+        dG_2_rest_ptrs = dG_2_rest_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        rest_1_1 = tl.load(dG_2_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_2 = dG_2 + rest_1_1.to(ACC)
+        dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        tl.store(dG_2_ptrs, dG_2, mask=in_t[:, None] & in_e[None, :])
+        dG_2_column_1_m_ptrs = dG_2_column_1_m_base + tl.cast(t0, tl.int64) * len_e + G_offs
+        column_1_m_1 = tl.load(
+            dG_2_column_1_m_ptrs,
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
-        # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
-        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-        dA_m = tl.where(mask_1, dA, 0.0)
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        column = k.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_2_part = whole_dot(dA_m, column_m, None, K_ptr.dtype.element_ty, ACC)
-        dG_2_part_1 = dG_2_part * dG_2_p
-        dG_2 = dG_2 + tl.where(too_far, 0.0, dG_2_part_1)
-        dG_2_s = tl.where(too_far, dA_m, 0.0)
-        dG_2_p_1 = dG_2_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_3 = tl.load(G_ptrs, mask=in_t, other=0.0)
-                G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
-                g_4 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(g_3.to(ACC)[:, None] - g_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-                dG_2_t = tl.where(dG_2_p_1, dG_2_s * t_3, 0.0)
-                dG_2_col = tl.sum(dG_2_t, 1)
-                dG_2 = tl.where((e == e_pt)[None, :], dG_2 + dG_2_col[:, None], dG_2)
-        column_1 = k.to(ACC) * tl.exp(g_5.to(ACC)[None, :] - g_2.to(ACC))
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        tl.store(
-            dG_2_base + tl.cast(t0, tl.int64) * E + G_offs,
-            dG_2,
-            mask=in_t[:, None] & in_e[None, :],
-        )
-        t_4 = tl.trans(column_1_m)
-        dG_2_state = whole_dot(t_4, v, dG_2_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(column_1_m_1)
+        dG_2_state = whole_dot(t_3, v, dG_2_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -1491,29 +1724,21 @@ def gla_recurrent_backward_dV_ahead(
     G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
     dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     dV_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
     dV_rest_offs = offs_t[:, None] * F + f[None, :]
-    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     g_1 = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    g_2 = tl.load(G_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-    reach_2 = g_2.to(ACC)[None, :] - g_1.to(ACC)
-    size = tl.abs(reach_2)
-    size_kept = tl.where((e < E)[None, :], size, 0.0)
-    far = tl.max(size_kept, 0)
-    A = k.to(ACC) * tl.exp(reach_2)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
     at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
     g_6 = tl.load(G_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     at_3 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
@@ -1526,8 +1751,24 @@ def gla_recurrent_backward_dV_ahead(
         mask=in_t_s[:, None] & in_e[None, :],
         other=0.0,
     )
-    reach_1 = g_3.to(ACC) - g_2.to(ACC)[None, :]
     mask = t < len_t
+    # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
+    Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
+    q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+    right = q.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(dV_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    g_2 = tl.load(G_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g_2.to(ACC)[None, :] - g_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = k.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    reach_1 = g_3.to(ACC) - g_2.to(ACC)[None, :]
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -1535,9 +1776,6 @@ def gla_recurrent_backward_dV_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
-    # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
-    Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-    q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
     A_1 = q.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
@@ -1564,16 +1802,11 @@ def gla_recurrent_backward_dV_ahead(
     A_4_m = tl.where(mask_1, A_4, 0.0)
     dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
     dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-    right = q.to(ACC) * tl.exp2(g_3.to(ACC) * 1.4426950408889634 - right_p[None, :])
-    right_m = tl.where(mask[:, None], right, 0.0)
     dV_4_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     dV_4_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_4_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_4_rest_1, mask=in_t[:, None] & in_f[None, :])
-    tl.store(dV_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
-    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
-    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1974,18 +2207,18 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (
                 ("t", "e"),
-                ("e",),
                 ("t", "e"),
                 ("e",),
                 ("e",),
                 ("t", "e"),
                 ("t", "e"),
+                ("e",),
                 ("t", "f"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "f")),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("G", "Q", "K", "V"),
             "loops": 0,
             "few_rows": False,
@@ -2171,33 +2404,43 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_recurrent_backward_dG_1": {
+    "gla_recurrent_backward_dG_1_ahead": {
         "facts": {
-            "tiles": (),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "V", "dO", "Q"),
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "Q", "V", "dO"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "gla_recurrent_backward_dG_1",
+            "solves": False,
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
-            ("dG_1_ptr", "pointer_acc", ""),
+            ("dG_1_rest_ptr", "pointer_acc", ""),
+            ("dG_1_column_1_m_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
@@ -2222,33 +2465,89 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gla_recurrent_backward_dG_2": {
+    "gla_recurrent_backward_dG_1": {
         "facts": {
-            "tiles": (),
+            "tiles": ("e",),
             "stream": "t",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "dO", "V", "K"),
+            "data": ("G", "V", "dO", "dG.1.rest", "dG.1.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("G_ptr", "pointer_acc", ""),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dG_1_rest_ptr", "pointer_acc", ""),
+            ("dG_1_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_1_ptr", "pointer_acc", ""),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_recurrent_backward_dG_2_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "K", "dO", "V"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "gla_recurrent_backward_dG_2",
+            "solves": False,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_acc", ""),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("K_ptr", "pointer_like", "K"),
-            ("dG_2_ptr", "pointer_acc", ""),
+            ("dG_2_rest_ptr", "pointer_acc", ""),
+            ("dG_2_column_1_m_ptr", "pointer_acc", ""),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -2269,6 +2568,52 @@ KERNELS: dict[str, Any] = {
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gla_recurrent_backward_dG_2": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "t",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "dO", "V", "dG.2.rest", "dG.2.column_1_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_acc", ""),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dG_2_rest_ptr", "pointer_acc", ""),
+            ("dG_2_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -2407,15 +2752,15 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("e",),
                 ("e",),
+                ("t", "e"),
+                ("t", "e"),
                 ("e",),
-                ("t", "e"),
-                ("t", "e"),
                 ("t", "f"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "f")),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("G", "K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -3047,6 +3392,10 @@ def backward(inputs, extents, params, config=None):
     dloga = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["loga"].dtype, device=device)
     dQ = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
+    dG_1_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_1_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dV_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dV_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
     dV_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
@@ -3068,19 +3417,21 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("gla_recurrent_backward_dG_1", extents, inputs, config)
+    # One program for each b, h and tile of t.
+    cfg = configure("gla_recurrent_backward_dG_1_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    gla_recurrent_backward_dG_1[grid](
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    gla_recurrent_backward_dG_1_ahead[grid](
         G,
         V,
         dO,
         Q,
-        dG_1,
+        dG_1_rest,
+        dG_1_column_1_m,
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(V),
         *launch_strides(dO),
         *launch_strides(Q),
@@ -3095,19 +3446,47 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("gla_recurrent_backward_dG_2", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("gla_recurrent_backward_dG_1", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    gla_recurrent_backward_dG_2[grid](
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    gla_recurrent_backward_dG_1[grid](
+        G,
+        V,
+        dO,
+        dG_1_rest,
+        dG_1_column_1_m,
+        dG_1,
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(V),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("gla_recurrent_backward_dG_2_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    gla_recurrent_backward_dG_2_ahead[grid](
         G,
         dO,
         V,
         K,
-        dG_2,
+        dG_2_rest,
+        dG_2_column_1_m,
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(dO),
         *launch_strides(V),
         *launch_strides(K),
@@ -3116,6 +3495,32 @@ def backward(inputs, extents, params, config=None):
         len_t,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("gla_recurrent_backward_dG_2", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    gla_recurrent_backward_dG_2[grid](
+        G,
+        dO,
+        V,
+        dG_2_rest,
+        dG_2_column_1_m,
+        dG_2,
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(dO),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         ACC=ACC,

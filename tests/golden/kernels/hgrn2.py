@@ -247,35 +247,27 @@ def hgrn2_O_ahead(
     G_offs = offs_t[:, None] * E + e[None, :]
     in_t = t < len_t
     in_e = within(e, E, E_PAD)
-    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(t0, tl.int64) * stride_Q_t
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     O_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
     O_rest_offs = offs_t[:, None] * F + f[None, :]
-    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    O_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    O_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    g_1 = tl.load(G_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-    reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
-    size = tl.abs(reach_2)
-    size_kept = tl.where((e < E)[None, :], size, 0.0)
-    far = tl.max(size_kept, 0)
     # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
     q = load_tile(Q_base + Q_offs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-    A = q.to(ACC) * tl.exp(reach_2)
-    A_kept = tl.where((e < E)[None, :], A, 0.0)
     at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     g_7 = tl.load(G_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
@@ -288,8 +280,24 @@ def hgrn2_O_ahead(
         mask=in_t_s[:, None] & in_e[None, :],
         other=0.0,
     )
-    reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
     mask = t < len_t
+    # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
+    g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
+    g_3 = load_tile(g_ptrs, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
+    right = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_2.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    g_1 = tl.load(G_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = q.to(ACC) * tl.exp(reach_2)
+    A_kept = tl.where((e < E)[None, :], A, 0.0)
+    reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -297,9 +305,6 @@ def hgrn2_O_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-    # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
-    g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
-    g_3 = load_tile(g_ptrs, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
     A_1 = (1.0 - g_3.to(ACC)) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -327,16 +332,11 @@ def hgrn2_O_ahead(
     # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-    right = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_2.to(ACC))
-    right_m = tl.where(mask[:, None], right, 0.0)
     O_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_t[:, None] & in_f[None, :])
-    tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
-    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
-    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -462,17 +462,18 @@ def hgrn2_O(
         "len_t",
     ],
 )
-def hgrn2_backward_dG_1(
+def hgrn2_backward_dG_1_ahead(
     G_ptr,
     V_ptr,
     dO_ptr,
     Q_ptr,
-    dG_1_ptr,
+    dG_1_rest_ptr,
+    dG_1_column_1_m_ptr,
     G_tiles,
-    V_tiles,
-    G_tiles_2,
-    dO_tiles,
     Q_tiles,
+    G_tiles_2,
+    V_tiles,
+    dO_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -500,18 +501,19 @@ def hgrn2_backward_dG_1(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_ptr  G[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     dO_ptr  dO[b, h, t, f], input
     Q_ptr  Q[b, h, t, e], input
-    dG_1_ptr  dG.1[b, h, t, e], temp
+    dG_1_rest_ptr  dG.1.rest[b, h, t, e], temp
+    dG_1_column_1_m_ptr  dG.1.column_1_m[b, h, t, e], temp
     G_tiles  tiles of G for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    G_tiles_2  tiles of G for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
+    G_tiles_2  tiles of G for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -519,10 +521,14 @@ def hgrn2_backward_dG_1(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
@@ -530,21 +536,184 @@ def hgrn2_backward_dG_1(
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     in_e = within(e, E, E_PAD)
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    dG_1_column_1_m_base = dG_1_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_1_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_1_column_1_m_offs = offs_t[:, None] * E + e[None, :]
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base_2 += tl.cast(t0, tl.int64) * stride_G_t
+    in_t = t < len_t
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(t0, tl.int64) * stride_V_t
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    dG_1_rest_base = dG_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_1_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_6 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    column_p = g_6.to(ACC) * 1.4426950408889634
+    G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    in_t_s = t < len_t
+    g_2 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
+    Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
+    q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+    column_1 = q.to(ACC) * tl.exp2(g_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_1_column_1_m_ptrs = dG_1_column_1_m_base + tl.cast(t0, tl.int64) * E + dG_1_column_1_m_offs
+    tl.store(dG_1_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_ptrs_3 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    g_1 = load_tile(G_base_2 + G_offs, in_t[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
+    reach_2 = g.to(ACC)[None, :] - g_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
+    v = load_tile(V_base + V_offs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    dG_1_p = 1.0 * tl.exp(reach_2)
+    reach_1 = g_2.to(ACC) - g.to(ACC)[None, :]
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+    dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
+    dA_m = tl.where(mask_1, dA, 0.0)
+    column = q.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_1_part = whole_dot(dA_m, column_m, None, Q_ptr.dtype.element_ty, ACC)
+    dG_1_part_1 = dG_1_part * dG_1_p
+    dG_1_s = tl.where(too_far, dA_m, 0.0)
+    dG_1_p_1 = dG_1_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_1_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs_4 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_3 = tl.load(G_ptrs_4, mask=in_t_s, other=0.0)
+            G_ptrs_5 = G_base_2 + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
+            g_4 = tl.load(G_ptrs_5, mask=in_t, other=0.0)
+            # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
+            Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
+            Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
+            q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(g_3.to(ACC)[None, :] - g_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
+            dG_1_t = tl.where(dG_1_p_1, dG_1_s * t_2, 0.0)
+            dG_1_col = tl.sum(dG_1_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_1_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_1_rest_base + dG_1_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_b",
+        "stride_G_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def hgrn2_backward_dG_1(
+    G_ptr,
+    V_ptr,
+    dO_ptr,
+    dG_1_rest_ptr,
+    dG_1_column_1_m_ptr,
+    dG_1_ptr,
+    G_tiles,
+    V_tiles,
+    dO_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_ptr  G[b, h, t, e], input
+    V_ptr  V[b, h, t, f], input
+    dO_ptr  dO[b, h, t, f], input
+    dG_1_rest_ptr  dG.1.rest[b, h, t, e], temp
+    dG_1_column_1_m_ptr  dG.1.column_1_m[b, h, t, e], temp
+    dG_1_ptr  dG.1[b, h, t, e], temp
+    G_tiles  tiles of G for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base += tl.cast(e0, tl.int64) * stride_G_e
+    G_offs = offs_t[:, None] * stride_G_t + offs_e[None, :] * stride_G_e
+    in_e = e < len_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
-    dG_1_base = dG_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_1_base += tl.cast(h, tl.int64) * len_t * E
-    dG_1_offs = offs_t[:, None] * E + e[None, :]
+    dG_1_rest_base = dG_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_1_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_1_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_1_base = dG_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_1_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_1_column_1_m_base = dG_1_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_1_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_1_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_1_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -553,81 +722,40 @@ def hgrn2_backward_dG_1(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-        g = tl.load(G_ptrs, mask=in_e, other=0.0)
-        G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+        dG_1 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
         in_t = t < len_t
-        g_1 = load_tile(G_ptrs_2, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        reach_2 = g.to(ACC)[None, :] - g_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        g_1 = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dG_1_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs_3 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_5 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_4 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_6 = tl.load(G_ptrs_4, mask=in_e, other=0.0)
-        reach_2_2 = tl.exp(g_5.to(ACC)[None, :] - g_1.to(ACC))
+        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_6 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        reach_2 = tl.exp(g_5.to(ACC)[None, :] - g_1.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_1_state, 0.0))
         past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
-        dG_1 = dG_1 + past * reach_2_2
+        dG_1 = dG_1 + past * reach_2
         decay = tl.exp(g_5.to(ACC) - g_6.to(ACC))
-        column_p = g_6.to(ACC) * 1.4426950408889634
-        G_ptrs_5 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        in_t_s = t < len_t
-        g_2 = load_tile(G_ptrs_5, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
-        reach_1 = g_2.to(ACC) - g.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-        dA_m = tl.where(mask_1, dA, 0.0)
-        # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
-        Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-        q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        column = q.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_1_part = whole_dot(dA_m, column_m, None, Q_ptr.dtype.element_ty, ACC)
-        dG_1_part_1 = dG_1_part * dG_1_p
-        dG_1 = dG_1 + tl.where(too_far, 0.0, dG_1_part_1)
-        dG_1_s = tl.where(too_far, dA_m, 0.0)
-        dG_1_p_1 = dG_1_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs_6 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_3 = tl.load(G_ptrs_6, mask=in_t_s, other=0.0)
-                G_ptrs_7 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_7 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_4 = tl.load(G_ptrs_7, mask=in_t, other=0.0)
-                Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
-                Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
-                q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(g_3.to(ACC)[None, :] - g_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
-                dG_1_t = tl.where(dG_1_p_1, dG_1_s * t_3, 0.0)
-                dG_1_col = tl.sum(dG_1_t, 1)
-                dG_1 = tl.where((e == e_pt)[None, :], dG_1 + dG_1_col[:, None], dG_1)
-        column_1 = q.to(ACC) * tl.exp2(g_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_1_ptrs = dG_1_base + tl.cast(t0, tl.int64) * E + dG_1_offs
+        dG_1_rest_ptrs = dG_1_rest_base + tl.cast(t0, tl.int64) * len_e + dG_1_rest_offs
+        rest_1_1 = tl.load(dG_1_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_1 = dG_1 + rest_1_1.to(ACC)
+        dG_1_ptrs = dG_1_base + tl.cast(t0, tl.int64) * len_e + dG_1_rest_offs
         tl.store(dG_1_ptrs, dG_1, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_1_m)
-        dG_1_state = whole_dot(t_4, dO, dG_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
+        dG_1_column_1_m_ptrs = dG_1_column_1_m_base + tl.cast(t0, tl.int64) * len_e + dG_1_rest_offs
+        column_1_m_1 = tl.load(
+            dG_1_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_3 = tl.trans(column_1_m_1)
+        dG_1_state = whole_dot(t_3, dO, dG_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -637,17 +765,18 @@ def hgrn2_backward_dG_1(
         "len_t",
     ],
 )
-def hgrn2_backward_dG_2(
+def hgrn2_backward_dG_2_ahead(
     G_ptr,
     dO_ptr,
     V_ptr,
     g_ptr,
-    dG_2_ptr,
+    dG_2_rest_ptr,
+    dG_2_column_1_m_ptr,
     G_tiles,
-    dO_tiles,
-    G_tiles_2,
-    V_tiles,
     g_tiles,
+    G_tiles_2,
+    dO_tiles,
+    V_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -676,18 +805,19 @@ def hgrn2_backward_dG_2(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_ptr  G[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     V_ptr  V[b, h, t, f], input
     g_ptr  g[b, h, t, e], input
-    dG_2_ptr  dG.2[b, h, t, e], temp
+    dG_2_rest_ptr  dG.2.rest[b, h, t, e], temp
+    dG_2_column_1_m_ptr  dG.2.column_1_m[b, h, t, e], temp
     G_tiles  tiles of G for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    G_tiles_2  tiles of G for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     g_tiles  tiles of g for the copy engine, or None
+    G_tiles_2  tiles of G for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -695,113 +825,238 @@ def hgrn2_backward_dG_2(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     in_e = within(e, E, E_PAD)
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
+    g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
+    dG_2_column_1_m_base = dG_2_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_column_1_m_offs = offs_t[:, None] * E + e[None, :]
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base_2 += tl.cast(t0, tl.int64) * stride_G_t
+    in_t = t < len_t
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(t0, tl.int64) * stride_dO_t
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    dG_2_rest_base = dG_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_7 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    in_t_s = t < len_t
+    g_2 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
+    g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
+    g_3 = load_tile(g_ptrs, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
+    column_1 = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_2.to(ACC))
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_2_column_1_m_ptrs = dG_2_column_1_m_base + tl.cast(t0, tl.int64) * E + dG_2_column_1_m_offs
+    tl.store(dG_2_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    g = load_tile(G_base_2 + G_offs, in_t[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_ptrs_3 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g_1 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    dG_2_p = 1.0 * tl.exp(reach_2)
+    reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_TYPE)) == 0
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
+    dA_m = tl.where(mask_1, dA, 0.0)
+    column = (1.0 - g_3.to(ACC)) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_2_part = whole_dot(dA_m, column_m, None, Q_TYPE, ACC)
+    dG_2_part_1 = dG_2_part * dG_2_p
+    dG_2_s = tl.where(too_far, dA_m, 0.0)
+    dG_2_p_2 = dG_2_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_2_part_1)
+    if too_far:
+        for e_pt in range(E):
+            g_ptrs_2 = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
+            g_ptrs_2 += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
+            g_4 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+            G_ptrs_4 = G_base_2 + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
+            g_5 = tl.load(G_ptrs_4, mask=in_t, other=0.0)
+            G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_6 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
+            dG_2_p_1 = 1.0 - g_4.to(ACC)
+            t_2 = dG_2_p_1[None, :] * tl.exp(g_5.to(ACC)[:, None] - g_6.to(ACC)[None, :])
+            dG_2_t = tl.where(dG_2_p_2, dG_2_s * t_2, 0.0)
+            dG_2_col = tl.sum(dG_2_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_2_rest_base + dG_2_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_b",
+        "stride_G_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def hgrn2_backward_dG_2(
+    G_ptr,
+    dO_ptr,
+    V_ptr,
+    dG_2_rest_ptr,
+    dG_2_column_1_m_ptr,
+    dG_2_ptr,
+    G_tiles,
+    dO_tiles,
+    V_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_ptr  G[b, h, t, e], input
+    dO_ptr  dO[b, h, t, f], input
+    V_ptr  V[b, h, t, f], input
+    dG_2_rest_ptr  dG.2.rest[b, h, t, e], temp
+    dG_2_column_1_m_ptr  dG.2.column_1_m[b, h, t, e], temp
+    dG_2_ptr  dG.2[b, h, t, e], temp
+    G_tiles  tiles of G for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base += tl.cast(e0, tl.int64) * stride_G_e
+    G_offs = offs_t[:, None] * stride_G_t + offs_e[None, :] * stride_G_e
+    in_e = e < len_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
-    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_2_base += tl.cast(h, tl.int64) * len_t * E
-    dG_2_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_rest_base = dG_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_column_1_m_base = dG_2_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_2_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_2 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_2 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
         in_t = t < len_t
-        g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-        g_1 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - g_1.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        dG_2_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_ptrs_3 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_7 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_7 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_ptrs_4 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_8 = tl.load(G_ptrs_4, mask=in_e, other=0.0)
+        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_8 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
         reach_p = g_8.to(ACC) * 1.4426950408889634
-        reach_2_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0))
         past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
-        dG_2 = dG_2 + past * reach_2_2
+        dG_2 = dG_2 + past * reach_2
         decay = tl.exp(g_7.to(ACC) - g_8.to(ACC))
-        G_ptrs_5 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-        in_t_s = t < len_t
-        g_2 = load_tile(G_ptrs_5, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
-        reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_TYPE)) == 0
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+        in_t_s = t < len_t
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-        dA_m = tl.where(mask_1, dA, 0.0)
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
-        g_3 = load_tile(g_ptrs, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
-        column = (1.0 - g_3.to(ACC)) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_2_part = whole_dot(dA_m, column_m, None, Q_TYPE, ACC)
-        dG_2_part_1 = dG_2_part * dG_2_p
-        dG_2 = dG_2 + tl.where(too_far, 0.0, dG_2_part_1)
-        dG_2_s = tl.where(too_far, dA_m, 0.0)
-        dG_2_p_2 = dG_2_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                g_ptrs_2 = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
-                g_ptrs_2 += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-                g_4 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
-                G_ptrs_6 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_5 = tl.load(G_ptrs_6, mask=in_t, other=0.0)
-                G_ptrs_7 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_7 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_6 = tl.load(G_ptrs_7, mask=in_t_s, other=0.0)
-                dG_2_p_1 = 1.0 - g_4.to(ACC)
-                t_3 = dG_2_p_1[None, :] * tl.exp(g_5.to(ACC)[:, None] - g_6.to(ACC)[None, :])
-                dG_2_t = tl.where(dG_2_p_2, dG_2_s * t_3, 0.0)
-                dG_2_col = tl.sum(dG_2_t, 1)
-                dG_2 = tl.where((e == e_pt)[None, :], dG_2 + dG_2_col[:, None], dG_2)
-        column_1 = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_2.to(ACC))
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * E + dG_2_offs
+        dG_2_rest_ptrs = dG_2_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_rest_offs
+        rest_1_1 = tl.load(dG_2_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_2 = dG_2 + rest_1_1.to(ACC)
+        dG_2_ptrs = dG_2_base + tl.cast(t0, tl.int64) * len_e + dG_2_rest_offs
         tl.store(dG_2_ptrs, dG_2, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_1_m)
-        dG_2_state = whole_dot(t_4, v, dG_2_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
+        dG_2_column_1_m_ptrs = dG_2_column_1_m_base + tl.cast(t0, tl.int64) * len_e + dG_2_rest_offs
+        column_1_m_1 = tl.load(
+            dG_2_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_3 = tl.trans(column_1_m_1)
+        dG_2_state = whole_dot(t_3, v, dG_2_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -1000,54 +1255,62 @@ def hgrn2_backward_dV_ahead(
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    in_e = within(e, E, E_PAD)
-    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    G_base_2 += tl.cast(t0, tl.int64) * stride_G_t
+    G_base += tl.cast(t0, tl.int64) * stride_G_t
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     in_t = t < len_t
+    in_e = within(e, E, E_PAD)
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     g_base += tl.cast(t0, tl.int64) * stride_g_t
     g_offs = offs_t[:, None] * stride_g_t + e[None, :] * stride_g_e
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_t[:, None] * stride_Q_t + e[None, :] * stride_Q_e
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dV_left_offs = offs_t[:, None] * E + e[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
     dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     dV_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
     dV_rest_offs = offs_t[:, None] * F + f[None, :]
-    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    dV_left_offs = offs_t[:, None] * E + e[None, :]
-    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
+    g_1 = load_tile(G_base + G_offs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
+    g_3 = load_tile(g_base + g_offs, in_t[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_ptrs = G_base_2 + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_7 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs_2 = G_base_2 + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_8 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+    left = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_1.to(ACC))
+    right_p = g_8.to(ACC) * 1.4426950408889634
+    G_ptrs_3 = G_base_2 + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    in_t_s = t < len_t
+    g_2 = load_tile(G_ptrs_3, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
+    mask = t < len_t
+    # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
+    Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
+    q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
+    right = q.to(ACC) * tl.exp2(g_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_t[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
     at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-    g = tl.load(G_ptrs, mask=in_e, other=0.0)
-    g_1 = load_tile(G_base_2 + G_offs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    G_ptrs_4 = G_base_2 + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs_4, mask=in_e, other=0.0)
     reach_2 = g.to(ACC)[None, :] - g_1.to(ACC)
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
-    g_3 = load_tile(g_base + g_offs, in_t[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
     A = (1.0 - g_3.to(ACC)) * tl.exp(reach_2)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-    g_7 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_8 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-    left = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_1.to(ACC))
-    right_p = g_8.to(ACC) * 1.4426950408889634
-    G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-    in_t_s = t < len_t
-    g_2 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
     reach_1 = g_2.to(ACC) - g.to(ACC)[None, :]
-    mask = t < len_t
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -1055,9 +1318,6 @@ def hgrn2_backward_dV_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
-    # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
-    Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
-    q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
     A_1 = q.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -1066,10 +1326,10 @@ def hgrn2_backward_dV_ahead(
     A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
-            G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_5 = G_base_2 + tl.cast(e_pt, tl.int64) * stride_G_e
             G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
             g_4 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-            G_ptrs_6 = G_base_2 + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
+            G_ptrs_6 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
             g_5 = tl.load(G_ptrs_6, mask=in_t, other=0.0)
             # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
             g_ptrs = g_base + tl.cast(e_pt, tl.int64) * stride_g_e + offs_t * stride_g_t
@@ -1087,16 +1347,11 @@ def hgrn2_backward_dV_ahead(
     A_4_m = tl.where(mask_1, A_4, 0.0)
     dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
     dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-    right = q.to(ACC) * tl.exp2(g_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
-    right_m = tl.where(mask[:, None], right, 0.0)
     dV_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_t[:, None] & in_f[None, :])
-    tl.store(dV_left_base + dV_left_offs, left, mask=in_t[:, None] & in_e[None, :])
-    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
-    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1324,18 +1579,18 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (
                 ("t", "e"),
-                ("e",),
                 ("t", "e"),
                 ("e",),
                 ("e",),
                 ("t", "e"),
                 ("t", "e"),
+                ("e",),
                 ("t", "f"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "f")),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("G", "Q", "g", "V"),
             "loops": 0,
             "few_rows": False,
@@ -1426,35 +1681,45 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hgrn2_backward_dG_1": {
+    "hgrn2_backward_dG_1_ahead": {
         "facts": {
-            "tiles": (),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "V", "dO", "Q"),
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "Q", "V", "dO"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "hgrn2_backward_dG_1",
+            "solves": False,
         },
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("Q_ptr", "pointer_like", "Q"),
-            ("dG_1_ptr", "pointer_acc", ""),
+            ("dG_1_rest_ptr", "pointer_acc", ""),
+            ("dG_1_column_1_m_ptr", "pointer_acc", ""),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
-            ("G_tiles_2", "tiles", "G 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
+            ("G_tiles_2", "tiles", "G 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
@@ -1483,35 +1748,96 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "hgrn2_backward_dG_2": {
+    "hgrn2_backward_dG_1": {
         "facts": {
-            "tiles": (),
+            "tiles": ("e",),
             "stream": "t",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "dO", "V", "g"),
+            "data": ("G", "V", "dO", "dG.1.rest", "dG.1.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dG_1_rest_ptr", "pointer_acc", ""),
+            ("dG_1_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_1_ptr", "pointer_acc", ""),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hgrn2_backward_dG_2_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "g", "dO", "V"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "hgrn2_backward_dG_2",
+            "solves": False,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("g_ptr", "pointer_like", "g"),
-            ("dG_2_ptr", "pointer_acc", ""),
+            ("dG_2_rest_ptr", "pointer_acc", ""),
+            ("dG_2_column_1_m_ptr", "pointer_acc", ""),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
-            ("G_tiles_2", "tiles", "G 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("g_tiles", "tiles", "g 4 2 BLOCK_T e"),
+            ("G_tiles_2", "tiles", "G 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
@@ -1537,6 +1863,57 @@ KERNELS: dict[str, Any] = {
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
             ("Q_TYPE", "type", "Q"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "hgrn2_backward_dG_2": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "t",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "dO", "V", "dG.2.rest", "dG.2.column_1_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dG_2_rest_ptr", "pointer_acc", ""),
+            ("dG_2_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_2_ptr", "pointer_acc", ""),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T BLOCK_E"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -1606,19 +1983,19 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (
-                ("e",),
                 ("t", "e"),
                 ("t", "e"),
                 ("e",),
                 ("e",),
                 ("t", "e"),
                 ("t", "e"),
+                ("e",),
                 ("t", "f"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "f")),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
             "data": ("G", "g", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -2146,25 +2523,31 @@ def backward(inputs, extents, params, config=None):
     dg = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["g"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dQ = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
+    dG_1_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_1_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dV_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dV_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
     dV_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("hgrn2_backward_dG_1", extents, inputs, config)
+    # One program for each b, h and tile of t.
+    cfg = configure("hgrn2_backward_dG_1_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    hgrn2_backward_dG_1[grid](
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    hgrn2_backward_dG_1_ahead[grid](
         G,
         V,
         dO,
         Q,
-        dG_1,
+        dG_1_rest,
+        dG_1_column_1_m,
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
         *launch_strides(V),
         *launch_strides(dO),
@@ -2180,21 +2563,51 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("hgrn2_backward_dG_2", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("hgrn2_backward_dG_1", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    hgrn2_backward_dG_2[grid](
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    hgrn2_backward_dG_1[grid](
+        G,
+        V,
+        dO,
+        dG_1_rest,
+        dG_1_column_1_m,
+        dG_1,
+        tiles_of(G, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G),
+        *launch_strides(V),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("hgrn2_backward_dG_2_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    hgrn2_backward_dG_2_ahead[grid](
         G,
         dO,
         V,
         g,
-        dG_2,
+        dG_2_rest,
+        dG_2_column_1_m,
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(g, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
         *launch_strides(dO),
         *launch_strides(V),
@@ -2207,6 +2620,34 @@ def backward(inputs, extents, params, config=None):
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         Q_TYPE=element_type(inputs["Q"]),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("hgrn2_backward_dG_2", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    hgrn2_backward_dG_2[grid](
+        G,
+        dO,
+        V,
+        dG_2_rest,
+        dG_2_column_1_m,
+        dG_2,
+        tiles_of(G, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G),
+        *launch_strides(dO),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )

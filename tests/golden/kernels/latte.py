@@ -379,39 +379,32 @@ def latte_O_ahead(
 
     # --- pointers ---
     M_base = M_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
-    in_l = within(l, L, L_PAD)
-    M_base_2 = M_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
-    M_base_2 += tl.cast(i0, tl.int64) * L
+    M_base += tl.cast(i0, tl.int64) * L
     M_offs = offs_i[:, None] * L + l[None, :]
     in_i = i < len_i
+    in_l = within(l, L, L_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(i0, tl.int64) * stride_Q_i
     Q_offs = offs_i[:, None] * stride_Q_i + l[None, :] * stride_Q_l
     Z_base = Z_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
     Z_base += tl.cast(i0, tl.int64) * L
+    M_base_2 = M_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_i[:, None] * stride_K_j + l[None, :] * stride_K_l
+    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * L
+    O_left_base += tl.cast(h, tl.int64) * len_i * L + tl.cast(i0, tl.int64) * L
+    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
+    O_right_m_base += tl.cast(h, tl.int64) * len_j * L
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
     O_rest_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
     O_rest_offs = offs_i[:, None] * F + f[None, :]
-    O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_i * L
-    O_left_base += tl.cast(h, tl.int64) * len_i * L + tl.cast(i0, tl.int64) * L
-    O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
-    O_right_m_base += tl.cast(h, tl.int64) * len_j * L
 
     # --- prologue ---
-    at = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
     # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
-    m = tl.load(M_base + tl.cast(at, tl.int64) * L + l, mask=in_l, other=0.0)
-    m_1 = tl.load(M_base_2 + M_offs, mask=in_i[:, None] & in_l[None, :], other=0.0)
-    reach_2 = m.to(ACC)[None, :] - m_1.to(ACC)
-    reach_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
-    size = tl.abs(reach_2)
-    size_kept = tl.where((l < L)[None, :], size, 0.0)
-    far = tl.max(size_kept, 0)
+    m_1 = tl.load(M_base + M_offs, mask=in_i[:, None] & in_l[None, :], other=0.0)
     # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, i0, 0])
     q_kept = tl.where((l < L)[None, :], q.to(ACC), float("-inf"))
@@ -425,20 +418,32 @@ def latte_O_ahead(
     # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
     z = tl.load(Z_base + M_offs, mask=in_i[:, None] & in_l[None, :], other=0.0)
     A_p = safe_div(1.0, z.to(ACC))
-    A = P * tl.where(z.to(ACC) != 0.0, A_p, 0.0) * tl.exp(reach_2)
-    A_kept = tl.where((l < L)[None, :], A, 0.0)
     at_1 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
-    m_3 = tl.load(M_base + tl.cast(at_1, tl.int64) * L + l, mask=in_l, other=0.0)
+    m_3 = tl.load(M_base_2 + tl.cast(at_1, tl.int64) * L + l, mask=in_l, other=0.0)
     at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
-    m_4 = tl.load(M_base + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
+    m_4 = tl.load(M_base_2 + tl.cast(at_2, tl.int64) * L + l, mask=in_l, other=0.0)
     left = P * A_p * tl.exp(m_3.to(ACC)[None, :] - m_1.to(ACC))
     right_safe = tl.where(m_4.to(ACC) == float("-inf"), 0.0, m_4.to(ACC))
     right_p = right_safe * 1.4426950408889634
     K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
     in_j = i < len_j
     k = load_tile(K_ptrs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, i0, 0])
-    reach_1 = k.to(ACC) - reach_safe[None, :]
     mask = i < len_j
+    right = tl.exp2(k.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(O_left_base + M_offs, left, mask=in_i[:, None] & in_l[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * L + M_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_j[:, None] & in_l[None, :])
+    at = tl.minimum(tl.maximum(i0 + BLOCK_I // 2, 0), len_j - 1)
+    m = tl.load(M_base_2 + tl.cast(at, tl.int64) * L + l, mask=in_l, other=0.0)
+    reach_2 = m.to(ACC)[None, :] - m_1.to(ACC)
+    reach_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
+    size = tl.abs(reach_2)
+    size_kept = tl.where((l < L)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = P * tl.where(z.to(ACC) != 0.0, A_p, 0.0) * tl.exp(reach_2)
+    A_kept = tl.where((l < L)[None, :], A, 0.0)
+    reach_1 = k.to(ACC) - reach_safe[None, :]
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((l < L)[None, :], size_1, 0.0)
@@ -463,7 +468,7 @@ def latte_O_ahead(
             K_ptrs_2 = K_base + tl.cast(l_pt, tl.int64) * stride_K_l
             K_ptrs_2 += tl.cast(i0, tl.int64) * stride_K_j + offs_i * stride_K_j
             k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-            m_2 = tl.load(M_base_2 + tl.cast(l_pt, tl.int64) + offs_i * L, mask=in_i, other=0.0)
+            m_2 = tl.load(M_base + tl.cast(l_pt, tl.int64) + offs_i * L, mask=in_i, other=0.0)
             z_1 = tl.load(Z_base + tl.cast(l_pt, tl.int64) + offs_i * L, mask=in_i, other=0.0)
             A_p_1 = safe_div(1.0, z_1.to(ACC))
             A_p_2 = tl.where(z_1.to(ACC) != 0.0, A_p_1, 0.0)
@@ -476,16 +481,11 @@ def latte_O_ahead(
     # latte.attn:8  O[i,f] = A[i,j] * V[j,f]
     V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
     v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
-    right = tl.exp2(k.to(ACC) * 1.4426950408889634 - right_p[None, :])
-    right_m = tl.where(mask[:, None], right, 0.0)
     O_rest_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_i[:, None] & in_f[None, :])
-    tl.store(O_left_base + M_offs, left, mask=in_i[:, None] & in_l[None, :])
-    O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * L + M_offs
-    tl.store(O_right_m_ptrs, right_m, mask=in_j[:, None] & in_l[None, :])
 
 
 @triton.jit(
@@ -962,7 +962,7 @@ def latte_backward_dQ(
         "len_i",
     ],
 )
-def latte_backward_dK(
+def latte_backward_dK_ahead(
     K_ptr,
     L_ptr,
     V_ptr,
@@ -970,12 +970,14 @@ def latte_backward_dK(
     Q_ptr,
     L_Q_ptr,
     dP_ptr,
-    dK_ptr,
+    dK_rest_ptr,
+    dK_rest_2_ptr,
+    dK_column_1_m_ptr,
+    L_tiles,
+    Q_tiles,
     K_tiles,
     V_tiles,
-    L_tiles,
     dO_tiles,
-    Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -1011,7 +1013,7 @@ def latte_backward_dK(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps j.
+    """One program for each b, h and tile of j.
 
     K_ptr  K[b, h, j, l], input
     L_ptr  L[b, h, i, l], input
@@ -1020,12 +1022,14 @@ def latte_backward_dK(
     Q_ptr  Q[b, h, i, l], input
     L_Q_ptr  L_Q[b, h, i], input
     dP_ptr  dP[b, h, i, l], temp
-    dK_ptr  dK[b, h, j, l], output
+    dK_rest_ptr  dK.rest[b, h, j, l], temp
+    dK_rest_2_ptr  dK.rest_2[b, h, j, l], temp
+    dK_column_1_m_ptr  dK.column_1_m[b, h, i, l], temp
+    L_tiles  tiles of L for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    L_tiles  tiles of L for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
     F, F_PAD  |f|, and padded to a power of two
     L, L_PAD  |l|, and padded to a power of two
@@ -1033,37 +1037,300 @@ def latte_backward_dK(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_j = tl.cdiv(tl.maximum(len_j, len_i), BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    f = tl.arange(0, F_PAD)
+    l = tl.arange(0, L_PAD)
+
+    # --- pointers ---
+    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
+    in_l = within(l, L, L_PAD)
+    L_offs = offs_j[:, None] * stride_L_i + l[None, :] * stride_L_l
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_j[:, None] * stride_Q_i + l[None, :] * stride_Q_l
+    L_Q_base = L_Q_ptr + tl.cast(b, tl.int64) * stride_L_Q_b + tl.cast(h, tl.int64) * stride_L_Q_h
+    dK_column_1_m_base = dK_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * L
+    dK_column_1_m_base += tl.cast(h, tl.int64) * len_i * L
+    dK_column_1_m_offs = offs_j[:, None] * L + l[None, :]
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + l[None, :] * stride_K_l
+    in_j = j < len_j
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    dP_base = dP_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
+    dK_rest_base = dK_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
+    dK_rest_base += tl.cast(h, tl.int64) * len_j * L + tl.cast(j0, tl.int64) * L
+    dK_rest_2_base = dK_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
+    dK_rest_2_base += tl.cast(h, tl.int64) * len_j * L + tl.cast(j0, tl.int64) * L
+
+    # --- prologue ---
+    at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+    L_ptrs = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
+    l_3 = tl.load(L_ptrs, mask=in_l, other=0.0)
+    L_ptrs_2 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
+    in_i = j < len_i
+    l_1 = load_tile(L_ptrs_2, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, 0])
+    mask = j < len_i
+    # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
+    Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
+    q = load_tile(Q_ptrs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, j0, 0])
+    L_Q_ptrs = L_Q_base + tl.cast(j0, tl.int64) * stride_L_Q_i + offs_j * stride_L_Q_i
+    L_Q = tl.load(L_Q_ptrs, mask=in_i, other=0.0)
+    P_Q_safe = tl.where(L_Q.to(ACC) == float("-inf"), 0.0, L_Q.to(ACC))
+    P_Q_p = P_Q_safe * 1.4426950408889634
+    P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
+    column_1 = P_Q * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dK_column_1_m_ptrs = dK_column_1_m_base + tl.cast(j0, tl.int64) * L + dK_column_1_m_offs
+    tl.store(dK_column_1_m_ptrs, column_1_m, mask=in_i[:, None] & in_l[None, :])
+    dK_2_s = 1.0
+    # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, j0, 0])
+    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+    L_ptrs_3 = L_base + tl.cast(at, tl.int64) * stride_L_i + l * stride_L_l
+    l_2 = tl.load(L_ptrs_3, mask=in_l, other=0.0)
+    reach_2 = k.to(ACC) - l_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((l < L)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # latte.attn:8  O[i,f] = A[i,j] * V[j,f]
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    dK_1_p = 1.0 * tl.exp(reach_2)
+    far_4 = tl.max(size_kept, 0)
+    reach_1 = l_2.to(ACC)[None, :] - l_1.to(ACC)
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((l < L)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_l, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
+    dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+    dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+    dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+    mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
+    dA_m = tl.where(mask_1, dA, 0.0)
+    column = P_Q * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dK_1_part = dot(dA_m.to(Q_ptr.dtype.element_ty), column_m.to(Q_ptr.dtype.element_ty), None, ACC)
+    dK_1_part_1 = dK_1_part * dK_1_p
+    dK_1_s = tl.where(too_far, dA_m, 0.0)
+    dK_1_p_1 = dK_1_s != 0.0
+    far_5 = tl.max(size_1_kept, 0)
+    far_6 = tl.maximum(far_4, far_5)
+    far_7 = tl.max(tl.where(in_l, far_6, float("-inf")), 0)
+    too_far_1 = (far_7 <= span(Q_ptr.dtype.element_ty)) == 0
+    t = tl.where(j >= 0, tl.cast(dK_2_s, ACC), 0.0)
+    dK_2_s_w = tl.where((j >= 0)[:, None], t[None, :], 0.0)
+    dK_2_s_m = tl.where(mask_1, dK_2_s_w, 0.0)
+    dP_ptrs = dP_base + tl.cast(j0, tl.int64) * L + dK_column_1_m_offs
+    dP = tl.load(dP_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
+    D_2 = P_Q * dP.to(ACC)
+    column_2 = D_2 * tl.exp(reach_1_m)
+    column_2_m = tl.where(mask[:, None], column_2, 0.0)
+    t_2 = dK_2_s_m.to(Q_ptr.dtype.element_ty)
+    t_3 = column_2_m.to(Q_ptr.dtype.element_ty)
+    dK_2_part = dot(t_2, t_3, None, ACC)
+    dK_2_part_1 = dK_2_part * dK_1_p
+    dK_2_s_1 = tl.where(too_far_1, dK_2_s_m, 0.0)
+    dK_2_p = dK_2_s_1 != 0.0
+    rest_1 = tl.full([BLOCK_J, L_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dK_1_part_1)
+    if too_far:
+        for l_pt in range(L):
+            # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
+            K_ptrs = K_base + tl.cast(l_pt, tl.int64) * stride_K_l + offs_j * stride_K_j
+            k_1 = tl.load(K_ptrs, mask=in_j, other=0.0)
+            L_ptrs_4 = L_base + tl.cast(l_pt, tl.int64) * stride_L_l
+            L_ptrs_4 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
+            l_2_2 = tl.load(L_ptrs_4, mask=in_i, other=0.0)
+            # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
+            Q_ptrs_2 = Q_base + tl.cast(l_pt, tl.int64) * stride_Q_l
+            Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
+            q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
+            P_Q_1 = tl.exp(q_1.to(ACC) - L_Q.to(ACC))
+            t_4 = tl.exp(k_1.to(ACC)[:, None] - l_2_2.to(ACC)[None, :]) * P_Q_1[None, :]
+            dK_1_t = tl.where(dK_1_p_1, dK_1_s * t_4, 0.0)
+            dK_1_col = tl.sum(dK_1_t, 1)
+            rest_1 = tl.where((l == l_pt)[None, :], rest_1 + dK_1_col[:, None], rest_1)
+    rest_2 = tl.full([BLOCK_J, L_PAD], 0.0, ACC)
+    rest_2 = rest_2 + tl.where(too_far_1, 0.0, dK_2_part_1)
+    if too_far_1:
+        for l_pt_1 in range(L):
+            # latte.attn:5  Z[i,l] = sum[j : j <= i](exp(K[j,l] - M[i,l]))
+            K_ptrs_2 = K_base + tl.cast(l_pt_1, tl.int64) * stride_K_l + offs_j * stride_K_j
+            k_2 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
+            L_ptrs_5 = L_base + tl.cast(l_pt_1, tl.int64) * stride_L_l
+            L_ptrs_5 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
+            l_5 = tl.load(L_ptrs_5, mask=in_i, other=0.0)
+            # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
+            Q_ptrs_3 = Q_base + tl.cast(l_pt_1, tl.int64) * stride_Q_l
+            Q_ptrs_3 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
+            q_2 = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
+            P_Q_2 = tl.exp(q_2.to(ACC) - L_Q.to(ACC))
+            dP_ptrs_2 = dP_base + tl.cast(l_pt_1, tl.int64) + tl.cast(j0, tl.int64) * L + offs_j * L
+            dP_1 = tl.load(dP_ptrs_2, mask=in_i, other=0.0)
+            D_2_1 = P_Q_2 * dP_1.to(ACC)
+            t_5 = tl.exp(k_2.to(ACC)[:, None] - l_5.to(ACC)[None, :]) * D_2_1[None, :]
+            dK_2_t = tl.where(dK_2_p, dK_2_s_1 * t_5, 0.0)
+            dK_2_col = tl.sum(dK_2_t, 1)
+            rest_2 = tl.where((l == l_pt_1)[None, :], rest_2 + dK_2_col[:, None], rest_2)
+
+    # --- epilogue ---
+    tl.store(dK_rest_base + dK_column_1_m_offs, rest_1, mask=in_j[:, None] & in_l[None, :])
+    tl.store(dK_rest_2_base + dK_column_1_m_offs, rest_2, mask=in_j[:, None] & in_l[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_K_b",
+        "stride_K_h",
+        "stride_L_b",
+        "stride_L_h",
+        "stride_Q_b",
+        "stride_Q_h",
+        "stride_L_Q_b",
+        "stride_L_Q_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def latte_backward_dK(
+    K_ptr,
+    L_ptr,
+    V_ptr,
+    dO_ptr,
+    Q_ptr,
+    L_Q_ptr,
+    dP_ptr,
+    dK_rest_ptr,
+    dK_rest_2_ptr,
+    dK_column_1_m_ptr,
+    dK_ptr,
+    K_tiles,
+    V_tiles,
+    L_tiles,
+    dO_tiles,
+    Q_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_l,
+    stride_L_b: tl.int64,
+    stride_L_h: tl.int64,
+    stride_L_i,
+    stride_L_l,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_l,
+    stride_L_Q_b: tl.int64,
+    stride_L_Q_h: tl.int64,
+    stride_L_Q_i,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_l,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of l; sweeps j.
+
+    K_ptr  K[b, h, j, l], input
+    L_ptr  L[b, h, i, l], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    Q_ptr  Q[b, h, i, l], input
+    L_Q_ptr  L_Q[b, h, i], input
+    dP_ptr  dP[b, h, i, l], temp
+    dK_rest_ptr  dK.rest[b, h, j, l], temp
+    dK_rest_2_ptr  dK.rest_2[b, h, j, l], temp
+    dK_column_1_m_ptr  dK.column_1_m[b, h, i, l], temp
+    dK_ptr  dK[b, h, j, l], output
+    K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    L_tiles  tiles of L for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_L  points of l in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_l = tl.cdiv(len_l, BLOCK_L)
+    l0 = (pid % tiles_l) * BLOCK_L
+    pid = pid // tiles_l
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_j = tl.arange(0, BLOCK_J)
     f = tl.arange(0, F_PAD)
-    l = tl.arange(0, L_PAD)
+    offs_l = tl.arange(0, BLOCK_L)
+    l = l0 + offs_l
 
     # --- pointers ---
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + l[None, :] * stride_K_l
-    in_l = within(l, L, L_PAD)
-    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
+    K_base += tl.cast(l0, tl.int64) * stride_K_l
+    K_offs = offs_j[:, None] * stride_K_j + offs_l[None, :] * stride_K_l
+    in_l = l < len_l
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
-    L_offs = offs_j[:, None] * stride_L_i + l[None, :] * stride_L_l
+    L_base = L_ptr + tl.cast(b, tl.int64) * stride_L_b + tl.cast(h, tl.int64) * stride_L_h
+    L_base += tl.cast(l0, tl.int64) * stride_L_l
+    L_offs = offs_j[:, None] * stride_L_i + offs_l[None, :] * stride_L_l
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + l[None, :] * stride_Q_l
+    Q_base += tl.cast(l0, tl.int64) * stride_Q_l
+    Q_offs = offs_j[:, None] * stride_Q_i + offs_l[None, :] * stride_Q_l
     L_Q_base = L_Q_ptr + tl.cast(b, tl.int64) * stride_L_Q_b + tl.cast(h, tl.int64) * stride_L_Q_h
-    dP_base = dP_ptr + tl.cast(b, tl.int64) * len_h * len_i * L + tl.cast(h, tl.int64) * len_i * L
-    dP_offs = offs_j[:, None] * L + l[None, :]
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * L + tl.cast(h, tl.int64) * len_j * L
+    dK_rest_base = dK_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_l
+    dK_rest_base += tl.cast(h, tl.int64) * len_j * len_l + tl.cast(l0, tl.int64)
+    dK_rest_offs = offs_j[:, None] * len_l + offs_l[None, :]
+    dP_base = dP_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_l
+    dP_base += tl.cast(h, tl.int64) * len_i * len_l + tl.cast(l0, tl.int64)
+    dK_rest_2_base = dK_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_l
+    dK_rest_2_base += tl.cast(h, tl.int64) * len_j * len_l + tl.cast(l0, tl.int64)
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_l
+    dK_base += tl.cast(h, tl.int64) * len_j * len_l + tl.cast(l0, tl.int64)
+    dK_column_1_m_base = dK_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_l
+    dK_column_1_m_base += tl.cast(h, tl.int64) * len_i * len_l + tl.cast(l0, tl.int64)
 
     # --- prologue ---
     dK_2_s = 1.0
     lo = 0
     hi = tl.maximum(len_j, len_i)
-    dK_1_state = tl.full([F_PAD, L_PAD], 0.0, ACC)
-    dK_2_state = tl.full([L_PAD], 0.0, ACC)
+    dK_1_state = tl.full([F_PAD, BLOCK_L], 0.0, ACC)
+    dK_2_state = tl.full([BLOCK_L], 0.0, ACC)
 
     # --- sweep over j ---
     # Tiles that the mask or the end cuts.
@@ -1072,147 +1339,62 @@ def latte_backward_dK(
         j0 = last - step
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        dK_1 = tl.full([BLOCK_J, L_PAD], 0.0, ACC)
+        dK_1 = tl.full([BLOCK_J, BLOCK_L], 0.0, ACC)
         # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, j0, 0])
-        at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
-        L_ptrs = L_base + tl.cast(at, tl.int64) * stride_L_i + l * stride_L_l
-        l_2 = tl.load(L_ptrs, mask=in_l, other=0.0)
-        reach_2 = k.to(ACC) - l_2.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((l < L)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        k = load_tile(K_ptrs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, j0, l0])
         # latte.attn:8  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dK_1_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-        L_ptrs_2 = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
-        l_3 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
+        L_ptrs = L_base + tl.cast(at_1, tl.int64) * stride_L_i + offs_l * stride_L_l
+        l_3 = tl.load(L_ptrs, mask=in_l, other=0.0)
         at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-        L_ptrs_3 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
-        l_4 = tl.load(L_ptrs_3, mask=in_l, other=0.0)
+        L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + offs_l * stride_L_l
+        l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
         reach_p = l_4.to(ACC) * 1.4426950408889634
-        reach_2_2 = tl.exp2(k.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.exp2(k.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t = tl.where(in_f[:, None], dK_1_state, 0.0).to(V_ptr.dtype.element_ty)
         past = dot(v, t, None, ACC)
-        dK_1 = dK_1 + past * reach_2_2
+        dK_1 = dK_1 + past * reach_2
         decay = tl.exp(l_3.to(ACC) - l_4.to(ACC))
-        dK_2 = tl.full([BLOCK_J, L_PAD], 0.0, ACC)
-        far_4 = tl.max(size_kept, 0)
-        dK_2 = dK_2 + dK_2_state[None, :] * reach_2_2
-        L_ptrs_4 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
+        dK_2 = tl.full([BLOCK_J, BLOCK_L], 0.0, ACC)
+        dK_2 = dK_2 + dK_2_state[None, :] * reach_2
+        L_ptrs_3 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
         in_i = j < len_i
-        l_1 = load_tile(L_ptrs_4, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, 0])
-        reach_1 = l_2.to(ACC)[None, :] - l_1.to(ACC)
+        l_1 = load_tile(L_ptrs_3, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, l0])
         mask = j < len_i
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((l < L)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_l, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
-        dA_m = tl.where(mask_1, dA, 0.0)
         # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
         Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, j0, 0])
+        q = load_tile(Q_ptrs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, j0, l0])
         L_Q_ptrs = L_Q_base + tl.cast(j0, tl.int64) * stride_L_Q_i + offs_j * stride_L_Q_i
         L_Q = tl.load(L_Q_ptrs, mask=in_i, other=0.0)
         P_Q_safe = tl.where(L_Q.to(ACC) == float("-inf"), 0.0, L_Q.to(ACC))
         P_Q_p = P_Q_safe * 1.4426950408889634
         P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
-        column = P_Q * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        t_2 = dA_m.to(Q_ptr.dtype.element_ty)
-        t_3 = column_m.to(Q_ptr.dtype.element_ty)
-        dK_1_part = dot(t_2, t_3, None, ACC)
-        dK_1_part_1 = dK_1_part * dK_1_p
-        dK_1 = dK_1 + tl.where(too_far, 0.0, dK_1_part_1)
-        dK_1_s = tl.where(too_far, dA_m, 0.0)
-        dK_1_p_1 = dK_1_s != 0.0
-        if too_far:
-            for l_pt in range(L):
-                # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
-                K_ptrs_2 = K_base + tl.cast(l_pt, tl.int64) * stride_K_l
-                K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-                k_1 = tl.load(K_ptrs_2, mask=in_j, other=0.0)
-                L_ptrs_5 = L_base + tl.cast(l_pt, tl.int64) * stride_L_l
-                L_ptrs_5 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
-                l_2_2 = tl.load(L_ptrs_5, mask=in_i, other=0.0)
-                # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
-                Q_ptrs_2 = Q_base + tl.cast(l_pt, tl.int64) * stride_Q_l
-                Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
-                q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-                P_Q_1 = tl.exp(q_1.to(ACC) - L_Q.to(ACC))
-                t_4 = tl.exp(k_1.to(ACC)[:, None] - l_2_2.to(ACC)[None, :]) * P_Q_1[None, :]
-                dK_1_t = tl.where(dK_1_p_1, dK_1_s * t_4, 0.0)
-                dK_1_col = tl.sum(dK_1_t, 1)
-                dK_1 = tl.where((l == l_pt)[None, :], dK_1 + dK_1_col[:, None], dK_1)
-        column_1 = P_Q * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        far_5 = tl.max(size_1_kept, 0)
-        far_6 = tl.maximum(far_4, far_5)
-        far_7 = tl.max(tl.where(in_l, far_6, float("-inf")), 0)
-        too_far_1 = (far_7 <= span(Q_ptr.dtype.element_ty)) == 0
-        t_5 = tl.where(j >= 0, tl.cast(dK_2_s, ACC), 0.0)
-        dK_2_s_w = tl.where((j >= 0)[:, None], t_5[None, :], 0.0)
-        dK_2_s_m = tl.where(mask_1, dK_2_s_w, 0.0)
-        dP = tl.load(
-            dP_base + tl.cast(j0, tl.int64) * L + dP_offs,
-            mask=in_i[:, None] & in_l[None, :],
-            other=0.0,
-        )
+        dK_rest_ptrs = dK_rest_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
+        rest_1_1 = tl.load(dK_rest_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
+        dK_1 = dK_1 + rest_1_1.to(ACC)
+        dP_ptrs = dP_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
+        dP = tl.load(dP_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
         D_2 = P_Q * dP.to(ACC)
-        column_2 = D_2 * tl.exp(reach_1_m)
-        column_2_m = tl.where(mask[:, None], column_2, 0.0)
-        t_6 = dK_2_s_m.to(Q_ptr.dtype.element_ty)
-        t_7 = column_2_m.to(Q_ptr.dtype.element_ty)
-        dK_2_part = dot(t_6, t_7, None, ACC)
-        dK_2_part_1 = dK_2_part * dK_1_p
-        dK_2 = dK_2 + tl.where(too_far_1, 0.0, dK_2_part_1)
-        dK_2_s_1 = tl.where(too_far_1, dK_2_s_m, 0.0)
-        dK_2_p = dK_2_s_1 != 0.0
-        if too_far_1:
-            for l_pt_1 in range(L):
-                # latte.attn:5  Z[i,l] = sum[j : j <= i](exp(K[j,l] - M[i,l]))
-                K_ptrs_3 = K_base + tl.cast(l_pt_1, tl.int64) * stride_K_l
-                K_ptrs_3 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
-                k_2 = tl.load(K_ptrs_3, mask=in_j, other=0.0)
-                L_ptrs_6 = L_base + tl.cast(l_pt_1, tl.int64) * stride_L_l
-                L_ptrs_6 += tl.cast(j0, tl.int64) * stride_L_i + offs_j * stride_L_i
-                l_5 = tl.load(L_ptrs_6, mask=in_i, other=0.0)
-                # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
-                Q_ptrs_3 = Q_base + tl.cast(l_pt_1, tl.int64) * stride_Q_l
-                Q_ptrs_3 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
-                q_2 = tl.load(Q_ptrs_3, mask=in_i, other=0.0)
-                P_Q_2 = tl.exp(q_2.to(ACC) - L_Q.to(ACC))
-                dP_ptrs = dP_base + tl.cast(l_pt_1, tl.int64) + tl.cast(j0, tl.int64) * L
-                dP_ptrs += offs_j * L
-                dP_1 = tl.load(dP_ptrs, mask=in_i, other=0.0)
-                D_2_1 = P_Q_2 * dP_1.to(ACC)
-                t_8 = tl.exp(k_2.to(ACC)[:, None] - l_5.to(ACC)[None, :]) * D_2_1[None, :]
-                dK_2_t = tl.where(dK_2_p, dK_2_s_1 * t_8, 0.0)
-                dK_2_col = tl.sum(dK_2_t, 1)
-                dK_2 = tl.where((l == l_pt_1)[None, :], dK_2 + dK_2_col[:, None], dK_2)
+        dK_rest_2_ptrs = dK_rest_2_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
+        rest_2_1 = tl.load(dK_rest_2_ptrs, mask=in_j[:, None] & in_l[None, :], other=0.0)
+        dK_2 = dK_2 + rest_2_1.to(ACC)
         column_3 = D_2 * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
         column_3_m = tl.where(mask[:, None], column_3, 0.0)
         chunk = tl.sum(column_3_m, 0)
         dK = dK_1 - dK_2
-        tl.store(
-            dK_base + tl.cast(j0, tl.int64) * L + dP_offs,
-            dK,
-            mask=in_j[:, None] & in_l[None, :],
-        )
-        t_9 = tl.trans(dO)
-        t_10 = column_1_m.to(dO_ptr.dtype.element_ty)
-        dK_1_state = dot(t_9, t_10, dK_1_state * decay[None, :], ACC)
+        dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
+        tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_l[None, :])
+        dK_column_1_m_ptrs = dK_column_1_m_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
+        column_1_m_1 = tl.load(dK_column_1_m_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
+        t_2 = tl.trans(dO)
+        t_3 = column_1_m_1.to(dO_ptr.dtype.element_ty)
+        dK_1_state = dot(t_2, t_3, dK_1_state * decay[None, :], ACC)
         dK_2_state = dK_2_state * decay + chunk
 
 
@@ -1313,50 +1495,33 @@ def latte_backward_dV_ahead(
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_j[:, None] * stride_Q_i + l[None, :] * stride_Q_l
     L_Q_base = L_Q_ptr + tl.cast(b, tl.int64) * stride_L_Q_b + tl.cast(h, tl.int64) * stride_L_Q_h
+    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
+    dV_left_base += tl.cast(h, tl.int64) * len_j * L + tl.cast(j0, tl.int64) * L
+    dV_left_offs = offs_j[:, None] * L + l[None, :]
+    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * L
+    dV_right_m_base += tl.cast(h, tl.int64) * len_i * L
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
     dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_j * F
     dV_rest_base += tl.cast(h, tl.int64) * len_j * F + tl.cast(j0, tl.int64) * F
     dV_rest_offs = offs_j[:, None] * F + f[None, :]
-    dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_j * L
-    dV_left_base += tl.cast(h, tl.int64) * len_j * L + tl.cast(j0, tl.int64) * L
-    dV_left_offs = offs_j[:, None] * L + l[None, :]
-    dV_right_m_base = dV_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_i * L
-    dV_right_m_base += tl.cast(h, tl.int64) * len_i * L
 
     # --- prologue ---
     # latte.attn:7  A[i,j] = P[i,l] * exp(K[j,l] - M[i,l]) / Z[i,l]   where j <= i
     k = load_tile(K_base + K_offs, in_j[:, None] & in_l[None, :], K_tiles, [b, h, j0, 0])
-    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
-    L_ptrs = L_base + tl.cast(at, tl.int64) * stride_L_i + l * stride_L_l
-    l_2 = tl.load(L_ptrs, mask=in_l, other=0.0)
-    reach_2 = k.to(ACC) - l_2.to(ACC)[None, :]
-    size = tl.abs(reach_2)
-    size_kept = tl.where((l < L)[None, :], size, 0.0)
-    far = tl.max(size_kept, 0)
-    A = 1.0 * tl.exp(reach_2)
-    A_kept = tl.where((l < L)[None, :], A, 0.0)
     at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-    L_ptrs_2 = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
-    l_3 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
+    L_ptrs = L_base + tl.cast(at_1, tl.int64) * stride_L_i + l * stride_L_l
+    l_3 = tl.load(L_ptrs, mask=in_l, other=0.0)
     at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-    L_ptrs_3 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
-    l_4 = tl.load(L_ptrs_3, mask=in_l, other=0.0)
+    L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
+    l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
     left_p = l_4.to(ACC) * 1.4426950408889634
     left = tl.exp2(k.to(ACC) * 1.4426950408889634 - left_p[None, :])
-    L_ptrs_4 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
+    L_ptrs_3 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
     in_i = j < len_i
-    l_1 = load_tile(L_ptrs_4, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, 0])
-    reach_1 = l_2.to(ACC)[None, :] - l_1.to(ACC)
+    l_1 = load_tile(L_ptrs_3, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, 0])
     mask = j < len_i
-    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-    size_1 = tl.abs(reach_1_m)
-    size_1_kept = tl.where((l < L)[None, :], size_1, 0.0)
-    far_1 = tl.max(size_1_kept, 0)
-    far_2 = tl.maximum(far, far_1)
-    far_3 = tl.max(tl.where(in_l, far_2, float("-inf")), 0)
-    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
     # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
     Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
     q = load_tile(Q_ptrs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, j0, 0])
@@ -1365,6 +1530,28 @@ def latte_backward_dV_ahead(
     P_Q_safe = tl.where(L_Q.to(ACC) == float("-inf"), 0.0, L_Q.to(ACC))
     P_Q_p = P_Q_safe * 1.4426950408889634
     P_Q = tl.exp2(q.to(ACC) * 1.4426950408889634 - P_Q_p[:, None])
+    right = P_Q * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_j[:, None] & in_l[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * L + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_i[:, None] & in_l[None, :])
+    at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
+    L_ptrs_4 = L_base + tl.cast(at, tl.int64) * stride_L_i + l * stride_L_l
+    l_2 = tl.load(L_ptrs_4, mask=in_l, other=0.0)
+    reach_2 = k.to(ACC) - l_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((l < L)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A = 1.0 * tl.exp(reach_2)
+    A_kept = tl.where((l < L)[None, :], A, 0.0)
+    reach_1 = l_2.to(ACC)[None, :] - l_1.to(ACC)
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((l < L)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_l, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
     A_1 = P_Q * tl.exp(reach_1_m)
     A_1_kept = tl.where((l < L)[None, :], A_1, 0.0)
     t = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -1391,16 +1578,11 @@ def latte_backward_dV_ahead(
     A_4_m = tl.where(mask_1, A_4, 0.0)
     dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
     dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
-    right = P_Q * tl.exp(l_3.to(ACC)[None, :] - l_1.to(ACC))
-    right_m = tl.where(mask[:, None], right, 0.0)
     dV_rest_1 = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_j[:, None] & in_f[None, :])
-    tl.store(dV_left_base + dV_left_offs, left, mask=in_j[:, None] & in_l[None, :])
-    dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * L + dV_left_offs
-    tl.store(dV_right_m_ptrs, right_m, mask=in_i[:, None] & in_l[None, :])
 
 
 @triton.jit(
@@ -1612,13 +1794,13 @@ KERNELS: dict[str, Any] = {
                 "l": "l",
             },
             "resident": (
-                ("l",),
                 ("i", "l"),
                 ("i", "l"),
                 ("i", "l"),
                 ("l",),
                 ("l",),
                 ("i", "l"),
+                ("l",),
                 ("i", "f"),
             ),
             "streamed": (),
@@ -1852,41 +2034,40 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "latte_backward_dK": {
+    "latte_backward_dK_ahead": {
         "facts": {
-            "tiles": (),
-            "stream": "j",
+            "tiles": ("j",),
+            "stream": None,
             "pads": {
                 "f": "f",
                 "l": "l",
             },
-            "resident": (),
-            "streamed": (("j", "l"), ("j", "f"), ("j", "l"), ("j", "f"), ("j", "l"), ("j", "l")),
-            "carried": (("f", "l"), ("l",)),
-            "pairs": (
+            "resident": (
+                ("l",),
                 ("j", "l"),
                 ("j", "l"),
                 ("j", "l"),
-                ("j", "l"),
-                ("j", "l"),
-                ("j", "j"),
-                ("j", "l"),
+                ("l",),
+                ("j", "f"),
+                ("j", "f"),
                 ("j", "l"),
             ),
+            "streamed": (),
+            "carried": (("j", "l"), ("j", "l")),
+            "pairs": (("j", "l"), ("j", "l"), ("j", "l"), ("j", "l"), ("j", "j"), ("j", "l")),
             "pairs_by_address": (
                 ("j", "l"),
                 ("j", "l"),
                 ("j", "l"),
                 ("j", "l"),
-                ("j", "l"),
                 ("j", "j"),
                 ("j", "l"),
-                ("j", "l"),
             ),
-            "data": ("K", "L", "V", "dO", "Q", "dP"),
+            "data": ("L", "Q", "K", "V", "dO", "dP"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "latte_backward_dK",
+            "solves": False,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
@@ -1896,12 +2077,14 @@ KERNELS: dict[str, Any] = {
             ("Q_ptr", "pointer_like", "Q"),
             ("L_Q_ptr", "pointer_like", "L_Q"),
             ("dP_ptr", "pointer_acc", ""),
-            ("dK_ptr", "pointer_like", "K"),
+            ("dK_rest_ptr", "pointer_like", "K"),
+            ("dK_rest_2_ptr", "pointer_like", "K"),
+            ("dK_column_1_m_ptr", "pointer_like", "dO"),
+            ("L_tiles", "tiles", "L 4 2 BLOCK_J l"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J l"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J l"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("L_tiles", "tiles", "L 4 2 BLOCK_J l"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J l"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
@@ -1938,6 +2121,96 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "latte_backward_dK": {
+        "facts": {
+            "tiles": ("l",),
+            "stream": "j",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (
+                ("j", "l"),
+                ("j", "f"),
+                ("j", "l"),
+                ("j", "f"),
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+            ),
+            "carried": (("f", "l"), ("l",)),
+            "pairs": (("j", "l"), ("j", "l"), ("j", "l"), ("j", "l"), ("j", "l")),
+            "pairs_by_address": (
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+                ("j", "l"),
+            ),
+            "data": ("K", "V", "L", "dO", "Q", "dK.rest", "dP", "dK.rest_2", "dK.column_1_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("L_ptr", "pointer_like", "L"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("L_Q_ptr", "pointer_like", "L_Q"),
+            ("dP_ptr", "pointer_acc", ""),
+            ("dK_rest_ptr", "pointer_like", "K"),
+            ("dK_rest_2_ptr", "pointer_like", "K"),
+            ("dK_column_1_m_ptr", "pointer_like", "dO"),
+            ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J BLOCK_L"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("L_tiles", "tiles", "L 4 2 BLOCK_J BLOCK_L"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_L"),
+            ("stride_K_b", "wide", ""),
+            ("stride_K_h", "wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_l", "stride_last", ""),
+            ("stride_L_b", "wide", ""),
+            ("stride_L_h", "wide", ""),
+            ("stride_L_i", "stride", ""),
+            ("stride_L_l", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_Q_b", "wide", ""),
+            ("stride_Q_h", "wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_l", "stride_last", ""),
+            ("stride_L_Q_b", "wide", ""),
+            ("stride_L_Q_h", "wide", ""),
+            ("stride_L_Q_i", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("len_l", "row", "l"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_L", "block", "l"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "latte_backward_dV_ahead": {
         "facts": {
             "tiles": ("j",),
@@ -1946,11 +2219,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
                 "l": "l",
             },
-            "resident": (("j", "l"), ("l",), ("l",), ("l",), ("j", "l"), ("j", "l"), ("j", "f")),
+            "resident": (("j", "l"), ("l",), ("l",), ("j", "l"), ("j", "l"), ("l",), ("j", "f")),
             "streamed": (),
             "carried": (("j", "j"), ("j", "f")),
-            "pairs": (("j", "l"), ("j", "l"), ("j", "j"), ("j", "j"), ("j", "j")),
-            "pairs_by_address": (("j", "l"), ("j", "l"), ("j", "j"), ("j", "j"), ("j", "j")),
+            "pairs": (("j", "l"), ("j", "l"), ("j", "l"), ("j", "l")),
+            "pairs_by_address": (("j", "l"), ("j", "l"), ("j", "l"), ("j", "l")),
             "data": ("K", "L", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
@@ -2506,6 +2779,10 @@ def backward(inputs, extents, params, config=None):
     dQ = torch.empty((len_b, len_h, len_i, len_l), dtype=inputs["Q"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_l), dtype=inputs["K"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
+    dK_rest = torch.empty((len_b, len_h, len_j, len_l), dtype=inputs["K"].dtype, device=device)
+    dK_rest_2 = torch.empty((len_b, len_h, len_j, len_l), dtype=inputs["K"].dtype, device=device)
+    shape = (len_b, len_h, len_i, len_l)
+    dK_column_1_m = torch.empty(shape, dtype=inputs["dO"].dtype, device=device)
     dV_rest = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dV_left = torch.empty((len_b, len_h, len_j, len_l), dtype=inputs["Q"].dtype, device=device)
     dV_right_m = torch.empty((len_b, len_h, len_i, len_l), dtype=inputs["dO"].dtype, device=device)
@@ -2563,11 +2840,12 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps j.
-    cfg = configure("latte_backward_dK", extents, inputs, config)
+    # One program for each b, h and tile of j.
+    cfg = configure("latte_backward_dK_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    latte_backward_dK[grid](
+    tiles_j = triton.cdiv(max(len_j, len_i), cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    latte_backward_dK_ahead[grid](
         K,
         L,
         V,
@@ -2575,12 +2853,14 @@ def backward(inputs, extents, params, config=None):
         Q,
         L_Q,
         dP,
-        dK,
+        dK_rest,
+        dK_rest_2,
+        dK_column_1_m,
+        tiles_of(L, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(L, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_l, itemsize)),
         *launch_strides(K),
         *launch_strides(L),
         *launch_strides(V),
@@ -2595,6 +2875,45 @@ def backward(inputs, extents, params, config=None):
         F_PAD=padded(len_f, itemsize),
         L=len_l,
         L_PAD=padded(len_l, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of l; sweeps j.
+    cfg = configure("latte_backward_dK", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_l = triton.cdiv(len_l, cfg["BLOCK_L"])
+    grid = (len_b * len_h * tiles_l,)
+    latte_backward_dK[grid](
+        K,
+        L,
+        V,
+        dO,
+        Q,
+        L_Q,
+        dP,
+        dK_rest,
+        dK_rest_2,
+        dK_column_1_m,
+        dK,
+        tiles_of(K, 2, cfg["BLOCK_J"], cfg["BLOCK_L"]),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(L, 2, cfg["BLOCK_J"], cfg["BLOCK_L"]),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_L"]),
+        *launch_strides(K),
+        *launch_strides(L),
+        *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(Q),
+        *launch_strides(L_Q),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_l,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )

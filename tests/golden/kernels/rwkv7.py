@@ -326,35 +326,27 @@ def rwkv7_U_2_ahead(
     G_offs = offs_t[:, None] * E + e[None, :]
     in_t = t < len_t
     in_e = within(e, E, E_PAD)
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
     A_base += tl.cast(t0, tl.int64) * stride_A_t
     A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    U_2_left_base = U_2_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_2_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    U_2_right_m_base = U_2_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_2_right_m_base += tl.cast(h, tl.int64) * len_t * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     U_2_rest_base = U_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     U_2_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
     U_2_rest_offs = offs_t[:, None] * F + f[None, :]
-    U_2_left_base = U_2_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    U_2_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
-    U_2_right_m_base = U_2_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    U_2_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
     g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-    reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
-    size = tl.abs(reach_2)
-    size_kept = tl.where((e < E)[None, :], size, 0.0)
-    far = tl.max(size_kept, 0)
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     a = load_tile(A_base + A_offs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-    A_3 = a.to(ACC) * tl.exp(reach_2)
-    A_3_kept = tl.where((e < E)[None, :], A_3, 0.0)
     at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
@@ -367,8 +359,23 @@ def rwkv7_U_2_ahead(
         mask=in_t_s[:, None] & in_e[None, :],
         other=0.0,
     )
-    reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     mask = t < len_t
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    right = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    tl.store(U_2_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
+    U_2_right_m_ptrs = U_2_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
+    tl.store(U_2_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A_3 = a.to(ACC) * tl.exp(reach_2)
+    A_3_kept = tl.where((e < E)[None, :], A_3, 0.0)
+    reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -376,8 +383,6 @@ def rwkv7_U_2_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     A_3_1 = k.to(ACC) * tl.exp(reach_1_m)
     A_3_1_kept = tl.where((e < E)[None, :], A_3_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_3_kept, 0.0).to(A_ptr.dtype.element_ty)
@@ -402,16 +407,11 @@ def rwkv7_U_2_ahead(
     A_3_4_m = tl.where(mask_1, A_3_4, 0.0)
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-    right = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
-    right_m = tl.where(mask[:, None], right, 0.0)
     U_2_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     U_2_rest_1 = dot(A_3_4_m.to(V_ptr.dtype.element_ty), v, U_2_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(U_2_rest_base + U_2_rest_offs, U_2_rest_1, mask=in_t[:, None] & in_f[None, :])
-    tl.store(U_2_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
-    U_2_right_m_ptrs = U_2_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
-    tl.store(U_2_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -546,8 +546,8 @@ def rwkv7_U_ahead(
     U_rest_ptr,
     U_of_ptr,
     U_right_m_ptr,
-    A_tiles,
     B_tiles,
+    A_tiles,
     stride_A_b: tl.int64,
     stride_A_h: tl.int64,
     stride_A_t,
@@ -577,8 +577,8 @@ def rwkv7_U_ahead(
     U_rest_ptr  U.rest[b, h, t, f], temp
     U_of_ptr  U.of[b, h, t, e], temp
     U_right_m_ptr  U.right_m[b, h, t, e], temp
-    A_tiles  tiles of A for the copy engine, or None
     B_tiles  tiles of B for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -598,12 +598,16 @@ def rwkv7_U_ahead(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    in_e = within(e, E, E_PAD)
+    G_2_offs = offs_t[:, None] * E + e[None, :]
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
+    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    U_right_m_base = U_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_right_m_base += tl.cast(h, tl.int64) * len_t * E
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     G_base += tl.cast(t0, tl.int64) * E
-    G_offs = offs_t[:, None] * E + e[None, :]
     in_t = t < len_t
-    in_e = within(e, E, E_PAD)
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
     A_base += tl.cast(t0, tl.int64) * stride_A_t
     A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
@@ -611,42 +615,44 @@ def rwkv7_U_ahead(
     U_2_base += tl.cast(t0, tl.int64) * F
     U_2_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
-    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
     U_rest_base = U_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     U_rest_base += tl.cast(h, tl.int64) * len_t * F
     U_of_base = U_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     U_of_base += tl.cast(h, tl.int64) * len_t * E
-    U_right_m_base = U_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    U_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
-    g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    in_t_s = t < len_t
+    G_2_1 = tl.load(
+        G_2_base + tl.cast(t0, tl.int64) * E + G_2_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    U_right_m_ptrs = U_right_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
+    tl.store(U_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    g = tl.load(G_base + G_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
     G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
     reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     a = load_tile(A_base + A_offs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
     A_2 = a.to(ACC) * tl.exp(reach_2)
     A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     left_p = G_2_4.to(ACC) * 1.4426950408889634
     left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
     U_2 = tl.load(U_2_base + U_2_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-    in_t_s = t < len_t
-    G_2_1 = tl.load(
-        G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
-        mask=in_t_s[:, None] & in_e[None, :],
-        other=0.0,
-    )
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-    mask = t < len_t
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -654,8 +660,6 @@ def rwkv7_U_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
     A_2_1 = b_2.to(ACC) * tl.exp(reach_1_m)
     A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
@@ -679,8 +683,6 @@ def rwkv7_U_ahead(
     weight = A_2_4 * 1.0
     mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
     weight_m = tl.where(mask_1, weight, 0.0)
-    right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
-    right_m = tl.where(mask[:, None], right, 0.0)
     matrix = weight_m * 1.0
     U_1_rest_2 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     U_rest_1 = U_1_rest_2 + U_2.to(ACC)
@@ -692,12 +694,10 @@ def rwkv7_U_ahead(
     U_rest_ptrs = U_rest_base + tl.cast(t0, tl.int64) * F + U_2_offs
     tl.store(U_rest_ptrs, U_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
     tl.store(
-        U_of_base + tl.cast(t0, tl.int64) * E + G_offs,
+        U_of_base + tl.cast(t0, tl.int64) * E + G_2_offs,
         left_2,
         mask=in_t_s[:, None] & in_e[None, :],
     )
-    U_right_m_ptrs = U_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
-    tl.store(U_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -816,8 +816,8 @@ def rwkv7_U_1_ahead(
     U_1_rest_ptr,
     U_1_of_ptr,
     U_1_right_m_ptr,
-    A_tiles,
     B_tiles,
+    A_tiles,
     stride_A_b: tl.int64,
     stride_A_h: tl.int64,
     stride_A_t,
@@ -848,8 +848,8 @@ def rwkv7_U_1_ahead(
     U_1_rest_ptr  U.1.rest[b, h, t, f], temp
     U_1_of_ptr  U.1.of[b, h, t, e], temp
     U_1_right_m_ptr  U.1.right_m[b, h, t, e], temp
-    A_tiles  tiles of A for the copy engine, or None
     B_tiles  tiles of B for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -869,17 +869,19 @@ def rwkv7_U_1_ahead(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
+    in_e = within(e, E, E_PAD)
+    G_2_offs = offs_t[:, None] * E + e[None, :]
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
+    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    U_1_right_m_base = U_1_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    U_1_right_m_base += tl.cast(h, tl.int64) * len_t * E
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     G_base += tl.cast(t0, tl.int64) * E
-    G_offs = offs_t[:, None] * E + e[None, :]
     in_t = t < len_t
-    in_e = within(e, E, E_PAD)
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
     A_base += tl.cast(t0, tl.int64) * stride_A_t
     A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
-    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
     U_2_base = U_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
     U_2_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
@@ -887,35 +889,39 @@ def rwkv7_U_1_ahead(
     U_1_rest_base += tl.cast(h, tl.int64) * len_t * F
     U_1_of_base = U_1_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     U_1_of_base += tl.cast(h, tl.int64) * len_t * E
-    U_1_right_m_base = U_1_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    U_1_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
-    g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    in_t_s = t < len_t
+    G_2_1 = tl.load(
+        G_2_base + tl.cast(t0, tl.int64) * E + G_2_offs,
+        mask=in_t_s[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    U_1_right_m_ptrs = U_1_right_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
+    tl.store(U_1_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    g = tl.load(G_base + G_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
     G_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
     reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     a = load_tile(A_base + A_offs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
     A_2 = a.to(ACC) * tl.exp(reach_2)
     A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     left_p = G_2_4.to(ACC) * 1.4426950408889634
     left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
-    in_t_s = t < len_t
-    G_2_1 = tl.load(
-        G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
-        mask=in_t_s[:, None] & in_e[None, :],
-        other=0.0,
-    )
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-    mask = t < len_t
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -923,8 +929,6 @@ def rwkv7_U_1_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
     A_2_1 = b_2.to(ACC) * tl.exp(reach_1_m)
     A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
@@ -956,8 +960,6 @@ def rwkv7_U_1_ahead(
     )
     U_1_1 = 0.0 + U_2.to(ACC)
     U_1_1_m = tl.where(mask[:, None], U_1_1, 0.0)
-    right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
-    right_m = tl.where(mask[:, None], right, 0.0)
     matrix = weight_m * 1.0
     U_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     U_1_rest_1 = dot(A_2_4_m.to(R_TYPE), U_1_1_m.to(R_TYPE), U_1_rest_1, ACC)
@@ -968,13 +970,8 @@ def rwkv7_U_1_ahead(
     # --- epilogue ---
     U_1_rest_ptrs = U_1_rest_base + tl.cast(t0, tl.int64) * F + U_2_offs
     tl.store(U_1_rest_ptrs, U_1_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
-    tl.store(
-        U_1_of_base + tl.cast(t0, tl.int64) * E + G_offs,
-        left_2,
-        mask=in_t_s[:, None] & in_e[None, :],
-    )
-    U_1_right_m_ptrs = U_1_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
-    tl.store(U_1_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    U_1_of_ptrs = U_1_of_base + tl.cast(t0, tl.int64) * E + G_2_offs
+    tl.store(U_1_of_ptrs, left_2, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1175,55 +1172,69 @@ def rwkv7_O_ahead(
     G_2_offs = offs_t[:, None] * E + e[None, :]
     in_t = t < len_t
     in_e = within(e, E, E_PAD)
-    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    G_2_base_2 += tl.cast(h, tl.int64) * len_t * E
     R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
     R_base += tl.cast(t0, tl.int64) * stride_R_t
     R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    G_2_base_2 += tl.cast(h, tl.int64) * len_t * E
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
     B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
-    U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    U_offs = offs_t[:, None] * F + f[None, :]
-    in_f = within(f, F, F_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
-    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    O_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
-    O_rest_2_base = O_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    O_rest_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
     O_left_base = O_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     O_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
     O_right_m_base = O_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     O_right_m_base += tl.cast(h, tl.int64) * len_t * E
     O_right_1_m_base = O_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     O_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    U_base = U_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    U_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    O_rest_base = O_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    O_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    O_rest_2_base = O_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    O_rest_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
 
     # --- prologue ---
     G_2 = tl.load(G_2_base + G_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    G_2_1 = tl.load(G_2_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
-    reach_2 = G_2.to(ACC) - G_2_1.to(ACC)[None, :]
-    size = tl.abs(reach_2)
-    size_kept = tl.where((e < E)[None, :], size, 0.0)
-    far = tl.max(size_kept, 0)
     # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
     r = load_tile(R_base + R_offs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-    A_4 = r.to(ACC) * tl.exp(reach_2)
-    A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
     at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     G_2_5 = tl.load(G_2_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_6 = tl.load(G_2_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     left_p = G_2_6.to(ACC) * 1.4426950408889634
     left = r.to(ACC) * tl.exp2(G_2.to(ACC) * 1.4426950408889634 - left_p[None, :])
-    far_4 = tl.max(size_kept, 0)
     G_2_ptrs = G_2_base_2 + tl.cast(t0, tl.int64) * E + G_2_offs
     in_t_s = t < len_t
     G_2_2 = tl.load(G_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-    reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
     mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    right = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    right_m = tl.where(mask[:, None], right, 0.0)
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    right_1 = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    right_1_m = tl.where(mask[:, None], right_1, 0.0)
+    tl.store(O_left_base + G_2_offs, left, mask=in_t[:, None] & in_e[None, :])
+    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
+    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    O_right_1_m_ptrs = O_right_1_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
+    tl.store(O_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_1 = tl.load(G_2_base_2 + tl.cast(at, tl.int64) * E + e, mask=in_e, other=0.0)
+    reach_2 = G_2.to(ACC) - G_2_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    A_4 = r.to(ACC) * tl.exp(reach_2)
+    A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
+    far_4 = tl.max(size_kept, 0)
+    reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -1231,9 +1242,6 @@ def rwkv7_O_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
-    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
     A_4_1 = b_2.to(ACC) * tl.exp(reach_1_m)
     A_4_1_kept = tl.where((e < E)[None, :], A_4_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_4_kept, 0.0).to(R_ptr.dtype.element_ty)
@@ -1263,15 +1271,10 @@ def rwkv7_O_ahead(
         mask=in_t_s[:, None] & in_f[None, :],
         other=0.0,
     )
-    right = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
-    right_m = tl.where(mask[:, None], right, 0.0)
     far_5 = tl.max(size_1_kept, 0)
     far_6 = tl.maximum(far_4, far_5)
     far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
     too_far_1 = (far_7 <= span(R_ptr.dtype.element_ty)) == 0
-    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     A_5 = k.to(ACC) * tl.exp(reach_1_m)
     A_5_kept = tl.where((e < E)[None, :], A_5, 0.0)
     t_5 = tl.where(in_e[None, :], A_4_kept, 0.0).to(R_ptr.dtype.element_ty)
@@ -1285,6 +1288,7 @@ def rwkv7_O_ahead(
             G_2_ptrs_4 = G_2_base_2 + tl.cast(e_pt_1, tl.int64) + tl.cast(t0, tl.int64) * E
             G_2_ptrs_4 += offs_t * E
             G_2_8 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
             K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
@@ -1299,8 +1303,6 @@ def rwkv7_O_ahead(
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-    right_1 = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
-    right_1_m = tl.where(mask[:, None], right_1, 0.0)
     O_3_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     t_8 = A_4_4_m.to(R_ptr.dtype.element_ty)
     t_9 = u.to(R_ptr.dtype.element_ty)
@@ -1311,11 +1313,6 @@ def rwkv7_O_ahead(
     # --- epilogue ---
     tl.store(O_rest_base + U_offs, O_3_rest_1, mask=in_t[:, None] & in_f[None, :])
     tl.store(O_rest_2_base + U_offs, O_4_rest_1, mask=in_t[:, None] & in_f[None, :])
-    tl.store(O_left_base + G_2_offs, left, mask=in_t[:, None] & in_e[None, :])
-    O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
-    tl.store(O_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
-    O_right_1_m_ptrs = O_right_1_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
-    tl.store(O_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1492,12 +1489,12 @@ def rwkv7_backward_dU_ahead(
     dU_right_m_ptr,
     dU_right_1_m_ptr,
     G_2_tiles,
-    B_tiles,
-    G_2_tiles_2,
     R_tiles,
-    dO_tiles,
     G_tiles,
     A_tiles,
+    G_2_tiles_2,
+    B_tiles,
+    dO_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -1547,12 +1544,12 @@ def rwkv7_backward_dU_ahead(
     dU_right_m_ptr  dU.right_m[b, h, t, e], temp
     dU_right_1_m_ptr  dU.right_1_m[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
-    G_2_tiles_2  tiles of G_2 for the copy engine, or None
     R_tiles  tiles of R for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
     G_tiles  tiles of G for the copy engine, or None
     A_tiles  tiles of A for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1574,81 +1571,96 @@ def rwkv7_backward_dU_ahead(
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     in_e = within(e, E, E_PAD)
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
+    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dU_right_m_base = dU_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_right_m_base += tl.cast(h, tl.int64) * len_t * E
+    dU_right_m_offs = offs_t[:, None] * E + e[None, :]
+    dU_right_1_m_base = dU_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
     G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     G_2_base_2 += tl.cast(t0, tl.int64) * stride_G_2_t
-    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
     in_t = t < len_t
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
     B_base += tl.cast(t0, tl.int64) * stride_B_t
     B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
-    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
     dU_rest_2_base = dU_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     dU_rest_2_base += tl.cast(h, tl.int64) * len_t * F
     dU_rest_2_offs = offs_t[:, None] * F + f[None, :]
     dU_of_base = dU_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dU_of_base += tl.cast(h, tl.int64) * len_t * E
-    dU_of_offs = offs_t[:, None] * E + e[None, :]
     dU_of_2_base = dU_of_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dU_of_2_base += tl.cast(h, tl.int64) * len_t * E
-    dU_right_m_base = dU_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_right_m_base += tl.cast(h, tl.int64) * len_t * E
-    dU_right_1_m_base = dU_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    right_p = G_2_6.to(ACC) * 1.4426950408889634
+    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    right_p_1 = g_4.to(ACC) * 1.4426950408889634
+    G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+    R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
+    r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
+    right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    g_1 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
+    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
+    right_1_m = tl.where(mask[:, None], right_1, 0.0)
+    dU_right_m_ptrs = dU_right_m_base + tl.cast(t0, tl.int64) * E + dU_right_m_offs
+    tl.store(dU_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    dU_right_1_m_ptrs = dU_right_1_m_base + tl.cast(t0, tl.int64) * E + dU_right_m_offs
+    tl.store(dU_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
     factor = 0.0 + 1.0
     at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    G_2_ptrs_3 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
     G_2_1 = load_tile(
         G_2_base_2 + G_2_offs,
         in_t[:, None] & in_e[None, :],
-        G_2_tiles,
+        G_2_tiles_2,
         [b, h, t0, 0],
     )
     reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     b_2 = load_tile(B_base + B_offs, in_t[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
     A_4 = b_2.to(ACC) * tl.exp(reach_2)
     A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
     at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    G_2_ptrs_4 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_5 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
     left = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
-    right_p = G_2_6.to(ACC) * 1.4426950408889634
-    G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-    g = tl.load(G_ptrs, mask=in_e, other=0.0)
+    G_ptrs_3 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs_3, mask=in_e, other=0.0)
     reach_2_2 = g.to(ACC)[None, :] - G_2_1.to(ACC)
     size_2 = tl.abs(reach_2_2)
     size_2_kept = tl.where((e < E)[None, :], size_2, 0.0)
     far_4 = tl.max(size_2_kept, 0)
     A_2 = b_2.to(ACC) * tl.exp(reach_2_2)
     A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
-    G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-    g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-    G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    G_ptrs_4 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_3 = tl.load(G_ptrs_4, mask=in_e, other=0.0)
     left_1 = b_2.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
-    right_p_1 = g_4.to(ACC) * 1.4426950408889634
-    G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-    in_t_s = t < len_t
-    G_2_2 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
     reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
-    mask = t < len_t
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -1656,9 +1668,6 @@ def rwkv7_backward_dU_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
-    # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-    R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-    r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
     A_4_1 = r.to(ACC) * tl.exp(reach_1_m)
     A_4_1_kept = tl.where((e < E)[None, :], A_4_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_4_kept, 0.0).to(B_ptr.dtype.element_ty)
@@ -1672,7 +1681,6 @@ def rwkv7_backward_dU_ahead(
             G_2_3 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
             G_2_ptrs_6 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
             G_2_4 = tl.load(G_2_ptrs_6, mask=in_t, other=0.0)
-            # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
             B_ptrs = B_base + tl.cast(e_pt, tl.int64) * stride_B_e + offs_t * stride_B_t
             b_1 = tl.load(B_ptrs, mask=in_t, other=0.0)
             # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
@@ -1687,10 +1695,6 @@ def rwkv7_backward_dU_ahead(
     A_4_4_m = tl.where(mask_1, A_4_4, 0.0)
     dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
     dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-    right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
-    right_m = tl.where(mask[:, None], right, 0.0)
-    G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-    g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
     reach_3 = g_1.to(ACC) - g.to(ACC)[None, :]
     reach_3_m = tl.where(mask[:, None], reach_3, 0.0)
     size_3 = tl.abs(reach_3_m)
@@ -1699,9 +1703,6 @@ def rwkv7_backward_dU_ahead(
     far_6 = tl.maximum(far_4, far_5)
     far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
     too_far_1 = (far_7 <= span(B_ptr.dtype.element_ty)) == 0
-    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
     A_2_1 = a.to(ACC) * tl.exp(reach_3_m)
     A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
     t_5 = tl.where(in_e[None, :], A_2_kept, 0.0).to(B_ptr.dtype.element_ty)
@@ -1716,6 +1717,7 @@ def rwkv7_backward_dU_ahead(
             G_2_ptrs_7 = G_2_base_2 + tl.cast(e_pt_1, tl.int64) * stride_G_2_e
             G_2_ptrs_7 += offs_t * stride_G_2_t
             G_2_7 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
+            # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
             B_ptrs_2 = B_base + tl.cast(e_pt_1, tl.int64) * stride_B_e + offs_t * stride_B_t
             b_2_2 = tl.load(B_ptrs_2, mask=in_t, other=0.0)
             A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
@@ -1728,8 +1730,6 @@ def rwkv7_backward_dU_ahead(
     weight = A_2_4 * 1.0
     mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
     weight_m = tl.where(mask_2, weight, 0.0)
-    right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
-    right_1_m = tl.where(mask[:, None], right_1, 0.0)
     matrix = weight_m * factor
     dU_1_rest_2 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     dU_1_rest_2 = dot(A_4_4_m.to(dO_ptr.dtype.element_ty), dO, dU_1_rest_2, ACC)
@@ -1743,14 +1743,10 @@ def rwkv7_backward_dU_ahead(
     # --- epilogue ---
     dU_rest_2_ptrs = dU_rest_2_base + tl.cast(t0, tl.int64) * F + dU_rest_2_offs
     tl.store(dU_rest_2_ptrs, dU_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
-    dU_of_ptrs = dU_of_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+    dU_of_ptrs = dU_of_base + tl.cast(t0, tl.int64) * E + dU_right_m_offs
     tl.store(dU_of_ptrs, left_3, mask=in_t_s[:, None] & in_e[None, :])
-    dU_of_2_ptrs = dU_of_2_base + tl.cast(t0, tl.int64) * E + dU_of_offs
+    dU_of_2_ptrs = dU_of_2_base + tl.cast(t0, tl.int64) * E + dU_right_m_offs
     tl.store(dU_of_2_ptrs, left_1_2, mask=in_t_s[:, None] & in_e[None, :])
-    dU_right_m_ptrs = dU_right_m_base + tl.cast(t0, tl.int64) * E + dU_of_offs
-    tl.store(dU_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
-    dU_right_1_m_ptrs = dU_right_1_m_base + tl.cast(t0, tl.int64) * E + dU_of_offs
-    tl.store(dU_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -1914,17 +1910,18 @@ def rwkv7_backward_dU(
         "len_t",
     ],
 )
-def rwkv7_backward_dG_2_3(
+def rwkv7_backward_dG_2_3_ahead(
     G_2_ptr,
     U_ptr,
     dO_ptr,
     R_ptr,
-    dG_2_3_ptr,
+    dG_2_3_rest_ptr,
+    dG_2_3_column_1_m_ptr,
     G_2_tiles,
-    U_tiles,
-    G_2_tiles_2,
-    dO_tiles,
     R_tiles,
+    G_2_tiles_2,
+    U_tiles,
+    dO_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -1952,18 +1949,19 @@ def rwkv7_backward_dG_2_3(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_2_ptr  G_2[b, h, t, e], input
     U_ptr  U[b, h, t, f], input
     dO_ptr  dO[b, h, t, f], input
     R_ptr  R[b, h, t, e], input
-    dG_2_3_ptr  dG_2.3[b, h, t, e], temp
+    dG_2_3_rest_ptr  dG_2.3.rest[b, h, t, e], temp
+    dG_2_3_column_1_m_ptr  dG_2.3.column_1_m[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
-    U_tiles  tiles of U for the copy engine, or None
-    G_2_tiles_2  tiles of G_2 for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
     R_tiles  tiles of R for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -1971,10 +1969,14 @@ def rwkv7_backward_dG_2_3(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
@@ -1982,21 +1984,188 @@ def rwkv7_backward_dG_2_3(
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     in_e = within(e, E, E_PAD)
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
+    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    dG_2_3_column_1_m_base = dG_2_3_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_3_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_3_column_1_m_offs = offs_t[:, None] * E + e[None, :]
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base_2 += tl.cast(t0, tl.int64) * stride_G_2_t
+    in_t = t < len_t
+    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
+    U_base += tl.cast(t0, tl.int64) * stride_U_t
+    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    dG_2_3_rest_base = dG_2_3_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_3_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    column_p = G_2_6.to(ACC) * 1.4426950408889634
+    G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+    R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
+    r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
+    column_1 = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_2_3_column_1_m_ptrs = dG_2_3_column_1_m_base + tl.cast(t0, tl.int64) * E
+    dG_2_3_column_1_m_ptrs += dG_2_3_column_1_m_offs
+    tl.store(dG_2_3_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_ptrs_3 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    G_2_1 = load_tile(
+        G_2_base_2 + G_2_offs,
+        in_t[:, None] & in_e[None, :],
+        G_2_tiles_2,
+        [b, h, t0, 0],
+    )
+    reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    u = load_tile(U_base + U_offs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
+    dG_2_3_p = 1.0 * tl.exp(reach_2)
+    reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
+    dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+    dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    dA_4 = whole_dot(u, tl.trans(dO), None, U_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
+    dA_4_m = tl.where(mask_1, dA_4, 0.0)
+    column = r.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_2_3_part = whole_dot(dA_4_m, column_m, None, R_ptr.dtype.element_ty, ACC)
+    dG_2_3_part_1 = dG_2_3_part * dG_2_3_p
+    dG_2_3_s = tl.where(too_far, dA_4_m, 0.0)
+    dG_2_3_p_1 = dG_2_3_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_2_3_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_2_ptrs_4 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_3 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            G_2_ptrs_5 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_4 = tl.load(G_2_ptrs_5, mask=in_t, other=0.0)
+            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
+            R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
+            r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
+            dG_2_3_t = tl.where(dG_2_3_p_1, dG_2_3_s * (t_2 * r_1.to(ACC)[None, :]), 0.0)
+            dG_2_3_col = tl.sum(dG_2_3_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_3_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_2_3_rest_base + dG_2_3_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dG_2_3(
+    G_2_ptr,
+    U_ptr,
+    dO_ptr,
+    dG_2_3_rest_ptr,
+    dG_2_3_column_1_m_ptr,
+    dG_2_3_ptr,
+    G_2_tiles,
+    U_tiles,
+    dO_tiles,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
+    stride_U_b: tl.int64,
+    stride_U_h: tl.int64,
+    stride_U_t,
+    stride_U_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_2_ptr  G_2[b, h, t, e], input
+    U_ptr  U[b, h, t, f], input
+    dO_ptr  dO[b, h, t, f], input
+    dG_2_3_rest_ptr  dG_2.3.rest[b, h, t, e], temp
+    dG_2_3_column_1_m_ptr  dG_2.3.column_1_m[b, h, t, e], temp
+    dG_2_3_ptr  dG_2.3[b, h, t, e], temp
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
+    G_2_offs = offs_t[:, None] * stride_G_2_t + offs_e[None, :] * stride_G_2_e
+    in_e = e < len_e
     U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
     U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
     in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
-    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
-    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
-    dG_2_3_base = dG_2_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_2_3_base += tl.cast(h, tl.int64) * len_t * E
-    dG_2_3_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_3_rest_base = dG_2_3_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_3_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_3_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_2_3_base = dG_2_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_3_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_3_column_1_m_base = dG_2_3_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_3_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_2_3_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_3_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -2005,81 +2174,41 @@ def rwkv7_backward_dG_2_3(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_2_3 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+        dG_2_3 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
         in_t = t < len_t
-        G_2_1 = load_tile(G_2_ptrs_2, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        G_2_1 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        dG_2_3_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_ptrs_4 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
-        reach_2_2 = tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
+        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        reach_2 = tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_3_state, 0.0))
         past = whole_dot(u, t_2, None, U_ptr.dtype.element_ty, ACC)
-        dG_2_3 = dG_2_3 + past * reach_2_2
+        dG_2_3 = dG_2_3 + past * reach_2
         decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
-        column_p = G_2_6.to(ACC) * 1.4426950408889634
-        G_2_ptrs_5 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t_s = t < len_t
-        G_2_2 = load_tile(G_2_ptrs_5, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
-        reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        dA_4 = whole_dot(u, tl.trans(dO), None, U_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-        dA_4_m = tl.where(mask_1, dA_4, 0.0)
-        # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-        R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-        column = r.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_2_3_part = whole_dot(dA_4_m, column_m, None, R_ptr.dtype.element_ty, ACC)
-        dG_2_3_part_1 = dG_2_3_part * dG_2_3_p
-        dG_2_3 = dG_2_3 + tl.where(too_far, 0.0, dG_2_3_part_1)
-        dG_2_3_s = tl.where(too_far, dA_4_m, 0.0)
-        dG_2_3_p_1 = dG_2_3_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_3 = tl.load(G_2_ptrs_6, mask=in_t_s, other=0.0)
-                G_2_ptrs_7 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_7 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_4 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
-                R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
-                R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
-                r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-                dG_2_3_t = tl.where(dG_2_3_p_1, dG_2_3_s * (t_3 * r_1.to(ACC)[None, :]), 0.0)
-                dG_2_3_col = tl.sum(dG_2_3_t, 1)
-                dG_2_3 = tl.where((e == e_pt)[None, :], dG_2_3 + dG_2_3_col[:, None], dG_2_3)
-        column_1 = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_2_3_ptrs = dG_2_3_base + tl.cast(t0, tl.int64) * E + dG_2_3_offs
+        dG_2_3_rest_ptrs = dG_2_3_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_3_rest_offs
+        rest_1_1 = tl.load(dG_2_3_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_2_3 = dG_2_3 + rest_1_1.to(ACC)
+        dG_2_3_ptrs = dG_2_3_base + tl.cast(t0, tl.int64) * len_e + dG_2_3_rest_offs
         tl.store(dG_2_3_ptrs, dG_2_3, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_1_m)
+        dG_2_3_column_1_m_ptrs = dG_2_3_column_1_m_base + tl.cast(t0, tl.int64) * len_e
+        dG_2_3_column_1_m_ptrs += dG_2_3_rest_offs
+        column_1_m_1 = tl.load(
+            dG_2_3_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_3 = tl.trans(column_1_m_1)
         dG_2_3_state = whole_dot(
-            t_4,
+            t_3,
             dO,
             dG_2_3_state * decay[:, None],
             dO_ptr.dtype.element_ty,
@@ -2094,17 +2223,18 @@ def rwkv7_backward_dG_2_3(
         "len_t",
     ],
 )
-def rwkv7_backward_dG_2_4(
+def rwkv7_backward_dG_2_4_ahead(
     G_ptr,
     G_2_ptr,
     U_ptr,
     dU_ptr,
     A_ptr,
-    dG_2_4_ptr,
-    G_2_tiles,
-    U_tiles,
+    dG_2_4_rest_ptr,
+    dG_2_4_column_1_m_ptr,
     G_tiles,
     A_tiles,
+    G_2_tiles,
+    U_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -2132,18 +2262,19 @@ def rwkv7_backward_dG_2_4(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     U_ptr  U[b, h, t, f], input
     dU_ptr  dU[b, h, t, f], temp
     A_ptr  A[b, h, t, e], input
-    dG_2_4_ptr  dG_2.4[b, h, t, e], temp
-    G_2_tiles  tiles of G_2 for the copy engine, or None
-    U_tiles  tiles of U for the copy engine, or None
+    dG_2_4_rest_ptr  dG_2.4.rest[b, h, t, e], temp
+    dG_2_4_column_1_m_ptr  dG_2.4.column_1_m[b, h, t, e], temp
     G_tiles  tiles of G for the copy engine, or None
     A_tiles  tiles of A for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2151,34 +2282,208 @@ def rwkv7_backward_dG_2_4(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     in_e = within(e, E, E_PAD)
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dG_2_4_column_1_m_base = dG_2_4_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_4_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_4_column_1_m_offs = offs_t[:, None] * E + e[None, :]
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(t0, tl.int64) * stride_G_2_t
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    in_t = t < len_t
+    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
+    U_base += tl.cast(t0, tl.int64) * stride_U_t
+    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
+    in_f = within(f, F, F_PAD)
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
+    dG_2_4_rest_base = dG_2_4_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_4_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    column_p = g_4.to(ACC) * 1.4426950408889634
+    G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    in_t_s = t < len_t
+    g_1 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
+    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    column_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - column_p[None, :])
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_2_4_column_1_m_ptrs = dG_2_4_column_1_m_base + tl.cast(t0, tl.int64) * E
+    dG_2_4_column_1_m_ptrs += dG_2_4_column_1_m_offs
+    tl.store(dG_2_4_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_ptrs_3 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    G_2 = load_tile(G_2_base + G_2_offs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    reach_2 = g.to(ACC)[None, :] - G_2.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    u = load_tile(U_base + U_offs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
+    dG_2_4_p = 1.0 * tl.exp(reach_2)
+    reach_1 = g_1.to(ACC) - g.to(ACC)[None, :]
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
+    dU = tl.load(
+        dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
+        mask=in_t_s[:, None] & in_f[None, :],
+        other=0.0,
+    )
+    dA_2 = whole_dot(u, tl.trans(dU), None, U_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
+    dA_2_m = tl.where(mask_1, dA_2, 0.0)
+    column = a.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_2_4_part = whole_dot(dA_2_m, column_m, None, A_ptr.dtype.element_ty, ACC)
+    dG_2_4_part_1 = dG_2_4_part * dG_2_4_p
+    dG_2_4_s = tl.where(too_far, dA_2_m, 0.0)
+    dG_2_4_p_1 = dG_2_4_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_2_4_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs_4 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_2 = tl.load(G_ptrs_4, mask=in_t_s, other=0.0)
+            G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
+            A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
+            A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
+            a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
+            dG_2_4_t = tl.where(dG_2_4_p_1, dG_2_4_s * t_2, 0.0)
+            dG_2_4_col = tl.sum(dG_2_4_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_4_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_2_4_rest_base + dG_2_4_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_b",
+        "stride_G_h",
+        "stride_G_t",
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dG_2_4(
+    G_ptr,
+    G_2_ptr,
+    U_ptr,
+    dU_ptr,
+    dG_2_4_rest_ptr,
+    dG_2_4_column_1_m_ptr,
+    dG_2_4_ptr,
+    G_2_tiles,
+    U_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t: tl.int64,
+    stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
+    stride_U_b: tl.int64,
+    stride_U_h: tl.int64,
+    stride_U_t,
+    stride_U_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    A_TYPE: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
+    U_ptr  U[b, h, t, f], input
+    dU_ptr  dU[b, h, t, f], temp
+    dG_2_4_rest_ptr  dG_2.4.rest[b, h, t, e], temp
+    dG_2_4_column_1_m_ptr  dG_2.4.column_1_m[b, h, t, e], temp
+    dG_2_4_ptr  dG_2.4[b, h, t, e], temp
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
+    G_2_offs = offs_t[:, None] * stride_G_2_t + offs_e[None, :] * stride_G_2_e
+    in_e = e < len_e
     U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
     U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
     in_f = within(f, F, F_PAD)
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base += tl.cast(e0, tl.int64) * stride_G_e
     dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
     dU_offs = offs_t[:, None] * F + f[None, :]
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    dG_2_4_base = dG_2_4_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_2_4_base += tl.cast(h, tl.int64) * len_t * E
-    dG_2_4_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_4_rest_base = dG_2_4_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_4_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_4_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_2_4_base = dG_2_4_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_4_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_4_column_1_m_base = dG_2_4_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_4_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_2_4_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_4_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -2187,89 +2492,43 @@ def rwkv7_backward_dG_2_4(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_2_4 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-        g = tl.load(G_ptrs, mask=in_e, other=0.0)
+        dG_2_4 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
         in_t = t < len_t
-        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_2 = g.to(ACC)[None, :] - G_2.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        dG_2_4_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-        reach_2_2 = tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        reach_2 = tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_4_state, 0.0))
         past = whole_dot(u, t_2, None, U_ptr.dtype.element_ty, ACC)
-        dG_2_4 = dG_2_4 + past * reach_2_2
+        dG_2_4 = dG_2_4 + past * reach_2
         decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
-        column_p = g_4.to(ACC) * 1.4426950408889634
-        G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
         in_t_s = t < len_t
-        g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        reach_1 = g_1.to(ACC) - g.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
         dU = tl.load(
             dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
             mask=in_t_s[:, None] & in_f[None, :],
             other=0.0,
         )
-        dA_2 = whole_dot(u, tl.trans(dU), None, U_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
-        dA_2_m = tl.where(mask_1, dA_2, 0.0)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-        column = a.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_2_4_part = whole_dot(dA_2_m, column_m, None, A_ptr.dtype.element_ty, ACC)
-        dG_2_4_part_1 = dG_2_4_part * dG_2_4_p
-        dG_2_4 = dG_2_4 + tl.where(too_far, 0.0, dG_2_4_part_1)
-        dG_2_4_s = tl.where(too_far, dA_2_m, 0.0)
-        dG_2_4_p_1 = dG_2_4_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-                G_2_ptrs_2 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_2 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_1 = tl.load(G_2_ptrs_2, mask=in_t, other=0.0)
-                A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
-                A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
-                a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
-                dG_2_4_t = tl.where(dG_2_4_p_1, dG_2_4_s * t_3, 0.0)
-                dG_2_4_col = tl.sum(dG_2_4_t, 1)
-                dG_2_4 = tl.where((e == e_pt)[None, :], dG_2_4 + dG_2_4_col[:, None], dG_2_4)
-        column_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_2_4_ptrs = dG_2_4_base + tl.cast(t0, tl.int64) * E + dG_2_4_offs
+        dG_2_4_rest_ptrs = dG_2_4_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_4_rest_offs
+        rest_1_1 = tl.load(dG_2_4_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_2_4 = dG_2_4 + rest_1_1.to(ACC)
+        dG_2_4_ptrs = dG_2_4_base + tl.cast(t0, tl.int64) * len_e + dG_2_4_rest_offs
         tl.store(dG_2_4_ptrs, dG_2_4, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_1_m)
-        dG_2_4_state = whole_dot(
-            t_4,
-            dU,
-            dG_2_4_state * decay[:, None],
-            A_ptr.dtype.element_ty,
-            ACC,
+        dG_2_4_column_1_m_ptrs = dG_2_4_column_1_m_base + tl.cast(t0, tl.int64) * len_e
+        dG_2_4_column_1_m_ptrs += dG_2_4_rest_offs
+        column_1_m_1 = tl.load(
+            dG_2_4_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
         )
+        t_3 = tl.trans(column_1_m_1)
+        dG_2_4_state = whole_dot(t_3, dU, dG_2_4_state * decay[:, None], A_TYPE, ACC)
 
 
 @triton.jit(
@@ -2279,17 +2538,18 @@ def rwkv7_backward_dG_2_4(
         "len_t",
     ],
 )
-def rwkv7_backward_dG_2_5(
+def rwkv7_backward_dG_2_5_ahead(
     G_2_ptr,
     V_ptr,
     dO_ptr,
     R_ptr,
-    dG_2_5_ptr,
+    dG_2_5_rest_ptr,
+    dG_2_5_column_1_m_ptr,
     G_2_tiles,
-    V_tiles,
-    G_2_tiles_2,
-    dO_tiles,
     R_tiles,
+    G_2_tiles_2,
+    V_tiles,
+    dO_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -2317,18 +2577,19 @@ def rwkv7_backward_dG_2_5(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_2_ptr  G_2[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     dO_ptr  dO[b, h, t, f], input
     R_ptr  R[b, h, t, e], input
-    dG_2_5_ptr  dG_2.5[b, h, t, e], temp
+    dG_2_5_rest_ptr  dG_2.5.rest[b, h, t, e], temp
+    dG_2_5_column_1_m_ptr  dG_2.5.column_1_m[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    G_2_tiles_2  tiles of G_2 for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
     R_tiles  tiles of R for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2336,10 +2597,14 @@ def rwkv7_backward_dG_2_5(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
@@ -2347,21 +2612,190 @@ def rwkv7_backward_dG_2_5(
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     in_e = within(e, E, E_PAD)
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
+    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    dG_2_5_column_1_m_base = dG_2_5_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_5_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_5_column_1_m_offs = offs_t[:, None] * E + e[None, :]
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base_2 += tl.cast(t0, tl.int64) * stride_G_2_t
+    in_t = t < len_t
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(t0, tl.int64) * stride_V_t
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    dG_2_5_rest_base = dG_2_5_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_5_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    column_p = G_2_6.to(ACC) * 1.4426950408889634
+    G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+    R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
+    r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
+    column_1 = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_2_5_column_1_m_ptrs = dG_2_5_column_1_m_base + tl.cast(t0, tl.int64) * E
+    dG_2_5_column_1_m_ptrs += dG_2_5_column_1_m_offs
+    tl.store(dG_2_5_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_ptrs_3 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    G_2_1 = load_tile(
+        G_2_base_2 + G_2_offs,
+        in_t[:, None] & in_e[None, :],
+        G_2_tiles_2,
+        [b, h, t0, 0],
+    )
+    reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    v = load_tile(V_base + V_offs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    dG_2_5_p = 1.0 * tl.exp(reach_2)
+    reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
+    dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+    dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    dA_5 = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
+    dA_5_m = tl.where(mask_1, dA_5, 0.0)
+    column = r.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_2_5_part = whole_dot(dA_5_m, column_m, None, R_ptr.dtype.element_ty, ACC)
+    dG_2_5_part_1 = dG_2_5_part * dG_2_5_p
+    dG_2_5_s = tl.where(too_far, dA_5_m, 0.0)
+    dG_2_5_p_1 = dG_2_5_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_2_5_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_2_ptrs_4 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_3 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            G_2_ptrs_5 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_4 = tl.load(G_2_ptrs_5, mask=in_t, other=0.0)
+            # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+            R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
+            R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
+            r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
+            dG_2_5_t = tl.where(dG_2_5_p_1, dG_2_5_s * (t_2 * r_1.to(ACC)[None, :]), 0.0)
+            dG_2_5_col = tl.sum(dG_2_5_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_5_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_2_5_rest_base + dG_2_5_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dG_2_5(
+    G_2_ptr,
+    V_ptr,
+    dO_ptr,
+    dG_2_5_rest_ptr,
+    dG_2_5_column_1_m_ptr,
+    dG_2_5_ptr,
+    G_2_tiles,
+    V_tiles,
+    dO_tiles,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_2_ptr  G_2[b, h, t, e], input
+    V_ptr  V[b, h, t, f], input
+    dO_ptr  dO[b, h, t, f], input
+    dG_2_5_rest_ptr  dG_2.5.rest[b, h, t, e], temp
+    dG_2_5_column_1_m_ptr  dG_2.5.column_1_m[b, h, t, e], temp
+    dG_2_5_ptr  dG_2.5[b, h, t, e], temp
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
+    G_2_offs = offs_t[:, None] * stride_G_2_t + offs_e[None, :] * stride_G_2_e
+    in_e = e < len_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
-    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
-    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
-    dG_2_5_base = dG_2_5_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_2_5_base += tl.cast(h, tl.int64) * len_t * E
-    dG_2_5_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_5_rest_base = dG_2_5_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_5_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_5_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_2_5_base = dG_2_5_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_5_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_5_column_1_m_base = dG_2_5_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_5_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_2_5_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_5_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -2370,82 +2804,42 @@ def rwkv7_backward_dG_2_5(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_2_5 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+        dG_2_5 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
+        G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
         in_t = t < len_t
-        G_2_1 = load_tile(G_2_ptrs_2, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        G_2_1 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dG_2_5_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_ptrs_4 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
-        reach_2_2 = tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
+        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        reach_2 = tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_5_state, 0.0))
         past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
-        dG_2_5 = dG_2_5 + past * reach_2_2
+        dG_2_5 = dG_2_5 + past * reach_2
         decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
-        column_p = G_2_6.to(ACC) * 1.4426950408889634
-        G_2_ptrs_5 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t_s = t < len_t
-        G_2_2 = load_tile(G_2_ptrs_5, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
-        reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        dA_5 = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-        dA_5_m = tl.where(mask_1, dA_5, 0.0)
-        # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-        R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-        r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-        column = r.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_2_5_part = whole_dot(dA_5_m, column_m, None, R_ptr.dtype.element_ty, ACC)
-        dG_2_5_part_1 = dG_2_5_part * dG_2_5_p
-        dG_2_5 = dG_2_5 + tl.where(too_far, 0.0, dG_2_5_part_1)
-        dG_2_5_s = tl.where(too_far, dA_5_m, 0.0)
-        dG_2_5_p_1 = dG_2_5_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_3 = tl.load(G_2_ptrs_6, mask=in_t_s, other=0.0)
-                G_2_ptrs_7 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_7 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_4 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
-                R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
-                R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
-                r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-                dG_2_5_t = tl.where(dG_2_5_p_1, dG_2_5_s * (t_3 * r_1.to(ACC)[None, :]), 0.0)
-                dG_2_5_col = tl.sum(dG_2_5_t, 1)
-                dG_2_5 = tl.where((e == e_pt)[None, :], dG_2_5 + dG_2_5_col[:, None], dG_2_5)
-        column_1 = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_2_5_ptrs = dG_2_5_base + tl.cast(t0, tl.int64) * E + dG_2_5_offs
+        dG_2_5_rest_ptrs = dG_2_5_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_5_rest_offs
+        rest_1_1 = tl.load(dG_2_5_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_2_5 = dG_2_5 + rest_1_1.to(ACC)
+        dG_2_5_ptrs = dG_2_5_base + tl.cast(t0, tl.int64) * len_e + dG_2_5_rest_offs
         tl.store(dG_2_5_ptrs, dG_2_5, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_1_m)
+        dG_2_5_column_1_m_ptrs = dG_2_5_column_1_m_base + tl.cast(t0, tl.int64) * len_e
+        dG_2_5_column_1_m_ptrs += dG_2_5_rest_offs
+        column_1_m_1 = tl.load(
+            dG_2_5_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_3 = tl.trans(column_1_m_1)
         dG_2_5_state = whole_dot(
-            t_4,
+            t_3,
             dO,
             dG_2_5_state * decay[:, None],
             dO_ptr.dtype.element_ty,
@@ -2460,17 +2854,18 @@ def rwkv7_backward_dG_2_5(
         "len_t",
     ],
 )
-def rwkv7_backward_dG_2_6(
+def rwkv7_backward_dG_2_6_ahead(
     G_ptr,
     G_2_ptr,
     V_ptr,
     dU_ptr,
     A_ptr,
-    dG_2_6_ptr,
-    G_2_tiles,
-    V_tiles,
+    dG_2_6_rest_ptr,
+    dG_2_6_column_1_m_ptr,
     G_tiles,
     A_tiles,
+    G_2_tiles,
+    V_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -2498,18 +2893,19 @@ def rwkv7_backward_dG_2_6(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
     dU_ptr  dU[b, h, t, f], temp
     A_ptr  A[b, h, t, e], input
-    dG_2_6_ptr  dG_2.6[b, h, t, e], temp
-    G_2_tiles  tiles of G_2 for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
+    dG_2_6_rest_ptr  dG_2.6.rest[b, h, t, e], temp
+    dG_2_6_column_1_m_ptr  dG_2.6.column_1_m[b, h, t, e], temp
     G_tiles  tiles of G for the copy engine, or None
     A_tiles  tiles of A for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2517,34 +2913,208 @@ def rwkv7_backward_dG_2_6(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     in_e = within(e, E, E_PAD)
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dG_2_6_column_1_m_base = dG_2_6_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_6_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_6_column_1_m_offs = offs_t[:, None] * E + e[None, :]
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(t0, tl.int64) * stride_G_2_t
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    in_t = t < len_t
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(t0, tl.int64) * stride_V_t
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
+    dG_2_6_rest_base = dG_2_6_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_6_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    column_p = g_4.to(ACC) * 1.4426950408889634
+    G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    in_t_s = t < len_t
+    g_1 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
+    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    column_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - column_p[None, :])
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_2_6_column_1_m_ptrs = dG_2_6_column_1_m_base + tl.cast(t0, tl.int64) * E
+    dG_2_6_column_1_m_ptrs += dG_2_6_column_1_m_offs
+    tl.store(dG_2_6_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_ptrs_3 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    G_2 = load_tile(G_2_base + G_2_offs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    reach_2 = g.to(ACC)[None, :] - G_2.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    v = load_tile(V_base + V_offs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    dG_2_6_p = 1.0 * tl.exp(reach_2)
+    reach_1 = g_1.to(ACC) - g.to(ACC)[None, :]
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
+    dU = tl.load(
+        dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
+        mask=in_t_s[:, None] & in_f[None, :],
+        other=0.0,
+    )
+    dA_3 = whole_dot(v, tl.trans(dU), None, V_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
+    dA_3_m = tl.where(mask_1, dA_3, 0.0)
+    column = a.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_2_6_part = whole_dot(dA_3_m, column_m, None, A_ptr.dtype.element_ty, ACC)
+    dG_2_6_part_1 = dG_2_6_part * dG_2_6_p
+    dG_2_6_s = tl.where(too_far, dA_3_m, 0.0)
+    dG_2_6_p_1 = dG_2_6_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_2_6_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs_4 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_2 = tl.load(G_ptrs_4, mask=in_t_s, other=0.0)
+            G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
+            A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
+            A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
+            a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
+            dG_2_6_t = tl.where(dG_2_6_p_1, dG_2_6_s * t_2, 0.0)
+            dG_2_6_col = tl.sum(dG_2_6_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_6_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_2_6_rest_base + dG_2_6_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_b",
+        "stride_G_h",
+        "stride_G_t",
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dG_2_6(
+    G_ptr,
+    G_2_ptr,
+    V_ptr,
+    dU_ptr,
+    dG_2_6_rest_ptr,
+    dG_2_6_column_1_m_ptr,
+    dG_2_6_ptr,
+    G_2_tiles,
+    V_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t: tl.int64,
+    stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    A_TYPE: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
+    V_ptr  V[b, h, t, f], input
+    dU_ptr  dU[b, h, t, f], temp
+    dG_2_6_rest_ptr  dG_2.6.rest[b, h, t, e], temp
+    dG_2_6_column_1_m_ptr  dG_2.6.column_1_m[b, h, t, e], temp
+    dG_2_6_ptr  dG_2.6[b, h, t, e], temp
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
+    G_2_offs = offs_t[:, None] * stride_G_2_t + offs_e[None, :] * stride_G_2_e
+    in_e = e < len_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base += tl.cast(e0, tl.int64) * stride_G_e
     dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
     dU_offs = offs_t[:, None] * F + f[None, :]
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    dG_2_6_base = dG_2_6_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_2_6_base += tl.cast(h, tl.int64) * len_t * E
-    dG_2_6_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_6_rest_base = dG_2_6_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_6_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_6_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_2_6_base = dG_2_6_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_6_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_6_column_1_m_base = dG_2_6_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_6_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_2_6_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_6_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
@@ -2553,89 +3123,44 @@ def rwkv7_backward_dG_2_6(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_2_6 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-        g = tl.load(G_ptrs, mask=in_e, other=0.0)
+        dG_2_6 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
         in_t = t < len_t
-        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_2 = g.to(ACC)[None, :] - G_2.to(ACC)
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dG_2_6_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-        reach_2_2 = tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        reach_2 = tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_6_state, 0.0))
         past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
-        dG_2_6 = dG_2_6 + past * reach_2_2
+        dG_2_6 = dG_2_6 + past * reach_2
         decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
-        column_p = g_4.to(ACC) * 1.4426950408889634
-        G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
         in_t_s = t < len_t
-        g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        reach_1 = g_1.to(ACC) - g.to(ACC)[None, :]
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
         dU = tl.load(
             dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
             mask=in_t_s[:, None] & in_f[None, :],
             other=0.0,
         )
-        dA_3 = whole_dot(v, tl.trans(dU), None, V_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
-        dA_3_m = tl.where(mask_1, dA_3, 0.0)
-        A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-        a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-        column = a.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_2_6_part = whole_dot(dA_3_m, column_m, None, A_ptr.dtype.element_ty, ACC)
-        dG_2_6_part_1 = dG_2_6_part * dG_2_6_p
-        dG_2_6 = dG_2_6 + tl.where(too_far, 0.0, dG_2_6_part_1)
-        dG_2_6_s = tl.where(too_far, dA_3_m, 0.0)
-        dG_2_6_p_1 = dG_2_6_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-                G_2_ptrs_2 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_2 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_1 = tl.load(G_2_ptrs_2, mask=in_t, other=0.0)
-                A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
-                A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
-                a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
-                dG_2_6_t = tl.where(dG_2_6_p_1, dG_2_6_s * t_3, 0.0)
-                dG_2_6_col = tl.sum(dG_2_6_t, 1)
-                dG_2_6 = tl.where((e == e_pt)[None, :], dG_2_6 + dG_2_6_col[:, None], dG_2_6)
-        column_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - column_p[None, :])
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_2_6_ptrs = dG_2_6_base + tl.cast(t0, tl.int64) * E + dG_2_6_offs
+        dG_2_6_rest_ptrs = dG_2_6_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_6_rest_offs
+        rest_1_1 = tl.load(dG_2_6_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_2_6 = dG_2_6 + rest_1_1.to(ACC)
+        dG_2_6_ptrs = dG_2_6_base + tl.cast(t0, tl.int64) * len_e + dG_2_6_rest_offs
         tl.store(dG_2_6_ptrs, dG_2_6, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_1_m)
-        dG_2_6_state = whole_dot(
-            t_4,
-            dU,
-            dG_2_6_state * decay[:, None],
-            A_ptr.dtype.element_ty,
-            ACC,
+        dG_2_6_column_1_m_ptrs = dG_2_6_column_1_m_base + tl.cast(t0, tl.int64) * len_e
+        dG_2_6_column_1_m_ptrs += dG_2_6_rest_offs
+        column_1_m_1 = tl.load(
+            dG_2_6_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
         )
+        t_3 = tl.trans(column_1_m_1)
+        dG_2_6_state = whole_dot(t_3, dU, dG_2_6_state * decay[:, None], A_TYPE, ACC)
 
 
 @triton.jit(
@@ -2645,17 +3170,18 @@ def rwkv7_backward_dG_2_6(
         "len_t",
     ],
 )
-def rwkv7_backward_dG_2_7(
+def rwkv7_backward_dG_2_7_ahead(
     G_2_ptr,
     dO_ptr,
     V_ptr,
     K_ptr,
-    dG_2_7_ptr,
+    dG_2_7_rest_ptr,
+    dG_2_7_column_1_m_ptr,
     G_2_tiles,
-    dO_tiles,
-    G_2_tiles_2,
-    V_tiles,
     K_tiles,
+    G_2_tiles_2,
+    dO_tiles,
+    V_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -2683,18 +3209,19 @@ def rwkv7_backward_dG_2_7(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_2_ptr  G_2[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     V_ptr  V[b, h, t, f], input
     K_ptr  K[b, h, t, e], input
-    dG_2_7_ptr  dG_2.7[b, h, t, e], temp
+    dG_2_7_rest_ptr  dG_2.7.rest[b, h, t, e], temp
+    dG_2_7_column_1_m_ptr  dG_2.7.column_1_m[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    G_2_tiles_2  tiles of G_2 for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2702,112 +3229,244 @@ def rwkv7_backward_dG_2_7(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
     in_e = within(e, E, E_PAD)
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    dG_2_7_column_1_m_base = dG_2_7_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_7_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_7_column_1_m_offs = offs_t[:, None] * E + e[None, :]
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base_2 += tl.cast(t0, tl.int64) * stride_G_2_t
+    in_t = t < len_t
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(t0, tl.int64) * stride_dO_t
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    dG_2_7_rest_base = dG_2_7_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_7_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    column_1 = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_2_7_column_1_m_ptrs = dG_2_7_column_1_m_base + tl.cast(t0, tl.int64) * E
+    dG_2_7_column_1_m_ptrs += dG_2_7_column_1_m_offs
+    tl.store(dG_2_7_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    G_2 = load_tile(
+        G_2_base_2 + G_2_offs,
+        in_t[:, None] & in_e[None, :],
+        G_2_tiles_2,
+        [b, h, t0, 0],
+    )
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_ptrs_3 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_1 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    reach_2 = G_2.to(ACC) - G_2_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    dG_2_7_p = 1.0 * tl.exp(reach_2)
+    reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    dA_5 = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
+    dA_5_m = tl.where(mask_1, dA_5, 0.0)
+    column = k.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_2_7_part = whole_dot(dA_5_m, column_m, None, K_ptr.dtype.element_ty, ACC)
+    dG_2_7_part_1 = dG_2_7_part * dG_2_7_p
+    dG_2_7_s = tl.where(too_far, dA_5_m, 0.0)
+    dG_2_7_p_1 = dG_2_7_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_2_7_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_2_ptrs_4 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_3 = tl.load(G_2_ptrs_4, mask=in_t, other=0.0)
+            G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_4 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+            K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(G_2_3.to(ACC)[:, None] - G_2_4.to(ACC)[None, :])
+            dG_2_7_t = tl.where(dG_2_7_p_1, dG_2_7_s * (t_2 * k_1.to(ACC)[None, :]), 0.0)
+            dG_2_7_col = tl.sum(dG_2_7_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_7_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_2_7_rest_base + dG_2_7_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dG_2_7(
+    G_2_ptr,
+    dO_ptr,
+    V_ptr,
+    dG_2_7_rest_ptr,
+    dG_2_7_column_1_m_ptr,
+    dG_2_7_ptr,
+    G_2_tiles,
+    dO_tiles,
+    V_tiles,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_2_ptr  G_2[b, h, t, e], input
+    dO_ptr  dO[b, h, t, f], input
+    V_ptr  V[b, h, t, f], input
+    dG_2_7_rest_ptr  dG_2.7.rest[b, h, t, e], temp
+    dG_2_7_column_1_m_ptr  dG_2.7.column_1_m[b, h, t, e], temp
+    dG_2_7_ptr  dG_2.7[b, h, t, e], temp
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
+    G_2_offs = offs_t[:, None] * stride_G_2_t + offs_e[None, :] * stride_G_2_e
+    in_e = e < len_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
-    dG_2_7_base = dG_2_7_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_2_7_base += tl.cast(h, tl.int64) * len_t * E
-    dG_2_7_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_7_rest_base = dG_2_7_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_7_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_7_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_2_7_base = dG_2_7_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_7_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_7_column_1_m_base = dG_2_7_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_7_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_2_7_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_7_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_2_7 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_2_7 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
         in_t = t < len_t
-        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_1 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        reach_2 = G_2.to(ACC) - G_2_1.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        dG_2_7_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_4 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
+        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
         reach_p = G_2_6.to(ACC) * 1.4426950408889634
-        reach_2_2 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_7_state, 0.0))
         past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
-        dG_2_7 = dG_2_7 + past * reach_2_2
+        dG_2_7 = dG_2_7 + past * reach_2
         decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
-        G_2_ptrs_5 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t_s = t < len_t
-        G_2_2 = load_tile(G_2_ptrs_5, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
-        reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+        in_t_s = t < len_t
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dA_5 = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-        dA_5_m = tl.where(mask_1, dA_5, 0.0)
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        column = k.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_2_7_part = whole_dot(dA_5_m, column_m, None, K_ptr.dtype.element_ty, ACC)
-        dG_2_7_part_1 = dG_2_7_part * dG_2_7_p
-        dG_2_7 = dG_2_7 + tl.where(too_far, 0.0, dG_2_7_part_1)
-        dG_2_7_s = tl.where(too_far, dA_5_m, 0.0)
-        dG_2_7_p_1 = dG_2_7_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_3 = tl.load(G_2_ptrs_6, mask=in_t, other=0.0)
-                G_2_ptrs_7 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_7 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_4 = tl.load(G_2_ptrs_7, mask=in_t_s, other=0.0)
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(G_2_3.to(ACC)[:, None] - G_2_4.to(ACC)[None, :])
-                dG_2_7_t = tl.where(dG_2_7_p_1, dG_2_7_s * (t_3 * k_1.to(ACC)[None, :]), 0.0)
-                dG_2_7_col = tl.sum(dG_2_7_t, 1)
-                dG_2_7 = tl.where((e == e_pt)[None, :], dG_2_7 + dG_2_7_col[:, None], dG_2_7)
-        column_1 = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_2_7_ptrs = dG_2_7_base + tl.cast(t0, tl.int64) * E + dG_2_7_offs
+        dG_2_7_rest_ptrs = dG_2_7_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_7_rest_offs
+        rest_1_1 = tl.load(dG_2_7_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_2_7 = dG_2_7 + rest_1_1.to(ACC)
+        dG_2_7_ptrs = dG_2_7_base + tl.cast(t0, tl.int64) * len_e + dG_2_7_rest_offs
         tl.store(dG_2_7_ptrs, dG_2_7, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_1_m)
-        dG_2_7_state = whole_dot(t_4, v, dG_2_7_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
+        dG_2_7_column_1_m_ptrs = dG_2_7_column_1_m_base + tl.cast(t0, tl.int64) * len_e
+        dG_2_7_column_1_m_ptrs += dG_2_7_rest_offs
+        column_1_m_1 = tl.load(
+            dG_2_7_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_3 = tl.trans(column_1_m_1)
+        dG_2_7_state = whole_dot(t_3, v, dG_2_7_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -2817,17 +3476,18 @@ def rwkv7_backward_dG_2_7(
         "len_t",
     ],
 )
-def rwkv7_backward_dG_2_8(
+def rwkv7_backward_dG_2_8_ahead(
     G_2_ptr,
     dO_ptr,
     U_ptr,
     B_ptr,
-    dG_2_8_ptr,
+    dG_2_8_rest_ptr,
+    dG_2_8_column_1_m_ptr,
     G_2_tiles,
-    dO_tiles,
-    G_2_tiles_2,
-    U_tiles,
     B_tiles,
+    G_2_tiles_2,
+    dO_tiles,
+    U_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -2855,18 +3515,19 @@ def rwkv7_backward_dG_2_8(
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_2_ptr  G_2[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     U_ptr  U[b, h, t, f], input
     B_ptr  B[b, h, t, e], input
-    dG_2_8_ptr  dG_2.8[b, h, t, e], temp
+    dG_2_8_rest_ptr  dG_2.8.rest[b, h, t, e], temp
+    dG_2_8_column_1_m_ptr  dG_2.8.column_1_m[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    G_2_tiles_2  tiles of G_2 for the copy engine, or None
-    U_tiles  tiles of U for the copy engine, or None
     B_tiles  tiles of B for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -2874,116 +3535,416 @@ def rwkv7_backward_dG_2_8(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
     in_e = within(e, E, E_PAD)
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
+    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    dG_2_8_column_1_m_base = dG_2_8_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_8_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_2_8_column_1_m_offs = offs_t[:, None] * E + e[None, :]
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base_2 += tl.cast(t0, tl.int64) * stride_G_2_t
+    in_t = t < len_t
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(t0, tl.int64) * stride_dO_t
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
+    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
+    dG_2_8_rest_base = dG_2_8_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_2_8_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    column_1 = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_2_8_column_1_m_ptrs = dG_2_8_column_1_m_base + tl.cast(t0, tl.int64) * E
+    dG_2_8_column_1_m_ptrs += dG_2_8_column_1_m_offs
+    tl.store(dG_2_8_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    G_2 = load_tile(
+        G_2_base_2 + G_2_offs,
+        in_t[:, None] & in_e[None, :],
+        G_2_tiles_2,
+        [b, h, t0, 0],
+    )
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_ptrs_3 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_1 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    reach_2 = G_2.to(ACC) - G_2_1.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
+    dG_2_8_p = 1.0 * tl.exp(reach_2)
+    reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
+    U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
+    u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
+    dA_4 = whole_dot(dO, tl.trans(u), None, dO_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
+    dA_4_m = tl.where(mask_1, dA_4, 0.0)
+    column = b_2.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_2_8_part = whole_dot(dA_4_m, column_m, None, B_ptr.dtype.element_ty, ACC)
+    dG_2_8_part_1 = dG_2_8_part * dG_2_8_p
+    dG_2_8_s = tl.where(too_far, dA_4_m, 0.0)
+    dG_2_8_p_1 = dG_2_8_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_2_8_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_2_ptrs_4 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_3 = tl.load(G_2_ptrs_4, mask=in_t, other=0.0)
+            G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_4 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
+            B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
+            B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
+            b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(G_2_3.to(ACC)[:, None] - G_2_4.to(ACC)[None, :])
+            dG_2_8_t = tl.where(dG_2_8_p_1, dG_2_8_s * (t_2 * b_1.to(ACC)[None, :]), 0.0)
+            dG_2_8_col = tl.sum(dG_2_8_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_8_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_2_8_rest_base + dG_2_8_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dG_2_8(
+    G_2_ptr,
+    dO_ptr,
+    U_ptr,
+    dG_2_8_rest_ptr,
+    dG_2_8_column_1_m_ptr,
+    dG_2_8_ptr,
+    G_2_tiles,
+    dO_tiles,
+    U_tiles,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_t,
+    stride_dO_f,
+    stride_U_b: tl.int64,
+    stride_U_h: tl.int64,
+    stride_U_t,
+    stride_U_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_2_ptr  G_2[b, h, t, e], input
+    dO_ptr  dO[b, h, t, f], input
+    U_ptr  U[b, h, t, f], input
+    dG_2_8_rest_ptr  dG_2.8.rest[b, h, t, e], temp
+    dG_2_8_column_1_m_ptr  dG_2.8.column_1_m[b, h, t, e], temp
+    dG_2_8_ptr  dG_2.8[b, h, t, e], temp
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
+    G_2_offs = offs_t[:, None] * stride_G_2_t + offs_e[None, :] * stride_G_2_e
+    in_e = e < len_e
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
     U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
     U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
-    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
-    dG_2_8_base = dG_2_8_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_2_8_base += tl.cast(h, tl.int64) * len_t * E
-    dG_2_8_offs = offs_t[:, None] * E + e[None, :]
+    dG_2_8_rest_base = dG_2_8_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_8_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_8_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_2_8_base = dG_2_8_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_8_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_2_8_column_1_m_base = dG_2_8_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_2_8_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_2_8_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_2_8_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_2_8 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_2_8 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
         in_t = t < len_t
-        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_1 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        reach_2 = G_2.to(ACC) - G_2_1.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        dG_2_8_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_4 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
+        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
         reach_p = G_2_6.to(ACC) * 1.4426950408889634
-        reach_2_2 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_8_state, 0.0))
         past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
-        dG_2_8 = dG_2_8 + past * reach_2_2
+        dG_2_8 = dG_2_8 + past * reach_2
         decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
-        G_2_ptrs_5 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t_s = t < len_t
-        G_2_2 = load_tile(G_2_ptrs_5, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
-        reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
+        in_t_s = t < len_t
         u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        dA_4 = whole_dot(dO, tl.trans(u), None, dO_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-        dA_4_m = tl.where(mask_1, dA_4, 0.0)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-        column = b_2.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_2_8_part = whole_dot(dA_4_m, column_m, None, B_ptr.dtype.element_ty, ACC)
-        dG_2_8_part_1 = dG_2_8_part * dG_2_8_p
-        dG_2_8 = dG_2_8 + tl.where(too_far, 0.0, dG_2_8_part_1)
-        dG_2_8_s = tl.where(too_far, dA_4_m, 0.0)
-        dG_2_8_p_1 = dG_2_8_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_3 = tl.load(G_2_ptrs_6, mask=in_t, other=0.0)
-                G_2_ptrs_7 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_7 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_4 = tl.load(G_2_ptrs_7, mask=in_t_s, other=0.0)
-                B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
-                B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
-                b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(G_2_3.to(ACC)[:, None] - G_2_4.to(ACC)[None, :])
-                dG_2_8_t = tl.where(dG_2_8_p_1, dG_2_8_s * (t_3 * b_1.to(ACC)[None, :]), 0.0)
-                dG_2_8_col = tl.sum(dG_2_8_t, 1)
-                dG_2_8 = tl.where((e == e_pt)[None, :], dG_2_8 + dG_2_8_col[:, None], dG_2_8)
-        column_1 = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_2_8_ptrs = dG_2_8_base + tl.cast(t0, tl.int64) * E + dG_2_8_offs
+        dG_2_8_rest_ptrs = dG_2_8_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_8_rest_offs
+        rest_1_1 = tl.load(dG_2_8_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_2_8 = dG_2_8 + rest_1_1.to(ACC)
+        dG_2_8_ptrs = dG_2_8_base + tl.cast(t0, tl.int64) * len_e + dG_2_8_rest_offs
         tl.store(dG_2_8_ptrs, dG_2_8, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_1_m)
-        dG_2_8_state = whole_dot(t_4, u, dG_2_8_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
+        dG_2_8_column_1_m_ptrs = dG_2_8_column_1_m_base + tl.cast(t0, tl.int64) * len_e
+        dG_2_8_column_1_m_ptrs += dG_2_8_rest_offs
+        column_1_m_1 = tl.load(
+            dG_2_8_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_3 = tl.trans(column_1_m_1)
+        dG_2_8_state = whole_dot(t_3, u, dG_2_8_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dG_9_ahead(
+    G_ptr,
+    G_2_ptr,
+    dU_ptr,
+    U_ptr,
+    B_ptr,
+    dG_9_rest_ptr,
+    dG_9_column_1_m_ptr,
+    G_2_tiles,
+    B_tiles,
+    G_tiles,
+    U_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
+    stride_U_b: tl.int64,
+    stride_U_h: tl.int64,
+    stride_U_t,
+    stride_U_f,
+    stride_B_b: tl.int64,
+    stride_B_h: tl.int64,
+    stride_B_t,
+    stride_B_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
+    dU_ptr  dU[b, h, t, f], temp
+    U_ptr  U[b, h, t, f], input
+    B_ptr  B[b, h, t, e], input
+    dG_9_rest_ptr  dG.9.rest[b, h, t, e], temp
+    dG_9_column_1_m_ptr  dG.9.column_1_m[b, h, t, e], temp
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    in_e = within(e, E, E_PAD)
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
+    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    dG_9_column_1_m_base = dG_9_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_9_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_9_column_1_m_offs = offs_t[:, None] * E + e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base += tl.cast(t0, tl.int64) * stride_G_t
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    in_t = t < len_t
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_base += tl.cast(t0, tl.int64) * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
+    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
+    dG_9_rest_base = dG_9_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_9_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_1 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
+    b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    column_1 = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_9_column_1_m_ptrs = dG_9_column_1_m_base + tl.cast(t0, tl.int64) * E + dG_9_column_1_m_offs
+    tl.store(dG_9_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    g = load_tile(G_base + G_offs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_ptrs_3 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    dU = tl.load(dU_base + dU_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dG_9_p = 1.0 * tl.exp(reach_2)
+    reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
+    U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
+    u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
+    dA_2 = whole_dot(dU, tl.trans(u), None, U_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
+    dA_2_m = tl.where(mask_1, dA_2, 0.0)
+    column = b_2.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_9_part = whole_dot(dA_2_m, column_m, None, B_ptr.dtype.element_ty, ACC)
+    dG_9_part_1 = dG_9_part * dG_9_p
+    dG_9_s = tl.where(too_far, dA_2_m, 0.0)
+    dG_9_p_1 = dG_9_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_9_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
+            g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
+            G_2_ptrs_4 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_2 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
+            B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
+            b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
+            dG_9_t = tl.where(dG_9_p_1, dG_9_s * t_2, 0.0)
+            dG_9_col = tl.sum(dG_9_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_9_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_9_rest_base + dG_9_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_b",
+        "stride_G_h",
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "stride_G_2_t",
         "len_b",
         "len_h",
         "len_t",
@@ -2994,169 +3955,130 @@ def rwkv7_backward_dG_9(
     G_2_ptr,
     dU_ptr,
     U_ptr,
-    B_ptr,
+    dG_9_rest_ptr,
+    dG_9_column_1_m_ptr,
     dG_9_ptr,
     G_tiles,
-    G_2_tiles,
     U_tiles,
-    B_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
     stride_G_e,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
-    stride_G_2_t,
+    stride_G_2_t: tl.int64,
     stride_G_2_e,
     stride_U_b: tl.int64,
     stride_U_h: tl.int64,
     stride_U_t,
     stride_U_f,
-    stride_B_b: tl.int64,
-    stride_B_h: tl.int64,
-    stride_B_t,
-    stride_B_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
+    len_e,
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
     R_TYPE: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of e; sweeps t.
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     dU_ptr  dU[b, h, t, f], temp
     U_ptr  U[b, h, t, f], input
-    B_ptr  B[b, h, t, e], input
+    dG_9_rest_ptr  dG.9.rest[b, h, t, e], temp
+    dG_9_column_1_m_ptr  dG.9.column_1_m[b, h, t, e], temp
     dG_9_ptr  dG.9[b, h, t, e], temp
     G_tiles  tiles of G for the copy engine, or None
-    G_2_tiles  tiles of G_2 for the copy engine, or None
     U_tiles  tiles of U for the copy engine, or None
-    B_tiles  tiles of B for the copy engine, or None
     BLOCK_T  points of t in a tile
-    E, E_PAD  |e|, and padded to a power of two
+    BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
-    e = tl.arange(0, E_PAD)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    in_e = within(e, E, E_PAD)
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_base += tl.cast(e0, tl.int64) * stride_G_e
+    G_offs = offs_t[:, None] * stride_G_t + offs_e[None, :] * stride_G_e
+    in_e = e < len_e
     dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
     dU_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
-    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
     U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
     U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
-    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
-    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
-    dG_9_base = dG_9_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_9_base += tl.cast(h, tl.int64) * len_t * E
-    dG_9_offs = offs_t[:, None] * E + e[None, :]
+    dG_9_rest_base = dG_9_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_9_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_9_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_9_base = dG_9_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_9_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_9_column_1_m_base = dG_9_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_9_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_9_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_9_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_9 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_9 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
         in_t = t < len_t
-        g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
         dU = tl.load(
             dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
             mask=in_t[:, None] & in_f[None, :],
             other=0.0,
         )
-        dG_9_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_3 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_4 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_4 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         reach_p = G_2_4.to(ACC) * 1.4426950408889634
-        reach_2_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         past = whole_dot(dU, tl.trans(tl.where(in_f[None, :], dG_9_state, 0.0)), None, R_TYPE, ACC)
-        dG_9 = dG_9 + past * reach_2_2
+        dG_9 = dG_9 + past * reach_2
         decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
-        G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t_s = t < len_t
-        G_2_1 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
+        in_t_s = t < len_t
         u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        dA_2 = whole_dot(dU, tl.trans(u), None, U_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
-        dA_2_m = tl.where(mask_1, dA_2, 0.0)
-        # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-        B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
-        b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-        column = b_2.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_9_part = whole_dot(dA_2_m, column_m, None, B_ptr.dtype.element_ty, ACC)
-        dG_9_part_1 = dG_9_part * dG_9_p
-        dG_9 = dG_9 + tl.where(too_far, 0.0, dG_9_part_1)
-        dG_9_s = tl.where(too_far, dA_2_m, 0.0)
-        dG_9_p_1 = dG_9_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_2 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_1 = tl.load(G_ptrs_2, mask=in_t, other=0.0)
-                G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_2 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
-                B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
-                B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
-                b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
-                t_2 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
-                dG_9_t = tl.where(dG_9_p_1, dG_9_s * t_2, 0.0)
-                dG_9_col = tl.sum(dG_9_t, 1)
-                dG_9 = tl.where((e == e_pt)[None, :], dG_9 + dG_9_col[:, None], dG_9)
-        column_1 = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_9_ptrs = dG_9_base + tl.cast(t0, tl.int64) * E + dG_9_offs
+        dG_9_rest_ptrs = dG_9_rest_base + tl.cast(t0, tl.int64) * len_e + dG_9_rest_offs
+        rest_1_1 = tl.load(dG_9_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_9 = dG_9 + rest_1_1.to(ACC)
+        dG_9_ptrs = dG_9_base + tl.cast(t0, tl.int64) * len_e + dG_9_rest_offs
         tl.store(dG_9_ptrs, dG_9, mask=in_t[:, None] & in_e[None, :])
-        t_3 = tl.trans(column_1_m)
-        dG_9_state = whole_dot(t_3, u, dG_9_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
+        dG_9_column_1_m_ptrs = dG_9_column_1_m_base + tl.cast(t0, tl.int64) * len_e + dG_9_rest_offs
+        column_1_m_1 = tl.load(
+            dG_9_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_2 = tl.trans(column_1_m_1)
+        dG_9_state = whole_dot(t_2, u, dG_9_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -3166,17 +4088,18 @@ def rwkv7_backward_dG_9(
         "len_t",
     ],
 )
-def rwkv7_backward_dG_10(
+def rwkv7_backward_dG_10_ahead(
     G_ptr,
     G_2_ptr,
     dU_ptr,
     V_ptr,
     K_ptr,
-    dG_10_ptr,
-    G_tiles,
+    dG_10_rest_ptr,
+    dG_10_column_1_m_ptr,
     G_2_tiles,
-    V_tiles,
     K_tiles,
+    G_tiles,
+    V_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
@@ -3201,22 +4124,22 @@ def rwkv7_backward_dG_10(
     F: tl.constexpr,
     F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
-    R_TYPE: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
-    """One program for each b, h; sweeps t.
+    """One program for each b, h and tile of t.
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     dU_ptr  dU[b, h, t, f], temp
     V_ptr  V[b, h, t, f], input
     K_ptr  K[b, h, t, e], input
-    dG_10_ptr  dG.10[b, h, t, e], temp
-    G_tiles  tiles of G for the copy engine, or None
+    dG_10_rest_ptr  dG.10.rest[b, h, t, e], temp
+    dG_10_column_1_m_ptr  dG.10.column_1_m[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
+    G_tiles  tiles of G for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -3224,117 +4147,249 @@ def rwkv7_backward_dG_10(
     """
     # --- program ---
     pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
     h = pid % len_h
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
     e = tl.arange(0, E_PAD)
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    in_e = within(e, E, E_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    in_e = within(e, E, E_PAD)
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    dG_10_column_1_m_base = dG_10_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_10_column_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dG_10_column_1_m_offs = offs_t[:, None] * E + e[None, :]
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base += tl.cast(t0, tl.int64) * stride_G_t
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    in_t = t < len_t
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_base += tl.cast(t0, tl.int64) * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    dG_10_rest_base = dG_10_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dG_10_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+
+    # --- prologue ---
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_1 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
+    k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    column_1 = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    column_1_m = tl.where(mask[:, None], column_1, 0.0)
+    dG_10_column_1_m_ptrs = dG_10_column_1_m_base + tl.cast(t0, tl.int64) * E
+    dG_10_column_1_m_ptrs += dG_10_column_1_m_offs
+    tl.store(dG_10_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    g = load_tile(G_base + G_offs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_2_ptrs_3 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    dU = tl.load(dU_base + dU_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dG_10_p = 1.0 * tl.exp(reach_2)
+    reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
+    V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+    v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    dA_3 = whole_dot(dU, tl.trans(v), None, V_ptr.dtype.element_ty, ACC)
+    mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
+    dA_3_m = tl.where(mask_1, dA_3, 0.0)
+    column = k.to(ACC) * tl.exp(reach_1_m)
+    column_m = tl.where(mask[:, None], column, 0.0)
+    dG_10_part = whole_dot(dA_3_m, column_m, None, K_ptr.dtype.element_ty, ACC)
+    dG_10_part_1 = dG_10_part * dG_10_p
+    dG_10_s = tl.where(too_far, dA_3_m, 0.0)
+    dG_10_p_1 = dG_10_s != 0.0
+    rest_1 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+    rest_1 = rest_1 + tl.where(too_far, 0.0, dG_10_part_1)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs = G_base + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
+            g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
+            G_2_ptrs_4 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_2 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
+            K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
+            k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
+            t_2 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            dG_10_t = tl.where(dG_10_p_1, dG_10_s * t_2, 0.0)
+            dG_10_col = tl.sum(dG_10_t, 1)
+            rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_10_col[:, None], rest_1)
+
+    # --- epilogue ---
+    tl.store(dG_10_rest_base + dG_10_column_1_m_offs, rest_1, mask=in_t[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_b",
+        "stride_G_h",
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "stride_G_2_t",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dG_10(
+    G_ptr,
+    G_2_ptr,
+    dU_ptr,
+    V_ptr,
+    dG_10_rest_ptr,
+    dG_10_column_1_m_ptr,
+    dG_10_ptr,
+    G_tiles,
+    V_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t: tl.int64,
+    stride_G_2_e,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_t,
+    stride_V_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    R_TYPE: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps t.
+
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
+    dU_ptr  dU[b, h, t, f], temp
+    V_ptr  V[b, h, t, f], input
+    dG_10_rest_ptr  dG.10.rest[b, h, t, e], temp
+    dG_10_column_1_m_ptr  dG.10.column_1_m[b, h, t, e], temp
+    dG_10_ptr  dG.10[b, h, t, e], temp
+    G_tiles  tiles of G for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_base += tl.cast(e0, tl.int64) * stride_G_e
+    G_offs = offs_t[:, None] * stride_G_t + offs_e[None, :] * stride_G_e
+    in_e = e < len_e
     dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
     dU_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
-    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
-    dG_10_base = dG_10_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dG_10_base += tl.cast(h, tl.int64) * len_t * E
-    dG_10_offs = offs_t[:, None] * E + e[None, :]
+    dG_10_rest_base = dG_10_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_10_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_10_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
+    dG_10_base = dG_10_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_10_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
+    dG_10_column_1_m_base = dG_10_column_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
+    dG_10_column_1_m_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
 
     # --- prologue ---
     lo = 0
     hi = len_t
-    dG_10_state = tl.full([E_PAD, F_PAD], 0.0, ACC)
+    dG_10_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
 
     # --- sweep over t ---
     # Tiles that the mask or the end cuts.
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        dG_10 = tl.full([BLOCK_T, E_PAD], 0.0, ACC)
+        dG_10 = tl.full([BLOCK_T, BLOCK_E], 0.0, ACC)
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
         in_t = t < len_t
-        g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        reach_2 = g.to(ACC) - G_2.to(ACC)[None, :]
-        size = tl.abs(reach_2)
-        size_kept = tl.where((e < E)[None, :], size, 0.0)
-        far = tl.max(size_kept, 0)
+        g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
         dU = tl.load(
             dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
             mask=in_t[:, None] & in_f[None, :],
             other=0.0,
         )
-        dG_10_p = 1.0 * tl.exp(reach_2)
         at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_3 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
         at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_4 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_4 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         reach_p = G_2_4.to(ACC) * 1.4426950408889634
-        reach_2_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t_2 = tl.trans(tl.where(in_f[None, :], dG_10_state, 0.0))
         past = whole_dot(dU, t_2, None, R_TYPE, ACC)
-        dG_10 = dG_10 + past * reach_2_2
+        dG_10 = dG_10 + past * reach_2
         decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
-        G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-        in_t_s = t < len_t
-        G_2_1 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-        reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
-        mask = t < len_t
-        reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
-        size_1 = tl.abs(reach_1_m)
-        size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
-        far_1 = tl.max(size_1_kept, 0)
-        far_2 = tl.maximum(far, far_1)
-        far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
-        too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
+        in_t_s = t < len_t
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dA_3 = whole_dot(dU, tl.trans(v), None, V_ptr.dtype.element_ty, ACC)
-        mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
-        dA_3_m = tl.where(mask_1, dA_3, 0.0)
-        K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
-        k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        column = k.to(ACC) * tl.exp(reach_1_m)
-        column_m = tl.where(mask[:, None], column, 0.0)
-        dG_10_part = whole_dot(dA_3_m, column_m, None, K_ptr.dtype.element_ty, ACC)
-        dG_10_part_1 = dG_10_part * dG_10_p
-        dG_10 = dG_10 + tl.where(too_far, 0.0, dG_10_part_1)
-        dG_10_s = tl.where(too_far, dA_3_m, 0.0)
-        dG_10_p_1 = dG_10_s != 0.0
-        if too_far:
-            for e_pt in range(E):
-                G_ptrs_2 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
-                G_ptrs_2 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-                g_1 = tl.load(G_ptrs_2, mask=in_t, other=0.0)
-                G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-                G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-                G_2_2 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
-                K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
-                K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
-                k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-                t_3 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-                dG_10_t = tl.where(dG_10_p_1, dG_10_s * t_3, 0.0)
-                dG_10_col = tl.sum(dG_10_t, 1)
-                dG_10 = tl.where((e == e_pt)[None, :], dG_10 + dG_10_col[:, None], dG_10)
-        column_1 = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
-        column_1_m = tl.where(mask[:, None], column_1, 0.0)
-        dG_10_ptrs = dG_10_base + tl.cast(t0, tl.int64) * E + dG_10_offs
+        dG_10_rest_ptrs = dG_10_rest_base + tl.cast(t0, tl.int64) * len_e + dG_10_rest_offs
+        rest_1_1 = tl.load(dG_10_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        dG_10 = dG_10 + rest_1_1.to(ACC)
+        dG_10_ptrs = dG_10_base + tl.cast(t0, tl.int64) * len_e + dG_10_rest_offs
         tl.store(dG_10_ptrs, dG_10, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_1_m)
-        dG_10_state = whole_dot(t_4, v, dG_10_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
+        dG_10_column_1_m_ptrs = dG_10_column_1_m_base + tl.cast(t0, tl.int64) * len_e
+        dG_10_column_1_m_ptrs += dG_10_rest_offs
+        column_1_m_1 = tl.load(
+            dG_10_column_1_m_ptrs,
+            mask=in_t_s[:, None] & in_e[None, :],
+            other=0.0,
+        )
+        t_3 = tl.trans(column_1_m_1)
+        dG_10_state = whole_dot(t_3, v, dG_10_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -3568,9 +4623,9 @@ def rwkv7_backward_dV_ahead(
     K_tiles,
     G_2_tiles_2,
     R_tiles,
-    dO_tiles,
     G_tiles,
     A_tiles,
+    dO_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
@@ -3625,9 +4680,9 @@ def rwkv7_backward_dV_ahead(
     K_tiles  tiles of K for the copy engine, or None
     G_2_tiles_2  tiles of G_2 for the copy engine, or None
     R_tiles  tiles of R for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
     G_tiles  tiles of G for the copy engine, or None
     A_tiles  tiles of A for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
     F, F_PAD  |f|, and padded to a power of two
@@ -3648,29 +4703,20 @@ def rwkv7_backward_dV_ahead(
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    in_e = within(e, E, E_PAD)
-    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    G_2_base_2 += tl.cast(t0, tl.int64) * stride_G_2_t
+    G_2_base += tl.cast(t0, tl.int64) * stride_G_2_t
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
     in_t = t < len_t
+    in_e = within(e, E, E_PAD)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(t0, tl.int64) * stride_K_t
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
     R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
-    in_f = within(f, F, F_PAD)
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
     A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
-    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dV_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
-    dV_rest_2_base = dV_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dV_rest_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
     dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
     dV_left_offs = offs_t[:, None] * E + e[None, :]
@@ -3680,52 +4726,74 @@ def rwkv7_backward_dV_ahead(
     dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
     dV_right_1_m_base = dV_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dV_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
+    dU_offs = offs_t[:, None] * F + f[None, :]
+    dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dV_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dV_rest_2_base = dV_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dV_rest_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
 
     # --- prologue ---
+    G_2_1 = load_tile(G_2_base + G_2_offs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_2_ptrs = G_2_base_2 + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_2_ptrs_2 = G_2_base_2 + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+    left = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_p = G_2_6.to(ACC) * 1.4426950408889634
+    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+    left_1 = k.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right_p_1 = g_4.to(ACC) * 1.4426950408889634
+    G_2_ptrs_3 = G_2_base_2 + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    in_t_s = t < len_t
+    G_2_2 = load_tile(G_2_ptrs_3, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
+    R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
+    r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
+    right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    G_ptrs_3 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    g_1 = load_tile(G_ptrs_3, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
+    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
+    right_1_m = tl.where(mask[:, None], right_1, 0.0)
+    tl.store(dV_left_base + dV_left_offs, left, mask=in_t[:, None] & in_e[None, :])
+    tl.store(dV_left_1_base + dV_left_offs, left_1, mask=in_t[:, None] & in_e[None, :])
+    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    dV_right_1_m_ptrs = dV_right_1_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
+    tl.store(dV_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
     at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-    G_2_1 = load_tile(
-        G_2_base_2 + G_2_offs,
-        in_t[:, None] & in_e[None, :],
-        G_2_tiles,
-        [b, h, t0, 0],
-    )
+    G_2_ptrs_4 = G_2_base_2 + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
     reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-    k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     A_5 = k.to(ACC) * tl.exp(reach_2)
     A_5_kept = tl.where((e < E)[None, :], A_5, 0.0)
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
-    left = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
-    right_p = G_2_6.to(ACC) * 1.4426950408889634
-    G_ptrs = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-    g = tl.load(G_ptrs, mask=in_e, other=0.0)
+    G_ptrs_4 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs_4, mask=in_e, other=0.0)
     reach_2_2 = g.to(ACC)[None, :] - G_2_1.to(ACC)
     size_2 = tl.abs(reach_2_2)
     size_2_kept = tl.where((e < E)[None, :], size_2, 0.0)
     far_4 = tl.max(size_2_kept, 0)
     A_3 = k.to(ACC) * tl.exp(reach_2_2)
     A_3_kept = tl.where((e < E)[None, :], A_3, 0.0)
-    G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-    g_3 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-    G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_4 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-    left_1 = k.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
-    right_p_1 = g_4.to(ACC) * 1.4426950408889634
-    G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
-    in_t_s = t < len_t
-    G_2_2 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
     reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
-    mask = t < len_t
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
     size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
@@ -3733,9 +4801,6 @@ def rwkv7_backward_dV_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
-    # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
-    R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
-    r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
     A_5_1 = r.to(ACC) * tl.exp(reach_1_m)
     A_5_1_kept = tl.where((e < E)[None, :], A_5_1, 0.0)
     t_2 = tl.where(in_e[None, :], A_5_kept, 0.0).to(K_ptr.dtype.element_ty)
@@ -3744,12 +4809,11 @@ def rwkv7_backward_dV_ahead(
     A_5_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
-            G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_5 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e
             G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
             G_2_3 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
-            G_2_ptrs_6 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
             G_2_4 = tl.load(G_2_ptrs_6, mask=in_t, other=0.0)
-            # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs, mask=in_t, other=0.0)
             # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
@@ -3764,10 +4828,6 @@ def rwkv7_backward_dV_ahead(
     A_5_4_m = tl.where(mask_1, A_5_4, 0.0)
     dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
     dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-    right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
-    right_m = tl.where(mask[:, None], right, 0.0)
-    G_ptrs_4 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-    g_1 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
     reach_3 = g_1.to(ACC) - g.to(ACC)[None, :]
     reach_3_m = tl.where(mask[:, None], reach_3, 0.0)
     size_3 = tl.abs(reach_3_m)
@@ -3776,9 +4836,6 @@ def rwkv7_backward_dV_ahead(
     far_6 = tl.maximum(far_4, far_5)
     far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
     too_far_1 = (far_7 <= span(K_ptr.dtype.element_ty)) == 0
-    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
     A_3_1 = a.to(ACC) * tl.exp(reach_3_m)
     A_3_1_kept = tl.where((e < E)[None, :], A_3_1, 0.0)
     t_5 = tl.where(in_e[None, :], A_3_kept, 0.0).to(K_ptr.dtype.element_ty)
@@ -3790,9 +4847,9 @@ def rwkv7_backward_dV_ahead(
             G_ptrs_5 = G_base + tl.cast(e_pt_1, tl.int64) * stride_G_e
             G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
             g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-            G_2_ptrs_7 = G_2_base_2 + tl.cast(e_pt_1, tl.int64) * stride_G_2_e
-            G_2_ptrs_7 += offs_t * stride_G_2_t
+            G_2_ptrs_7 = G_2_base + tl.cast(e_pt_1, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
             G_2_7 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
+            # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
             K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_t * stride_K_t
             k_2 = tl.load(K_ptrs_2, mask=in_t, other=0.0)
             A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
@@ -3809,8 +4866,6 @@ def rwkv7_backward_dV_ahead(
         mask=in_t_s[:, None] & in_f[None, :],
         other=0.0,
     )
-    right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
-    right_1_m = tl.where(mask[:, None], right_1, 0.0)
     dV_13_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     dV_13_rest_1 = dot(A_5_4_m.to(dO_ptr.dtype.element_ty), dO, dV_13_rest_1, ACC)
     dV_14_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
@@ -3821,12 +4876,6 @@ def rwkv7_backward_dV_ahead(
     # --- epilogue ---
     tl.store(dV_rest_base + dU_offs, dV_13_rest_1, mask=in_t[:, None] & in_f[None, :])
     tl.store(dV_rest_2_base + dU_offs, dV_14_rest_1, mask=in_t[:, None] & in_f[None, :])
-    tl.store(dV_left_base + dV_left_offs, left, mask=in_t[:, None] & in_e[None, :])
-    tl.store(dV_left_1_base + dV_left_offs, left_1, mask=in_t[:, None] & in_e[None, :])
-    dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
-    tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
-    dV_right_1_m_ptrs = dV_right_1_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
-    tl.store(dV_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -4156,19 +5205,19 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (
                 ("t", "e"),
-                ("e",),
                 ("t", "e"),
                 ("e",),
                 ("e",),
                 ("t", "e"),
                 ("t", "e"),
+                ("e",),
                 ("t", "f"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "f")),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "G_2", "A", "K", "V"),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "A", "G_2", "K", "V"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_U_2",
@@ -4268,20 +5317,20 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
                 ("t", "e"),
                 ("e",),
                 ("t", "e"),
-                ("e",),
                 ("e",),
                 ("t", "f"),
-                ("t", "e"),
-                ("t", "e"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "f")),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "G_2", "A", "U.2", "B"),
+            "data": ("G_2", "B", "G", "A", "U.2"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_U",
@@ -4296,8 +5345,8 @@ KERNELS: dict[str, Any] = {
             ("U_rest_ptr", "pointer_like", "A"),
             ("U_of_ptr", "pointer_like", "A"),
             ("U_right_m_ptr", "pointer_like", "B"),
-            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_A_b", "stride_wide", ""),
             ("stride_A_h", "stride_wide", ""),
             ("stride_A_t", "stride", ""),
@@ -4362,27 +5411,20 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
                 ("t", "e"),
                 ("e",),
                 ("t", "e"),
                 ("e",),
-                ("e",),
-                ("t", "e"),
-                ("t", "e"),
                 ("t", "f"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "f")),
-            "pairs": (("t", "e"), ("t", "t"), ("t", "f"), ("t", "e"), ("t", "t"), ("t", "f")),
-            "pairs_by_address": (
-                ("t", "e"),
-                ("t", "t"),
-                ("t", "f"),
-                ("t", "e"),
-                ("t", "t"),
-                ("t", "f"),
-            ),
-            "data": ("G", "G_2", "A", "B", "U.2"),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "f"), ("t", "t"), ("t", "f")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "f"), ("t", "t"), ("t", "f")),
+            "data": ("G_2", "B", "G", "A", "U.2"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_U_1",
@@ -4397,8 +5439,8 @@ KERNELS: dict[str, Any] = {
             ("U_1_rest_ptr", "pointer_like", "A"),
             ("U_1_of_ptr", "pointer_like", "A"),
             ("U_1_right_m_ptr", "pointer_like", "B"),
-            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
             ("stride_A_b", "stride_wide", ""),
             ("stride_A_h", "stride_wide", ""),
             ("stride_A_t", "stride", ""),
@@ -4474,37 +5516,28 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (
                 ("t", "e"),
-                ("e",),
                 ("t", "e"),
                 ("e",),
                 ("e",),
                 ("t", "e"),
                 ("t", "e"),
+                ("t", "e"),
+                ("e",),
                 ("t", "f"),
-                ("t", "e"),
                 ("t", "f"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
-            "pairs": (
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "t"),
-                ("t", "t"),
-                ("t", "t"),
-            ),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "t"), ("t", "t"), ("t", "t")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
-                ("t", "e"),
                 ("t", "t"),
                 ("t", "t"),
                 ("t", "t"),
             ),
-            "data": ("G_2", "R", "B", "U", "K", "V"),
+            "data": ("G_2", "R", "B", "K", "U", "V"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_O",
@@ -4637,40 +5670,31 @@ KERNELS: dict[str, Any] = {
             },
             "resident": (
                 ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
                 ("t", "e"),
                 ("t", "e"),
                 ("e",),
                 ("e",),
                 ("e",),
-                ("e",),
-                ("e",),
-                ("t", "e"),
-                ("t", "e"),
                 ("t", "f"),
-                ("t", "e"),
-                ("t", "e"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
-            "pairs": (
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "t"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
-                ("t", "t"),
                 ("t", "e"),
                 ("t", "e"),
                 ("t", "e"),
             ),
-            "data": ("G_2", "B", "G", "R", "dO", "A"),
+            "data": ("G_2", "G", "R", "A", "B", "dO"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_backward_dU",
@@ -4689,12 +5713,12 @@ KERNELS: dict[str, Any] = {
             ("dU_right_m_ptr", "pointer_like", "R"),
             ("dU_right_1_m_ptr", "pointer_like", "A"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
-            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -4801,35 +5825,45 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dG_2_3": {
+    "rwkv7_backward_dG_2_3_ahead": {
         "facts": {
-            "tiles": (),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G_2", "U", "dO", "R"),
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "R", "U", "dO"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "rwkv7_backward_dG_2_3",
+            "solves": False,
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
             ("U_ptr", "pointer_like", "U"),
             ("dO_ptr", "pointer_like", "dO"),
             ("R_ptr", "pointer_like", "R"),
-            ("dG_2_3_ptr", "pointer_acc", ""),
+            ("dG_2_3_rest_ptr", "pointer_acc", ""),
+            ("dG_2_3_column_1_m_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
-            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -4846,6 +5880,124 @@ KERNELS: dict[str, Any] = {
             ("stride_R_h", "stride_wide", ""),
             ("stride_R_t", "stride", ""),
             ("stride_R_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dG_2_3": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "t",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "U", "dO", "dG_2.3.rest", "dG_2.3.column_1_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("U_ptr", "pointer_like", "U"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dG_2_3_rest_ptr", "pointer_acc", ""),
+            ("dG_2_3_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_2_3_ptr", "pointer_acc", ""),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T BLOCK_E"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_U_b", "stride_wide", ""),
+            ("stride_U_h", "stride_wide", ""),
+            ("stride_U_t", "stride", ""),
+            ("stride_U_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dG_2_4_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "A", "G_2", "U", "dU"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "rwkv7_backward_dG_2_4",
+            "solves": False,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("U_ptr", "pointer_like", "U"),
+            ("dU_ptr", "pointer_acc", ""),
+            ("A_ptr", "pointer_like", "A"),
+            ("dG_2_4_rest_ptr", "pointer_acc", ""),
+            ("dG_2_4_column_1_m_ptr", "pointer_acc", ""),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_U_b", "stride_wide", ""),
+            ("stride_U_h", "stride_wide", ""),
+            ("stride_U_t", "stride", ""),
+            ("stride_U_f", "stride_last", ""),
+            ("stride_A_b", "stride_wide", ""),
+            ("stride_A_h", "stride_wide", ""),
+            ("stride_A_t", "stride", ""),
+            ("stride_A_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -4860,18 +6012,17 @@ KERNELS: dict[str, Any] = {
     },
     "rwkv7_backward_dG_2_4": {
         "facts": {
-            "tiles": (),
+            "tiles": ("e",),
             "stream": "t",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "G_2", "U", "dU", "A"),
+            "data": ("G_2", "U", "G", "dU", "dG_2.4.rest", "dG_2.4.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -4881,69 +6032,75 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("U_ptr", "pointer_like", "U"),
             ("dU_ptr", "pointer_acc", ""),
-            ("A_ptr", "pointer_like", "A"),
+            ("dG_2_4_rest_ptr", "pointer_acc", ""),
+            ("dG_2_4_column_1_m_ptr", "pointer_acc", ""),
             ("dG_2_4_ptr", "pointer_acc", ""),
-            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T BLOCK_E"),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
-            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
-            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
-            ("stride_G_b", "stride_wide", ""),
-            ("stride_G_h", "stride_wide", ""),
-            ("stride_G_t", "stride", ""),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "wide", ""),
             ("stride_G_e", "stride_last", ""),
-            ("stride_G_2_b", "stride_wide", ""),
-            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride", ""),
             ("stride_G_2_e", "stride_last", ""),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_t", "stride", ""),
             ("stride_U_f", "stride_last", ""),
-            ("stride_A_b", "stride_wide", ""),
-            ("stride_A_h", "stride_wide", ""),
-            ("stride_A_t", "stride", ""),
-            ("stride_A_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
+            ("A_TYPE", "type", "A"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dG_2_5": {
+    "rwkv7_backward_dG_2_5_ahead": {
         "facts": {
-            "tiles": (),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G_2", "V", "dO", "R"),
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "R", "V", "dO"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "rwkv7_backward_dG_2_5",
+            "solves": False,
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("R_ptr", "pointer_like", "R"),
-            ("dG_2_5_ptr", "pointer_acc", ""),
+            ("dG_2_5_rest_ptr", "pointer_acc", ""),
+            ("dG_2_5_column_1_m_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
-            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -4972,23 +6129,83 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dG_2_6": {
+    "rwkv7_backward_dG_2_5": {
         "facts": {
-            "tiles": (),
+            "tiles": ("e",),
             "stream": "t",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "V", "dO", "dG_2.5.rest", "dG_2.5.column_1_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("dG_2_5_rest_ptr", "pointer_acc", ""),
+            ("dG_2_5_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_2_5_ptr", "pointer_acc", ""),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dG_2_6_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "G_2", "V", "dU", "A"),
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "A", "G_2", "V", "dU"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "rwkv7_backward_dG_2_6",
+            "solves": False,
         },
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
@@ -4996,11 +6213,12 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dU_ptr", "pointer_acc", ""),
             ("A_ptr", "pointer_like", "A"),
-            ("dG_2_6_ptr", "pointer_acc", ""),
-            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("dG_2_6_rest_ptr", "pointer_acc", ""),
+            ("dG_2_6_column_1_m_ptr", "pointer_acc", ""),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
@@ -5029,35 +6247,97 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dG_2_7": {
+    "rwkv7_backward_dG_2_6": {
         "facts": {
-            "tiles": (),
+            "tiles": ("e",),
             "stream": "t",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "V", "G", "dU", "dG_2.6.rest", "dG_2.6.column_1_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dU_ptr", "pointer_acc", ""),
+            ("dG_2_6_rest_ptr", "pointer_acc", ""),
+            ("dG_2_6_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_2_6_ptr", "pointer_acc", ""),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "wide", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
+            ("A_TYPE", "type", "A"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dG_2_7_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G_2", "dO", "V", "K"),
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "K", "dO", "V"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "rwkv7_backward_dG_2_7",
+            "solves": False,
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
             ("K_ptr", "pointer_like", "K"),
-            ("dG_2_7_ptr", "pointer_acc", ""),
+            ("dG_2_7_rest_ptr", "pointer_acc", ""),
+            ("dG_2_7_column_1_m_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
-            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -5086,20 +6366,19 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dG_2_8": {
+    "rwkv7_backward_dG_2_7": {
         "facts": {
-            "tiles": (),
+            "tiles": ("e",),
             "stream": "t",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G_2", "dO", "U", "B"),
+            "data": ("G_2", "dO", "V", "dG_2.7.rest", "dG_2.7.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -5107,14 +6386,76 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
             ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("dG_2_7_rest_ptr", "pointer_acc", ""),
+            ("dG_2_7_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_2_7_ptr", "pointer_acc", ""),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T BLOCK_E"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dG_2_8_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "B", "dO", "U"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "rwkv7_backward_dG_2_8",
+            "solves": False,
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("dO_ptr", "pointer_like", "dO"),
             ("U_ptr", "pointer_like", "U"),
             ("B_ptr", "pointer_like", "B"),
-            ("dG_2_8_ptr", "pointer_acc", ""),
+            ("dG_2_8_rest_ptr", "pointer_acc", ""),
+            ("dG_2_8_column_1_m_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
-            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -5123,6 +6464,124 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("stride_U_b", "stride_wide", ""),
+            ("stride_U_h", "stride_wide", ""),
+            ("stride_U_t", "stride", ""),
+            ("stride_U_f", "stride_last", ""),
+            ("stride_B_b", "stride_wide", ""),
+            ("stride_B_h", "stride_wide", ""),
+            ("stride_B_t", "stride", ""),
+            ("stride_B_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dG_2_8": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "t",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "dO", "U", "dG_2.8.rest", "dG_2.8.column_1_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("U_ptr", "pointer_like", "U"),
+            ("dG_2_8_rest_ptr", "pointer_acc", ""),
+            ("dG_2_8_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_2_8_ptr", "pointer_acc", ""),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T BLOCK_E"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_t", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_U_b", "stride_wide", ""),
+            ("stride_U_h", "stride_wide", ""),
+            ("stride_U_t", "stride", ""),
+            ("stride_U_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dG_9_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "B", "G", "dU", "U"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "rwkv7_backward_dG_9",
+            "solves": False,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("dU_ptr", "pointer_acc", ""),
+            ("U_ptr", "pointer_like", "U"),
+            ("B_ptr", "pointer_like", "B"),
+            ("dG_9_rest_ptr", "pointer_acc", ""),
+            ("dG_9_column_1_m_ptr", "pointer_acc", ""),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_t", "stride", ""),
@@ -5145,18 +6604,17 @@ KERNELS: dict[str, Any] = {
     },
     "rwkv7_backward_dG_9": {
         "facts": {
-            "tiles": (),
+            "tiles": ("e",),
             "stream": "t",
             "pads": {
-                "e": "e",
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "G_2", "dU", "U", "B"),
+            "data": ("G", "dU", "G_2", "U", "dG.9.rest", "dG.9.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -5166,58 +6624,62 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("dU_ptr", "pointer_acc", ""),
             ("U_ptr", "pointer_like", "U"),
-            ("B_ptr", "pointer_like", "B"),
+            ("dG_9_rest_ptr", "pointer_acc", ""),
+            ("dG_9_column_1_m_ptr", "pointer_acc", ""),
             ("dG_9_ptr", "pointer_acc", ""),
-            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
-            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T BLOCK_E"),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
-            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
-            ("stride_G_b", "stride_wide", ""),
-            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride", ""),
             ("stride_G_e", "stride_last", ""),
-            ("stride_G_2_b", "stride_wide", ""),
-            ("stride_G_2_h", "stride_wide", ""),
-            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
+            ("stride_G_2_t", "wide", ""),
             ("stride_G_2_e", "stride_last", ""),
             ("stride_U_b", "stride_wide", ""),
             ("stride_U_h", "stride_wide", ""),
             ("stride_U_t", "stride", ""),
             ("stride_U_f", "stride_last", ""),
-            ("stride_B_b", "stride_wide", ""),
-            ("stride_B_h", "stride_wide", ""),
-            ("stride_B_t", "stride", ""),
-            ("stride_B_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
+            ("len_e", "row", "e"),
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
             ("R_TYPE", "type", "R"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dG_10": {
+    "rwkv7_backward_dG_10_ahead": {
         "facts": {
-            "tiles": (),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "e"), ("t", "f"), ("t", "e"), ("t", "f"), ("t", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "G_2", "dU", "V", "K"),
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "e"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "K", "G", "dU", "V"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
+            "follows": "rwkv7_backward_dG_10",
+            "solves": False,
         },
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
@@ -5225,11 +6687,12 @@ KERNELS: dict[str, Any] = {
             ("dU_ptr", "pointer_acc", ""),
             ("V_ptr", "pointer_like", "V"),
             ("K_ptr", "pointer_like", "K"),
-            ("dG_10_ptr", "pointer_acc", ""),
-            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("dG_10_rest_ptr", "pointer_acc", ""),
+            ("dG_10_column_1_m_ptr", "pointer_acc", ""),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("stride_G_b", "stride_wide", ""),
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride", ""),
@@ -5254,6 +6717,57 @@ KERNELS: dict[str, Any] = {
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dG_10": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "t",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "dU", "G_2", "V", "dG.10.rest", "dG.10.column_1_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("dU_ptr", "pointer_acc", ""),
+            ("V_ptr", "pointer_like", "V"),
+            ("dG_10_rest_ptr", "pointer_acc", ""),
+            ("dG_10_column_1_m_ptr", "pointer_acc", ""),
+            ("dG_10_ptr", "pointer_acc", ""),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T BLOCK_E"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
+            ("stride_G_b", "wide", ""),
+            ("stride_G_h", "wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
+            ("stride_G_2_t", "wide", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_t", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_E", "block", "e"),
             ("R_TYPE", "type", "R"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -5408,42 +6922,26 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (
-                ("e",),
                 ("t", "e"),
                 ("t", "e"),
                 ("e",),
                 ("e",),
                 ("e",),
                 ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
                 ("e",),
-                ("t", "e"),
-                ("t", "e"),
+                ("e",),
                 ("t", "f"),
-                ("t", "e"),
-                ("t", "e"),
                 ("t", "f"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
-            "pairs": (
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "t"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
-            "pairs_by_address": (
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "t"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
-            "data": ("G_2", "K", "G", "R", "dO", "A", "dU"),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "K", "G", "R", "A", "dO", "dU"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_backward_dV",
@@ -5467,9 +6965,9 @@ KERNELS: dict[str, Any] = {
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
             ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
             ("stride_G_2_t", "stride", ""),
@@ -6048,8 +7546,8 @@ def forward(inputs, extents, params, config=None):
         U_rest,
         U_of,
         U_right_m,
-        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(A),
         *launch_strides(B),
         len_b,
@@ -6098,8 +7596,8 @@ def forward(inputs, extents, params, config=None):
         U_1_rest,
         U_1_of,
         U_1_right_m,
-        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(A),
         *launch_strides(B),
         len_b,
@@ -6245,6 +7743,22 @@ def backward(inputs, extents, params, config=None):
     dU_of_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
     dU_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
     dU_right_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
+    dG_2_3_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_3_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_4_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_4_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_5_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_5_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_6_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_6_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_7_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_7_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_8_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_2_8_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_9_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_9_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_10_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
+    dG_10_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dV_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dV_rest_2 = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dV_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
@@ -6270,12 +7784,12 @@ def backward(inputs, extents, params, config=None):
         dU_right_m,
         dU_right_1_m,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G_2),
         *launch_strides(B),
         *launch_strides(R),
@@ -6322,21 +7836,23 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("rwkv7_backward_dG_2_3", extents, inputs, config)
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dG_2_3_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    rwkv7_backward_dG_2_3[grid](
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dG_2_3_ahead[grid](
         G_2,
         U,
         dO,
         R,
-        dG_2_3,
+        dG_2_3_rest,
+        dG_2_3_column_1_m,
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
         *launch_strides(U),
         *launch_strides(dO),
@@ -6352,51 +7868,112 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("rwkv7_backward_dG_2_3", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    rwkv7_backward_dG_2_3[grid](
+        G_2,
+        U,
+        dO,
+        dG_2_3_rest,
+        dG_2_3_column_1_m,
+        dG_2_3,
+        tiles_of(G_2, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(U),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dG_2_4_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dG_2_4_ahead[grid](
+        G,
+        G_2,
+        U,
+        dU,
+        A,
+        dG_2_4_rest,
+        dG_2_4_column_1_m,
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(U),
+        *launch_strides(A),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of e; sweeps t.
     cfg = configure("rwkv7_backward_dG_2_4", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
     rwkv7_backward_dG_2_4[grid](
         G,
         G_2,
         U,
         dU,
-        A,
+        dG_2_4_rest,
+        dG_2_4_column_1_m,
         dG_2_4,
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(U),
-        *launch_strides(A),
         len_b,
         len_h,
         len_t,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
+        A_TYPE=element_type(inputs["A"]),
         ACC=ACC,
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("rwkv7_backward_dG_2_5", extents, inputs, config)
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dG_2_5_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    rwkv7_backward_dG_2_5[grid](
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dG_2_5_ahead[grid](
         G_2,
         V,
         dO,
         R,
-        dG_2_5,
+        dG_2_5_rest,
+        dG_2_5_column_1_m,
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
         *launch_strides(V),
         *launch_strides(dO),
@@ -6412,21 +7989,51 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("rwkv7_backward_dG_2_6", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("rwkv7_backward_dG_2_5", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    rwkv7_backward_dG_2_6[grid](
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    rwkv7_backward_dG_2_5[grid](
+        G_2,
+        V,
+        dO,
+        dG_2_5_rest,
+        dG_2_5_column_1_m,
+        dG_2_5,
+        tiles_of(G_2, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(V),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dG_2_6_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dG_2_6_ahead[grid](
         G,
         G_2,
         V,
         dU,
         A,
-        dG_2_6,
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        dG_2_6_rest,
+        dG_2_6_column_1_m,
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(V),
@@ -6442,21 +8049,52 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("rwkv7_backward_dG_2_7", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("rwkv7_backward_dG_2_6", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    rwkv7_backward_dG_2_7[grid](
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    rwkv7_backward_dG_2_6[grid](
+        G,
+        G_2,
+        V,
+        dU,
+        dG_2_6_rest,
+        dG_2_6_column_1_m,
+        dG_2_6,
+        tiles_of(G_2, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        A_TYPE=element_type(inputs["A"]),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dG_2_7_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dG_2_7_ahead[grid](
         G_2,
         dO,
         V,
         K,
-        dG_2_7,
+        dG_2_7_rest,
+        dG_2_7_column_1_m,
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
         *launch_strides(dO),
         *launch_strides(V),
@@ -6472,21 +8110,51 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("rwkv7_backward_dG_2_8", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("rwkv7_backward_dG_2_7", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    rwkv7_backward_dG_2_8[grid](
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    rwkv7_backward_dG_2_7[grid](
+        G_2,
+        dO,
+        V,
+        dG_2_7_rest,
+        dG_2_7_column_1_m,
+        dG_2_7,
+        tiles_of(G_2, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(dO),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dG_2_8_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dG_2_8_ahead[grid](
         G_2,
         dO,
         U,
         B,
-        dG_2_8,
+        dG_2_8_rest,
+        dG_2_8_column_1_m,
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G_2),
         *launch_strides(dO),
         *launch_strides(U),
@@ -6502,21 +8170,51 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("rwkv7_backward_dG_9", extents, inputs, config)
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("rwkv7_backward_dG_2_8", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    rwkv7_backward_dG_9[grid](
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    rwkv7_backward_dG_2_8[grid](
+        G_2,
+        dO,
+        U,
+        dG_2_8_rest,
+        dG_2_8_column_1_m,
+        dG_2_8,
+        tiles_of(G_2, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G_2),
+        *launch_strides(dO),
+        *launch_strides(U),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dG_9_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dG_9_ahead[grid](
         G,
         G_2,
         dU,
         U,
         B,
-        dG_9,
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        dG_9_rest,
+        dG_9_column_1_m,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(U),
@@ -6526,6 +8224,34 @@ def backward(inputs, extents, params, config=None):
         len_t,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("rwkv7_backward_dG_9", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    rwkv7_backward_dG_9[grid](
+        G,
+        G_2,
+        dU,
+        U,
+        dG_9_rest,
+        dG_9_column_1_m,
+        dG_9,
+        tiles_of(G, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(U),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         R_TYPE=element_type(inputs["R"]),
@@ -6533,21 +8259,23 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h; sweeps t.
-    cfg = configure("rwkv7_backward_dG_10", extents, inputs, config)
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dG_10_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    grid = (len_b * len_h,)
-    rwkv7_backward_dG_10[grid](
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dG_10_ahead[grid](
         G,
         G_2,
         dU,
         V,
         K,
-        dG_10,
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        dG_10_rest,
+        dG_10_column_1_m,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(V),
@@ -6557,6 +8285,34 @@ def backward(inputs, extents, params, config=None):
         len_t,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of e; sweeps t.
+    cfg = configure("rwkv7_backward_dG_10", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    rwkv7_backward_dG_10[grid](
+        G,
+        G_2,
+        dU,
+        V,
+        dG_10_rest,
+        dG_10_column_1_m,
+        dG_10,
+        tiles_of(G, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(V),
+        len_b,
+        len_h,
+        len_t,
+        len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         R_TYPE=element_type(inputs["R"]),
@@ -6624,9 +8380,9 @@ def backward(inputs, extents, params, config=None):
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G_2),
         *launch_strides(K),
         *launch_strides(R),

@@ -7,15 +7,20 @@ import dataclasses
 import pytest
 import torch
 
+from attndsl.analysis.stabilise import stabilised
 from attndsl.cascade.interpreter import interpret
+from attndsl.cascade.nodes import Binary, Cascade, Const, Select
 from attndsl.cascade.unroll import unrolled
 from attndsl.codegen.aot import kernel_table
 from attndsl.codegen.triton import render_module
+from attndsl.frontend import load_cascades
 from attndsl.schedule import plan_forward
 from attndsl.schedule import tile as t
 from attndsl.schedule.ahead import ahead
-from attndsl.schedule.carried import updated
+from attndsl.schedule.carried import Split, updated
 from attndsl.schedule.specialise import used
+from attndsl.schedule.tile import Axis
+from attndsl.source import Source
 from tests.unit.schedule.harness import draw, kernels, load, run
 
 DELTA = """attention delta(Q[b,t,e], K[b,t,e], V[b,t,f], beta[b,t], g[b,t]) -> O[b,t,f] {
@@ -28,6 +33,20 @@ LINEAR = """attention linear(Q[b,t,e], K[b,t,e], V[b,t,f]) -> O[b,t,f] {
   H[t,e,f] = H[t-1,e,f] + K[t,e] * V[t,f]   init 0
   O[t,f] = Q[t,e] * H[t,e,f]
 }"""
+# What gradients of queries are of: features that are kept have gates, and those that are summed have none.
+VECTORS = """attention vectors(W[b,i,f], K[b,j,e], V[b,j,f], loga[b,j,e]) -> X[b,i,e] {
+  batch b
+  assume loga <= 0
+  C[j,e] = sum[l : l <= j](loga[l,e])
+  A[i,j] = W[i,f] * V[j,f]   where j <= i
+  X[i,e] = A[i,j] * K[j,e] * exp(C[i,e] - C[j,e])
+}"""
+
+
+def vectors() -> Cascade:
+    """By chunks: positions of rows count from the first of a call."""
+    (cascade,) = load_cascades(Source("test.attn", VECTORS))
+    return stabilised(cascade).cascade
 
 
 def body(p: t.TileProgram) -> tuple[t.Stmt, ...]:
@@ -78,3 +97,56 @@ def test_a_kernel_ahead_takes_the_chunks_of_its_walk() -> None:
     table = kernel_table(render_module("delta", plan, None, ""))
     (first,) = [k for k, v in table.items() if "follows" in v["facts"]]
     assert table[first]["facts"]["follows"] in table
+
+
+def test_loops_over_features_leave_the_walk_and_programs_share_its_columns() -> None:
+    plan = plan_forward(vectors())
+    (first,) = [p for p in kernels(plan) if p.follows is not None]
+    (walk,) = [p for p in kernels(plan) if p.name == first.follows]
+    assert any(isinstance(s, t.For) for s in body(first))
+    assert not any(isinstance(s, t.For) for s in body(walk))
+    assert not walk.of(t.Role.POINT)
+    # No sum over `e` is left, so its columns are apart; the kernel ahead asks how far all of them reach.
+    assert [a.rank for a in walk.of(t.Role.TILE)] == ["e"]
+    assert [a.rank for a in first.of(t.Role.TILE)] == ["i"]
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 60])
+@pytest.mark.parametrize("length", [1, 16, 17, 40])
+@pytest.mark.parametrize("columns", [4, 8])
+def test_columns_apart_agree_with_the_interpreter(scale: float, length: int, columns: int) -> None:
+    c = vectors()
+    x = draw(c, {"b": 2, "i": length, "j": length, "e": 6, "f": 5})
+    x["loga"] = -x["loga"].abs() * scale
+    made = run(plan_forward(c), c, x, tiles={"i": 16, "e": columns})
+    torch.testing.assert_close(made["X"], interpret(c, x)["X"], rtol=1e-10, atol=1e-10)
+
+
+def test_a_loop_that_does_more_than_add_stays() -> None:
+    e = Axis("e", "e", t.Role.FULL)
+    point = Axis("e_pt", "e", t.Role.POINT)
+    program = t.TileProgram("p", (e, point), (), (), (), (), (), None, ())
+    split = Split(program, set())
+    x, y = t.Val("x"), t.Val("y")
+    adds = t.Assign("x", Binary("+", x, y))
+    twice = t.Assign("x", Binary("+", x, x))
+    chosen = t.Assign("x", Select(Const(True), Binary("+", x, y), x))
+    other = t.Assign("x", Select(Const(True), y, x))
+    split.moving = {"x"}
+    for s, known in ((adds, True), (chosen, True), (twice, False), (other, False)):
+        assert split.adds(t.For("e_pt", (s,)), "x") is known
+    assert not split.adds(t.For("e_pt", (adds,), "x"), "x")
+
+
+def test_what_no_loop_adds_to_is_stored_before_the_loop() -> None:
+    (first,) = [p for p in kernels(plan_forward(vectors())) if p.follows is not None]
+    loop = next(k for k, s in enumerate(first.prologue) if isinstance(s, t.For))
+    looped = updated(first.prologue[loop])
+    early = [k for k, s in enumerate(first.prologue) if isinstance(s, t.Store)]
+    assert early
+    assert max(early) < loop
+    # The sum that the loop adds to is stored after it; between them the stores are all there are.
+    (late,) = first.epilogue
+    assert isinstance(late, t.Store)
+    assert late.value in looped
+    assert len(early) + 1 == len(first.writes)
