@@ -64,7 +64,7 @@ def stub(op: attndsl.CompiledAttention) -> None:
     from attndsl.tuning.compiling import Cross
 
     driver.set_active(Cross(90))
-    op._engine.replays.clear()
+    op._operators.forget()
     for stage in op._engine.stages.values():
         for name in stage.module.KERNELS:
             setattr(stage.module, name, Nothing(getattr(stage.module, name)))

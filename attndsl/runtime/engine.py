@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from attndsl.runtime import plans
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.cotangents import gathered
 from attndsl.runtime.ranges import RangeCheck
+from attndsl.runtime.recent import Recent
 from attndsl.runtime.replay import Replay, current_device, kind_of, spread_zeros
 from attndsl.runtime.stages import TRITON, Config, Planner, Stage, plan_passes
 from attndsl.runtime.starts import StartKind, shifted_scan, with_start
@@ -32,6 +33,9 @@ from attndsl.runtime.watching import Watch, told_apart
 _UNKNOWN: Any = object()
 # Calls that are remembered; programs with ever new shapes must not fill the memory.
 MOST_CALLS = 4096
+
+Gradients: TypeAlias = tuple[Replay, tuple[int | None, ...]]
+"""A backward pass that was launched before, and which of its results is the gradient of each input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class Engine:
         self.calls: dict[Any, Prepared] = {}
         self.stages: dict[tuple[StartKind, tuple[str, ...], str], Stage] = {}
         self.replays: dict[Any, Replay | None] = {}
+        self.recent_backward: dict[Any, Recent[Gradients]] = {}
         self.lock = threading.RLock()
 
     # --- stages ---
@@ -279,28 +284,60 @@ class Engine:
         self.keep(key, watch.replay(tensors, out, start.how == "int"))
         return out
 
-    def replayed(
+    def launched(
         self,
         given: Sequence[Tensor],
         at: Tensor | None,
         how: str,
         params: Sequence[Number | None],
         wrt: str,
-    ) -> list[Tensor] | None:
-        """What `run` returns, where a call of this kind was launched before on this device; the quick way in."""
+    ) -> tuple[Any, Replay | None]:
+        """The kind of a call, and how one of this kind was launched before on this device; it does what `run` does."""
         if how == "int":
-            return None  # what depends on its value is checked first
-        tensors = given if at is None else (*given, at)
-        replay = self.replays.get((wrt, how, params, kind_of(tensors)))
+            return None, None  # what depends on its value is checked first
+        key = (wrt, how, params, kind_of(given if at is None else (*given, at)))
+        replay = self.replays.get(key)
         if replay is None or (0 <= replay.on != current_device()):
-            return None
-        return replay(tensors, 0)
+            return key, None
+        return key, replay
 
     def keep(self, key: Any, replay: Replay | None) -> None:
         """Remember how a call was launched; None says that it cannot be repeated so."""
         if len(self.replays) >= MOST_CALLS:
             self.replays.clear()
         self.replays[key] = replay
+
+    def forget(self) -> None:
+        """Launch anew what was launched before."""
+        self.replays.clear()
+        self.recent_backward.clear()
+
+    def brought(
+        self,
+        given: Sequence[Tensor],
+        start: Start,
+        params: Sequence[Number | None],
+        wrt: str,
+        kept: Sequence[Tensor],
+        cotangents: Sequence[Tensor | None],
+    ) -> tuple[tuple[Tensor, ...], Any]:
+        """The tensors that come to a backward pass, and its kind; cotangents are gathered."""
+        present = [g for g in cotangents if g is not None]
+        brought = (*given, *(() if start.at is None else (start.at,)), *kept, *present)
+        known = tuple([g is not None for g in cotangents])
+        return brought, (known, wrt, start.how, params, kind_of(brought))
+
+    def recent_gradients(
+        self, wrt: str, params: Sequence[Number | None], grads: Sequence[Tensor | None]
+    ) -> Recent[Gradients]:
+        """The last kinds of backward passes of calls without `start`."""
+        key = (wrt, params, tuple([g is not None for g in grads]))
+        found = self.recent_backward.get(key)
+        if found is None:
+            if len(self.recent_backward) >= MOST_CALLS:
+                self.recent_backward.clear()
+            found = self.recent_backward[key] = Recent()
+        return found
 
     def run_backward(
         self,
@@ -313,10 +350,7 @@ class Engine:
     ) -> list[Tensor]:
         """The gradients of the inputs `wrt`; `kept` are the stage's `passes.residuals`."""
         cotangents = [None if g is None else gathered(g) for g in cotangents]
-        present = [g for g in cotangents if g is not None]
-        brought = (*given, *(() if start.at is None else (start.at,)), *kept, *present)
-        known = tuple(g is not None for g in cotangents)
-        key = (known, wrt, start.how, params, kind_of(brought))
+        brought, key = self.brought(given, start, params, wrt, kept, cotangents)
         replay = self.replays.get(key, _UNKNOWN)
         if isinstance(replay, Replay):
             return replay(brought, start.value or 0)

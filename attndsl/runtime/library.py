@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +23,8 @@ from torch.autograd import forward_ad
 
 from attndsl.cascade.nodes import DType
 from attndsl.runtime.engine import Engine, Start
+from attndsl.runtime.recent import Recent
+from attndsl.runtime.replay import Replay, current_device
 
 NAMESPACE = "attndsl"
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
@@ -40,9 +43,13 @@ def nobody_looks(tensors: Sequence[Tensor | None]) -> bool:
             return False
         if x is not None and x.is_meta:
             return False
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
+    return not (torch.compiler.is_compiling() or mode_looks())
+
+
+def mode_looks() -> bool:
+    """Whether a mode, transform, tracer or profiler would see an operator."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
         or torch._C._is_torch_function_mode_enabled()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._is_any_autocast_enabled()
@@ -54,6 +61,18 @@ def nobody_looks(tensors: Sequence[Tensor | None]) -> bool:
 PLAIN = Start()
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A kind of call, and how one of it was launched before; `kept` are the results that the backward pass needs."""
+
+    ops: Operators
+    wrt: str
+    params: Sequence[Any]
+    start: Start = PLAIN
+    replay: Replay | None = None
+    kept: tuple[int, ...] | None = None
+
+
 class Operators:
     """The three registered operators of an engine."""
 
@@ -61,8 +80,10 @@ class Operators:
         cascade = engine.cascade
         self.engine = engine
         self.kept: dict[Any, tuple[int, ...]] = {}
+        self.recent: tuple[Recent[Known], Recent[Known]] = (Recent(), Recent())
         self.inputs = len(cascade.inputs)
         self.outputs = len(cascade.outputs)
+        self.defaults: Sequence[Any] = (None,) * len(cascade.params)
         self.floats = tuple(k for k, t in enumerate(cascade.inputs) if t.dtype is DType.FLOAT)
         self.integral = _integral(engine)
         self.cast = frozenset(
@@ -110,16 +131,43 @@ class Operators:
     def call(self, given: tuple[Tensor, ...], place: Place, params: Sequence[Any]) -> Any:
         """What the operator returns, where nobody looks on: a quarter of the time of a call is the dispatcher's."""
         _no_tangents(self.engine.cascade.name, given)
-        if torch.is_grad_enabled():
-            wrt = self._wanted(given)
-            if wrt:
-                return _Direct.apply((self, wrt, place, params), *given)  # type: ignore[no-untyped-call]
+        graded = torch.is_grad_enabled()
+        wrt = self._wanted(given) if graded else ""
         at, value, how = place
-        made = self.engine.replayed(given, at, how, params, "")
-        if made is not None:
-            return self._returned(made)
+        start = PLAIN if how == "" else Start(how, value, at)
+        key, replay = self.engine.launched(given, at, how, params, wrt)
+        if replay is not None and how == "" and params == self.defaults:
+            kept = self._kept(given, start, wrt) if wrt else None
+            served = Known(self, wrt, params, start, replay, kept)
+            self.recent[graded].offer(given, key, served)
+        if wrt:
+            known = Known(self, wrt, params, start, replay)
+            return _Direct.apply((known, None), *given)  # type: ignore[no-untyped-call]
+        if replay is not None:
+            return self._returned(replay(given if at is None else (*given, at), 0))
         with _device(given[0]), torch._C._AutoDispatchBelowAutograd():
-            return self._returned(self.engine.run(given, Start(how, value, at), params))
+            return self._returned(self.engine.run(given, start, params))
+
+    def forget(self) -> None:
+        """Look up anew what was called before."""
+        self.engine.forget()
+        self.recent = (Recent(), Recent())
+
+    def again(self, given: tuple[Tensor, ...]) -> Any:
+        """What `call` returns without `start` and with parameters by default, where it was called so a moment ago.
+
+        None where it was not, or where a mode looks on; tensors on which somebody looks are of another kind.
+        """
+        found = self.recent[torch.is_grad_enabled()].find(given)
+        if found is None or mode_looks() or forward_ad._current_level >= 0:
+            return None
+        known, addresses = found
+        assert known.replay is not None
+        if 0 <= known.replay.on != current_device():
+            return None
+        if known.wrt:
+            return _apply((known, addresses), *given)
+        return self._returned(known.replay(given, 0, addresses))
 
     def _wanted(self, given: Sequence[Tensor]) -> str:
         names = self.engine.names
@@ -222,19 +270,24 @@ class _Direct(torch.autograd.Function):
     """The same where nobody looks on. What is no tensor comes in one piece: PyTorch looks at every argument."""
 
     @staticmethod
-    def forward(ctx: Any, call: tuple[Operators, str, Place, Sequence[Any]], *given: Tensor) -> Any:
-        ops, wrt, (at, value, how), params = call
-        start = PLAIN if how == "" else Start(how, value, at)
-        with torch._C._AutoDispatchBelowAutograd():
-            made = ops.engine.replayed(given, at, how, params, wrt)
-            if made is None:
-                with _device(given[0]):
-                    made = ops.engine.run(given, start, params, wrt)
-        return _kept(ctx, ops, wrt, given, start, params, made)
+    def forward(ctx: Any, call: tuple[Known, list[int] | None], *given: Tensor) -> Any:
+        known, addresses = call
+        ops, start = known.ops, known.start
+        if known.replay is not None:
+            # Gradients are off in here, and launches ask no dispatcher.
+            made = known.replay(given if start.at is None else (*given, start.at), 0, addresses)
+        else:
+            with _device(given[0]), torch._C._AutoDispatchBelowAutograd():
+                made = ops.engine.run(given, start, known.params, known.wrt)
+        return _kept(ctx, ops, known.wrt, given, start, known.params, made, known.kept)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         return (None, *_gradients(ctx, grads))
+
+
+# Past what `Function.apply` does in Python for transforms of functions, which are known not to be there: a third of it.
+_apply: Any = super(torch.autograd.Function, _Direct).apply
 
 
 def _kept(
@@ -245,9 +298,10 @@ def _kept(
     start: Start,
     params: Sequence[Any],
     made: list[Tensor],
+    places: tuple[int, ...] | None = None,
 ) -> Any:
-    """The outputs; what the backward pass needs stays with the graph."""
-    kept = [made[k] for k in ops._kept(given, start, wrt)]
+    """The outputs; what the backward pass needs, at these places of what was made, stays with the graph."""
+    kept = [made[k] for k in (ops._kept(given, start, wrt) if places is None else places)]
     ctx.save_for_backward(*given, *kept, *(() if start.at is None else (start.at,)))
     ctx.call = (ops, wrt, len(kept), start.how, start.value, params)
     outputs = made[: ops.outputs]
@@ -257,21 +311,40 @@ def _kept(
     return ops._returned(outputs)
 
 
-def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> Sequence[Tensor | None]:
     """The gradient of each input, where it has one."""
     ops: Operators
     ops, wrt, count, how, value, params = ctx.call
-    saved = ctx.saved_tensors
+    saved, engine = ctx.saved_tensors, ops.engine
+    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    recent = engine.recent_gradients(wrt, params, grads) if plain and how == "" else None
+    if recent is not None:
+        brought = (*saved, *[g for g in grads if g is not None])
+        found = recent.find(brought)
+        if found is not None and not mode_looks():
+            (replay, places), addresses = found
+            if replay.on < 0 or replay.on == current_device():
+                made = replay(brought, 0, addresses)
+                return [None if k is None else made[k] for k in places]
     given = saved[: ops.inputs]
     kept = list(saved[ops.inputs : ops.inputs + count])
     at = saved[-1] if how == "tensor" else None
-    if not torch.is_grad_enabled() and nobody_looks(saved) and nobody_looks(grads):
-        with _device(given[0]), torch._C._AutoDispatchBelowAutograd():
-            made = ops.engine.run_backward(given, Start(how, value, at), params, wrt, kept, grads)
+    names = wrt.split(",")
+    places = tuple([names.index(n) if n in names else None for n in engine.names])
+    if plain and nobody_looks(saved) and nobody_looks(grads):
+        start = Start(how, value, at)
+        with _device(given[0]):
+            with torch._C._AutoDispatchBelowAutograd():
+                made = engine.run_backward(given, start, params, wrt, kept, grads)
+            if recent is not None:
+                # As they came: gathered ones are of another kind, and are gathered each time.
+                brought, key = engine.brought(given, start, params, wrt, kept, grads)
+                launched = engine.replays.get(key)
+                if launched is not None:
+                    recent.offer(brought, key, (launched, places))
     else:
         made = ops.backward(*given, at, value, how, *params, wrt, kept, list(grads))
-    by_name = dict(zip(wrt.split(","), made, strict=True))
-    return [by_name.get(n) for n in ops.engine.names]
+    return [None if k is None else made[k] for k in places]
 
 
 class _Twice(torch.autograd.Function):

@@ -49,13 +49,14 @@ class Quick:
     maps: tuple[tuple[int, int, Maps], ...]
     starts: tuple[int, ...]
 
-    def __call__(self, tensors: Sequence[Any], start: int, stream: int) -> None:
+    def __call__(self, addresses: Sequence[int], start: int, stream: int) -> None:
+        """Launch with tensors that lie at these addresses."""
         arguments = [*self.arguments]
         arguments[self.stream] = stream
         for place, which in self.pointers:
-            arguments[place] = tensors[which].data_ptr()
+            arguments[place] = addresses[which]
         for place, which, maps in self.maps:
-            arguments[place] = maps[tensors[which].data_ptr()]
+            arguments[place] = maps[addresses[which]]
         for place in self.starts:
             arguments[place] = start
         self.launch(*arguments)

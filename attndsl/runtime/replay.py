@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import torch
@@ -46,9 +46,8 @@ class Step:
     """Of a call on the host that describes tiles: what it gave when it was recorded."""
 
 
-Allocation: TypeAlias = tuple[Callable[..., Tensor], Tensor]
-"""How a tensor is made: by `torch.empty_like`, `torch.zeros_like` or `spread_like`, from a hollow one; PyTorch takes
-twice as long to read a shape, a type and a device."""
+Allocation: TypeAlias = Callable[[], Tensor]
+"""What makes a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +63,26 @@ class Replay:
     """The number of the device; -1 for a CPU."""
     room: tuple[None, ...]
     """Places for the results of the host's functions."""
+    nowhere: tuple[int, ...]
+    """And for where they lie."""
 
-    def __call__(self, given: Sequence[Tensor], start: int) -> list[Tensor]:
-        """The results, of tensors of the kind that was recorded; they are on the current device."""
-        tensors: list[Any] = [
-            *given,
-            *[make(like, memory_format=DENSE) for make, like in self.allocations],
-            *self.room,
-        ]
+    def __call__(
+        self, given: Sequence[Tensor], start: int, addresses: list[int] | None = None
+    ) -> list[Tensor]:
+        """The results, of tensors of the kind that was recorded; they are on the current device.
+
+        `addresses` are those of `given`, where they are known.
+        """
+        made = [make() for make in self.allocations]
+        tensors: list[Any] = [*given, *made, *self.room]
+        at = [x.data_ptr() for x in given] if addresses is None else addresses
+        at = [*at, *[x.data_ptr() for x in made], *self.nowhere]
         knobs, stream_of = _triton()
         stream = stream_of(self.on)
         watched = _watched(knobs.launch_enter_hook) or _watched(knobs.launch_exit_hook)
         for step in self.steps if watched else self.short:
             if isinstance(step, Quick):
-                step(tensors, start, stream)
+                step(at, start, stream)
                 continue
             arguments = step.arguments.copy()
             for place in step.starts:
@@ -86,19 +91,20 @@ class Replay:
                 for place, which in step.tensors:
                     arguments[place] = tensors[which]
                 if step.launch is None:
-                    tensors[step.at] = step.compiled(*arguments)
+                    result = tensors[step.at] = step.compiled(*arguments)
+                    at[step.at] = result.data_ptr() if isinstance(result, Tensor) else 0
                 else:
                     step.compiled[step.grid](*arguments, stream=stream)
                 continue
             for place, which in step.pointers:
-                arguments[place] = tensors[which].data_ptr()
+                arguments[place] = at[which]
             for place, which in step.objects:
                 arguments[place] = tensors[which]
             step.launch(*step.grid, stream, *step.between, *arguments)  # type: ignore[misc]
         return [tensors[k] for k in self.results]
 
 
-DENSE = torch.contiguous_format
+_guards: Any = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
 
 # Kernels go to the current device, whatever their tensors say; asking PyTorch's own wrapper takes three times as long.
 current_device: Callable[[], int] = getattr(torch._C, "_cuda_getDevice", lambda: -1)
@@ -118,9 +124,25 @@ def spread_zeros(shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> 
     return torch.zeros((), dtype=dtype, device=device).expand(shape)
 
 
-def spread_like(x: Tensor, *, memory_format: torch.memory_format | None = None) -> Tensor:
-    """The same, as another tensor is."""
-    return spread_zeros(x.shape, dtype=x.dtype, device=x.device)
+def allocation(make: Callable[..., Tensor], x: Tensor) -> Allocation:
+    """What makes another tensor such as `x`, which is dense or spread, as `torch.empty` and the like made it.
+
+    The shortest way to memory is the one that PyTorch's own compiler takes: it asks the current device, and reads a
+    shape, strides and a type, no more. Otherwise a tensor like a hollow one is asked for: a shape, a type and a device
+    one by one take twice as long.
+    """
+    short = getattr(_guards, f"_empty_strided_{x.device.type}", None)
+    if make is torch.empty and short is not None:
+        return partial(short, tuple(x.shape), tuple(x.stride()), x.dtype)
+    if make is spread_zeros:
+        return partial(spread_zeros, x.shape, dtype=x.dtype, device=x.device)
+    likes = {torch.empty: torch.empty_like, torch.zeros: torch.zeros_like}
+    return partial(likes[make], hollow(x), memory_format=torch.contiguous_format)
+
+
+def hollow(x: Tensor) -> Tensor:
+    """A tensor of the same shape, type and device that takes the memory of a single value."""
+    return torch.empty((), dtype=x.dtype, device=x.device).expand(x.shape)
 
 
 def _watched(hook: Any) -> bool:

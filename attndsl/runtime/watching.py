@@ -19,7 +19,7 @@ from torch import Tensor
 from attndsl.cascade.starts import START
 from attndsl.runtime.launches import Launch, Recorder, rebound, run
 from attndsl.runtime.quick import Quick, Slots, example_of, quick
-from attndsl.runtime.replay import Replay, Step, spread_like, spread_zeros
+from attndsl.runtime.replay import Replay, Step, allocation, spread_zeros
 
 PLAIN = (int, float, bool, str, tuple, list, torch.dtype, type(None))
 # What a launcher calls of its module besides kernels: functions of tensors that give a tensor, or a description of
@@ -37,13 +37,13 @@ class _Allocator:
         self.made: list[tuple[Tensor, Callable[..., Tensor]]] = []
 
     def empty(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
-        return self._kept(torch.empty(shape, dtype=dtype, device=device), torch.empty_like)
+        return self._kept(torch.empty(shape, dtype=dtype, device=device), torch.empty)
 
     def zeros(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
-        return self._kept(torch.zeros(shape, dtype=dtype, device=device), torch.zeros_like)
+        return self._kept(torch.zeros(shape, dtype=dtype, device=device), torch.zeros)
 
     def spread_zeros(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
-        return self._kept(spread_zeros(shape, dtype=dtype, device=device), spread_like)
+        return self._kept(spread_zeros(shape, dtype=dtype, device=device), spread_zeros)
 
     def _kept(self, out: Tensor, make: Callable[..., Tensor]) -> Tensor:
         self.made.append((out, make))
@@ -133,10 +133,11 @@ class Watch:
         return Replay(
             tuple(steps),
             shortened(steps),
-            tuple((make, hollow(x)) for x, make in self.allocator.made),
+            tuple(allocation(make, x) for x, make in self.allocator.made),
             tuple(known[id(x)] for x in results),
             given[0].get_device(),
             (None,) * (count - len(before)),
+            (0,) * (count - len(before)),
         )
 
     def _launched(
@@ -209,11 +210,6 @@ def _slots(arguments: tuple[Any, ...], known: dict[int, int]) -> tuple[list[Any]
         ):
             return None
     return out, tuple(slots)
-
-
-def hollow(x: Tensor) -> Tensor:
-    """A tensor of the same shape, type and device that takes the memory of a single value."""
-    return torch.empty((), dtype=x.dtype, device=x.device).expand(x.shape)
 
 
 def _launching(compiled: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
