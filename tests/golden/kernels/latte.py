@@ -811,7 +811,8 @@ def latte_backward_dP(
         at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
         K_ptrs_3 = K_base + tl.cast(at_2, tl.int64) * stride_K_j + l * stride_K_l
         k_4 = tl.load(K_ptrs_3, mask=in_l, other=0.0)
-        reach_2_2 = tl.exp(k_3.to(ACC)[None, :] - l_2.to(ACC))
+        reach_p = i0 - 1 == tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        reach_2_2 = tl.where(reach_p, tl.exp(k_3.to(ACC)[None, :] - l_2.to(ACC)), 0.0)
         t = tl.where(in_f[:, None], dP_state, 0.0).to(dO_ptr.dtype.element_ty)
         past = dot(dO, t, None, ACC)
         dP = dP + past * reach_2_2
@@ -1354,9 +1355,11 @@ def latte_backward_dK(
         L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + offs_l * stride_L_l
         l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
         reach_p = l_4.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(k.to(ACC) * 1.4426950408889634 - reach_p[None, :])
-        t = tl.where(in_f[:, None], dK_1_state, 0.0).to(V_ptr.dtype.element_ty)
-        past = dot(v, t, None, ACC)
+        reach_p_1 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        t = tl.exp2(k.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.where(reach_p_1, t, 0.0)
+        t_2 = tl.where(in_f[:, None], dK_1_state, 0.0).to(V_ptr.dtype.element_ty)
+        past = dot(v, t_2, None, ACC)
         dK_1 = dK_1 + past * reach_2
         decay = tl.exp(l_3.to(ACC) - l_4.to(ACC))
         dK_2 = tl.full([BLOCK_J, BLOCK_L], 0.0, ACC)
@@ -1392,9 +1395,9 @@ def latte_backward_dK(
         tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_l[None, :])
         dK_column_1_m_ptrs = dK_column_1_m_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
         column_1_m_1 = tl.load(dK_column_1_m_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
-        t_2 = tl.trans(dO)
-        t_3 = column_1_m_1.to(dO_ptr.dtype.element_ty)
-        dK_1_state = dot(t_2, t_3, dK_1_state * decay[None, :], ACC)
+        t_3 = tl.trans(dO)
+        t_4 = column_1_m_1.to(dO_ptr.dtype.element_ty)
+        dK_1_state = dot(t_3, t_4, dK_1_state * decay[None, :], ACC)
         dK_2_state = dK_2_state * decay + chunk
 
 
@@ -1517,7 +1520,9 @@ def latte_backward_dV_ahead(
     L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
     l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
     left_p = l_4.to(ACC) * 1.4426950408889634
-    left = tl.exp2(k.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_p_1 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+    t = tl.exp2(k.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left = tl.where(left_p_1, t, 0.0)
     L_ptrs_3 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
     in_i = j < len_i
     l_1 = load_tile(L_ptrs_3, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, 0])
@@ -1554,9 +1559,9 @@ def latte_backward_dV_ahead(
     too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
     A_1 = P_Q * tl.exp(reach_1_m)
     A_1_kept = tl.where((l < L)[None, :], A_1, 0.0)
-    t = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-    t_2 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-    A_2 = dot(t, t_2, None, ACC)
+    t_2 = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+    A_2 = dot(t_2, t_3, None, ACC)
     A_3 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
     if too_far:
         for l_pt in range(L):
