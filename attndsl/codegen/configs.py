@@ -256,8 +256,7 @@ def choose_warps(
     return None
 
 
-# What `worth_warps` asks of a call, for those who tell of it; being copied alone, it has the numbers itself.
-WORTH_HEAD_DIM = 128
+# What `worth_warps` asks of a call's sweep, for those who tell of it; being copied alone, it has the number itself.
 WORTH_SWEEP = 4096
 
 
@@ -266,18 +265,18 @@ def worth_warps(
 ) -> bool:
     """Whether a kernel whose warps specialise was measured faster than the portable one for such a call.
 
-    On an H100 (benchmarks/results/hopper-h100.json, hopper-orders-h100.json, window-h100.json) it is where one sum of
-    128 columns is carried along 4096 keys, or the part of them that a mask leaves: a half, a window of 1024, documents
-    of 512. Two sums (dK and dV together) and head dim 64 were slower as first written, and were measured since for
-    plain attention alone; a window's dQ is slower still. What was not measured is portable.
+    On H100s and H200s (benchmarks/results/hopper-five-h200.json, hopper-orders-h100.json, window-h200.json), along 4096
+    keys or the part of them that a mask leaves, at the head dims that are among the kernel's facts (none where
+    it was slower). What was not measured is portable.
     """
     full = [r for k in ("resident", "rings", "sums") for r in facts[k]]
     programs = -(-extents[facts["tile_rank"]] // block)
     for r in facts["grid"]:
         programs *= extents[r]
+    dims = {extents[r] for r in full}
     return (
-        not facts["kept_portable"]
-        and all(extents[r] == 128 for r in full)
+        len(dims) == 1
+        and dims <= set(facts["worth"])
         and extents[facts["stream_rank"]] >= 4096
         and programs >= 4 * processors
     )

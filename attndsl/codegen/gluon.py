@@ -12,7 +12,7 @@ from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.liveness import held
 from attndsl.schedule.tile import Compute, Plan, Role, Stmt, TileProgram
-from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles
+from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles, worth_dims
 
 # Names that the template and the pipeline use for themselves.
 PIPELINE = frozenset(
@@ -61,17 +61,14 @@ class HopperContext:
 
 
 def hopper_kernel(
-    plan: Plan, program: TileProgram, name: str, wanted: set[str], listed: bool = False
+    plan: Plan, program: TileProgram, name: str, wanted: set[str]
 ) -> HopperContext | Unfit:
-    """The kernel whose warps specialise; adds the helpers that it calls to `wanted`.
-
-    With `listed`, the host lists which program takes which tiles, where they are not of one length.
-    """
+    """The kernel whose warps specialise; adds the helpers that it calls to `wanted`."""
     found = roles(plan, program)
     if isinstance(found, Unfit):
         return found
     names = Namespace(RESERVED | helpers.names() | PIPELINE)
-    printer = GluonPrinter(plan, program, names, wanted, roles=found, listed=listed)
+    printer = GluonPrinter(plan, program, names, wanted, roles=found)
     printer.run_roles()
     main = [line for s in printer.main for line in s.lines]
     consumer = [line for s in printer.consumer for line in s.lines]
@@ -209,7 +206,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "tile_rank": program.axis(found.tile).rank,
         "stream_rank": program.axis(found.stream).rank,
         "grid": [a.rank for a in program.of(Role.GRID)],
-        "kept_portable": kept_portable(program, found) is not None,
+        "worth": [] if kept_portable(program, found) is not None else list(worth_dims(found)),
         "pairs": max(
             len(held((*b.scores, *b.early, *b.middle, *b.sums), full_axes)) for b in found.bodies
         ),

@@ -32,8 +32,6 @@ class GluonPrinter(StepPrinter):
     adder: list[str] = field(default_factory=list)
     """One more warp, where tiles add to memory: it starts each addition, and waits for it."""
     consumer: list[Section] = field(default_factory=list)
-    listed: bool = False
-    """Whether tiles of different lengths are shared out by a list that the host makes, and not in pairs."""
     staged: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By value that leaves: the resident tile whose memory it may take, if their rows are as long, and its rank."""
     _coordinates: dict[str, list[str]] = field(default_factory=dict)
@@ -88,7 +86,7 @@ class GluonPrinter(StepPrinter):
         axis = self.program.axis(roles.tile)
         count, place = self.names.fresh(f"tiles_{axis.name}"), self.names.fresh("place")
         out = ["pid = tl.program_id(0) + tile * tl.num_programs(0)"]
-        if self._by_list:
+        if self._roles.listed:
             out = ["pid = tl.load(turns_ptr + (tile + 1) * tl.num_programs(0) + tl.program_id(0))"]
         elif roles.folded:
             out = ["pid = (tl.program_id(0) + tile // run * tl.num_programs(0)) * run + tile % run"]
@@ -97,7 +95,7 @@ class GluonPrinter(StepPrinter):
         if self.program.order == "reverse":
             forward, backward = backward, forward
         out.append(f"{place} = pid % {count}")
-        if roles.folded and not self._by_list:
+        if roles.folded and not roles.listed:
             out.append(f"odd, {place} = {place} % run == 1, {place} // run")
             forward = f"tl.where(odd, {backward}, {forward})"
         out.append(f"{self._origins[axis.name]} = ({forward}) * {self.blocks[axis.name]}")
@@ -112,10 +110,6 @@ class GluonPrinter(StepPrinter):
                 out.append(f"pid = pid // {extent}")
         return out
 
-    @property
-    def _by_list(self) -> bool:
-        return self.listed and self._roles.folded
-
     def _every_tile(
         self,
         first: Sequence[str],
@@ -125,7 +119,7 @@ class GluonPrinter(StepPrinter):
     ) -> list[str]:
         """A loop over the tiles of this program: `first`, what both functions must know of a tile, then the rest."""
         count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
-        if self._by_list:
+        if self._roles.listed:
             count = "tl.load(turns_ptr + tl.program_id(0))"
         elif self._roles.folded:
             count = "tl.cdiv(programs // run - tl.program_id(0), tl.num_programs(0)) * run"

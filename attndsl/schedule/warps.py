@@ -17,6 +17,7 @@ which statement then belongs to whom, is found here; nothing is looked at but it
                products that accumulate, whose left operand comes from these registers
     stores     tiles [tile, full] that leave through shared memory, by the copy engine
     folded     whether sweeps get longer or shorter from tile to tile, so that work is shared out by pairs
+    listed     whether they are so in proportion, and work is shared out by a list that the host makes
     order      in which order a consumer's step issues products and waits for them
 
 Source: the roles are those of FlashAttention-3 (Shah et al. 2024, section 3).
@@ -28,7 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from attndsl.cascade.nodes import Binary, DType, Expr, Position
+from attndsl.cascade.nodes import Binary, Call, DType, Expr, Position
 from attndsl.cascade.walk import rewrite, walk
 from attndsl.schedule.absorbed import absorbed
 from attndsl.schedule.specialise import defined, used
@@ -108,6 +109,7 @@ class Roles:
     bodies: tuple[Body, ...]
     stores: dict[str, Store]
     folded: bool
+    listed: bool
     order: Order
 
     @property
@@ -135,6 +137,12 @@ def roles(plan: Plan, program: TileProgram) -> Roles | Unfit:
         return _roles(plan, program)
     except _No as no:
         return Unfit(str(no))
+
+
+def adds(plan: Plan) -> bool:
+    """Whether a kernel of the plan adds to memory by a warp of its own."""
+    found = (roles(plan, s) for s in plan.steps if isinstance(s, TileProgram))
+    return any(isinstance(r, Roles) and r.across for r in found)
 
 
 def _roles(plan: Plan, program: TileProgram) -> Roles:
@@ -193,6 +201,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     lo, hi = moving_ends(program)
     folded = lo or hi
     order = _order(bodies)
+    by_ids = any(isinstance(s, TileReach) for s in scalars)
     once = known | {n for n in map(defined, _turns(program)) if n is not None}
     beside, columns, spared = _beside(bodies, stream, once)
     return Roles(
@@ -209,6 +218,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         bodies,
         stores,
         folded,
+        lo != hi and not by_ids and _room_for_a_list(bodies, order),
         order,
     )
 
@@ -221,6 +231,14 @@ def _order(bodies: tuple[Body, ...]) -> Order:
     """
     room = all(len(b.sums) == 1 and not b.across and _pairs_held(b) <= 2 for b in bodies)
     return Order.CARRIED if room else Order.ALONE
+
+
+def _room_for_a_list(bodies: tuple[Body, ...], order: Order) -> bool:
+    """Whether tiles by a list are faster: 3 to 11 % in causal sums (benchmarks/results/hopper-five-h200.json).
+
+    Two sums with nothing added to memory lose: the list's address costs registers (8 spills instead of 2 for dK, dV).
+    """
+    return order is Order.CARRIED or all(b.across for b in bodies)
 
 
 def _pairs_held(body: Body) -> int:
@@ -428,15 +446,19 @@ def moving_ends(program: TileProgram) -> tuple[bool, bool]:
     """Whether the sweep's ends move with the tile: both ends of a window's do, one of a causal sweep's."""
     assert program.sweep is not None
     made = {s.name: s for s in program.prologue if isinstance(s, Compute) and not s.dims}
-
-    def moves(name: str) -> bool:
-        found = made.get(name)
-        if found is None:
-            return False
-        return any(isinstance(n, Origin) for n in walk(found.expr)) or any(map(moves, used(found)))
-
     ranges = program.sweep.ranges
-    return moves(ranges[0].lo), moves(ranges[-1].hi)
+
+    def moves(x: Expr) -> bool:
+        names = {n.name for n in walk(x) if isinstance(n, Val)} & made.keys()
+        return any(isinstance(n, Origin) for n in walk(x)) or any(
+            moves(made[n].expr) for n in names
+        )
+
+    hi: Expr = Val(ranges[-1].hi)
+    match made.get(ranges[-1].hi):
+        case Compute(expr=Call("max", (Val(first), end))) if first == ranges[0].lo:
+            hi = end  # no less than where the sweep begins: that it moves with that says nothing
+    return moves(Val(ranges[0].lo)), moves(hi)
 
 
 def kept_portable(program: TileProgram, found: Roles) -> str | None:
@@ -444,21 +466,29 @@ def kept_portable(program: TileProgram, found: Roles) -> str | None:
 
     `configs.worth_warps` asks for the sizes of a call besides.
     """
-    if found.across:
-        return "it adds to memory, which was not measured"
-    sums = len({acc.name for body in found.bodies for acc in body.sums})
-    if sums != 1:
-        return (
-            "it carries no sum of products"
-            if not sums
-            else f"it carries {sums} sums of products, not one"
-        )
-    if found.order is not Order.CARRIED:
+    if not any(body.sums for body in found.bodies):
+        return "it carries no sum of products"
+    if max(map(_pairs_held, found.bodies)) > 2:
         return "it holds more than two tiles of scores at a time, which was not measured"
     scores = max(len(body.scores) for body in found.bodies)
-    if all(moving_ends(program)) and scores > 1:
+    short = all(moving_ends(program))
+    if short and scores > 1:
         return f"both ends of its sweep move with its tile, and its scores are {scores} products"
+    if found.across and found.looked_up:
+        return (
+            "ids end its sweep, and short sweeps do not pay for a sum that is cleared and read back"
+        )
     return None
+
+
+def worth_dims(found: Roles) -> tuple[int, ...]:
+    """The head dims at which such a kernel was measured faster than the portable one.
+
+    At 64 a sum of two products of scores (dQ) is slower in groups of 64 rows that wait for each other
+    (1.72 and 1.40 ms for full attention, benchmarks/results/hopper-five-h200.json).
+    """
+    alone = any(len(b.scores) > 1 and len(b.sums) == 1 for b in found.bodies)
+    return (128,) if alone else (64, 128)
 
 
 def _names(scalars: Iterable[Stmt]) -> set[str]:
