@@ -150,8 +150,8 @@ def _hopper(plan: t.Plan, p: t.TileProgram) -> str:
         return f"the portable form: {found.reason}"
     moved = dict.fromkeys(x.tensor for x in found.rings.values())
     slower = kept_portable(p, found)
-    dims = " and ".join(map(str, worth_dims(found)))
-    worth = f"taken for head dim {dims} and sweeps from {WORTH_SWEEP}"
+    *others, last = map(str, worth_dims(p, found))
+    worth = f"taken for head dims {', '.join(others)} and {last}, and sweeps from {WORTH_SWEEP}"
     taken = worth if slower is None else f"not taken: {slower}"
     roles_of = f"one copies tiles of {', '.join(moved)}, groups of four multiply"
     return f"warps specialise: {roles_of}; by `auto` {taken}"

@@ -250,6 +250,7 @@ def choose_warps(
                 "STAGES": stages,
                 "APART": own,
                 "REGISTERS": 160 if groups == 3 else 240,
+                **({"LATER": int(sums <= 128)} if facts.get("across") else {}),
                 "num_warps": 4,
                 "maxnreg": 128 if groups == 3 else 168,
             }

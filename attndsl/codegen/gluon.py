@@ -17,7 +17,17 @@ from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles, worth_dim
 # Names that the template and the pipeline use for themselves.
 PIPELINE = frozenset(
     {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}
-    | {"GROUP", "GROUPS", "STAGES", "REGISTERS", "SCORES", "mbarrier", "warpgroup_mma", "tma_load"}
+    | {
+        "GROUP",
+        "GROUPS",
+        "STAGES",
+        "REGISTERS",
+        "LATER",
+        "SCORES",
+        "mbarrier",
+        "warpgroup_mma",
+        "tma_load",
+    }
     | {"tma", "tma_store", "tma_add", "ACROSS", "turns_ptr"}
     | {"free", "tile", "done", "programs", "run", "odd", "APART"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
@@ -99,7 +109,8 @@ def hopper_kernel(
     ]
     if used(["turns_ptr"], everything):
         arguments.append(Argument("turns_ptr", "turns_ptr", "turns", "pointer_int32"))
-    for c in ("GROUPS", "STAGES", "APART", "REGISTERS"):
+    later = ("LATER",) if found.across else ()
+    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *later):
         arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [
         left.strip()
@@ -206,7 +217,9 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "tile_rank": program.axis(found.tile).rank,
         "stream_rank": program.axis(found.stream).rank,
         "grid": [a.rank for a in program.of(Role.GRID)],
-        "worth": [] if kept_portable(program, found) is not None else list(worth_dims(found)),
+        "worth": []
+        if kept_portable(program, found) is not None
+        else list(worth_dims(program, found)),
         "pairs": max(
             len(held((*b.scores, *b.early, *b.middle, *b.sums), full_axes)) for b in found.bodies
         ),

@@ -464,31 +464,35 @@ def moving_ends(program: TileProgram) -> tuple[bool, bool]:
 def kept_portable(program: TileProgram, found: Roles) -> str | None:
     """Why `backend="auto"` leaves a kernel portable at any size though its warps could specialise.
 
-    `configs.worth_warps` asks for the sizes of a call besides.
+    Measured program by program (benchmarks/results/hopper-rule-h200.json); `worth_dims` and `configs.worth_warps` ask for
+    the sizes of a call besides.
     """
-    if not any(body.sums for body in found.bodies):
-        return "it carries no sum of products"
-    if max(map(_pairs_held, found.bodies)) > 2:
-        return "it holds more than two tiles of scores at a time, which was not measured"
+    sums = max(len(body.sums) for body in found.bodies)
     scores = max(len(body.scores) for body in found.bodies)
     short = all(moving_ends(program))
-    if short and scores > 1:
+    if not sums:
+        return "it carries no sum of products"
+    if sums > 1 and max(map(_pairs_held, found.bodies)) > 2:
+        return "it holds more than two tiles of scores at a time beside two sums"
+    if found.across and (short or found.looked_up):
+        return "its sweeps are short, and do not pay for a sum that is cleared before and read back behind"
+    if sums == 1 and short and scores > 1:
         return f"both ends of its sweep move with its tile, and its scores are {scores} products"
-    if found.across and found.looked_up:
-        return (
-            "ids end its sweep, and short sweeps do not pay for a sum that is cleared and read back"
-        )
+    if scores == 1 and found.looked_up:
+        return "ids end its sweep, and its scores are one product: little is done between two tiles' ends"
     return None
 
 
-def worth_dims(found: Roles) -> tuple[int, ...]:
+def worth_dims(program: TileProgram, found: Roles) -> tuple[int, ...]:
     """The head dims at which such a kernel was measured faster than the portable one.
 
-    At 64 a sum of two products of scores (dQ) is slower in groups of 64 rows that wait for each other
-    (1.72 and 1.40 ms for full attention, benchmarks/results/hopper-five-h200.json).
+    At 64 a sum of two products of scores (dQ) is slower in groups of 64 rows that wait for each other, and so are the
+    short sweeps of windows with one product; beyond 128 two sums do not fit.
     """
-    alone = any(len(b.scores) > 1 and len(b.sums) == 1 for b in found.bodies)
-    return (128,) if alone else (64, 128)
+    if any(len(b.sums) > 1 for b in found.bodies):
+        return (64, 96, 128)
+    few = all(len(b.scores) == 1 for b in found.bodies) and not all(moving_ends(program))
+    return (64, 96, 128, 192, 256) if few else (96, 128, 192, 256)
 
 
 def _names(scalars: Iterable[Stmt]) -> set[str]:
