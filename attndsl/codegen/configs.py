@@ -230,11 +230,12 @@ def choose_warps(
     # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
     # (benchmarks/results/window-h100.json, window-h200.json).
     widest = 64 if facts["looked_up"] else 128
-    wanted = [(2, b, s, k) for b, s in depths for k in (1, 0) if b <= widest]
+    also = sizes(facts["also"])
+    wanted = [(2, b, s, k, c) for b, s in depths for k in (1, 0) for c in (1, 0) if b <= widest]
     if carried and not facts["compares"]:
-        wanted.insert(0, (3, 128, 2, 1))
-    for groups, block, stages, own in wanted:
-        leaving = apart[0] if own else apart[1]
+        wanted.insert(0, (3, 128, 2, 1, 1))
+    for groups, block, stages, own, copied in wanted:
+        leaving = (apart[0] if own else apart[1]) + also * copied
         shared = (groups * 64 * (resident + leaving) + stages * block * rings) * 2
         shared += stages * block * facts["columns"] + 1024
         if facts.get("across"):
@@ -251,6 +252,7 @@ def choose_warps(
                 "APART": own,
                 "REGISTERS": 160 if groups == 3 else 240,
                 **({"LATER": int(sums <= 128)} if facts.get("across") else {}),
+                **({"COPIED": copied} if also else {}),
                 "num_warps": 4,
                 "maxnreg": 128 if groups == 3 else 168,
             }

@@ -23,6 +23,7 @@ PIPELINE = frozenset(
         "STAGES",
         "REGISTERS",
         "LATER",
+        "COPIED",
         "SCORES",
         "mbarrier",
         "warpgroup_mma",
@@ -109,8 +110,8 @@ def hopper_kernel(
     ]
     if used(["turns_ptr"], everything):
         arguments.append(Argument("turns_ptr", "turns_ptr", "turns", "pointer_int32"))
-    later = ("LATER",) if found.across else ()
-    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *later):
+    some = [c for c, there in (("COPIED", found.also), ("LATER", found.across)) if there]
+    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *some):
         arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [
         left.strip()
@@ -201,6 +202,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "tile": printer.blocks[found.tile].removeprefix("BLOCK_"),
         "stream": printer.blocks[found.stream].removeprefix("BLOCK_"),
         "resident": [full(x.dims) for x in found.resident.values()],
+        "also": [full(x.dims) for x in found.also.values()],
         "rings": [full(x.dims) for x in found.rings.values()],
         "sums": [full(d) for d in sums.values()],
         "stores": [[ranks[pad], ranks.get(like, "")] for pad, like in staged],

@@ -41,7 +41,7 @@ class GluonPrinter(StepPrinter):
     def run_roles(self) -> None:
         """Print all three functions."""
         roles = self._roles
-        for load in (*roles.resident.values(), *roles.rings.values()):
+        for load in (*roles.resident.values(), *roles.also.values(), *roles.rings.values()):
             self.descriptors.setdefault(load.tensor, "")
         for store in roles.stores.values():
             self.descriptors.setdefault(store.tensor, "")
@@ -177,6 +177,12 @@ class GluonPrinter(StepPrinter):
             shape = ", ".join(["GROUPS", *self.box(load)])
             d = self.descriptors[load.tensor]
             yield f"{name}_tile = gl.allocate_shared_memory({d}.dtype, [{shape}], {d}.layout)"
+            self.shared.append(f"{name}_tile")
+        for name, load in roles.also.items():
+            d = self.descriptors[load.tensor]
+            room, shape = "GROUPS if COPIED == 1 else 1", ", ".join(self.box(load)[:-1])
+            last = f"{self.box(load)[-1]} if COPIED == 1 else 64"
+            yield f"{name}_tile = gl.allocate_shared_memory({d}.dtype, [{room}, {shape}, {last}], {d}.layout)"
             self.shared.append(f"{name}_tile")
         yield from self._staging()
         for name, count in (("ready", "1"), ("free", "GROUPS")):
@@ -343,13 +349,20 @@ class GluonPrinter(StepPrinter):
         """The tiles that stay, as soon as the last ones are of no use."""
         roles = self._roles
         total = " + ".join(f"GROUPS * {self._bytes(x)}" for x in roles.resident.values())
+        for x in roles.also.values():
+            total += f" + COPIED * GROUPS * {self._bytes(x)}"
         self._emit("mbarrier.wait(free, tile & 1 ^ 1)")
         self._emit(f"mbarrier.expect(ready, {total})")
         self._emit("for group in gl.static_range(GROUPS):")
-        for name, load in roles.resident.items():
+        for name, load in (*roles.resident.items(), *roles.also.items()):
             at = self._at(name, f"{self._origins[roles.tile]} + group * {ROWS}")
-            place = f"{name}_tile.index(group)"
-            self._emit(f"    tma_load({self.descriptors[load.tensor]}, {at}, ready, {place})")
+            line = (
+                f"tma_load({self.descriptors[load.tensor]}, {at}, ready, {name}_tile.index(group))"
+            )
+            if name in roles.also:
+                self._emit("    if COPIED == 1:")
+                line = "    " + line
+            self._emit("    " + line)
 
     def _load_columns(self) -> None:
         """Vectors of the stream into registers, while a stage is waited for."""
@@ -376,7 +389,7 @@ class GluonPrinter(StepPrinter):
         roles = self._roles
         ready = "mbarrier.wait(ready, tile & 1)"
         # What is read from shared memory must be there; else rows are computed while tiles are on their way.
-        there = any(getattr(s, "name", "") in roles.resident for s in roles.rows)
+        there = any(getattr(s, "name", "") in {**roles.resident, **roles.also} for s in roles.rows)
         self._body(roles.rows)
         rows = self._take()
         if not self.issues_first:

@@ -47,11 +47,20 @@ class StepPrinter(LayoutPrinter):
 
     def _load(self, s: Load) -> None:
         if s.name in self._roles.resident:
-            tile = f"{s.name}_tile.index(GROUP).reshape([{self._matrix(s)}])"
-            code = f"{tile}.load({self._home(s.dims)})"
+            self._load_resident(s)
+        elif s.name in self._roles.also:
+            with self._only("COPIED == 1"):
+                self._load_resident(s)
+            with self._only("COPIED == 0"):
+                self._masks.append({})
+                LayoutPrinter._load(self, s)
+                self._masks.pop()
         else:
             LayoutPrinter._load(self, s)
-            return
+
+    def _load_resident(self, s: Load) -> None:
+        tile = f"{s.name}_tile.index(GROUP).reshape([{self._matrix(s)}])"
+        code = f"{tile}.load({self._home(s.dims)})"
         kind = ".to(ACC)" if s.dtype is DType.FLOAT else ""
         self._define(s.name, Text(code + kind, s.dims, s.dtype))
 
@@ -281,7 +290,7 @@ class StepPrinter(LayoutPrinter):
     # --- the sums of a tile run in its own step ----------------------------------------------------------------------
 
     def _step_alone(self, body: Body, begin: bool = False) -> None:
-        """A step. What a tile adds to memory is multiplied last, or in the next step, where registers allow it (`LATER`).
+        """A step. What it adds to memory is multiplied last, or in the next step where registers allow it (`LATER`).
 
         The other group's part is long there by then.
         """

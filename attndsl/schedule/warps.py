@@ -7,6 +7,7 @@ groups of four warps only compute (consumers, 64 rows of the tile each). What a 
 which statement then belongs to whom, is found here; nothing is looked at but its statements and their axes:
 
     resident   tiles [tile, full] that stay in shared memory: left operands of score products
+    also       tiles [tile, full] that rows are computed of: they come by the copy engine too, where there is room
     rings      tiles [stream, full] that pass through shared memory: right operands of products
     beside     vectors [stream] that the producer makes: of loads and positions, and nothing of the tile
     columns    those of them that consumers read: they lie beside the first ring's tiles
@@ -37,6 +38,7 @@ from attndsl.schedule.tile import (
     AccDot,
     Across,
     Assign,
+    BufferKind,
     Compute,
     Declare,
     Dot,
@@ -100,6 +102,7 @@ class Roles:
     tile: str
     stream: str
     resident: dict[str, Load]
+    also: dict[str, Load]
     rings: dict[str, Load]
     beside: dict[str, Compute | Load]
     columns: dict[str, Compute | Load]
@@ -124,7 +127,8 @@ class Roles:
 
     def moved(self) -> list[tuple[str, Load | Store]]:
         """What the copy engine moves, by value."""
-        return [*self.resident.items(), *self.rings.items(), *self.stores.items()]
+        loads = [*self.resident.items(), *self.also.items(), *self.rings.items()]
+        return [*loads, *self.stores.items()]
 
 
 class _No(Exception):
@@ -190,7 +194,9 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
             resident[right.name] = right
     if not resident:
         raise _No("its scores are no product of tiles")
-    _one_box_each((*resident.values(), *rings.values()), set(rank))
+    others = (s for s in prologue.values() if s.name not in resident)
+    also = {s.name: s for s in others if _copied(plan, s) and _block(plan, s, tile, rank)}
+    _one_box_each((*resident.values(), *also.values(), *rings.values()), set(rank))
     bodies = tuple(_without(b, rings) for b in bodies)
     _registers_only(program, bodies, resident, rings, tile, stream)
     scalars, rows = _parted(program, resident)
@@ -209,6 +215,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         tile,
         stream,
         resident,
+        also,
         rings,
         beside,
         columns,
@@ -391,6 +398,13 @@ def _beside(
     return beside, columns, frozenset(n for n in could if n in loaded or n not in read)
 
 
+def _copied(plan: Plan, load: Load) -> bool:
+    """Whether a tensor may have the inputs' type, which is the copy engine's; a call where it has not is portable."""
+    buffer = plan.buffer(load.tensor)
+    here = buffer.kind is BufferKind.INPUT or buffer.like is not None
+    return buffer.dtype is DType.FLOAT and here
+
+
 def _block(plan: Plan, load: Load, along: str, rank: dict[str, str]) -> bool:
     """Whether a load is a tile of memory: an axis, whole rows of the last, all else fixed.
 
@@ -464,8 +478,8 @@ def moving_ends(program: TileProgram) -> tuple[bool, bool]:
 def kept_portable(program: TileProgram, found: Roles) -> str | None:
     """Why `backend="auto"` leaves a kernel portable at any size though its warps could specialise.
 
-    Measured program by program (benchmarks/results/hopper-rule-h200.json); `worth_dims` and `configs.worth_warps` ask for
-    the sizes of a call besides.
+    Measured program by program (benchmarks/results/hopper-rule-h200.json). `worth_dims` and `configs.worth_warps` ask
+    for the sizes of a call besides.
     """
     sums = max(len(body.sums) for body in found.bodies)
     scores = max(len(body.scores) for body in found.bodies)
