@@ -54,13 +54,14 @@ class CompiledAttention:
         header: str = "",
         autotune: str = "never",
         apart: frozenset[str] = frozenset(),
+        deterministic: bool = True,
     ) -> None:
         if autotune not in AUTOTUNE:
             raise ValueError(f"autotune {autotune!r} is none of {', '.join(AUTOTUNE)}")
         if backend is not None and backend not in BACKENDS:
             raise ValueError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
         self.cascade = cascade
-        self._engine = Engine(cascade, backend, planner, header, autotune, apart)
+        self._engine = Engine(cascade, backend, planner, header, autotune, apart, deterministic)
         self._operators = Operators(self._engine)
         self._op = self._operators.op
         self._partials = Partials(self._engine)
@@ -78,7 +79,7 @@ class CompiledAttention:
 
     def __reduce__(self) -> tuple[Any, ...]:
         e = self._engine
-        return _rebuilt, (self.cascade, e.backend, e.header, e.autotune)
+        return _rebuilt, (self.cascade, e.backend, e.header, e.autotune, e.deterministic)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledAttention:
         return self  # it holds nothing that a copy of a model would want apart
@@ -406,6 +407,8 @@ class CompiledAttention:
 
 
 def _rebuilt(
-    cascade: Cascade, backend: str | None, header: str, autotune: str
+    cascade: Cascade, backend: str | None, header: str, autotune: str, deterministic: bool
 ) -> CompiledAttention:
-    return CompiledAttention(cascade, backend=backend, header=header, autotune=autotune)
+    return CompiledAttention(
+        cascade, backend=backend, header=header, autotune=autotune, deterministic=deterministic
+    )

@@ -78,7 +78,8 @@ def warm(
         kept = dict(zip((*stage.outputs, *stage.residuals), made, strict=True))
         tensors = inputs | {r: kept[r] for r in stage.passes.residuals}
         grads = {o: torch.empty_like(kept[o]) for o in stage.passes.cotangents}
-        stage.backward(tensors, grads, call.extents, numbers, call.config, run)
+        adding = stage.passes.adding is not None and engine.may_add()
+        stage.backward(tensors, grads, call.extents, numbers, call.config, run, adding)
 
 
 def place_of(name: str, device: torch.device | str) -> torch.device:

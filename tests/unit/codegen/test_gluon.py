@@ -184,6 +184,7 @@ def test_blocks_fit_what_a_group_holds() -> None:
         "tile": "I",
         "stream": "J",
         "resident": ["e"],
+        "also": [],
         "rings": ["e", "f"],
         "sums": ["f"],
         "stores": [["f", "e"]],
