@@ -64,7 +64,7 @@ SHORT = 192
 """Positions of the comparisons with float64."""
 CASES = ("plain", "moved", "large", "empty")
 
-Inputs = dict[str, Tensor]
+Inputs = dict[str, Any]
 
 
 def sizes(op: attndsl.CompiledAttention, b: int, h: int, n: int, d: int) -> dict[str, int]:

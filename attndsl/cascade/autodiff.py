@@ -293,7 +293,8 @@ class _Sweep:
         whole = several or any(leaf.indices for leaf in found)
         if len(parts) == 1 and not _sums(parts[0]):
             summed = frozenset(i for leaf in found for i in _summed(d, leaf))
-            whole = _costly(parts[0], summed) and (several or bool(summed))
+            pair = self.emit.is_pair(frozenset(d.indices))
+            whole = _costly(parts[0], frozenset() if pair else summed) and (several or bool(summed))
             if not whole:
                 return parts[0]
         pair = whole and self.emit.is_pair(frozenset(d.indices))
