@@ -119,6 +119,34 @@ def test_two_softmaxes_share_one_matrix_product() -> None:
     agree(text, attention_inputs() | {"R": numbers(5, 3, seed=8), "w": numbers(seed=9)})
 
 
+DIFFERENCE = """
+attention a(Q[i,e], K[j,e], R[j,e], V[j,f], w[]) -> O[i,f] {
+  S[i,j] = Q[i,e] * K[j,e]   where %s
+  T[i,j] = Q[i,e] * R[j,e]   where %s
+  O[i,f] = (softmax[j](S[i,j]) - w * softmax[j](T[i,j])) * V[j,f]
+}"""
+
+
+@pytest.mark.parametrize("first", ["j <= i", "j < i"])
+@pytest.mark.parametrize("second", ["j <= i", "i - 2 < j"])
+def test_sums_of_each_of_several_normalisers_are_kept(first: str, second: str) -> None:
+    """Row sums of their gradients are read from them, where they see the same keys and where they do not."""
+    text = DIFFERENCE % (first, second)
+    assert row_sums(text, "j") == []
+    _, gradient = derived(text)
+    assert {"O_part", "O_part_2"} <= {*gradient.residuals}
+    agree(text, attention_inputs() | {"R": numbers(5, 3, seed=8), "w": numbers(seed=9)})
+
+
+def test_a_difference_within_one_normaliser_is_one_sum() -> None:
+    text = SOFTMAX.replace(
+        "softmax[j](S[i,j])", "(softmax[j](S[i,j]) - 2 * softmax[j](S[i,j]) * V[j,f])"
+    )
+    _, gradient = derived(text)
+    assert "O_part" not in gradient.residuals
+    agree(text, attention_inputs())
+
+
 def test_grouped_heads_scatter_to_the_heads_they_read() -> None:
     text = """
     attention a(Q[h,i,e], K[h//G,j,e], V[h//G,j,f], G: int) -> O[h,i,f] {
