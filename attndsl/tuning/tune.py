@@ -52,6 +52,13 @@ class Found:
     entry: Entry | None
     """The default's configuration where none was faster beyond noise."""
 
+    @property
+    def noise(self) -> float:
+        """The standard error of the entry's time, as a part of it."""
+        config = None if self.entry is None else self.entry.config
+        kept = next((t for t in self.outcome.trials if t.config == config), None)
+        return kept.measured.noise if kept is not None and kept.measured else float("inf")
+
 
 def tune(
     cascade: Cascade,
