@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +21,13 @@ from attndsl.cli_parts import (
     name_option,
     print_json,
     seconds_of,
+    terminable,
 )
 
 if TYPE_CHECKING:
     from attndsl.bench.run import Row
 
-PEERS = ("flex", "sdpa", "fa4", "fla", "eager")
+PEERS = ("flex", "sdpa", "fa4", "fla", "eager", "auto")
 
 
 def peers_of(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
@@ -149,20 +149,6 @@ def bench(
         _plotted(out, rows, written)
     compared = _compared(before, written) if whole else OK
     return compared if whole else FAILED
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """A request to end is an interruption: what is known is kept."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _document(rows: list[Row]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from attndsl.cli_parts import (
     name_option,
     print_json,
     seconds_of,
+    terminable,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def tune(
     """Find the fastest tiles for FILE's kernels on this GPU, and keep them for every later call.
 
     Candidates are pruned by arithmetic, ordered by a model, compiled in parallel, and run in a process
-    of their own; wrong results disqualify. Ctrl-C ends the search and keeps what is known.
+    of their own; wrong results disqualify. Ctrl-C or SIGTERM ends the search and keeps what is known.
     """
     if file is None and export is None and taken is None:
         raise click.UsageError("there is nothing to do: give a FILE, --export or --import")
@@ -97,7 +98,7 @@ def tune(
         from attndsl.tuning.command import tune_file
         from attndsl.tuning.show import live
 
-        with live(f"tune {file}", seconds) as report:
+        with terminable(), live(f"tune {file}", seconds) as report:
             found = tune_file(
                 file,
                 name,
@@ -157,13 +158,14 @@ def _print(found: list[Found], rejected: bool, as_json: bool) -> None:
             (
                 f.kernel.name,
                 f"{f.entry.ms:.4f}",
+                _percent(f.noise),
                 f"{gain:.2f}",
                 tried,
                 str(len(f.space.rejected)),
                 config,
             )
         )
-    table(("kernel", "ms", "of default", "tried", "pruned", "configuration"), rows)
+    table(("kernel", "ms", "noise", "of default", "tried", "pruned", "configuration"), rows)
     if rejected:
         table(
             ("kernel", "not tried", "because"),
@@ -173,6 +175,10 @@ def _print(found: list[Found], rejected: bool, as_json: bool) -> None:
                 for r in f.space.rejected
             ],
         )
+
+
+def _percent(part: float) -> str:
+    return f"{part:.1%}" if part < 1 else ""
 
 
 def _as_dict(f: Found, rejected: bool) -> dict[str, object]:

@@ -31,6 +31,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "decoding": (),
     "hopper": ("--own", "--jobs", "8"),
     "family": (),
+    "peers": (),
     "dispatch": (),
     "starting": (),
     "examples": (),

@@ -34,7 +34,7 @@ LAUNCHERS = {
     "causal_backward_dK_dV": "backward",
 }
 # Seconds besides its own that a search takes to open and to end, and least that are worth beginning for.
-AROUND, LEAST = 45.0, 30.0
+AROUND, LEAST = 30.0, 30.0
 
 
 @dataclass(frozen=True)

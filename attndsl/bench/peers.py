@@ -6,7 +6,7 @@ peer("flex", setup)()      # runs FlexAttention on the setup's inputs
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -196,6 +196,12 @@ def fla(setup: Setup) -> Ready:
     return Ready(caller(found, function, arguments), tuple(arguments.values()), tuple(arguments))
 
 
+def auto(setup: Setup) -> Ready:
+    """The program itself with all kernels that it has: on Hopper also those whose warps specialise."""
+    other = replace(setup, op=CompiledAttention(setup.cascade, backend="auto"))
+    return Ready(other.ours, floats(setup))
+
+
 def eager(setup: Setup) -> Ready:
     """The program's dense evaluation by PyTorch operations, in the inputs' type."""
     return Ready(setup.reference, floats(setup))
@@ -207,6 +213,7 @@ PEERS: dict[str, Callable[[Setup], Ready]] = {
     "fa4": fa4,
     "fla": fla,
     "eager": eager,
+    "auto": auto,
 }
 
 

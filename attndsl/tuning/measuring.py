@@ -42,9 +42,6 @@ PAIR_BYTES = 512 << 20
 # Clocks that the card idles before launches that are timed, so that all are asked for before the first begins; twice as
 # many where that was not enough, up to a tenth of a second.
 AHEAD, MOST_AHEAD = 1 << 21, 1 << 27
-# Clocks that the card idles before launches that are timed, so that all are asked for before the first begins; twice as
-# many where that was not enough, up to a tenth of a second.
-AHEAD, MOST_AHEAD = 1 << 21, 1 << 27
 # How large inputs are drawn: smaller ones where results of the first are no numbers, as of exponentials of long sums.
 SCALES = (1.0, 0.25, 0.0625)
 # Seconds to wait for another search's turn on the card to end; a candidate is given longer than that.
@@ -114,7 +111,6 @@ class Bench:
         self.dtype = getattr(torch, LONG[problem.dtype])
         self.flush: Tensor | None = None
         self.launch: Launch | None = None
-        self.ahead = AHEAD
         self.ahead = AHEAD
         for scale in SCALES:
             self.inputs = self.draw(scale)

@@ -95,9 +95,12 @@ def search(
     workers: int | None = None,
     report: Report = lambda event: None,
     clock: Callable[[], float] = time.monotonic,
+    begun: float | None = None,
 ) -> dict[str, Outcome]:
-    """The outcome for every kernel."""
-    return Search(candidates, device, seconds, workers or processors(), report, clock).run()
+    """The outcome for every kernel; `seconds` count from `begun`, on the clock, where it was before now."""
+    made = Search(candidates, device, seconds, workers or processors(), report, clock)
+    made.begin = made.begin if begun is None else begun
+    return made.run()
 
 
 class Search:

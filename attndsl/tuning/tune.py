@@ -6,6 +6,7 @@ store().add(f.entry for f in found if f.entry)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from attndsl.tuning.problem import Problem, hash_of, pose
 from attndsl.tuning.search import Outcome, Report, search
 from attndsl.tuning.space import Space, default, explore, explore_warps
 
+# Of the budget, what ending the processes takes.
+ENDING = 0.5
 # A gain within this many standard errors is noise: the default stays.
 SURE = 2.0
 
@@ -48,6 +51,13 @@ class Found:
     outcome: Outcome
     entry: Entry | None
     """The default's configuration where none was faster beyond noise."""
+
+    @property
+    def noise(self) -> float:
+        """The standard error of the entry's time, as a part of it."""
+        config = None if self.entry is None else self.entry.config
+        kept = next((t for t in self.outcome.trials if t.config == config), None)
+        return kept.measured.noise if kept is not None and kept.measured else float("inf")
 
 
 def tune(
@@ -76,6 +86,7 @@ def tune(
     Raises: DiagnosticError where no schedule is legal; CallError (A0510) where no tile fits; ChildError if the GPU's
     process cannot even start.
     """
+    begun = time.monotonic()
     if wrt is None:
         floats = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
         wrt = floats if backward else ()
@@ -95,7 +106,9 @@ def tune(
             for k, p in kernels
         }
         wanted = {k: chosen(s.configs(firsts[k]), most, spread) for k, s in spaces.items()}
-        outcomes = search(wanted, device, seconds=seconds, workers=count, report=report)
+        outcomes = search(
+            wanted, device, seconds=seconds - ENDING, workers=count, report=report, begun=begun
+        )
     hash_ = hash_of(cascade)
     return [
         Found(

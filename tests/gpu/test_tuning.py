@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +18,7 @@ from attndsl.cascade.nodes import Cascade
 from attndsl.frontend import load_cascades
 from attndsl.frontend.reading import read_source
 from attndsl.tuning.command import this_machine
+from attndsl.tuning.database import read
 from attndsl.tuning.device import Failure, Processes, Timeouts
 from attndsl.tuning.problem import Problem, pose
 from attndsl.tuning.tune import sizes_at, tune
@@ -81,6 +87,67 @@ def test_a_candidate_that_takes_the_card_with_it(device: Processes, stages: int,
     assert device.runner.starts == 2
     assert before.ms > 0
     assert after.ms > 0
+
+
+ENTRIES = "cache/tuning.jsonl"
+
+
+def searching(folder: Path) -> subprocess.Popen[str]:
+    """A search in a process of its own, which has a new best for every kernel."""
+    shape = ",".join(f"{k}={n}" for k, n in SMALL.items())
+    command = [sys.executable, "-m", "attndsl", "tune", str(CAUSAL), "--budget", "300s", "--shape"]
+    process = subprocess.Popen(
+        [*command, shape],
+        env={**os.environ, "ATTNDSL_CACHE_DIR": str(folder / "cache")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    known: set[str] = set()
+    while len(known) < 3:
+        line = process.stderr.readline()
+        assert line, process.wait()
+        known |= {line.split()[2]} if " tried, " in line else set()
+    return process
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_asked_to_end_keeps_what_is_known(tmp_path: Path, sign: signal.Signals) -> None:
+    process = searching(tmp_path)
+    process.send_signal(sign)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "causal_backward_dK_dV" in out
+    assert len(read(tmp_path / ENTRIES).entries) == 3
+
+
+def test_a_search_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Two at once, one of which is killed: the other finds what it would, and the dead one's children are gone."""
+    doomed, other = searching(tmp_path), searching(tmp_path)
+    children = [
+        int(p) for t in Path(f"/proc/{doomed.pid}/task").iterdir()
+        for p in (t / "children").read_text().split()
+    ]  # fmt: skip
+    assert len(children) > 1
+    doomed.kill()
+    doomed.wait()
+    other.send_signal(signal.SIGINT)
+    other.communicate(timeout=30)
+    assert other.returncode == 0
+    assert len(read(tmp_path / ENTRIES).entries) == 3
+    end = time.monotonic() + 10
+    while any(alive(p) for p in children) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not any(alive(p) for p in children)
+
+
+def alive(process: int) -> bool:
+    """Whether a process still runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_search_finds_right_configurations_of_both_passes() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,21 @@ def test_what_was_found_is_kept(
     # The next process finds it.
     store.store.cache_clear()
     assert store.store().find(next(iter(found)), next(iter(found.values())).triton) is not None
+
+
+def test_who_is_asked_to_end_keeps_what_is_known(gpu: Pretended, here: Path) -> None:
+    """SIGTERM, as of a batch system whose time is over, after every kernel's default was timed."""
+
+    def tick(seconds: float) -> None:
+        if len(gpu.measured) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    gpu.tick = tick
+    assert main(["tune", CAUSAL, "--shape", "h=16"]) == OK
+    assert len(gpu.measured) == 7
+    assert len(read(here / "cache" / "tuning.jsonl").entries) == 3
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_project_keeps_its_own(gpu: Pretended, here: Path) -> None:

@@ -108,6 +108,21 @@ def test_a_slow_start_leaves_half_of_the_budget() -> None:
     assert len(outcome.trials) > 5
 
 
+def test_what_went_before_the_search_counts() -> None:
+    now = [9.0]
+
+    def tick(seconds: float) -> None:
+        now[0] += seconds
+
+    device = Pretended(bowl, tick=tick)
+    outcome = run(device, seconds=10.0, clock=lambda: now[0], begun=8.5)
+    assert len(outcome.trials) == len(CONFIGS)
+    device = Pretended(bowl, tick=tick)
+    begun = now[0] - 1.5
+    run(device, seconds=3.0, clock=lambda: now[0], begun=begun)
+    assert now[0] - begun <= 3.2
+
+
 def test_a_budget_too_short_for_anything_still_ends() -> None:
     now = [0.0]
 
