@@ -45,9 +45,7 @@ def solve_loops(kernel: Kernel, where: Expr | None, body: Expr) -> tuple[Expr | 
         rest.append(c)
     if kernel.loop_body:
         kernel.ungrouped |= not taken
-        kernel.mixed |= bool(kernel.groups) and (
-            taken != kernel.groups.keys() or kernel.ungrouped
-        )
+        kernel.mixed |= bool(kernel.groups) and (taken != kernel.groups.keys() or kernel.ungrouped)
     return conjunction(rest), body
 
 
@@ -95,7 +93,7 @@ def loop_bounds(kernel: Kernel, axis: str) -> tuple[str, str]:
 
 
 def _whole(kernel: Kernel, rank: str, size: Expr, group: str) -> bool:
-    """Whether every group has all its points: an input declares an axis `h // G`, and calls hold `|h|` to G times that."""
+    """Whether every group has all its points: an input declares an axis `h // G`, which holds `|h|` to G times that."""
     return any(
         at == group and isinstance(dim, Binary) and dim.op == "//" and dim.right == size
         for i in kernel.cascade.inputs
