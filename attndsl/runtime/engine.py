@@ -19,7 +19,7 @@ from attndsl.callerrors import CallError
 from attndsl.cascade.alignments import shifted_indices
 from attndsl.cascade.bind import Binding, Number, bind
 from attndsl.cascade.nodes import Cascade, Index
-from attndsl.cascade.starts import START, resolve_start
+from attndsl.cascade.starts import START, check_places, resolve_start
 from attndsl.runtime import plans
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.cotangents import gathered
@@ -250,6 +250,13 @@ class Engine:
                     help=f"one number for each `{b}`",
                 )
 
+    def check_values(self, call: Prepared, at: Tensor) -> None:
+        """The places in a tensor on the CPU; to look at one on a GPU would wait for it (debug mode does)."""
+        check_places(self.cascade.name, at)
+        if self.ranges.gathers and at.numel():
+            for place in (int(at.min()), int(at.max())):
+                self.ranges(call.binding, place)
+
     def tuned(
         self,
         stage: Stage,
@@ -283,6 +290,8 @@ class Engine:
         if replay is None or replay is _UNKNOWN or start.how == "int":
             # A number that stands elsewhere at each call is checked at each call.
             call = self.prepare(given, start, params, wrt)
+            if start.at is not None and start.at.device.type == "cpu":
+                self.check_values(call, start.at)
         if isinstance(replay, Replay):
             return replay(tensors, start.value or 0)
         inputs, numbers = call.tensors(given, start.at), self.numbers(call, start)
