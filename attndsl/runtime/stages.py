@@ -22,6 +22,7 @@ from attndsl.cascade.nodes import Cascade, DType, Rank
 from attndsl.codegen.toolkit import sound_assembler
 from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
+from attndsl.runtime.contexts import bind
 from attndsl.runtime.few import FewQueries
 from attndsl.schedule.tile import Buffer, Plan
 
@@ -187,7 +188,9 @@ class Stage:
         run: Run | None = None,
     ) -> list[Tensor]:
         """The outputs, then the residuals. `run` calls a function of the module by its name, if not this stage."""
-        name, extents = self.launcher(extents, next(iter(inputs.values())).device)
+        device = next(iter(inputs.values())).device
+        name, extents = self.launcher(extents, device)
+        bind(device)
         with refusals(self.cascade.name), self.compiling():
             made = (run or self.run)(name, inputs, extents, params, config)
         return [made[n] for n in (*self.outputs, *self.residuals)]
@@ -224,6 +227,7 @@ class Stage:
         """
         inputs = tensors | {self.passes.cotangents[o]: x for o, x in cotangents.items()}
         name = "backward"
+        bind(next(iter(inputs.values())).device)
         with refusals(self.cascade.name), self.compiling():
             if adding and self.module.adds(inputs, extents, config):
                 name = "backward_added"

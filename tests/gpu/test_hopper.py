@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,35 @@ def test_auto_is_the_faster_form_of_each_kernel(name: str) -> None:
         for k in ("triton", "auto")
     )
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("backend", ["triton", "hopper"])
+def test_a_thread_without_a_context_launches(backend: str) -> None:
+    """Where memory is at hand, the first that a thread asks of CUDA is the description of tiles to the copy engine."""
+    op = attndsl.load(EXAMPLES / "causal.attn", backend=backend)
+    x = [torch.randn(1, 2, 512, 128, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
+    given = [t.requires_grad_() for t in x]
+    out = op(*given)
+    cotangent = torch.randn_like(out)
+    known = torch.autograd.grad(out, given, cotangent, retain_graph=True)
+
+    def elsewhere(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Results of a call in a thread that has done nothing yet."""
+        made: list[torch.Tensor] = []
+        thread = threading.Thread(target=lambda: made.extend([op(*inputs)]))
+        thread.start()
+        thread.join()
+        return made
+
+    with torch.no_grad():
+        copies = [t.clone() for t in given]
+        spare = torch.empty_like(out)
+        del spare
+        for inputs in (
+            given,
+            copies,
+        ):  # recorded, and where tensors lie elsewhere than at the recording
+            (made,) = elsewhere(inputs)
+            assert torch.equal(made, out)
+    again = torch.autograd.grad(out, given, cotangent)
+    assert all(map(torch.equal, known, again))
