@@ -30,7 +30,7 @@ attention vector_delta(Q[b,h,t,e], K[b,h,t,e], V[b,h,t,f], g[b,h,t,e], beta[b,h,
 }
 """
 
-# By program its gate, whether it is a logarithm, and how far logarithms go: float32 sums of large ones keep fewer digits.
+# By program its gate, whether it is a logarithm, and how far: float32 sums of large logarithms keep fewer digits.
 # Logarithms have gradients to their own digits; gates of 0 to 1 have those divided by the gate.
 PROGRAMS = {
     "gated_delta": ("g", True, 80),
