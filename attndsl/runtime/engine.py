@@ -398,9 +398,9 @@ class Engine:
         tensors |= dict(zip(stage.passes.residuals, kept, strict=True))
         sized = (call.extents, self.numbers(call, start), call.config)
         adding = stage.passes.adding is not None and self.may_add()
-        if watch is None:
-            return stage.backward(tensors, grads, *sized, adding=adding)
         out = stage.backward(tensors, grads, *sized, watch, adding)
+        if watch is None:
+            return out
         self.keep(key, watch.replay(brought, out, start.how == "int"))
         return out
 
