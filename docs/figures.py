@@ -239,8 +239,20 @@ def normalizers(file: File) -> str:
 
 def forms(file: File) -> str:
     """Kernels at head dim 128: portable, and with warps that specialise in the sizes that they choose themselves."""
-    found = [r for r in file["rows"] if r.get("D") == 128 and r["form"] in ("portable", "own")]
-    peers = {r["program"]: r for r in file["rows"] if r.get("D") == 128 and r["form"] == "cudnn"}
+    return f"{card(file)}; milliseconds:\n\n" + _forms(file, 128)
+
+
+def rule(file: File) -> str:
+    """The same at each head dim."""
+    dims = sorted({r["D"] for r in file["rows"]}, key=lambda d: (d > 128, -d if d <= 128 else d))
+    parts = [f"Head dim {d}:\n\n{_forms(file, d)}" for d in dims]
+    return f"{card(file)}; milliseconds.\n\n" + "\n\n".join(parts)
+
+
+def _forms(file: File, dim: int) -> str:
+    here = [r for r in file["rows"] if r.get("D") == dim]
+    found = [r for r in here if r["form"] in ("portable", "own")]
+    peers = {r["program"]: r for r in here if r["form"] == "cudnn"}
     rows = []
     for program in dict.fromkeys(r["program"] for r in found):
         mine = [r for r in found if r["program"] == program and r["kernel"] != "backward"]
@@ -255,6 +267,34 @@ def forms(file: File) -> str:
         cudnn = f" (cuDNN {peers[program]['tflops']:.0f})" if program in peers else ""
         rows.append([program, *cells, " → ".join(rates) + cudnn])
     head = ["program", "forward", "dQ", "dK and dV", "forward, TFLOP/s"]
+    return table(head, rows)
+
+
+def five(file: File) -> str:
+    """Backward passes of seven and of five products, and what they consist of."""
+    found: dict[tuple[str, int], dict[tuple[str, str], File]] = {}
+    for r in file["rows"]:
+        found.setdefault((r["program"], r["D"]), {})[r["form"], r["kernel"]] = r
+
+    def cell(rows: dict[tuple[str, str], File], *wanted: tuple[str, str]) -> str:
+        for form, ending in wanted:
+            ms = [r["ms"] for (f, k), r in rows.items() if f == form and k.endswith(ending)]
+            if ms:
+                return f"{ms[0]:.3f}"
+        return ""
+
+    rows = []
+    for (program, d), r in found.items():
+        peers = [cell(r, (f, "backward")) for f in ("cudnn", "fa4")]
+        forms = [
+            cell(r, ("listed", "D_dQ_hopper"), ("new", "D_dQ_hopper")),
+            cell(r, ("new", "backward_dK_dV_hopper")),
+            cell(r, ("new", "backward")),
+            cell(r, ("listed", "dV_dQ_hopper"), ("new", "dV_dQ_hopper")),
+            cell(r, ("listed", "backward_added"), ("new", "backward_added")),
+        ]
+        rows.append([f"{program}, D{d}", *forms, *peers])
+    head = ["", "dQ", "dK, dV", "whole", "five products' kernel", "whole", "cuDNN", "FA4"]
     return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
 
 
@@ -344,6 +384,8 @@ KINDS: dict[str, Callable[..., str]] = {
         family,
         normalizers,
         forms,
+        rule,
+        five,
         headline,
         bars,
     )

@@ -405,11 +405,11 @@ class Engine:
             if o in stage.passes.cotangents
         }
         tensors |= dict(zip(stage.passes.residuals, kept, strict=True))
-        rest = (call.extents, self.numbers(call, start), call.config)
+        sized = (call.extents, self.numbers(call, start), call.config)
         adding = stage.passes.adding is not None and self.may_add()
+        out = stage.backward(tensors, grads, *sized, watch, adding)
         if watch is None:
-            return stage.backward(tensors, grads, *rest, adding=adding)
-        out = stage.backward(tensors, grads, *rest, watch, adding)
+            return out
         self.keep(key, watch.replay(brought, out, start.how == "int"))
         return out
 
