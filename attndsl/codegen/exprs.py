@@ -360,9 +360,17 @@ class ExpressionPrinter:
 
     def _beside(self, fn: str, args: list[Text]) -> Text:
         """A call of a helper that is as exact as what the kernel multiplies asks for."""
-        out = self.call(self._symbols.use(fn), args)
-        stored = self._symbols.storage()
-        return out if stored is None else replace(out, code=f"{out.code[:-1]}, {stored})")
+        name, stored = self._symbols.use(fn), self._symbols.storage()
+        if stored is None:
+            return self.call(name, args)
+        parts = [self.value(a) for a in args]
+        text = self.join(
+            parts,
+            lambda ps: f"{name}({', '.join(p.code for p in ps)}, {stored})",
+            DType.FLOAT,
+            ATOM,
+        )
+        return replace(text, static=False)
 
     def _call(self, fn: str, args: list[Text]) -> Text:
         if fn in ("min", "max"):
