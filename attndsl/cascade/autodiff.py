@@ -49,7 +49,7 @@ from attndsl.cascade.nodes import (
     Solve,
     TensorDecl,
 )
-from attndsl.cascade.parted import parted
+from attndsl.cascade.parted import extremes_apart, parted
 from attndsl.cascade.residuals import Cut, cross, is_kept, package, sequences
 from attndsl.cascade.scales import by_scale, of_one_divisor
 from attndsl.cascade.signs import Sign, sign_of, signs
@@ -99,13 +99,16 @@ class _Sweep:
         in_parts, parts = parted(
             cascade, domains(cascade), lambda n: self.names.tensor(f"{n}_part")
         )
+        in_parts, extremes = extremes_apart(
+            in_parts, sequences(cascade, kinds), lambda n: self.names.tensor(f"{n}_part")
+        )
         active = self.reach(in_parts, frozenset())
 
         def constant(e: Expr) -> bool:
             return not any(isinstance(r, Read) and r.tensor in active for r in differentiable(e))
 
         self.forward, hoisted = hoist(in_parts, constant, lambda n: self.names.tensor(f"{n}_part"))
-        hoisted = {**parts, **hoisted}
+        hoisted = {**parts, **extremes, **hoisted}
         stabilisers = unseen(self.forward)
         self.active = self.reach(self.forward, stabilisers)
         self.types = Types(self.forward)
