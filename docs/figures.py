@@ -214,26 +214,23 @@ def family(file: File) -> str:
 
 
 def normalizers(file: File) -> str:
-    """Kernels of normalizers alone, over those of causal softmax."""
-    found = [r for r in file["rows"] if r["part"] == "kernels"]
-    plain = next(r for r in found if r["program"] == "causal")
-    rows = [
-        [
-            r["program"],
-            *(
-                x
-                for way in ("forward_ms", "backward_ms")
-                for x in (f"{r[way]:.2f}", "" if r is plain else f"{r[way] / plain[way]:.2f}")
-            ),
-            ", ".join(
-                f"{n.partition('_backward_')[2]} {ms:.2f}"
-                for n, ms in r["kernels_ms"].items()
-                if "_backward_" in n
-            ),
+    """Programs over softmax with the same mask and at the same shape, beside the bounds of both; the kernels backward."""
+    rows = []
+    for r in file["rows"]:
+        if r["part"] != "times":
+            continue
+        cells = [
+            f"{_three(r[f'{way}_ms'])} | {r[f'{way}_of_softmax']:.2f} ({r[f'{way}_bound_of_softmax']:.2f})"
+            for way in ("forward", "backward")
         ]
-        for r in [plain, *(x for x in found if x is not plain)]
-    ]
-    head = ["", "forward", "of softmax", "backward", "of softmax", "kernels backward"]
+        parts = ", ".join(
+            f"{n.partition('_backward_')[2]} {ms:.2f}"
+            for n, ms in r["kernels_ms"].items()
+            if "_backward_" in n
+        )
+        small = "" if r["N"] == 4096 else f", {r['N']} positions"
+        rows.append([r["program"] + small, r["beside"], *" | ".join(cells).split(" | "), parts])
+    head = ["", "beside", "forward", "of it (bound)", "backward", "of it (bound)", "kernels backward"]
     return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
 
 

@@ -49,8 +49,9 @@ from attndsl.cascade.nodes import (
     Solve,
     TensorDecl,
 )
-from attndsl.cascade.parted import parted
+from attndsl.cascade.parted import extremes_apart, parted
 from attndsl.cascade.residuals import Cut, cross, is_kept, package, sequences
+from attndsl.cascade.scales import by_scale, of_one_divisor
 from attndsl.cascade.signs import Sign, sign_of, signs
 from attndsl.cascade.steady import steadied
 from attndsl.cascade.swap import Contractions, swapped
@@ -98,13 +99,16 @@ class _Sweep:
         in_parts, parts = parted(
             cascade, domains(cascade), lambda n: self.names.tensor(f"{n}_part")
         )
+        in_parts, extremes = extremes_apart(
+            in_parts, sequences(cascade, kinds), lambda n: self.names.tensor(f"{n}_part")
+        )
         active = self.reach(in_parts, frozenset())
 
         def constant(e: Expr) -> bool:
             return not any(isinstance(r, Read) and r.tensor in active for r in differentiable(e))
 
         self.forward, hoisted = hoist(in_parts, constant, lambda n: self.names.tensor(f"{n}_part"))
-        hoisted = {**parts, **hoisted}
+        hoisted = {**parts, **extremes, **hoisted}
         stabilisers = unseen(self.forward)
         self.active = self.reach(self.forward, stabilisers)
         self.types = Types(self.forward)
@@ -193,7 +197,7 @@ class _Sweep:
 
     def step(self, d: Define, terms: list[Term]) -> None:
         """From the gradient of one tensor to those of what it reads."""
-        found = leaves(d, self.active, self.domains, self.names.index)
+        found = by_scale(d, leaves(d, self.active, self.domains, self.names.index))
         short = self.simplified(terms)
         if found and short:
             self.spread(d, self.adjoint(d, found, short, terms), found)
@@ -286,7 +290,7 @@ class _Sweep:
         """
         stem = f"d{d.tensor}"
         domain = self.domains[d.tensor][1] if d.tensor in self.domains else ()
-        parts = self.emit.parts(terms, domain, stem)
+        parts = of_one_divisor(self.emit.parts(terms, domain, stem))
         if not parts:
             return Monomial(Fraction(0))
         several = len(found) > 1

@@ -52,6 +52,31 @@ def parted(
     return dataclasses.replace(cascade, body=tuple(body)), named
 
 
+def extremes_apart(
+    cascade: Cascade, sequence: frozenset[str], fresh: Callable[[str], str]
+) -> tuple[Cascade, dict[str, Expr]]:
+    """Maxima that are outputs with features by names of their own; `sequence` has the ranks that are sequences.
+
+    Outputs are rounded to the inputs' type, and a gradient asks which terms are equal to the maximum.
+    """
+    body: list[Define] = []
+    named: dict[str, Expr] = {}
+    outputs = {o.name for o in cascade.outputs}
+    for d in cascade.body:
+        match d.expr:
+            case Reduce(op=Reduction.MAX | Reduction.MIN) if d.tensor in outputs and {
+                *d.indices
+            } - sequence - {*cascade.batch}:
+                name = fresh(d.tensor)
+                named[name] = d.expr
+                read = Read(name, tuple(Index(i) for i in d.indices), span=d.span)
+                body.append(dataclasses.replace(d, tensor=name))
+                body.append(dataclasses.replace(d, expr=read))
+            case _:
+                body.append(d)
+    return dataclasses.replace(cascade, body=tuple(body)), named
+
+
 def _terms(d: Define, defs: dict[str, Define]) -> tuple[Monomial, ...] | None:
     """The terms of a sum, if each is divided by a sum of its own over the same indices."""
     match d.expr:

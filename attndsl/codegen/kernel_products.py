@@ -7,6 +7,8 @@ from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.kernel_lines import KernelLines
 from attndsl.schedule.tile import AccDot, Across, Dot, Fold, Role, Scan, Solve
 
+TILES = {Role.TILE, Role.STREAM}
+
 
 class KernelProducts(KernelLines):
     """Prints what combines the elements of an axis."""
@@ -121,12 +123,20 @@ class KernelProducts(KernelLines):
         text = self._printer.number(self._values[s.src].text)
         if text.dims != s.dims:
             text = self._filled(text, s.dims, DType.FLOAT)
+        if s.op is Reduction.SUM and len(s.dims) == 2 and {*map(self._role, s.dims)} <= TILES:
+            helper = self.use("running_sums")
+            code = f"{helper}({text.code}, {s.dims.index(s.over)}, {s.down})"
+            self._define(s.name, Text(code, s.dims, DType.FLOAT))
+            return
         way = ", reverse=True" if s.down else ""
         code = f"tl.cumsum({text.code}, {s.dims.index(s.over)}{way})"
         if s.op is not Reduction.SUM:
             combine = self.use("larger" if s.op is Reduction.MAX else "smaller")
             code = f"tl.associative_scan({text.code}, {s.dims.index(s.over)}, {combine}{way})"
         self._define(s.name, Text(code, s.dims, DType.FLOAT))
+
+    def _role(self, axis: str) -> Role:
+        return self.program.axis(axis).role
 
     def _identity(self, op: Reduction, kind: DType) -> str:
         if kind is DType.INT:
