@@ -331,6 +331,64 @@ def bars(file: File) -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
+WHO = {"attndsl": "#1f4e79", "auto": "#2e86c1", "flex": "#c0792a", "sdpa": "#4d8c57"}
+WHO |= {"fa4": "#a33b3b", "fla": "#7d5ba6", "eager": "#888888"}
+NAMES = {"auto": 'attndsl, backend="auto"', "flex": "FlexAttention", "sdpa": "PyTorch's SDPA"}
+NAMES |= {"fa4": "FlashAttention-4", "fla": "flash-linear-attention", "eager": "eager PyTorch"}
+
+
+def rates(file: File) -> str:
+    """A picture: rates of causal forward passes against length, with the card's limit."""
+    from attndsl.schedule.cost import GPUS
+
+    rows = [r for r in file["rows"] if r["program"] == "causal" and "tflops" in r]
+    peak = next(g for n, g in GPUS.items() if n in file["machine"]["card"]).flops[2] * 1e-12
+    lengths = sorted({r["length"] for r in rows})
+    left, top, width, height = 60, 40, 480, 330
+    across = {
+        n: left + 30 + k * (width - 60) / max(1, len(lengths) - 1) for k, n in enumerate(lengths)
+    }
+
+    def up(rate: float) -> float:
+        return top + height * (1 - rate / 1100)
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 230}" height="{top + height + 50}"'
+        ' font-family="sans-serif" font-size="13">',
+        f'<text x="{left}" y="20">TFLOP/s against length, causal, forward, {file["machine"]["card"]}; 16384'
+        " positions, 16 heads of 128, bf16</text>",
+    ]
+    for rate in range(0, 1100, 200):
+        y = up(rate)
+        out.append(f'<path d="M{left} {y:.1f}H{left + width}" stroke="#dddddd"/>')
+        out.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{rate}</text>')
+    for n, x in across.items():
+        out.append(f'<text x="{x:.1f}" y="{top + height + 20}" text-anchor="middle">{n}</text>')
+    y = up(peak)
+    out.append(
+        f'<path d="M{left} {y:.1f}H{left + width}" stroke="#888888" stroke-dasharray="6 4"/>'
+    )
+    out.append(f'<text x="{left + width + 8}" y="{y + 4:.1f}">roofline, {peak:.0f}</text>')
+    labels: list[tuple[float, str, str]] = []
+    for who, colour in WHO.items():
+        mine = sorted((r for r in rows if r["who"] == who), key=lambda r: int(r["length"]))
+        if not mine:
+            continue
+        points = [(across[r["length"]], up(r["tflops"])) for r in mine]
+        wide = 3 if who == "attndsl" else 1.6
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        out.append(
+            f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{wide}"/>'
+        )
+        out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+        labels.append((points[-1][1], f"{NAMES.get(who, who)}, {mine[-1]['tflops']:.0f}", colour))
+    below = 0.0
+    for y, name, colour in sorted(labels):
+        below = max(y + 4, below + 16)  # names stand under each other
+        out.append(f'<text x="{left + width + 8}" y="{below:.1f}" fill="{colour}">{name}</text>')
+    return "\n".join([*out, "</svg>", ""])
+
+
 KINDS: dict[str, Callable[..., str]] = {
     f.__name__: f
     for f in (
@@ -346,6 +404,7 @@ KINDS: dict[str, Callable[..., str]] = {
         forms,
         headline,
         bars,
+        rates,
     )
 }
 
