@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+SHIPPED = ROOT / "attndsl" / "tuning" / "defaults.jsonl"
 EXPLANATION = ROOT / "docs" / "explanation"
 PAGES = (ROOT / "README.md", EXPLANATION / "measurements.md", EXPLANATION / "hopper.md")
 PICTURES = {ROOT / "docs" / "images" / "training.svg": ("bars", "training-h100.json")}
@@ -331,6 +332,60 @@ def bars(file: File) -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
+def searches(exhaustive: File, *found: File) -> str:
+    """Searches beside the whole list of configurations of the causal forward kernel."""
+    best = min(r["ms"] for r in exhaustive["rows"] if "ms" in r)
+    rows = []
+    for file in found:
+        for r in file["rows"]:
+            listed = r["kernel"] == exhaustive["kernel"]
+            rows.append(
+                [
+                    r["kernel"],
+                    f"{file['seconds']:.0f}",
+                    f"{r['wall_s']:.1f}",
+                    f"{r['tried']} of {r['of']}",
+                    f"{r['best_ms']:.3f}",
+                    f"{best / r['best_ms']:.1%}" if listed else "",
+                    f"{r['default_ms'] / r['best_ms']:.2f}",
+                    f"{r['guess_ms'] / r['best_ms']:.2f}",
+                ]
+            )
+    head = ["kernel", "budget, s", "wall, s", "tried", "best, ms", "speed of the list's best"]
+    head += ["what runs without, of the best", "the model's first"]
+    return f"{card(found[0])}; the best of the list took {best:.3f} ms:\n\n" + table(head, rows)
+
+
+def choices(*files: File) -> str:
+    """How far what runs without tuning, and what the model would choose, are from the best that was measured."""
+    shipped = [json.loads(x) for x in SHIPPED.read_text(encoding="utf-8").splitlines()[1:]]
+    rows = []
+    for file in files:
+        gpu = file["machine"]["card"]
+        names = [e["key"]["kernel"].rpartition("-")[0] for e in shipped if e["key"]["gpu"] == gpu]
+        tried = [r for r in file["rows"] if sum(isinstance(t[1], float) for t in r["trials"]) > 1]
+        for what, over in (
+            ("what runs without an entry", {r["kernel"]: _over(r, "default_ms") for r in tried}),
+            (
+                "what runs with those that are shipped",
+                {
+                    r["kernel"]: 1.0 if r["kernel"] in names else _over(r, "default_ms")
+                    for r in tried
+                },
+            ),
+            ("the model's choice", {k: x for k, _, _, x in file["model"]}),
+        ):
+            known = {k: x for k, x in over.items() if x is not None}
+            far = [f"`{k}` {x:.2f}" for k, x in known.items() if x > 1.15]
+            near = f"{len(known) - len(far)} of {len(known)}"
+            rows.append([gpu, what, near, ", ".join(far)])
+    return table(["card", "", "kernels within 15 %", "the others"], rows)
+
+
+def _over(row: File, key: str) -> float | None:
+    return row[key] / row["best_ms"] if row.get(key) and row["best_ms"] else None
+
+
 WHO = {"attndsl": "#1f4e79", "auto": "#2e86c1", "flex": "#c0792a", "sdpa": "#4d8c57"}
 WHO |= {"fa4": "#a33b3b", "fla": "#7d5ba6", "eager": "#888888"}
 NAMES = {"auto": 'attndsl, backend="auto"', "flex": "FlexAttention", "sdpa": "PyTorch's SDPA"}
@@ -405,6 +460,8 @@ KINDS: dict[str, Callable[..., str]] = {
         headline,
         bars,
         rates,
+        searches,
+        choices,
     )
 }
 
