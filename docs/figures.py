@@ -123,21 +123,33 @@ def starting(file: File) -> str:
 
 
 def peers(file: File) -> str:
-    """A program beside its peers: their time over ours, then milliseconds."""
+    """A program beside its peers: their time over ours, then milliseconds; those who cannot are in a sentence."""
+    order = list(dict.fromkeys(r["program"] for r in file["rows"]))
+    known = sorted(
+        (r for r in file["rows"] if "forward_ms" in r),
+        key=lambda r: (order.index(r["program"]), r.get("length", 0)),
+    )
     rows = [
         [
-            r["program"],
-            r["who"],
+            r["program"] + (f", {r['length']}" if "length" in r else ""),
+            NAMES.get(r["who"], r["who"]),
             said(r, "ratio", ".2f"),
             said(r, "backward_ratio", ".2f"),
             said(r, "forward_ms", ".3f"),
             said(r, "backward_ms", ".3f"),
             r.get("note", "") or said(r, "error", ".1e"),
         ]
-        for r in file["rows"]
+        for r in known
     ]
     head = ["program", "", "forward", "backward", "ms", "backward, ms", "error of O"]
-    return f"{card(file)}; ratios are a peer's time over ours:\n\n" + table(head, rows)
+    why: dict[tuple[str, str], list[str]] = {}
+    for r in file["rows"]:
+        if "forward_ms" not in r:
+            named = why.setdefault((NAMES.get(r["who"], r["who"]), r["note"]), [])
+            named += [r["program"]] if r["program"] not in named else []
+    missing = [f"{who} ({', '.join(programs)}): {note}" for (who, note), programs in why.items()]
+    said_ = "\n\nWithout figures: " + "; ".join(missing) + "." if missing else ""
+    return f"{card(file)}; ratios are a peer's time over ours:\n\n{table(head, rows)}{said_}"
 
 
 def linear(file: File) -> str:
