@@ -133,12 +133,16 @@ def started(
 
 
 def compiled(launch: Launch, device: torch.device) -> None:
-    """Compile a kernel and load it; who launches it is told what is wrong with it."""
+    """Compile a kernel, and what launches it; who launches it is told what is wrong with it.
+
+    It is not loaded: by loading, Triton gives a thread the CUDA context without which it describes no tiles, and the
+    thread of a backward pass may have done nothing else on the card.
+    """
+    from triton.runtime import driver
+
     with suppress(Exception), torch.cuda.device(device), sound_assembler():
         made = launch.kernel.warmup(*launch.positional, grid=launch.grid, **launch.keyword)
-        _ = (
-            made.run
-        )  # Triton loads it, and builds what launches it, when it is first asked for this
+        driver.active.launcher_cls(made.src, made.metadata)  # on disk from now on
 
 
 def light(launch: Launch) -> Launch:

@@ -35,6 +35,7 @@ op = attndsl.load(sys.argv[1])
 made = [torch.randn(1, 2, 256, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
 made = [x.requires_grad_() for x in made]
 up = torch.randn_like(made[0])
+# The backward pass is all that its thread does on the card.
 first = [(o := op(*made)), *torch.autograd.grad(o, made, up)]
 count = len(seen)
 again = [(o := op(*made)), *torch.autograd.grad(o, made, up)]
