@@ -8,12 +8,9 @@ again. So maps are kept by address.
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-
-import torch
 
 # Maps that are kept for one argument; a program whose tensors never lie where they lay must not fill the memory.
 MOST_MAPS = 4096
@@ -37,24 +34,8 @@ class Maps(dict[int, Any]):
     def __missing__(self, address: int) -> Any:
         if len(self) >= MOST_MAPS:
             self.clear()
-        in_context()
         made = self[address] = self.all(address)[0]
         return made
-
-
-_thread = threading.local()
-
-
-def in_context() -> None:
-    """See to it that this thread has the CUDA context, without which the driver describes no tiles to it.
-
-    A thread has none until it does something on the card, which allocating from what PyTorch keeps is not.
-    """
-    if getattr(_thread, "has", False):
-        return
-    _thread.has = True
-    if torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing():
-        torch.cuda.mem_get_info()
 
 
 @dataclass(frozen=True, slots=True)

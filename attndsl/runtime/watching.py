@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attndsl.cascade.starts import START
 from attndsl.runtime.launches import Launch, Recorder, rebound, run
-from attndsl.runtime.quick import Quick, Slots, example_of, in_context, quick
+from attndsl.runtime.quick import Quick, Slots, example_of, quick
 from attndsl.runtime.replay import Replay, Step, allocation, spread_zeros
 
 PLAIN = (int, float, bool, str, tuple, list, torch.dtype, type(None))
@@ -77,7 +77,6 @@ class Watch:
     def _launching(self, name: str) -> Callable[[Launch], Any]:
         def act(launch: Launch) -> Any:
             self.before(name)
-            in_context()
             launch.made = run(launch)
             self.done.append((name, launch))
             return launch.made
