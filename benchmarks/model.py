@@ -3,14 +3,16 @@
     PYTHONPATH=. python benchmarks/model.py benchmarks/results/tuning/examples-h100.json
     PYTHONPATH=. python benchmarks/model.py benchmarks/results/tuning/examples-h100.json causal softcap --all
 
-No GPU is needed: trials come from files of `benchmarks/examples.py`, what the model knows of them from the programs as
-they are now. Of each kernel's measured configurations the one is taken that the model expects to be the fastest.
+With `--note`, what it finds is written into the file, for the docs. No GPU is needed: trials come from files of
+`benchmarks/examples.py`, what the model knows of them from the programs as they are now. Of each kernel's measured
+configurations the one is taken that the model expects to be the fastest.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +77,25 @@ def _of_program(
             yield Guess(row["kernel"], len(known), chosen, best, times[chosen] / times[best])
 
 
+def noted(text: str, made: list[Guess]) -> str:
+    """A file's text with the model's choices in front of its rows, a line for all of them."""
+    head, rows = text.split('"rows":', 1)
+    head = re.sub(r' ?"model": \[\[.*\]\],\n?', "", head)
+    found = [[g.kernel, g.trials, list(g.chosen), round(g.over, 3)] for g in made]
+    return f'{head.rstrip()}\n "model": {json.dumps(found)},\n "rows":{rows}'
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=Path)
     parser.add_argument("programs", nargs="*")
     parser.add_argument("--all", action="store_true", help="print those that are near the best too")
+    parser.add_argument("--note", action="store_true", help="keep what is found in the file")
     args = parser.parse_args()
-    made = list(guesses(json.loads(args.file.read_text()), args.programs))
+    text = args.file.read_text()
+    made = list(guesses(json.loads(text), args.programs))
+    if args.note:
+        args.file.write_text(noted(text, made))
     for g in made:
         if args.all or g.over > NEAR:
             print(f"{g.kernel:40} {g.over:.3f}  {g.chosen}, best of {g.trials} {g.best}")

@@ -43,8 +43,8 @@ LENGTHS: dict[str, tuple[int, ...]] = {
     "documents": (4096,),
     "bias_toeplitz": (4096,),
 }
-# Seconds without which no program is begun: loading PyTorch six times, and the slowest compiler.
-LEAST = 45.0
+# Seconds without which no program is begun: loading PyTorch six times, and compiling.
+LEAST = 30.0
 
 
 def known(table: Table, program: str) -> bool:

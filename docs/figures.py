@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+SHIPPED = ROOT / "attndsl" / "tuning" / "defaults.jsonl"
 EXPLANATION = ROOT / "docs" / "explanation"
 PAGES = (ROOT / "README.md", EXPLANATION / "measurements.md", EXPLANATION / "hopper.md")
 PICTURES = {ROOT / "docs" / "images" / "training.svg": ("bars", "training-h100.json")}
@@ -122,21 +123,33 @@ def starting(file: File) -> str:
 
 
 def peers(file: File) -> str:
-    """A program beside its peers: their time over ours, then milliseconds."""
+    """A program beside its peers: their time over ours, then milliseconds; those who cannot are in a sentence."""
+    order = list(dict.fromkeys(r["program"] for r in file["rows"]))
+    known = sorted(
+        (r for r in file["rows"] if "forward_ms" in r),
+        key=lambda r: (order.index(r["program"]), r.get("length", 0)),
+    )
     rows = [
         [
-            r["program"],
-            r["who"],
+            r["program"] + (f", {r['length']}" if "length" in r else ""),
+            NAMES.get(r["who"], r["who"]),
             said(r, "ratio", ".2f"),
             said(r, "backward_ratio", ".2f"),
             said(r, "forward_ms", ".3f"),
             said(r, "backward_ms", ".3f"),
             r.get("note", "") or said(r, "error", ".1e"),
         ]
-        for r in file["rows"]
+        for r in known
     ]
     head = ["program", "", "forward", "backward", "ms", "backward, ms", "error of O"]
-    return f"{card(file)}; ratios are a peer's time over ours:\n\n" + table(head, rows)
+    why: dict[tuple[str, str], list[str]] = {}
+    for r in file["rows"]:
+        if "forward_ms" not in r:
+            named = why.setdefault((NAMES.get(r["who"], r["who"]), r["note"]), [])
+            named += [r["program"]] if r["program"] not in named else []
+    missing = [f"{who} ({', '.join(programs)}): {note}" for (who, note), programs in why.items()]
+    said_ = "\n\nWithout figures: " + "; ".join(missing) + "." if missing else ""
+    return f"{card(file)}; ratios are a peer's time over ours:\n\n{table(head, rows)}{said_}"
 
 
 def linear(file: File) -> str:
@@ -368,6 +381,118 @@ def bars(file: File) -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
+def searches(exhaustive: File, *found: File) -> str:
+    """Searches beside the whole list of configurations of the causal forward kernel."""
+    best = min(r["ms"] for r in exhaustive["rows"] if "ms" in r)
+    rows = []
+    for file in found:
+        for r in file["rows"]:
+            listed = r["kernel"] == exhaustive["kernel"]
+            rows.append(
+                [
+                    r["kernel"],
+                    f"{file['seconds']:.0f}",
+                    f"{r['wall_s']:.1f}",
+                    f"{r['tried']} of {r['of']}",
+                    f"{r['best_ms']:.3f}",
+                    f"{best / r['best_ms']:.1%}" if listed else "",
+                    f"{r['default_ms'] / r['best_ms']:.2f}",
+                    f"{r['guess_ms'] / r['best_ms']:.2f}",
+                ]
+            )
+    head = ["kernel", "budget, s", "wall, s", "tried", "best, ms", "speed of the list's best"]
+    head += ["what runs without, of the best", "the model's first"]
+    return f"{card(found[0])}; the best of the list took {best:.3f} ms:\n\n" + table(head, rows)
+
+
+def choices(*files: File) -> str:
+    """How far what runs without tuning, and what the model would choose, are from the best that was measured."""
+    shipped = [json.loads(x) for x in SHIPPED.read_text(encoding="utf-8").splitlines()[1:]]
+    rows = []
+    for file in files:
+        gpu = file["machine"]["card"]
+        names = [e["key"]["kernel"].rpartition("-")[0] for e in shipped if e["key"]["gpu"] == gpu]
+        tried = [r for r in file["rows"] if sum(isinstance(t[1], float) for t in r["trials"]) > 1]
+        for what, over in (
+            ("what runs without an entry", {r["kernel"]: _over(r, "default_ms") for r in tried}),
+            (
+                "what runs with those that are shipped",
+                {
+                    r["kernel"]: 1.0 if r["kernel"] in names else _over(r, "default_ms")
+                    for r in tried
+                },
+            ),
+            ("the model's choice", {k: x for k, _, _, x in file["model"]}),
+        ):
+            known = {k: x for k, x in over.items() if x is not None}
+            far = [f"`{k}` {x:.2f}" for k, x in known.items() if x > 1.15]
+            near = f"{len(known) - len(far)} of {len(known)}"
+            rows.append([gpu, what, near, ", ".join(far)])
+    return table(["card", "", "kernels within 15 %", "the others"], rows)
+
+
+def _over(row: File, key: str) -> float | None:
+    return row[key] / row["best_ms"] if row.get(key) and row["best_ms"] else None
+
+
+WHO = {"attndsl": "#1f4e79", "auto": "#2e86c1", "flex": "#c0792a", "sdpa": "#4d8c57"}
+WHO |= {"fa4": "#a33b3b", "fla": "#7d5ba6", "eager": "#888888"}
+NAMES = {"auto": 'attndsl, backend="auto"', "flex": "FlexAttention", "sdpa": "PyTorch's SDPA"}
+NAMES |= {"fa4": "FlashAttention-4", "fla": "flash-linear-attention", "eager": "eager PyTorch"}
+
+
+def rates(file: File) -> str:
+    """A picture: rates of causal forward passes against length, with the card's limit."""
+    from attndsl.schedule.cost import GPUS
+
+    rows = [r for r in file["rows"] if r["program"] == "causal" and "tflops" in r]
+    peak = next(g for n, g in GPUS.items() if n in file["machine"]["card"]).flops[2] * 1e-12
+    lengths = sorted({r["length"] for r in rows})
+    left, top, width, height = 60, 40, 480, 330
+    across = {
+        n: left + 30 + k * (width - 60) / max(1, len(lengths) - 1) for k, n in enumerate(lengths)
+    }
+
+    def up(rate: float) -> float:
+        return top + height * (1 - rate / 1100)
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 230}" height="{top + height + 50}"'
+        ' font-family="sans-serif" font-size="13">',
+        f'<text x="{left}" y="20">TFLOP/s against length, causal, forward, {file["machine"]["card"]}; 16384'
+        " positions, 16 heads of 128, bf16</text>",
+    ]
+    for rate in range(0, 1100, 200):
+        y = up(rate)
+        out.append(f'<path d="M{left} {y:.1f}H{left + width}" stroke="#dddddd"/>')
+        out.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{rate}</text>')
+    for n, x in across.items():
+        out.append(f'<text x="{x:.1f}" y="{top + height + 20}" text-anchor="middle">{n}</text>')
+    y = up(peak)
+    out.append(
+        f'<path d="M{left} {y:.1f}H{left + width}" stroke="#888888" stroke-dasharray="6 4"/>'
+    )
+    out.append(f'<text x="{left + width + 8}" y="{y + 4:.1f}">roofline, {peak:.0f}</text>')
+    labels: list[tuple[float, str, str]] = []
+    for who, colour in WHO.items():
+        mine = sorted((r for r in rows if r["who"] == who), key=lambda r: int(r["length"]))
+        if not mine:
+            continue
+        points = [(across[r["length"]], up(r["tflops"])) for r in mine]
+        wide = 3 if who == "attndsl" else 1.6
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        out.append(
+            f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{wide}"/>'
+        )
+        out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+        labels.append((points[-1][1], f"{NAMES.get(who, who)}, {mine[-1]['tflops']:.0f}", colour))
+    below = 0.0
+    for y, name, colour in sorted(labels):
+        below = max(y + 4, below + 16)  # names stand under each other
+        out.append(f'<text x="{left + width + 8}" y="{below:.1f}" fill="{colour}">{name}</text>')
+    return "\n".join([*out, "</svg>", ""])
+
+
 KINDS: dict[str, Callable[..., str]] = {
     f.__name__: f
     for f in (
@@ -385,6 +510,9 @@ KINDS: dict[str, Callable[..., str]] = {
         five,
         headline,
         bars,
+        rates,
+        searches,
+        choices,
     )
 }
 

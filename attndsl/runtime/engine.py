@@ -21,6 +21,7 @@ from attndsl.cascade.bind import Binding, Number, bind
 from attndsl.cascade.nodes import Cascade, Index
 from attndsl.cascade.starts import START, check_places, resolve_start
 from attndsl.runtime import plans
+from attndsl.runtime.beforehand import Beforehand
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.cotangents import gathered
 from attndsl.runtime.ranges import RangeCheck
@@ -101,6 +102,7 @@ class Engine:
         self.stages: dict[tuple[StartKind, tuple[str, ...], str], Stage] = {}
         self.replays: dict[Any, Replay | None] = {}
         self.recent_backward: dict[Any, Recent[Gradients]] = {}
+        self.beforehand = Beforehand()
         self.lock = threading.RLock()
 
     # --- stages ---
@@ -297,7 +299,9 @@ class Engine:
         inputs, numbers = call.tensors(given, start.at), self.numbers(call, start)
         if replay is not _UNKNOWN or call.stage.backend not in TRITON:
             return call.stage.forward(inputs, call.extents, numbers, call.config)
-        watch = Watch(call.stage.module)
+        watch = Watch(
+            call.stage.module, self.beforehand.begin(call, inputs, numbers, self.may_add())
+        )
         tensors = told_apart(tensors)
         inputs = call.tensors(tensors[: len(given)], None if start.at is None else tensors[-1])
         out = call.stage.forward(inputs, call.extents, numbers, call.config, watch)
@@ -393,7 +397,8 @@ class Engine:
             for o, g in zip(stage.outputs, cotangents, strict=True)
             if g is None and o in stage.passes.cotangents
         ]
-        watch = Watch(stage.module) if fresh else None
+        wait = self.beforehand.waiting(stage, given[0].device)
+        watch = Watch(stage.module, wait) if fresh else None
         make = spread_zeros if watch is None else watch.allocator.spread_zeros
         zeros = {
             o: make(shape, dtype=dtype, device=given[0].device)  # nothing was computed from it

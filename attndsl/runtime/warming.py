@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from attndsl.callerrors import CallError
 from attndsl.cascade.nodes import Cascade, DType
+from attndsl.runtime.beforehand import both_passes
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.launches import Launch, Recorder, rebound
 from attndsl.runtime.watching import preparing
@@ -72,14 +73,8 @@ def warm(
             return
         run = Compiler(stage.module)
         inputs, numbers = call.tensors(given, start.at), engine.numbers(call, start)
-        made = stage.forward(inputs, call.extents, numbers, call.config, run)
-        if not backward:
-            return
-        kept = dict(zip((*stage.outputs, *stage.residuals), made, strict=True))
-        tensors = inputs | {r: kept[r] for r in stage.passes.residuals}
-        grads = {o: torch.empty_like(kept[o]) for o in stage.passes.cotangents}
-        adding = stage.passes.adding is not None and engine.may_add()
-        stage.backward(tensors, grads, call.extents, numbers, call.config, run, adding)
+        adding = engine.may_add()
+        both_passes(stage, inputs, call.extents, numbers, call.config, run, backward, adding)
 
 
 def place_of(name: str, device: torch.device | str) -> torch.device:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from attndsl.cascade.starts import START
+from attndsl.runtime.contexts import bind
 from attndsl.runtime.launches import Launch, Recorder, rebound, run
 from attndsl.runtime.quick import Quick, Slots, example_of, quick
 from attndsl.runtime.replay import Allocation, Replay, Step, allocation, spread_zeros
@@ -65,34 +66,31 @@ class _Allocator:
 class Watch:
     """Runs one function of a module, and remembers what it did."""
 
-    def __init__(self, module: ModuleType) -> None:
+    def __init__(self, module: ModuleType, before: Callable[[str], None] | None = None) -> None:
+        """`before` is told the name of each kernel that is about to be launched."""
         self.module = module
+        self.before = before or (lambda name: None)
         self.table: dict[str, Any] = {**module.KERNELS, **getattr(module, "HOPPER", {})}
         self.done: list[tuple[str, Launch | _Called]] = []
         self.allocator = _Allocator()
 
     def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
         """What the function of this name returns."""
-        names: dict[str, Any] = {
-            n: Recorder(getattr(self.module, n), self._launching(n))
-            for n in (*self.table, *preparing(self.module))
-        }
-        for n in ON_HOST:
-            if hasattr(self.module, n):
-                names[n] = self._calling(n)
+        more: dict[str, Any] = {n: self._calling(n) for n in ON_HOST if hasattr(self.module, n)}
         for n in KEPT:
             if hasattr(self.module, n):
-                names[n] = self._keeping(getattr(self.module, n))
-        names["torch"] = self.allocator
-        for n in LAUNCHING:
-            if hasattr(self.module, n):
-                names[n] = rebound(self.module, n, names)
-        launcher = rebound(self.module, name, names)
+                more[n] = self._keeping(getattr(self.module, n))
+        more["torch"] = self.allocator
+        bind(next(iter(arguments[0].values())).device)
+        launcher = rebound_all(
+            self.module, name, lambda n, kernel: Recorder(kernel, self._launching(n)), more
+        )
         made: dict[str, Tensor] = launcher(*arguments)
         return made
 
     def _launching(self, name: str) -> Callable[[Launch], Any]:
         def act(launch: Launch) -> Any:
+            self.before(name)
             launch.made = run(launch)
             self.done.append((name, launch))
             return launch.made
@@ -244,6 +242,19 @@ def _launching(compiled: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         switches = (run.launch_cooperative_grid, run.launch_pdl)
         return run.launch, (compiled.function, *switches, None, None, *hooks)
     return run, (compiled.function, *hooks)
+
+
+def rebound_all(
+    module: ModuleType,
+    launcher: str,
+    stand_in: Callable[[str, Any], Any],
+    more: dict[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """A launcher of a module with something in place of each kernel, also of those that its helpers launch."""
+    kernels = (*module.KERNELS, *getattr(module, "HOPPER", {}), *preparing(module))
+    names = {n: stand_in(n, getattr(module, n)) for n in kernels} | (more or {})
+    names |= {n: rebound(module, n, names) for n in LAUNCHING if hasattr(module, n)}
+    return rebound(module, launcher, names)
 
 
 def preparing(module: ModuleType) -> tuple[str, ...]:

@@ -56,7 +56,10 @@ class Counted:
         self.keys: set[tuple[str, str]] = set()
         module = self.stage.module
         for name in (*module.KERNELS, *preparing(module)):
-            setattr(module, name, Recorder(getattr(module, name), self.look_up))
+            kernel = getattr(module, name)
+            while isinstance(kernel, Recorder):  # another of these has the same module
+                kernel = kernel.kernel
+            setattr(module, name, Recorder(kernel, self.look_up))
         pretend(module)
 
     def look_up(self, launch: Launch) -> None:

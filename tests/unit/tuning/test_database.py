@@ -158,6 +158,17 @@ def test_a_later_version_is_neither_read_nor_written(path: Path) -> None:
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize("head", ["", json.dumps({database.HEAD: 0}) + "\n"])
+def test_an_older_file_is_read_and_becomes_one_of_this_version(path: Path, head: str) -> None:
+    path.parent.mkdir()
+    path.write_text(head + entry(1).line() + "\n")
+    assert read(path).entries == {key(1): entry(1)}
+    add(path, [entry(2)])
+    assert json.loads(path.read_text().splitlines()[0]) == {database.HEAD: database.SCHEMA}
+    assert len(read(path).entries) == 2
+    assert not path.with_name(f"{path.name}.unreadable").exists()
+
+
 def test_a_full_disk_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(path, [entry(1)])
     before = path.read_text()

@@ -157,13 +157,41 @@ assert not {"torch", "triton"} & set(sys.modules), "torch or triton"
     subprocess.run([sys.executable, "-c", run], check=True, cwd=ROOT)
 
 
+def measured_choices(card: str, programs: list[str]):
+    """What the model would choose of the committed trials, and how far that is from the best."""
+    from benchmarks.model import guesses
+
+    path = ROOT / "benchmarks" / "results" / "tuning" / f"examples-{card}.json"
+    return list(guesses(json.loads(path.read_text()), programs))
+
+
+def test_the_model_s_first_choice_is_near_the_best_on_an_h200() -> None:
+    """Of kernels with many values a pair, running sums, dense biases; no accumulators."""
+    from benchmarks.model import NEAR
+
+    made = measured_choices("h200", ["bias_dense", "entmax", "softcap", "stick_breaking"])
+    assert {g.kernel for g in made} >= {"bias_dense_backward_dK_dV", "entmax_M", "stick_breaking"}
+    assert {g.kernel: g.over for g in made if g.over > NEAR} == {}
+
+
+def test_what_the_model_chooses_is_noted_in_front_of_the_rows() -> None:
+    from benchmarks.model import Guess, noted
+
+    text = '{"machine": {"card": "H200"}, "shape": {"h": 16},\n "rows": [\n  {"a": [1]}\n]}\n'
+    once = noted(text, [Guess("k", 3, (64, 4), (128, 8), 1.25)])
+    assert json.loads(once)["model"] == [["k", 3, [64, 4], 1.25]]
+    twice = noted(once, [Guess("k", 4, (64, 4), (64, 4), 1.0)])
+    assert json.loads(twice)["model"] == [["k", 4, [64, 4], 1.0]]
+    assert json.loads(twice)["rows"] == json.loads(text)["rows"]
+    assert len(twice.splitlines()) == len(once.splitlines())
+
+
 def test_the_model_s_first_choice_is_near_the_best_of_what_was_measured() -> None:
     """On an H100, of kernels of several kinds, forward and backward; `benchmarks/model.py` does it for all."""
-    from benchmarks.model import NEAR, guesses
+    from benchmarks.model import NEAR
 
-    path = ROOT / "benchmarks" / "results" / "tuning" / "examples-h100.json"
     programs = ["block_window", "causal", "fox", "linear_relu", "softcap", "stick_breaking"]
-    made = list(guesses(json.loads(path.read_text()), programs))
+    made = measured_choices("h100", programs)
     assert {g.kernel for g in made} >= {
         *("causal", "causal_backward_D_dQ", "causal_backward_dK_dV"),
         *("block_window_backward_dK_dV", "softcap", "stick_breaking"),
