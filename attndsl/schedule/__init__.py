@@ -18,6 +18,7 @@ from attndsl.schedule.prepare import prepare
 from attndsl.schedule.roles import settle
 from attndsl.schedule.split import plan_split
 from attndsl.schedule.tile import Plan, Role, TileProgram
+from attndsl.schedule.walks import recurs
 
 __all__ = [
     "Plan",
@@ -82,6 +83,8 @@ def split_of(
     """The split-keys form of a forward pass, with outputs of the same types; None where it has none."""
     if any(s.of(Role.PAIR) for s in forward.steps if isinstance(s, TileProgram)):
         return None  # every query has keys of its own chunk
+    if recurs(cascade):
+        return None
     like = {b.name: b.like for b in forward.buffers if b.like is not None}
     return plan_split(cascade, residuals=residuals, like=like, known=kinds)
 

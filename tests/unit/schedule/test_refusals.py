@@ -22,8 +22,8 @@ FORWARD = {
     "a recurrence": (
         "A0401",
         "`H`",
-        "attention t(Q[b,t,e], K[b,t,e], V[b,t,f]) -> O[b,t,f] {\n  batch b\n"
-        "  H[t,e,f] = H[t-1,e,f] + K[t,e] * V[t,f]   init 0\n  O[t,f] = Q[t,e] * H[t,e,f]\n}",
+        "attention t(Q[b,t,e], K[b,t,e], V[b,t,f], A[b,t,e,c]) -> O[b,t,f] {\n  batch b\n"
+        "  H[t,e,f] = A[t,e,c] * H[t-1,c,f] + K[t,e] * V[t,f]   init 0\n  O[t,f] = Q[t,e] * H[t,e,f]\n}",
     ),
     "a root": (
         "A0402",
