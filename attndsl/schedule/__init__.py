@@ -18,7 +18,7 @@ from attndsl.schedule.prepare import prepare
 from attndsl.schedule.roles import settle
 from attndsl.schedule.split import plan_split
 from attndsl.schedule.tile import Plan, Role, TileProgram
-from attndsl.schedule.walks import recurs
+from attndsl.schedule.walks import recurs, with_features
 
 __all__ = [
     "Plan",
@@ -128,6 +128,7 @@ def plan_forward(
     where it is kept. `kinds` settles what some ranks are for (`roles`); `declared` names the outputs that are the
     program's own.
     """
+    kinds = with_features(cascade, kinds)
     ranks = classify(cascade, kinds)
     first = next((t for t in cascade.inputs if t.dtype is DType.FLOAT), None)
     kept = tuple(r for r in residuals if r not in declared)
@@ -151,7 +152,7 @@ def plan_backward(
 
     `kept` are the inputs that the forward pass wrote and the program does not declare.
     """
-    ranks = classify(forward, kinds)
+    ranks = classify(forward, with_features(forward, kinds))
     have = {i.name for i in backward.inputs}
     like = {g: x for x, g in gradients.items() if x in have}
     order = tuple(

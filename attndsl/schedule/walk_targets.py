@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.ranks import Kind, Ranks, lengths
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
@@ -193,8 +193,9 @@ class _Opening:
         if how == "last":
             whole = self.at_the_last(whole)
         extra = [r for r in self.c.batch if r in roots]
-        if self.column is not None and sums_over(whole, self.column.rank, self.c, self.ranks):
-            whole = sliced(whole, self.column.rank, self.c, self.ranks)
+        size = extents_of(self.c, self.ranks)
+        if self.column is not None and sums_over(whole, self.column.rank, self.c, size):
+            whole = sliced(whole, self.column.rank, self.c, size)
             extra.append(self.column.number)
         written = f"{name}.parts" if extra else name
         made = dataclasses.replace(d, tensor=written, expr=whole)
@@ -203,17 +204,29 @@ class _Opening:
     def points(self, d: Define, how: str) -> tuple[str, ...]:
         """The features of an output that are taken point by point."""
         small = [i for i in d.indices if self.ranks.kind(i) is Kind.FEATURE]
+        size = lengths(self.c, self.ranks.of)
         held = {
-            self.rank(i)
+            size[self.rank(i)]
             for x in self.c.body
             if x.init is not None and time_axis(x) is not None
             for i in x.indices
         }
-        others = [i for i in small if self.rank(i) not in held]
+        two = any(
+            sum(self.ranks.kind(i) is Kind.FEATURE for i in x.indices) > 1
+            for x in self.c.body
+            if x.init is not None and time_axis(x) is not None
+        )
+        others = [
+            i
+            for k, i in enumerate(small)
+            if size[self.rank(i)] not in held
+            or (two and size[self.rank(i)] in [size[self.rank(j)] for j in small[:k]])
+        ]
         if len(small) < 2 or not others:
             return ()
         if how != "each":
-            raise Refused("A0404", f"`{d.tensor}` keeps `{others[0]}`, which no state has", d.span)
+            why = f"`{d.tensor}` keeps `{others[0]}`, which no program holds beside its states"
+            raise Refused("A0404", why, d.span)
         return tuple(others)
 
     def rank(self, index: str) -> str:
@@ -310,6 +323,12 @@ class _Opening:
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
+def extents_of(c: Cascade, ranks: Ranks) -> dict[str, str]:
+    """A name for the extent of every index: those of one have the same."""
+    size = lengths(c, ranks.of)
+    return {i: size.get(r, r) for i, r in ranks.of.items()}
+
+
 def columns_of(c: Cascade, ranks: Ranks) -> Column | None:
     """A feature rank whose points no recurrence brings together."""
     states = [d for d in c.body if d.init is not None and time_axis(d) is not None]
@@ -317,48 +336,50 @@ def columns_of(c: Cascade, ranks: Ranks) -> Column | None:
         [ranks.of.get(i, i) for i in d.indices if ranks.kind(i) is Kind.FEATURE] for d in states
     ]
     most = max(features, key=len)
+    size = extents_of(c, ranks)
     for rank in reversed(most):
-        if all(x.count(rank) < 2 for x in features) and _apart(c, ranks, states, rank):
+        alone = all([size[i] for i in x].count(size[rank]) < 2 for x in features)
+        if alone and _apart(c, size, states, rank):
             return Column(rank, NARROW if len(most) > 1 else WIDE)
     return None
 
 
-def _apart(c: Cascade, ranks: Ranks, states: Sequence[Define], rank: str) -> bool:
-    if any(sums_over(d.expr, rank, c, ranks) for d in states):
+def _apart(c: Cascade, size: dict[str, str], states: Sequence[Define], rank: str) -> bool:
+    if any(sums_over(d.expr, rank, c, size) for d in states):
         return False
     try:
         for o in c.outputs:
             e = c.define(o.name).expr
-            if not sums_over(e, rank, c, ranks):
+            if not sums_over(e, rank, c, size):
                 continue
-            if any(ranks.of.get(i, i) == rank for i in o.indices):
+            if any(size[i] == size[rank] for i in o.indices):
                 return False
-            sliced(e, rank, c, ranks)
+            sliced(e, rank, c, size)
     except NotApart:
         return False
     return True
 
 
-def sums_over(e: Expr, rank: str, c: Cascade, ranks: Ranks) -> bool:
+def sums_over(e: Expr, rank: str, c: Cascade, size: dict[str, str]) -> bool:
     """Whether an expression reduces a rank, or reads what does; what recurrences do is asked of them."""
     for n in walk(e):
-        if isinstance(n, Reduce) and any(ranks.of.get(i, i) == rank for i in n.indices):
+        if isinstance(n, Reduce) and any(size[i] == size[rank] for i in n.indices):
             return True
         if isinstance(n, Read) and n.tensor in c.defined:
             d = c.define(n.tensor)
-            if d.init is None and sums_over(d.expr, rank, c, ranks):
+            if d.init is None and sums_over(d.expr, rank, c, size):
                 return True
     return False
 
 
-def sliced(e: Expr, rank: str, c: Cascade, ranks: Ranks) -> Expr:
+def sliced(e: Expr, rank: str, c: Cascade, size: dict[str, str]) -> Expr:
     """A sum over all columns as one over the columns of a program; what is no such sum counts with the first.
 
     Raises: NotApart, where an expression is not linear in such sums.
     """
 
     def has(x: Expr) -> bool:
-        return sums_over(x, rank, c, ranks)
+        return sums_over(x, rank, c, size)
 
     def part(x: Expr) -> Expr:
         if not has(x):
@@ -377,7 +398,7 @@ def sliced(e: Expr, rank: str, c: Cascade, ranks: Ranks) -> Expr:
             case Select(cond, a, b) if not has(cond):
                 return Select(cond, part(a), part(b))
             case Reduce(op=Reduction.SUM, indices=over, body=body, where=where):
-                if not any(ranks.of.get(i, i) == rank for i in over):
+                if not any(size[i] == size[rank] for i in over):
                     return Reduce(Reduction.SUM, over, part(body), where)
                 if not has(body):
                     return x

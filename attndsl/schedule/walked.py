@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from attndsl.analysis.ranks import Kind, Ranks
+from attndsl.analysis.ranks import Kind, Ranks, lengths
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
@@ -37,6 +37,7 @@ from attndsl.schedule.fetched import fetched_ahead
 from attndsl.schedule.forms import factors, inline, product_of
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.points import each_point
+from attndsl.schedule.products import fold
 from attndsl.schedule.tile import Axis, Role, Val
 from attndsl.schedule.values import CHOICE, X
 
@@ -52,6 +53,7 @@ class WalkBuilder(Builder):
         self.time = time
         self.here = ""
         self.held: dict[tuple[str, int], X] = {}
+        self.lengths = lengths(cascade, ranks.of)
 
     @contextmanager
     def walk(self, axis: str, rank: str, lo: Expr, hi: Expr, down: bool = False) -> Iterator[None]:
@@ -156,23 +158,60 @@ class WalkBuilder(Builder):
             return super().read(e, final)
         k = d.indices.index(axis[0])
         place = shifted(e.subs[k])
-        mine = self.at(d, e.subs[k])
-        for i, own, sub in zip(d.indices, mine, e.subs, strict=True):
-            if i != axis[0] and own != (Position(sub.name) if isinstance(sub, Index) else sub):
-                raise Refused("A0401", f"`{e.tensor}` mixes the entries of its past", e.span)
         if place is None or place[0] != self.here:
             raise Refused("A0401", f"`{e.tensor}` is read at another step than its own", e.span)
-        key = (d.tensor, place[1])
-        if key in self.held:
-            return self.held[key]
-        if place[1] != 0 or d.where is not None:
-            why = f"`{e.tensor}` is read where no walk over `{self.time}` has it at hand"
-            raise Refused("A0401", why, e.span)
-        x = self.eval(inline(d, self.at(d, Position(self.here))), False, d.tensor)
-        x = X(x.expr, x.dims, x.on | {self.here}, x.dtype, x.safe)
-        name = self.value(self.spread(x, self.dims_of_state(d)), d.tensor)
-        self.hold(d, 0, name)
+        x = self.state(d, place[1], e)
+        moved: dict[str, str] = {}
+        for i, own, sub in zip(d.indices, self.at(d, e.subs[k]), e.subs, strict=True):
+            there = Position(sub.name) if isinstance(sub, Index) else sub
+            if i == axis[0] or own == there:
+                continue
+            assert isinstance(own, Position)
+            if not self.alike(own, there):
+                raise Refused("A0401", f"`{e.tensor}` mixes the entries of its past", e.span)
+            assert isinstance(there, Position)
+            moved[own.name] = there.name
+        for old, new in moved.items():
+            x = self.elsewhere(x, old, new, e)
+        return x
+
+    def state(self, d: Define, distance: int, e: Read) -> X:
+        """A state at a distance from here, along its own axes."""
+        key = (d.tensor, distance)
+        if key not in self.held:
+            if distance != 0 or d.where is not None:
+                why = f"`{d.tensor}` is read where no walk over `{self.time}` has it at hand"
+                raise Refused("A0401", why, e.span)
+            x = self.eval(inline(d, self.at(d, Position(self.here))), False, d.tensor)
+            x = X(x.expr, x.dims, x.on | {self.here}, x.dtype, x.safe)
+            self.hold(d, 0, self.value(self.spread(x, self.dims_of_state(d)), d.tensor))
         return self.held[key]
+
+    def alike(self, own: Expr, there: Expr) -> bool:
+        """Whether two places are a feature's, and another of the same extent."""
+        if not (isinstance(own, Position) and isinstance(there, Position)):
+            return False
+        if own.name not in self.axes or there.name not in self.axes:
+            return False
+        a, b = self.axes[own.name], self.axes[there.name]
+        one = self.extent(a.rank) == self.extent(b.rank)
+        return one and a.role is Role.FULL and b.role in (Role.FULL, Role.POINT)
+
+    def extent(self, rank: str) -> str:
+        """A name for the extent of a rank: those of one have the same."""
+        return self.lengths.get(rank, rank)
+
+    def elsewhere(self, x: X, old: str, new: str, e: Read) -> X:
+        """A state along another axis of the same extent, or at one point of it: a sum of which one term is not 0."""
+        if self.axes[new].role is Role.FULL and len(x.dims) > 1:
+            raise Refused("A0401", f"`{e.tensor}` mixes the entries of its past", e.span)
+        key = ("elsewhere", x.expr, old, new, self.here)
+        if key not in self.memo:
+            here = self.eval(Compare("==", Position(old), Position(new)))
+            one = self.combine(CHOICE, [here, x, X(Const(0.0))], x.dtype, e.tensor)
+            name = self.value(one, e.tensor)
+            self.memo[key] = fold(self, Reduction.SUM, name, one, old, e.tensor)
+        return self.memo[key]
 
     # --- sums of features --------------------------------------------------------------------------------------------
 
@@ -181,7 +220,9 @@ class WalkBuilder(Builder):
             nested = self.one_by_one(e)
             if nested != e:
                 return self.eval(nested, final, name)
-            if len(e.indices) == 1 and self.stands_apart(e.indices[0]) and self.moves(e.body):
+            if len(e.indices) == 1 and (
+                (self.stands_apart(e.indices[0]) and self.moves(e.body)) or self.mixes(e)
+            ):
                 key = ("points", e)
                 if key not in self.memo:
                     (index,) = e.indices
@@ -191,14 +232,36 @@ class WalkBuilder(Builder):
 
     def stands_apart(self, index: str) -> bool:
         """Whether an index is a feature that no state has."""
-        rank = self.ranks.of.get(index, index)
+        rank = self.extent(self.rank_of(index))
         held = {
-            self.ranks.of.get(i, i)
+            self.extent(self.rank_of(i))
             for d in self.defs.values()
             if d.init is not None and time_axis(d) is not None
             for i in d.indices
         }
         return self.ranks.kind(index) is Kind.FEATURE and rank not in held
+
+    def mixes(self, e: Reduce) -> bool:
+        """Whether a sum brings the entries of a matrix together, each of a state of two features."""
+        (index,) = e.indices
+        beside = {self.extent(self.rank_of(i)) for i in self.spans(e)}
+        return self.extent(self.rank_of(index)) in beside and self.along(e.body, index)
+
+    def rank_of(self, i: str) -> str:
+        return self.axes[i].rank if i in self.axes else self.ranks.of.get(i, i)
+
+    def along(self, e: Expr, index: str) -> bool:
+        """Whether a state of two features is read along an index."""
+        for n in walk(e):
+            if not isinstance(n, Read) or n.tensor not in self.defs or index not in free(n):
+                continue
+            d = self.defs[n.tensor]
+            if d.init is None:
+                if self.along(inline(d, n.subs), index):
+                    return True
+            elif len(self.features(d)) > 1:
+                return True
+        return False
 
     def moves(self, e: Expr) -> bool:
         """Whether an expression is made of states."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attndsl.analysis.ranks import Kind, Ranks, classify
+from attndsl.analysis.ranks import Kind, Ranks, alike, classify, declared_rank
 from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.nodes import (
     Binary,
@@ -53,6 +53,23 @@ def recurs(c: Cascade) -> bool:
     return any(d.init is not None and time_axis(d) is not None for d in c.body)
 
 
+def with_features(c: Cascade, known: dict[str, Kind] | None) -> dict[str, Kind]:
+    """`known`, and what a state has behind its time: features, which a program holds whole."""
+    kinds = dict(known or {})
+    of = declared_rank(c)
+    groups = alike(c, of)
+    for d in c.body:
+        axis = time_axis(d) if d.init is not None else None
+        if axis is None:
+            continue
+        for i in d.indices[d.indices.index(axis[0]) + 1 :]:
+            group = next((g for g in groups if of.get(i, i) in g), {of.get(i, i)})
+            if not group & {*c.batch}:
+                for r in group:
+                    kinds.setdefault(r, Kind.FEATURE)
+    return kinds
+
+
 def plan_walks(
     cascade: Cascade,
     name: str,
@@ -65,7 +82,7 @@ def plan_walks(
     Raises: Refused, with the reason.
     """
     c = explicit_domains(cascade)
-    ranks = classify(c, known)
+    ranks = classify(c, with_features(c, known))
     long = dict.fromkeys(ranks.of.values())
     kinds = ranks.kinds | {r + BLOCKS: Kind.BATCH for r in long}
     of = ranks.of | {r + BLOCKS: r + BLOCKS for r in long} | {r + STEPS: r for r in long}
@@ -90,8 +107,13 @@ class _Walks:
             ]
             if others:
                 raise Refused(
-                    "A0401", f"the state `{d.tensor}` keeps the sequence `{others[0]}`", d.span
+                    "A0404", f"the state `{d.tensor}` keeps the sequence `{others[0]}`", d.span
                 )
+        for d in (*first, *second):
+            small = [i for i in d.indices if self.ranks.kind(i) is Kind.FEATURE]
+            if len(small) > 2:
+                why = f"the state `{d.tensor}` has {len(small)} features, and a program holds two"
+                raise Refused("A0404", why, d.span)
         column = self.column
         down = self.axis_of((second or first)[0])[1] < 0
         targets = targets_of(c, self.ranks, self.time, down, column)

@@ -163,10 +163,10 @@ def test_other_recurrences_are_walked_and_it_is_said_why(past: str, why: str) ->
         assert any(why in note for note in plan.notes)
 
 
-def test_a_state_that_a_matrix_mixes_is_refused() -> None:
+def test_a_state_that_is_turned_over_is_refused() -> None:
     op = attndsl.compile(
-        "attention other(Q[b,h,t,e], K[b,h,t,e], V[b,h,t,f], A[b,h,t,e,c]) -> O[b,h,t,f] { batch b, h\n"
-        f"H[t,e,f] = A[t,e,c] * H[t-1,c,f] + K[t,e] * V[t,f]   init 0\n{READ} }}"
+        "attention other(Q[b,h,t,e], K[b,h,t,e], V[b,h,t,f]) -> O[b,h,t,f] { batch b, h\n"
+        f"H[t,e,f] = 0.9 * H[t-1,f,e] + K[t,e] * V[t,f]   init 0\n{READ} }}"
     )
     for wrt in ((), ("Q", "K", "V")):
         with pytest.raises(DiagnosticError, match="mixes the entries of its past") as refused:

@@ -14,7 +14,7 @@ from attndsl.runtime.stages import Passes, Stage, plan_passes
 from attndsl.schedule.tile import For, TileProgram
 from tests.property.test_chunks import error
 
-SIZES = {"b": 2, "h": 2, "e": 5, "f": 19, "r": 3}
+SIZES = {"b": 2, "h": 2, "e": 5, "f": 19, "r": 3, "c": 5}
 N = 70  # a block of 64 positions, and a part of one
 
 FAMILIES = {
@@ -41,6 +41,16 @@ FAMILIES = {
     "from the last to the first": (
         ", g[b,h,t]",
         "H[t,e,f] = tanh(g[t]) * H[t+1,e,f] + K[t,e] * V[t,f] init 0",
+        "O[t,f] = Q[t,e] * H[t,e,f]",
+    ),
+    "a matrix that mixes one feature": (
+        ", W[h,e,c], g[b,h,t,e]",
+        "s[t,e] = (1 - sigmoid(g[t,e])) * s[t-1,e] + sigmoid(g[t,e]) * tanh(W[e,x] * s[t-1,x] + K[t,e]) init 0",
+        "O[t,f] = sum[e](Q[t,e] * s[t,e]) * V[t,f]",
+    ),
+    "a matrix that mixes two": (
+        ", A[b,h,t,e,c]",
+        "H[t,e,f] = 0.2 * A[t,e,x] * H[t-1,x,f] + K[t,e] * V[t,f] init 0",
         "O[t,f] = Q[t,e] * H[t,e,f]",
     ),
     "the state is an output": (
