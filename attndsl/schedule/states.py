@@ -18,11 +18,12 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.walk import free, substitute
 from attndsl.schedule import tile as t
 from attndsl.schedule.corrections import pivots_of
+from attndsl.schedule.forms import merged
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.loops import loop_axis, solve_loops
 from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs, Refused
-from attndsl.schedule.products import fold, merged
+from attndsl.schedule.products import fold
 from attndsl.schedule.roots import guess_of
 from attndsl.schedule.rows import within_value
 from attndsl.schedule.scans import scan_value
