@@ -615,12 +615,14 @@ def rwkv7_U_ahead(
     U_2_base += tl.cast(t0, tl.int64) * F
     U_2_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     U_rest_base = U_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     U_rest_base += tl.cast(h, tl.int64) * len_t * F
     U_of_base = U_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     U_of_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
+    at_row = tl.minimum(t, len_t - 1)
     at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
     in_t_s = t < len_t
@@ -645,12 +647,14 @@ def rwkv7_U_ahead(
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
     a = load_tile(A_base + A_offs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-    A_2 = a.to(ACC) * tl.exp(reach_2)
+    A_2_raw = a.to(ACC) * tl.exp(reach_2)
+    A_2 = tl.where((t < len_t)[:, None], A_2_raw, 0.0)
     A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     left_p = G_2_4.to(ACC) * 1.4426950408889634
-    left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_raw = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left = tl.where((t < len_t)[:, None], left_raw, 0.0)
     U_2 = tl.load(U_2_base + U_2_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
@@ -668,7 +672,7 @@ def rwkv7_U_ahead(
     A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
-            g_1 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            g_1 = tl.load(G_base_2 + tl.cast(e_pt, tl.int64) + at_row * E)
             G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
             B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
@@ -882,6 +886,7 @@ def rwkv7_U_1_ahead(
     A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
     A_base += tl.cast(t0, tl.int64) * stride_A_t
     A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    G_base_2 = G_ptr + tl.cast(b, tl.int64) * len_h * len_t * E + tl.cast(h, tl.int64) * len_t * E
     U_2_base = U_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
     U_2_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
@@ -891,6 +896,7 @@ def rwkv7_U_1_ahead(
     U_1_of_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
+    at_row = tl.minimum(t, len_t - 1)
     at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
     in_t_s = t < len_t
@@ -915,12 +921,14 @@ def rwkv7_U_1_ahead(
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
     a = load_tile(A_base + A_offs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-    A_2 = a.to(ACC) * tl.exp(reach_2)
+    A_2_raw = a.to(ACC) * tl.exp(reach_2)
+    A_2 = tl.where((t < len_t)[:, None], A_2_raw, 0.0)
     A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     left_p = G_2_4.to(ACC) * 1.4426950408889634
-    left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_raw = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left = tl.where((t < len_t)[:, None], left_raw, 0.0)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -937,7 +945,7 @@ def rwkv7_U_1_ahead(
     A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
-            g_1 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            g_1 = tl.load(G_base_2 + tl.cast(e_pt, tl.int64) + at_row * E)
             G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
             B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
@@ -1601,6 +1609,7 @@ def rwkv7_backward_dU_ahead(
     dU_of_2_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
+    at_row = tl.minimum(t, len_t - 1)
     at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
     G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
@@ -1643,23 +1652,27 @@ def rwkv7_backward_dU_ahead(
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
     b_2 = load_tile(B_base + B_offs, in_t[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-    A_4 = b_2.to(ACC) * tl.exp(reach_2)
+    A_4_raw = b_2.to(ACC) * tl.exp(reach_2)
+    A_4 = tl.where((t < len_t)[:, None], A_4_raw, 0.0)
     A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
     at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
     G_2_ptrs_4 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
     G_2_5 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
-    left = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
+    left_raw = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
+    left = tl.where((t < len_t)[:, None], left_raw, 0.0)
     G_ptrs_3 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
     g = tl.load(G_ptrs_3, mask=in_e, other=0.0)
     reach_2_2 = g.to(ACC)[None, :] - G_2_1.to(ACC)
     size_2 = tl.abs(reach_2_2)
     size_2_kept = tl.where((e < E)[None, :], size_2, 0.0)
     far_4 = tl.max(size_2_kept, 0)
-    A_2 = b_2.to(ACC) * tl.exp(reach_2_2)
+    A_2_raw = b_2.to(ACC) * tl.exp(reach_2_2)
+    A_2 = tl.where((t < len_t)[:, None], A_2_raw, 0.0)
     A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
     G_ptrs_4 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
     g_3 = tl.load(G_ptrs_4, mask=in_e, other=0.0)
-    left_1 = b_2.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    left_1_raw = b_2.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    left_1 = tl.where((t < len_t)[:, None], left_1_raw, 0.0)
     reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -1679,8 +1692,8 @@ def rwkv7_backward_dU_ahead(
             G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
             G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
             G_2_3 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
-            G_2_ptrs_6 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
-            G_2_4 = tl.load(G_2_ptrs_6, mask=in_t, other=0.0)
+            G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + at_row * stride_G_2_t
+            G_2_4 = tl.load(G_2_ptrs_6)
             B_ptrs = B_base + tl.cast(e_pt, tl.int64) * stride_B_e + offs_t * stride_B_t
             b_1 = tl.load(B_ptrs, mask=in_t, other=0.0)
             # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
@@ -1714,9 +1727,8 @@ def rwkv7_backward_dU_ahead(
             G_ptrs_5 = G_base + tl.cast(e_pt_1, tl.int64) * stride_G_e
             G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
             g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-            G_2_ptrs_7 = G_2_base_2 + tl.cast(e_pt_1, tl.int64) * stride_G_2_e
-            G_2_ptrs_7 += offs_t * stride_G_2_t
-            G_2_7 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
+            G_2_ptrs_7 = G_2_base + tl.cast(e_pt_1, tl.int64) * stride_G_2_e + at_row * stride_G_2_t
+            G_2_7 = tl.load(G_2_ptrs_7)
             # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
             B_ptrs_2 = B_base + tl.cast(e_pt_1, tl.int64) * stride_B_e + offs_t * stride_B_t
             b_2_2 = tl.load(B_ptrs_2, mask=in_t, other=0.0)
