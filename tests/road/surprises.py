@@ -93,3 +93,23 @@ add(
     T[i,j] = S[i,j] if any[e](Q[i,e] > K[j,e] + 1) else -1.0
     O[i,f] = softmax[j](T[i,j]) * V[j,f]""",
 )
+
+# --- logarithms of sums, and weights, over what a row's filter lets through ------------------------------------------
+
+over_time(
+    "log_of_a_running_sum",
+    "",
+    "O[t,f] = Q[t,e] * K[t,e] + logsumexp[l : l <= t](V[l,f])",
+)
+add(
+    "log_of_a_sum_of_same_ids",
+    "doc[b,j]: int, g[b,j]",
+    f"""c[j] = logsumexp[l : doc[l] == doc[j]](g[l])
+    S[i,j] = {DOT} - c[j] where j <= i
+    O[i,f] = softmax[j](S[i,j]) * V[j,f]""",
+)
+add(
+    "weights_of_keys_up_to_a_row",
+    "g[b,j]",
+    "O[i,f] = softmax[j : j <= i](g[j]) * V[j,f] + Q[i,e] * K[i,e]",
+)
