@@ -40,6 +40,8 @@ class Group:
     score: ir.Expr
     free: tuple[str, ...]
     over: tuple[str, ...]
+    filter: ir.Expr | None = None
+    """What restricts the reductions themselves: of rows that the score does not have (a scan)."""
     made: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -129,13 +131,6 @@ class Normalizers:
                 "it would have to be computed anew at every step",
                 "write the normalizer out, with `exp`, `max` and `sum`",
             )
-        if where is not None and not walk.free(where) <= walk.free(arg):
-            raise self.report.error(
-                "A0230",
-                f"the filter of `{e.op}` names an index that its argument does not carry",
-                e.span,
-                "the domain of a tensor is over its own indices",
-            )
 
     def guarded(self, arg: ir.Expr, where: ir.Expr | None, env: Env) -> ir.Expr | None:
         """The domain of a score of its own: the filter, and the conditions around the operator.
@@ -154,8 +149,9 @@ class Normalizers:
 
     def canonical(self, arg: ir.Expr, where: ir.Expr | None) -> dict[str, str]:
         """Names for the free indices outside the statement: a bound index is called after the rank it runs over."""
-        order = [b for b in self.scope.batch if b in walk.free(arg)]
-        order += [i for i in _in_order(arg) if i not in order]
+        found = _in_order(arg) + ([] if where is None else _in_order(where))
+        order = [b for b in self.scope.batch if b in found]
+        order += [i for i in dict.fromkeys(found) if i not in order]
         ranks = {i: self.ranks.declared(i) if i in self.ranks else i for i in order}
         names = {i: i for i in order if ranks[i] == i}
         for i in order:
@@ -177,6 +173,9 @@ class Normalizers:
         lowerer: Expressions,
     ) -> Group:
         key = (_with_plain_bounds(score), domain, over)
+        wider = domain is not None and not walk.free(domain) <= walk.free(score)
+        if wider and e.op == "logsumexp":
+            return Group(lowerer.target or "S", score, free, over, domain)
         if key not in self.groups:
             plain = domain is None and _is_plain(score)
             base = score.tensor if isinstance(score, ir.Read) and plain else lowerer.target or "S"
@@ -210,7 +209,8 @@ class Normalizers:
 
     def weights(self, g: Group, span: Span | None) -> ir.Expr:
         shifted = ir.Binary("-", g.score, self.maximum(g, span), span=span)
-        return self.define(g, "P", g.free, ir.Call("exp", (shifted,), span=span), span)
+        weights = ir.Call("exp", (shifted,), span=span)
+        return weights if g.filter is not None else self.define(g, "P", g.free, weights, span)
 
     def total(self, g: Group, span: Span | None) -> ir.Expr:
         weights = self.weights(g, span)
@@ -268,7 +268,8 @@ class Normalizers:
         for i in g.over:
             new[i] = self.names.fresh(self.ranks.declared(i))
             self.ranks.iterate(new[i], i, span)
-        return ir.Reduce(op, tuple(new.values()), walk.rename(body, new), span=span)
+        where = None if g.filter is None else walk.rename(g.filter, new)
+        return ir.Reduce(op, tuple(new.values()), walk.rename(body, new), where, span=span)
 
 
 def _relu(e: ir.Expr) -> ir.Expr:

@@ -21,7 +21,6 @@ from attndsl.cascade.walk import children, free, substitute, walk
 from attndsl.schedule.forms import is_large
 from attndsl.schedule.guards import finite, is_sum
 from attndsl.schedule.kernel import Kernel
-from attndsl.schedule.memory import load
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.pointwise import LOG2E
 from attndsl.schedule.tile import Val
@@ -144,7 +143,7 @@ def before_step(kernel: Kernel, e: Expr) -> X:
                 return X(Val(standing), frozenset(s.dims), frozenset({RUNNING}))
             return before_step(kernel, kernel.inlined(d, subs))
         case Read():
-            return load(kernel, e)
+            return kernel.read(e, False)
         case _:
             parts = [before_step(kernel, c) for c in children(e)]
             if not parts:

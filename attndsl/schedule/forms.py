@@ -10,12 +10,14 @@ from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
+    Call,
     Cascade,
     Compare,
     Const,
     Define,
     Expr,
     Index,
+    Logic,
     Position,
     Read,
     Reduce,
@@ -138,3 +140,18 @@ def _moves(subscript: Expr, over: set[str], ranks: Ranks) -> bool:
 def is_scatter(e: Reduce, ranks: Ranks) -> bool:
     """Whether `e` is the gradient of a gathered read."""
     return scatter_target(e, ranks) is not None
+
+
+def merged(op: Reduction, a: Expr, b: Expr) -> Expr:
+    """A reduction of two parts, from the parts' reductions."""
+    match op:
+        case Reduction.SUM:
+            return Binary("+", a, b)
+        case Reduction.MAX | Reduction.MIN:
+            return Call(op.value, (a, b))
+        case Reduction.PROD:
+            return Binary("*", a, b)
+        case Reduction.ANY:
+            return Logic("or", (a, b))
+        case _:
+            return Logic("and", (a, b))

@@ -31,6 +31,7 @@ from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
 from attndsl.schedule.scatter_kernel import build_scatter
 from attndsl.schedule.shared import heads_apart
+from attndsl.schedule.systems import bounded_systems
 from attndsl.schedule.tile import HostScale, Plan, TileProgram
 from attndsl.schedule.together import join_walks
 from attndsl.schedule.walks import plan_walks, recurs
@@ -84,6 +85,7 @@ def plan(
     params = tuple((p.name, p.dtype) for p in ready.cascade.params)
     walks = join_walks(in_launch_order(ready, steps))
     every, buffers = split_ahead(walks, buffers)
+    every = tuple(bounded_systems(s) if isinstance(s, TileProgram) else s for s in every)
     used = {r for b in buffers for r in b.ranks}
     blocks = tuple((n, of, w) for n, of, w in ready.blocks if n in used)
     return Plan(name, buffers, every, params, tuple(state.notes), blocks)

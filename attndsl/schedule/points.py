@@ -18,7 +18,7 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import substitute, walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.forms import is_large, product_of
+from attndsl.schedule.forms import is_large, merged, product_of
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.masks import masked
 from attndsl.schedule.outcomes import Refused
@@ -55,24 +55,23 @@ def each_point(
     point = kernel.names.fresh(f"{rank}_pt")
     kernel.axes[point] = Axis(point, rank, Role.POINT)
     here: dict[str, Expr] = {index: Position(point)}
+    kind = DType.BOOL if op in (Reduction.ANY, Reduction.ALL) else DType.FLOAT
     inner: list[t.Stmt] = []
     kernel.points.append((point, inner))
     x = kernel.eval(substitute(body, here), final, name)
     if where is not None:
         cond = kernel.eval(substitute(where, here), final, "keep")
         parts = [cond, x, X(Const(op.identity))]
-        x = kernel.combine(CHOICE, parts, DType.FLOAT, name)
+        x = kernel.combine(CHOICE, parts, kind, name)
     acc = kernel.names.fresh(name)
     dims, on = x.dims, x.on - {point}
-    fn = {Reduction.SUM: "+", Reduction.PROD: "*"}.get(op)
     xe = kernel.bind(x, name + "_t").expr
-    update: Expr = Binary(fn, Val(acc), xe) if fn else Call(op.value, (Val(acc), xe))
-    inner.append(t.Assign(acc, update))
+    inner.append(t.Assign(acc, merged(op, Val(acc), xe)))
     kernel.points.pop()
     home = kernel.place(on)
-    home.append(t.Declare(acc, kernel.order(dims), DType.FLOAT, Const(op.identity)))
+    home.append(t.Declare(acc, kernel.order(dims), kind, Const(op.identity)))
     home.append(t.For(point, tuple(inner), kernel.guard))
-    return X(Val(acc), dims, on)
+    return X(Val(acc), dims, on, kind)
 
 
 def point_state(

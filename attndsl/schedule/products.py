@@ -6,13 +6,11 @@ from attndsl.analysis.ranks import Kind
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
     Binary,
-    Call,
     Compare,
     Const,
     DType,
     Expr,
     Extent,
-    Logic,
     Position,
     Read,
     Reduce,
@@ -266,18 +264,3 @@ def fold(kernel: Kernel, op: Reduction, v: str, x: X, axis: str, name: str) -> X
     kernel.place(x.on).append(t.Fold(out, kernel.order(dims), op, v, axis))
     dtype = DType.FLOAT if op in (Reduction.SUM, Reduction.PROD) else x.dtype
     return X(Val(out), dims, x.on, dtype)
-
-
-def merged(op: Reduction, a: Expr, b: Expr) -> Expr:
-    """A reduction of two parts, from the parts' reductions."""
-    match op:
-        case Reduction.SUM:
-            return Binary("+", a, b)
-        case Reduction.MAX | Reduction.MIN:
-            return Call(op.value, (a, b))
-        case Reduction.PROD:
-            return Binary("*", a, b)
-        case Reduction.ANY:
-            return Logic("or", (a, b))
-        case _:
-            return Logic("and", (a, b))

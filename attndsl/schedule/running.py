@@ -28,9 +28,9 @@ from attndsl.cascade.nodes import (
 )
 from attndsl.cascade.walk import free, walk
 from attndsl.schedule import tile as t
-from attndsl.schedule.forms import is_large
+from attndsl.schedule.forms import is_large, merged
 from attndsl.schedule.outcomes import Needs
-from attndsl.schedule.products import fold, merged
+from attndsl.schedule.products import fold
 from attndsl.schedule.tile import Val
 from attndsl.schedule.values import State, X
 

@@ -31,12 +31,12 @@ from attndsl.cascade.walk import free
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.corrections import before_step, correction_factor, ratio
+from attndsl.schedule.forms import merged
 from attndsl.schedule.guards import finite
 from attndsl.schedule.kernels import store_target
 from attndsl.schedule.levels import target_key
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import prepare
-from attndsl.schedule.products import merged
 from attndsl.schedule.ranges import build_sweep
 from attndsl.schedule.specialise import masked_body
 from attndsl.schedule.tile import Axis, Block, Buffer, BufferKind, Plan, Role, Val

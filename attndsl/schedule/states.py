@@ -18,6 +18,7 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.walk import free, substitute
 from attndsl.schedule import tile as t
 from attndsl.schedule.corrections import pivots_of
+from attndsl.schedule.forms import merged
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.loops import loop_axis, solve_loops
 from attndsl.schedule.masks import masked, reaches, root_of

@@ -296,11 +296,10 @@ def gated_delta_U_ahead(
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
-    G_base += tl.cast(t0, tl.int64)
-    in_t = t < len_t
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(t0, tl.int64) * stride_K_t
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    in_t = t < len_t
     in_e = within(e, E, E_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
@@ -318,7 +317,8 @@ def gated_delta_U_ahead(
     O_of_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
-    g = tl.load(G_base + offs_t, mask=in_t, other=0.0)
+    at_row = tl.minimum(t, len_t - 1)
+    g = tl.load(G_base + at_row)
     # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
@@ -774,11 +774,10 @@ def gated_delta_backward_dU_2_ahead(
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    G_2_base += tl.cast(t0, tl.int64) * stride_G_2_t
-    in_t = t < len_t
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(t0, tl.int64) * stride_K_t
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
+    in_t = t < len_t
     in_e = within(e, E, E_PAD)
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
@@ -796,7 +795,8 @@ def gated_delta_backward_dU_2_ahead(
     dU_2_of_offs = offs_t[:, None] * E + e[None, :]
 
     # --- prologue ---
-    G_2 = tl.load(G_2_base + offs_t * stride_G_2_t, mask=in_t, other=0.0)
+    at_row = tl.minimum(t, len_t - 1)
+    G_2 = tl.load(G_2_base + at_row * stride_G_2_t)
     # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
