@@ -243,7 +243,15 @@ def normalizers(file: File) -> str:
         )
         small = "" if r["N"] == 4096 else f", {r['N']} positions"
         rows.append([r["program"] + small, r["beside"], *" | ".join(cells).split(" | "), parts])
-    head = ["", "beside", "forward", "of it (bound)", "backward", "of it (bound)", "kernels backward"]
+    head = [
+        "",
+        "beside",
+        "forward",
+        "of it (bound)",
+        "backward",
+        "of it (bound)",
+        "kernels backward",
+    ]
     return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
 
 

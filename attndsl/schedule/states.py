@@ -24,7 +24,7 @@ from attndsl.schedule.loops import loop_axis, solve_loops
 from attndsl.schedule.masks import masked, reaches, root_of
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.points import extreme_points
-from attndsl.schedule.products import fold, merged
+from attndsl.schedule.products import fold
 from attndsl.schedule.roots import guess_of
 from attndsl.schedule.rows import within_value
 from attndsl.schedule.scans import scan_value
