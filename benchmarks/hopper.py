@@ -203,7 +203,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--programs", nargs="*", default=PROGRAMS)
     parser.add_argument("--jobs", type=int, default=0, help="processes that compile beforehand")
-    parser.add_argument("--dims", nargs="*", type=int, help="only these head dims, for all programs")
+    parser.add_argument(
+        "--dims", nargs="*", type=int, help="only these head dims, for all programs"
+    )
     parser.add_argument("--warm", action="store_true", help="compile, and no more")
     parser.add_argument("--own", action="store_true", help="only the sizes that modules choose")
     args = parser.parse_args()
