@@ -288,6 +288,23 @@ def _forms(file: File, dim: int) -> str:
     return table(head, rows)
 
 
+def passes(file: File) -> str:
+    """Whole passes beside cuDNN's, in turns."""
+    found: dict[tuple[Any, ...], dict[tuple[str, str], File]] = {}
+    for r in file["rows"]:
+        if "pass" in r:
+            at = (r["program"], r["D"], r["B"], r["H"], r["N"])
+            found.setdefault(at, {})[r["pass"], r["form"]] = r
+    wanted = [("forward", f) for f in ("auto", "cudnn")]
+    wanted += [("backward", f) for f in ("auto", "auto, deterministic=False", "cudnn")]
+    rows = [
+        [f"{p}, D{d}, B{b} H{h} N{n}", *(f"{r[w]['ms']:.3f}" for w in wanted)]
+        for (p, d, b, h, n), r in found.items()
+    ]
+    head = ["", "forward", "cuDNN", "backward", "five products", "cuDNN"]
+    return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
+
+
 def five(file: File) -> str:
     """Backward passes of seven and of five products, and what they consist of."""
     found: dict[tuple[str, int], dict[tuple[str, str], File]] = {}
@@ -516,6 +533,7 @@ KINDS: dict[str, Callable[..., str]] = {
         forms,
         rule,
         five,
+        passes,
         headline,
         bars,
         rates,

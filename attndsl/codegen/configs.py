@@ -238,7 +238,8 @@ def choose_warps(
     A group of four warps holds 64 rows: of every accumulator, of the scores, and of the operands of products that run,
     which are half as large; with those of the next step, where they are computed meanwhile (`carried`). Groups share a
     block's registers. Three fill each other's waits better than two (full attention at head dim 64: 1.08 instead of
-    1.22 ms), but leave no room for a mask that compares rows with keys (causal: 0.68, and 0.67 ms).
+    1.22 ms; dQ 1.36 instead of 1.68), but with one tile of scores leave no room for a mask that compares rows with keys
+    (causal: 0.68, and 0.67 ms).
     """
 
     def sizes(ranks: list[str]) -> int:
@@ -260,10 +261,14 @@ def choose_warps(
     # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
     # (benchmarks/results/window-h100.json, window-h200.json).
     widest = 64 if facts["looked_up"] else 128
+    # Where sweeps are short, what rows are computed of is worth its memory (dQ of a window: 0.36 instead of 0.42 ms).
     also = sizes(facts["also"])
-    wanted = [(2, b, s, k, c) for b, s in depths for k in (1, 0) for c in (1, 0) if b <= widest]
-    if carried and not facts["compares"]:
-        wanted.insert(0, (3, 128, 2, 1, 1))
+    ways = [(k, c) for k in (1, 0) for c in ((1, 0) if facts["folded"] else (0,))]
+    wanted = [(2, b, s, k, c) for b, s in depths for k, c in ways if b <= widest]
+    if carried and facts["pairs"] > 1:
+        wanted.insert(0, (3, 64, 3, 1, int(facts["folded"])))
+    elif carried and not facts["compares"]:
+        wanted.insert(0, (3, 128, 2, 1, 0))
     for groups, block, stages, own, copied in wanted:
         leaving = (apart[0] if own else apart[1]) + also * copied
         shared = (groups * 64 * (resident + leaving) + stages * block * rings) * 2
@@ -281,7 +286,6 @@ def choose_warps(
                 "STAGES": stages,
                 "APART": own,
                 "REGISTERS": 160 if groups == 3 else 240,
-                **({"LATER": int(sums <= 128)} if facts.get("across") else {}),
                 **({"COPIED": copied} if also else {}),
                 "num_warps": 4,
                 "maxnreg": 128 if groups == 3 else 168,
@@ -289,27 +293,18 @@ def choose_warps(
     return None
 
 
-# What `worth_warps` asks of a call's sweep, for those who tell of it; being copied alone, it has the number itself.
-WORTH_SWEEP = 4096
-
-
 def worth_warps(
     facts: dict[str, Any], extents: dict[str, int], block: int, processors: int
 ) -> bool:
     """Whether a kernel whose warps specialise was measured faster than the portable one for such a call.
 
-    On H100s and H200s (benchmarks/results/hopper-five-h200.json, hopper-orders-h100.json, window-h200.json), along 4096
-    keys or the part of them that a mask leaves, at the head dims that are among the kernel's facts (none where
-    it was slower). What was not measured is portable.
+    On an H200 (benchmarks/results/hopper-rule-h200.json, hopper-passes-h200.json), at the head dims that are among the
+    kernel's facts, along as many keys as stand there. What was not measured is portable.
     """
     full = [r for k in ("resident", "rings", "sums") for r in facts[k]]
     programs = -(-extents[facts["tile_rank"]] // block)
     for r in facts["grid"]:
         programs *= extents[r]
     dims = {extents[r] for r in full}
-    return (
-        len(dims) == 1
-        and dims <= set(facts["worth"])
-        and extents[facts["stream_rank"]] >= 4096
-        and programs >= 4 * processors
-    )
+    least = facts["worth"].get(max(dims), 1 << 62) if len(dims) == 1 else 1 << 62
+    return bool(extents[facts["stream_rank"]] >= least and programs >= 3 * processors)

@@ -12,7 +12,7 @@ from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.liveness import held
 from attndsl.schedule.tile import Compute, Plan, Role, Stmt, TileProgram
-from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles, worth_dims
+from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles, worth_sweeps
 
 # Names that the template and the pipeline use for themselves.
 PIPELINE = frozenset(
@@ -22,7 +22,6 @@ PIPELINE = frozenset(
         "GROUPS",
         "STAGES",
         "REGISTERS",
-        "LATER",
         "COPIED",
         "SCORES",
         "mbarrier",
@@ -110,8 +109,8 @@ def hopper_kernel(
     ]
     if used(["turns_ptr"], everything):
         arguments.append(Argument("turns_ptr", "turns_ptr", "turns", "pointer_int32"))
-    some = [c for c, there in (("COPIED", found.also), ("LATER", found.across)) if there]
-    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *some):
+    copied = ("COPIED",) if found.also else ()
+    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *copied):
         arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [
         left.strip()
@@ -219,9 +218,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "tile_rank": program.axis(found.tile).rank,
         "stream_rank": program.axis(found.stream).rank,
         "grid": [a.rank for a in program.of(Role.GRID)],
-        "worth": []
-        if kept_portable(program, found) is not None
-        else list(worth_dims(program, found)),
+        "worth": {} if kept_portable(program, found) is not None else worth_sweeps(program, found),
         "pairs": max(
             len(held((*b.scores, *b.early, *b.middle, *b.sums), full_axes)) for b in found.bodies
         ),

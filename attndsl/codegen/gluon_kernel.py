@@ -457,8 +457,8 @@ class GluonPrinter(StepPrinter):
         before = [("positions", [*moving, *self._top]), ("rows", rows)]
         sweep = [
             ("first tile", first),
-            (f"sweep over {roles.stream}", [*loops, *([] if around or roles.across else early)]),
-            ("last product", [*last, *(early if roles.across and not around else [])]),
+            (f"sweep over {roles.stream}", [*loops, *([] if around else early)]),
+            ("last product", last),
         ]
         after = [("epilogue", [*(early if around else []), *epilogue])]
         parted = (

@@ -101,7 +101,7 @@ class StepPrinter(LayoutPrinter):
         b = f"{acc.right}_ring.index({stage}).reshape([{self._matrix(right)}])"
         self._emit(f"{name} = warpgroup_mma({name}_operand, {b}, {name}, is_async=True)")
 
-    def _wait(self, left: int | str, names: Sequence[str]) -> None:
+    def _wait(self, left: int, names: Sequence[str]) -> None:
         """Wait until at most `left` products run; `names` must not be touched before."""
         listed = ", ".join(names)
         self._emit(f"{listed} = warpgroup_mma_wait({left}, deps=[{listed}])")
@@ -166,8 +166,6 @@ class StepPrinter(LayoutPrinter):
 
     def first_step(self) -> str:
         """What the loops count from."""
-        if self._roles.across:
-            return "LATER"
         return "1" if self._roles.order is Order.CARRIED else "0"
 
     def before_loops(self, body: Body) -> None:
@@ -176,10 +174,6 @@ class StepPrinter(LayoutPrinter):
             if not self.issues_first:
                 self.issue_first(body)
             self._first(body)
-        elif self._roles.across:
-            with self._only("LATER == 1"):
-                self._emit("t = 0")
-                self._step_alone(body, begin=True)
 
     @property
     def issues_first(self) -> bool:
@@ -208,10 +202,6 @@ class StepPrinter(LayoutPrinter):
         """What is left of the last tile."""
         if self._roles.order is Order.CARRIED:
             self._last(body)
-        for add in self._roles.across:
-            with self._only("LATER == 1"):
-                self._issue_across(add, "done + total - 1")
-                self._pass_on(add, "done + total - 1", "0")
 
     # --- the sums of a tile run during the next step -----------------------------------------------------------------
 
@@ -289,18 +279,10 @@ class StepPrinter(LayoutPrinter):
 
     # --- the sums of a tile run in its own step ----------------------------------------------------------------------
 
-    def _step_alone(self, body: Body, begin: bool = False) -> None:
-        """A step. What it adds to memory is multiplied last, or in the next step where registers allow it (`LATER`).
-
-        The other group's part is long there by then.
-        """
+    def _step_alone(self, body: Body) -> None:
         body, starts = begun(body, self._roles.stream)
-        before = () if begin else body.across
         early = list(body.early)
         self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
-        for add in before:
-            with self._only("LATER == 1"):
-                self._issue_across(add, "done + t - 1")
         there: list[str] = []
         if starts:
             self._position()
@@ -318,10 +300,6 @@ class StepPrinter(LayoutPrinter):
                 code = self._printer.number(self._values[vector].text)
                 start = f"{op} {self.broadcast(code, dot.dims)}"
             self._issue_score(dot, "stage", start)
-            if dot is body.scores[0]:
-                for add in before:
-                    with self._only("LATER == 1"):
-                        self._pass_on(add, "done + t - 1", "1")
         running: list[str] = [d.name for d in body.scores]
         if not starts:
             self._position()
@@ -341,22 +319,20 @@ class StepPrinter(LayoutPrinter):
                 self._until({acc.left}, running)
                 self._begin_sum(acc, there, running)
         self._end_body()
-        for add in before:
-            with self._only("LATER == 0"):
-                self._issue_across(add, "done + t")
+        for add in body.across:
+            self._issue_across(add)
+        behind = len(body.across) * 2
         given: list[str] = []
-        behind = f"{2 * len(before)} * (1 - LATER) + " if before else ""
         for k, name in enumerate(running):
-            self._wait(f"{behind}{len(running) - 1 - k}", self._touched(name, body))
+            self._wait(behind + len(running) - 1 - k, self._touched(name, body))
             later = {self._ring_of(n, body) for n in running[k + 1 :]}
             free = [r for r in there if r not in later and r not in given]
             self._arrive(free, "stage")
             given += free
         if not running:
             self._arrive(there, "stage")
-        for add in before:
-            with self._only("LATER == 0"):
-                self._pass_on(add, "done + t", "0")
+        for add in body.across:
+            self._pass_on(add)
 
     # --- sums in memory ----------------------------------------------------------------------------------------------
 
@@ -386,14 +362,14 @@ class StepPrinter(LayoutPrinter):
         self._emit("fence_async_shared()")
         self._emit(f"mbarrier.arrive({name}_there.index((done + t) % 2), count=1)")
 
-    def _issue_across(self, add: Across, step: str) -> None:
+    def _issue_across(self, add: Across) -> None:
         name, half = self.across_name(add), self.half(add)
         right = self._roles.resident[add.right]
         block = self.blocks[self._roles.stream]
-        self._emit(f"mbarrier.wait({name}_there.index(({step}) % 2), (({step}) // 2) & 1)")
+        self._emit(f"mbarrier.wait({name}_there.index((done + t) % 2), ((done + t) // 2) & 1)")
         acc = f"gl.zeros([{block}, {half}], ACC, ACROSS), use_acc=False"
         for group in range(2):
-            a = f"{name}_part.index(({step}) % 2 * 2 + {group}).permute((1, 0))"
+            a = f"{name}_part.index((done + t) % 2 * 2 + {group}).permute((1, 0))"
             b = f"{add.right}_tile.index({group}).reshape([{self._matrix(right)}])"
             b += f".slice(GROUP * ({half}), {half}, dim=1)"
             self._emit(f"{name} = warpgroup_mma({a}, {b}, {acc}, is_async=True)")
@@ -407,11 +383,11 @@ class StepPrinter(LayoutPrinter):
         yield
         self._indent -= 1
 
-    def _pass_on(self, add: Across, step: str, left: str) -> None:
-        """What is to be added, to the warp that adds, while `left` products run."""
+    def _pass_on(self, add: Across) -> None:
+        """What is to be added, to the warp that adds."""
         name = self.across_name(add)
-        self._wait(left, [name])
-        self._emit(f"mbarrier.wait({name}_taken.index(GROUP), ({step}) & 1 ^ 1)")
+        self._wait(0, [name])
+        self._emit(f"mbarrier.wait({name}_taken.index(GROUP), (done + t) & 1 ^ 1)")
         shape = f"[{self.blocks[self._roles.stream]}, {self.half(add)}]"
         self._emit(f"{name}_out.index(GROUP).reshape({shape}).store({name})")
         self._emit("fence_async_shared()")

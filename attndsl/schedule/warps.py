@@ -478,11 +478,10 @@ def moving_ends(program: TileProgram) -> tuple[bool, bool]:
 def kept_portable(program: TileProgram, found: Roles) -> str | None:
     """Why `backend="auto"` leaves a kernel portable at any size though its warps could specialise.
 
-    Measured program by program (benchmarks/results/hopper-rule-h200.json). `worth_dims` and `configs.worth_warps` ask
-    for the sizes of a call besides.
+    Measured program by program (benchmarks/results/hopper-rule-h200.json). `worth_sweeps` and
+    `configs.worth_warps` ask for the sizes of a call besides.
     """
     sums = max(len(body.sums) for body in found.bodies)
-    scores = max(len(body.scores) for body in found.bodies)
     short = all(moving_ends(program))
     if not sums:
         return "it carries no sum of products"
@@ -490,23 +489,24 @@ def kept_portable(program: TileProgram, found: Roles) -> str | None:
         return "it holds more than two tiles of scores at a time beside two sums"
     if found.across and (short or found.looked_up):
         return "its sweeps are short, and do not pay for a sum that is cleared before and read back behind"
-    if sums == 1 and short and scores > 1:
-        return f"both ends of its sweep move with its tile, and its scores are {scores} products"
-    if scores == 1 and found.looked_up:
-        return "ids end its sweep, and its scores are one product: little is done between two tiles' ends"
     return None
 
 
-def worth_dims(program: TileProgram, found: Roles) -> tuple[int, ...]:
-    """The head dims at which such a kernel was measured faster than the portable one.
+def worth_sweeps(program: TileProgram, found: Roles) -> dict[int, int]:
+    """Head dims at which such a kernel was measured faster than the portable one, and along how many positions.
 
-    At 64 a sum of two products of scores (dQ) is slower in groups of 64 rows that wait for each other, and so are the
-    short sweeps of windows with one product; beyond 128 two sums do not fit.
+    At 64 a sum of two products of scores (dQ) is not faster, and neither are short sweeps with one product. Two sums do
+    not fit beyond 128. What is added to memory is cleared before and read back behind: half a sweep earns that later.
     """
+    one = all(len(b.scores) == 1 for b in found.bodies)
+    if found.across:
+        return {64: 4096, 128: 16384 if any(moving_ends(program)) else 4096}
     if any(len(b.sums) > 1 for b in found.bodies):
-        return (64, 96, 128)
-    few = all(len(b.scores) == 1 for b in found.bodies) and not all(moving_ends(program))
-    return (64, 96, 128, 192, 256) if few else (96, 128, 192, 256)
+        return dict.fromkeys((64, 96, 128), 4096)
+    if one and found.looked_up:
+        return {256: 4096}
+    few = (64,) if one and not all(moving_ends(program)) else ()
+    return dict.fromkeys((*few, 96, 128, 192, 256), 4096)
 
 
 def _names(scalars: Iterable[Stmt]) -> set[str]:

@@ -223,7 +223,7 @@ def test_what_pytorch_forbids_is_not_done() -> None:
     x = [torch.randn(4, 16, 4096, 128, device="cuda", dtype=torch.bfloat16) for _ in "QKV"]
     made = {}
     for deterministic in (True, False):
-        op = attndsl.load(EXAMPLES / "causal.attn", backend="auto", deterministic=deterministic)
+        op = attndsl.load(EXAMPLES / "full.attn", backend="auto", deterministic=deterministic)
         given = [t.clone().requires_grad_() for t in x]
         out = op(*given)
         for forbidden in (False, True, False, True):  # what was launched before, too

@@ -187,6 +187,7 @@ def test_blocks_fit_what_a_group_holds() -> None:
         "stream": "J",
         "resident": ["e"],
         "also": [],
+        "folded": True,
         "rings": ["e", "f"],
         "sums": ["f"],
         "stores": [["f", "e"]],

@@ -87,6 +87,12 @@ def test_a_call_that_was_slower_so_does_not(monkeypatch: pytest.MonkeyPatch) -> 
     assert launched("window", monkeypatch, True) == "backward"
 
 
+def test_half_a_sweep_adds_where_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched("causal", monkeypatch, True) == "backward"
+    assert launched("causal", monkeypatch, True, i=16384, j=16384) == "backward_added"
+    assert launched("causal", monkeypatch, True, e=64, f=64) == "backward_added"
+
+
 def test_pytorch_may_forbid_it(forbidden: None) -> None:
     assert not operator("causal", False)._engine.may_add()
 
