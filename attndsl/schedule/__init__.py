@@ -138,7 +138,16 @@ def plan_forward(
         for o in cascade.outputs:
             if o.name not in exact and any(ranks.kind(i) is Kind.FEATURE for i in o.indices):
                 like[o.name] = first.name
-    return plan(cascade, cascade.name, residuals=residuals, kept=kept, like=like, known=kinds)
+    # A state is for calls in pieces, most of one step: a map of its own costs a launch there, and saves nothing.
+    return plan(
+        cascade,
+        cascade.name,
+        residuals=residuals,
+        kept=kept,
+        like=like,
+        known=kinds,
+        maps=not wide,
+    )
 
 
 def _extremes(c: Cascade) -> frozenset[str]:

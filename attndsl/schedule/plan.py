@@ -26,6 +26,7 @@ from attndsl.schedule.halves import Halves
 from attndsl.schedule.kernels import build_chunked, build_kernel
 from attndsl.schedule.levels import Key, cone, join, levels, reduced, target_key
 from attndsl.schedule.liveness import crowded
+from attndsl.schedule.maps import Maps
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
@@ -59,13 +60,15 @@ def plan(
     known: dict[str, Kind] | None = None,
     row_order: tuple[str, ...] = (),
     given: tuple[str, ...] = (),
+    maps: bool = True,
 ) -> Plan:
     """The kernels of one pass.
 
     `cascade` has `start` applied. `residuals` names the outputs kept for the backward pass, `kept` those of
     them that the program does not declare; `like` gives the outputs
     whose storage type is an input's; `known` the kinds of ranks settled by another pass; `row_order` the sequence ranks
-    in the order in which sums over everything are cut into rows; `given` the inputs that another pass kept.
+    in the order in which sums over everything are cut into rows; `given` the inputs that another pass kept; `maps`
+    whether maps of features may be kept in memory.
 
     Raises: Refused, with the reason.
     """
@@ -73,6 +76,11 @@ def plan(
         return plan_walks(cascade, name, residuals, like or {}, known)
     ready = prepare(cascade, known, row_order)
     ready, kept = pull_out(ready)
+    if maps and not ready.exact:  # there, what a map's rounding takes counts
+        found = Maps(ready.cascade, ready.ranks, Halves(ready.cascade, ready.ranks).linear)
+        ready = replace(ready, cascade=found.run())
+        kept = (*kept, *found.kept)
+        like = {**found.kept, **(like or {})}
     state = Planning(dict.fromkeys([*_first_targets(ready), *kept]))
     state.apart |= _users(ready, kept)
     for _ in range(LIMIT):

@@ -232,7 +232,9 @@ def kernels(plan: Plan) -> list[TileProgram]:
 def test_every_sum_of_the_forward_pass_carries_over(name: str) -> None:
     op = attndsl.load(EXAMPLES / f"{name}.attn")
     passes = plan_passes(op.cascade, ())
-    assert all(k.of(Role.PAIR) for k in kernels(passes.forward))
+    # What sweeps nothing computes each point by itself: a map of features.
+    assert all(k.of(Role.PAIR) for k in kernels(passes.forward) if k.sweep is not None)
+    assert any(k.of(Role.PAIR) for k in kernels(passes.forward))
 
 
 @pytest.mark.parametrize(

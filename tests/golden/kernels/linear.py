@@ -74,6 +74,136 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def linear_Q_map(
+    Q_ptr,
+    Q_map_ptr,
+    Q_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    t = tl.exp(tl.minimum(q.to(ACC), 0.0))
+    Q_map = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t)
+
+    # --- epilogue ---
+    tl.store(Q_map_base + Q_map_offs, Q_map, mask=in_i[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def linear_K_map(
+    K_ptr,
+    K_map_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    t = tl.exp(tl.minimum(k.to(ACC), 0.0))
+    K_map = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t)
+
+    # --- epilogue ---
+    tl.store(K_map_base + K_map_offs, K_map, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_V_b",
         "stride_V_h",
         "len_b",
@@ -83,22 +213,12 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
     ],
 )
 def linear_O(
-    Q_ptr,
-    K_ptr,
+    Q_map_ptr,
+    K_map_ptr,
     V_ptr,
     O_part_ptr,
     O_ptr,
-    Q_tiles,
-    K_tiles,
     V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -117,13 +237,11 @@ def linear_O(
 ):
     """One program for each b, h and tile of f; sweeps i.
 
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     V_ptr  V[b, h, j, f], input
     O_part_ptr  O_part[b, h, i], residual
     O_ptr  O[b, h, i, f], residual
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -144,11 +262,12 @@ def linear_O(
     f = f0 + offs_f
 
     # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
@@ -170,41 +289,34 @@ def linear_O(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O_1 = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        t = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        A = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
-        t_2 = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_ptr.dtype.element_ty)
-        past = dot(t_2, t_3, None, ACC)
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_map_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
         O_1 = O_1 + past
         O_part = tl.full([BLOCK_I], 0.0, ACC)
-        past_2 = A * O_part_state[None, :]
+        past_2 = Q_map.to(ACC) * O_part_state[None, :]
         past_1 = tl.sum(tl.where(in_e[None, :], past_2, 0.0), 1)
         O_part = O_part + past_1
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        t_4 = tl.exp(tl.minimum(k.to(ACC), 0.0))
-        A_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_4)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_5 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_6 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_5, t_6, None, ACC)
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
+        A = dot(t_3, t_4, None, ACC)
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
-        O_1 = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
-        A_1_m = tl.where(mask_p[:, None], A_1, 0.0)
-        O_part_tile = tl.sum(A_2_m, 1)
+        O_1 = dot(A_m.to(V_ptr.dtype.element_ty), v, O_1, ACC)
+        O_part_tile = tl.sum(A_m, 1)
         O_part = O_part + O_part_tile
-        chunk = tl.sum(A_1_m, 0)
+        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
+        chunk = tl.sum(K_map_m, 0)
         O = safe_div(O_1, O_part[:, None])
         tl.store(O_part_base + tl.cast(i0, tl.int64) + offs_i, O_part, mask=in_i)
         tl.store(
@@ -212,16 +324,181 @@ def linear_O(
             O,
             mask=in_i[:, None] & in_f[None, :],
         )
-        O_1_state = dot(tl.trans(A_1_m.to(V_ptr.dtype.element_ty)), v, O_1_state, ACC)
+        O_1_state = dot(tl.trans(K_map.to(V_ptr.dtype.element_ty)), v, O_1_state, ACC)
         O_part_state = O_part_state + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def linear_backward_Q_map_D(
+    Q_ptr,
+    O_ptr,
+    dO_ptr,
+    Q_map_ptr,
+    D_ptr,
+    Q_tiles,
+    O_tiles,
+    dO_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    O_ptr  O[b, h, i, f], input
+    dO_ptr  dO[b, h, i, f], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    D_ptr  D[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_base += tl.cast(i0, tl.int64) * stride_O_i
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    t = tl.exp(tl.minimum(q.to(ACC), 0.0))
+    Q_map = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t)
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    D = o.to(ACC) * dO.to(ACC)
+    D_kept = tl.where((f < F)[None, :], D, 0.0)
+    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(Q_map_base + Q_map_offs, Q_map, mask=in_i[:, None] & in_e[None, :])
+    tl.store(D_base + offs_i, D_1, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def linear_backward_K_map(
+    K_ptr,
+    K_map_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    t = tl.exp(tl.minimum(k.to(ACC), 0.0))
+    K_map = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t)
+
+    # --- epilogue ---
+    tl.store(K_map_base + K_map_offs, K_map, mask=in_j[:, None] & in_e[None, :])
 
 
 @triton.jit(
     do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
-        "stride_K_b",
-        "stride_K_h",
         "stride_Q_b",
         "stride_Q_h",
         "len_b",
@@ -234,16 +511,13 @@ def linear_backward_dQ(
     O_part_ptr,
     dO_ptr,
     V_ptr,
-    O_ptr,
-    K_ptr,
-    Q_ptr,
     D_ptr,
+    K_map_ptr,
+    Q_ptr,
     dQ_ptr,
     dO_tiles,
-    O_tiles,
     Q_tiles,
     V_tiles,
-    K_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -255,14 +529,6 @@ def linear_backward_dQ(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
@@ -284,16 +550,13 @@ def linear_backward_dQ(
     O_part_ptr  O_part[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
-    O_ptr  O[b, h, i, f], input
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
     D_ptr  D[b, h, i], temp
+    K_map_ptr  K.map[b, h, j, e], temp
+    Q_ptr  Q[b, h, i, e], input
     dQ_ptr  dQ[b, h, i, e], output
     dO_tiles  tiles of dO for the copy engine, or None
-    O_tiles  tiles of O for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -318,21 +581,18 @@ def linear_backward_dQ(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(e0, tl.int64) * stride_Q_e
     Q_offs = offs_i[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
     in_e = e < len_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(e0, tl.int64) * stride_K_e
-    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    K_map_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    K_map_offs = offs_i[:, None] * len_e + offs_e[None, :]
     dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
     dQ_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
-    dQ_offs = offs_i[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
     lo = 0
@@ -353,11 +613,7 @@ def linear_backward_dQ(
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
-        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-        D = o.to(ACC) * dO.to(ACC)
-        D_kept = tl.where((f < F)[None, :], D, 0.0)
-        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dA_2_p = O_part.to(ACC) != 0.0
         t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         reach_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
@@ -366,7 +622,7 @@ def linear_backward_dQ(
         t_3 = tl.trans(tl.where(in_f[None, :], dQ_1_state, 0.0).to(Q_ptr.dtype.element_ty))
         past = dot(t_2, t_3, None, ACC)
         dQ_1 = dQ_1 + past * reach_2[:, None]
-        reach_1 = tl.where(O_part.to(ACC) != 0.0, -D_1 / O_part.to(ACC), 0.0)
+        reach_1 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
         dQ_1 = dQ_1 + dQ_1_state_1[None, :] * reach_1[:, None]
         # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
@@ -377,26 +633,20 @@ def linear_backward_dQ(
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_4 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
+        t_4 = (dA - d.to(ACC)[:, None]) / O_part.to(ACC)[:, None]
         dA_2 = tl.where(dA_2_p[:, None], t_4, 0.0)
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
-        t_5 = tl.exp(tl.minimum(k.to(ACC), 0.0))
-        dQ_1_1 = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t_5)
-        dQ_1_1_m = tl.where(mask_p[:, None], dQ_1_1, 0.0)
-        t_6 = dA_2_m.to(K_ptr.dtype.element_ty)
-        t_7 = dQ_1_1_m.to(K_ptr.dtype.element_ty)
-        dQ_1 = dot(t_6, t_7, dQ_1, ACC)
-        chunk = tl.sum(dQ_1_1_m, 0)
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dQ_1 = dot(dA_2_m.to(Q_ptr.dtype.element_ty), K_map.to(Q_ptr.dtype.element_ty), dQ_1, ACC)
+        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
+        chunk = tl.sum(K_map_m, 0)
         dQ = dQ_1 * dQ_p
-        tl.store(D_base + tl.cast(i0, tl.int64) + offs_i, D_1, mask=in_i)
-        dQ_ptrs = dQ_base + tl.cast(i0, tl.int64) * len_e + dQ_offs
+        dQ_ptrs = dQ_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_ptrs, dQ, mask=in_i[:, None] & in_e[None, :])
-        dQ_1_state = dot(tl.trans(dQ_1_1_m.to(V_ptr.dtype.element_ty)), v, dQ_1_state, ACC)
+        dQ_1_state = dot(tl.trans(K_map.to(V_ptr.dtype.element_ty)), v, dQ_1_state, ACC)
         dQ_1_state_1 = dQ_1_state_1 + chunk
 
 
@@ -404,8 +654,6 @@ def linear_backward_dQ(
     do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
-        "stride_Q_b",
-        "stride_Q_h",
         "stride_K_b",
         "stride_K_h",
         "len_b",
@@ -419,13 +667,12 @@ def linear_backward_dK(
     V_ptr,
     dO_ptr,
     D_ptr,
-    Q_ptr,
+    Q_map_ptr,
     K_ptr,
     dK_ptr,
     V_tiles,
     K_tiles,
     dO_tiles,
-    Q_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -437,10 +684,6 @@ def linear_backward_dK(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
@@ -463,13 +706,12 @@ def linear_backward_dK(
     V_ptr  V[b, h, j, f], input
     dO_ptr  dO[b, h, i, f], input
     D_ptr  D[b, h, i], temp
-    Q_ptr  Q[b, h, i, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
     K_ptr  K[b, h, j, e], input
     dK_ptr  dK[b, h, j, e], output
     V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -501,12 +743,11 @@ def linear_backward_dK(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
-    Q_offs = offs_j[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    Q_map_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
+    Q_map_offs = offs_j[:, None] * len_e + offs_e[None, :]
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
     dK_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
-    dK_offs = offs_j[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
     lo = 0
@@ -549,34 +790,27 @@ def linear_backward_dK(
         mask_p = j < len_i
         mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
-        t_3 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        dK_2_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_3)
-        dK_2_1_m = tl.where(mask_p[:, None], dK_2_1, 0.0)
-        t_4 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_5 = dK_2_1_m.to(Q_ptr.dtype.element_ty)
-        dK_2 = dot(t_4, t_5, dK_2, ACC)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = dA_2_m.to(Q_map_ptr.dtype.element_ty)
+        t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        dK_2 = dot(t_3, t_4, dK_2, ACC)
         right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
         right_m = tl.where(mask_p[:, None], right, 0.0)
         column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_6 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        t_7 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_6) * column_p[:, None]
-        column = t_7 * column_p_1[:, None]
+        column = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        t_8 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        column_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_8) * column_p_2[:, None]
+        column_1 = Q_map.to(ACC) * column_p_2[:, None]
         column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
         chunk = tl.sum(column_1_m, 0)
         dK = dK_2 * dK_p
-        dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + dK_offs
+        dK_ptrs = dK_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
         tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_e[None, :])
-        t_9 = tl.trans(column_m.to(Q_ptr.dtype.element_ty))
-        t_10 = right_m.to(Q_ptr.dtype.element_ty)
-        dK_2_state = dot(t_9, t_10, dK_2_state, ACC)
+        t_5 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_6 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_state = dot(t_5, t_6, dK_2_state, ACC)
         dK_2_state_1 = dK_2_state_1 + chunk
 
 
@@ -594,24 +828,14 @@ def linear_backward_dK(
 )
 def linear_backward_dV(
     O_part_ptr,
-    K_ptr,
-    Q_ptr,
+    K_map_ptr,
+    Q_map_ptr,
     dO_ptr,
     dV_ptr,
-    K_tiles,
-    Q_tiles,
     dO_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -631,12 +855,10 @@ def linear_backward_dV(
     """One program for each b, h and tile of f; sweeps j.
 
     O_part_ptr  O_part[b, h, i], input
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    Q_map_ptr  Q.map[b, h, i, e], temp
     dO_ptr  dO[b, h, i, f], input
     dV_ptr  dV[b, h, j, f], output
-    K_tiles  tiles of K for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_F  points of f in a tile
@@ -657,13 +879,14 @@ def linear_backward_dV(
     f = f0 + offs_f
 
     # --- pointers ---
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
@@ -673,6 +896,8 @@ def linear_backward_dV(
     dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
+    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
+    mask_p = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     lo = 0
     hi = tl.maximum(len_j, len_i)
     dV_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
@@ -685,60 +910,120 @@ def linear_backward_dV(
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
         in_j = j < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        t = tl.exp(tl.minimum(k.to(ACC), 0.0))
-        A = tl.where(k.to(ACC) > 0.0, k.to(ACC) + 1.0, t)
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
-        t_2 = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dV_state, 0.0).to(Q_ptr.dtype.element_ty)
-        past = dot(t_2, t_3, None, ACC)
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], dV_state, 0.0).to(Q_map_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
         dV = dV + past
         # linear.attn:7  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_j * stride_O_part_i
         in_i = j < len_i
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        # linear.attn:6  A[i,j] = phi(Q[i,e]) * phi(K[j,e])   where j <= i
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
-        t_4 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        A_1 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_4)
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_5 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_6 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_5, t_6, None, ACC)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
+        A = dot(t_3, t_4, None, ACC)
         dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], A_2, 0.0)
-        mask_p = j < len_i
-        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
+        dV_1 = tl.where(dV_p[None, :], A, 0.0)
+        mask_p_1 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p
+        mask_p_2 = j < len_i
+        t_5 = mask_p_1[None, :] | (j[:, None] <= j[None, :])
+        mask = (j[:, None] <= j[None, :]) & t_5 & mask_p_2[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = dO.to(ACC) * dV_p_1[:, None]
-        dV_2_m = tl.where(mask_p[:, None], dV_2, 0.0)
+        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        dV_2_m = tl.where(mask_p_2[:, None], dV_2, 0.0)
         dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dV_2_m.to(dO_ptr.dtype.element_ty), dV, ACC)
-        t_7 = tl.exp(tl.minimum(q.to(ACC), 0.0))
-        t_8 = tl.where(q.to(ACC) > 0.0, q.to(ACC) + 1.0, t_7)
-        right = tl.where(dV_p[:, None], t_8, 0.0)
-        right_m = tl.where(mask_p[:, None], right, 0.0)
+        right = tl.where(dV_p[:, None], Q_map.to(ACC), 0.0)
+        right_m = tl.where(mask_p_2[:, None], right, 0.0)
         column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_9 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        column = t_9 * column_p[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
+        t_6 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        column = t_6 * column_p[:, None]
+        column_m = tl.where(mask_p_2[:, None], column, 0.0)
         dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
         tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
-        t_10 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_11 = column_m.to(Q_ptr.dtype.element_ty)
-        dV_state = dot(t_10, t_11, dV_state, ACC)
+        t_7 = tl.trans(right_m.to(Q_map_ptr.dtype.element_ty))
+        t_8 = column_m.to(Q_map_ptr.dtype.element_ty)
+        dV_state = dot(t_7, t_8, dV_state, ACC)
 
 
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
+    "linear_Q_map": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("i", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "linear_K_map": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "linear_O": {
         "facts": {
             "tiles": ("f",),
@@ -749,37 +1034,20 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
             "carried": (("e", "f"), ("e",)),
-            "pairs": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "f")),
-            "pairs_by_address": (
-                ("i", "f"),
-                ("i", "e"),
-                ("i", "i"),
-                ("i", "f"),
-                ("i", "f"),
-                ("i", "f"),
-            ),
-            "data": ("Q", "K", "V"),
+            "pairs": (("i", "f"), ("i", "i"), ("i", "f")),
+            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
+            "data": ("Q.map", "K.map", "V"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("O_part_ptr", "pointer_acc", ""),
             ("O_ptr", "pointer_like", "Q"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
@@ -797,6 +1065,90 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "linear_backward_Q_map_D": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("i", "e"), ("i", "f"), ("i", "f")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"), ("i", "f")),
+            "pairs_by_address": (("i", "e"), ("i", "f")),
+            "data": ("Q", "O", "dO"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("O_ptr", "pointer_like", "O"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("D_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_O_b", "stride_wide", ""),
+            ("stride_O_h", "stride_wide", ""),
+            ("stride_O_i", "stride", ""),
+            ("stride_O_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "linear_backward_K_map": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "linear_backward_dQ": {
         "facts": {
             "tiles": ("e",),
@@ -805,7 +1157,7 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("i", "f"), ("i", "f"), ("i", "e"), ("i", "f"), ("i", "e")),
+            "streamed": (("i", "f"), ("i", "e"), ("i", "f"), ("i", "e")),
             "carried": (("e", "f"), ("e",)),
             "pairs": (("i", "e"), ("i", "e"), ("i", "i"), ("i", "e")),
             "pairs_by_address": (
@@ -816,7 +1168,7 @@ KERNELS: dict[str, Any] = {
                 ("i", "e"),
                 ("i", "e"),
             ),
-            "data": ("dO", "O", "Q", "V", "K"),
+            "data": ("dO", "Q", "V", "K.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -825,16 +1177,13 @@ KERNELS: dict[str, Any] = {
             ("O_part_ptr", "pointer_like", "O_part"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "O"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
             ("D_ptr", "pointer_acc", ""),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
             ("dQ_ptr", "pointer_like", "Q"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I BLOCK_E"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -846,14 +1195,6 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_Q_b", "wide", ""),
             ("stride_Q_h", "wide", ""),
             ("stride_Q_i", "stride", ""),
@@ -881,17 +1222,17 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("j", "f"), ("j", "e"), ("j", "f"), ("j", "e")),
             "carried": (("e", "f"), ("e",)),
-            "pairs": (("j", "e"), ("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "e"), ("j", "f"), ("j", "e")),
             "pairs_by_address": (
                 ("j", "e"),
                 ("j", "e"),
-                ("j", "j"),
                 ("j", "e"),
                 ("j", "e"),
                 ("j", "e"),
+                ("j", "f"),
                 ("j", "e"),
             ),
-            "data": ("V", "K", "dO", "Q"),
+            "data": ("V", "K", "dO", "Q.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -901,13 +1242,12 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("dK_ptr", "pointer_like", "K"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J BLOCK_E"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -919,10 +1259,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_j", "stride", ""),
@@ -959,31 +1295,21 @@ KERNELS: dict[str, Any] = {
                 ("j", "f"),
                 ("j", "f"),
             ),
-            "data": ("K", "Q", "dO"),
+            "data": ("K.map", "Q.map", "dO"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("O_part_ptr", "pointer_like", "O_part"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_ptr", "pointer_like", "V"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1119,7 +1445,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 16, 1), (32, 32, 4)]
+        wanted = [(16, 32, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -1270,13 +1596,53 @@ def forward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
-    len_j = extents["j"]
     len_e = extents["e"]
+    len_j = extents["j"]
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    Q_map = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    K_map = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
+
+    # One program for each b, h and tile of i.
+    cfg = configure("linear_Q_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    linear_Q_map[grid](
+        Q,
+        Q_map,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        len_b,
+        len_h,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("linear_K_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    linear_K_map[grid](
+        K,
+        K_map,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
 
     # One program for each b, h and tile of f; sweeps i.
     cfg = configure("linear_O", extents, inputs, config)
@@ -1284,16 +1650,12 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     linear_O[grid](
-        Q,
-        K,
+        Q_map,
+        K_map,
         V,
         O_part,
         O,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(V),
         len_b,
         len_h,
@@ -1322,15 +1684,64 @@ def backward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
-    len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
+    len_j = extents["j"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    Q_map = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    K_map = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
+
+    # One program for each b, h and tile of i.
+    cfg = configure("linear_backward_Q_map_D", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    linear_backward_Q_map_D[grid](
+        Q,
+        O,
+        dO,
+        Q_map,
+        D,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(O),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("linear_backward_K_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    linear_backward_K_map[grid](
+        K,
+        K_map,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
 
     # One program for each b, h and tile of e; sweeps i.
     cfg = configure("linear_backward_dQ", extents, inputs, config)
@@ -1341,21 +1752,16 @@ def backward(inputs, extents, params, config=None):
         O_part,
         dO,
         V,
-        O,
-        K,
-        Q,
         D,
+        K_map,
+        Q,
         dQ,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(O),
-        *launch_strides(K),
         *launch_strides(Q),
         len_b,
         len_h,
@@ -1378,17 +1784,15 @@ def backward(inputs, extents, params, config=None):
         V,
         dO,
         D,
-        Q,
+        Q_map,
         K,
         dK,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(V),
         *launch_strides(dO),
-        *launch_strides(Q),
         *launch_strides(K),
         len_b,
         len_h,
@@ -1408,16 +1812,12 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     linear_backward_dV[grid](
         O_part,
-        K,
-        Q,
+        K_map,
+        Q_map,
         dO,
         dV,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(O_part),
-        *launch_strides(K),
-        *launch_strides(Q),
         *launch_strides(dO),
         len_b,
         len_h,

@@ -100,23 +100,141 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
         "len_b",
         "len_h",
         "len_i",
-        "len_j",
     ],
 )
-def lion_O_part_up(
+def lion_Q_map(
     Q_ptr,
-    K_ptr,
-    O_part_up_ptr,
+    Q_map_ptr,
     Q_tiles,
-    K_tiles,
     stride_Q_b: tl.int64,
     stride_Q_h: tl.int64,
     stride_Q_i,
     stride_Q_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    Q_map = silu(q.to(ACC)) + 0.5
+
+    # --- epilogue ---
+    tl.store(Q_map_base + Q_map_offs, Q_map, mask=in_i[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def lion_K_map(
+    K_ptr,
+    K_map_ptr,
+    K_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_j,
     stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    K_map = silu(k.to(ACC)) + 0.5
+
+    # --- epilogue ---
+    tl.store(K_map_base + K_map_offs, K_map, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+        "len_j",
+    ],
+)
+def lion_O_part_up(
+    Q_map_ptr,
+    K_map_ptr,
+    O_part_up_ptr,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -129,11 +247,9 @@ def lion_O_part_up(
 ):
     """One program for each b, h; sweeps i.
 
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     O_part_up_ptr  O_part.up[b, h, i], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -147,11 +263,12 @@ def lion_O_part_up(
     e = tl.arange(0, E_PAD)
 
     # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
     O_part_up_base = O_part_up_ptr + tl.cast(b, tl.int64) * len_h * len_i
     O_part_up_base += tl.cast(h, tl.int64) * len_i
 
@@ -166,30 +283,25 @@ def lion_O_part_up(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O_part_up = tl.full([BLOCK_I], 0.0, ACC)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A = silu(q.to(ACC)) + 0.5
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
-        past_1 = A * O_part_up_state[None, :]
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        past_1 = Q_map.to(ACC) * O_part_up_state[None, :]
         past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
         O_part_up = O_part_up + past
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        A_1 = silu(k.to(ACC)) + 0.5
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t, t_2, None, ACC)
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
+        A = dot(t, t_2, None, ACC)
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
-        O_part_up_tile = tl.sum(A_2_m, 1)
+        A_m = tl.where(mask, A, 0.0)
+        O_part_up_tile = tl.sum(A_m, 1)
         O_part_up = O_part_up + O_part_up_tile
-        A_1_m = tl.where(mask_p[:, None], A_1, 0.0)
-        chunk = tl.sum(A_1_m, 0)
+        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
+        chunk = tl.sum(K_map_m, 0)
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         tl.store(O_part_up_base + tl.cast(i0, tl.int64) + offs_i, O_part_up, mask=in_i)
         O_part_up_state = O_part_up_state + chunk
@@ -204,19 +316,9 @@ def lion_O_part_up(
     ],
 )
 def lion_O_part_down(
-    Q_ptr,
-    K_ptr,
+    Q_map_ptr,
+    K_map_ptr,
     O_part_down_ptr,
-    Q_tiles,
-    K_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -229,11 +331,9 @@ def lion_O_part_down(
 ):
     """One program for each b, h; sweeps i.
 
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     O_part_down_ptr  O_part.down[b, h, i], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -247,11 +347,12 @@ def lion_O_part_down(
     e = tl.arange(0, E_PAD)
 
     # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
     O_part_down_base = O_part_down_ptr + tl.cast(b, tl.int64) * len_h * len_i
     O_part_down_base += tl.cast(h, tl.int64) * len_i
 
@@ -268,30 +369,25 @@ def lion_O_part_down(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O_part_down = tl.full([BLOCK_I], 0.0, ACC)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A = silu(q.to(ACC)) + 0.5
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
-        past_1 = A * O_part_down_state[None, :]
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        past_1 = Q_map.to(ACC) * O_part_down_state[None, :]
         past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
         O_part_down = O_part_down + past
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        A_1 = silu(k.to(ACC)) + 0.5
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t, t_2, None, ACC)
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
+        A = dot(t, t_2, None, ACC)
         mask_p = i < len_j
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
-        O_part_down_tile = tl.sum(A_2_m, 1)
+        A_m = tl.where(mask, A, 0.0)
+        O_part_down_tile = tl.sum(A_m, 1)
         O_part_down = O_part_down + O_part_down_tile
-        A_1_m = tl.where(mask_p[:, None], A_1, 0.0)
-        chunk = tl.sum(A_1_m, 0)
+        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
+        chunk = tl.sum(K_map_m, 0)
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_down_ptrs = O_part_down_base + tl.cast(i0, tl.int64) + offs_i
         tl.store(O_part_down_ptrs, O_part_down, mask=in_i)
@@ -309,21 +405,11 @@ def lion_O_part_down(
     ],
 )
 def lion_O_1_up(
-    Q_ptr,
-    K_ptr,
+    Q_map_ptr,
+    K_map_ptr,
     V_ptr,
     O_1_up_ptr,
-    Q_tiles,
-    K_tiles,
     V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -342,12 +428,10 @@ def lion_O_1_up(
 ):
     """One program for each b, h and tile of f; sweeps i.
 
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     V_ptr  V[b, h, j, f], input
     O_1_up_ptr  O.1.up[b, h, i, f], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -368,11 +452,12 @@ def lion_O_1_up(
     f = f0 + offs_f
 
     # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
@@ -392,35 +477,29 @@ def lion_O_1_up(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O_1_up = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A = silu(q.to(ACC)) + 0.5
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
-        t = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], O_1_up_state, 0.0).to(Q_ptr.dtype.element_ty)
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], O_1_up_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O_1_up = O_1_up + past
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        A_1 = silu(k.to(ACC)) + 0.5
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_3, t_4, None, ACC)
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
+        A = dot(t_3, t_4, None, ACC)
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
-        O_1_up = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1_up, ACC)
-        A_1_m = tl.where(mask_p[:, None], A_1, 0.0)
+        O_1_up = dot(A_m.to(V_ptr.dtype.element_ty), v, O_1_up, ACC)
         O_1_up_ptrs = O_1_up_base + tl.cast(i0, tl.int64) * len_f + O_1_up_offs
         tl.store(O_1_up_ptrs, O_1_up, mask=in_i[:, None] & in_f[None, :])
-        O_1_up_state = dot(tl.trans(A_1_m.to(V_ptr.dtype.element_ty)), v, O_1_up_state, ACC)
+        O_1_up_state = dot(tl.trans(K_map.to(V_ptr.dtype.element_ty)), v, O_1_up_state, ACC)
 
 
 @triton.jit(
@@ -434,21 +513,11 @@ def lion_O_1_up(
     ],
 )
 def lion_O_1_down(
-    Q_ptr,
-    K_ptr,
+    Q_map_ptr,
+    K_map_ptr,
     V_ptr,
     O_1_down_ptr,
-    Q_tiles,
-    K_tiles,
     V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
@@ -467,12 +536,10 @@ def lion_O_1_down(
 ):
     """One program for each b, h and tile of f; sweeps i.
 
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     V_ptr  V[b, h, j, f], input
     O_1_down_ptr  O.1.down[b, h, i, f], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -493,11 +560,12 @@ def lion_O_1_down(
     f = f0 + offs_f
 
     # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
@@ -519,35 +587,29 @@ def lion_O_1_down(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O_1_down = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        A = silu(q.to(ACC)) + 0.5
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
-        t = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], O_1_down_state, 0.0).to(Q_ptr.dtype.element_ty)
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], O_1_down_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O_1_down = O_1_down + past
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        A_1 = silu(k.to(ACC)) + 0.5
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        A_2 = dot(t_3, t_4, None, ACC)
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
+        A = dot(t_3, t_4, None, ACC)
         mask_p = i < len_j
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
+        A_m = tl.where(mask, A, 0.0)
         # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
-        O_1_down = dot(A_2_m.to(V_ptr.dtype.element_ty), v, O_1_down, ACC)
-        A_1_m = tl.where(mask_p[:, None], A_1, 0.0)
+        O_1_down = dot(A_m.to(V_ptr.dtype.element_ty), v, O_1_down, ACC)
         O_1_down_ptrs = O_1_down_base + tl.cast(i0, tl.int64) * len_f + O_1_down_offs
         tl.store(O_1_down_ptrs, O_1_down, mask=in_i[:, None] & in_f[None, :])
-        O_1_down_state = dot(tl.trans(A_1_m.to(V_ptr.dtype.element_ty)), v, O_1_down_state, ACC)
+        O_1_down_state = dot(tl.trans(K_map.to(V_ptr.dtype.element_ty)), v, O_1_down_state, ACC)
 
 
 @triton.jit(
@@ -631,10 +693,173 @@ def lion_O_part_O(
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def lion_backward_Q_map_D(
+    Q_ptr,
+    O_ptr,
+    dO_ptr,
+    Q_map_ptr,
+    D_ptr,
+    Q_tiles,
+    O_tiles,
+    dO_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    O_ptr  O[b, h, i, f], input
+    dO_ptr  dO[b, h, i, f], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    D_ptr  D[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_base += tl.cast(i0, tl.int64) * stride_O_i
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    Q_map = silu(q.to(ACC)) + 0.5
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    D = o.to(ACC) * dO.to(ACC)
+    D_kept = tl.where((f < F)[None, :], D, 0.0)
+    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(Q_map_base + Q_map_offs, Q_map, mask=in_i[:, None] & in_e[None, :])
+    tl.store(D_base + offs_i, D_1, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def lion_backward_K_map(
+    K_ptr,
+    K_map_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    K_map = silu(k.to(ACC)) + 0.5
+
+    # --- epilogue ---
+    tl.store(K_map_base + K_map_offs, K_map, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
-        "stride_K_b",
-        "stride_K_h",
         "len_b",
         "len_h",
         "len_i",
@@ -645,13 +870,11 @@ def lion_backward_dQ_1_up(
     O_part_ptr,
     dO_ptr,
     V_ptr,
-    O_ptr,
-    K_ptr,
+    D_ptr,
+    K_map_ptr,
     dQ_1_up_ptr,
     dO_tiles,
-    O_tiles,
     V_tiles,
-    K_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -663,14 +886,6 @@ def lion_backward_dQ_1_up(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -689,13 +904,11 @@ def lion_backward_dQ_1_up(
     O_part_ptr  O_part[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
-    O_ptr  O[b, h, i, f], input
-    K_ptr  K[b, h, j, e], input
+    D_ptr  D[b, h, i], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     dQ_1_up_ptr  dQ.1.up[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
-    O_tiles  tiles of O for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -720,17 +933,15 @@ def lion_backward_dQ_1_up(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(e0, tl.int64) * stride_K_e
-    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    K_map_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    K_map_offs = offs_i[:, None] * len_e + offs_e[None, :]
     in_e = e < len_e
     dQ_1_up_base = dQ_1_up_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
     dQ_1_up_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
-    dQ_1_up_offs = offs_i[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
     lo = 0
@@ -751,11 +962,7 @@ def lion_backward_dQ_1_up(
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
-        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-        D = o.to(ACC) * dO.to(ACC)
-        D_kept = tl.where((f < F)[None, :], D, 0.0)
-        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dA_2_p = O_part.to(ACC) != 0.0
         t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         reach_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
@@ -764,29 +971,25 @@ def lion_backward_dQ_1_up(
         t_3 = tl.trans(tl.where(in_f[None, :], dQ_1_up_state, 0.0).to(Q_TYPE))
         past = dot(t_2, t_3, None, ACC)
         dQ_1_up = dQ_1_up + past * reach_2[:, None]
-        reach_1 = tl.where(O_part.to(ACC) != 0.0, -D_1 / O_part.to(ACC), 0.0)
+        reach_1 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
         dQ_1_up = dQ_1_up + dQ_1_up_state_1[None, :] * reach_1[:, None]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_4 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
+        t_4 = (dA - d.to(ACC)[:, None]) / O_part.to(ACC)[:, None]
         dA_2 = tl.where(dA_2_p[:, None], t_4, 0.0)
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
-        dQ_1_up_1 = silu(k.to(ACC)) + 0.5
-        dQ_1_up_1_m = tl.where(mask_p[:, None], dQ_1_up_1, 0.0)
-        t_5 = dA_2_m.to(K_ptr.dtype.element_ty)
-        t_6 = dQ_1_up_1_m.to(K_ptr.dtype.element_ty)
-        dQ_1_up = dot(t_5, t_6, dQ_1_up, ACC)
-        chunk = tl.sum(dQ_1_up_1_m, 0)
-        dQ_1_up_ptrs = dQ_1_up_base + tl.cast(i0, tl.int64) * len_e + dQ_1_up_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dQ_1_up = dot(dA_2_m.to(Q_TYPE), K_map.to(Q_TYPE), dQ_1_up, ACC)
+        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
+        chunk = tl.sum(K_map_m, 0)
+        dQ_1_up_ptrs = dQ_1_up_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_1_up_ptrs, dQ_1_up, mask=in_i[:, None] & in_e[None, :])
-        dQ_1_up_state = dot(tl.trans(dQ_1_up_1_m.to(V_ptr.dtype.element_ty)), v, dQ_1_up_state, ACC)
+        dQ_1_up_state = dot(tl.trans(K_map.to(V_ptr.dtype.element_ty)), v, dQ_1_up_state, ACC)
         dQ_1_up_state_1 = dQ_1_up_state_1 + chunk
 
 
@@ -794,8 +997,6 @@ def lion_backward_dQ_1_up(
     do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
-        "stride_K_b",
-        "stride_K_h",
         "len_b",
         "len_h",
         "len_i",
@@ -806,14 +1007,11 @@ def lion_backward_dQ_1_down(
     O_part_ptr,
     dO_ptr,
     V_ptr,
-    O_ptr,
-    K_ptr,
     D_ptr,
+    K_map_ptr,
     dQ_1_down_ptr,
     dO_tiles,
-    O_tiles,
     V_tiles,
-    K_tiles,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
@@ -825,14 +1023,6 @@ def lion_backward_dQ_1_down(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -851,14 +1041,11 @@ def lion_backward_dQ_1_down(
     O_part_ptr  O_part[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
-    O_ptr  O[b, h, i, f], input
-    K_ptr  K[b, h, j, e], input
     D_ptr  D[b, h, i], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     dQ_1_down_ptr  dQ.1.down[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
-    O_tiles  tiles of O for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -883,18 +1070,15 @@ def lion_backward_dQ_1_down(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(e0, tl.int64) * stride_K_e
-    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    K_map_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    K_map_offs = offs_i[:, None] * len_e + offs_e[None, :]
     in_e = e < len_e
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dQ_1_down_base = dQ_1_down_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
     dQ_1_down_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
-    dQ_1_down_offs = offs_i[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
     lo = 0
@@ -917,11 +1101,7 @@ def lion_backward_dQ_1_down(
         O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
-        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-        D = o.to(ACC) * dO.to(ACC)
-        D_kept = tl.where((f < F)[None, :], D, 0.0)
-        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dA_2_p = O_part.to(ACC) != 0.0
         t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         reach_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
@@ -930,32 +1110,586 @@ def lion_backward_dQ_1_down(
         t_3 = tl.trans(tl.where(in_f[None, :], dQ_1_down_state, 0.0).to(Q_TYPE))
         past = dot(t_2, t_3, None, ACC)
         dQ_1_down = dQ_1_down + past * reach_2[:, None]
-        reach_1 = tl.where(O_part.to(ACC) != 0.0, -D_1 / O_part.to(ACC), 0.0)
+        reach_1 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
         dQ_1_down = dQ_1_down + dQ_1_down_state_1[None, :] * reach_1[:, None]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_4 = (dA - D_1[:, None]) / O_part.to(ACC)[:, None]
+        t_4 = (dA - d.to(ACC)[:, None]) / O_part.to(ACC)[:, None]
         dA_2 = tl.where(dA_2_p[:, None], t_4, 0.0)
         mask_p = i < len_j
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
         dA_2_m = tl.where(mask, dA_2, 0.0)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
-        dQ_1_down_1 = silu(k.to(ACC)) + 0.5
-        dQ_1_down_1_m = tl.where(mask_p[:, None], dQ_1_down_1, 0.0)
-        t_5 = dA_2_m.to(K_ptr.dtype.element_ty)
-        t_6 = dQ_1_down_1_m.to(K_ptr.dtype.element_ty)
-        dQ_1_down = dot(t_5, t_6, dQ_1_down, ACC)
-        chunk = tl.sum(dQ_1_down_1_m, 0)
-        tl.store(D_base + tl.cast(i0, tl.int64) + offs_i, D_1, mask=in_i)
-        dQ_1_down_ptrs = dQ_1_down_base + tl.cast(i0, tl.int64) * len_e + dQ_1_down_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dQ_1_down = dot(dA_2_m.to(Q_TYPE), K_map.to(Q_TYPE), dQ_1_down, ACC)
+        K_map_m = tl.where(mask_p[:, None], K_map.to(ACC), 0.0)
+        chunk = tl.sum(K_map_m, 0)
+        dQ_1_down_ptrs = dQ_1_down_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_1_down_ptrs, dQ_1_down, mask=in_i[:, None] & in_e[None, :])
-        t_7 = tl.trans(dQ_1_down_1_m.to(V_ptr.dtype.element_ty))
-        dQ_1_down_state = dot(t_7, v, dQ_1_down_state, ACC)
+        dQ_1_down_state = dot(tl.trans(K_map.to(V_ptr.dtype.element_ty)), v, dQ_1_down_state, ACC)
         dQ_1_down_state_1 = dQ_1_down_state_1 + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def lion_backward_dK_2_up(
+    O_part_ptr,
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    Q_map_ptr,
+    dK_2_up_ptr,
+    V_tiles,
+    dO_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    dK_2_up_ptr  dK.2.up[b, h, j, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    Q_map_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
+    Q_map_offs = offs_j[:, None] * len_e + offs_e[None, :]
+    in_e = e < len_e
+    dK_2_up_base = dK_2_up_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dK_2_up_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+
+    # --- prologue ---
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dK_2_up_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+    dK_2_up_state_1 = tl.full([BLOCK_E], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dK_2_up = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
+        # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        t = tl.trans(tl.where(in_f[None, :], dK_2_up_state, 0.0).to(V_ptr.dtype.element_ty))
+        past = dot(v, t, None, ACC)
+        dK_2_up = dK_2_up + past
+        dK_2_up = dK_2_up + dK_2_up_state_1[None, :]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t_2 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
+        mask_p = j < len_i
+        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = dA_2_m.to(Q_map_ptr.dtype.element_ty)
+        t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        dK_2_up = dot(t_3, t_4, dK_2_up, ACC)
+        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        column = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        column_1 = Q_map.to(ACC) * column_p_2[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        chunk = tl.sum(column_1_m, 0)
+        dK_2_up_ptrs = dK_2_up_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
+        tl.store(dK_2_up_ptrs, dK_2_up, mask=in_j[:, None] & in_e[None, :])
+        t_5 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_6 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_up_state = dot(t_5, t_6, dK_2_up_state, ACC)
+        dK_2_up_state_1 = dK_2_up_state_1 + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def lion_backward_dK_2_down(
+    O_part_ptr,
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    Q_map_ptr,
+    dK_2_down_ptr,
+    V_tiles,
+    dO_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    dK_2_down_ptr  dK.2.down[b, h, j, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    Q_map_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
+    Q_map_offs = offs_j[:, None] * len_e + offs_e[None, :]
+    in_e = e < len_e
+    dK_2_down_base = dK_2_down_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dK_2_down_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+
+    # --- prologue ---
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dK_2_down_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+    dK_2_down_state_1 = tl.full([BLOCK_E], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dK_2_down = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
+        # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        t = tl.trans(tl.where(in_f[None, :], dK_2_down_state, 0.0).to(V_ptr.dtype.element_ty))
+        past = dot(v, t, None, ACC)
+        dK_2_down = dK_2_down + past
+        dK_2_down = dK_2_down + dK_2_down_state_1[None, :]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t_2 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
+        mask_p = j < len_i
+        mask = (j[None, :] > j[:, None]) & mask_p[None, :]
+        dA_2_m = tl.where(mask, dA_2, 0.0)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = dA_2_m.to(Q_map_ptr.dtype.element_ty)
+        t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        dK_2_down = dot(t_3, t_4, dK_2_down, ACC)
+        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        column = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        column_1 = Q_map.to(ACC) * column_p_2[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        chunk = tl.sum(column_1_m, 0)
+        dK_2_down_ptrs = dK_2_down_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
+        tl.store(dK_2_down_ptrs, dK_2_down, mask=in_j[:, None] & in_e[None, :])
+        t_5 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_6 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_down_state = dot(t_5, t_6, dK_2_down_state, ACC)
+        dK_2_down_state_1 = dK_2_down_state_1 + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def lion_backward_dV_up(
+    O_part_ptr,
+    K_map_ptr,
+    Q_map_ptr,
+    dO_ptr,
+    dV_up_ptr,
+    dO_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    dO_ptr  dO[b, h, i, f], input
+    dV_up_ptr  dV.up[b, h, j, f], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+    in_e = within(e, E, E_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    dV_up_base = dV_up_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_up_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_up_offs = offs_j[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_up_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV_up = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
+        in_j = j < len_j
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], dV_up_state, 0.0).to(Q_map_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        dV_up = dV_up + past
+        # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
+        A = dot(t_3, t_4, None, ACC)
+        dV_up_p = O_part.to(ACC) != 0.0
+        dV_up_1 = tl.where(dV_up_p[None, :], A, 0.0)
+        mask_p = j < len_i
+        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
+        dV_up_1_m = tl.where(mask, dV_up_1, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV_up_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_up_2 = tl.where(dV_up_p[:, None], dO.to(ACC), 0.0) * dV_up_p_1[:, None]
+        dV_up_2_m = tl.where(mask_p[:, None], dV_up_2, 0.0)
+        t_5 = dV_up_1_m.to(dO_ptr.dtype.element_ty)
+        t_6 = dV_up_2_m.to(dO_ptr.dtype.element_ty)
+        dV_up = dot(t_5, t_6, dV_up, ACC)
+        right = tl.where(dV_up_p[:, None], Q_map.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_7 = tl.where(dV_up_p[:, None], dO.to(ACC), 0.0) * dV_up_p_1[:, None]
+        column = t_7 * column_p[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dV_up_ptrs = dV_up_base + tl.cast(j0, tl.int64) * len_f + dV_up_offs
+        tl.store(dV_up_ptrs, dV_up, mask=in_j[:, None] & in_f[None, :])
+        t_8 = tl.trans(right_m.to(Q_map_ptr.dtype.element_ty))
+        t_9 = column_m.to(Q_map_ptr.dtype.element_ty)
+        dV_up_state = dot(t_8, t_9, dV_up_state, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def lion_backward_dV_down(
+    O_part_ptr,
+    K_map_ptr,
+    Q_map_ptr,
+    dO_ptr,
+    dV_down_ptr,
+    dO_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    dO_ptr  dO[b, h, i, f], input
+    dV_down_ptr  dV.down[b, h, j, f], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+    in_e = within(e, E, E_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    dV_down_base = dV_down_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_down_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_down_offs = offs_j[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_down_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV_down = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
+        in_j = j < len_j
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], dV_down_state, 0.0).to(Q_map_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        dV_down = dV_down + past
+        # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
+        A = dot(t_3, t_4, None, ACC)
+        dV_down_p = O_part.to(ACC) != 0.0
+        dV_down_1 = tl.where(dV_down_p[None, :], A, 0.0)
+        mask_p = j < len_i
+        mask = (j[None, :] > j[:, None]) & mask_p[None, :]
+        dV_down_1_m = tl.where(mask, dV_down_1, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV_down_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_down_2 = tl.where(dV_down_p[:, None], dO.to(ACC), 0.0) * dV_down_p_1[:, None]
+        dV_down_2_m = tl.where(mask_p[:, None], dV_down_2, 0.0)
+        t_5 = dV_down_1_m.to(dO_ptr.dtype.element_ty)
+        t_6 = dV_down_2_m.to(dO_ptr.dtype.element_ty)
+        dV_down = dot(t_5, t_6, dV_down, ACC)
+        right = tl.where(dV_down_p[:, None], Q_map.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_7 = tl.where(dV_down_p[:, None], dO.to(ACC), 0.0) * dV_down_p_1[:, None]
+        column = t_7 * column_p[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dV_down_ptrs = dV_down_base + tl.cast(j0, tl.int64) * len_f + dV_down_offs
+        tl.store(dV_down_ptrs, dV_down, mask=in_j[:, None] & in_f[None, :])
+        t_8 = tl.trans(right_m.to(Q_map_ptr.dtype.element_ty))
+        t_9 = column_m.to(Q_map_ptr.dtype.element_ty)
+        dV_down_state = dot(t_8, t_9, dV_down_state, ACC)
 
 
 @triton.jit(
@@ -1035,624 +1769,6 @@ def lion_backward_dQ(
 
     # --- epilogue ---
     tl.store(dQ_base + dQ_1_up_offs, dQ, mask=in_i[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-    ],
-)
-def lion_backward_dK_2_up(
-    O_part_ptr,
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    Q_ptr,
-    dK_2_up_ptr,
-    V_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    len_e,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of e; sweeps j.
-
-    O_part_ptr  O_part[b, h, i], input
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    Q_ptr  Q[b, h, i, e], input
-    dK_2_up_ptr  dK.2.up[b, h, j, e], temp
-    V_tiles  tiles of V for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_E  points of e in a tile
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_e = tl.cdiv(len_e, BLOCK_E)
-    e0 = (pid % tiles_e) * BLOCK_E
-    pid = pid // tiles_e
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    offs_e = tl.arange(0, BLOCK_E)
-    e = e0 + offs_e
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
-    Q_offs = offs_j[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
-    in_e = e < len_e
-    dK_2_up_base = dK_2_up_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
-    dK_2_up_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
-    dK_2_up_offs = offs_j[:, None] * len_e + offs_e[None, :]
-
-    # --- prologue ---
-    lo = 0
-    hi = tl.maximum(len_j, len_i)
-    dK_2_up_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
-    dK_2_up_state_1 = tl.full([BLOCK_E], 0.0, ACC)
-
-    # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        dK_2_up = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
-        # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        t = tl.trans(tl.where(in_f[None, :], dK_2_up_state, 0.0).to(V_ptr.dtype.element_ty))
-        past = dot(v, t, None, ACC)
-        dK_2_up = dK_2_up + past
-        dK_2_up = dK_2_up + dK_2_up_state_1[None, :]
-        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_j * stride_O_part_i
-        in_i = j < len_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
-        dA_2_p = O_part.to(ACC) != 0.0
-        t_2 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
-        mask_p = j < len_i
-        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
-        dK_2_up_1 = silu(q.to(ACC)) + 0.5
-        dK_2_up_1_m = tl.where(mask_p[:, None], dK_2_up_1, 0.0)
-        t_3 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_4 = dK_2_up_1_m.to(Q_ptr.dtype.element_ty)
-        dK_2_up = dot(t_3, t_4, dK_2_up, ACC)
-        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
-        right_m = tl.where(mask_p[:, None], right, 0.0)
-        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        column = (silu(q.to(ACC)) + 0.5) * column_p[:, None] * column_p_1[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = (silu(q.to(ACC)) + 0.5) * column_p_2[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
-        dK_2_up_ptrs = dK_2_up_base + tl.cast(j0, tl.int64) * len_e + dK_2_up_offs
-        tl.store(dK_2_up_ptrs, dK_2_up, mask=in_j[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m.to(Q_ptr.dtype.element_ty))
-        t_6 = right_m.to(Q_ptr.dtype.element_ty)
-        dK_2_up_state = dot(t_5, t_6, dK_2_up_state, ACC)
-        dK_2_up_state_1 = dK_2_up_state_1 + chunk
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-    ],
-)
-def lion_backward_dK_2_down(
-    O_part_ptr,
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    Q_ptr,
-    dK_2_down_ptr,
-    V_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    len_e,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of e; sweeps j.
-
-    O_part_ptr  O_part[b, h, i], input
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    Q_ptr  Q[b, h, i, e], input
-    dK_2_down_ptr  dK.2.down[b, h, j, e], temp
-    V_tiles  tiles of V for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_E  points of e in a tile
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_e = tl.cdiv(len_e, BLOCK_E)
-    e0 = (pid % tiles_e) * BLOCK_E
-    pid = pid // tiles_e
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    offs_e = tl.arange(0, BLOCK_E)
-    e = e0 + offs_e
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
-    Q_offs = offs_j[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
-    in_e = e < len_e
-    dK_2_down_base = dK_2_down_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
-    dK_2_down_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
-    dK_2_down_offs = offs_j[:, None] * len_e + offs_e[None, :]
-
-    # --- prologue ---
-    lo = 0
-    hi = tl.maximum(len_j, len_i)
-    dK_2_down_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
-    dK_2_down_state_1 = tl.full([BLOCK_E], 0.0, ACC)
-
-    # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
-    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = last - step
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        dK_2_down = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
-        # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        t = tl.trans(tl.where(in_f[None, :], dK_2_down_state, 0.0).to(V_ptr.dtype.element_ty))
-        past = dot(v, t, None, ACC)
-        dK_2_down = dK_2_down + past
-        dK_2_down = dK_2_down + dK_2_down_state_1[None, :]
-        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_j * stride_O_part_i
-        in_i = j < len_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
-        dA_2_p = O_part.to(ACC) != 0.0
-        t_2 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
-        mask_p = j < len_i
-        mask = (j[None, :] > j[:, None]) & mask_p[None, :]
-        dA_2_m = tl.where(mask, dA_2, 0.0)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
-        dK_2_down_1 = silu(q.to(ACC)) + 0.5
-        dK_2_down_1_m = tl.where(mask_p[:, None], dK_2_down_1, 0.0)
-        t_3 = dA_2_m.to(Q_ptr.dtype.element_ty)
-        t_4 = dK_2_down_1_m.to(Q_ptr.dtype.element_ty)
-        dK_2_down = dot(t_3, t_4, dK_2_down, ACC)
-        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
-        right_m = tl.where(mask_p[:, None], right, 0.0)
-        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        column = (silu(q.to(ACC)) + 0.5) * column_p[:, None] * column_p_1[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_2 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = (silu(q.to(ACC)) + 0.5) * column_p_2[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
-        dK_2_down_ptrs = dK_2_down_base + tl.cast(j0, tl.int64) * len_e + dK_2_down_offs
-        tl.store(dK_2_down_ptrs, dK_2_down, mask=in_j[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m.to(Q_ptr.dtype.element_ty))
-        t_6 = right_m.to(Q_ptr.dtype.element_ty)
-        dK_2_down_state = dot(t_5, t_6, dK_2_down_state, ACC)
-        dK_2_down_state_1 = dK_2_down_state_1 + chunk
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_dO_b",
-        "stride_dO_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-    ],
-)
-def lion_backward_dV_up(
-    O_part_ptr,
-    K_ptr,
-    Q_ptr,
-    dO_ptr,
-    dV_up_ptr,
-    K_tiles,
-    Q_tiles,
-    dO_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    len_f,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of f; sweeps j.
-
-    O_part_ptr  O_part[b, h, i], input
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
-    dO_ptr  dO[b, h, i, f], input
-    dV_up_ptr  dV.up[b, h, j, f], temp
-    K_tiles  tiles of K for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_F  points of f in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_f = tl.cdiv(len_f, BLOCK_F)
-    f0 = (pid % tiles_f) * BLOCK_F
-    pid = pid // tiles_f
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    offs_f = tl.arange(0, BLOCK_F)
-    f = f0 + offs_f
-
-    # --- pointers ---
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_e = within(e, E, E_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
-    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
-    in_f = f < len_f
-    dV_up_base = dV_up_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
-    dV_up_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
-    dV_up_offs = offs_j[:, None] * len_f + offs_f[None, :]
-
-    # --- prologue ---
-    lo = 0
-    hi = tl.maximum(len_j, len_i)
-    dV_up_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
-
-    # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        dV_up = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        A = silu(k.to(ACC)) + 0.5
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
-        t = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], dV_up_state, 0.0).to(Q_ptr.dtype.element_ty)
-        past = dot(t, t_2, None, ACC)
-        dV_up = dV_up + past
-        # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_j * stride_O_part_i
-        in_i = j < len_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
-        A_1 = silu(q.to(ACC)) + 0.5
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_3, t_4, None, ACC)
-        dV_up_p = O_part.to(ACC) != 0.0
-        dV_up_1 = tl.where(dV_up_p[None, :], A_2, 0.0)
-        mask_p = j < len_i
-        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
-        dV_up_1_m = tl.where(mask, dV_up_1, 0.0)
-        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
-        dV_up_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_up_2 = dO.to(ACC) * dV_up_p_1[:, None]
-        dV_up_2_m = tl.where(mask_p[:, None], dV_up_2, 0.0)
-        t_5 = dV_up_1_m.to(dO_ptr.dtype.element_ty)
-        t_6 = dV_up_2_m.to(dO_ptr.dtype.element_ty)
-        dV_up = dot(t_5, t_6, dV_up, ACC)
-        right = tl.where(dV_up_p[:, None], silu(q.to(ACC)) + 0.5, 0.0)
-        right_m = tl.where(mask_p[:, None], right, 0.0)
-        column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_7 = tl.where(dV_up_p[:, None], dO.to(ACC), 0.0) * dV_up_p_1[:, None]
-        column = t_7 * column_p[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        dV_up_ptrs = dV_up_base + tl.cast(j0, tl.int64) * len_f + dV_up_offs
-        tl.store(dV_up_ptrs, dV_up, mask=in_j[:, None] & in_f[None, :])
-        t_8 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_9 = column_m.to(Q_ptr.dtype.element_ty)
-        dV_up_state = dot(t_8, t_9, dV_up_state, ACC)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_dO_b",
-        "stride_dO_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-    ],
-)
-def lion_backward_dV_down(
-    O_part_ptr,
-    K_ptr,
-    Q_ptr,
-    dO_ptr,
-    dV_down_ptr,
-    K_tiles,
-    Q_tiles,
-    dO_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    len_f,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of f; sweeps j.
-
-    O_part_ptr  O_part[b, h, i], input
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
-    dO_ptr  dO[b, h, i, f], input
-    dV_down_ptr  dV.down[b, h, j, f], temp
-    K_tiles  tiles of K for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_F  points of f in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_f = tl.cdiv(len_f, BLOCK_F)
-    f0 = (pid % tiles_f) * BLOCK_F
-    pid = pid // tiles_f
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    offs_f = tl.arange(0, BLOCK_F)
-    f = f0 + offs_f
-
-    # --- pointers ---
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_e = within(e, E, E_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
-    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
-    in_f = f < len_f
-    dV_down_base = dV_down_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
-    dV_down_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
-    dV_down_offs = offs_j[:, None] * len_f + offs_f[None, :]
-
-    # --- prologue ---
-    lo = 0
-    hi = tl.maximum(len_j, len_i)
-    dV_down_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
-
-    # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
-    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = last - step
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        dV_down = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        A = silu(k.to(ACC)) + 0.5
-        A_kept = tl.where((e < E)[None, :], A, 0.0)
-        t = tl.where(in_e[None, :], A, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], dV_down_state, 0.0).to(Q_ptr.dtype.element_ty)
-        past = dot(t, t_2, None, ACC)
-        dV_down = dV_down + past
-        # lion.attn:5  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_j * stride_O_part_i
-        in_i = j < len_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        # lion.attn:4  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5)
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
-        A_1 = silu(q.to(ACC)) + 0.5
-        A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-        t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-        A_2 = dot(t_3, t_4, None, ACC)
-        dV_down_p = O_part.to(ACC) != 0.0
-        dV_down_1 = tl.where(dV_down_p[None, :], A_2, 0.0)
-        mask_p = j < len_i
-        mask = (j[None, :] > j[:, None]) & mask_p[None, :]
-        dV_down_1_m = tl.where(mask, dV_down_1, 0.0)
-        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
-        dV_down_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_down_2 = dO.to(ACC) * dV_down_p_1[:, None]
-        dV_down_2_m = tl.where(mask_p[:, None], dV_down_2, 0.0)
-        t_5 = dV_down_1_m.to(dO_ptr.dtype.element_ty)
-        t_6 = dV_down_2_m.to(dO_ptr.dtype.element_ty)
-        dV_down = dot(t_5, t_6, dV_down, ACC)
-        right = tl.where(dV_down_p[:, None], silu(q.to(ACC)) + 0.5, 0.0)
-        right_m = tl.where(mask_p[:, None], right, 0.0)
-        column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_7 = tl.where(dV_down_p[:, None], dO.to(ACC), 0.0) * dV_down_p_1[:, None]
-        column = t_7 * column_p[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        dV_down_ptrs = dV_down_base + tl.cast(j0, tl.int64) * len_f + dV_down_offs
-        tl.store(dV_down_ptrs, dV_down, mask=in_j[:, None] & in_f[None, :])
-        t_8 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_9 = column_m.to(Q_ptr.dtype.element_ty)
-        dV_down_state = dot(t_8, t_9, dV_down_state, ACC)
 
 
 @triton.jit(
@@ -1759,6 +1875,74 @@ def lion_backward_dK_dV(
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
+    "lion_Q_map": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("i", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_K_map": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "lion_O_part_up": {
         "facts": {
             "tiles": (),
@@ -1769,27 +1953,17 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e")),
             "carried": (("e",),),
-            "pairs": (("i", "e"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (("i", "e"), ("i", "e"), ("i", "e")),
-            "data": ("Q", "K"),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q.map", "K.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
             ("O_part_up_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -1811,27 +1985,17 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e")),
             "carried": (("e",),),
-            "pairs": (("i", "e"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (("i", "e"), ("i", "e"), ("i", "e")),
-            "data": ("Q", "K"),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q.map", "K.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
             ("O_part_down_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -1853,36 +2017,19 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (
-                ("i", "f"),
-                ("i", "e"),
-                ("i", "i"),
-                ("i", "f"),
-                ("i", "f"),
-                ("i", "f"),
-            ),
-            "data": ("Q", "K", "V"),
+            "pairs": (("i", "f"), ("i", "i"), ("i", "f")),
+            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
+            "data": ("Q.map", "K.map", "V"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("O_1_up_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1910,36 +2057,19 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (
-                ("i", "f"),
-                ("i", "e"),
-                ("i", "i"),
-                ("i", "f"),
-                ("i", "f"),
-                ("i", "f"),
-            ),
-            "data": ("Q", "K", "V"),
+            "pairs": (("i", "f"), ("i", "i"), ("i", "f")),
+            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
+            "data": ("Q.map", "K.map", "V"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
             ("V_ptr", "pointer_like", "V"),
             ("O_1_down_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
             ("stride_V_j", "stride", ""),
@@ -1990,6 +2120,90 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "lion_backward_Q_map_D": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("i", "e"), ("i", "f"), ("i", "f")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"), ("i", "f")),
+            "pairs_by_address": (("i", "e"), ("i", "f")),
+            "data": ("Q", "O", "dO"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("O_ptr", "pointer_like", "O"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("D_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_O_b", "stride_wide", ""),
+            ("stride_O_h", "stride_wide", ""),
+            ("stride_O_i", "stride", ""),
+            ("stride_O_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_backward_K_map": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "lion_backward_dQ_1_up": {
         "facts": {
             "tiles": ("e",),
@@ -1998,11 +2212,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("i", "f"), ("i", "f"), ("i", "f"), ("i", "e")),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
             "carried": (("e", "f"), ("e",)),
             "pairs": (("i", "e"), ("i", "i"), ("i", "e")),
             "pairs_by_address": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e"), ("i", "e")),
-            "data": ("dO", "O", "V", "K"),
+            "data": ("dO", "V", "K.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2011,13 +2225,11 @@ KERNELS: dict[str, Any] = {
             ("O_part_ptr", "pointer_like", "O_part"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "O"),
-            ("K_ptr", "pointer_like", "K"),
+            ("D_ptr", "pointer_acc", ""),
+            ("K_map_ptr", "pointer_like", "K"),
             ("dQ_1_up_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2029,14 +2241,6 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -2059,11 +2263,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("i", "f"), ("i", "f"), ("i", "f"), ("i", "e")),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
             "carried": (("e", "f"), ("e",)),
             "pairs": (("i", "e"), ("i", "i"), ("i", "e")),
             "pairs_by_address": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e"), ("i", "e")),
-            "data": ("dO", "O", "V", "K"),
+            "data": ("dO", "V", "K.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2072,14 +2276,11 @@ KERNELS: dict[str, Any] = {
             ("O_part_ptr", "pointer_like", "O_part"),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "O"),
-            ("K_ptr", "pointer_like", "K"),
             ("D_ptr", "pointer_acc", ""),
+            ("K_map_ptr", "pointer_like", "K"),
             ("dQ_1_down_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2091,14 +2292,6 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -2113,42 +2306,6 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "lion_backward_dQ": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": None,
-            "pads": {
-                "e": "e",
-            },
-            "resident": (("i", "e"), ("i", "e"), ("i", "e")),
-            "streamed": (),
-            "carried": (),
-            "pairs": (("i", "e"),),
-            "pairs_by_address": (("i", "e"),),
-            "data": ("Q", "dQ.1.up", "dQ.1.down"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("dQ_1_up_ptr", "pointer_acc", ""),
-            ("dQ_1_down_ptr", "pointer_acc", ""),
-            ("dQ_ptr", "pointer_like", "Q"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
     "lion_backward_dK_2_up": {
         "facts": {
             "tiles": ("e",),
@@ -2159,16 +2316,16 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("j", "f"), ("j", "f"), ("j", "e")),
             "carried": (("e", "f"), ("e",)),
-            "pairs": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "f"), ("j", "e")),
             "pairs_by_address": (
                 ("j", "e"),
-                ("j", "j"),
                 ("j", "e"),
                 ("j", "e"),
                 ("j", "e"),
+                ("j", "f"),
                 ("j", "e"),
             ),
-            "data": ("V", "dO", "Q"),
+            "data": ("V", "dO", "Q.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2178,11 +2335,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("dK_2_up_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2194,10 +2350,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -2221,16 +2373,16 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("j", "f"), ("j", "f"), ("j", "e")),
             "carried": (("e", "f"), ("e",)),
-            "pairs": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "f"), ("j", "e")),
             "pairs_by_address": (
                 ("j", "e"),
-                ("j", "j"),
                 ("j", "e"),
                 ("j", "e"),
                 ("j", "e"),
+                ("j", "f"),
                 ("j", "e"),
             ),
-            "data": ("V", "dO", "Q"),
+            "data": ("V", "dO", "Q.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2240,11 +2392,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("dK_2_down_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
@@ -2256,10 +2407,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -2292,31 +2439,21 @@ KERNELS: dict[str, Any] = {
                 ("j", "f"),
                 ("j", "f"),
             ),
-            "data": ("K", "Q", "dO"),
+            "data": ("K.map", "Q.map", "dO"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("O_part_ptr", "pointer_like", "O_part"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_up_ptr", "pointer_acc", ""),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -2353,31 +2490,21 @@ KERNELS: dict[str, Any] = {
                 ("j", "f"),
                 ("j", "f"),
             ),
-            "data": ("K", "Q", "dO"),
+            "data": ("K.map", "Q.map", "dO"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("O_part_ptr", "pointer_like", "O_part"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_down_ptr", "pointer_acc", ""),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -2391,6 +2518,42 @@ KERNELS: dict[str, Any] = {
             ("E_PAD", "pad", "e"),
             ("BLOCK_J", "block", "j"),
             ("BLOCK_F", "block", "f"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_backward_dQ": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("i", "e"), ("i", "e"), ("i", "e")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q", "dQ.1.up", "dQ.1.down"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dQ_1_up_ptr", "pointer_acc", ""),
+            ("dQ_1_down_ptr", "pointer_acc", ""),
+            ("dQ_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -2555,7 +2718,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 16, 1), (32, 32, 4)]
+        wanted = [(16, 32, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -2711,11 +2874,13 @@ def forward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
-    len_j = extents["j"]
     len_e = extents["e"]
+    len_j = extents["j"]
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    Q_map = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    K_map = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     O_part_up = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O_part_down = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O_1_up = torch.empty((len_b, len_h, len_i, len_f), dtype=acc, device=device)
@@ -2723,18 +2888,52 @@ def forward(inputs, extents, params, config=None):
     O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
+    # One program for each b, h and tile of i.
+    cfg = configure("lion_Q_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    lion_Q_map[grid](
+        Q,
+        Q_map,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        len_b,
+        len_h,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("lion_K_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    lion_K_map[grid](
+        K,
+        K_map,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h; sweeps i.
     cfg = configure("lion_O_part_up", extents, inputs, config)
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
     lion_O_part_up[grid](
-        Q,
-        K,
+        Q_map,
+        K_map,
         O_part_up,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -2750,13 +2949,9 @@ def forward(inputs, extents, params, config=None):
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
     lion_O_part_down[grid](
-        Q,
-        K,
+        Q_map,
+        K_map,
         O_part_down,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -2773,15 +2968,11 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     lion_O_1_up[grid](
-        Q,
-        K,
+        Q_map,
+        K_map,
         V,
         O_1_up,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(V),
         len_b,
         len_h,
@@ -2800,15 +2991,11 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     lion_O_1_down[grid](
-        Q,
-        K,
+        Q_map,
+        K_map,
         V,
         O_1_down,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(V),
         len_b,
         len_h,
@@ -2858,21 +3045,70 @@ def backward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
-    len_j = extents["j"]
     len_e = extents["e"]
     len_f = extents["f"]
+    len_j = extents["j"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    dQ_1_up = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    Q_map = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    K_map = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    dQ_1_up = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dQ_1_down = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
-    dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dK_2_up = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     dK_2_down = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     dV_up = torch.empty((len_b, len_h, len_j, len_f), dtype=acc, device=device)
     dV_down = torch.empty((len_b, len_h, len_j, len_f), dtype=acc, device=device)
+    dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+
+    # One program for each b, h and tile of i.
+    cfg = configure("lion_backward_Q_map_D", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    lion_backward_Q_map_D[grid](
+        Q,
+        O,
+        dO,
+        Q_map,
+        D,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(O),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("lion_backward_K_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    lion_backward_K_map[grid](
+        K,
+        K_map,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
 
     # One program for each b, h and tile of e; sweeps i.
     cfg = configure("lion_backward_dQ_1_up", extents, inputs, config)
@@ -2883,18 +3119,14 @@ def backward(inputs, extents, params, config=None):
         O_part,
         dO,
         V,
-        O,
-        K,
+        D,
+        K_map,
         dQ_1_up,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(O),
-        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -2916,19 +3148,14 @@ def backward(inputs, extents, params, config=None):
         O_part,
         dO,
         V,
-        O,
-        K,
         D,
+        K_map,
         dQ_1_down,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(O),
-        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -2937,27 +3164,6 @@ def backward(inputs, extents, params, config=None):
         F=len_f,
         F_PAD=padded(len_f, itemsize),
         Q_TYPE=element_type(inputs["Q"]),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of i.
-    cfg = configure("lion_backward_dQ", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    lion_backward_dQ[grid](
-        Q,
-        dQ_1_up,
-        dQ_1_down,
-        dQ,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        len_b,
-        len_h,
-        len_i,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -2972,15 +3178,13 @@ def backward(inputs, extents, params, config=None):
         V,
         dO,
         D,
-        Q,
+        Q_map,
         dK_2_up,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(V),
         *launch_strides(dO),
-        *launch_strides(Q),
         len_b,
         len_h,
         len_j,
@@ -3002,15 +3206,13 @@ def backward(inputs, extents, params, config=None):
         V,
         dO,
         D,
-        Q,
+        Q_map,
         dK_2_down,
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
         *launch_strides(O_part),
         *launch_strides(V),
         *launch_strides(dO),
-        *launch_strides(Q),
         len_b,
         len_h,
         len_j,
@@ -3029,16 +3231,12 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     lion_backward_dV_up[grid](
         O_part,
-        K,
-        Q,
+        K_map,
+        Q_map,
         dO,
         dV_up,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(O_part),
-        *launch_strides(K),
-        *launch_strides(Q),
         *launch_strides(dO),
         len_b,
         len_h,
@@ -3058,22 +3256,39 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     lion_backward_dV_down[grid](
         O_part,
-        K,
-        Q,
+        K_map,
+        Q_map,
         dO,
         dV_down,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
         *launch_strides(O_part),
-        *launch_strides(K),
-        *launch_strides(Q),
         *launch_strides(dO),
         len_b,
         len_h,
         len_j,
         len_i,
         len_f,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
+    cfg = configure("lion_backward_dQ", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    lion_backward_dQ[grid](
+        Q,
+        dQ_1_up,
+        dQ_1_down,
+        dQ,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        len_b,
+        len_h,
+        len_i,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
         ACC=ACC,

@@ -97,6 +97,134 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def lion_decay_Q_map(
+    Q_ptr,
+    Q_map_ptr,
+    Q_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    Q_map = silu(q.to(ACC)) + 0.5
+
+    # --- epilogue ---
+    tl.store(Q_map_base + Q_map_offs, Q_map, mask=in_i[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def lion_decay_K_map(
+    K_ptr,
+    K_map_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    K_map = silu(k.to(ACC)) + 0.5
+
+    # --- epilogue ---
+    tl.store(K_map_base + K_map_offs, K_map, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_gamma_h",
         "len_b",
         "len_h",
@@ -105,20 +233,10 @@ def within(x, N: tl.constexpr, PAD: tl.constexpr):
     ],
 )
 def lion_decay_O_part_up(
-    Q_ptr,
-    K_ptr,
+    Q_map_ptr,
+    K_map_ptr,
     gamma_ptr,
     O_part_up_ptr,
-    Q_tiles,
-    K_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     stride_gamma_h: tl.int64,
     len_b: tl.int32,
     len_h: tl.int32,
@@ -132,12 +250,10 @@ def lion_decay_O_part_up(
 ):
     """One program for each b, h; sweeps i.
 
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     gamma_ptr  gamma[h], input
     O_part_up_ptr  O_part.up[b, h, i], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -152,18 +268,19 @@ def lion_decay_O_part_up(
 
     # --- pointers ---
     gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
     O_part_up_base = O_part_up_ptr + tl.cast(b, tl.int64) * len_h * len_i
     O_part_up_base += tl.cast(h, tl.int64) * len_i
 
     # --- prologue ---
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
     gamma = tl.load(gamma_base)
-    O_part_up_4 = tl.log2(gamma.to(ACC))
+    O_part_up_2 = tl.log2(gamma.to(ACC))
     lo = 0
     hi = tl.maximum(len_i, len_j)
     O_part_up_state = tl.full([E_PAD], 0.0, ACC)
@@ -174,35 +291,30 @@ def lion_decay_O_part_up(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O_part_up = tl.full([BLOCK_I], 0.0, ACC)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        O_part_up_1 = silu(q.to(ACC)) + 0.5
-        O_part_up_1_kept = tl.where((e < E)[None, :], O_part_up_1, 0.0)
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
         reach_p = i0 - 1
-        reach_2 = tl.exp2(O_part_up_4 * (i - reach_p).to(ACC))
-        past_1 = O_part_up_1 * O_part_up_state[None, :]
+        reach_2 = tl.exp2(O_part_up_2 * (i - reach_p).to(ACC))
+        past_1 = Q_map.to(ACC) * O_part_up_state[None, :]
         past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
         O_part_up = O_part_up + past * reach_2
-        decay = tl.exp2(O_part_up_4 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(O_part_up_2 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
         column_p = i0 + BLOCK_I - 1
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        O_part_up_2 = silu(k.to(ACC)) + 0.5
-        O_part_up_2_kept = tl.where((e < E)[None, :], O_part_up_2, 0.0)
-        t = tl.where(in_e[None, :], O_part_up_1_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.trans(tl.where(in_e[None, :], O_part_up_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        O_part_up_3 = dot(t, t_2, None, ACC)
-        O_part_up_5 = O_part_up_3 * tl.exp2(O_part_up_4 * (i[:, None] - i[None, :]).to(ACC))
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
+        O_part_up_1 = dot(t, t_2, None, ACC)
+        O_part_up_3 = O_part_up_1 * tl.exp2(O_part_up_2 * (i[:, None] - i[None, :]).to(ACC))
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
-        O_part_up_5_m = tl.where(mask, O_part_up_5, 0.0)
-        O_part_up_tile = tl.sum(O_part_up_5_m, 1)
+        O_part_up_3_m = tl.where(mask, O_part_up_3, 0.0)
+        O_part_up_tile = tl.sum(O_part_up_3_m, 1)
         O_part_up = O_part_up + O_part_up_tile
-        column_p_1 = tl.exp2(O_part_up_4 * (column_p - i).to(ACC))
-        column = (silu(k.to(ACC)) + 0.5) * column_p_1[:, None]
+        column_p_1 = tl.exp2(O_part_up_2 * (column_p - i).to(ACC))
+        column = K_map.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         chunk = tl.sum(column_m, 0)
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
@@ -220,20 +332,10 @@ def lion_decay_O_part_up(
     ],
 )
 def lion_decay_O_part_down(
-    Q_ptr,
-    K_ptr,
+    Q_map_ptr,
+    K_map_ptr,
     gamma_ptr,
     O_part_down_ptr,
-    Q_tiles,
-    K_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     stride_gamma_h: tl.int64,
     len_b: tl.int32,
     len_h: tl.int32,
@@ -247,12 +349,10 @@ def lion_decay_O_part_down(
 ):
     """One program for each b, h; sweeps i.
 
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     gamma_ptr  gamma[h], input
     O_part_down_ptr  O_part.down[b, h, i], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
@@ -267,18 +367,19 @@ def lion_decay_O_part_down(
 
     # --- pointers ---
     gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
     O_part_down_base = O_part_down_ptr + tl.cast(b, tl.int64) * len_h * len_i
     O_part_down_base += tl.cast(h, tl.int64) * len_i
 
     # --- prologue ---
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
     gamma = tl.load(gamma_base)
-    O_part_down_4 = tl.log2(gamma.to(ACC))
+    O_part_down_2 = tl.log2(gamma.to(ACC))
     lo = 0
     hi = tl.maximum(len_i, len_j)
     O_part_down_state = tl.full([E_PAD], 0.0, ACC)
@@ -291,36 +392,30 @@ def lion_decay_O_part_down(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O_part_down = tl.full([BLOCK_I], 0.0, ACC)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        O_part_down_1 = silu(q.to(ACC)) + 0.5
-        O_part_down_1_kept = tl.where((e < E)[None, :], O_part_down_1, 0.0)
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
         reach_p = i0 + BLOCK_I
-        reach_2 = tl.exp2(O_part_down_4 * (reach_p - i).to(ACC))
-        past_1 = O_part_down_1 * O_part_down_state[None, :]
+        reach_2 = tl.exp2(O_part_down_2 * (reach_p - i).to(ACC))
+        past_1 = Q_map.to(ACC) * O_part_down_state[None, :]
         past = tl.sum(tl.where(in_e[None, :], past_1, 0.0), 1)
         O_part_down = O_part_down + past * reach_2
-        decay = tl.exp2(O_part_down_4 * (i0 + BLOCK_I - i0).to(ACC))
+        decay = tl.exp2(O_part_down_2 * (i0 + BLOCK_I - i0).to(ACC))
         column_p = i0
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        O_part_down_2 = silu(k.to(ACC)) + 0.5
-        O_part_down_2_kept = tl.where((e < E)[None, :], O_part_down_2, 0.0)
-        t = tl.where(in_e[None, :], O_part_down_2_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[None, :], O_part_down_1_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_3 = tl.trans(t)
-        O_part_down_3 = dot(t_2, t_3, None, ACC)
-        O_part_down_5 = O_part_down_3 * tl.exp2(O_part_down_4 * (i[None, :] - i[:, None]).to(ACC))
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
+        O_part_down_1 = dot(t, t_2, None, ACC)
+        O_part_down_3 = O_part_down_1 * tl.exp2(O_part_down_2 * (i[None, :] - i[:, None]).to(ACC))
         mask_p = i < len_j
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
-        O_part_down_5_m = tl.where(mask, O_part_down_5, 0.0)
-        O_part_down_tile = tl.sum(O_part_down_5_m, 1)
+        O_part_down_3_m = tl.where(mask, O_part_down_3, 0.0)
+        O_part_down_tile = tl.sum(O_part_down_3_m, 1)
         O_part_down = O_part_down + O_part_down_tile
-        column_p_1 = tl.exp2(O_part_down_4 * (i - column_p).to(ACC))
-        column = (silu(k.to(ACC)) + 0.5) * column_p_1[:, None]
+        column_p_1 = tl.exp2(O_part_down_2 * (i - column_p).to(ACC))
+        column = K_map.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         chunk = tl.sum(column_m, 0)
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
@@ -341,22 +436,12 @@ def lion_decay_O_part_down(
     ],
 )
 def lion_decay_O_1_up(
-    Q_ptr,
-    K_ptr,
+    Q_map_ptr,
+    K_map_ptr,
     gamma_ptr,
     V_ptr,
     O_1_up_ptr,
-    Q_tiles,
-    K_tiles,
     V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     stride_gamma_h: tl.int64,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
@@ -376,13 +461,11 @@ def lion_decay_O_1_up(
 ):
     """One program for each b, h and tile of f; sweeps i.
 
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     gamma_ptr  gamma[h], input
     V_ptr  V[b, h, j, f], input
     O_1_up_ptr  O.1.up[b, h, i, f], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -404,11 +487,12 @@ def lion_decay_O_1_up(
 
     # --- pointers ---
     gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
@@ -420,7 +504,7 @@ def lion_decay_O_1_up(
     # --- prologue ---
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
     gamma = tl.load(gamma_base)
-    O_1_up_4 = tl.log2(gamma.to(ACC))
+    O_1_up_2 = tl.log2(gamma.to(ACC))
     lo = 0
     hi = tl.maximum(len_i, len_j)
     O_1_up_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
@@ -431,43 +515,37 @@ def lion_decay_O_1_up(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O_1_up = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        O_1_up_1 = silu(q.to(ACC)) + 0.5
-        O_1_up_1_kept = tl.where((e < E)[None, :], O_1_up_1, 0.0)
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
         reach_p = i0 - 1
-        reach_2 = tl.exp2(O_1_up_4 * (i - reach_p).to(ACC))
-        t = tl.where(in_e[None, :], O_1_up_1, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], O_1_up_state, 0.0).to(Q_ptr.dtype.element_ty)
+        reach_2 = tl.exp2(O_1_up_2 * (i - reach_p).to(ACC))
+        t = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], O_1_up_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O_1_up = O_1_up + past * reach_2[:, None]
-        decay = tl.exp2(O_1_up_4 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
+        decay = tl.exp2(O_1_up_2 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
         column_p = i0 + BLOCK_I - 1
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        O_1_up_2 = silu(k.to(ACC)) + 0.5
-        O_1_up_2_kept = tl.where((e < E)[None, :], O_1_up_2, 0.0)
-        t_3 = tl.where(in_e[None, :], O_1_up_1_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], O_1_up_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        O_1_up_3 = dot(t_3, t_4, None, ACC)
-        O_1_up_5 = O_1_up_3 * tl.exp2(O_1_up_4 * (i[:, None] - i[None, :]).to(ACC))
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
+        O_1_up_1 = dot(t_3, t_4, None, ACC)
+        O_1_up_3 = O_1_up_1 * tl.exp2(O_1_up_2 * (i[:, None] - i[None, :]).to(ACC))
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
-        O_1_up_5_m = tl.where(mask, O_1_up_5, 0.0)
+        O_1_up_3_m = tl.where(mask, O_1_up_3, 0.0)
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
-        O_1_up = dot(O_1_up_5_m.to(V_ptr.dtype.element_ty), v, O_1_up, ACC)
-        O_1_up_2_m = tl.where(mask_p[:, None], O_1_up_2, 0.0)
-        column_p_1 = tl.exp2(O_1_up_4 * (column_p - i).to(ACC))
+        O_1_up = dot(O_1_up_3_m.to(V_ptr.dtype.element_ty), v, O_1_up, ACC)
+        column_p_1 = tl.exp2(O_1_up_2 * (column_p - i).to(ACC))
         column = v.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         O_1_up_ptrs = O_1_up_base + tl.cast(i0, tl.int64) * len_f + O_1_up_offs
         tl.store(O_1_up_ptrs, O_1_up, mask=in_i[:, None] & in_f[None, :])
-        t_5 = tl.trans(O_1_up_2_m.to(V_ptr.dtype.element_ty))
+        t_5 = tl.trans(K_map.to(V_ptr.dtype.element_ty))
         t_6 = column_m.to(V_ptr.dtype.element_ty)
         O_1_up_state = dot(t_5, t_6, O_1_up_state * decay, ACC)
 
@@ -484,22 +562,12 @@ def lion_decay_O_1_up(
     ],
 )
 def lion_decay_O_1_down(
-    Q_ptr,
-    K_ptr,
+    Q_map_ptr,
+    K_map_ptr,
     gamma_ptr,
     V_ptr,
     O_1_down_ptr,
-    Q_tiles,
-    K_tiles,
     V_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     stride_gamma_h: tl.int64,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
@@ -519,13 +587,11 @@ def lion_decay_O_1_down(
 ):
     """One program for each b, h and tile of f; sweeps i.
 
-    Q_ptr  Q[b, h, i, e], input
-    K_ptr  K[b, h, j, e], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     gamma_ptr  gamma[h], input
     V_ptr  V[b, h, j, f], input
     O_1_down_ptr  O.1.down[b, h, i, f], temp
-    Q_tiles  tiles of Q for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_F  points of f in a tile
@@ -547,11 +613,12 @@ def lion_decay_O_1_down(
 
     # --- pointers ---
     gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
     in_e = within(e, E, E_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_i[:, None] * stride_K_j + e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_base += tl.cast(f0, tl.int64) * stride_V_f
     V_offs = offs_i[:, None] * stride_V_j + offs_f[None, :] * stride_V_f
@@ -563,7 +630,7 @@ def lion_decay_O_1_down(
     # --- prologue ---
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
     gamma = tl.load(gamma_base)
-    O_1_down_4 = tl.log2(gamma.to(ACC))
+    O_1_down_2 = tl.log2(gamma.to(ACC))
     lo = 0
     hi = tl.maximum(len_i, len_j)
     O_1_down_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
@@ -576,43 +643,37 @@ def lion_decay_O_1_down(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O_1_down = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_map_ptrs = Q_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        O_1_down_1 = silu(q.to(ACC)) + 0.5
-        O_1_down_1_kept = tl.where((e < E)[None, :], O_1_down_1, 0.0)
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
         reach_p = i0 + BLOCK_I
-        reach_2 = tl.exp2(O_1_down_4 * (reach_p - i).to(ACC))
-        t = tl.where(in_e[None, :], O_1_down_1, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], O_1_down_state, 0.0).to(Q_ptr.dtype.element_ty)
+        reach_2 = tl.exp2(O_1_down_2 * (reach_p - i).to(ACC))
+        t = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], O_1_down_state, 0.0).to(Q_map_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O_1_down = O_1_down + past * reach_2[:, None]
-        decay = tl.exp2(O_1_down_4 * (i0 + BLOCK_I - i0).to(ACC))
+        decay = tl.exp2(O_1_down_2 * (i0 + BLOCK_I - i0).to(ACC))
         column_p = i0
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * E + Q_map_offs
         in_j = i < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-        O_1_down_2 = silu(k.to(ACC)) + 0.5
-        O_1_down_2_kept = tl.where((e < E)[None, :], O_1_down_2, 0.0)
-        t_3 = tl.where(in_e[None, :], O_1_down_1_kept, 0.0).to(Q_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], O_1_down_2_kept, 0.0).to(Q_ptr.dtype.element_ty))
-        O_1_down_3 = dot(t_3, t_4, None, ACC)
-        O_1_down_5 = O_1_down_3 * tl.exp2(O_1_down_4 * (i[None, :] - i[:, None]).to(ACC))
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        t_3 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(K_map.to(Q_map_ptr.dtype.element_ty))
+        O_1_down_1 = dot(t_3, t_4, None, ACC)
+        O_1_down_3 = O_1_down_1 * tl.exp2(O_1_down_2 * (i[None, :] - i[:, None]).to(ACC))
         mask_p = i < len_j
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
-        O_1_down_5_m = tl.where(mask, O_1_down_5, 0.0)
+        O_1_down_3_m = tl.where(mask, O_1_down_3, 0.0)
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
-        O_1_down = dot(O_1_down_5_m.to(V_ptr.dtype.element_ty), v, O_1_down, ACC)
-        O_1_down_2_m = tl.where(mask_p[:, None], O_1_down_2, 0.0)
-        column_p_1 = tl.exp2(O_1_down_4 * (i - column_p).to(ACC))
+        O_1_down = dot(O_1_down_3_m.to(V_ptr.dtype.element_ty), v, O_1_down, ACC)
+        column_p_1 = tl.exp2(O_1_down_2 * (i - column_p).to(ACC))
         column = v.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         O_1_down_ptrs = O_1_down_base + tl.cast(i0, tl.int64) * len_f + O_1_down_offs
         tl.store(O_1_down_ptrs, O_1_down, mask=in_i[:, None] & in_f[None, :])
-        t_5 = tl.trans(O_1_down_2_m.to(V_ptr.dtype.element_ty))
+        t_5 = tl.trans(K_map.to(V_ptr.dtype.element_ty))
         t_6 = column_m.to(V_ptr.dtype.element_ty)
         O_1_down_state = dot(t_5, t_6, O_1_down_state * decay, ACC)
 
@@ -698,11 +759,792 @@ def lion_decay_O_part_O(
 
 @triton.jit(
     do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_j",
+    ],
+)
+def lion_decay_backward_K_map(
+    K_ptr,
+    K_map_ptr,
+    K_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j.
+
+    K_ptr  K[b, h, j, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    K_tiles  tiles of K for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+
+    # --- prologue ---
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    K_map = silu(k.to(ACC)) + 0.5
+
+    # --- epilogue ---
+    tl.store(K_map_base + K_map_offs, K_map, mask=in_j[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def lion_decay_backward_Q_map_D(
+    Q_ptr,
+    O_ptr,
+    dO_ptr,
+    Q_map_ptr,
+    D_ptr,
+    Q_tiles,
+    O_tiles,
+    dO_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_O_b: tl.int64,
+    stride_O_h: tl.int64,
+    stride_O_i,
+    stride_O_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    O_ptr  O[b, h, i, f], input
+    dO_ptr  dO[b, h, i, f], input
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    D_ptr  D[b, h, i], temp
+    Q_tiles  tiles of Q for the copy engine, or None
+    O_tiles  tiles of O for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
+    O_base += tl.cast(i0, tl.int64) * stride_O_i
+    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    in_f = within(f, F, F_PAD)
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    Q_map_offs = offs_i[:, None] * E + e[None, :]
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base += tl.cast(i0, tl.int64)
+
+    # --- prologue ---
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    Q_map = silu(q.to(ACC)) + 0.5
+    o = load_tile(O_base + O_offs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    D = o.to(ACC) * dO.to(ACC)
+    D_kept = tl.where((f < F)[None, :], D, 0.0)
+    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(Q_map_base + Q_map_offs, Q_map, mask=in_i[:, None] & in_e[None, :])
+    tl.store(D_base + offs_i, D_1, mask=in_i)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_gamma_h",
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def lion_decay_backward_dK_2_up(
+    gamma_ptr,
+    O_part_ptr,
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    Q_map_ptr,
+    dK_2_up_ptr,
+    V_tiles,
+    dO_tiles,
+    stride_gamma_h: tl.int64,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps j.
+
+    gamma_ptr  gamma[h], input
+    O_part_ptr  O_part[b, h, i], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    dK_2_up_ptr  dK.2.up[b, h, j, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    Q_map_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
+    Q_map_offs = offs_j[:, None] * len_e + offs_e[None, :]
+    in_e = e < len_e
+    dK_2_up_base = dK_2_up_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dK_2_up_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+
+    # --- prologue ---
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    gamma = tl.load(gamma_base)
+    dK_2_up_1 = tl.log2(gamma.to(ACC))
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dK_2_up_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+    dK_2_up_state_1 = tl.full([BLOCK_E], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dK_2_up = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
+        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        reach_p = j0 - 1
+        reach_2 = tl.exp2(dK_2_up_1 * (j - reach_p).to(ACC))
+        t = tl.trans(tl.where(in_f[None, :], dK_2_up_state, 0.0).to(V_ptr.dtype.element_ty))
+        past = dot(v, t, None, ACC)
+        dK_2_up = dK_2_up + past * reach_2[:, None]
+        decay = tl.exp2(dK_2_up_1 * (j0 + BLOCK_J - 1 - (j0 - 1)).to(ACC))
+        column_p_2 = j0 + BLOCK_J - 1
+        dK_2_up = dK_2_up + dK_2_up_state_1[None, :] * reach_2[:, None]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t_2 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
+        dK_2_up_2 = tl.exp2(dK_2_up_1 * (j[:, None] - j[None, :]).to(ACC)) * dA_2
+        mask_p = j < len_i
+        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
+        dK_2_up_2_m = tl.where(mask, dK_2_up_2, 0.0)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = dK_2_up_2_m.to(Q_map_ptr.dtype.element_ty)
+        t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        dK_2_up = dot(t_3, t_4, dK_2_up, ACC)
+        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        column_p_3 = tl.exp2(dK_2_up_1 * (column_p_2 - j).to(ACC))
+        t_5 = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
+        column = t_5 * column_p_3[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        column_p_4 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        column_1 = Q_map.to(ACC) * column_p_4[:, None] * column_p_3[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        chunk = tl.sum(column_1_m, 0)
+        dK_2_up_ptrs = dK_2_up_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
+        tl.store(dK_2_up_ptrs, dK_2_up, mask=in_j[:, None] & in_e[None, :])
+        t_6 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_7 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_up_state = dot(t_6, t_7, dK_2_up_state * decay, ACC)
+        dK_2_up_state_1 = dK_2_up_state_1 * decay + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_gamma_h",
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def lion_decay_backward_dK_2_down(
+    gamma_ptr,
+    O_part_ptr,
+    V_ptr,
+    dO_ptr,
+    D_ptr,
+    Q_map_ptr,
+    dK_2_down_ptr,
+    V_tiles,
+    dO_tiles,
+    stride_gamma_h: tl.int64,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_e,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of e; sweeps j.
+
+    gamma_ptr  gamma[h], input
+    O_part_ptr  O_part[b, h, i], input
+    V_ptr  V[b, h, j, f], input
+    dO_ptr  dO[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    dK_2_down_ptr  dK.2.down[b, h, j, e], temp
+    V_tiles  tiles of V for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_E  points of e in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_e = tl.cdiv(len_e, BLOCK_E)
+    e0 = (pid % tiles_e) * BLOCK_E
+    pid = pid // tiles_e
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    offs_e = tl.arange(0, BLOCK_E)
+    e = e0 + offs_e
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
+    Q_map_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
+    Q_map_offs = offs_j[:, None] * len_e + offs_e[None, :]
+    in_e = e < len_e
+    dK_2_down_base = dK_2_down_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    dK_2_down_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+
+    # --- prologue ---
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    gamma = tl.load(gamma_base)
+    dK_2_down_1 = tl.log2(gamma.to(ACC))
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dK_2_down_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
+    dK_2_down_state_1 = tl.full([BLOCK_E], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dK_2_down = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
+        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        reach_p = j0 + BLOCK_J
+        reach_2 = tl.exp2(dK_2_down_1 * (reach_p - j).to(ACC))
+        t = tl.trans(tl.where(in_f[None, :], dK_2_down_state, 0.0).to(V_ptr.dtype.element_ty))
+        past = dot(v, t, None, ACC)
+        dK_2_down = dK_2_down + past * reach_2[:, None]
+        decay = tl.exp2(dK_2_down_1 * (j0 + BLOCK_J - j0).to(ACC))
+        column_p_2 = j0
+        dK_2_down = dK_2_down + dK_2_down_state_1[None, :] * reach_2[:, None]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
+        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
+        dA_2_p = O_part.to(ACC) != 0.0
+        t_2 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
+        dK_2_down_2 = tl.exp2(dK_2_down_1 * (j[None, :] - j[:, None]).to(ACC)) * dA_2
+        mask_p = j < len_i
+        mask = (j[None, :] > j[:, None]) & mask_p[None, :]
+        dK_2_down_2_m = tl.where(mask, dK_2_down_2, 0.0)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = dK_2_down_2_m.to(Q_map_ptr.dtype.element_ty)
+        t_4 = Q_map.to(Q_map_ptr.dtype.element_ty)
+        dK_2_down = dot(t_3, t_4, dK_2_down, ACC)
+        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        column_p_3 = tl.exp2(dK_2_down_1 * (j - column_p_2).to(ACC))
+        t_5 = Q_map.to(ACC) * column_p[:, None] * column_p_1[:, None]
+        column = t_5 * column_p_3[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        column_p_4 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
+        column_1 = Q_map.to(ACC) * column_p_4[:, None] * column_p_3[:, None]
+        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
+        chunk = tl.sum(column_1_m, 0)
+        dK_2_down_ptrs = dK_2_down_base + tl.cast(j0, tl.int64) * len_e + Q_map_offs
+        tl.store(dK_2_down_ptrs, dK_2_down, mask=in_j[:, None] & in_e[None, :])
+        t_6 = tl.trans(column_m.to(Q_map_ptr.dtype.element_ty))
+        t_7 = right_m.to(Q_map_ptr.dtype.element_ty)
+        dK_2_down_state = dot(t_6, t_7, dK_2_down_state * decay, ACC)
+        dK_2_down_state_1 = dK_2_down_state_1 * decay + chunk
+
+
+@triton.jit(
+    do_not_specialize=[
         "stride_O_part_b",
         "stride_O_part_h",
         "stride_gamma_h",
-        "stride_K_b",
-        "stride_K_h",
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def lion_decay_backward_dV_up(
+    O_part_ptr,
+    K_map_ptr,
+    Q_map_ptr,
+    gamma_ptr,
+    dO_ptr,
+    dV_up_ptr,
+    dO_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_gamma_h: tl.int64,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    gamma_ptr  gamma[h], input
+    dO_ptr  dO[b, h, i, f], input
+    dV_up_ptr  dV.up[b, h, j, f], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+    in_e = within(e, E, E_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    dV_up_base = dV_up_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_up_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_up_offs = offs_j[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    gamma = tl.load(gamma_base)
+    dV_up_2 = tl.log2(gamma.to(ACC))
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_up_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV_up = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
+        in_j = j < len_j
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        reach_p = j0 - 1
+        reach_2 = tl.exp2(dV_up_2 * (j - reach_p).to(ACC))
+        t = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], dV_up_state, 0.0).to(Q_map_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        dV_up = dV_up + past * reach_2[:, None]
+        decay = tl.exp2(dV_up_2 * (j0 + BLOCK_J - 1 - (j0 - 1)).to(ACC))
+        column_p_1 = j0 + BLOCK_J - 1
+        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
+        dV_up_1 = dot(t_3, t_4, None, ACC)
+        dV_up_3 = dV_up_1 * tl.exp2(dV_up_2 * (j[:, None] - j[None, :]).to(ACC))
+        dV_up_p = O_part.to(ACC) != 0.0
+        dV_up_4 = tl.where(dV_up_p[None, :], dV_up_3, 0.0)
+        mask_p = j < len_i
+        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
+        dV_up_4_m = tl.where(mask, dV_up_4, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV_up_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_up_5 = tl.where(dV_up_p[:, None], dO.to(ACC), 0.0) * dV_up_p_1[:, None]
+        dV_up_5_m = tl.where(mask_p[:, None], dV_up_5, 0.0)
+        t_5 = dV_up_4_m.to(dO_ptr.dtype.element_ty)
+        t_6 = dV_up_5_m.to(dO_ptr.dtype.element_ty)
+        dV_up = dot(t_5, t_6, dV_up, ACC)
+        right = tl.where(dV_up_p[:, None], Q_map.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        column_p_2 = tl.exp2(dV_up_2 * (column_p_1 - j).to(ACC))
+        t_7 = tl.where(dV_up_p[:, None], dO.to(ACC), 0.0) * dV_up_p_1[:, None]
+        column = t_7 * column_p[:, None] * column_p_2[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dV_up_ptrs = dV_up_base + tl.cast(j0, tl.int64) * len_f + dV_up_offs
+        tl.store(dV_up_ptrs, dV_up, mask=in_j[:, None] & in_f[None, :])
+        t_8 = tl.trans(right_m.to(Q_map_ptr.dtype.element_ty))
+        t_9 = column_m.to(Q_map_ptr.dtype.element_ty)
+        dV_up_state = dot(t_8, t_9, dV_up_state * decay, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_gamma_h",
+        "stride_dO_b",
+        "stride_dO_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+    ],
+)
+def lion_decay_backward_dV_down(
+    O_part_ptr,
+    K_map_ptr,
+    Q_map_ptr,
+    gamma_ptr,
+    dO_ptr,
+    dV_down_ptr,
+    dO_tiles,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_gamma_h: tl.int64,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    len_f,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps j.
+
+    O_part_ptr  O_part[b, h, i], input
+    K_map_ptr  K.map[b, h, j, e], temp
+    Q_map_ptr  Q.map[b, h, i, e], temp
+    gamma_ptr  gamma[h], input
+    dO_ptr  dO[b, h, i, f], input
+    dV_down_ptr  dV.down[b, h, j, f], temp
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_F  points of f in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * E
+    K_map_base += tl.cast(h, tl.int64) * len_j * E
+    K_map_offs = offs_j[:, None] * E + e[None, :]
+    in_e = within(e, E, E_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    Q_map_base = Q_map_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    Q_map_base += tl.cast(h, tl.int64) * len_i * E
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
+    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
+    in_f = f < len_f
+    dV_down_base = dV_down_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
+    dV_down_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
+    dV_down_offs = offs_j[:, None] * len_f + offs_f[None, :]
+
+    # --- prologue ---
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    gamma = tl.load(gamma_base)
+    dV_down_2 = tl.log2(gamma.to(ACC))
+    lo = 0
+    hi = tl.maximum(len_j, len_i)
+    dV_down_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over j ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
+    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = last - step
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        dV_down = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
+        K_map_ptrs = K_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
+        in_j = j < len_j
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        reach_p = j0 + BLOCK_J
+        reach_2 = tl.exp2(dV_down_2 * (reach_p - j).to(ACC))
+        t = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_2 = tl.where(in_e[:, None], dV_down_state, 0.0).to(Q_map_ptr.dtype.element_ty)
+        past = dot(t, t_2, None, ACC)
+        dV_down = dV_down + past * reach_2[:, None]
+        decay = tl.exp2(dV_down_2 * (j0 + BLOCK_J - j0).to(ACC))
+        column_p_1 = j0
+        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_j * stride_O_part_i
+        in_i = j < len_i
+        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        Q_map_ptrs = Q_map_base + tl.cast(j0, tl.int64) * E + K_map_offs
+        Q_map = tl.load(Q_map_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+        t_3 = K_map.to(Q_map_ptr.dtype.element_ty)
+        t_4 = tl.trans(Q_map.to(Q_map_ptr.dtype.element_ty))
+        dV_down_1 = dot(t_3, t_4, None, ACC)
+        dV_down_3 = dV_down_1 * tl.exp2(dV_down_2 * (j[None, :] - j[:, None]).to(ACC))
+        dV_down_p = O_part.to(ACC) != 0.0
+        dV_down_4 = tl.where(dV_down_p[None, :], dV_down_3, 0.0)
+        mask_p = j < len_i
+        mask = (j[None, :] > j[:, None]) & mask_p[None, :]
+        dV_down_4_m = tl.where(mask, dV_down_4, 0.0)
+        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
+        dV_down_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_down_5 = tl.where(dV_down_p[:, None], dO.to(ACC), 0.0) * dV_down_p_1[:, None]
+        dV_down_5_m = tl.where(mask_p[:, None], dV_down_5, 0.0)
+        t_5 = dV_down_4_m.to(dO_ptr.dtype.element_ty)
+        t_6 = dV_down_5_m.to(dO_ptr.dtype.element_ty)
+        dV_down = dot(t_5, t_6, dV_down, ACC)
+        right = tl.where(dV_down_p[:, None], Q_map.to(ACC), 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
+        column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        column_p_2 = tl.exp2(dV_down_2 * (j - column_p_1).to(ACC))
+        t_7 = tl.where(dV_down_p[:, None], dO.to(ACC), 0.0) * dV_down_p_1[:, None]
+        column = t_7 * column_p[:, None] * column_p_2[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
+        dV_down_ptrs = dV_down_base + tl.cast(j0, tl.int64) * len_f + dV_down_offs
+        tl.store(dV_down_ptrs, dV_down, mask=in_j[:, None] & in_f[None, :])
+        t_8 = tl.trans(right_m.to(Q_map_ptr.dtype.element_ty))
+        t_9 = column_m.to(Q_map_ptr.dtype.element_ty)
+        dV_down_state = dot(t_8, t_9, dV_down_state * decay, ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "stride_gamma_h",
         "len_b",
         "len_h",
         "len_i",
@@ -712,15 +1554,13 @@ def lion_decay_O_part_O(
 def lion_decay_backward_dgamma_u1_up(
     dO_ptr,
     V_ptr,
-    O_ptr,
+    D_ptr,
     O_part_ptr,
     gamma_ptr,
-    K_ptr,
+    K_map_ptr,
     dgamma_u1_up_ptr,
     dO_tiles,
-    O_tiles,
     V_tiles,
-    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -729,18 +1569,10 @@ def lion_decay_backward_dgamma_u1_up(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
     stride_gamma_h: tl.int64,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -750,6 +1582,7 @@ def lion_decay_backward_dgamma_u1_up(
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    Q_TYPE: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
@@ -757,15 +1590,13 @@ def lion_decay_backward_dgamma_u1_up(
 
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
-    O_ptr  O[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
     O_part_ptr  O_part[b, h, i], input
     gamma_ptr  gamma[h], input
-    K_ptr  K[b, h, j, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
     dgamma_u1_up_ptr  dgamma.u1.up[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
-    O_tiles  tiles of O for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -789,25 +1620,24 @@ def lion_decay_backward_dgamma_u1_up(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(e0, tl.int64) * stride_K_e
-    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    K_map_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    K_map_offs = offs_i[:, None] * len_e + offs_e[None, :]
     in_e = e < len_e
     dgamma_u1_up_base = dgamma_u1_up_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
     dgamma_u1_up_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
-    dgamma_u1_up_offs = offs_i[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
     gamma = tl.load(gamma_base)
     dgamma_u1_up_1 = tl.log2(gamma.to(ACC))
-    dgamma_u1_up_p_2 = tl.where((gamma.to(ACC) == 0.0) == 0, tl.cast(1.0, ACC), 0.0)
+    t = (tl.abs(tl.cast(0, tl.int32)).to(ACC) + 1.0) * 3.814697265625e-06
+    dgamma_u1_up_p_2 = tl.where((tl.abs(gamma.to(ACC) - 0.0) <= t) == 0, tl.cast(1.0, ACC), 0.0)
     lo = 0
     hi = tl.maximum(len_i, len_j)
     dgamma_u1_up_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
@@ -824,11 +1654,7 @@ def lion_decay_backward_dgamma_u1_up(
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
-        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-        D = o.to(ACC) * dO.to(ACC)
-        D_kept = tl.where((f < F)[None, :], D, 0.0)
-        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
@@ -836,64 +1662,64 @@ def lion_decay_backward_dgamma_u1_up(
         dgamma_u1_up_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         dgamma_u1_up_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
         reach_p = i0 - 1
-        t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        reach_2 = t_2 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
-        t_3 = tl.where(in_f[None, :], dgamma_u1_up_state, 0.0).to(dO_ptr.dtype.element_ty)
-        past = dot(dO, tl.trans(t_3), None, ACC)
+        t_2 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_3 = t_2 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        reach_2 = t_3 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
+        t_4 = tl.where(in_f[None, :], dgamma_u1_up_state, 0.0).to(dO_ptr.dtype.element_ty)
+        past = dot(dO, tl.trans(t_4), None, ACC)
         dgamma_u1_up = dgamma_u1_up + past * reach_2[:, None]
-        t_4 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_5 = t_4 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_6 = t_5 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
-        reach_1 = t_6 * (i - reach_p).to(ACC)
-        t_7 = tl.where(in_f[None, :], dgamma_u1_up_state_1, 0.0).to(dO_ptr.dtype.element_ty)
-        past_1 = dot(dO, tl.trans(t_7), None, ACC)
+        t_5 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_6 = t_5 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_7 = t_6 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
+        reach_1 = t_7 * (i - reach_p).to(ACC)
+        t_8 = tl.where(in_f[None, :], dgamma_u1_up_state_1, 0.0).to(dO_ptr.dtype.element_ty)
+        past_1 = dot(dO, tl.trans(t_8), None, ACC)
         dgamma_u1_up = dgamma_u1_up + past_1 * reach_1[:, None]
         step = i0 + BLOCK_I - 1 - (i0 - 1)
         decay = tl.exp2(dgamma_u1_up_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
         column_p = i0 + BLOCK_I - 1
-        t_8 = -D_1 * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_9 = t_8 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        reach_2_2 = t_9 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
+        t_9 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_10 = t_9 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_11 = tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
+        reach_2_2 = t_10 * dgamma_u1_up_p_2 * t_11
         dgamma_u1_up = dgamma_u1_up + dgamma_u1_up_state_2[None, :] * reach_2_2[:, None]
-        t_10 = -D_1 * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_11 = t_10 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_12 = tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
-        reach_3 = t_11 * dgamma_u1_up_p_2 * t_12 * (i - reach_p).to(ACC)
+        t_12 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_13 = t_12 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_14 = tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
+        reach_3 = t_13 * dgamma_u1_up_p_2 * t_14 * (i - reach_p).to(ACC)
         dgamma_u1_up = dgamma_u1_up + dgamma_u1_up_state_3[None, :] * reach_3[:, None]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_13 = (i[:, None] - i[None, :]).to(ACC) * (dA - D_1[:, None])
-        t_14 = tl.exp2(dgamma_u1_up_1 * (i[:, None] - i[None, :] - 1).to(ACC))
-        dgamma_u1_up_2 = t_13 * dgamma_u1_up_p[:, None] * dgamma_u1_up_p_1[:, None] * t_14
+        t_15 = (i[:, None] - i[None, :]).to(ACC) * (dA - d.to(ACC)[:, None])
+        t_16 = tl.exp2(dgamma_u1_up_1 * (i[:, None] - i[None, :] - 1).to(ACC))
+        dgamma_u1_up_2 = t_15 * dgamma_u1_up_p[:, None] * dgamma_u1_up_p_1[:, None] * t_16
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dgamma_u1_up_2_m = tl.where(mask, dgamma_u1_up_2, 0.0)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
-        dgamma_u1_up_3 = dgamma_u1_up_p_2 * (silu(k.to(ACC)) + 0.5)
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dgamma_u1_up_3 = dgamma_u1_up_p_2 * K_map.to(ACC)
         dgamma_u1_up_3_m = tl.where(mask_p[:, None], dgamma_u1_up_3, 0.0)
-        t_15 = dgamma_u1_up_2_m.to(K_ptr.dtype.element_ty)
-        t_16 = dgamma_u1_up_3_m.to(K_ptr.dtype.element_ty)
-        dgamma_u1_up = dot(t_15, t_16, dgamma_u1_up, ACC)
+        t_17 = dgamma_u1_up_2_m.to(Q_TYPE)
+        t_18 = dgamma_u1_up_3_m.to(Q_TYPE)
+        dgamma_u1_up = dot(t_17, t_18, dgamma_u1_up, ACC)
         column_p_1 = tl.exp2(dgamma_u1_up_1 * (column_p - i).to(ACC))
         column_p_2 = column_p - i
-        column = (silu(k.to(ACC)) + 0.5) * column_p_1[:, None] * column_p_2.to(ACC)[:, None]
+        column = K_map.to(ACC) * column_p_1[:, None] * column_p_2.to(ACC)[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_1 = (silu(k.to(ACC)) + 0.5) * column_p_1[:, None]
+        column_1 = K_map.to(ACC) * column_p_1[:, None]
         column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
         chunk = tl.sum(column_m, 0)
         chunk_1 = tl.sum(column_1_m, 0)
-        dgamma_u1_up_ptrs = dgamma_u1_up_base + tl.cast(i0, tl.int64) * len_e + dgamma_u1_up_offs
+        dgamma_u1_up_ptrs = dgamma_u1_up_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dgamma_u1_up_ptrs, dgamma_u1_up, mask=in_i[:, None] & in_e[None, :])
         dgamma_u1_up_state = dgamma_u1_up_state + dgamma_u1_up_state_1 * step.to(ACC)
-        t_17 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_up_state = dot(t_17, v, dgamma_u1_up_state * decay, ACC)
-        t_18 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_up_state_1 = dot(t_18, v, dgamma_u1_up_state_1 * decay, ACC)
+        t_19 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_up_state = dot(t_19, v, dgamma_u1_up_state * decay, ACC)
+        t_20 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_up_state_1 = dot(t_20, v, dgamma_u1_up_state_1 * decay, ACC)
         dgamma_u1_up_state_2 = dgamma_u1_up_state_2 + dgamma_u1_up_state_3 * step.to(ACC)
         dgamma_u1_up_state_2 = dgamma_u1_up_state_2 * decay + chunk
         dgamma_u1_up_state_3 = dgamma_u1_up_state_3 * decay + chunk_1
@@ -904,8 +1730,6 @@ def lion_decay_backward_dgamma_u1_up(
         "stride_O_part_b",
         "stride_O_part_h",
         "stride_gamma_h",
-        "stride_K_b",
-        "stride_K_h",
         "len_b",
         "len_h",
         "len_i",
@@ -915,16 +1739,13 @@ def lion_decay_backward_dgamma_u1_up(
 def lion_decay_backward_dgamma_u1_down(
     dO_ptr,
     V_ptr,
-    O_ptr,
+    D_ptr,
     O_part_ptr,
     gamma_ptr,
-    K_ptr,
-    D_ptr,
+    K_map_ptr,
     dgamma_u1_down_ptr,
     dO_tiles,
-    O_tiles,
     V_tiles,
-    K_tiles,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -933,18 +1754,10 @@ def lion_decay_backward_dgamma_u1_down(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_O_b: tl.int64,
-    stride_O_h: tl.int64,
-    stride_O_i,
-    stride_O_f,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
     stride_O_part_i,
     stride_gamma_h: tl.int64,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -954,6 +1767,7 @@ def lion_decay_backward_dgamma_u1_down(
     F_PAD: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    Q_TYPE: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
@@ -961,16 +1775,13 @@ def lion_decay_backward_dgamma_u1_down(
 
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
-    O_ptr  O[b, h, i, f], input
+    D_ptr  D[b, h, i], temp
     O_part_ptr  O_part[b, h, i], input
     gamma_ptr  gamma[h], input
-    K_ptr  K[b, h, j, e], input
-    D_ptr  D[b, h, i], temp
+    K_map_ptr  K.map[b, h, j, e], temp
     dgamma_u1_down_ptr  dgamma.u1.down[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
-    O_tiles  tiles of O for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -994,26 +1805,24 @@ def lion_decay_backward_dgamma_u1_down(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    O_base = O_ptr + tl.cast(b, tl.int64) * stride_O_b + tl.cast(h, tl.int64) * stride_O_h
-    O_offs = offs_i[:, None] * stride_O_i + f[None, :] * stride_O_f
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(e0, tl.int64) * stride_K_e
-    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    K_map_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    K_map_offs = offs_i[:, None] * len_e + offs_e[None, :]
     in_e = e < len_e
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dgamma_u1_down_base = dgamma_u1_down_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
     dgamma_u1_down_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
-    dgamma_u1_down_offs = offs_i[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
     gamma = tl.load(gamma_base)
     dgamma_u1_down_1 = tl.log2(gamma.to(ACC))
-    dgamma_u1_down_p_2 = tl.where((gamma.to(ACC) == 0.0) == 0, tl.cast(1.0, ACC), 0.0)
+    t = (tl.abs(tl.cast(0, tl.int32)).to(ACC) + 1.0) * 3.814697265625e-06
+    dgamma_u1_down_p_2 = tl.where((tl.abs(gamma.to(ACC) - 0.0) <= t) == 0, tl.cast(1.0, ACC), 0.0)
     lo = 0
     hi = tl.maximum(len_i, len_j)
     dgamma_u1_down_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
@@ -1032,11 +1841,7 @@ def lion_decay_backward_dgamma_u1_down(
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        O_ptrs = O_base + tl.cast(i0, tl.int64) * stride_O_i + O_offs
-        o = load_tile(O_ptrs, in_i[:, None] & in_f[None, :], O_tiles, [b, h, i0, 0])
-        D = o.to(ACC) * dO.to(ACC)
-        D_kept = tl.where((f < F)[None, :], D, 0.0)
-        D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
@@ -1044,68 +1849,65 @@ def lion_decay_backward_dgamma_u1_down(
         dgamma_u1_down_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         dgamma_u1_down_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
         reach_p = i0 + BLOCK_I
-        t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_3 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
-        reach_2 = t_2 * dgamma_u1_down_p_2 * t_3
-        t_4 = tl.where(in_f[None, :], dgamma_u1_down_state, 0.0).to(dO_ptr.dtype.element_ty)
-        past = dot(dO, tl.trans(t_4), None, ACC)
+        t_2 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_3 = t_2 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_4 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
+        reach_2 = t_3 * dgamma_u1_down_p_2 * t_4
+        t_5 = tl.where(in_f[None, :], dgamma_u1_down_state, 0.0).to(dO_ptr.dtype.element_ty)
+        past = dot(dO, tl.trans(t_5), None, ACC)
         dgamma_u1_down = dgamma_u1_down + past * reach_2[:, None]
-        t_5 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_6 = t_5 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_7 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
-        reach_1 = t_6 * dgamma_u1_down_p_2 * t_7 * (reach_p - i).to(ACC)
-        t_8 = tl.where(in_f[None, :], dgamma_u1_down_state_1, 0.0).to(dO_ptr.dtype.element_ty)
-        past_1 = dot(dO, tl.trans(t_8), None, ACC)
+        t_6 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_7 = t_6 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_8 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
+        reach_1 = t_7 * dgamma_u1_down_p_2 * t_8 * (reach_p - i).to(ACC)
+        t_9 = tl.where(in_f[None, :], dgamma_u1_down_state_1, 0.0).to(dO_ptr.dtype.element_ty)
+        past_1 = dot(dO, tl.trans(t_9), None, ACC)
         dgamma_u1_down = dgamma_u1_down + past_1 * reach_1[:, None]
         step_2 = i0 + BLOCK_I - i0
         decay = tl.exp2(dgamma_u1_down_1 * (i0 + BLOCK_I - i0).to(ACC))
         column_p = i0
-        t_9 = -D_1 * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_10 = t_9 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_11 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
-        reach_2_2 = t_10 * dgamma_u1_down_p_2 * t_11
+        t_10 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_11 = t_10 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_12 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
+        reach_2_2 = t_11 * dgamma_u1_down_p_2 * t_12
         dgamma_u1_down = dgamma_u1_down + dgamma_u1_down_state_2[None, :] * reach_2_2[:, None]
-        t_12 = -D_1 * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_13 = t_12 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_14 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
-        reach_3 = t_13 * dgamma_u1_down_p_2 * t_14 * (reach_p - i).to(ACC)
+        t_13 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_14 = t_13 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_15 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
+        reach_3 = t_14 * dgamma_u1_down_p_2 * t_15 * (reach_p - i).to(ACC)
         dgamma_u1_down = dgamma_u1_down + dgamma_u1_down_state_3[None, :] * reach_3[:, None]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_15 = (i[None, :] - i[:, None]).to(ACC) * (dA - D_1[:, None])
-        t_16 = tl.exp2(dgamma_u1_down_1 * (i[None, :] - i[:, None] - 1).to(ACC))
-        dgamma_u1_down_2 = t_15 * dgamma_u1_down_p[:, None] * dgamma_u1_down_p_1[:, None] * t_16
+        t_16 = (i[None, :] - i[:, None]).to(ACC) * (dA - d.to(ACC)[:, None])
+        t_17 = tl.exp2(dgamma_u1_down_1 * (i[None, :] - i[:, None] - 1).to(ACC))
+        dgamma_u1_down_2 = t_16 * dgamma_u1_down_p[:, None] * dgamma_u1_down_p_1[:, None] * t_17
         mask_p = i < len_j
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
         dgamma_u1_down_2_m = tl.where(mask, dgamma_u1_down_2, 0.0)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
-        dgamma_u1_down_3 = dgamma_u1_down_p_2 * (silu(k.to(ACC)) + 0.5)
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dgamma_u1_down_3 = dgamma_u1_down_p_2 * K_map.to(ACC)
         dgamma_u1_down_3_m = tl.where(mask_p[:, None], dgamma_u1_down_3, 0.0)
-        t_17 = dgamma_u1_down_2_m.to(K_ptr.dtype.element_ty)
-        t_18 = dgamma_u1_down_3_m.to(K_ptr.dtype.element_ty)
-        dgamma_u1_down = dot(t_17, t_18, dgamma_u1_down, ACC)
+        t_18 = dgamma_u1_down_2_m.to(Q_TYPE)
+        t_19 = dgamma_u1_down_3_m.to(Q_TYPE)
+        dgamma_u1_down = dot(t_18, t_19, dgamma_u1_down, ACC)
         column_p_1 = tl.exp2(dgamma_u1_down_1 * (i - column_p).to(ACC))
         column_p_2 = i - column_p
-        column = (silu(k.to(ACC)) + 0.5) * column_p_1[:, None] * column_p_2.to(ACC)[:, None]
+        column = K_map.to(ACC) * column_p_1[:, None] * column_p_2.to(ACC)[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_1 = (silu(k.to(ACC)) + 0.5) * column_p_1[:, None]
+        column_1 = K_map.to(ACC) * column_p_1[:, None]
         column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
         chunk = tl.sum(column_m, 0)
         chunk_1 = tl.sum(column_1_m, 0)
-        tl.store(D_base + tl.cast(i0, tl.int64) + offs_i, D_1, mask=in_i)
-        dgamma_u1_down_ptrs = dgamma_u1_down_base + tl.cast(i0, tl.int64) * len_e
-        dgamma_u1_down_ptrs += dgamma_u1_down_offs
+        dgamma_u1_down_ptrs = dgamma_u1_down_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dgamma_u1_down_ptrs, dgamma_u1_down, mask=in_i[:, None] & in_e[None, :])
         dgamma_u1_down_state = dgamma_u1_down_state + dgamma_u1_down_state_1 * step_2.to(ACC)
-        t_19 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_down_state = dot(t_19, v, dgamma_u1_down_state * decay, ACC)
-        t_20 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_down_state_1 = dot(t_20, v, dgamma_u1_down_state_1 * decay, ACC)
+        t_20 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_down_state = dot(t_20, v, dgamma_u1_down_state * decay, ACC)
+        t_21 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_down_state_1 = dot(t_21, v, dgamma_u1_down_state_1 * decay, ACC)
         dgamma_u1_down_state_2 = dgamma_u1_down_state_2 + dgamma_u1_down_state_3 * step_2.to(ACC)
         dgamma_u1_down_state_2 = dgamma_u1_down_state_2 * decay + chunk
         dgamma_u1_down_state_3 = dgamma_u1_down_state_3 * decay + chunk_1
@@ -1116,8 +1918,6 @@ def lion_decay_backward_dgamma_u1_down(
         "stride_gamma_h",
         "stride_O_part_b",
         "stride_O_part_h",
-        "stride_K_b",
-        "stride_K_h",
         "len_b",
         "len_h",
         "len_i",
@@ -1130,11 +1930,10 @@ def lion_decay_backward_dQ_1_up(
     dO_ptr,
     V_ptr,
     D_ptr,
-    K_ptr,
+    K_map_ptr,
     dQ_1_up_ptr,
     dO_tiles,
     V_tiles,
-    K_tiles,
     stride_gamma_h: tl.int64,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -1147,10 +1946,6 @@ def lion_decay_backward_dQ_1_up(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -1171,11 +1966,10 @@ def lion_decay_backward_dQ_1_up(
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
-    K_ptr  K[b, h, j, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
     dQ_1_up_ptr  dQ.1.up[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1204,13 +1998,12 @@ def lion_decay_backward_dQ_1_up(
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(e0, tl.int64) * stride_K_e
-    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    K_map_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    K_map_offs = offs_i[:, None] * len_e + offs_e[None, :]
     in_e = e < len_e
     dQ_1_up_base = dQ_1_up_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
     dQ_1_up_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
-    dQ_1_up_offs = offs_i[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
@@ -1260,22 +2053,17 @@ def lion_decay_backward_dQ_1_up(
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dQ_1_up_2_m = tl.where(mask, dQ_1_up_2, 0.0)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
-        dQ_1_up_3 = silu(k.to(ACC)) + 0.5
-        dQ_1_up_3_m = tl.where(mask_p[:, None], dQ_1_up_3, 0.0)
-        t_7 = dQ_1_up_2_m.to(K_ptr.dtype.element_ty)
-        t_8 = dQ_1_up_3_m.to(K_ptr.dtype.element_ty)
-        dQ_1_up = dot(t_7, t_8, dQ_1_up, ACC)
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dQ_1_up = dot(dQ_1_up_2_m.to(Q_TYPE), K_map.to(Q_TYPE), dQ_1_up, ACC)
         column_p_1 = tl.exp2(dQ_1_up_1 * (column_p - i).to(ACC))
-        column = (silu(k.to(ACC)) + 0.5) * column_p_1[:, None]
+        column = K_map.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         chunk = tl.sum(column_m, 0)
-        dQ_1_up_ptrs = dQ_1_up_base + tl.cast(i0, tl.int64) * len_e + dQ_1_up_offs
+        dQ_1_up_ptrs = dQ_1_up_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_1_up_ptrs, dQ_1_up, mask=in_i[:, None] & in_e[None, :])
-        t_9 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dQ_1_up_state = dot(t_9, v, dQ_1_up_state * decay, ACC)
+        t_7 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dQ_1_up_state = dot(t_7, v, dQ_1_up_state * decay, ACC)
         dQ_1_up_state_1 = dQ_1_up_state_1 * decay + chunk
 
 
@@ -1284,8 +2072,6 @@ def lion_decay_backward_dQ_1_up(
         "stride_gamma_h",
         "stride_O_part_b",
         "stride_O_part_h",
-        "stride_K_b",
-        "stride_K_h",
         "len_b",
         "len_h",
         "len_i",
@@ -1298,11 +2084,10 @@ def lion_decay_backward_dQ_1_down(
     dO_ptr,
     V_ptr,
     D_ptr,
-    K_ptr,
+    K_map_ptr,
     dQ_1_down_ptr,
     dO_tiles,
     V_tiles,
-    K_tiles,
     stride_gamma_h: tl.int64,
     stride_O_part_b: tl.int64,
     stride_O_part_h: tl.int64,
@@ -1315,10 +2100,6 @@ def lion_decay_backward_dQ_1_down(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -1339,11 +2120,10 @@ def lion_decay_backward_dQ_1_down(
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
     D_ptr  D[b, h, i], temp
-    K_ptr  K[b, h, j, e], input
+    K_map_ptr  K.map[b, h, j, e], temp
     dQ_1_down_ptr  dQ.1.down[b, h, i, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_E  points of e in a tile
     F, F_PAD  |f|, and padded to a power of two
@@ -1372,13 +2152,12 @@ def lion_decay_backward_dQ_1_down(
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_i[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(e0, tl.int64) * stride_K_e
-    K_offs = offs_i[:, None] * stride_K_j + offs_e[None, :] * stride_K_e
+    K_map_base = K_map_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
+    K_map_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
+    K_map_offs = offs_i[:, None] * len_e + offs_e[None, :]
     in_e = e < len_e
     dQ_1_down_base = dQ_1_down_ptr + tl.cast(b, tl.int64) * len_h * len_i * len_e
     dQ_1_down_base += tl.cast(h, tl.int64) * len_i * len_e + tl.cast(e0, tl.int64)
-    dQ_1_down_offs = offs_i[:, None] * len_e + offs_e[None, :]
 
     # --- prologue ---
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
@@ -1430,22 +2209,17 @@ def lion_decay_backward_dQ_1_down(
         mask_p = i < len_j
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
         dQ_1_down_2_m = tl.where(mask, dQ_1_down_2, 0.0)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
-        dQ_1_down_3 = silu(k.to(ACC)) + 0.5
-        dQ_1_down_3_m = tl.where(mask_p[:, None], dQ_1_down_3, 0.0)
-        t_7 = dQ_1_down_2_m.to(K_ptr.dtype.element_ty)
-        t_8 = dQ_1_down_3_m.to(K_ptr.dtype.element_ty)
-        dQ_1_down = dot(t_7, t_8, dQ_1_down, ACC)
+        K_map_ptrs = K_map_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
+        K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
+        dQ_1_down = dot(dQ_1_down_2_m.to(Q_TYPE), K_map.to(Q_TYPE), dQ_1_down, ACC)
         column_p_1 = tl.exp2(dQ_1_down_1 * (i - column_p).to(ACC))
-        column = (silu(k.to(ACC)) + 0.5) * column_p_1[:, None]
+        column = K_map.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         chunk = tl.sum(column_m, 0)
-        dQ_1_down_ptrs = dQ_1_down_base + tl.cast(i0, tl.int64) * len_e + dQ_1_down_offs
+        dQ_1_down_ptrs = dQ_1_down_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dQ_1_down_ptrs, dQ_1_down, mask=in_i[:, None] & in_e[None, :])
-        t_9 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dQ_1_down_state = dot(t_9, v, dQ_1_down_state * decay, ACC)
+        t_7 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dQ_1_down_state = dot(t_7, v, dQ_1_down_state * decay, ACC)
         dQ_1_down_state_1 = dQ_1_down_state_1 * decay + chunk
 
 
@@ -1516,778 +2290,6 @@ def lion_decay_backward_dgamma_u1(
 
     # --- epilogue ---
     tl.store(dgamma_u1_base + dgamma_u1_up_offs, dgamma_u1, mask=in_i[:, None] & in_e[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_gamma_h",
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-    ],
-)
-def lion_decay_backward_dK_2_up(
-    gamma_ptr,
-    O_part_ptr,
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    Q_ptr,
-    dK_2_up_ptr,
-    V_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_gamma_h: tl.int64,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    len_e,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of e; sweeps j.
-
-    gamma_ptr  gamma[h], input
-    O_part_ptr  O_part[b, h, i], input
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    Q_ptr  Q[b, h, i, e], input
-    dK_2_up_ptr  dK.2.up[b, h, j, e], temp
-    V_tiles  tiles of V for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_E  points of e in a tile
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_e = tl.cdiv(len_e, BLOCK_E)
-    e0 = (pid % tiles_e) * BLOCK_E
-    pid = pid // tiles_e
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    offs_e = tl.arange(0, BLOCK_E)
-    e = e0 + offs_e
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
-    Q_offs = offs_j[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
-    in_e = e < len_e
-    dK_2_up_base = dK_2_up_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
-    dK_2_up_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
-    dK_2_up_offs = offs_j[:, None] * len_e + offs_e[None, :]
-
-    # --- prologue ---
-    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-    gamma = tl.load(gamma_base)
-    dK_2_up_1 = tl.log2(gamma.to(ACC))
-    lo = 0
-    hi = tl.maximum(len_j, len_i)
-    dK_2_up_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
-    dK_2_up_state_1 = tl.full([BLOCK_E], 0.0, ACC)
-
-    # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        dK_2_up = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
-        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        reach_p = j0 - 1
-        reach_2 = tl.exp2(dK_2_up_1 * (j - reach_p).to(ACC))
-        t = tl.trans(tl.where(in_f[None, :], dK_2_up_state, 0.0).to(V_ptr.dtype.element_ty))
-        past = dot(v, t, None, ACC)
-        dK_2_up = dK_2_up + past * reach_2[:, None]
-        decay = tl.exp2(dK_2_up_1 * (j0 + BLOCK_J - 1 - (j0 - 1)).to(ACC))
-        column_p_2 = j0 + BLOCK_J - 1
-        dK_2_up = dK_2_up + dK_2_up_state_1[None, :] * reach_2[:, None]
-        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_j * stride_O_part_i
-        in_i = j < len_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
-        dA_2_p = O_part.to(ACC) != 0.0
-        t_2 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
-        dK_2_up_2 = tl.exp2(dK_2_up_1 * (j[:, None] - j[None, :]).to(ACC)) * dA_2
-        mask_p = j < len_i
-        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
-        dK_2_up_2_m = tl.where(mask, dK_2_up_2, 0.0)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
-        dK_2_up_3 = silu(q.to(ACC)) + 0.5
-        dK_2_up_3_m = tl.where(mask_p[:, None], dK_2_up_3, 0.0)
-        t_3 = dK_2_up_2_m.to(Q_ptr.dtype.element_ty)
-        t_4 = dK_2_up_3_m.to(Q_ptr.dtype.element_ty)
-        dK_2_up = dot(t_3, t_4, dK_2_up, ACC)
-        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
-        right_m = tl.where(mask_p[:, None], right, 0.0)
-        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        column_p_3 = tl.exp2(dK_2_up_1 * (column_p_2 - j).to(ACC))
-        t_5 = (silu(q.to(ACC)) + 0.5) * column_p[:, None] * column_p_1[:, None]
-        column = t_5 * column_p_3[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_4 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = (silu(q.to(ACC)) + 0.5) * column_p_4[:, None] * column_p_3[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
-        dK_2_up_ptrs = dK_2_up_base + tl.cast(j0, tl.int64) * len_e + dK_2_up_offs
-        tl.store(dK_2_up_ptrs, dK_2_up, mask=in_j[:, None] & in_e[None, :])
-        t_6 = tl.trans(column_m.to(Q_ptr.dtype.element_ty))
-        t_7 = right_m.to(Q_ptr.dtype.element_ty)
-        dK_2_up_state = dot(t_6, t_7, dK_2_up_state * decay, ACC)
-        dK_2_up_state_1 = dK_2_up_state_1 * decay + chunk
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_gamma_h",
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_Q_b",
-        "stride_Q_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-    ],
-)
-def lion_decay_backward_dK_2_down(
-    gamma_ptr,
-    O_part_ptr,
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    Q_ptr,
-    dK_2_down_ptr,
-    V_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_gamma_h: tl.int64,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    len_e,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of e; sweeps j.
-
-    gamma_ptr  gamma[h], input
-    O_part_ptr  O_part[b, h, i], input
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    Q_ptr  Q[b, h, i, e], input
-    dK_2_down_ptr  dK.2.down[b, h, j, e], temp
-    V_tiles  tiles of V for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_E  points of e in a tile
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_e = tl.cdiv(len_e, BLOCK_E)
-    e0 = (pid % tiles_e) * BLOCK_E
-    pid = pid // tiles_e
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    offs_e = tl.arange(0, BLOCK_E)
-    e = e0 + offs_e
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_f = within(f, F, F_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_j[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(e0, tl.int64) * stride_Q_e
-    Q_offs = offs_j[:, None] * stride_Q_i + offs_e[None, :] * stride_Q_e
-    in_e = e < len_e
-    dK_2_down_base = dK_2_down_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_e
-    dK_2_down_base += tl.cast(h, tl.int64) * len_j * len_e + tl.cast(e0, tl.int64)
-    dK_2_down_offs = offs_j[:, None] * len_e + offs_e[None, :]
-
-    # --- prologue ---
-    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-    gamma = tl.load(gamma_base)
-    dK_2_down_1 = tl.log2(gamma.to(ACC))
-    lo = 0
-    hi = tl.maximum(len_j, len_i)
-    dK_2_down_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
-    dK_2_down_state_1 = tl.full([BLOCK_E], 0.0, ACC)
-
-    # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
-    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = last - step
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        dK_2_down = tl.full([BLOCK_J, BLOCK_E], 0.0, ACC)
-        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        reach_p = j0 + BLOCK_J
-        reach_2 = tl.exp2(dK_2_down_1 * (reach_p - j).to(ACC))
-        t = tl.trans(tl.where(in_f[None, :], dK_2_down_state, 0.0).to(V_ptr.dtype.element_ty))
-        past = dot(v, t, None, ACC)
-        dK_2_down = dK_2_down + past * reach_2[:, None]
-        decay = tl.exp2(dK_2_down_1 * (j0 + BLOCK_J - j0).to(ACC))
-        column_p_2 = j0
-        dK_2_down = dK_2_down + dK_2_down_state_1[None, :] * reach_2[:, None]
-        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_j * stride_O_part_i
-        in_i = j < len_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
-        dA = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        d = tl.load(D_base + tl.cast(j0, tl.int64) + offs_j, mask=in_i, other=0.0)
-        dA_2_p = O_part.to(ACC) != 0.0
-        t_2 = (dA - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dA_2 = tl.where(dA_2_p[None, :], t_2, 0.0)
-        dK_2_down_2 = tl.exp2(dK_2_down_1 * (j[None, :] - j[:, None]).to(ACC)) * dA_2
-        mask_p = j < len_i
-        mask = (j[None, :] > j[:, None]) & mask_p[None, :]
-        dK_2_down_2_m = tl.where(mask, dK_2_down_2, 0.0)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
-        dK_2_down_3 = silu(q.to(ACC)) + 0.5
-        dK_2_down_3_m = tl.where(mask_p[:, None], dK_2_down_3, 0.0)
-        t_3 = dK_2_down_2_m.to(Q_ptr.dtype.element_ty)
-        t_4 = dK_2_down_3_m.to(Q_ptr.dtype.element_ty)
-        dK_2_down = dot(t_3, t_4, dK_2_down, ACC)
-        right = tl.where(dA_2_p[:, None], dO.to(ACC), 0.0)
-        right_m = tl.where(mask_p[:, None], right, 0.0)
-        column_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        column_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        column_p_3 = tl.exp2(dK_2_down_1 * (j - column_p_2).to(ACC))
-        t_5 = (silu(q.to(ACC)) + 0.5) * column_p[:, None] * column_p_1[:, None]
-        column = t_5 * column_p_3[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        column_p_4 = tl.where(O_part.to(ACC) != 0.0, -d.to(ACC) / O_part.to(ACC), 0.0)
-        column_1 = (silu(q.to(ACC)) + 0.5) * column_p_4[:, None] * column_p_3[:, None]
-        column_1_m = tl.where(mask_p[:, None], column_1, 0.0)
-        chunk = tl.sum(column_1_m, 0)
-        dK_2_down_ptrs = dK_2_down_base + tl.cast(j0, tl.int64) * len_e + dK_2_down_offs
-        tl.store(dK_2_down_ptrs, dK_2_down, mask=in_j[:, None] & in_e[None, :])
-        t_6 = tl.trans(column_m.to(Q_ptr.dtype.element_ty))
-        t_7 = right_m.to(Q_ptr.dtype.element_ty)
-        dK_2_down_state = dot(t_6, t_7, dK_2_down_state * decay, ACC)
-        dK_2_down_state_1 = dK_2_down_state_1 * decay + chunk
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_gamma_h",
-        "stride_dO_b",
-        "stride_dO_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-    ],
-)
-def lion_decay_backward_dV_up(
-    O_part_ptr,
-    K_ptr,
-    Q_ptr,
-    gamma_ptr,
-    dO_ptr,
-    dV_up_ptr,
-    K_tiles,
-    Q_tiles,
-    dO_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_gamma_h: tl.int64,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    len_f,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of f; sweeps j.
-
-    O_part_ptr  O_part[b, h, i], input
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
-    gamma_ptr  gamma[h], input
-    dO_ptr  dO[b, h, i, f], input
-    dV_up_ptr  dV.up[b, h, j, f], temp
-    K_tiles  tiles of K for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_F  points of f in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_f = tl.cdiv(len_f, BLOCK_F)
-    f0 = (pid % tiles_f) * BLOCK_F
-    pid = pid // tiles_f
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    offs_f = tl.arange(0, BLOCK_F)
-    f = f0 + offs_f
-
-    # --- pointers ---
-    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_e = within(e, E, E_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
-    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
-    in_f = f < len_f
-    dV_up_base = dV_up_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
-    dV_up_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
-    dV_up_offs = offs_j[:, None] * len_f + offs_f[None, :]
-
-    # --- prologue ---
-    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-    gamma = tl.load(gamma_base)
-    dV_up_4 = tl.log2(gamma.to(ACC))
-    lo = 0
-    hi = tl.maximum(len_j, len_i)
-    dV_up_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
-
-    # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        dV_up = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        dV_up_1 = silu(k.to(ACC)) + 0.5
-        dV_up_1_kept = tl.where((e < E)[None, :], dV_up_1, 0.0)
-        reach_p = j0 - 1
-        reach_2 = tl.exp2(dV_up_4 * (j - reach_p).to(ACC))
-        t = tl.where(in_e[None, :], dV_up_1, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], dV_up_state, 0.0).to(Q_ptr.dtype.element_ty)
-        past = dot(t, t_2, None, ACC)
-        dV_up = dV_up + past * reach_2[:, None]
-        decay = tl.exp2(dV_up_4 * (j0 + BLOCK_J - 1 - (j0 - 1)).to(ACC))
-        column_p_1 = j0 + BLOCK_J - 1
-        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_j * stride_O_part_i
-        in_i = j < len_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
-        dV_up_2 = silu(q.to(ACC)) + 0.5
-        dV_up_2_kept = tl.where((e < E)[None, :], dV_up_2, 0.0)
-        t_3 = tl.where(in_e[None, :], dV_up_1_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], dV_up_2_kept, 0.0).to(K_ptr.dtype.element_ty))
-        dV_up_3 = dot(t_3, t_4, None, ACC)
-        dV_up_5 = dV_up_3 * tl.exp2(dV_up_4 * (j[:, None] - j[None, :]).to(ACC))
-        dV_up_p = O_part.to(ACC) != 0.0
-        dV_up_6 = tl.where(dV_up_p[None, :], dV_up_5, 0.0)
-        mask_p = j < len_i
-        mask = (j[None, :] <= j[:, None]) & mask_p[None, :]
-        dV_up_6_m = tl.where(mask, dV_up_6, 0.0)
-        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
-        dV_up_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_up_7 = dO.to(ACC) * dV_up_p_1[:, None]
-        dV_up_7_m = tl.where(mask_p[:, None], dV_up_7, 0.0)
-        t_5 = dV_up_6_m.to(dO_ptr.dtype.element_ty)
-        t_6 = dV_up_7_m.to(dO_ptr.dtype.element_ty)
-        dV_up = dot(t_5, t_6, dV_up, ACC)
-        right = tl.where(dV_up_p[:, None], silu(q.to(ACC)) + 0.5, 0.0)
-        right_m = tl.where(mask_p[:, None], right, 0.0)
-        column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        column_p_2 = tl.exp2(dV_up_4 * (column_p_1 - j).to(ACC))
-        t_7 = tl.where(dV_up_p[:, None], dO.to(ACC), 0.0) * dV_up_p_1[:, None]
-        column = t_7 * column_p[:, None] * column_p_2[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        dV_up_ptrs = dV_up_base + tl.cast(j0, tl.int64) * len_f + dV_up_offs
-        tl.store(dV_up_ptrs, dV_up, mask=in_j[:, None] & in_f[None, :])
-        t_8 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_9 = column_m.to(Q_ptr.dtype.element_ty)
-        dV_up_state = dot(t_8, t_9, dV_up_state * decay, ACC)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "stride_gamma_h",
-        "stride_dO_b",
-        "stride_dO_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-    ],
-)
-def lion_decay_backward_dV_down(
-    O_part_ptr,
-    K_ptr,
-    Q_ptr,
-    gamma_ptr,
-    dO_ptr,
-    dV_down_ptr,
-    K_tiles,
-    Q_tiles,
-    dO_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    stride_gamma_h: tl.int64,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    len_f,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of f; sweeps j.
-
-    O_part_ptr  O_part[b, h, i], input
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
-    gamma_ptr  gamma[h], input
-    dO_ptr  dO[b, h, i, f], input
-    dV_down_ptr  dV.down[b, h, j, f], temp
-    K_tiles  tiles of K for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_F  points of f in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_f = tl.cdiv(len_f, BLOCK_F)
-    f0 = (pid % tiles_f) * BLOCK_F
-    pid = pid // tiles_f
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    offs_f = tl.arange(0, BLOCK_F)
-    f = f0 + offs_f
-
-    # --- pointers ---
-    gamma_base = gamma_ptr + tl.cast(h, tl.int64) * stride_gamma_h
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_e = within(e, E, E_PAD)
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_j[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(f0, tl.int64) * stride_dO_f
-    dO_offs = offs_j[:, None] * stride_dO_i + offs_f[None, :] * stride_dO_f
-    in_f = f < len_f
-    dV_down_base = dV_down_ptr + tl.cast(b, tl.int64) * len_h * len_j * len_f
-    dV_down_base += tl.cast(h, tl.int64) * len_j * len_f + tl.cast(f0, tl.int64)
-    dV_down_offs = offs_j[:, None] * len_f + offs_f[None, :]
-
-    # --- prologue ---
-    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-    gamma = tl.load(gamma_base)
-    dV_down_4 = tl.log2(gamma.to(ACC))
-    lo = 0
-    hi = tl.maximum(len_j, len_i)
-    dV_down_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
-
-    # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    last = (tl.cdiv(bound(hi), BLOCK_J) - 1) * BLOCK_J
-    for step in tl.range(bound(lo), bound(hi), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = last - step
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        dV_down = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-        dV_down_1 = silu(k.to(ACC)) + 0.5
-        dV_down_1_kept = tl.where((e < E)[None, :], dV_down_1, 0.0)
-        reach_p = j0 + BLOCK_J
-        reach_2 = tl.exp2(dV_down_4 * (reach_p - j).to(ACC))
-        t = tl.where(in_e[None, :], dV_down_1, 0.0).to(Q_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], dV_down_state, 0.0).to(Q_ptr.dtype.element_ty)
-        past = dot(t, t_2, None, ACC)
-        dV_down = dV_down + past * reach_2[:, None]
-        decay = tl.exp2(dV_down_4 * (j0 + BLOCK_J - j0).to(ACC))
-        column_p_1 = j0
-        # lion_decay.attn:6  O[i,f] = A[i,j] / sum[j](A[i,j]) * V[j,f]
-        O_part_ptrs = O_part_base + tl.cast(j0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_j * stride_O_part_i
-        in_i = j < len_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
-        # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-        Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, 0])
-        dV_down_2 = silu(q.to(ACC)) + 0.5
-        dV_down_2_kept = tl.where((e < E)[None, :], dV_down_2, 0.0)
-        t_3 = tl.where(in_e[None, :], dV_down_1_kept, 0.0).to(K_ptr.dtype.element_ty)
-        t_4 = tl.trans(tl.where(in_e[None, :], dV_down_2_kept, 0.0).to(K_ptr.dtype.element_ty))
-        dV_down_3 = dot(t_3, t_4, None, ACC)
-        dV_down_5 = dV_down_3 * tl.exp2(dV_down_4 * (j[None, :] - j[:, None]).to(ACC))
-        dV_down_p = O_part.to(ACC) != 0.0
-        dV_down_6 = tl.where(dV_down_p[None, :], dV_down_5, 0.0)
-        mask_p = j < len_i
-        mask = (j[None, :] > j[:, None]) & mask_p[None, :]
-        dV_down_6_m = tl.where(mask, dV_down_6, 0.0)
-        dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
-        dV_down_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_down_7 = dO.to(ACC) * dV_down_p_1[:, None]
-        dV_down_7_m = tl.where(mask_p[:, None], dV_down_7, 0.0)
-        t_5 = dV_down_6_m.to(dO_ptr.dtype.element_ty)
-        t_6 = dV_down_7_m.to(dO_ptr.dtype.element_ty)
-        dV_down = dot(t_5, t_6, dV_down, ACC)
-        right = tl.where(dV_down_p[:, None], silu(q.to(ACC)) + 0.5, 0.0)
-        right_m = tl.where(mask_p[:, None], right, 0.0)
-        column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        column_p_2 = tl.exp2(dV_down_4 * (j - column_p_1).to(ACC))
-        t_7 = tl.where(dV_down_p[:, None], dO.to(ACC), 0.0) * dV_down_p_1[:, None]
-        column = t_7 * column_p[:, None] * column_p_2[:, None]
-        column_m = tl.where(mask_p[:, None], column, 0.0)
-        dV_down_ptrs = dV_down_base + tl.cast(j0, tl.int64) * len_f + dV_down_offs
-        tl.store(dV_down_ptrs, dV_down, mask=in_j[:, None] & in_f[None, :])
-        t_8 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_9 = column_m.to(Q_ptr.dtype.element_ty)
-        dV_down_state = dot(t_8, t_9, dV_down_state * decay, ACC)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "len_b",
-        "len_h",
-        "len_i",
-    ],
-)
-def lion_decay_backward_dQ_dgamma_rows(
-    Q_ptr,
-    dgamma_u1_ptr,
-    dQ_1_up_ptr,
-    dQ_1_down_ptr,
-    dgamma_rows_ptr,
-    dQ_ptr,
-    Q_tiles,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_i: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i.
-
-    Q_ptr  Q[b, h, i, e], input
-    dgamma_u1_ptr  dgamma.u1[b, h, i, e], temp
-    dQ_1_up_ptr  dQ.1.up[b, h, i, e], temp
-    dQ_1_down_ptr  dQ.1.down[b, h, i, e], temp
-    dgamma_rows_ptr  dgamma.rows[b, h, i], temp
-    dQ_ptr  dQ[b, h, i, e], output
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    e = tl.arange(0, E_PAD)
-
-    # --- pointers ---
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    in_i = i < len_i
-    in_e = within(e, E, E_PAD)
-    dgamma_u1_base = dgamma_u1_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    dgamma_u1_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    dgamma_u1_offs = offs_i[:, None] * E + e[None, :]
-    dQ_1_up_base = dQ_1_up_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    dQ_1_up_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    dQ_1_down_base = dQ_1_down_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
-    dQ_1_down_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
-    dgamma_rows_base = dgamma_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dgamma_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
-    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
-    dQ_base += tl.cast(i0, tl.int64) * E
-
-    # --- prologue ---
-    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
-    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    dgamma_u1 = tl.load(
-        dgamma_u1_base + dgamma_u1_offs,
-        mask=in_i[:, None] & in_e[None, :],
-        other=0.0,
-    )
-    dgamma_rows = (silu(q.to(ACC)) + 0.5) * dgamma_u1.to(ACC)
-    dgamma_rows_kept = tl.where((e < E)[None, :], dgamma_rows, 0.0)
-    dgamma_rows_1 = tl.sum(tl.where(in_e[None, :], dgamma_rows_kept, 0.0), 1)
-    dQ_1_up = tl.load(dQ_1_up_base + dgamma_u1_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-    dQ_1_down = tl.load(
-        dQ_1_down_base + dgamma_u1_offs,
-        mask=in_i[:, None] & in_e[None, :],
-        other=0.0,
-    )
-    dQ_1 = dQ_1_up.to(ACC) + dQ_1_down.to(ACC)
-    dQ = (1.0 + q.to(ACC) * (1.0 - sigmoid(q.to(ACC)))) * sigmoid(q.to(ACC)) * dQ_1
-
-    # --- epilogue ---
-    tl.store(dgamma_rows_base + offs_i, dgamma_rows_1, mask=in_i)
-    tl.store(dQ_base + dgamma_u1_offs, dQ, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
@@ -2391,9 +2393,173 @@ def lion_decay_backward_dK_dV(
     tl.store(dK_base + dK_2_up_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_i",
+    ],
+)
+def lion_decay_backward_dQ_dgamma_rows(
+    Q_ptr,
+    dgamma_u1_ptr,
+    dQ_1_up_ptr,
+    dQ_1_down_ptr,
+    dgamma_rows_ptr,
+    dQ_ptr,
+    Q_tiles,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_i: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of i.
+
+    Q_ptr  Q[b, h, i, e], input
+    dgamma_u1_ptr  dgamma.u1[b, h, i, e], temp
+    dQ_1_up_ptr  dQ.1.up[b, h, i, e], temp
+    dQ_1_down_ptr  dQ.1.down[b, h, i, e], temp
+    dgamma_rows_ptr  dgamma.rows[b, h, i], temp
+    dQ_ptr  dQ[b, h, i, e], output
+    Q_tiles  tiles of Q for the copy engine, or None
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_i = tl.cdiv(len_i, BLOCK_I)
+    i0 = (pid % tiles_i) * BLOCK_I
+    pid = pid // tiles_i
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_i = tl.arange(0, BLOCK_I)
+    i = i0 + offs_i
+    e = tl.arange(0, E_PAD)
+
+    # --- pointers ---
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_base += tl.cast(i0, tl.int64) * stride_Q_i
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
+    in_e = within(e, E, E_PAD)
+    dgamma_u1_base = dgamma_u1_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dgamma_u1_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    dgamma_u1_offs = offs_i[:, None] * E + e[None, :]
+    dQ_1_up_base = dQ_1_up_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dQ_1_up_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    dQ_1_down_base = dQ_1_down_ptr + tl.cast(b, tl.int64) * len_h * len_i * E
+    dQ_1_down_base += tl.cast(h, tl.int64) * len_i * E + tl.cast(i0, tl.int64) * E
+    dgamma_rows_base = dgamma_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    dgamma_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    dQ_base = dQ_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
+    dQ_base += tl.cast(i0, tl.int64) * E
+
+    # --- prologue ---
+    # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
+    q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+    dgamma_u1 = tl.load(
+        dgamma_u1_base + dgamma_u1_offs,
+        mask=in_i[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    dgamma_rows = (silu(q.to(ACC)) + 0.5) * dgamma_u1.to(ACC)
+    dgamma_rows_kept = tl.where((e < E)[None, :], dgamma_rows, 0.0)
+    dgamma_rows_1 = tl.sum(tl.where(in_e[None, :], dgamma_rows_kept, 0.0), 1)
+    dQ_1_up = tl.load(dQ_1_up_base + dgamma_u1_offs, mask=in_i[:, None] & in_e[None, :], other=0.0)
+    dQ_1_down = tl.load(
+        dQ_1_down_base + dgamma_u1_offs,
+        mask=in_i[:, None] & in_e[None, :],
+        other=0.0,
+    )
+    dQ_1 = dQ_1_up.to(ACC) + dQ_1_down.to(ACC)
+    dQ = (1.0 + q.to(ACC) * (1.0 - sigmoid(q.to(ACC)))) * sigmoid(q.to(ACC)) * dQ_1
+
+    # --- epilogue ---
+    tl.store(dgamma_rows_base + offs_i, dgamma_rows_1, mask=in_i)
+    tl.store(dQ_base + dgamma_u1_offs, dQ, mask=in_i[:, None] & in_e[None, :])
+
+
 # --- tile sizes ---
 
 KERNELS: dict[str, Any] = {
+    "lion_decay_Q_map": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("i", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_decay_K_map": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "lion_decay_O_part_up": {
         "facts": {
             "tiles": (),
@@ -2404,28 +2570,18 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e")),
             "carried": (("e",),),
-            "pairs": (("i", "e"), ("i", "e")),
-            "pairs_by_address": (("i", "e"), ("i", "e")),
-            "data": ("Q", "K"),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q.map", "K.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
             ("gamma_ptr", "pointer_like", "gamma"),
             ("O_part_up_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_gamma_h", "wide", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
@@ -2448,28 +2604,18 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e")),
             "carried": (("e",),),
-            "pairs": (("i", "e"), ("i", "e")),
-            "pairs_by_address": (("i", "e"), ("i", "e")),
-            "data": ("Q", "K"),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q.map", "K.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
             ("gamma_ptr", "pointer_like", "gamma"),
             ("O_part_down_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_gamma_h", "wide", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
@@ -2492,37 +2638,20 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (
-                ("i", "f"),
-                ("i", "e"),
-                ("i", "i"),
-                ("i", "f"),
-                ("i", "f"),
-                ("i", "f"),
-            ),
-            "data": ("Q", "K", "V"),
+            "pairs": (("i", "f"), ("i", "i"), ("i", "f")),
+            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
+            "data": ("Q.map", "K.map", "V"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
             ("gamma_ptr", "pointer_like", "gamma"),
             ("V_ptr", "pointer_like", "V"),
             ("O_1_up_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_gamma_h", "wide", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
@@ -2551,37 +2680,20 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
             "carried": (("e", "f"),),
-            "pairs": (("i", "f"), ("i", "e"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (
-                ("i", "f"),
-                ("i", "e"),
-                ("i", "i"),
-                ("i", "f"),
-                ("i", "f"),
-                ("i", "f"),
-            ),
-            "data": ("Q", "K", "V"),
+            "pairs": (("i", "f"), ("i", "i"), ("i", "f")),
+            "pairs_by_address": (("i", "f"), ("i", "i"), ("i", "f"), ("i", "f"), ("i", "f")),
+            "data": ("Q.map", "K.map", "V"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
-            ("K_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
             ("gamma_ptr", "pointer_like", "gamma"),
             ("V_ptr", "pointer_like", "V"),
             ("O_1_down_ptr", "pointer_acc", ""),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_I BLOCK_F"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
             ("stride_gamma_h", "wide", ""),
             ("stride_V_b", "wide", ""),
             ("stride_V_h", "wide", ""),
@@ -2633,300 +2745,85 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "lion_decay_backward_dgamma_u1_up": {
+    "lion_decay_backward_K_map": {
         "facts": {
-            "tiles": ("e",),
-            "stream": "i",
+            "tiles": ("j",),
+            "stream": None,
             "pads": {
-                "f": "f",
+                "e": "e",
             },
-            "resident": (),
-            "streamed": (("i", "f"), ("i", "f"), ("i", "f"), ("i", "e")),
-            "carried": (("e", "f"), ("e", "f"), ("e",), ("e",)),
-            "pairs": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (
-                ("i", "e"),
-                ("i", "i"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-            ),
-            "data": ("dO", "O", "V", "K"),
+            "resident": (("j", "e"),),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("j", "e"),),
+            "pairs_by_address": (("j", "e"),),
+            "data": ("K",),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
         },
         "arguments": [
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "O"),
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("gamma_ptr", "pointer_like", "gamma"),
             ("K_ptr", "pointer_like", "K"),
-            ("dgamma_u1_up_ptr", "pointer_acc", ""),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_gamma_h", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
             ("stride_K_j", "stride", ""),
             ("stride_K_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
             ("len_j", "extent", "j"),
-            ("len_e", "row", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_E", "block", "e"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_J", "block", "j"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "lion_decay_backward_dgamma_u1_down": {
-        "facts": {
-            "tiles": ("e",),
-            "stream": "i",
-            "pads": {
-                "f": "f",
-            },
-            "resident": (),
-            "streamed": (("i", "f"), ("i", "f"), ("i", "f"), ("i", "e")),
-            "carried": (("e", "f"), ("e", "f"), ("e",), ("e",)),
-            "pairs": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (
-                ("i", "e"),
-                ("i", "i"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-            ),
-            "data": ("dO", "O", "V", "K"),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-        },
-        "arguments": [
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("O_ptr", "pointer_like", "O"),
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("gamma_ptr", "pointer_like", "gamma"),
-            ("K_ptr", "pointer_like", "K"),
-            ("D_ptr", "pointer_acc", ""),
-            ("dgamma_u1_down_ptr", "pointer_acc", ""),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_O_b", "stride_wide", ""),
-            ("stride_O_h", "stride_wide", ""),
-            ("stride_O_i", "stride", ""),
-            ("stride_O_f", "stride_last", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_gamma_h", "wide", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("len_e", "row", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_E", "block", "e"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "lion_decay_backward_dQ_1_up": {
-        "facts": {
-            "tiles": ("e",),
-            "stream": "i",
-            "pads": {
-                "f": "f",
-            },
-            "resident": (),
-            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
-            "carried": (("e", "f"), ("e",)),
-            "pairs": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (
-                ("i", "e"),
-                ("i", "i"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-            ),
-            "data": ("dO", "V", "K"),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-        },
-        "arguments": [
-            ("gamma_ptr", "pointer_like", "gamma"),
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
-            ("K_ptr", "pointer_like", "K"),
-            ("dQ_1_up_ptr", "pointer_acc", ""),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
-            ("stride_gamma_h", "wide", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("len_e", "row", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_E", "block", "e"),
-            ("Q_TYPE", "type", "Q"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "lion_decay_backward_dQ_1_down": {
-        "facts": {
-            "tiles": ("e",),
-            "stream": "i",
-            "pads": {
-                "f": "f",
-            },
-            "resident": (),
-            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
-            "carried": (("e", "f"), ("e",)),
-            "pairs": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e")),
-            "pairs_by_address": (
-                ("i", "e"),
-                ("i", "i"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-                ("i", "e"),
-            ),
-            "data": ("dO", "V", "K"),
-            "loops": 0,
-            "few_rows": False,
-            "chunks": True,
-        },
-        "arguments": [
-            ("gamma_ptr", "pointer_like", "gamma"),
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("D_ptr", "pointer_acc", ""),
-            ("K_ptr", "pointer_like", "K"),
-            ("dQ_1_down_ptr", "pointer_acc", ""),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_I BLOCK_E"),
-            ("stride_gamma_h", "wide", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_K_b", "wide", ""),
-            ("stride_K_h", "wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("len_e", "row", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_E", "block", "e"),
-            ("Q_TYPE", "type", "Q"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "lion_decay_backward_dgamma_u1": {
+    "lion_decay_backward_Q_map_D": {
         "facts": {
             "tiles": ("i",),
             "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (("i", "e"), ("i", "e")),
+            "resident": (("i", "e"), ("i", "f"), ("i", "f")),
             "streamed": (),
             "carried": (),
-            "pairs": (("i", "e"),),
-            "pairs_by_address": (("i", "e"),),
-            "data": ("dgamma.u1.up", "dgamma.u1.down"),
+            "pairs": (("i", "e"), ("i", "f")),
+            "pairs_by_address": (("i", "e"), ("i", "f")),
+            "data": ("Q", "O", "dO"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("dgamma_u1_up_ptr", "pointer_acc", ""),
-            ("dgamma_u1_down_ptr", "pointer_acc", ""),
-            ("dgamma_u1_ptr", "pointer_acc", ""),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("O_ptr", "pointer_like", "O"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("Q_map_ptr", "pointer_like", "Q"),
+            ("D_ptr", "pointer_acc", ""),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("O_tiles", "tiles", "O 4 2 BLOCK_I f"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_O_b", "stride_wide", ""),
+            ("stride_O_h", "stride_wide", ""),
+            ("stride_O_i", "stride", ""),
+            ("stride_O_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
             ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -2942,16 +2839,16 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("j", "f"), ("j", "f"), ("j", "e")),
             "carried": (("e", "f"), ("e",)),
-            "pairs": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "f"), ("j", "e")),
             "pairs_by_address": (
                 ("j", "e"),
-                ("j", "j"),
                 ("j", "e"),
                 ("j", "e"),
                 ("j", "e"),
+                ("j", "f"),
                 ("j", "e"),
             ),
-            "data": ("V", "dO", "Q"),
+            "data": ("V", "dO", "Q.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2962,11 +2859,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("dK_2_up_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_gamma_h", "wide", ""),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -2979,10 +2875,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -3006,16 +2898,16 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("j", "f"), ("j", "f"), ("j", "e")),
             "carried": (("e", "f"), ("e",)),
-            "pairs": (("j", "e"), ("j", "j"), ("j", "e"), ("j", "e")),
+            "pairs": (("j", "e"), ("j", "e"), ("j", "f"), ("j", "e")),
             "pairs_by_address": (
                 ("j", "e"),
-                ("j", "j"),
                 ("j", "e"),
                 ("j", "e"),
                 ("j", "e"),
+                ("j", "f"),
                 ("j", "e"),
             ),
-            "data": ("V", "dO", "Q"),
+            "data": ("V", "dO", "Q.map"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -3026,11 +2918,10 @@ KERNELS: dict[str, Any] = {
             ("V_ptr", "pointer_like", "V"),
             ("dO_ptr", "pointer_like", "dO"),
             ("D_ptr", "pointer_acc", ""),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("dK_2_down_ptr", "pointer_acc", ""),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J BLOCK_E"),
             ("stride_gamma_h", "wide", ""),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
@@ -3043,10 +2934,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_Q_b", "wide", ""),
-            ("stride_Q_h", "wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -3079,32 +2966,22 @@ KERNELS: dict[str, Any] = {
                 ("j", "f"),
                 ("j", "f"),
             ),
-            "data": ("K", "Q", "dO"),
+            "data": ("K.map", "Q.map", "dO"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("O_part_ptr", "pointer_like", "O_part"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("gamma_ptr", "pointer_like", "gamma"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_up_ptr", "pointer_acc", ""),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("stride_gamma_h", "wide", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
@@ -3142,32 +3019,22 @@ KERNELS: dict[str, Any] = {
                 ("j", "f"),
                 ("j", "f"),
             ),
-            "data": ("K", "Q", "dO"),
+            "data": ("K.map", "Q.map", "dO"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
         },
         "arguments": [
             ("O_part_ptr", "pointer_like", "O_part"),
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("Q_map_ptr", "pointer_like", "Q"),
             ("gamma_ptr", "pointer_like", "gamma"),
             ("dO_ptr", "pointer_like", "dO"),
             ("dV_down_ptr", "pointer_acc", ""),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_J e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_J BLOCK_F"),
             ("stride_O_part_b", "wide", ""),
             ("stride_O_part_h", "wide", ""),
             ("stride_O_part_i", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("stride_gamma_h", "wide", ""),
             ("stride_dO_b", "wide", ""),
             ("stride_dO_h", "wide", ""),
@@ -3186,34 +3053,252 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "lion_decay_backward_dQ_dgamma_rows": {
+    "lion_decay_backward_dgamma_u1_up": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "i",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
+            "carried": (("e", "f"), ("e", "f"), ("e",), ("e",)),
+            "pairs": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e")),
+            "pairs_by_address": (
+                ("i", "e"),
+                ("i", "i"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+            ),
+            "data": ("dO", "V", "K.map"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("gamma_ptr", "pointer_like", "gamma"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("dgamma_u1_up_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
+            ("stride_gamma_h", "wide", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_E", "block", "e"),
+            ("Q_TYPE", "type", "Q"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_decay_backward_dgamma_u1_down": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "i",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
+            "carried": (("e", "f"), ("e", "f"), ("e",), ("e",)),
+            "pairs": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e")),
+            "pairs_by_address": (
+                ("i", "e"),
+                ("i", "i"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+                ("i", "e"),
+            ),
+            "data": ("dO", "V", "K.map"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("gamma_ptr", "pointer_like", "gamma"),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("dgamma_u1_down_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
+            ("stride_gamma_h", "wide", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_E", "block", "e"),
+            ("Q_TYPE", "type", "Q"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_decay_backward_dQ_1_up": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "i",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
+            "carried": (("e", "f"), ("e",)),
+            "pairs": (("i", "e"), ("i", "i"), ("i", "e")),
+            "pairs_by_address": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "data": ("dO", "V", "K.map"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("gamma_ptr", "pointer_like", "gamma"),
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("dQ_1_up_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("stride_gamma_h", "wide", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_E", "block", "e"),
+            ("Q_TYPE", "type", "Q"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_decay_backward_dQ_1_down": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "i",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("i", "f"), ("i", "f"), ("i", "e")),
+            "carried": (("e", "f"), ("e",)),
+            "pairs": (("i", "e"), ("i", "i"), ("i", "e")),
+            "pairs_by_address": (("i", "e"), ("i", "i"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "data": ("dO", "V", "K.map"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("gamma_ptr", "pointer_like", "gamma"),
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
+            ("K_map_ptr", "pointer_like", "K"),
+            ("dQ_1_down_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_I f"),
+            ("stride_gamma_h", "wide", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("len_j", "extent", "j"),
+            ("len_e", "row", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_I", "block", "i"),
+            ("BLOCK_E", "block", "e"),
+            ("Q_TYPE", "type", "Q"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_decay_backward_dgamma_u1": {
         "facts": {
             "tiles": ("i",),
             "stream": None,
             "pads": {
                 "e": "e",
             },
-            "resident": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "resident": (("i", "e"), ("i", "e")),
             "streamed": (),
             "carried": (),
             "pairs": (("i", "e"),),
             "pairs_by_address": (("i", "e"),),
-            "data": ("Q", "dgamma.u1", "dQ.1.up", "dQ.1.down"),
+            "data": ("dgamma.u1.up", "dgamma.u1.down"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("Q_ptr", "pointer_like", "Q"),
+            ("dgamma_u1_up_ptr", "pointer_acc", ""),
+            ("dgamma_u1_down_ptr", "pointer_acc", ""),
             ("dgamma_u1_ptr", "pointer_acc", ""),
-            ("dQ_1_up_ptr", "pointer_acc", ""),
-            ("dQ_1_down_ptr", "pointer_acc", ""),
-            ("dgamma_rows_ptr", "pointer_acc", ""),
-            ("dQ_ptr", "pointer_like", "Q"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -3262,6 +3347,44 @@ KERNELS: dict[str, Any] = {
             ("F", "full", "f"),
             ("F_PAD", "pad", "f"),
             ("BLOCK_J", "block", "j"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "lion_decay_backward_dQ_dgamma_rows": {
+        "facts": {
+            "tiles": ("i",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+            },
+            "resident": (("i", "e"), ("i", "e"), ("i", "e"), ("i", "e")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("i", "e"),),
+            "pairs_by_address": (("i", "e"),),
+            "data": ("Q", "dgamma.u1", "dQ.1.up", "dQ.1.down"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dgamma_u1_ptr", "pointer_acc", ""),
+            ("dQ_1_up_ptr", "pointer_acc", ""),
+            ("dQ_1_down_ptr", "pointer_acc", ""),
+            ("dgamma_rows_ptr", "pointer_acc", ""),
+            ("dQ_ptr", "pointer_like", "Q"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_i", "extent", "i"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_I", "block", "i"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -3384,7 +3507,7 @@ def choose_chunk(
     elif (
         facts.get("scans") and facts["tiles"]
     ):  # nothing is multiplied: narrow columns give more programs
-        wanted = [(32, 16, 1), (32, 32, 4)]
+        wanted = [(16, 32, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
     elif itemsize > 2:  # products in full precision are unrolled
@@ -3552,11 +3675,13 @@ def forward(inputs, extents, params, config=None):
     len_b = extents["b"]
     len_h = extents["h"]
     len_i = extents["i"]
-    len_j = extents["j"]
     len_e = extents["e"]
+    len_j = extents["j"]
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
+    Q_map = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    K_map = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
     O_part_up = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O_part_down = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O_1_up = torch.empty((len_b, len_h, len_i, len_f), dtype=acc, device=device)
@@ -3564,19 +3689,53 @@ def forward(inputs, extents, params, config=None):
     O_part = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q"].dtype, device=device)
 
+    # One program for each b, h and tile of i.
+    cfg = configure("lion_decay_Q_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    lion_decay_Q_map[grid](
+        Q,
+        Q_map,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        *launch_strides(Q),
+        len_b,
+        len_h,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j.
+    cfg = configure("lion_decay_K_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    lion_decay_K_map[grid](
+        K,
+        K_map,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h; sweeps i.
     cfg = configure("lion_decay_O_part_up", extents, inputs, config)
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
     lion_decay_O_part_up[grid](
-        Q,
-        K,
+        Q_map,
+        K_map,
         gamma,
         O_part_up,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(gamma),
         len_b,
         len_h,
@@ -3593,14 +3752,10 @@ def forward(inputs, extents, params, config=None):
     itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
     lion_decay_O_part_down[grid](
-        Q,
-        K,
+        Q_map,
+        K_map,
         gamma,
         O_part_down,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(gamma),
         len_b,
         len_h,
@@ -3618,16 +3773,12 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     lion_decay_O_1_up[grid](
-        Q,
-        K,
+        Q_map,
+        K_map,
         gamma,
         V,
         O_1_up,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(gamma),
         *launch_strides(V),
         len_b,
@@ -3647,16 +3798,12 @@ def forward(inputs, extents, params, config=None):
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
     lion_decay_O_1_down[grid](
-        Q,
-        K,
+        Q_map,
+        K_map,
         gamma,
         V,
         O_1_down,
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], cfg["BLOCK_F"]),
-        *launch_strides(Q),
-        *launch_strides(K),
         *launch_strides(gamma),
         *launch_strides(V),
         len_b,
@@ -3707,26 +3854,189 @@ def backward(inputs, extents, params, config=None):
     dO = inputs["dO"]
     len_b = extents["b"]
     len_h = extents["h"]
-    len_i = extents["i"]
     len_j = extents["j"]
     len_e = extents["e"]
+    len_i = extents["i"]
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    dgamma_u1_up = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    K_map = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    Q_map = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    dgamma_u1_down = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
-    dQ_1_up = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
-    dQ_1_down = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
-    dgamma_u1 = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dK_2_up = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     dK_2_down = torch.empty((len_b, len_h, len_j, len_e), dtype=acc, device=device)
     dV_up = torch.empty((len_b, len_h, len_j, len_f), dtype=acc, device=device)
     dV_down = torch.empty((len_b, len_h, len_j, len_f), dtype=acc, device=device)
-    dgamma_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+    dgamma_u1_up = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    dgamma_u1_down = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    dQ_1_up = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    dQ_1_down = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
+    dgamma_u1 = torch.empty((len_b, len_h, len_i, len_e), dtype=acc, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K"].dtype, device=device)
+    dgamma_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    dQ = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q"].dtype, device=device)
+
+    # One program for each b, h and tile of j.
+    cfg = configure("lion_decay_backward_K_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    lion_decay_backward_K_map[grid](
+        K,
+        K_map,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(K),
+        len_b,
+        len_h,
+        len_j,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of i.
+    cfg = configure("lion_decay_backward_Q_map_D", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
+    grid = (len_b * len_h * tiles_i,)
+    lion_decay_backward_Q_map_D[grid](
+        Q,
+        O,
+        dO,
+        Q_map,
+        D,
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(Q),
+        *launch_strides(O),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_i,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of e; sweeps j.
+    cfg = configure("lion_decay_backward_dK_2_up", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    lion_decay_backward_dK_2_up[grid](
+        gamma,
+        O_part,
+        V,
+        dO,
+        D,
+        Q_map,
+        dK_2_up,
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(gamma),
+        *launch_strides(O_part),
+        *launch_strides(V),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of e; sweeps j.
+    cfg = configure("lion_decay_backward_dK_2_down", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
+    grid = (len_b * len_h * tiles_e,)
+    lion_decay_backward_dK_2_down[grid](
+        gamma,
+        O_part,
+        V,
+        dO,
+        D,
+        Q_map,
+        dK_2_down,
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
+        *launch_strides(gamma),
+        *launch_strides(O_part),
+        *launch_strides(V),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_e,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps j.
+    cfg = configure("lion_decay_backward_dV_up", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    lion_decay_backward_dV_up[grid](
+        O_part,
+        K_map,
+        Q_map,
+        gamma,
+        dO,
+        dV_up,
+        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        *launch_strides(O_part),
+        *launch_strides(gamma),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_f,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps j.
+    cfg = configure("lion_decay_backward_dV_down", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    lion_decay_backward_dV_down[grid](
+        O_part,
+        K_map,
+        Q_map,
+        gamma,
+        dO,
+        dV_down,
+        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
+        *launch_strides(O_part),
+        *launch_strides(gamma),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        len_f,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
 
     # One program for each b, h and tile of e; sweeps i.
     cfg = configure("lion_decay_backward_dgamma_u1_up", extents, inputs, config)
@@ -3736,21 +4046,17 @@ def backward(inputs, extents, params, config=None):
     lion_decay_backward_dgamma_u1_up[grid](
         dO,
         V,
-        O,
+        D,
         O_part,
         gamma,
-        K,
+        K_map,
         dgamma_u1_up,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(O),
         *launch_strides(O_part),
         *launch_strides(gamma),
-        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -3758,6 +4064,7 @@ def backward(inputs, extents, params, config=None):
         len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
+        Q_TYPE=element_type(inputs["Q"]),
         ACC=ACC,
         **cfg,
     )
@@ -3770,22 +4077,17 @@ def backward(inputs, extents, params, config=None):
     lion_decay_backward_dgamma_u1_down[grid](
         dO,
         V,
-        O,
+        D,
         O_part,
         gamma,
-        K,
-        D,
+        K_map,
         dgamma_u1_down,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(O, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(O),
         *launch_strides(O_part),
         *launch_strides(gamma),
-        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -3793,6 +4095,7 @@ def backward(inputs, extents, params, config=None):
         len_e,
         F=len_f,
         F_PAD=padded(len_f, itemsize),
+        Q_TYPE=element_type(inputs["Q"]),
         ACC=ACC,
         **cfg,
     )
@@ -3808,16 +4111,14 @@ def backward(inputs, extents, params, config=None):
         dO,
         V,
         D,
-        K,
+        K_map,
         dQ_1_up,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(gamma),
         *launch_strides(O_part),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -3841,16 +4142,14 @@ def backward(inputs, extents, params, config=None):
         dO,
         V,
         D,
-        K,
+        K_map,
         dQ_1_down,
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(K, 2, cfg["BLOCK_I"], cfg["BLOCK_E"]),
         *launch_strides(gamma),
         *launch_strides(O_part),
         *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(K),
         len_b,
         len_h,
         len_i,
@@ -3881,128 +4180,28 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
-    # One program for each b, h and tile of e; sweeps j.
-    cfg = configure("lion_decay_backward_dK_2_up", extents, inputs, config)
+    # One program for each b, h and tile of j.
+    cfg = configure("lion_decay_backward_dK_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
-    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
-    grid = (len_b * len_h * tiles_e,)
-    lion_decay_backward_dK_2_up[grid](
-        gamma,
-        O_part,
-        V,
-        dO,
-        D,
-        Q,
-        dK_2_up,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
-        *launch_strides(gamma),
-        *launch_strides(O_part),
-        *launch_strides(V),
-        *launch_strides(dO),
-        *launch_strides(Q),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        len_e,
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of e; sweeps j.
-    cfg = configure("lion_decay_backward_dK_2_down", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_e = triton.cdiv(len_e, cfg["BLOCK_E"])
-    grid = (len_b * len_h * tiles_e,)
-    lion_decay_backward_dK_2_down[grid](
-        gamma,
-        O_part,
-        V,
-        dO,
-        D,
-        Q,
-        dK_2_down,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], cfg["BLOCK_E"]),
-        *launch_strides(gamma),
-        *launch_strides(O_part),
-        *launch_strides(V),
-        *launch_strides(dO),
-        *launch_strides(Q),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        len_e,
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of f; sweeps j.
-    cfg = configure("lion_decay_backward_dV_up", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
-    grid = (len_b * len_h * tiles_f,)
-    lion_decay_backward_dV_up[grid](
-        O_part,
-        K,
-        Q,
-        gamma,
-        dO,
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    lion_decay_backward_dK_dV[grid](
         dV_up,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
-        *launch_strides(O_part),
-        *launch_strides(K),
-        *launch_strides(Q),
-        *launch_strides(gamma),
-        *launch_strides(dO),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        len_f,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of f; sweeps j.
-    cfg = configure("lion_decay_backward_dV_down", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
-    grid = (len_b * len_h * tiles_f,)
-    lion_decay_backward_dV_down[grid](
-        O_part,
-        K,
-        Q,
-        gamma,
-        dO,
         dV_down,
+        K,
+        dK_2_up,
+        dK_2_down,
+        dV,
+        dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_J"], cfg["BLOCK_F"]),
-        *launch_strides(O_part),
         *launch_strides(K),
-        *launch_strides(Q),
-        *launch_strides(gamma),
-        *launch_strides(dO),
         len_b,
         len_h,
         len_j,
-        len_i,
-        len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -4033,35 +4232,9 @@ def backward(inputs, extents, params, config=None):
     # dgamma: the rest of its sum, in a fixed order
     shape = (len_h,)
     dgamma = sum_into(shape, dgamma_rows, (0, 2), inputs["gamma"].dtype, None)
-
-    # One program for each b, h and tile of j.
-    cfg = configure("lion_decay_backward_dK_dV", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    lion_decay_backward_dK_dV[grid](
-        dV_up,
-        dV_down,
-        K,
-        dK_2_up,
-        dK_2_down,
-        dV,
-        dK,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(K),
-        len_b,
-        len_h,
-        len_j,
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
     return {
-        "dQ": dQ,
         "dV": dV,
         "dK": dK,
+        "dQ": dQ,
         "dgamma": dgamma,
     }
