@@ -30,10 +30,10 @@ from attndsl.cli_parts import (
     USAGE,
     extents_of,
     file_argument,
-    files_argument,
     json_option,
     name_option,
     print_json,
+    texts_argument,
 )
 from attndsl.cli_report import as_dict, report_error, require_known, show
 from attndsl.cli_tune import tune
@@ -76,10 +76,10 @@ def cli() -> None:
 
 
 @cli.command()
-@files_argument
+@texts_argument
 @json_option
 def check(files: tuple[Path, ...], as_json: bool) -> int:
-    """Check each FILE: syntax, ranks, types and domains. Nothing is compiled."""
+    """Check each FILE (`-`: stdin): syntax, ranks, types and domains. Nothing is compiled."""
     from attndsl import driver
 
     results = [(file, driver.check_file(file)) for file in files]
@@ -90,7 +90,8 @@ def check(files: tuple[Path, ...], as_json: bool) -> int:
         if not as_json:
             show(result.diagnostics)
             if not bad:
-                click.echo(f"{file}: {', '.join(c.name for c in result.cascades)}")
+                label = "<stdin>" if str(file) == "-" else file
+                click.echo(f"{label}: {', '.join(c.name for c in result.cascades)}")
     if as_json:
         print_json(
             [
@@ -106,12 +107,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> int:
 
 
 @cli.command()
-@click.argument(
-    "files",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    nargs=-1,
-    required=True,
-)
+@texts_argument
 @click.option("--check", "check_only", is_flag=True, help="Write nothing; fail on a change.")
 @click.option("--diff", is_flag=True, help="Write nothing; print what would change.")
 def fmt(files: tuple[Path, ...], check_only: bool, diff: bool) -> int:
@@ -160,7 +156,7 @@ def fmt(files: tuple[Path, ...], check_only: bool, diff: bool) -> int:
 )
 @json_option
 def explain(what: str, name: str | None, backward: bool, gpu: str | None, as_json: bool) -> int:
-    """Tell what a program becomes, or what an error code means.
+    """Tell what a program becomes (FILE, or `-`: stdin), or what an error code means.
 
     For a program: its cascade with all sugar removed, the sweeps it needs, the running state and
     why it is legal, and the schedule chosen.
@@ -168,20 +164,22 @@ def explain(what: str, name: str | None, backward: bool, gpu: str | None, as_jso
     if re.fullmatch(r"[Aa]\d{4}", what) and not Path(what).exists():
         _explain_code(what.upper(), as_json)
         return OK
-    if not Path(what).is_file():
+    if what != "-" and not Path(what).is_file():
         raise click.BadParameter(f"`{what}` is neither a file nor an error code such as A0203")
     from attndsl import driver
     from attndsl.diagnostics import DiagnosticError
+    from attndsl.frontend.reading import read_stdin
 
+    program = read_stdin() if what == "-" else Path(what)
     card = None if gpu is None else gpu.upper()
     if as_json:
-        print_json(driver.explain_facts(Path(what), name, backward=backward, gpu=card))
+        print_json(driver.explain_facts(program, name, backward=backward, gpu=card))
         return OK
     try:
-        click.echo(driver.explain(Path(what), name, backward=backward, gpu=card).rstrip("\n"))
+        click.echo(driver.explain(program, name, backward=backward, gpu=card).rstrip("\n"))
     except DiagnosticError as refused:
         if any(code.startswith("A04") for code in refused.codes):
-            click.echo(driver.outline(Path(what), name))
+            click.echo(driver.outline(program, name))
         raise
     return OK
 

@@ -19,7 +19,8 @@ DTYPES = ("fp16", "bf16", "fp32")
 
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 file_argument = click.argument("file", type=EXISTING)
-files_argument = click.argument("files", type=EXISTING, nargs=-1, required=True)
+TEXT = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+texts_argument = click.argument("files", type=TEXT, nargs=-1, required=True)
 name_option = click.option(
     "--name", metavar="N", help="The attention to take, if FILE has several."
 )

@@ -23,7 +23,7 @@ from attndsl.diagnostics import Diagnostic, DiagnosticError
 from attndsl.frontend import CheckResult, ast, check, format_source, parse, print_ast
 from attndsl.frontend import check_file as check_tree
 from attndsl.frontend.reading import decode as decode_source
-from attndsl.frontend.reading import read_source
+from attndsl.frontend.reading import read_source, read_stdin
 from attndsl.source import Source
 
 if TYPE_CHECKING:
@@ -262,9 +262,9 @@ class Steps:
 
 
 def check_file(path: Path) -> CheckResult:
-    """All findings about a file; a mistake in it does not raise."""
+    """All findings about a file, `-` being standard input; a mistake in it does not raise."""
     try:
-        return check(read_source(path))
+        return check(read_stdin() if str(path) == "-" else read_source(path))
     except DiagnosticError as error:
         return CheckResult((), tuple(error.diagnostics))
 
@@ -285,18 +285,18 @@ def format_text(text: str, name: str = "<stdin>") -> str:
     return format_source(Source(name, text))
 
 
-def load(path: Path, name: str | None = None, *, backward: bool = True) -> Program:
-    """One attention of a file, scheduled.
+def load(path: Path | Source, name: str | None = None, *, backward: bool = True) -> Program:
+    """One attention of a file, or of a text, scheduled.
 
     Raises: DiagnosticError if the program or its schedule is refused, OSError if it cannot be read.
     """
-    source = read_source(path)
+    source = path if isinstance(path, Source) else read_source(path)
     program = lower(source, parse(source), name)
     return schedule(differentiate(program) if backward else program)
 
 
 def explain(
-    path: Path, name: str | None = None, *, backward: bool = False, gpu: str | None = None
+    path: Path | Source, name: str | None = None, *, backward: bool = False, gpu: str | None = None
 ) -> str:
     """What a program becomes, to be read: its cascade, its sweeps and kernels and why, what they cost on a GPU."""
     from attndsl.explain import explanation
@@ -304,16 +304,16 @@ def explain(
     return explanation(load(path, name, backward=backward), gpu)
 
 
-def outline(path: Path, name: str | None = None) -> str:
+def outline(path: Path | Source, name: str | None = None) -> str:
     """The cascade and the sweeps of a program, for which there may be no schedule."""
     from attndsl.explain import outline as text
 
-    source = read_source(path)
+    source = path if isinstance(path, Source) else read_source(path)
     return text(lower(source, parse(source), name))
 
 
 def explain_facts(
-    path: Path, name: str | None = None, *, backward: bool = False, gpu: str | None = None
+    path: Path | Source, name: str | None = None, *, backward: bool = False, gpu: str | None = None
 ) -> dict[str, Any]:
     """The same for programs."""
     from attndsl.facts import program_facts

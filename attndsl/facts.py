@@ -15,7 +15,7 @@ from attndsl.analysis.sweeps import as_written
 from attndsl.callerrors import CallError
 from attndsl.cascade.nodes import Binary, Call, Expr, Logic
 from attndsl.cascade.walk import walk
-from attndsl.codegen.configs import WORTH_HEAD_DIM, WORTH_SWEEP
+from attndsl.codegen.configs import WORTH_SWEEP
 from attndsl.codegen.names import identifier
 from attndsl.lengths import length_facts, plan_costs
 from attndsl.schedule import tile as t
@@ -23,7 +23,7 @@ from attndsl.schedule.cost import GPUS, Again, Cost, again, bound
 from attndsl.schedule.prepare import prepare
 from attndsl.schedule.printer import text_of
 from attndsl.schedule.tile import Role
-from attndsl.schedule.warps import Unfit, kept_portable, roles
+from attndsl.schedule.warps import Unfit, kept_portable, roles, worth_dims
 from attndsl.sizes import USUAL, Sizes, sizes
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ def _hopper(plan: t.Plan, p: t.TileProgram) -> str:
         return f"the portable form: {found.reason}"
     moved = dict.fromkeys(x.tensor for x in found.rings.values())
     slower = kept_portable(p, found)
-    worth = f"taken for head dim {WORTH_HEAD_DIM} and sweeps from {WORTH_SWEEP}"
+    *others, last = map(str, worth_dims(p, found))
+    worth = f"taken for head dims {', '.join(others)} and {last}, and sweeps from {WORTH_SWEEP}"
     taken = worth if slower is None else f"not taken: {slower}"
     roles_of = f"one copies tiles of {', '.join(moved)}, groups of four multiply"
     return f"warps specialise: {roles_of}; by `auto` {taken}"

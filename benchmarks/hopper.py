@@ -203,12 +203,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--programs", nargs="*", default=PROGRAMS)
     parser.add_argument("--jobs", type=int, default=0, help="processes that compile beforehand")
+    parser.add_argument("--dims", nargs="*", type=int, help="only these head dims, for all programs")
+    parser.add_argument("--warm", action="store_true", help="compile, and no more")
     parser.add_argument("--own", action="store_true", help="only the sizes that modules choose")
     args = parser.parse_args()
     sizes = SIZES[:1] if args.own else SIZES
     counts = range(len(sizes) + 1)
     plain = [n for n in args.programs if n in ("full", "causal")]
     both = [(s, args.programs) for s in SHAPES] + [(s, plain) for s in WIDTHS]
+    if args.dims:
+        both = [(s, args.programs) for s in (*SHAPES, *WIDTHS) if s[3] in args.dims]
     table = Table(args.out)
     wanted = [
         (s, n) for s, names in both for n in names if not table.has(program=n, N=s[2], D=s[3])
@@ -218,6 +222,8 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(args.jobs, maxtasksperchild=4) as pool:
             pool.map(warmed, tasks, chunksize=1)
         print("compiled", flush=True)
+    if args.warm:
+        return
     for shape, name in wanted:
         b, h, n, d = shape
         try:

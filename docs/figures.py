@@ -227,33 +227,42 @@ def family(file: File) -> str:
 
 
 def normalizers(file: File) -> str:
-    """Kernels of normalizers alone, over those of causal softmax."""
-    found = [r for r in file["rows"] if r["part"] == "kernels"]
-    plain = next(r for r in found if r["program"] == "causal")
-    rows = [
-        [
-            r["program"],
-            *(
-                x
-                for way in ("forward_ms", "backward_ms")
-                for x in (f"{r[way]:.2f}", "" if r is plain else f"{r[way] / plain[way]:.2f}")
-            ),
-            ", ".join(
-                f"{n.partition('_backward_')[2]} {ms:.2f}"
-                for n, ms in r["kernels_ms"].items()
-                if "_backward_" in n
-            ),
+    """Programs over softmax with the same mask and at the same shape, beside the bounds of both; the kernels backward."""
+    rows = []
+    for r in file["rows"]:
+        if r["part"] != "times":
+            continue
+        cells = [
+            f"{_three(r[f'{way}_ms'])} | {r[f'{way}_of_softmax']:.2f} ({r[f'{way}_bound_of_softmax']:.2f})"
+            for way in ("forward", "backward")
         ]
-        for r in [plain, *(x for x in found if x is not plain)]
-    ]
-    head = ["", "forward", "of softmax", "backward", "of softmax", "kernels backward"]
+        parts = ", ".join(
+            f"{n.partition('_backward_')[2]} {ms:.2f}"
+            for n, ms in r["kernels_ms"].items()
+            if "_backward_" in n
+        )
+        small = "" if r["N"] == 4096 else f", {r['N']} positions"
+        rows.append([r["program"] + small, r["beside"], *" | ".join(cells).split(" | "), parts])
+    head = ["", "beside", "forward", "of it (bound)", "backward", "of it (bound)", "kernels backward"]
     return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
 
 
 def forms(file: File) -> str:
     """Kernels at head dim 128: portable, and with warps that specialise in the sizes that they choose themselves."""
-    found = [r for r in file["rows"] if r.get("D") == 128 and r["form"] in ("portable", "own")]
-    peers = {r["program"]: r for r in file["rows"] if r.get("D") == 128 and r["form"] == "cudnn"}
+    return f"{card(file)}; milliseconds:\n\n" + _forms(file, 128)
+
+
+def rule(file: File) -> str:
+    """The same at each head dim."""
+    dims = sorted({r["D"] for r in file["rows"]}, key=lambda d: (d > 128, -d if d <= 128 else d))
+    parts = [f"Head dim {d}:\n\n{_forms(file, d)}" for d in dims]
+    return f"{card(file)}; milliseconds.\n\n" + "\n\n".join(parts)
+
+
+def _forms(file: File, dim: int) -> str:
+    here = [r for r in file["rows"] if r.get("D") == dim]
+    found = [r for r in here if r["form"] in ("portable", "own")]
+    peers = {r["program"]: r for r in here if r["form"] == "cudnn"}
     rows = []
     for program in dict.fromkeys(r["program"] for r in found):
         mine = [r for r in found if r["program"] == program and r["kernel"] != "backward"]
@@ -268,6 +277,34 @@ def forms(file: File) -> str:
         cudnn = f" (cuDNN {peers[program]['tflops']:.0f})" if program in peers else ""
         rows.append([program, *cells, " → ".join(rates) + cudnn])
     head = ["program", "forward", "dQ", "dK and dV", "forward, TFLOP/s"]
+    return table(head, rows)
+
+
+def five(file: File) -> str:
+    """Backward passes of seven and of five products, and what they consist of."""
+    found: dict[tuple[str, int], dict[tuple[str, str], File]] = {}
+    for r in file["rows"]:
+        found.setdefault((r["program"], r["D"]), {})[r["form"], r["kernel"]] = r
+
+    def cell(rows: dict[tuple[str, str], File], *wanted: tuple[str, str]) -> str:
+        for form, ending in wanted:
+            ms = [r["ms"] for (f, k), r in rows.items() if f == form and k.endswith(ending)]
+            if ms:
+                return f"{ms[0]:.3f}"
+        return ""
+
+    rows = []
+    for (program, d), r in found.items():
+        peers = [cell(r, (f, "backward")) for f in ("cudnn", "fa4")]
+        forms = [
+            cell(r, ("listed", "D_dQ_hopper"), ("new", "D_dQ_hopper")),
+            cell(r, ("new", "backward_dK_dV_hopper")),
+            cell(r, ("new", "backward")),
+            cell(r, ("listed", "dV_dQ_hopper"), ("new", "dV_dQ_hopper")),
+            cell(r, ("listed", "backward_added"), ("new", "backward_added")),
+        ]
+        rows.append([f"{program}, D{d}", *forms, *peers])
+    head = ["", "dQ", "dK, dV", "whole", "five products' kernel", "whole", "cuDNN", "FA4"]
     return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
 
 
@@ -469,6 +506,8 @@ KINDS: dict[str, Callable[..., str]] = {
         family,
         normalizers,
         forms,
+        rule,
+        five,
         headline,
         bars,
         rates,

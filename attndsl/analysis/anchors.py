@@ -50,6 +50,12 @@ class Gate:
         """From a column to the anchor."""
         return self._power(self._from_column(col, anchor))
 
+    def meets(self, row: str, col: str) -> bool:
+        """Whether the exponent is 0 where row and column are the same point."""
+        if self.row is None or self.column is None or self.falls is not None:
+            return True
+        return at(negated(self.column), col, Position(row)) == self.row
+
     def row_exponent(self, col: str, anchor: Anchor) -> Expr:
         """The logarithm of `at_row`."""
         return self._natural(self._to_row(col, anchor))

@@ -49,7 +49,9 @@ from attndsl.cascade.nodes import (
     Solve,
     TensorDecl,
 )
+from attndsl.cascade.parted import extremes_apart, parted
 from attndsl.cascade.residuals import Cut, cross, is_kept, package, sequences
+from attndsl.cascade.scales import by_scale, of_one_divisor
 from attndsl.cascade.signs import Sign, sign_of, signs
 from attndsl.cascade.steady import steadied
 from attndsl.cascade.swap import Contractions, swapped
@@ -94,12 +96,19 @@ class _Sweep:
         self.original = cascade
         self.wrt = wrt
         self.names = Names(cascade)
-        active = self.reach(cascade, frozenset())
+        in_parts, parts = parted(
+            cascade, domains(cascade), lambda n: self.names.tensor(f"{n}_part")
+        )
+        in_parts, extremes = extremes_apart(
+            in_parts, sequences(cascade, kinds), lambda n: self.names.tensor(f"{n}_part")
+        )
+        active = self.reach(in_parts, frozenset())
 
         def constant(e: Expr) -> bool:
             return not any(isinstance(r, Read) and r.tensor in active for r in differentiable(e))
 
-        self.forward, hoisted = hoist(cascade, constant, lambda n: self.names.tensor(f"{n}_part"))
+        self.forward, hoisted = hoist(in_parts, constant, lambda n: self.names.tensor(f"{n}_part"))
+        hoisted = {**parts, **extremes, **hoisted}
         stabilisers = unseen(self.forward)
         self.active = self.reach(self.forward, stabilisers)
         self.types = Types(self.forward)
@@ -188,7 +197,7 @@ class _Sweep:
 
     def step(self, d: Define, terms: list[Term]) -> None:
         """From the gradient of one tensor to those of what it reads."""
-        found = leaves(d, self.active, self.domains, self.names.index)
+        found = by_scale(d, leaves(d, self.active, self.domains, self.names.index))
         short = self.simplified(terms)
         if found and short:
             self.spread(d, self.adjoint(d, found, short, terms), found)
@@ -281,13 +290,15 @@ class _Sweep:
         """
         stem = f"d{d.tensor}"
         domain = self.domains[d.tensor][1] if d.tensor in self.domains else ()
-        parts = self.emit.parts(terms, domain, stem)
+        parts = of_one_divisor(self.emit.parts(terms, domain, stem))
         if not parts:
             return Monomial(Fraction(0))
         several = len(found) > 1
         whole = several or any(leaf.indices for leaf in found)
         if len(parts) == 1 and not _sums(parts[0]):
-            whole = _costly(parts[0]) and (several or any(_summed(d, leaf) for leaf in found))
+            summed = frozenset(i for leaf in found for i in _summed(d, leaf))
+            pair = self.emit.is_pair(frozenset(d.indices))
+            whole = _costly(parts[0], frozenset() if pair else summed) and (several or bool(summed))
             if not whole:
                 return parts[0]
         pair = whole and self.emit.is_pair(frozenset(d.indices))
@@ -416,16 +427,17 @@ def _free(m: Monomial) -> frozenset[str]:
     return frozenset(i for b, _ in m.powers for i in free(b))
 
 
-def _costly(m: Monomial) -> bool:
-    """More than one tensor to read."""
-    return sum(isinstance(n, Read) for b, p in m.powers if p > 0 for n in walk(b)) > 1
+def _costly(m: Monomial, summed: frozenset[str]) -> bool:
+    """More than one tensor to read at every point of a sum; what is the same for all of a sum stays before it."""
+    found = [n for b, p in m.powers if p > 0 for n in walk(b) if isinstance(n, Read)]
+    return sum(not summed or bool(free(n) & summed) for n in found) > 1
 
 
-def _summed(d: Define, leaf: Leaf) -> bool:
-    """Is the gradient summed on its way to what was read?"""
+def _summed(d: Define, leaf: Leaf) -> frozenset[str]:
+    """The indices over which the gradient is summed on its way to what was read."""
     assert isinstance(leaf.read, Read)
     kept = {s.name for s in leaf.read.subs if isinstance(s, Index)}
-    return not set(d.indices + leaf.indices) <= kept
+    return frozenset(d.indices + leaf.indices) - kept
 
 
 def _with_reduction(cascade: Cascade) -> frozenset[str]:

@@ -19,7 +19,7 @@ from fractions import Fraction
 
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.definedness import at
-from attndsl.cascade.joined import in_blocks
+from attndsl.cascade.joined import in_blocks, same
 from attndsl.cascade.monomials import Monomial, Polynomial, expression, monomial, polynomial, total
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
@@ -72,23 +72,35 @@ class _Merge:
         found = self.opened(e.body, e)
         if found is None:
             return None
-        inner, body, n, width = found
+        inner, body, n, block = found
         (j,) = inner.indices
-        root = self.names.root(n)
-        count = self.names.ranks[root].extent or Extent(root)
-        block = Binary("//", Position(j), width)
         parts = (*conjuncts(e.where), *conjuncts(inner.where))
-        same = Compare("==", block, Position(n))
+        here = Compare("==", block, Position(n))
         where = conjunction(
-            (in_blocks(j, width, count), *(substitute(c, {n: block}) for c in parts if c != same))
+            (*self.covered(block, n), *(substitute(c, {n: block}) for c in parts if c != here))
         )
         indices = tuple(j if i == n else i for i in e.indices)
         return dataclasses.replace(
             e, indices=indices, body=substitute(body, {n: block}), where=where
         )
 
+    def covered(self, block: Expr, n: str) -> tuple[Expr, ...]:
+        """The condition under which a position lies in a block that `n` counts."""
+        count = self.count(n)
+        match block:
+            case Binary("//", Position(j), width):
+                return (in_blocks(j, width, count),)
+            case _:  # a block of a block: `opened` has seen that all are counted
+                return ()
+
+    def count(self, n: str) -> Expr:
+        root = self.names.root(n)
+        return self.names.ranks[root].extent or Extent(root)
+
     def opened(self, e: Expr, outer: Reduce) -> tuple[Reduce, Expr, str, Expr] | None:
-        """The inner reduction as a factor of the outer's body, and the body with its terms in its place."""
+        """The inner reduction as a factor of the outer's body, the body with its terms in its place, the outer's index
+        and which of its points a position belongs to.
+        """
         inner = self.named(e)
         if isinstance(inner, Reduce) and inner.op is outer.op and len(inner.indices) == 1:
             for c in conjuncts(inner.where):
@@ -96,7 +108,17 @@ class _Merge:
                     case Compare("==", Binary("//", Position(j), width), Position(n)) if (
                         inner.indices == (j,) and n in outer.indices
                     ):
-                        return inner, inner.body, n, width
+                        return inner, inner.body, n, Binary("//", Position(j), width)
+                    case Compare(
+                        "==",
+                        Binary("//", Binary("%", Position(j), whole), width) as block,
+                        Position(n),
+                    ) if (
+                        inner.indices == (j,)
+                        and n in outer.indices
+                        and same(whole, Binary("*", self.count(n), width))
+                    ):
+                        return inner, inner.body, n, block
         if outer.op is not Reduction.SUM:
             return None
         match e:

@@ -21,15 +21,21 @@ def conjuncts(e: Expr | None) -> tuple[Expr, ...]:
 
 
 def conjunction(parts: Iterable[Expr | None]) -> Expr | None:
-    """All of the conditions, each once; None if there are none."""
-    out: list[Expr] = []
-    for part in parts:
-        for c in conjuncts(part):
-            if c not in out:
-                out.append(c)
+    """All of the conditions, each once, without those that follow from another; None if there are none."""
+    out = [*dict.fromkeys(c for part in parts for c in conjuncts(part))]
+    out = [c for c in out if not _follows(c, out)]
     if not out:
         return None
     return out[0] if len(out) == 1 else Logic("and", tuple(out))
+
+
+def _follows(c: Expr, given: list[Expr]) -> bool:
+    """Whether one of its alternatives is among conditions that are given: `a and (b or a)` is `a`."""
+    match c:
+        case Logic(op="or"):
+            return any({*conjuncts(a)} <= {*given} for a in c.args)
+        case _:
+            return False
 
 
 def negation(e: Expr) -> Expr:

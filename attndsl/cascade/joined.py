@@ -11,20 +11,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from attndsl.cascade.conditions import conjunction, conjuncts
+from attndsl.cascade.monomials import expression, monomial, polynomial
 from attndsl.cascade.names import Names
 from attndsl.cascade.nodes import (
     Binary,
     Cascade,
     Compare,
+    Const,
     Define,
     Expr,
     Extent,
     Index,
     Position,
+    Rank,
     Read,
     Reduce,
 )
@@ -40,6 +43,8 @@ class Cut:
     whole: str
     width: Expr
     count: Expr
+    exact: bool = False
+    """Whether the rank `whole` is these blocks, with nothing left over at the end."""
 
 
 class NotJoined(Exception):
@@ -55,8 +60,11 @@ class Pair:
 
 
 def joined(c: Cascade, names: Names) -> Cascade:
-    """With every rank that is cut in blocks whole; as it is, where a place in a block stands alone."""
-    for cut in cuts(c, names):
+    """With every rank that is cut in blocks whole, the smallest blocks first; as it is, where a place stands alone."""
+    tried: set[tuple[str, str]] = set()
+    while rest := [x for x in cuts(c, names) if (x.outer, x.inner) not in tried]:
+        cut = rest[0]
+        tried.add((cut.outer, cut.inner))
         try:
             c = _Join(c, names, cut).run()
         except NotJoined:
@@ -78,32 +86,65 @@ def cuts(c: Cascade, names: Names) -> list[Cut]:
             for sub, rank, dim in zip(
                 n.subs, inputs[n.tensor].ranks, inputs[n.tensor].dims, strict=True
             ):
-                found = blocked(sub)
-                if found is None or not isinstance(dim, Index):
-                    continue
-                outer, inner = names.root(found[0]), names.root(found[1])
-                # Without an extent it is an input's rank, with one row a block.
-                count, width = names.ranks[outer].extent or Extent(outer), names.ranks[inner].extent
-                own = {*free(n), outer, inner}
-                rows = [i for i in d.indices if i not in c.batch and names.root(i) not in own]
-                if width == found[2] and rows:
-                    out[outer, inner] = Cut(outer, inner, rank, width, count)
+                terms = summands(sub)
+                for found in blocks(terms) if isinstance(dim, Index) else ():
+                    outer, inner = names.root(found[0]), names.root(found[1])
+                    # Without an extent it is an input's rank, with one row a block.
+                    count = names.ranks[outer].extent or Extent(outer)
+                    width = names.ranks[inner].extent
+                    own = {*free(n), outer, inner}
+                    rows = [i for i in d.indices if i not in c.batch and names.root(i) not in own]
+                    if width is None or not same(width, found[2]) or not rows:
+                        continue
+                    if (outer, inner) not in out:
+                        exact = len(terms) > 2
+                        whole = _whole(names, outer, count, width) if exact else rank
+                        out[outer, inner] = Cut(outer, inner, whole, width, count, exact)
     return list(out.values())
+
+
+def _whole(names: Names, outer: str, count: Expr, width: Expr) -> str:
+    """A rank of the places in blocks that are cut in smaller blocks."""
+    name = names.tensor(f"{outer}_places")
+    names.ranks[name] = Rank(name, extent=Binary("*", count, width))
+    return name
+
+
+def summands(e: Expr) -> list[Expr]:
+    """The terms of a sum, products multiplied out."""
+    return [expression(m) for m in polynomial(e).terms]
+
+
+def blocks(terms: Sequence[Expr]) -> Iterator[tuple[str, str, Expr]]:
+    """`(a, b, w)` for terms `a * w` and `b` of a subscript."""
+    for one in terms:
+        match one:
+            case Position(b):
+                for other in terms:
+                    found = None if other is one else _times(other)
+                    if found is not None:
+                        yield found[0], b, found[1]
+
+
+def _times(e: Expr) -> tuple[str, Expr] | None:
+    """`(a, w)` of a product `a * w` of a position and numbers."""
+    m = monomial(e)
+    positions = [b for b, p in m.powers if isinstance(b, Position) and p == 1]
+    if len(positions) != 1 or any(free(b) for b, _ in m.powers if b not in positions):
+        return None
+    rest = expression(m / monomial(positions[0]))
+    return None if rest == Const(1) else (positions[0].name, rest)
+
+
+def same(a: Expr, b: Expr) -> bool:
+    """Whether two products have the same factors."""
+    return monomial(a) == monomial(b)
 
 
 def blocked(sub: Expr) -> tuple[str, str, Expr] | None:
     """`(a, b, w)` of a subscript `a * w + b`."""
-    match sub:
-        case Binary("+", Binary("*", Position(a), w), Position(b)):
-            return a, b, w
-        case Binary("+", Position(b), Binary("*", Position(a), w)):
-            return a, b, w
-        case Binary("+", Binary("*", w, Position(a)), Position(b)):
-            return a, b, w
-        case Binary("+", Position(b), Binary("*", w, Position(a))):
-            return a, b, w
-        case _:
-            return None
+    terms = summands(sub)
+    return next(blocks(terms), None) if len(terms) == 2 else None
 
 
 def in_blocks(index: str, width: Expr, count: Expr) -> Expr:
@@ -144,7 +185,7 @@ class _Join:
         both = [d.expr] if d.where is None else [d.expr, d.where]
         expr, *rest = (self.apart(self.expr(e, pairs), a, b, new) for e in both)
         kept = tuple(new if i == a else i for i in d.indices if i != b)
-        domain = conjunction([*rest, in_blocks(new, self.cut.width, self.cut.count)])
+        domain = conjunction([*rest, *self.inside(new)])
         return dataclasses.replace(d, indices=kept, expr=expr, where=domain)
 
     def apart(self, e: Expr, a: str | None, b: str, new: str) -> Expr:
@@ -160,7 +201,7 @@ class _Join:
                 return self.read(e, pairs)
             case Reduce():
                 return self.reduce(e, pairs)
-            case Binary("+") if (position := self.position(e, pairs)) is not None:
+            case Binary("+") if (position := self.within(e, pairs)) is not None:
                 return position
             case _:
                 old = children(e)
@@ -171,13 +212,24 @@ class _Join:
                     else with_children(e, new)
                 )
 
+    def within(self, e: Expr, pairs: Mapping[str, Pair]) -> Expr | None:
+        """A sum in which a block's number and a place in it, `a * w + b`, are the position that they add up to."""
+        terms = summands(e)
+        for a, b, width in blocks(terms):
+            if b not in pairs or pairs[b].outer != a or not same(width, self.cut.width):
+                continue
+            rest = [x for x in terms if x != Position(b) and _times(x) != (a, width)]
+            if len(rest) == len(terms) - 2:
+                out: Expr = Position(pairs[b].whole)
+                for x in reversed(rest):
+                    out = Binary("+", x, out)
+                return out
+        return None
+
     def position(self, e: Expr, pairs: Mapping[str, Pair]) -> Position | None:
         """The position that a block's number and a place in it add up to, `a * w + b`."""
-        found = blocked(e)
-        if found is None or found[2] != self.cut.width or found[1] not in pairs:
-            return None
-        pair = pairs[found[1]]
-        return Position(pair.whole) if pair.outer == found[0] else None
+        found = self.within(e, pairs)
+        return found if isinstance(found, Position) else None
 
     def read(self, e: Read, pairs: Mapping[str, Pair]) -> Read:
         subs = [self.expr(s, pairs) for s in e.subs]
@@ -214,13 +266,14 @@ class _Join:
         here = [self.apart(x, a if together else None, b, new) for x in (body, *rest)]
         indices = tuple(new if i == b else i for i in e.indices if i != a or not together)
         block = Binary("//", Position(new), self.cut.width)
-        own = (
-            in_blocks(new, self.cut.width, self.cut.count)
-            if together
-            else Compare("==", block, Position(a))
-        )
-        where_ = conjunction((own, *(c for x in here[1:] for c in conjuncts(x))))
+        own = self.inside(new) if together else (Compare("==", block, Position(a)),)
+        where_ = conjunction((*own, *(c for x in here[1:] for c in conjuncts(x))))
         return dataclasses.replace(e, indices=indices, body=here[0], where=where_)
+
+    def inside(self, index: str) -> tuple[Expr, ...]:
+        """That a position lies in one of the blocks, where not all do."""
+        cut = self.cut
+        return () if cut.exact else (in_blocks(index, cut.width, cut.count),)
 
     def partners(self, e: Reduce, b: str) -> list[str] | None:
         """The block's number that stands beside a place in it: the same one everywhere."""

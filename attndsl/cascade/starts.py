@@ -132,6 +132,14 @@ def _checked_start(cascade: Cascade, binding: Binding, start: Any) -> Any:
     )
 
 
+def check_places(name: str, start: Any) -> None:
+    """Raises: CallError A0505, if a tensor of places holds a negative one."""
+    if start.numel() and int(start.min()) < 0:
+        raise CallError(
+            "A0505", f"{name}: `start` holds {int(start.min())}, and positions begin at 0"
+        )
+
+
 def _uses_positions(cascade: Cascade) -> bool:
     """Does a position of a kept index matter anywhere but in a subscript that is just that index?"""
     return any(

@@ -29,6 +29,7 @@ from attndsl.cascade.nodes import (
     Reduction,
     Unary,
 )
+from attndsl.cascade.scales import unsigned
 from attndsl.cascade.terms import Term
 from attndsl.cascade.walk import free, rename, walk
 
@@ -111,7 +112,7 @@ class Contractions:
 
     def swap(self, term: Term) -> Term | None:
         """The term with one of its sums replaced by a read; None if there is none to replace."""
-        expanded = Term(self.expand(term.factor), term.indices, term.where)
+        expanded = Term(unsigned(self.expand(term.factor)), term.indices, term.where)
         for c in self.found:
             for chosen in permutations(term.indices, len(c.summed)):
                 new = _match(expanded, c, chosen)

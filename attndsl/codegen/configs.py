@@ -230,11 +230,12 @@ def choose_warps(
     # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
     # (benchmarks/results/window-h100.json, window-h200.json).
     widest = 64 if facts["looked_up"] else 128
-    wanted = [(2, b, s, k) for b, s in depths for k in (1, 0) if b <= widest]
+    also = sizes(facts["also"])
+    wanted = [(2, b, s, k, c) for b, s in depths for k in (1, 0) for c in (1, 0) if b <= widest]
     if carried and not facts["compares"]:
-        wanted.insert(0, (3, 128, 2, 1))
-    for groups, block, stages, own in wanted:
-        leaving = apart[0] if own else apart[1]
+        wanted.insert(0, (3, 128, 2, 1, 1))
+    for groups, block, stages, own, copied in wanted:
+        leaving = (apart[0] if own else apart[1]) + also * copied
         shared = (groups * 64 * (resident + leaving) + stages * block * rings) * 2
         shared += stages * block * facts["columns"] + 1024
         if facts.get("across"):
@@ -250,14 +251,15 @@ def choose_warps(
                 "STAGES": stages,
                 "APART": own,
                 "REGISTERS": 160 if groups == 3 else 240,
+                **({"LATER": int(sums <= 128)} if facts.get("across") else {}),
+                **({"COPIED": copied} if also else {}),
                 "num_warps": 4,
                 "maxnreg": 128 if groups == 3 else 168,
             }
     return None
 
 
-# What `worth_warps` asks of a call, for those who tell of it; being copied alone, it has the numbers itself.
-WORTH_HEAD_DIM = 128
+# What `worth_warps` asks of a call's sweep, for those who tell of it; being copied alone, it has the number itself.
 WORTH_SWEEP = 4096
 
 
@@ -266,18 +268,18 @@ def worth_warps(
 ) -> bool:
     """Whether a kernel whose warps specialise was measured faster than the portable one for such a call.
 
-    On an H100 (benchmarks/results/hopper-h100.json, hopper-orders-h100.json, window-h100.json) it is where one sum of
-    128 columns is carried along 4096 keys, or the part of them that a mask leaves: a half, a window of 1024, documents
-    of 512. Two sums (dK and dV together) and head dim 64 were slower as first written, and were measured since for
-    plain attention alone; a window's dQ is slower still. What was not measured is portable.
+    On H100s and H200s (benchmarks/results/hopper-five-h200.json, hopper-orders-h100.json, window-h200.json), along 4096
+    keys or the part of them that a mask leaves, at the head dims that are among the kernel's facts (none where
+    it was slower). What was not measured is portable.
     """
     full = [r for k in ("resident", "rings", "sums") for r in facts[k]]
     programs = -(-extents[facts["tile_rank"]] // block)
     for r in facts["grid"]:
         programs *= extents[r]
+    dims = {extents[r] for r in full}
     return (
-        not facts["kept_portable"]
-        and all(extents[r] == 128 for r in full)
+        len(dims) == 1
+        and dims <= set(facts["worth"])
         and extents[facts["stream_rank"]] >= 4096
         and programs >= 4 * processors
     )

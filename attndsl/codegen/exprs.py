@@ -355,8 +355,22 @@ class ExpressionPrinter:
             return self.call(
                 name, [self.value(base), self.value(exponent)], DType.INT, base.natural
             )
-        name = self._symbols.use("power")
-        return self.call(name, [self.number(self.value(base)), self.number(self.value(exponent))])
+        parts = [self.number(self.value(base)), self.number(self.value(exponent))]
+        return self._beside("power", parts)
+
+    def _beside(self, fn: str, args: list[Text]) -> Text:
+        """A call of a helper that is as exact as what the kernel multiplies asks for."""
+        name, stored = self._symbols.use(fn), self._symbols.storage()
+        if stored is None:
+            return self.call(name, args)
+        parts = [self.value(a) for a in args]
+        text = self.join(
+            parts,
+            lambda ps: f"{name}({', '.join(p.code for p in ps)}, {stored})",
+            DType.FLOAT,
+            ATOM,
+        )
+        return replace(text, static=False)
 
     def _call(self, fn: str, args: list[Text]) -> Text:
         if fn in ("min", "max"):
@@ -387,9 +401,12 @@ class ExpressionPrinter:
                 return self.call(self._symbols.use("sign"), [arg])
             case "relu":
                 return self.call("tl.maximum", [arg, Text("0.0", (), DType.FLOAT, static=True)])
-            case "tanh" if (stored := self._symbols.storage()) is not None:
-                out = self.call(self._symbols.use(fn), [arg])
-                return replace(out, code=f"{out.code[:-1]}, {stored})")
+            case "tanh":
+                return self._beside(fn, [arg])
+            case "log" | "log2" if (
+                len(arg.dims) > 1
+            ):  # of one number, exponents of whole rows may be made
+                return self._beside(f"near_{fn}", [arg])
             case _ if fn in NATIVE:
                 return self.call(f"tl.{fn}", [arg])
             case _ if fn in HELPERS:

@@ -12,12 +12,23 @@ from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.liveness import held
 from attndsl.schedule.tile import Compute, Plan, Role, Stmt, TileProgram
-from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles
+from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles, worth_dims
 
 # Names that the template and the pipeline use for themselves.
 PIPELINE = frozenset(
     {"gl", "gluon", "t", "stage", "phase", "last", "last_phase", "whole", "total", "ready", "group"}
-    | {"GROUP", "GROUPS", "STAGES", "REGISTERS", "SCORES", "mbarrier", "warpgroup_mma", "tma_load"}
+    | {
+        "GROUP",
+        "GROUPS",
+        "STAGES",
+        "REGISTERS",
+        "LATER",
+        "COPIED",
+        "SCORES",
+        "mbarrier",
+        "warpgroup_mma",
+        "tma_load",
+    }
     | {"tma", "tma_store", "tma_add", "ACROSS", "turns_ptr"}
     | {"free", "tile", "done", "programs", "run", "odd", "APART"}
     | {"warpgroup_mma_wait", "fence_async_shared", "load", "compute"}
@@ -61,17 +72,14 @@ class HopperContext:
 
 
 def hopper_kernel(
-    plan: Plan, program: TileProgram, name: str, wanted: set[str], listed: bool = False
+    plan: Plan, program: TileProgram, name: str, wanted: set[str]
 ) -> HopperContext | Unfit:
-    """The kernel whose warps specialise; adds the helpers that it calls to `wanted`.
-
-    With `listed`, the host lists which program takes which tiles, where they are not of one length.
-    """
+    """The kernel whose warps specialise; adds the helpers that it calls to `wanted`."""
     found = roles(plan, program)
     if isinstance(found, Unfit):
         return found
     names = Namespace(RESERVED | helpers.names() | PIPELINE)
-    printer = GluonPrinter(plan, program, names, wanted, roles=found, listed=listed)
+    printer = GluonPrinter(plan, program, names, wanted, roles=found)
     printer.run_roles()
     main = [line for s in printer.main for line in s.lines]
     consumer = [line for s in printer.consumer for line in s.lines]
@@ -102,7 +110,8 @@ def hopper_kernel(
     ]
     if used(["turns_ptr"], everything):
         arguments.append(Argument("turns_ptr", "turns_ptr", "turns", "pointer_int32"))
-    for c in ("GROUPS", "STAGES", "APART", "REGISTERS"):
+    some = [c for c, there in (("COPIED", found.also), ("LATER", found.across)) if there]
+    for c in ("GROUPS", "STAGES", "APART", "REGISTERS", *some):
         arguments.append(Argument(c, f"{c}: tl.constexpr", "config", "config"))
     made = [
         left.strip()
@@ -193,6 +202,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "tile": printer.blocks[found.tile].removeprefix("BLOCK_"),
         "stream": printer.blocks[found.stream].removeprefix("BLOCK_"),
         "resident": [full(x.dims) for x in found.resident.values()],
+        "also": [full(x.dims) for x in found.also.values()],
         "rings": [full(x.dims) for x in found.rings.values()],
         "sums": [full(d) for d in sums.values()],
         "stores": [[ranks[pad], ranks.get(like, "")] for pad, like in staged],
@@ -209,7 +219,9 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
         "tile_rank": program.axis(found.tile).rank,
         "stream_rank": program.axis(found.stream).rank,
         "grid": [a.rank for a in program.of(Role.GRID)],
-        "kept_portable": kept_portable(program, found) is not None,
+        "worth": []
+        if kept_portable(program, found) is not None
+        else list(worth_dims(program, found)),
         "pairs": max(
             len(held((*b.scores, *b.early, *b.middle, *b.sums), full_axes)) for b in found.bodies
         ),

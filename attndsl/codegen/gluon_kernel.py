@@ -32,8 +32,6 @@ class GluonPrinter(StepPrinter):
     adder: list[str] = field(default_factory=list)
     """One more warp, where tiles add to memory: it starts each addition, and waits for it."""
     consumer: list[Section] = field(default_factory=list)
-    listed: bool = False
-    """Whether tiles of different lengths are shared out by a list that the host makes, and not in pairs."""
     staged: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By value that leaves: the resident tile whose memory it may take, if their rows are as long, and its rank."""
     _coordinates: dict[str, list[str]] = field(default_factory=dict)
@@ -43,7 +41,7 @@ class GluonPrinter(StepPrinter):
     def run_roles(self) -> None:
         """Print all three functions."""
         roles = self._roles
-        for load in (*roles.resident.values(), *roles.rings.values()):
+        for load in (*roles.resident.values(), *roles.also.values(), *roles.rings.values()):
             self.descriptors.setdefault(load.tensor, "")
         for store in roles.stores.values():
             self.descriptors.setdefault(store.tensor, "")
@@ -88,7 +86,7 @@ class GluonPrinter(StepPrinter):
         axis = self.program.axis(roles.tile)
         count, place = self.names.fresh(f"tiles_{axis.name}"), self.names.fresh("place")
         out = ["pid = tl.program_id(0) + tile * tl.num_programs(0)"]
-        if self._by_list:
+        if self._roles.listed:
             out = ["pid = tl.load(turns_ptr + (tile + 1) * tl.num_programs(0) + tl.program_id(0))"]
         elif roles.folded:
             out = ["pid = (tl.program_id(0) + tile // run * tl.num_programs(0)) * run + tile % run"]
@@ -97,7 +95,7 @@ class GluonPrinter(StepPrinter):
         if self.program.order == "reverse":
             forward, backward = backward, forward
         out.append(f"{place} = pid % {count}")
-        if roles.folded and not self._by_list:
+        if roles.folded and not roles.listed:
             out.append(f"odd, {place} = {place} % run == 1, {place} // run")
             forward = f"tl.where(odd, {backward}, {forward})"
         out.append(f"{self._origins[axis.name]} = ({forward}) * {self.blocks[axis.name]}")
@@ -112,10 +110,6 @@ class GluonPrinter(StepPrinter):
                 out.append(f"pid = pid // {extent}")
         return out
 
-    @property
-    def _by_list(self) -> bool:
-        return self.listed and self._roles.folded
-
     def _every_tile(
         self,
         first: Sequence[str],
@@ -125,7 +119,7 @@ class GluonPrinter(StepPrinter):
     ) -> list[str]:
         """A loop over the tiles of this program: `first`, what both functions must know of a tile, then the rest."""
         count = "tl.cdiv(programs - tl.program_id(0), tl.num_programs(0))"
-        if self._by_list:
+        if self._roles.listed:
             count = "tl.load(turns_ptr + tl.program_id(0))"
         elif self._roles.folded:
             count = "tl.cdiv(programs // run - tl.program_id(0), tl.num_programs(0)) * run"
@@ -183,6 +177,12 @@ class GluonPrinter(StepPrinter):
             shape = ", ".join(["GROUPS", *self.box(load)])
             d = self.descriptors[load.tensor]
             yield f"{name}_tile = gl.allocate_shared_memory({d}.dtype, [{shape}], {d}.layout)"
+            self.shared.append(f"{name}_tile")
+        for name, load in roles.also.items():
+            d = self.descriptors[load.tensor]
+            room, shape = "GROUPS if COPIED == 1 else 1", ", ".join(self.box(load)[:-1])
+            last = f"{self.box(load)[-1]} if COPIED == 1 else 64"
+            yield f"{name}_tile = gl.allocate_shared_memory({d}.dtype, [{room}, {shape}, {last}], {d}.layout)"
             self.shared.append(f"{name}_tile")
         yield from self._staging()
         for name, count in (("ready", "1"), ("free", "GROUPS")):
@@ -349,13 +349,20 @@ class GluonPrinter(StepPrinter):
         """The tiles that stay, as soon as the last ones are of no use."""
         roles = self._roles
         total = " + ".join(f"GROUPS * {self._bytes(x)}" for x in roles.resident.values())
+        for x in roles.also.values():
+            total += f" + COPIED * GROUPS * {self._bytes(x)}"
         self._emit("mbarrier.wait(free, tile & 1 ^ 1)")
         self._emit(f"mbarrier.expect(ready, {total})")
         self._emit("for group in gl.static_range(GROUPS):")
-        for name, load in roles.resident.items():
+        for name, load in (*roles.resident.items(), *roles.also.items()):
             at = self._at(name, f"{self._origins[roles.tile]} + group * {ROWS}")
-            place = f"{name}_tile.index(group)"
-            self._emit(f"    tma_load({self.descriptors[load.tensor]}, {at}, ready, {place})")
+            line = (
+                f"tma_load({self.descriptors[load.tensor]}, {at}, ready, {name}_tile.index(group))"
+            )
+            if name in roles.also:
+                self._emit("    if COPIED == 1:")
+                line = "    " + line
+            self._emit("    " + line)
 
     def _load_columns(self) -> None:
         """Vectors of the stream into registers, while a stage is waited for."""
@@ -382,7 +389,7 @@ class GluonPrinter(StepPrinter):
         roles = self._roles
         ready = "mbarrier.wait(ready, tile & 1)"
         # What is read from shared memory must be there; else rows are computed while tiles are on their way.
-        there = any(getattr(s, "name", "") in roles.resident for s in roles.rows)
+        there = any(getattr(s, "name", "") in {**roles.resident, **roles.also} for s in roles.rows)
         self._body(roles.rows)
         rows = self._take()
         if not self.issues_first:
@@ -450,8 +457,8 @@ class GluonPrinter(StepPrinter):
         before = [("positions", [*moving, *self._top]), ("rows", rows)]
         sweep = [
             ("first tile", first),
-            (f"sweep over {roles.stream}", [*loops, *([] if around else early)]),
-            ("last product", last),
+            (f"sweep over {roles.stream}", [*loops, *([] if around or roles.across else early)]),
+            ("last product", [*last, *(early if roles.across and not around else [])]),
         ]
         after = [("epilogue", [*(early if around else []), *epilogue])]
         parted = (

@@ -10,7 +10,8 @@ branch before it, made every kernel slower (docs/explanation/hopper.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType, Select
@@ -46,11 +47,20 @@ class StepPrinter(LayoutPrinter):
 
     def _load(self, s: Load) -> None:
         if s.name in self._roles.resident:
-            tile = f"{s.name}_tile.index(GROUP).reshape([{self._matrix(s)}])"
-            code = f"{tile}.load({self._home(s.dims)})"
+            self._load_resident(s)
+        elif s.name in self._roles.also:
+            with self._only("COPIED == 1"):
+                self._load_resident(s)
+            with self._only("COPIED == 0"):
+                self._masks.append({})
+                LayoutPrinter._load(self, s)
+                self._masks.pop()
         else:
             LayoutPrinter._load(self, s)
-            return
+
+    def _load_resident(self, s: Load) -> None:
+        tile = f"{s.name}_tile.index(GROUP).reshape([{self._matrix(s)}])"
+        code = f"{tile}.load({self._home(s.dims)})"
         kind = ".to(ACC)" if s.dtype is DType.FLOAT else ""
         self._define(s.name, Text(code + kind, s.dims, s.dtype))
 
@@ -91,7 +101,7 @@ class StepPrinter(LayoutPrinter):
         b = f"{acc.right}_ring.index({stage}).reshape([{self._matrix(right)}])"
         self._emit(f"{name} = warpgroup_mma({name}_operand, {b}, {name}, is_async=True)")
 
-    def _wait(self, left: int, names: Sequence[str]) -> None:
+    def _wait(self, left: int | str, names: Sequence[str]) -> None:
         """Wait until at most `left` products run; `names` must not be touched before."""
         listed = ", ".join(names)
         self._emit(f"{listed} = warpgroup_mma_wait({left}, deps=[{listed}])")
@@ -156,6 +166,8 @@ class StepPrinter(LayoutPrinter):
 
     def first_step(self) -> str:
         """What the loops count from."""
+        if self._roles.across:
+            return "LATER"
         return "1" if self._roles.order is Order.CARRIED else "0"
 
     def before_loops(self, body: Body) -> None:
@@ -164,6 +176,10 @@ class StepPrinter(LayoutPrinter):
             if not self.issues_first:
                 self.issue_first(body)
             self._first(body)
+        elif self._roles.across:
+            with self._only("LATER == 1"):
+                self._emit("t = 0")
+                self._step_alone(body, begin=True)
 
     @property
     def issues_first(self) -> bool:
@@ -192,6 +208,10 @@ class StepPrinter(LayoutPrinter):
         """What is left of the last tile."""
         if self._roles.order is Order.CARRIED:
             self._last(body)
+        for add in self._roles.across:
+            with self._only("LATER == 1"):
+                self._issue_across(add, "done + total - 1")
+                self._pass_on(add, "done + total - 1", "0")
 
     # --- the sums of a tile run during the next step -----------------------------------------------------------------
 
@@ -269,10 +289,18 @@ class StepPrinter(LayoutPrinter):
 
     # --- the sums of a tile run in its own step ----------------------------------------------------------------------
 
-    def _step_alone(self, body: Body) -> None:
+    def _step_alone(self, body: Body, begin: bool = False) -> None:
+        """A step. What it adds to memory is multiplied last, or in the next step where registers allow it (`LATER`).
+
+        The other group's part is long there by then.
+        """
         body, starts = begun(body, self._roles.stream)
+        before = () if begin else body.across
         early = list(body.early)
         self._emit(f"stage, phase = {', '.join(_place('done + t'))}")
+        for add in before:
+            with self._only("LATER == 1"):
+                self._issue_across(add, "done + t - 1")
         there: list[str] = []
         if starts:
             self._position()
@@ -290,6 +318,10 @@ class StepPrinter(LayoutPrinter):
                 code = self._printer.number(self._values[vector].text)
                 start = f"{op} {self.broadcast(code, dot.dims)}"
             self._issue_score(dot, "stage", start)
+            if dot is body.scores[0]:
+                for add in before:
+                    with self._only("LATER == 1"):
+                        self._pass_on(add, "done + t - 1", "1")
         running: list[str] = [d.name for d in body.scores]
         if not starts:
             self._position()
@@ -309,20 +341,22 @@ class StepPrinter(LayoutPrinter):
                 self._until({acc.left}, running)
                 self._begin_sum(acc, there, running)
         self._end_body()
-        for add in body.across:
-            self._issue_across(add)
-        behind = len(body.across) * 2
+        for add in before:
+            with self._only("LATER == 0"):
+                self._issue_across(add, "done + t")
         given: list[str] = []
+        behind = f"{2 * len(before)} * (1 - LATER) + " if before else ""
         for k, name in enumerate(running):
-            self._wait(behind + len(running) - 1 - k, self._touched(name, body))
+            self._wait(f"{behind}{len(running) - 1 - k}", self._touched(name, body))
             later = {self._ring_of(n, body) for n in running[k + 1 :]}
             free = [r for r in there if r not in later and r not in given]
             self._arrive(free, "stage")
             given += free
         if not running:
             self._arrive(there, "stage")
-        for add in body.across:
-            self._pass_on(add)
+        for add in before:
+            with self._only("LATER == 0"):
+                self._pass_on(add, "done + t", "0")
 
     # --- sums in memory ----------------------------------------------------------------------------------------------
 
@@ -352,24 +386,32 @@ class StepPrinter(LayoutPrinter):
         self._emit("fence_async_shared()")
         self._emit(f"mbarrier.arrive({name}_there.index((done + t) % 2), count=1)")
 
-    def _issue_across(self, add: Across) -> None:
+    def _issue_across(self, add: Across, step: str) -> None:
         name, half = self.across_name(add), self.half(add)
         right = self._roles.resident[add.right]
         block = self.blocks[self._roles.stream]
-        self._emit(f"mbarrier.wait({name}_there.index((done + t) % 2), ((done + t) // 2) & 1)")
+        self._emit(f"mbarrier.wait({name}_there.index(({step}) % 2), (({step}) // 2) & 1)")
         acc = f"gl.zeros([{block}, {half}], ACC, ACROSS), use_acc=False"
         for group in range(2):
-            a = f"{name}_part.index((done + t) % 2 * 2 + {group}).permute((1, 0))"
+            a = f"{name}_part.index(({step}) % 2 * 2 + {group}).permute((1, 0))"
             b = f"{add.right}_tile.index({group}).reshape([{self._matrix(right)}])"
             b += f".slice(GROUP * ({half}), {half}, dim=1)"
             self._emit(f"{name} = warpgroup_mma({a}, {b}, {acc}, is_async=True)")
             acc = name
 
-    def _pass_on(self, add: Across) -> None:
-        """What is to be added, to the warp that adds."""
+    @contextmanager
+    def _only(self, condition: str) -> Iterator[None]:
+        """Lines for some configurations of a kernel."""
+        self._emit(f"if {condition}:")
+        self._indent += 1
+        yield
+        self._indent -= 1
+
+    def _pass_on(self, add: Across, step: str, left: str) -> None:
+        """What is to be added, to the warp that adds, while `left` products run."""
         name = self.across_name(add)
-        self._wait(0, [name])
-        self._emit(f"mbarrier.wait({name}_taken.index(GROUP), (done + t) & 1 ^ 1)")
+        self._wait(left, [name])
+        self._emit(f"mbarrier.wait({name}_taken.index(GROUP), ({step}) & 1 ^ 1)")
         shape = f"[{self.blocks[self._roles.stream]}, {self.half(add)}]"
         self._emit(f"{name}_out.index(GROUP).reshape({shape}).store({name})")
         self._emit("fence_async_shared()")

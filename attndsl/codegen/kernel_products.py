@@ -7,6 +7,8 @@ from attndsl.codegen.exprs import ATOM, Text
 from attndsl.codegen.kernel_lines import KernelLines
 from attndsl.schedule.tile import AccDot, Across, Dot, Fold, Role, Scan, Solve
 
+TILES = {Role.TILE, Role.STREAM}
+
 
 class KernelProducts(KernelLines):
     """Prints what combines the elements of an axis."""
@@ -87,15 +89,19 @@ class KernelProducts(KernelLines):
         )
 
     def _solve(self, s: Solve) -> None:
-        matrix, right = (self._values[v].text for v in (s.matrix, s.right))
+        # Each row takes the others: those past the end must be finite, and a gate's exponent from there is not bounded.
+        row = self._values[s.right].text.dims[0]
+        right = self._ended(s.right, row, "side")
         block = self.blocks[self._stands_for(s.dims[0])]
         if s.like is None:
+            matrix = self._ended(s.matrix, row, "matrix")
             code = f"{self.use('solve')}({matrix.code}, {right.code}, ACC, {block})"
             self._define(s.name, Text(code, s.dims, DType.FLOAT))
             return
         storage = self._storage(s.like)
-        key = ("inverse", matrix.code, storage)
+        key = ("inverse", s.matrix, storage)
         if key not in self._shared:  # several right sides have one inverse
+            matrix = self._ended(s.matrix, row, "matrix")
             name = self._shared[key] = self.names.fresh("inverse")
             code = f"{self.use('inverse_of')}({matrix.code}, ACC, {block}, {storage})"
             self._emit(f"{name} = {code}.to({storage})")
@@ -104,16 +110,33 @@ class KernelProducts(KernelLines):
         code = f"{self.use('exact_dot')}({self._shared[key]}, {side}, None, ACC)"
         self._define(s.name, Text(code, s.dims, DType.FLOAT))
 
+    def _ended(self, name: str, axis: str, called: str) -> Text:
+        """A value as 0 past the end of an axis."""
+        value = self._values[name]
+        text = value.text
+        if axis in value.zero:
+            return text
+        code = f"tl.where({self._mask((axis,), text.dims)}, {self._printer.number(text).code}, 0.0)"
+        return self.part(Text(code, text.dims, DType.FLOAT), called)
+
     def _scan(self, s: Scan) -> None:
         text = self._printer.number(self._values[s.src].text)
         if text.dims != s.dims:
             text = self._filled(text, s.dims, DType.FLOAT)
+        if s.op is Reduction.SUM and len(s.dims) == 2 and {*map(self._role, s.dims)} <= TILES:
+            helper = self.use("running_sums")
+            code = f"{helper}({text.code}, {s.dims.index(s.over)}, {s.down})"
+            self._define(s.name, Text(code, s.dims, DType.FLOAT))
+            return
         way = ", reverse=True" if s.down else ""
         code = f"tl.cumsum({text.code}, {s.dims.index(s.over)}{way})"
         if s.op is not Reduction.SUM:
             combine = self.use("larger" if s.op is Reduction.MAX else "smaller")
             code = f"tl.associative_scan({text.code}, {s.dims.index(s.over)}, {combine}{way})"
         self._define(s.name, Text(code, s.dims, DType.FLOAT))
+
+    def _role(self, axis: str) -> Role:
+        return self.program.axis(axis).role
 
     def _identity(self, op: Reduction, kind: DType) -> str:
         if kind is DType.INT:

@@ -34,6 +34,15 @@ HOST_NAMES = frozenset(
         "shape",
         "find_reach",
         "strides_along",
+        "hopper",
+        "programs",
+        "run",
+        "launched",
+        "turns",
+        "turns_of",
+        "shared_out",
+        "processors",
+        "memory_tiles",
     }
 )
 
@@ -72,7 +81,6 @@ class ModuleParts:
     kernels: list[KernelContext] = field(default_factory=list)
     hopper: list[HopperContext] = field(default_factory=list)
     specialise: bool = False
-    listed: bool = False
 
     def kernel(self, plan: Plan, program: TileProgram) -> KernelContext:
         """The portable kernel of a program, added to the others."""
@@ -151,7 +159,7 @@ def _hopper_step(
     if not module.specialise or isinstance(roles(plan, step), Unfit):
         return None
     name = module.names.fresh(f"{step.name}_hopper")
-    found = hopper_kernel(plan, step, name, module.helpers, module.listed)
+    found = hopper_kernel(plan, step, name, module.helpers)
     if isinstance(found, Unfit):
         return None
     module.hopper.append(found)

@@ -24,7 +24,7 @@ from attndsl.codegen.launchers import HOST_NAMES, LauncherContext, ModuleParts, 
 from attndsl.codegen.literals import literal
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.codegen.render import render
-from attndsl.schedule.tile import HostScale, HostSum, Plan
+from attndsl.schedule.tile import HostScale, HostSum, Plan, TileProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class ModuleContext:
     hopper_table: str = ""
     lists: bool = False  # whether the host lists who takes which of their tiles
     adds: bool = False  # whether one of them adds to memory
+    adding: tuple[str, str] | None = None  # which one, and the tensors that come to it
     by_measurement: bool = False  # whether they are taken only where they were measured faster
 
 
@@ -66,15 +67,13 @@ def render_module(
     hopper: bool = False,
     by_measurement: bool = False,
     adding: Plan | None = None,
-    listed: bool = False,
 ) -> str:
     """The text of a module with the kernels and launchers of both passes.
 
     `split` is the split-keys form of the forward pass; its launcher is `forward_split`. With `hopper`, kernels that can
     have a form whose warps specialise get that besides, and take it on a Hopper card; `by_measurement` only for calls
     that it was measured faster for. `adding` is the form of the backward pass whose tiles add to memory
-    (`schedule/added.py`); its launcher is `backward_added`. With `listed`, the host lists which program
-    of a kernel whose warps specialise takes which tiles, where these are not of one length.
+    (`schedule/added.py`); its launcher is `backward_added`.
     """
     context = module_context(
         name,
@@ -85,7 +84,6 @@ def render_module(
         hopper=hopper,
         by_measurement=by_measurement,
         adding=adding,
-        listed=listed,
     )
     return render("triton/module.py.jinja", module=context)
 
@@ -100,7 +98,6 @@ def module_context(
     hopper: bool = False,
     by_measurement: bool = False,
     adding: Plan | None = None,
-    listed: bool = False,
 ) -> ModuleContext:
     """Everything that the module template places."""
     own = HOST_NAMES | {
@@ -125,9 +122,8 @@ def module_context(
     own |= {"programs", "run", "launched", "shared_out", "processors", "tma_store"}
     own |= {"HOPPER", "tma", "tma_load", "mbarrier", "warpgroup_mma", "warpgroup_mma_wait"}
     own |= {"fence_async_shared", "worth_warps", "processors"}
-    module = ModuleParts(
-        Namespace(RESERVED | helpers.names() | own), specialise=hopper, listed=listed
-    )
+    own |= {"heapq", "LISTS", "turns_of", "listed_turns", "tma_add", "copy_and_add", "adds"}
+    module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [launcher("forward", forward, module)]
     if backward is not None:
         launchers.append(launcher("backward", backward, module))
@@ -176,6 +172,7 @@ def module_context(
         hopper=tuple(module.hopper),
         lists=any(a.passed == "turns" for k in module.hopper for a in k.arguments),
         adds=any(k.adder for k in module.hopper),
+        adding=None if adding is None else _adding(adding, module),
         by_measurement=by_measurement,
         hopper_table=literal(
             {
@@ -187,3 +184,14 @@ def module_context(
             }
         ),
     )
+
+
+def _adding(plan: Plan, module: ModuleParts) -> tuple[str, str] | None:
+    """The kernel of a plan that adds to memory, and the tensors that are copied for it and were there before."""
+    written = {x for s in plan.steps if isinstance(s, TileProgram) for x in s.writes}
+    for k in module.hopper:
+        if k.adder:
+            return k.name, literal(
+                tuple(d.tensor for d in k.descriptors if d.tensor not in written)
+            )
+    return None

@@ -10,7 +10,8 @@ NAMES = [
         "a name that is taken",
         "No tensor, index, parameter or def may be called like a keyword, a function, a reduction, a type, a "
         "keyword of Python, or a name that compiled operators keep for their own arguments (`start state return_state "
-        "cu_seqlens out debug`).",
+        "cu_seqlens out debug`). An input or a parameter may not be called `dtype`, `first`, `device` or `backward` "
+        "either: `op.reference`, `op.partial` and `op.warmup` have arguments of these names beside the program's own.",
         "exp[i,j] = Q[i,e] * K[j,e]",
         "E[i,j] = Q[i,e] * K[j,e]",
     ),

@@ -13,7 +13,7 @@ from attndsl.frontend.constants import constant
 from attndsl.frontend.expand import Defs
 from attndsl.frontend.report import Report, listed
 from attndsl.frontend.scope import Axis, BodyTensor, InputTensor, ParamDecl, Scope
-from attndsl.frontend.vocabulary import TYPES, why_taken
+from attndsl.frontend.vocabulary import METHODS, TYPES, why_taken
 from attndsl.source import Span
 
 
@@ -315,6 +315,8 @@ class _Builder:
 
     def allowed(self, name: ast.Ident, what: str) -> None:
         reason = why_taken(name.name)
+        if reason is None and what == "an input" and name.name in METHODS:
+            reason = f"is an argument of `{METHODS[name.name]}`, which takes inputs by name too"
         if reason is not None:
             self.report.error(
                 "A0201", f"`{name.name}` cannot name {what}", name.span, f"it {reason}"

@@ -88,6 +88,8 @@ def _run(source: Source, rule: str, start: int, end: int) -> object:
     from attndsl.frontend.table import parser  # here, so that `python -m` can run that module
 
     text = source.text[start:end]
+    if rule != "start":  # a piece of a Python function, where a backslash joins lines
+        text = text.replace("\\\n", " \n")
     try:
         tree = parser().parse(text, start=rule)
     except lark.exceptions.UnexpectedInput as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from os import PathLike
 from pathlib import Path
 
@@ -15,6 +16,14 @@ def read_source(path: str | PathLike[str]) -> Source:
     Raises: DiagnosticError (A0110) if the file is no UTF-8 text; OSError if it cannot be read.
     """
     return decode(Path(path).read_bytes(), str(path))
+
+
+def read_stdin() -> Source:
+    """The program that comes through standard input.
+
+    Raises: DiagnosticError (A0110) if it is no UTF-8 text.
+    """
+    return decode(sys.stdin.buffer.read(), "<stdin>")
 
 
 def decode(data: bytes, name: str) -> Source:

@@ -56,6 +56,13 @@ FUNCTIONS = frozenset(
 )
 TYPES = frozenset({"float", "int", "bool"})
 RESERVED = frozenset({"start", "state", "return_state", "cu_seqlens", "out", "debug"})
+# Keywords of an operator's methods, which take inputs and parameters by name besides.
+METHODS = {
+    "dtype": "op.reference",
+    "first": "op.partial",
+    "device": "op.warmup",
+    "backward": "op.warmup",
+}
 
 
 def why_taken(name: str) -> str | None:

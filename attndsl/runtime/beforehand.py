@@ -43,7 +43,11 @@ class Beforehand:
         self.jobs = WeakKeyDictionary()
 
     def begin(
-        self, call: Prepared, inputs: Mapping[str, Tensor], numbers: Mapping[str, Number]
+        self,
+        call: Prepared,
+        inputs: Mapping[str, Tensor],
+        numbers: Mapping[str, Number],
+        may_add: bool = False,
     ) -> Wait:
         """Have threads compile what both passes of a call launch, at the first call of its stage on its device."""
         device = next(iter(inputs.values())).device
@@ -52,7 +56,9 @@ class Beforehand:
             known[device] = {}
             # What goes wrong here goes wrong in the call itself, which says it.
             with suppress(Exception):
-                known[device] = started(collected(call, dict(inputs), dict(numbers)), device)
+                known[device] = started(
+                    collected(call, dict(inputs), dict(numbers), may_add), device
+                )
         return self.waiting(call.stage, device)
 
     def waiting(self, stage: Stage, device: torch.device) -> Wait:
@@ -85,6 +91,7 @@ def both_passes(
     config: Config,
     run: Run,
     backward: bool,
+    adding: bool = False,
 ) -> None:
     """Have `run` call the functions of a stage's module, with tensors of the right kinds and any values."""
     made = stage.forward(inputs, extents, numbers, config, run)
@@ -93,11 +100,11 @@ def both_passes(
     kept = dict(zip((*stage.outputs, *stage.residuals), made, strict=True))
     tensors = inputs | {r: kept[r] for r in stage.passes.residuals}
     grads = {o: torch.empty_like(kept[o]) for o in stage.passes.cotangents}
-    stage.backward(tensors, grads, extents, numbers, config, run)
+    stage.backward(tensors, grads, extents, numbers, config, run, adding)
 
 
 def collected(
-    call: Prepared, inputs: dict[str, Tensor], numbers: dict[str, Number]
+    call: Prepared, inputs: dict[str, Tensor], numbers: dict[str, Number], may_add: bool = False
 ) -> list[tuple[str, Launch]]:
     """What both passes launch, by name; without tensors, so that none is held while it compiles."""
     found: list[tuple[str, Launch]] = []
@@ -112,7 +119,8 @@ def collected(
         return made
 
     both = call.stage.passes.backward is not None
-    both_passes(call.stage, inputs, call.extents, numbers, call.config, run, both)
+    adding = call.stage.passes.adding is not None and may_add
+    both_passes(call.stage, inputs, call.extents, numbers, call.config, run, both, adding)
     return found
 
 

@@ -13,7 +13,11 @@ from attndsl.runtime.operator import CompiledAttention
 def attention_spec(fn: Callable[..., Any]) -> CompiledAttention: ...
 @overload
 def attention_spec(
-    *, batch: str | None = None, backend: str | None = None, autotune: str = "never"
+    *,
+    batch: str | None = None,
+    backend: str | None = None,
+    autotune: str = "never",
+    deterministic: bool = True,
 ) -> Callable[[Callable[..., Any]], CompiledAttention]: ...
 
 
@@ -23,6 +27,7 @@ def attention_spec(
     batch: str | None = None,
     backend: str | None = None,
     autotune: str = "never",
+    deterministic: bool = True,
 ) -> CompiledAttention | Callable[[Callable[..., Any]], CompiledAttention]:
     """The operator of a Python function; its body is read, never run.
 
@@ -35,7 +40,8 @@ def attention_spec(
 
         o = causal(q, k, v)
 
-    `batch="b, h"` stands for the statement `batch(b, h)`; `backend` and `autotune` are as in `attndsl.load`.
+    `batch="b, h"` stands for the statement `batch(b, h)`; `backend`, `autotune` and `deterministic` are as in
+    `attndsl.load`.
 
     Raises: DiagnosticError, with spans into the Python file.
     """
@@ -43,6 +49,12 @@ def attention_spec(
     def wrap(f: Callable[..., Any]) -> CompiledAttention:
         spec = spec_from_function(f, batch=batch)
         header = f"source: {spec.source.name}"
-        return CompiledAttention(spec.cascade, backend=backend, header=header, autotune=autotune)
+        return CompiledAttention(
+            spec.cascade,
+            backend=backend,
+            header=header,
+            autotune=autotune,
+            deterministic=deterministic,
+        )
 
     return wrap if fn is None else wrap(fn)

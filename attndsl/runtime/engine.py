@@ -19,7 +19,7 @@ from attndsl.callerrors import CallError
 from attndsl.cascade.alignments import shifted_indices
 from attndsl.cascade.bind import Binding, Number, bind
 from attndsl.cascade.nodes import Cascade, Index
-from attndsl.cascade.starts import START, resolve_start
+from attndsl.cascade.starts import START, check_places, resolve_start
 from attndsl.runtime import plans
 from attndsl.runtime.beforehand import Beforehand
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
@@ -27,7 +27,7 @@ from attndsl.runtime.cotangents import gathered
 from attndsl.runtime.ranges import RangeCheck
 from attndsl.runtime.recent import Recent
 from attndsl.runtime.replay import Replay, current_device, kind_of, spread_zeros
-from attndsl.runtime.stages import TRITON, Config, Planner, Stage, plan_passes
+from attndsl.runtime.stages import TRITON, WARPS, Config, Planner, Stage, plan_passes
 from attndsl.runtime.starts import StartKind, shifted_scan, with_start
 from attndsl.runtime.watching import Watch, told_apart
 
@@ -85,8 +85,10 @@ class Engine:
         header: str,
         autotune: str = "never",
         apart: frozenset[str] = frozenset(),
+        deterministic: bool = True,
     ) -> None:
         self.cascade = cascade
+        self.deterministic = deterministic
         self.backend = backend
         self.planner = planner
         self.header = header
@@ -135,11 +137,20 @@ class Engine:
         """A stage, from disk where another process planned it."""
         if self.planner is not plan_passes:
             return Stage(cascade, self.planner(cascade, wrt), backend, self.header)
-        name = plans.key_of(cascade, wrt, backend, self.header)
+        adds = not self.deterministic and backend in WARPS
+        name = plans.key_of(cascade, wrt, backend, self.header, adds)
         known = plans.recall(name)
         if known is not None:
             return Stage(cascade, known[0], backend, self.header, known[1])
-        stage = Stage(cascade, plan_passes(cascade, wrt), backend, self.header)
+        passes = plan_passes(cascade, wrt)
+        if adds and passes.backward is not None:
+            from attndsl.schedule.added import added
+            from attndsl.schedule.warps import adds as by_the_copy_engine
+
+            made = added(passes.backward)
+            if made is not None and by_the_copy_engine(made):
+                passes = replace(passes, adding=made)
+        stage = Stage(cascade, passes, backend, self.header)
         plans.remember(name, stage.passes, stage.text)
         return stage
 
@@ -241,6 +252,13 @@ class Engine:
                     help=f"one number for each `{b}`",
                 )
 
+    def check_values(self, call: Prepared, at: Tensor) -> None:
+        """The places in a tensor on the CPU; to look at one on a GPU would wait for it (debug mode does)."""
+        check_places(self.cascade.name, at)
+        if self.ranges.gathers and at.numel():
+            for place in (int(at.min()), int(at.max())):
+                self.ranges(call.binding, place)
+
     def tuned(
         self,
         stage: Stage,
@@ -274,12 +292,15 @@ class Engine:
         if replay is None or replay is _UNKNOWN or start.how == "int":
             # A number that stands elsewhere at each call is checked at each call.
             call = self.prepare(given, start, params, wrt)
+            if start.at is not None and start.at.device.type == "cpu":
+                self.check_values(call, start.at)
         if isinstance(replay, Replay):
             return replay(tensors, start.value or 0)
         inputs, numbers = call.tensors(given, start.at), self.numbers(call, start)
         if replay is not _UNKNOWN or call.stage.backend not in TRITON:
             return call.stage.forward(inputs, call.extents, numbers, call.config)
-        watch = Watch(call.stage.module, self.beforehand.begin(call, inputs, numbers))
+        wait = self.beforehand.begin(call, inputs, numbers, self.may_add())
+        watch = Watch(call.stage.module, wait)
         tensors = told_apart(tensors)
         inputs = call.tensors(tensors[: len(given)], None if start.at is None else tensors[-1])
         out = call.stage.forward(inputs, call.extents, numbers, call.config, watch)
@@ -309,6 +330,10 @@ class Engine:
             self.replays.clear()
         self.replays[key] = replay
 
+    def may_add(self) -> bool:
+        """Whether sums may depend on timing: this engine allows it, and PyTorch has not been told to forbid it."""
+        return not self.deterministic and not torch.are_deterministic_algorithms_enabled()
+
     def forget(self) -> None:
         """Launch anew what was launched before."""
         self.replays.clear()
@@ -327,13 +352,13 @@ class Engine:
         present = [g for g in cotangents if g is not None]
         brought = (*given, *(() if start.at is None else (start.at,)), *kept, *present)
         known = tuple([g is not None for g in cotangents])
-        return brought, (known, wrt, start.how, params, kind_of(brought))
+        return brought, (known, wrt, start.how, params, self.may_add(), kind_of(brought))
 
     def recent_gradients(
         self, wrt: str, params: Sequence[Number | None], grads: Sequence[Tensor | None]
     ) -> Recent[Gradients]:
         """The last kinds of backward passes of calls without `start`."""
-        key = (wrt, params, tuple([g is not None for g in grads]))
+        key = (wrt, params, self.may_add(), tuple([g is not None for g in grads]))
         found = self.recent_backward.get(key)
         if found is None:
             if len(self.recent_backward) >= MOST_CALLS:
@@ -384,10 +409,11 @@ class Engine:
             if o in stage.passes.cotangents
         }
         tensors |= dict(zip(stage.passes.residuals, kept, strict=True))
-        numbers = self.numbers(call, start)
+        sized = (call.extents, self.numbers(call, start), call.config)
+        adding = stage.passes.adding is not None and self.may_add()
+        out = stage.backward(tensors, grads, *sized, watch, adding)
         if watch is None:
-            return stage.backward(tensors, grads, call.extents, numbers, call.config)
-        out = stage.backward(tensors, grads, call.extents, numbers, call.config, watch)
+            return out
         self.keep(key, watch.replay(brought, out, start.how == "int"))
         return out
 

@@ -17,6 +17,7 @@ def load(
     backend: str | None = None,
     *,
     autotune: str = "never",
+    deterministic: bool = True,
 ) -> CompiledAttention:
     """The operator of a program in a file.
 
@@ -29,24 +30,33 @@ def load(
     takes these for the passes and shapes that they were measured faster for, and is the default elsewhere.
     With `autotune="once"` the first call of a kind that nothing is known about searches for its tiles (30 s), and
     every later process finds them; with "always" every process searches; "never" uses what `attndsl tune` found.
+    With `deterministic=False`, gradients may be added up in memory by "auto" and "hopper" in the order in which tiles
+    come, where that is faster: a repeat may differ in the last bits. `torch.use_deterministic_algorithms` forbids it.
 
     Raises: DiagnosticError if the program is refused, OSError if the file cannot be read.
     """
-    return _operator(read_source(path), name, backend, autotune)
+    return _operator(read_source(path), name, backend, autotune, deterministic)
 
 
 def compile(
-    text: str, name: str | None = None, backend: str | None = None, *, autotune: str = "never"
+    text: str,
+    name: str | None = None,
+    backend: str | None = None,
+    *,
+    autotune: str = "never",
+    deterministic: bool = True,
 ) -> CompiledAttention:
     """The operator of a program in a string; otherwise as `load`."""
     if not isinstance(text, str):
         raise TypeError(f"the text of a program is needed, and {type(text).__name__} came")
-    return _operator(Source("<string>", text), name, backend, autotune)
+    return _operator(Source("<string>", text), name, backend, autotune, deterministic)
 
 
 def _operator(
-    source: Source, name: str | None, backend: str | None, autotune: str
+    source: Source, name: str | None, backend: str | None, autotune: str, deterministic: bool
 ) -> CompiledAttention:
     cascade = pick(load_cascades(source), name, source)
     header = f"source: {source.name}"
-    return CompiledAttention(cascade, backend=backend, header=header, autotune=autotune)
+    return CompiledAttention(
+        cascade, backend=backend, header=header, autotune=autotune, deterministic=deterministic
+    )

@@ -15,6 +15,7 @@ from attndsl.cascade.bind import Number, declaration
 from attndsl.cascade.interpreter import check_assumes, interpret
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.printer import print_cascade
+from attndsl.cascade.starts import check_places
 from attndsl.runtime.arguments import Arguments
 from attndsl.runtime.checks import FLOATS, TensorCheck
 from attndsl.runtime.engine import Engine, Start
@@ -54,13 +55,14 @@ class CompiledAttention:
         header: str = "",
         autotune: str = "never",
         apart: frozenset[str] = frozenset(),
+        deterministic: bool = True,
     ) -> None:
         if autotune not in AUTOTUNE:
             raise ValueError(f"autotune {autotune!r} is none of {', '.join(AUTOTUNE)}")
         if backend is not None and backend not in BACKENDS:
             raise ValueError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
         self.cascade = cascade
-        self._engine = Engine(cascade, backend, planner, header, autotune, apart)
+        self._engine = Engine(cascade, backend, planner, header, autotune, apart, deterministic)
         self._operators = Operators(self._engine)
         self._op = self._operators.op
         self._partials = Partials(self._engine)
@@ -78,7 +80,7 @@ class CompiledAttention:
 
     def __reduce__(self) -> tuple[Any, ...]:
         e = self._engine
-        return _rebuilt, (self.cascade, e.backend, e.header, e.autotune)
+        return _rebuilt, (self.cascade, e.backend, e.header, e.autotune, e.deterministic)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledAttention:
         return self  # it holds nothing that a copy of a model would want apart
@@ -265,6 +267,8 @@ class CompiledAttention:
         """
         given, params = self._arguments.of(tensors, named)
         TensorCheck(self.cascade)(given)
+        if isinstance(start, Tensor):
+            check_places(self.name, start)
         own = [x.dtype for x in given if x.dtype in FLOATS]
         wide = own[0] if own else torch.float32
         for d in own:
@@ -345,9 +349,15 @@ class CompiledAttention:
                 f"{self.name}: partial results cannot be differentiated through",
                 help="call it under `torch.no_grad()`",
             )
-        at = 0 if start is None else self._position(start)
+        places = {
+            "first": operator.index(first),
+            "start": 0 if start is None else self._position(start),
+        }
+        for word, at in places.items():
+            if at < 0:
+                raise CallError("A0505", f"{self.name}: `{word}` is {at}, and positions begin at 0")
         return self._partials.partial(
-            given, operator.index(first), at, self._arguments.given(params)
+            given, places["first"], places["start"], self._arguments.given(params)
         )
 
     def merge(self, *states: State) -> State:
@@ -394,10 +404,8 @@ class CompiledAttention:
         self, given: tuple[Tensor, ...], params: tuple[Number | None, ...], start: Any
     ) -> None:
         self._engine.check(given)
-        if isinstance(start, Tensor) and bool((start < 0).any()):
-            raise CallError(
-                "A0505", f"{self.name}: `start` holds {int(start.min())}, and positions begin at 0"
-            )
+        if isinstance(start, Tensor):
+            check_places(self.name, start)
         inputs = dict(zip(self._inputs, given, strict=True))
         numbers = self._arguments.given(params)
         check_assumes(self.cascade, inputs, numbers)
@@ -406,6 +414,8 @@ class CompiledAttention:
 
 
 def _rebuilt(
-    cascade: Cascade, backend: str | None, header: str, autotune: str
+    cascade: Cascade, backend: str | None, header: str, autotune: str, deterministic: bool
 ) -> CompiledAttention:
-    return CompiledAttention(cascade, backend=backend, header=header, autotune=autotune)
+    return CompiledAttention(
+        cascade, backend=backend, header=header, autotune=autotune, deterministic=deterministic
+    )

@@ -12,6 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
+
+from attndsl.runtime.contexts import bind
+
 # Maps that are kept for one argument; a program whose tensors never lie where they lay must not fill the memory.
 MOST_MAPS = 4096
 
@@ -34,6 +38,8 @@ class Maps(dict[int, Any]):
     def __missing__(self, address: int) -> Any:
         if len(self) >= MOST_MAPS:
             self.clear()
+        if torch.cuda.is_available():
+            bind(torch.device("cuda", torch.cuda.current_device()))
         made = self[address] = self.all(address)[0]
         return made
 

@@ -22,6 +22,7 @@ from attndsl.cascade.nodes import Cascade, DType, Rank
 from attndsl.codegen.toolkit import sound_assembler
 from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
+from attndsl.runtime.contexts import bind
 from attndsl.runtime.few import FewQueries
 from attndsl.schedule.tile import Buffer, Plan
 
@@ -46,12 +47,16 @@ class Passes:
     gradients: Mapping[str, str] = field(default_factory=dict)
     backward_cascade: Cascade | None = None
     split: Plan | None = None
+    adding: Plan | None = None
+    """The backward pass whose tiles add to memory, where one is allowed to."""
     ranks: tuple[Rank, ...] = ()
     """Of both passes: those that the program does not declare get their extents from the others."""
 
 
 # "auto" is "triton" with kernels whose warps specialise, for the calls that they were measured faster for.
 TRITON = ("triton", "auto")
+# Those whose modules have such kernels.
+WARPS = ("auto", "hopper")
 
 
 class Planner(Protocol):
@@ -93,7 +98,7 @@ def plan_passes(
         g.gradients,
         g.backward,
         made.split,
-        (*cascade.ranks, *g.backward.ranks),
+        ranks=(*cascade.ranks, *g.backward.ranks),
     )
 
 
@@ -110,6 +115,7 @@ def render(backend: str, name: str, passes: Passes, header: str) -> str:
             passes.split,
             hopper=backend != "triton",
             by_measurement=backend == "auto",
+            adding=passes.adding,
         )
     from attndsl.codegen.eager import render_module
 
@@ -182,7 +188,9 @@ class Stage:
         run: Run | None = None,
     ) -> list[Tensor]:
         """The outputs, then the residuals. `run` calls a function of the module by its name, if not this stage."""
-        name, extents = self.launcher(extents, next(iter(inputs.values())).device)
+        device = next(iter(inputs.values())).device
+        name, extents = self.launcher(extents, device)
+        bind(device)
         with refusals(self.cascade.name), self.compiling():
             made = (run or self.run)(name, inputs, extents, params, config)
         return [made[n] for n in (*self.outputs, *self.residuals)]
@@ -211,14 +219,19 @@ class Stage:
         params: dict[str, Number],
         config: Config = None,
         run: Run | None = None,
+        adding: bool = False,
     ) -> list[Tensor]:
         """Gradients in the order of `passes.gradients`, from inputs and residuals by their names.
 
-        `cotangents` are the gradients of the outputs, by output.
+        `cotangents` are the gradients of the outputs, by output. `adding` allows sums in the order in which they come.
         """
-        given = {self.passes.cotangents[o]: x for o, x in cotangents.items()}
+        inputs = tensors | {self.passes.cotangents[o]: x for o, x in cotangents.items()}
+        name = "backward"
+        bind(next(iter(inputs.values())).device)
         with refusals(self.cascade.name), self.compiling():
-            made = (run or self.run)("backward", {**tensors, **given}, extents, params, config)
+            if adding and self.module.adds(inputs, extents, config):
+                name = "backward_added"
+            made = (run or self.run)(name, inputs, extents, params, config)
         return [made[g] for g in self.passes.gradients.values()]
 
     def extents(self, known: dict[str, int], params: dict[str, Number]) -> dict[str, int]:

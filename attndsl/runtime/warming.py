@@ -73,7 +73,8 @@ def warm(
             return
         run = Compiler(stage.module)
         inputs, numbers = call.tensors(given, start.at), engine.numbers(call, start)
-        both_passes(stage, inputs, call.extents, numbers, call.config, run, backward)
+        adding = stage.passes.adding is not None and engine.may_add()
+        both_passes(stage, inputs, call.extents, numbers, call.config, run, backward, adding)
 
 
 def place_of(name: str, device: torch.device | str) -> torch.device:

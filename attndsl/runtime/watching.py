@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from attndsl.cascade.starts import START
 from attndsl.runtime.launches import Launch, Recorder, rebound, run
 from attndsl.runtime.quick import Quick, Slots, example_of, quick
-from attndsl.runtime.replay import Replay, Step, allocation, spread_zeros
+from attndsl.runtime.replay import Allocation, Replay, Step, allocation, spread_zeros
 
 PLAIN = (int, float, bool, str, tuple, list, torch.dtype, type(None))
 # What a launcher calls of its module besides kernels: functions of tensors that give a tensor, or a description of
@@ -27,6 +28,8 @@ PLAIN = (int, float, bool, str, tuple, list, torch.dtype, type(None))
 ON_HOST = ("sum_into", "fixed_scale", "tiles_of", "memory_tiles")
 # Functions of its module that launch for it, and kernels that are in no table: they look through ids.
 LAUNCHING = ("block_bounds",)
+# Functions of its module that give a tensor which depends on sizes alone, and is the same one at every call.
+KEPT = ("turns_of",)
 PREPARING = ("bound_blocks", "find_reach")
 
 
@@ -44,6 +47,12 @@ class _Allocator:
 
     def spread_zeros(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
         return self._kept(spread_zeros(shape, dtype=dtype, device=device), spread_zeros)
+
+    def same(self, out: Tensor | None) -> Tensor | None:
+        """A tensor that is the same one in each call, of two kernels too."""
+        if out is not None and all(out is not x for x, _ in self.made):
+            self.made.append((out, partial(_itself, out)))
+        return out
 
     def _kept(self, out: Tensor, make: Callable[..., Tensor]) -> Tensor:
         self.made.append((out, make))
@@ -67,6 +76,9 @@ class Watch:
     def __call__(self, name: str, *arguments: Any) -> dict[str, Tensor]:
         """What the function of this name returns."""
         more: dict[str, Any] = {n: self._calling(n) for n in ON_HOST if hasattr(self.module, n)}
+        for n in KEPT:
+            if hasattr(self.module, n):
+                more[n] = self._keeping(getattr(self.module, n))
         more["torch"] = self.allocator
         launcher = rebound_all(
             self.module, name, lambda n, kernel: Recorder(kernel, self._launching(n)), more
@@ -82,6 +94,9 @@ class Watch:
             return launch.made
 
         return act
+
+    def _keeping(self, fn: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+        return lambda *arguments: self.allocator.same(fn(*arguments))
 
     def _calling(self, name: str) -> Callable[..., Any]:
         fn = getattr(self.module, name)
@@ -129,7 +144,7 @@ class Watch:
         return Replay(
             tuple(steps),
             shortened(steps),
-            tuple(allocation(make, x) for x, make in self.allocator.made),
+            tuple(_again(make, x) for x, make in self.allocator.made),
             tuple(known[id(x)] for x in results),
             given[0].get_device(),
             (None,) * (count - len(before)),
@@ -157,6 +172,14 @@ class Watch:
         others = tuple(s for s in tensors if s not in plain)
         fn, between = _launching(launch.made)
         return Step(launch.made, (x, y, z), arguments, tensors, starts, fn, between, plain, others)
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
+
+
+def _again(make: Callable[..., Tensor], x: Tensor) -> Allocation:
+    return make if isinstance(make, partial) else allocation(make, x)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,13 +128,19 @@ def plan_forward(
     ranks = classify(cascade, kinds)
     first = next((t for t in cascade.inputs if t.dtype is DType.FLOAT), None)
     kept = tuple(r for r in residuals if r not in declared)
-    exact = {*wide, *(in_exponents(cascade) & {*kept})}
+    exact = {*wide, *((in_exponents(cascade) | _extremes(cascade)) & {*kept})}
     like: dict[str, str] = {}
     if first is not None:
         for o in cascade.outputs:
             if o.name not in exact and any(ranks.kind(i) is Kind.FEATURE for i in o.indices):
                 like[o.name] = first.name
     return plan(cascade, cascade.name, residuals=residuals, kept=kept, like=like, known=kinds)
+
+
+def _extremes(c: Cascade) -> frozenset[str]:
+    """Maxima and minima: a gradient asks which points they are equal to."""
+    ops = (Reduction.MAX, Reduction.MIN)
+    return frozenset(d.tensor for d in c.body if isinstance(d.expr, Reduce) and d.expr.op in ops)
 
 
 def plan_backward(

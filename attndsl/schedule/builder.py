@@ -94,7 +94,8 @@ class Builder(Kernel):
             case Compare(op, a, b):
                 with self.stepping():
                     x, y = self.eval(a, final, name), self.eval(b, final, name)
-                if op == "==" and DType.FLOAT in (x.dtype, y.dtype):
+                numbers = isinstance(a, Const) or isinstance(b, Const)
+                if op == "==" and DType.FLOAT in (x.dtype, y.dtype) and not numbers:
                     return nearly_equal(self, x, y, name)
                 return self.combine(e, [x, y], DType.BOOL, name)
             case Logic(_, args):

@@ -19,7 +19,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from attndsl.analysis.anchors import Anchor
+from attndsl.analysis.anchors import Anchor, Gate
 from attndsl.analysis.linearity import NotLinear, Splitter, Term
 from attndsl.analysis.ranks import Ranks
 from attndsl.analysis.reach import Reach, reach
@@ -27,6 +27,7 @@ from attndsl.cascade.nodes import (
     Binary,
     Call,
     Cascade,
+    Compare,
     Const,
     Define,
     DType,
@@ -236,6 +237,17 @@ class ChunkBuilder(Builder):
         last = Binary("-", Extent(self.axes[self.col].rank), Const(1))
         return Anchor(place, Call("min", (Call("max", (place, Const(0))), last)))
 
+    def from_before(self, gate: Gate) -> Expr:
+        """What a gate leaves of the state on the way to a row.
+
+        Before the first chunk there is no state, and none of its anchor either: a point that stands in for it may lie
+        after a row, `exp(C[0] - C[1])`, and such an exponent has no bound. What multiplies a state of 0 must be finite.
+        """
+        e, anchor = gate.at_row(self.col, self.before), self.before
+        if gate.meets(self.row, self.col):
+            return e
+        return Select(Compare("==", anchor.place, anchor.inside), e, Const(0.0))
+
     # --- one term ------------------------------------------------------------------------------------------------
 
     def carry(self, state: State, d: Define, term: Term, seen: Reach) -> None:
@@ -251,9 +263,9 @@ class ChunkBuilder(Builder):
             return [substitute(p, here) for p in parts]
 
         name = d.tensor
-        left = product([*term.left, *(g.at_row(col, self.before) for g in term.inner)])
+        left = product([*term.left, *map(self.from_before, term.inner)])
         right = product([*term.right, *(g.at_column(col, self.after) for g in term.inner)])
-        row = product([*term.row, *(g.at_row(col, self.before) for g in term.gates)])
+        row = product([*term.row, *map(self.from_before, term.gates)])
         row = seen.to_row(col, self.before, row)
         column = product([*term.column, *(g.at_column(col, self.after) for g in term.gates)])
         column = seen.from_column(col, self.after, column)

@@ -125,6 +125,8 @@ def scatter_target(
                 rest.append(c)
     if not places:
         return None
+    # What else is asked of a place, another coordinate that must agree, is asked of the subscript that finds it.
+    rest = [substitute(c, places) for c in rest]
     return tuple((sub, target) for target, sub in places.items()), conjunction(rest)
 
 

@@ -25,12 +25,44 @@ from attndsl.schedule.values import (
 NEG_INF = Const(float("-inf"))
 
 
-def finite(kernel: Kernel, y: X, name: str) -> X:
-    """-inf as 0: what is subtracted from a score must not make -inf - -inf of a masked point."""
+def finite(kernel: Kernel, y: X, name: str, of: Expr | None = None) -> X:
+    """-inf as 0: what is subtracted from a score must not make -inf - -inf of a masked point.
+
+    NaN too, where `of`, the expression, has 0 times infinity or a quotient of infinities where nothing was reduced.
+    """
     y = kernel.bind(y, name + "_row")
-    cond = Compare("==", y.expr, NEG_INF)
-    x = X(Select(cond, Const(0.0), y.expr), y.dims, y.on, DType.FLOAT)
+    cond: Expr = Compare("==", y.expr, NEG_INF)
+    parts: tuple[Expr, Expr] = (Const(0.0), y.expr)
+    if of is not None and may_be_nan(kernel, of):
+        cond, parts = Compare(">", y.expr, NEG_INF), (y.expr, Const(0.0))
+    x = X(Select(cond, *parts), y.dims, y.on, DType.FLOAT)
     return kernel.bind(x, name + "_safe")
+
+
+def may_be_nan(kernel: Kernel, e: Expr) -> bool:
+    """Whether an `exp(-M)` of a row, +inf where nothing was reduced, is a factor of something or divides it."""
+    match e:
+        case Binary("*" | "/", a, b) if may_overflow(kernel, a) or may_overflow(kernel, b):
+            return True
+        case _:
+            return any(may_be_nan(kernel, x) for x in _below(kernel, e))
+
+
+def may_overflow(kernel: Kernel, e: Expr) -> bool:
+    """Whether a value has an `exp(-M)` of a row in it."""
+    match e:
+        case Call("exp" | "exp2", (arg,)) if len(kernel.ranks.sequence(tuple(free(arg)))) < 2:
+            return may_be_empty(kernel, arg)
+        case _:
+            return any(may_overflow(kernel, x) for x in _below(kernel, e))
+
+
+def _below(kernel: Kernel, e: Expr) -> tuple[Expr, ...]:
+    """What a value is made of here: the parts of an expression, the right side of a tensor's definition."""
+    if isinstance(e, Read):
+        d = kernel.defs.get(e.tensor)
+        return (d.expr,) if d is not None and d.init is None else ()
+    return children(e)
 
 
 def may_be_empty(kernel: Kernel, e: Expr) -> bool:

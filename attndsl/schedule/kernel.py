@@ -17,6 +17,7 @@ from attndsl.analysis.following import Following
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import (
     Cascade,
+    Compare,
     Const,
     Define,
     DType,
@@ -99,6 +100,12 @@ class Kernel(ABC):
         self.memo: dict[tuple[object, ...], X] = {}
         self.made: dict[str, X] = {}  # computed values, by name
         self.known: dict[tuple[str, str, str], bool] = {}
+        # Conditions `h // G == g` that give loops their bounds, whether they may, and what is known of the reductions:
+        # that one has none of them, and that not all have the same (`loops.solve_loops`).
+        self.groups: dict[str, Compare] = {}
+        self.grouped = True
+        self.ungrouped = False
+        self.mixed = False
         # Subscripts that the loops' bounds make equal to a grid index.
         self.equal: dict[Expr, Expr] = {}
         # Statements, by place.

@@ -68,13 +68,19 @@ def build_kernel(
     # Short ways first (dV before dK): what they leave in registers the longer ones need anyway.
     defs = {d.tensor: d for d in c.body}
     members = sorted(members, key=lambda m: len(cone(defs, m, done)))
-    for may_root in (True, False):
+    may_root = grouped = True
+    while True:
         b = Builder(c, ranks, list(axes), done, rows, may_root, root)
+        b.grouped = grouped
         b.walked = frozenset(d.tensor for m in members for d in reduced(defs, m, ranks, done))
         stores: list[t.Stmt] = [
             store_target(b, b.defs[m], _tiles_at(b, m, tile_names)) for m in members
         ]
-        if len(b.rooted) < 2:  # one way of masking in a kernel, or values would be computed twice
+        if may_root and len(b.rooted) > 1:  # two ways of masking would compute values twice
+            may_root = False
+        elif b.mixed:  # one pair of bounds for all that a loop sums
+            grouped = False
+        else:
             break
     return finish_kernel(b, name, stores, tuple(members), tuple(b.loop_body), causal_order(b))
 

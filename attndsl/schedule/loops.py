@@ -15,43 +15,49 @@ from attndsl.cascade.nodes import (
     DType,
     Expr,
     Extent,
-    Index,
     Position,
-    Reduce,
 )
 from attndsl.cascade.walk import free, replaced
-from attndsl.schedule.forms import is_large
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.tile import Block, Origin, Role
 from attndsl.schedule.values import X
 
 
 def solve_loops(kernel: Kernel, where: Expr | None, body: Expr) -> tuple[Expr | None, Expr]:
-    """Drop `h // G == K.1` (it became the loop's bounds) and read through it: `K[h // G]` is `K[K.1]`."""
+    """Read through `h // G == K.1`: `K[h // G]` is `K[K.1]`; and drop it where it becomes the bounds of the loop.
+
+    It becomes that for all reductions of a kernel or for none: `kernel.mixed` says that one of them lacks it.
+    """
     rest: list[Expr] = []
+    taken: set[str] = set()
     for c in conjuncts(where):
         if isinstance(c, Compare) and c.op == "==" and isinstance(c.right, Position):
             grid = kernel.axes.get(c.right.name)
             if grid is not None and grid.role is Role.GRID and is_loop_only(kernel, c.left):
                 left, right = c.left, c.right
-                kernel.equal[left] = right
                 body = replaced(body, left, right)
                 rest = [replaced(r, left, right) for r in rest]
-                if is_group(kernel, c):
+                axis = group_axis(kernel, c)
+                if axis is not None and kernel.groups.setdefault(axis, c) == c:
+                    kernel.equal[left] = right
+                    taken.add(axis)
                     continue
         rest.append(c)
+    if kernel.loop_body:
+        kernel.ungrouped |= not taken
+        kernel.mixed |= bool(kernel.groups) and (taken != kernel.groups.keys() or kernel.ungrouped)
     return conjunction(rest), body
 
 
-def is_group(kernel: Kernel, cond: Expr) -> bool:
-    """`h // G == g`, for a loop over `h` and a point `g` of the grid: what `loop_bounds` makes bounds of."""
-    match cond:
-        case Compare("==", Binary("//", Position(h) | Index(h), size), Position(g)):
-            grid = kernel.axes.get(g)
-            found = grid is not None and grid.role is Role.GRID and not free(size)
-            return found and kernel.ranks.of.get(h, h) in kernel.loop_body
+def group_axis(kernel: Kernel, cond: Compare) -> str | None:
+    """The loop that `h // G == g` gives bounds, for a loop over `h` and a point `g` of the grid."""
+    match cond.left:
+        case Binary("//", Position(h), size) if (
+            kernel.grouped and h in kernel.loop_body and not free(size)
+        ):
+            return h
         case _:
-            return False
+            return None
 
 
 def is_loop_only(kernel: Kernel, e: Expr) -> bool:
@@ -65,32 +71,35 @@ def loop_axis(rank: str, kept: tuple[str, ...], stream: str | None) -> str:
 
 
 def loop_bounds(kernel: Kernel, axis: str) -> tuple[str, str]:
-    """`[0, |h|)`, or the group `[g*G, (g+1)*G)` where the reduction's condition says `h // G == g`.
+    """`[0, |h|)`, or the group `[g*G, (g+1)*G)` where `solve_loops` took a condition `h // G == g` for bounds.
 
     A loop over a sequence: the stretch that the domain leaves open to the kernel's tile.
     """
     rank = kernel.axes[axis].rank
     if kernel.ranks.kind(rank) is Kind.SEQUENCE:
         return _sequence_bounds(kernel, axis)
-    for d in kernel.cascade.body:
-        if not is_large(d.expr, kernel.ranks):
-            continue
-        assert isinstance(d.expr, Reduce)
-        for cond in conjuncts(d.expr.where):
-            match cond:
-                case Compare("==", Binary("//", Position(h), size), Position(g)) if (
-                    kernel.ranks.of.get(h, h) == rank
-                    and g in kernel.axes
-                    and kernel.axes[g].role is Role.GRID
-                ):
-                    lo = Binary("*", Position(g), size)
-                    hi = Binary("+", lo, size)
-                    return (
-                        kernel.value(kernel.eval(lo, False, "lo_" + rank), "lo_" + rank),
-                        kernel.value(kernel.eval(hi, False, "hi_" + rank), "hi_" + rank),
-                    )
+    match kernel.groups.get(axis):
+        case Compare("==", Binary("//", _, size), Position(g)):
+            lo = Binary("*", Position(g), size)
+            hi: Expr = Binary("+", lo, size)
+            if not _whole(kernel, rank, size, g):
+                hi = Call("min", (hi, Extent(rank)))
+            return (
+                kernel.value(kernel.eval(lo, False, "lo_" + rank), "lo_" + rank),
+                kernel.value(kernel.eval(hi, False, "hi_" + rank), "hi_" + rank),
+            )
     zero, top = X(Const(0), dtype=DType.INT), kernel.eval(Extent(rank))
     return kernel.value(zero, "lo_" + rank), kernel.value(top, "hi_" + rank)
+
+
+def _whole(kernel: Kernel, rank: str, size: Expr, group: str) -> bool:
+    """Whether every group has all its points: an input declares an axis `h // G`, which holds `|h|` to G times that."""
+    return any(
+        at == group and isinstance(dim, Binary) and dim.op == "//" and dim.right == size
+        for i in kernel.cascade.inputs
+        for dim, at in zip(i.dims, i.ranks, strict=True)
+        if free(dim) == {rank}
+    )
 
 
 def _sequence_bounds(kernel: Kernel, axis: str) -> tuple[str, str]:

@@ -20,11 +20,12 @@ from attndsl.schedule.ahead import split_ahead
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.checkpoints import build_checkpoints
 from attndsl.schedule.columns import build_columns
+from attndsl.schedule.dividing import divided
 from attndsl.schedule.exact import exact_sums, exactly, kept_apart
 from attndsl.schedule.halves import Halves
 from attndsl.schedule.kernels import build_chunked, build_kernel
-from attndsl.schedule.levels import Key, cone, join, levels, target_key
-from attndsl.schedule.liveness import crowded, roomy
+from attndsl.schedule.levels import Key, cone, join, levels, reduced, target_key
+from attndsl.schedule.liveness import crowded
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import Prepared, prepare
 from attndsl.schedule.pulled import Pull
@@ -244,24 +245,30 @@ def _apart(
     label: str,
     name: str,
 ) -> list[TileProgram]:
-    """One kernel of all targets; or each sum of features by a kernel of its own, where one would hold too much.
+    """One kernel of all targets; or several with fewer sums of features, where one would hold too much.
 
     What the sums share, the scores, is made again in each: a product more, which takes less than registers that spill.
     """
     c, ranks = ready.cascade, ready.ranks
     together = build_kernel(c, ranks, key, members, done, rows, label)
     wide = [m for m in members if any(ranks.kind(i) is Kind.FEATURE for i in c.define(m).indices)]
-    if len(wide) < 2 or together.loops or not crowded(together):  # loops were not measured
+    if together.loops or not crowded(together):  # loops were not measured
         return [together]
     thin = [m for m in members if m not in wide]
-    parts = [*([m] for m in wide[1:]), [wide[0], *thin]]
-    try:
-        made = [
-            build_kernel(c, ranks, key, part, done, rows, f"{name}_{part[0]}") for part in parts
-        ]
-    except (Needs, Refused):  # what one makes on its way another would wait for
-        return [together]
-    return made if all(map(roomy, made)) else [together]
+
+    def build(part: list[str], known: frozenset[str]) -> TileProgram:
+        return build_kernel(c, ranks, key, part, known, rows, f"{name}_{part[0]}")
+
+    found = divided({m: _sums(ready, m, done) for m in wide}, thin, done, build)
+    return [together] if found is None else found
+
+
+def _sums(ready: Prepared, m: str, done: frozenset[str]) -> list[str]:
+    """The sums of features that a target adds up; itself, where it is one."""
+    defs = {d.tensor: d for d in ready.cascade.body}
+    found = reduced(defs, m, ready.ranks, done)
+    every = [d.tensor for d in found if any(ready.ranks.kind(i) is Kind.FEATURE for i in d.indices)]
+    return every if len(every) > 1 and set(every) == {d.tensor for d in found} else [m]
 
 
 def _waiting(

@@ -10,6 +10,7 @@ from attndsl.cascade.nodes import (
     Define,
     DType,
     Expr,
+    Logic,
     Position,
     Read,
     Reduction,
@@ -121,6 +122,44 @@ def point_state(
     inner.append(t.Fold(col, kept, Reduction.SUM, tv, kernel.stream))
     here = Compare("==", Position(axis), Position(point))
     inner.append(t.Assign(state.name, Select(here, Binary("+", old, Val(col)), old)))
+    kernel.points.pop()
+    kernel.sweep.append(t.For(point, tuple(inner), kernel.guard))
+
+
+def extreme_points(kernel: Kernel, state: State, d: Define, body: Expr, where: Expr | None) -> None:
+    """`X[i,f] = max(X[i,f], max[j](term of i, j and f))`: column by column of the feature rank."""
+    assert kernel.stream is not None
+    dims = kernel.dims_of(body)
+    fulls = [a for a in dims if kernel.axes[a].role is Role.FULL]
+    known = state.reduce.op in (Reduction.MAX, Reduction.MIN)
+    if len(fulls) != 1 or len(dims) != 3 or not known:
+        raise Refused("A0404", f"`{d.tensor}` reduces a value of three ranks", d.span)
+    (axis,) = fulls
+    op = state.reduce.op
+    seen = None
+    if kernel.root is None:  # else the term sinks by itself where it is not seen
+        one = masked(kernel, X(Const(1.0)), where, 0.0, d.tensor + "_seen", always=True)
+        on = kernel.dims_of_value(one)
+        seen = X(Compare("!=", Val(one), Const(0.0)), on, frozenset({STREAMED}), DType.BOOL)
+    point = kernel.names.fresh(f"{axis}_pt")
+    kernel.axes[point] = Axis(point, kernel.axes[axis].rank, Role.POINT)
+    inner: list[t.Stmt] = []
+    kernel.points.append((point, inner))
+    x = kernel.eval(substitute(body, {axis: Position(point)}), False, d.tensor)
+    if seen is not None:
+        parts = [seen, x, X(Const(op.identity))]
+        x = kernel.combine(CHOICE, parts, DType.FLOAT, d.tensor)
+    v = kernel.value(x, d.tensor + "_s")
+    column = kernel.names.fresh(d.tensor + "_col")
+    inner.append(t.Fold(column, kernel.order(x.dims - {kernel.stream}), op, v, kernel.stream))
+    here: Expr = Compare("==", Position(axis), Position(point))
+    if (
+        kernel.guard is not None
+    ):  # a dialect that runs many programs as one may run the loop for others
+        here = Logic("and", (here, Val(kernel.guard)))
+    old = Val(state.name)
+    both = Call(op.value, (old, Val(column)))
+    inner.append(t.Assign(state.name, Select(here, both, old)))
     kernel.points.pop()
     kernel.sweep.append(t.For(point, tuple(inner), kernel.guard))
 

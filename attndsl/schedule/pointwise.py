@@ -39,7 +39,7 @@ def binary(kernel: Kernel, e: Binary, op: str, a: Expr, b: Expr, final: bool, na
     kind = DType.INT if {x.dtype, y.dtype} <= {DType.INT, DType.BOOL} and op != "/" else DType.FLOAT
     below = y.dims < x.dims or of_blocks(kernel, b)
     if op == "-" and kind is DType.FLOAT and below and may_be_empty(kernel, b):
-        y = finite(kernel, y, name)
+        y = finite(kernel, y, name, b)
     safe = op == "/" and is_sum(kernel, b)
     return kernel.combine(e, [x, y], kind, name, safe)
 

@@ -143,10 +143,11 @@ def factors_of(kernel: Kernel, body: Expr, over: frozenset[str]) -> list[Expr]:
             # The condition goes on what knows all that it asks; that may be anything where it does not hold.
             parts = factors_of(kernel, a, over)
             asks = kernel.dims_of(cond)
-            if any(asks <= kernel.dims_of(f) for f in parts):
-                return [
-                    Select(cond, f, Const(0.0)) if asks <= kernel.dims_of(f) else f for f in parts
-                ]
+            chosen = [f for f in parts if asks <= kernel.dims_of(f)]
+            # What lies in memory is a number there too, and is no tile to compute beside another that is 0.
+            made = [f for f in chosen if not _in_memory(kernel, f)] or chosen
+            if made:
+                return [Select(cond, f, Const(0.0)) if f in made else f for f in parts]
             return [body]
         case Unary("-", a):
             return [Const(-1.0), *factors_of(kernel, a, over)]
@@ -216,9 +217,12 @@ def _made_side(
 ) -> int | None:
     """Which side is computed here, where the other one is a tile as it lies in memory: that takes no registers."""
     sides = [[f for f, s in zip(factors, spans, strict=True) if s == x] for x in (first, second)]
-    memory = {*kernel.inputs, *kernel.available}
-    stored = [len(x) == 1 and isinstance(x[0], Read) and x[0].tensor in memory for x in sides if x]
+    stored = [len(x) == 1 and _in_memory(kernel, x[0]) for x in sides if x]
     return stored.index(False) if len(stored) == 2 and stored.count(True) == 1 else None
+
+
+def _in_memory(kernel: Kernel, e: Expr) -> bool:
+    return isinstance(e, Read) and (e.tensor in kernel.inputs or e.tensor in kernel.available)
 
 
 def dot_operand(

@@ -21,7 +21,8 @@ from attndsl.schedule.corrections import pivots_of
 from attndsl.schedule.kernel import Kernel
 from attndsl.schedule.loops import loop_axis, solve_loops
 from attndsl.schedule.masks import masked, reaches, root_of
-from attndsl.schedule.outcomes import Needs, Refused
+from attndsl.schedule.outcomes import Needs
+from attndsl.schedule.points import extreme_points
 from attndsl.schedule.products import fold, merged
 from attndsl.schedule.roots import guess_of
 from attndsl.schedule.rows import within_value
@@ -189,9 +190,10 @@ def extreme_state(kernel: Kernel, state: State, d: Define, body: Expr, where: Ex
     """Update a maximum, or another reduction that needs no correction, with the terms of the stream's tile."""
     assert kernel.stream is not None
     op = state.reduce.op
+    if len(kernel.dims_of(body)) > 2:
+        extreme_points(kernel, state, d, body, where)
+        return
     x = kernel.eval(body, False, d.tensor)
-    if len(x.dims) > 2:
-        raise Refused("A0404", f"`{d.tensor}` reduces a value of three ranks", d.span)
     v = masked(kernel, x, where, op.identity, d.tensor + "_s")
     dims = kernel.dims_of_value(v)
     tile = X(Val(v), dims, frozenset({STREAMED}))

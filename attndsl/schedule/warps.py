@@ -7,6 +7,7 @@ groups of four warps only compute (consumers, 64 rows of the tile each). What a 
 which statement then belongs to whom, is found here; nothing is looked at but its statements and their axes:
 
     resident   tiles [tile, full] that stay in shared memory: left operands of score products
+    also       tiles [tile, full] that rows are computed of: they come by the copy engine too, where there is room
     rings      tiles [stream, full] that pass through shared memory: right operands of products
     beside     vectors [stream] that the producer makes: of loads and positions, and nothing of the tile
     columns    those of them that consumers read: they lie beside the first ring's tiles
@@ -17,6 +18,7 @@ which statement then belongs to whom, is found here; nothing is looked at but it
                products that accumulate, whose left operand comes from these registers
     stores     tiles [tile, full] that leave through shared memory, by the copy engine
     folded     whether sweeps get longer or shorter from tile to tile, so that work is shared out by pairs
+    listed     whether they are so in proportion, and work is shared out by a list that the host makes
     order      in which order a consumer's step issues products and waits for them
 
 Source: the roles are those of FlashAttention-3 (Shah et al. 2024, section 3).
@@ -28,7 +30,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from attndsl.cascade.nodes import Binary, DType, Expr, Position
+from attndsl.cascade.nodes import Binary, Call, DType, Expr, Position
 from attndsl.cascade.walk import rewrite, walk
 from attndsl.schedule.absorbed import absorbed
 from attndsl.schedule.specialise import defined, used
@@ -36,6 +38,7 @@ from attndsl.schedule.tile import (
     AccDot,
     Across,
     Assign,
+    BufferKind,
     Compute,
     Declare,
     Dot,
@@ -99,6 +102,7 @@ class Roles:
     tile: str
     stream: str
     resident: dict[str, Load]
+    also: dict[str, Load]
     rings: dict[str, Load]
     beside: dict[str, Compute | Load]
     columns: dict[str, Compute | Load]
@@ -108,6 +112,7 @@ class Roles:
     bodies: tuple[Body, ...]
     stores: dict[str, Store]
     folded: bool
+    listed: bool
     order: Order
 
     @property
@@ -122,7 +127,8 @@ class Roles:
 
     def moved(self) -> list[tuple[str, Load | Store]]:
         """What the copy engine moves, by value."""
-        return [*self.resident.items(), *self.rings.items(), *self.stores.items()]
+        loads = [*self.resident.items(), *self.also.items(), *self.rings.items()]
+        return [*loads, *self.stores.items()]
 
 
 class _No(Exception):
@@ -135,6 +141,12 @@ def roles(plan: Plan, program: TileProgram) -> Roles | Unfit:
         return _roles(plan, program)
     except _No as no:
         return Unfit(str(no))
+
+
+def adds(plan: Plan) -> bool:
+    """Whether a kernel of the plan adds to memory by a warp of its own."""
+    found = (roles(plan, s) for s in plan.steps if isinstance(s, TileProgram))
+    return any(isinstance(r, Roles) and r.across for r in found)
 
 
 def _roles(plan: Plan, program: TileProgram) -> Roles:
@@ -182,7 +194,9 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
             resident[right.name] = right
     if not resident:
         raise _No("its scores are no product of tiles")
-    _one_box_each((*resident.values(), *rings.values()), set(rank))
+    others = (s for s in prologue.values() if s.name not in resident)
+    also = {s.name: s for s in others if _copied(plan, s) and _block(plan, s, tile, rank)}
+    _one_box_each((*resident.values(), *also.values(), *rings.values()), set(rank))
     bodies = tuple(_without(b, rings) for b in bodies)
     _registers_only(program, bodies, resident, rings, tile, stream)
     scalars, rows = _parted(program, resident)
@@ -193,6 +207,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
     lo, hi = moving_ends(program)
     folded = lo or hi
     order = _order(bodies)
+    by_ids = any(isinstance(s, TileReach) for s in scalars)
     once = known | {n for n in map(defined, _turns(program)) if n is not None}
     beside, columns, spared = _beside(bodies, stream, once)
     return Roles(
@@ -200,6 +215,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         tile,
         stream,
         resident,
+        also,
         rings,
         beside,
         columns,
@@ -209,6 +225,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         bodies,
         stores,
         folded,
+        lo != hi and not by_ids and _room_for_a_list(bodies, order),
         order,
     )
 
@@ -221,6 +238,14 @@ def _order(bodies: tuple[Body, ...]) -> Order:
     """
     room = all(len(b.sums) == 1 and not b.across and _pairs_held(b) <= 2 for b in bodies)
     return Order.CARRIED if room else Order.ALONE
+
+
+def _room_for_a_list(bodies: tuple[Body, ...], order: Order) -> bool:
+    """Whether tiles by a list are faster: 3 to 11 % in causal sums (benchmarks/results/hopper-five-h200.json).
+
+    Two sums with nothing added to memory lose: the list's address costs registers (8 spills instead of 2 for dK, dV).
+    """
+    return order is Order.CARRIED or all(b.across for b in bodies)
 
 
 def _pairs_held(body: Body) -> int:
@@ -373,6 +398,13 @@ def _beside(
     return beside, columns, frozenset(n for n in could if n in loaded or n not in read)
 
 
+def _copied(plan: Plan, load: Load) -> bool:
+    """Whether a tensor may have the inputs' type, which is the copy engine's; a call where it has not is portable."""
+    buffer = plan.buffer(load.tensor)
+    here = buffer.kind is BufferKind.INPUT or buffer.like is not None
+    return buffer.dtype is DType.FLOAT and here
+
+
 def _block(plan: Plan, load: Load, along: str, rank: dict[str, str]) -> bool:
     """Whether a load is a tile of memory: an axis, whole rows of the last, all else fixed.
 
@@ -428,37 +460,53 @@ def moving_ends(program: TileProgram) -> tuple[bool, bool]:
     """Whether the sweep's ends move with the tile: both ends of a window's do, one of a causal sweep's."""
     assert program.sweep is not None
     made = {s.name: s for s in program.prologue if isinstance(s, Compute) and not s.dims}
-
-    def moves(name: str) -> bool:
-        found = made.get(name)
-        if found is None:
-            return False
-        return any(isinstance(n, Origin) for n in walk(found.expr)) or any(map(moves, used(found)))
-
     ranges = program.sweep.ranges
-    return moves(ranges[0].lo), moves(ranges[-1].hi)
+
+    def moves(x: Expr) -> bool:
+        names = {n.name for n in walk(x) if isinstance(n, Val)} & made.keys()
+        return any(isinstance(n, Origin) for n in walk(x)) or any(
+            moves(made[n].expr) for n in names
+        )
+
+    hi: Expr = Val(ranges[-1].hi)
+    match made.get(ranges[-1].hi):
+        case Compute(expr=Call("max", (Val(first), end))) if first == ranges[0].lo:
+            hi = end  # no less than where the sweep begins: that it moves with that says nothing
+    return moves(Val(ranges[0].lo)), moves(hi)
 
 
 def kept_portable(program: TileProgram, found: Roles) -> str | None:
     """Why `backend="auto"` leaves a kernel portable at any size though its warps could specialise.
 
-    `configs.worth_warps` asks for the sizes of a call besides.
+    Measured program by program (benchmarks/results/hopper-rule-h200.json). `worth_dims` and `configs.worth_warps` ask
+    for the sizes of a call besides.
     """
-    if found.across:
-        return "it adds to memory, which was not measured"
-    sums = len({acc.name for body in found.bodies for acc in body.sums})
-    if sums != 1:
-        return (
-            "it carries no sum of products"
-            if not sums
-            else f"it carries {sums} sums of products, not one"
-        )
-    if found.order is not Order.CARRIED:
-        return "it holds more than two tiles of scores at a time, which was not measured"
+    sums = max(len(body.sums) for body in found.bodies)
     scores = max(len(body.scores) for body in found.bodies)
-    if all(moving_ends(program)) and scores > 1:
+    short = all(moving_ends(program))
+    if not sums:
+        return "it carries no sum of products"
+    if sums > 1 and max(map(_pairs_held, found.bodies)) > 2:
+        return "it holds more than two tiles of scores at a time beside two sums"
+    if found.across and (short or found.looked_up):
+        return "its sweeps are short, and do not pay for a sum that is cleared before and read back behind"
+    if sums == 1 and short and scores > 1:
         return f"both ends of its sweep move with its tile, and its scores are {scores} products"
+    if scores == 1 and found.looked_up:
+        return "ids end its sweep, and its scores are one product: little is done between two tiles' ends"
     return None
+
+
+def worth_dims(program: TileProgram, found: Roles) -> tuple[int, ...]:
+    """The head dims at which such a kernel was measured faster than the portable one.
+
+    At 64 a sum of two products of scores (dQ) is slower in groups of 64 rows that wait for each other, and so are the
+    short sweeps of windows with one product; beyond 128 two sums do not fit.
+    """
+    if any(len(b.sums) > 1 for b in found.bodies):
+        return (64, 96, 128)
+    few = all(len(b.scores) == 1 for b in found.bodies) and not all(moving_ends(program))
+    return (64, 96, 128, 192, 256) if few else (96, 128, 192, 256)
 
 
 def _names(scalars: Iterable[Stmt]) -> set[str]:

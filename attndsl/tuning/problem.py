@@ -114,6 +114,7 @@ def kernels_of(passes: Passes, table: dict[str, Any]) -> tuple[Kernel, ...]:
     plans = (
         ("forward", passes.forward),
         ("backward", passes.backward),
+        ("backward_added", passes.adding),
         ("forward_split", passes.split),
     )
     steps = [

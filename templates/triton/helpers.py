@@ -288,16 +288,68 @@ def power_integer(x, n):
 
 
 @triton.jit
-def power(x, y):
+def near_log2(x, stored: tl.constexpr = tl.float32):
+    """Binary logarithm; beside 16-bit types by one instruction, off by 2**-22 (absolutely, between 1/2 and 2)."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tl.log2(x)
+
+
+@triton.jit
+def near_log(x, stored: tl.constexpr = tl.float32):
+    """Natural logarithm, as `near_log2`."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return near_log2(x, stored) * 0.6931471805599453
+    else:
+        return tl.log(x)
+
+
+@triton.jit
+def power(x, y, stored: tl.constexpr = tl.float32):
     """`x ** y`; a negative `x` takes a whole `y`."""
-    # Triton's interpreter cannot combine a scalar condition on floats with a block of them.
-    x = tl.broadcast(x, y)[0]
-    y = tl.broadcast(x, y)[1]
-    size = tl.exp2(y * tl.log2(tl.abs(x)))
+    # Bounded, so that `0 ** 0` is 1 and not 0 times an infinity.
+    log = near_log2(tl.abs(x), stored)
+    log = tl.maximum(log, -3e38, propagate_nan=tl.PropagateNan.ALL)
+    log = tl.minimum(log, 3e38, propagate_nan=tl.PropagateNan.ALL)
     half = y * 0.5
-    signed = tl.where(half == tl.floor(half), size, -size)
-    negative = tl.where(y == tl.floor(y), signed, float("nan"))
-    return tl.where(y == 0, 1.0, tl.where(x < 0, negative, size))
+    # Of the exponent alone: a number for a whole tile, where it is one.
+    signed = tl.where(half == tl.floor(half), 1.0, -1.0)
+    below = tl.where(y == tl.floor(y), signed, float("nan"))
+    return tl.exp2(y * log) * tl.where(x < 0, below, 1.0)
+
+
+@triton.jit
+def running_sums(x, AXIS: tl.constexpr, DOWN: tl.constexpr):
+    """Running sums along an axis of a tile of pairs, each point included; from the end if DOWN.
+
+    Of float32, as a product with a triangle of ones on matrix units: a number is the sum of three of bfloat16, whose
+    products with 1 are exact. Infinities would meet the zeros of the triangle, and are the largest numbers instead.
+    """
+    if INTERPRETED or x.dtype != tl.float32:
+        return tl.cumsum(x, AXIS, reverse=DOWN)
+    else:
+        at = tl.arange(0, x.shape[AXIS])
+        if DOWN == (AXIS == 1):
+            ones = (at[:, None] >= at[None, :]).to(tl.bfloat16)
+        else:
+            ones = (at[:, None] <= at[None, :]).to(tl.bfloat16)
+        x = tl.maximum(x, -3e38, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, 3e38, propagate_nan=tl.PropagateNan.ALL)
+        first = x.to(tl.bfloat16)
+        rest = x - first.to(tl.float32)
+        second = rest.to(tl.bfloat16)
+        third = (rest - second.to(tl.float32)).to(tl.bfloat16)
+        if AXIS == 1:
+            out = tl.dot(third, ones)
+            out = tl.dot(second, ones, out)
+            return tl.dot(first, ones, out)
+        else:
+            out = tl.dot(ones, third)
+            out = tl.dot(ones, second, out)
+            return tl.dot(ones, first, out)
 
 
 @triton.jit
@@ -344,9 +396,22 @@ def tanh(x, stored: tl.constexpr = tl.float32):
 
 @triton.jit
 def log1p(x):
-    """log(1 + x) for x >= 0, without the loss of 1 + x near 0 (Kahan)."""
-    u = 1.0 + x
-    return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
+    """log(1 + x) for 0 <= x <= 1, as exact near 0: in float32 by a polynomial, off by two units in the last place."""
+    if x.dtype == tl.float32:
+        # Interpolates log(1 + x) / x at Chebyshev points.
+        p = 0.005126102123
+        p = p * x - 0.02907406461
+        p = p * x + 0.07751608662
+        p = p * x - 0.1360224761
+        p = p * x + 0.1907688073
+        p = p * x - 0.2483539899
+        p = p * x + 0.3331812171
+        p = p * x - 0.4999944498
+        p = p * x + 0.9999999659
+        return x * p
+    else:
+        u = 1.0 + x  # Kahan's form
+        return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
 
 
 @triton.jit

@@ -40,6 +40,15 @@ LOCAL = """L[i,j1] = max[j0](S[i,j1,j0])
   M[i] = max[j1](L[i,j1])
   Z[i] = sum[j1](sum[j0](P[i,j1,j0]) * exp(L[i,j1] - M[i]))
   O[i,f] = P[i,j1,j0] * exp(L[i,j1] - M[i]) / Z[i] * V[j1 * w + j0, f]"""
+THREE = """rank j2 = |j| // (w * 2), j1 = 2, j0 = w
+  S[i,j2,j1,j0] = Q[i,e] * K[{at}, e] + u[{at}]
+  L[i,j2,j1] = max[j0](S[i,j2,j1,j0])
+  P[i,j2,j1,j0] = exp(S[i,j2,j1,j0] - L[i,j2,j1])
+  R[i,j2] = max[j1](L[i,j2,j1])
+  Y[i,j2] = sum[j1](sum[j0](P[i,j2,j1,j0]) * exp(L[i,j2,j1] - R[i,j2]))
+  M[i] = max[j2](R[i,j2])
+  Z[i] = sum[j2](Y[i,j2] * exp(R[i,j2] - M[i]))
+  O[i,f] = P[i,j2,j1,j0] * exp(L[i,j2,j1] - M[i]) / Z[i] * V[{at}, f]"""
 FILTERED = """L[i,n] = max[j : j // w == n](S[i,j])
   P[i,j] = exp(S[i,j] - L[i, j // w])
   M[i] = max[n](L[i,n])
@@ -49,6 +58,8 @@ FILTERED = """L[i,n] = max[j : j // w == n](S[i,j])
 ONE_LEVEL = {
     "local maxima first": CUT + LOCAL,
     "local maxima by a filter": FILTER.format("") + FILTERED,
+    "three levels": THREE.format(at="j2 * w * 2 + j1 * w + j0"),
+    "three levels, from inside": THREE.format(at="j0 + w * (j1 + 2 * j2)"),
     "running": CUT + RUNNING.format("-1e30"),
     "running, with a sink": CUT + RUNNING.format("0.5"),
 }

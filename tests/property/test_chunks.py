@@ -125,6 +125,7 @@ CLOSED: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "rwkv6": ("w", lambda x: torch.sigmoid(-20 * x.abs())),
     "hgrn2": ("g", lambda x: torch.sigmoid(20 * x)),
     "rwkv7": ("w", lambda x: torch.where(x > 1.5, 0.0, torch.sigmoid(x))),
+    "gated_delta": ("g", lambda x: -800 * x.abs()),
 }
 
 
@@ -141,7 +142,11 @@ def test_gates_that_close_inside_a_chunk(name: str, chunk: int) -> None:
     want, want_grads = expected(op, given)
     assert error(outs, want) < 1e-10
     # A closed gate of 0 has a slope of its own here; its logarithm is that of the least gate there is.
-    some = [k for k, t in enumerate(op.cascade.inputs) if t.name != gate or name == "gla"]
+    some = [
+        k
+        for k, t in enumerate(op.cascade.inputs)
+        if t.name != gate or name in ("gla", "gated_delta")
+    ]
     assert error([grads[k] for k in some], [want_grads[k] for k in some]) < 1e-9
 
 

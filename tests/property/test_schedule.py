@@ -57,6 +57,7 @@ WEIGHTS = st.sampled_from(
         ("exp(S[i,j]) / (1 + N[i])", "N[i] = sum[j](S[i,j]**2)"),
         ("softmax[j](S[i,j]) * (S[i,j] - R[i])", "R[i] = sum[j](S[i,j])"),
         ("softmax[j](S[i,j]) - sigmoid(S[i,j])", ""),
+        ("softmax[j](S[i,j]) - 0.5 * softmax[j](S[i,j] * v[j])", ""),
         ("T[i,j]", "T[i,j] = sum[e](softmax[j](S[i,j]) * K[j,e])"),
         ("S[i,j] / (1 + abs(X[j]))", "X[j] = sum[i](S[i,j])"),
     ]
@@ -73,6 +74,8 @@ RESULTS = st.lists(
             ("O7[b,j,f]", "O7[j,f] = sum[i : i > 1](W[i,j] * Q[i,f])"),
             ("O8[b,i,f]", "O8[i,f] = sum[j](W[i,j] * V[j,f]) * u[i] + Q[i,f]"),
             ("O9[b]", "O9 = sum[i,j](W[i,j] * v[j])"),
+            ("O11[b,i,f]", "O11[i,f] = max[j](S[i,j] + V[j,f])"),
+            ("O12[b,j,f]", "O12[j,f] = min[i](abs(S[i,j] - V[j,f]) * 2)"),
             ("O10[b,i,e]", "O10[i,e] = sum[j](W[i,j] * K[j,e] * tanh(Q[i,e] + K[j,e]))"),
         ]
     ),

@@ -579,6 +579,47 @@ for e, f in ((40, 72), (100, 16), (192, 40), (16, 100), (1, 1)):
         sizes={"e": e, "f": f},
     )
 
+# --- groups of heads beside all heads, over one sweep ----------------------------------------------
+
+
+def groups_and_all(x: X) -> Tensor:
+    p = torch.exp(-torch.relu(einsum("bhie,bhje->bhij", x.Q, x.K)))
+    own = einsum("bhij,bhjf->bhif", p, x.V)
+    return own.unflatten(1, (3, 2)).sum(2) + einsum("gh,bhif->bgif", x.W, own)
+
+
+def groups_and_rests(x: X) -> Tensor:
+    p = torch.exp(-torch.relu(einsum("bhie,bhje->bhij", x.Q, x.K)))
+    own = einsum("bhij,bhjf->bhif", p, x.V)
+    at, g = torch.arange(x.n_h), torch.arange(3)[:, None]
+    keep = (at // 2 == g) & (at != 2) & (at % 3 == g)
+    return einsum("g,gh,bhif->bgif", x.w, keep.double(), own)
+
+
+HEADS = "Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f]"
+WEIGHT = "P[h,i,j] = exp(-relu(sum[e](Q[h,i,e] * K[h,j,e])))"
+add(
+    "co_sum_of_a_group_and_of_all_heads",
+    f"{HEADS}, W[g,h]",
+    "O[b,g,i,f]",
+    f"""{WEIGHT}
+    O[g,i,f] = sum[h,j : h // 2 == g](P[h,i,j] * V[h,j,f]) + sum[h,j](W[g,h] * P[h,i,j] * V[h,j,f])""",
+    groups_and_all,
+    batch="b",
+    sizes={"h": 6, "g": 3},
+)
+add(
+    "co_sum_of_some_of_a_group",
+    f"{HEADS}, w[g]",
+    "O[b,g,i,f]",
+    f"""{WEIGHT}
+    O[g,i,f] = w[g] * sum[h,j : h // 2 == g and h != 2 and h % 3 == g](P[h,i,j] * V[h,j,f])""",
+    groups_and_rests,
+    batch="b",
+    sizes={"h": 6, "g": 3},
+    start=0,
+)
+
 # --- empty rows --------------------------------------------------------------------------------
 
 
@@ -629,6 +670,21 @@ add(
             -1,
         )[..., :-1],
         x.V,
+    ),
+)
+add(
+    "co_empty_rows_off_by_one_by_reciprocals",
+    QKV,
+    f"{O}, U[b,h,i,f]",
+    f"""S[i,j] = {DOT} where j < i, i < 9
+    M[i] = max[j](S[i,j])
+    P[i,j] = exp(S[i,j] - M[i])
+    R[i] = 1 / (exp(-M[i]) + sum[j](P[i,j]))
+    O[i,f] = P[i,j] * R[i] * V[j,f]
+    L[i] = logsumexp[j](S[i,j])
+    U[i,f] = 1 / (1 + exp(-L[i])) * softmax[j](S[i,j]) * V[j,f]""",
+    lambda x: (lambda p: (weigh(p / (1 + p.sum(-1, keepdim=True)), x.V),) * 2)(
+        masked(torch.exp(scaled(x)), (x.j < x.i) & (x.i < 9))
     ),
 )
 add(

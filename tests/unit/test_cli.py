@@ -163,6 +163,20 @@ def test_fmt_reads_stdin(
     assert "Q[i,e] * K[j,e]" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["check"], ["explain"], ["explain", "--json"]])
+def test_a_program_comes_through_stdin(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LOOSE.encode())))
+    assert main([*command, "-"]) == OK
+    assert "causal" in capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"attention {")))
+    assert main([*command, "-"]) == FAILED
+    said = capsys.readouterr()
+    assert "<stdin>:1:" in said.err + said.out
+
+
 def test_fmt_goes_on_after_a_broken_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

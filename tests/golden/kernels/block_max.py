@@ -52,6 +52,40 @@ def floor_div(a, b):
 
 
 @triton.jit
+def gather(ptrs):
+    """Values of an input at addresses of their own.
+
+    In the compiler's eyes a pure function of the address: what several pairs of a thread share, as the diagonals of a
+    Toeplitz table, is read once; and no copy of the pairs passes through shared memory, as it does for `tl.load`.
+    """
+    kind: tl.constexpr = ptrs.dtype.element_ty
+    if INTERPRETED:
+        return tl.load(ptrs)
+    elif kind == tl.float32:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.f32 $0, [$1];", "=f,l", [ptrs], tl.float32, True, 1
+        )
+    elif kind == tl.int32:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b32 $0, [$1];", "=r,l", [ptrs], tl.int32, True, 1
+        )
+    elif kind == tl.bfloat16:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.bfloat16, True, 1
+        )
+    elif kind == tl.float16:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b16 $0, [$1];", "=h,l", [ptrs], tl.float16, True, 1
+        )
+    elif kind == tl.int64:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.b64 $0, [$1];", "=l,l", [ptrs], tl.int64, True, 1
+        )
+    else:
+        return tl.load(ptrs)
+
+
+@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:
@@ -871,18 +905,15 @@ def block_max_backward_dQ(
     P_S_p = P_S_safe * 1.4426950408889634
     mask_p = i + start
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    stop_before = tl.maximum(0, tl.minimum(stop0, 0))
-    first_after = tl.maximum(0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
     t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(first_after, tl.minimum(stop_after, t))
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
 
     # --- sweep over j ---
     # Tiles without a mask.
-    for j0 in tl.range(bound(first_after), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # block_max.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
@@ -907,11 +938,7 @@ def block_max_backward_dQ(
         dS = (dP_S - d.to(ACC)[:, None]) * P_S + tl.where(ties != 0, dS_p, 0.0)
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - lo, 0), BLOCK_J)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop_after - full_end, 0), BLOCK_J)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        j0 = lo + step * BLOCK_J
-        j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
+    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # block_max.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
@@ -936,8 +963,7 @@ def block_max_backward_dQ(
         dS_p = safe_div(dB.to(ACC) * t_5, ties.to(ACC))
         dS = (dP_S - d.to(ACC)[:, None]) * P_S + tl.where(ties != 0, dS_p, 0.0)
         mask_p_1 = j < len_j
-        t_6 = (ties == 0) | (j[None, :] <= mask_p[:, None])
-        mask = (j[None, :] <= mask_p[:, None]) & t_6 & mask_p_1[None, :]
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
         dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
 
@@ -1091,25 +1117,66 @@ def block_max_backward_dK_dV(
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     at = tl.minimum(tl.maximum(floor_div(j, w), 0), len_n - 1)
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    lo = 0
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
-    # Tiles that the mask or the end cuts.
-    for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # block_max.attn:5  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-        L_S = tl.load(L_S_ptrs, mask=in_i, other=0.0)
+        L_S = tl.load(L_S_ptrs)
+        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
+        P_S_p = P_S_safe * 1.4426950408889634
+        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        ties_ptrs = ties_base + tl.cast(i0, tl.int64) * len_n + offs_i[None, :] * len_n
+        ties_ptrs += at[:, None]
+        ties = tl.load(ties_ptrs)
+        dB_ptrs = dB_base + tl.cast(i0, tl.int64) * stride_dB_i + offs_i[None, :] * stride_dB_i
+        dB_ptrs += at[:, None] * stride_dB_n
+        dB = gather(dB_ptrs)
+        B_ptrs = B_base + tl.cast(i0, tl.int64) * len_n + offs_i[None, :] * len_n + at[:, None]
+        b_2 = tl.load(B_ptrs)
+        t_3 = (tl.abs(b_2.to(ACC)) + 1.0) * 3.814697265625e-06
+        t_4 = tl.where(tl.abs(S_1 - b_2.to(ACC)) <= t_3, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p = safe_div(dB.to(ACC) * t_4, ties.to(ACC))
+        dS = (dP_S - d.to(ACC)[None, :]) * P_S + tl.where(ties != 0, dS_p, 0.0)
+        dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # block_max.attn:5  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p
+        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
@@ -1118,21 +1185,19 @@ def block_max_backward_dK_dV(
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         P_S_m = tl.where(mask, P_S, 0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        ties_ptrs = ties_base + tl.cast(i0, tl.int64) * len_n + offs_i[None, :] * len_n
-        ties_ptrs += at[:, None]
-        ties = tl.load(ties_ptrs, mask=in_i[None, :], other=0)
-        dB_ptrs = dB_base + tl.cast(i0, tl.int64) * stride_dB_i + offs_i[None, :] * stride_dB_i
-        dB_ptrs += at[:, None] * stride_dB_n
-        dB = tl.load(dB_ptrs, mask=in_i[None, :], other=0.0)
-        B_ptrs = B_base + tl.cast(i0, tl.int64) * len_n + offs_i[None, :] * len_n + at[:, None]
-        b_2 = tl.load(B_ptrs, mask=in_i[None, :], other=0.0)
-        t = (tl.abs(b_2.to(ACC)) + 1.0) * 3.814697265625e-06
-        t_2 = tl.where(tl.abs(S_1 - b_2.to(ACC)) <= t, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p = safe_div(dB.to(ACC) * t_2, ties.to(ACC))
+        ties_ptrs_2 = ties_base + tl.cast(i0, tl.int64) * len_n + offs_i[None, :] * len_n
+        ties_ptrs_2 += at[:, None]
+        ties = tl.load(ties_ptrs_2, mask=in_i[None, :], other=0)
+        dB_ptrs_2 = dB_base + tl.cast(i0, tl.int64) * stride_dB_i + offs_i[None, :] * stride_dB_i
+        dB_ptrs_2 += at[:, None] * stride_dB_n
+        dB = tl.load(dB_ptrs_2, mask=in_i[None, :], other=0.0)
+        B_ptrs_2 = B_base + tl.cast(i0, tl.int64) * len_n + offs_i[None, :] * len_n + at[:, None]
+        b_2 = tl.load(B_ptrs_2, mask=in_i[None, :], other=0.0)
+        t_5 = (tl.abs(b_2.to(ACC)) + 1.0) * 3.814697265625e-06
+        t_6 = tl.where(tl.abs(S_1 - b_2.to(ACC)) <= t_5, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p = safe_div(dB.to(ACC) * t_6, ties.to(ACC))
         dS = (dP_S - d.to(ACC)[None, :]) * P_S + tl.where(ties != 0, dS_p, 0.0)
-        t_3 = (ties == 0) | (j[:, None] <= mask_p[None, :])
-        mask_1 = (j[:, None] <= mask_p[None, :]) & t_3 & mask_p_1[None, :]
-        dS_m = tl.where(mask_1, dS, 0.0)
+        dS_m = tl.where(mask, dS, 0.0)
         dV = dot(P_S_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
@@ -1484,8 +1549,6 @@ KERNELS: dict[str, Any] = {
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"), ("j", "e")),
             "pairs": (
-                ("j", "i"),
-                ("j", "i"),
                 ("j", "i"),
                 ("j", "i"),
                 ("j", "i"),

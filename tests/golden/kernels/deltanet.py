@@ -242,8 +242,10 @@ def deltanet_U_ahead(
     matrix = weight_m * 1.0
     U_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     U_rest_1 = dot(A_m.to(V_ptr.dtype.element_ty), U_1_m.to(V_ptr.dtype.element_ty), U_rest_1, ACC)
-    inverse = inverse_of(matrix, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
-    U_rest_1_1 = exact_dot(inverse, U_rest_1.to(K_ptr.dtype.element_ty), None, ACC)
+    side = tl.where(in_t[:, None], U_rest_1, 0.0)
+    matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
+    inverse = inverse_of(matrix_2, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
+    U_rest_1_1 = exact_dot(inverse, side.to(K_ptr.dtype.element_ty), None, ACC)
     k_2 = exact_dot(inverse, k, None, ACC)
 
     # --- epilogue ---
@@ -625,8 +627,10 @@ def deltanet_backward_dU_2_ahead(
     matrix = weight_m * 1.0
     dU_2_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     dU_2_rest_1 = dot(A_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2_rest_1, ACC)
-    inverse = inverse_of(matrix, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
-    dU_2_rest_1_1 = exact_dot(inverse, dU_2_rest_1.to(K_ptr.dtype.element_ty), None, ACC)
+    side = tl.where(in_t[:, None], dU_2_rest_1, 0.0)
+    matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
+    inverse = inverse_of(matrix_2, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
+    dU_2_rest_1_1 = exact_dot(inverse, side.to(K_ptr.dtype.element_ty), None, ACC)
     k_2 = exact_dot(inverse, k, None, ACC)
 
     # --- epilogue ---

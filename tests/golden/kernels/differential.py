@@ -99,6 +99,8 @@ def differential(
     lam_ptr,
     L_S2_ptr,
     L_S1_ptr,
+    O_part_ptr,
+    O_part_2_ptr,
     O_ptr,
     Q2_tiles,
     Q1_tiles,
@@ -150,6 +152,8 @@ def differential(
     lam_ptr  lam[h], input
     L_S2_ptr  L_S2[b, h, i], residual
     L_S1_ptr  L_S1[b, h, i], residual
+    O_part_ptr  O_part[b, h, i, f], residual
+    O_part_2_ptr  O_part_2[b, h, i, f], residual
     O_ptr  O[b, h, i, f], output
     Q2_tiles  tiles of Q2 for the copy engine, or None
     Q1_tiles  tiles of Q1 for the copy engine, or None
@@ -197,9 +201,13 @@ def differential(
     L_S2_base += tl.cast(i0, tl.int64)
     L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     L_S1_base += tl.cast(i0, tl.int64)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_part_offs = offs_i[:, None] * F + f[None, :]
+    O_part_2_base = O_part_2_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_part_2_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
     O_base += tl.cast(i0, tl.int64) * F
-    O_offs = offs_i[:, None] * F + f[None, :]
 
     # --- prologue ---
     Z_S2 = tl.full([BLOCK_I], 0.0, ACC)
@@ -212,8 +220,8 @@ def differential(
     M_S1 = tl.full([BLOCK_I], float("-inf"), ACC)
     # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
     Q1 = load_tile(Q1_base + Q1_offs, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    O_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_part_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_part_2_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
     lam = tl.load(lam_base)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -258,8 +266,8 @@ def differential(
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S2 = M_S2_new
         M_S1 = M_S1_new
-        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha_1[:, None], ACC)
-        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha[:, None], ACC)
+        O_part_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_part_1 * alpha_1[:, None], ACC)
+        O_part_2_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_part_2_2 * alpha[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -300,27 +308,29 @@ def differential(
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         M_S2 = M_S2_new
         M_S1 = M_S1_new
-        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha_1[:, None], ACC)
-        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha[:, None], ACC)
+        O_part_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_part_1 * alpha_1[:, None], ACC)
+        O_part_2_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_part_2_2 * alpha[:, None], ACC)
 
     # --- epilogue ---
     L_S2 = tl.log(Z_S2) + M_S2
     L_S1 = tl.log(Z_S1) + M_S1
-    O_p = safe_div(O_1, Z_S1[:, None])
-    O_p_1 = safe_div(O_2 * lam.to(ACC), Z_S2[:, None])
-    O = O_p - O_p_1
+    O_part = safe_div(O_part_1, Z_S1[:, None])
+    O_part_2 = safe_div(O_part_2_2, Z_S2[:, None])
+    O = O_part - O_part_2 * lam.to(ACC)
     tl.store(L_S2_base + offs_i, L_S2, mask=in_i)
     tl.store(L_S1_base + offs_i, L_S1, mask=in_i)
-    tl.store(O_base + O_offs, O, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_part_base + O_part_offs, O_part, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_part_2_base + O_part_offs, O_part_2, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_base + O_part_offs, O, mask=in_i[:, None] & in_f[None, :])
 
 
 @triton.jit(
     do_not_specialize=[
+        "stride_lam_h",
         "stride_L_S1_b",
         "stride_L_S1_h",
         "stride_L_S2_b",
         "stride_L_S2_h",
-        "stride_lam_h",
         "len_b",
         "len_h",
         "len_i",
@@ -328,25 +338,48 @@ def differential(
         "start",
     ],
 )
-def differential_backward_D_D_2_dlam_6_rows(
+def differential_backward_D_D_2_dQ1(
+    lam_ptr,
+    O_part_2_ptr,
+    dO_ptr,
+    O_part_ptr,
+    V_ptr,
     Q1_ptr,
     K1_ptr,
     L_S1_ptr,
-    dO_ptr,
-    V_ptr,
     Q2_ptr,
     K2_ptr,
     L_S2_ptr,
-    lam_ptr,
-    D_2_ptr,
-    dlam_6_rows_ptr,
     D_ptr,
-    Q1_tiles,
+    D_2_ptr,
+    dlam_7_rows_ptr,
+    dQ1_ptr,
+    dQ2_ptr,
+    O_part_2_tiles,
     dO_tiles,
+    O_part_tiles,
+    Q1_tiles,
     Q2_tiles,
-    K1_tiles,
     V_tiles,
+    K1_tiles,
     K2_tiles,
+    stride_lam_h: tl.int64,
+    stride_O_part_2_b: tl.int64,
+    stride_O_part_2_h: tl.int64,
+    stride_O_part_2_i,
+    stride_O_part_2_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    stride_O_part_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
     stride_Q1_b: tl.int64,
     stride_Q1_h: tl.int64,
     stride_Q1_i,
@@ -358,14 +391,6 @@ def differential_backward_D_D_2_dlam_6_rows(
     stride_L_S1_b: tl.int64,
     stride_L_S1_h: tl.int64,
     stride_L_S1_i,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     stride_Q2_b: tl.int64,
     stride_Q2_h: tl.int64,
     stride_Q2_i,
@@ -377,7 +402,6 @@ def differential_backward_D_D_2_dlam_6_rows(
     stride_L_S2_b: tl.int64,
     stride_L_S2_h: tl.int64,
     stride_L_S2_i,
-    stride_lam_h: tl.int64,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -394,23 +418,29 @@ def differential_backward_D_D_2_dlam_6_rows(
 ):
     """One program for each b, h and tile of i; sweeps j.
 
+    lam_ptr  lam[h], input
+    O_part_2_ptr  O_part_2[b, h, i, f], input
+    dO_ptr  dO[b, h, i, f], input
+    O_part_ptr  O_part[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
     Q1_ptr  Q1[b, h, i, e], input
     K1_ptr  K1[b, h, j, e], input
     L_S1_ptr  L_S1[b, h, i], input
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
     Q2_ptr  Q2[b, h, i, e], input
     K2_ptr  K2[b, h, j, e], input
     L_S2_ptr  L_S2[b, h, i], input
-    lam_ptr  lam[h], input
-    D_2_ptr  D_2[b, h, i], temp
-    dlam_6_rows_ptr  dlam.6.rows[b, h, i], temp
     D_ptr  D[b, h, i], temp
-    Q1_tiles  tiles of Q1 for the copy engine, or None
+    D_2_ptr  D_2[b, h, i], temp
+    dlam_7_rows_ptr  dlam.7.rows[b, h, i], temp
+    dQ1_ptr  dQ1[b, h, i, e], output
+    dQ2_ptr  dQ2[b, h, i, e], output
+    O_part_2_tiles  tiles of O_part_2 for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
+    O_part_tiles  tiles of O_part for the copy engine, or None
+    Q1_tiles  tiles of Q1 for the copy engine, or None
     Q2_tiles  tiles of Q2 for the copy engine, or None
-    K1_tiles  tiles of K1 for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
+    K1_tiles  tiles of K1 for the copy engine, or None
     K2_tiles  tiles of K2 for the copy engine, or None
     BLOCK_I  points of i in a tile
     BLOCK_J  points of j in a tile
@@ -433,38 +463,72 @@ def differential_backward_D_D_2_dlam_6_rows(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    Q1_base = Q1_ptr + tl.cast(b, tl.int64) * stride_Q1_b + tl.cast(h, tl.int64) * stride_Q1_h
-    Q1_base += tl.cast(i0, tl.int64) * stride_Q1_i
-    Q1_offs = offs_i[:, None] * stride_Q1_i + e[None, :] * stride_Q1_e
+    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
+    O_part_2_base = O_part_2_ptr + tl.cast(b, tl.int64) * stride_O_part_2_b
+    O_part_2_base += tl.cast(h, tl.int64) * stride_O_part_2_h
+    O_part_2_base += tl.cast(i0, tl.int64) * stride_O_part_2_i
+    O_part_2_offs = offs_i[:, None] * stride_O_part_2_i + f[None, :] * stride_O_part_2_f
     in_i = i < len_i
-    in_e = within(e, E, E_PAD)
-    L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * stride_L_S1_b
-    L_S1_base += tl.cast(h, tl.int64) * stride_L_S1_h + tl.cast(i0, tl.int64) * stride_L_S1_i
+    in_f = within(f, F, F_PAD)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(i0, tl.int64) * stride_dO_i
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_f = within(f, F, F_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h + tl.cast(i0, tl.int64) * stride_O_part_i
+    O_part_offs = offs_i[:, None] * stride_O_part_i + f[None, :] * stride_O_part_f
+    Q1_base = Q1_ptr + tl.cast(b, tl.int64) * stride_Q1_b + tl.cast(h, tl.int64) * stride_Q1_h
+    Q1_base += tl.cast(i0, tl.int64) * stride_Q1_i
+    Q1_offs = offs_i[:, None] * stride_Q1_i + e[None, :] * stride_Q1_e
+    in_e = within(e, E, E_PAD)
+    L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * stride_L_S1_b
+    L_S1_base += tl.cast(h, tl.int64) * stride_L_S1_h + tl.cast(i0, tl.int64) * stride_L_S1_i
     Q2_base = Q2_ptr + tl.cast(b, tl.int64) * stride_Q2_b + tl.cast(h, tl.int64) * stride_Q2_h
     Q2_base += tl.cast(i0, tl.int64) * stride_Q2_i
     Q2_offs = offs_i[:, None] * stride_Q2_i + e[None, :] * stride_Q2_e
     L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * stride_L_S2_b
     L_S2_base += tl.cast(h, tl.int64) * stride_L_S2_h + tl.cast(i0, tl.int64) * stride_L_S2_i
-    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
-    K1_base = K1_ptr + tl.cast(b, tl.int64) * stride_K1_b + tl.cast(h, tl.int64) * stride_K1_h
-    K1_offs = offs_j[:, None] * stride_K1_j + e[None, :] * stride_K1_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    K1_base = K1_ptr + tl.cast(b, tl.int64) * stride_K1_b + tl.cast(h, tl.int64) * stride_K1_h
+    K1_offs = offs_j[:, None] * stride_K1_j + e[None, :] * stride_K1_e
     K2_base = K2_ptr + tl.cast(b, tl.int64) * stride_K2_b + tl.cast(h, tl.int64) * stride_K2_h
     K2_offs = offs_j[:, None] * stride_K2_j + e[None, :] * stride_K2_e
-    D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_2_base += tl.cast(i0, tl.int64)
-    dlam_6_rows_base = dlam_6_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
-    dlam_6_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     D_base += tl.cast(i0, tl.int64)
+    D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_2_base += tl.cast(i0, tl.int64)
+    dlam_7_rows_base = dlam_7_rows_ptr + tl.cast(b, tl.int64) * len_h * len_i
+    dlam_7_rows_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
+    dQ1_base = dQ1_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
+    dQ1_base += tl.cast(i0, tl.int64) * E
+    dQ1_offs = offs_i[:, None] * E + e[None, :]
+    dQ2_base = dQ2_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
+    dQ2_base += tl.cast(i0, tl.int64) * E
 
     # --- prologue ---
-    D_2 = tl.full([BLOCK_I], 0.0, ACC)
+    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+    lam = tl.load(lam_base)
+    O_part_2 = load_tile(
+        O_part_2_base + O_part_2_offs,
+        in_i[:, None] & in_f[None, :],
+        O_part_2_tiles,
+        [b, h, i0, 0],
+    )
+    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    D = O_part_2.to(ACC) * dO.to(ACC)
+    D_kept = tl.where((f < F)[None, :], D, 0.0)
+    D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
+    D_2 = lam.to(ACC) * D_1
+    O_part = load_tile(
+        O_part_base + O_part_offs,
+        in_i[:, None] & in_f[None, :],
+        O_part_tiles,
+        [b, h, i0, 0],
+    )
+    D_2_1 = O_part.to(ACC) * dO.to(ACC)
+    D_2_1_kept = tl.where((f < F)[None, :], D_2_1, 0.0)
+    D_2_2 = tl.sum(tl.where(in_f[None, :], D_2_1_kept, 0.0), 1)
+    dQ1_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
     Q1 = load_tile(Q1_base + Q1_offs, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
     S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -472,16 +536,14 @@ def differential_backward_D_D_2_dlam_6_rows(
     L_S1 = tl.load(L_S1_base + offs_i * stride_L_S1_i, mask=in_i, other=0.0)
     P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
     P_S1_p = P_S1_safe * 1.4426950408889634
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    dlam_6_rows = tl.full([BLOCK_I], 0.0, ACC)
+    dQ1_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    dQ2_3 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    dS2_safe = tl.where(D_2 == float("-inf"), 0.0, D_2)
     # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
     Q2 = load_tile(Q2_base + Q2_offs, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
     L_S2 = tl.load(L_S2_base + offs_i * stride_L_S2_i, mask=in_i, other=0.0)
     P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
     P_S2_p = P_S2_safe * 1.4426950408889634
-    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-    lam = tl.load(lam_base)
-    D_1 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -493,41 +555,37 @@ def differential_backward_D_D_2_dlam_6_rows(
     for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-        K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
-        K1 = load_tile(K1_ptrs, in_e[None, :], K1_tiles, [b, h, j0, 0])
-        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+        K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
+        K1 = load_tile(K1_ptrs, in_e[None, :], K1_tiles, [b, h, j0, 0])
+        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
         K2_ptrs = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
         K2 = load_tile(K2_ptrs, in_e[None, :], K2_tiles, [b, h, j0, 0])
         S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
         P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
-        D_2_s = P_S1 * dP_S2
-        D_2_tile = tl.sum(D_2_s, 1)
-        D_2 = D_2 + D_2_tile
+        dS1 = (dP_S2 - D_2_2[:, None]) * P_S1
         P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
-        dlam_6_rows_s = P_S2 * dP_S2
-        dlam_6_rows_tile = tl.sum(dlam_6_rows_s, 1)
-        dlam_6_rows = dlam_6_rows + dlam_6_rows_tile
-        D_1_tile = tl.sum(dlam_6_rows_s, 1)
-        D_1 = D_1 + D_1_tile
+        dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[:, None]) * P_S2)
+        dQ1_1 = dot(dS1.to(K1_ptr.dtype.element_ty), K1, dQ1_1, ACC)
+        dQ2_3 = dot(dS2.to(K2_ptr.dtype.element_ty), K2, dQ2_3, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
-        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-        K1_ptrs_2 = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
-        in_j = j < len_j
-        K1 = load_tile(K1_ptrs_2, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
-        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
+        K1_ptrs_2 = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
+        K1 = load_tile(K1_ptrs_2, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
+        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
         K2_ptrs_2 = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
         K2 = load_tile(K2_ptrs_2, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
@@ -536,269 +594,28 @@ def differential_backward_D_D_2_dlam_6_rows(
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S1_1_m = tl.where(mask, S1, float("-inf"))
         P_S1 = tl.exp2(S1_1_m * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
-        D_2_s = P_S1 * dP_S2
-        D_2_tile = tl.sum(D_2_s, 1)
-        D_2 = D_2 + D_2_tile
+        dS1 = (dP_S2 - D_2_2[:, None]) * P_S1
         S2_1_m = tl.where(mask, S2, float("-inf"))
         P_S2 = tl.exp2(S2_1_m * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
-        dlam_6_rows_s = P_S2 * dP_S2
-        dlam_6_rows_tile = tl.sum(dlam_6_rows_s, 1)
-        dlam_6_rows = dlam_6_rows + dlam_6_rows_tile
-        D_1_tile = tl.sum(dlam_6_rows_s, 1)
-        D_1 = D_1 + D_1_tile
+        dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[:, None]) * P_S2)
+        dQ1_1 = dot(dS1.to(K1_ptr.dtype.element_ty), K1, dQ1_1, ACC)
+        dQ2_3 = dot(dS2.to(K2_ptr.dtype.element_ty), K2, dQ2_3, ACC)
 
     # --- epilogue ---
-    D = lam.to(ACC) * D_1
-    tl.store(D_2_base + offs_i, D_2, mask=in_i)
-    tl.store(dlam_6_rows_base + offs_i, dlam_6_rows, mask=in_i)
-    tl.store(D_base + offs_i, D, mask=in_i)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_L_S1_b",
-        "stride_L_S1_h",
-        "stride_lam_h",
-        "stride_L_S2_b",
-        "stride_L_S2_h",
-        "len_b",
-        "len_h",
-        "len_i",
-        "len_j",
-        "start",
-    ],
-)
-def differential_backward_dQ1_dQ2(
-    dO_ptr,
-    V_ptr,
-    D_2_ptr,
-    Q1_ptr,
-    K1_ptr,
-    L_S1_ptr,
-    lam_ptr,
-    D_ptr,
-    Q2_ptr,
-    K2_ptr,
-    L_S2_ptr,
-    dQ1_ptr,
-    dQ2_ptr,
-    dO_tiles,
-    Q1_tiles,
-    Q2_tiles,
-    V_tiles,
-    K1_tiles,
-    K2_tiles,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_Q1_b: tl.int64,
-    stride_Q1_h: tl.int64,
-    stride_Q1_i,
-    stride_Q1_e,
-    stride_K1_b: tl.int64,
-    stride_K1_h: tl.int64,
-    stride_K1_j,
-    stride_K1_e,
-    stride_L_S1_b: tl.int64,
-    stride_L_S1_h: tl.int64,
-    stride_L_S1_i,
-    stride_lam_h: tl.int64,
-    stride_Q2_b: tl.int64,
-    stride_Q2_h: tl.int64,
-    stride_Q2_i,
-    stride_Q2_e,
-    stride_K2_b: tl.int64,
-    stride_K2_h: tl.int64,
-    stride_K2_j,
-    stride_K2_e,
-    stride_L_S2_b: tl.int64,
-    stride_L_S2_h: tl.int64,
-    stride_L_S2_i,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_i: tl.int32,
-    len_j: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of i; sweeps j.
-
-    dO_ptr  dO[b, h, i, f], input
-    V_ptr  V[b, h, j, f], input
-    D_2_ptr  D_2[b, h, i], temp
-    Q1_ptr  Q1[b, h, i, e], input
-    K1_ptr  K1[b, h, j, e], input
-    L_S1_ptr  L_S1[b, h, i], input
-    lam_ptr  lam[h], input
-    D_ptr  D[b, h, i], temp
-    Q2_ptr  Q2[b, h, i, e], input
-    K2_ptr  K2[b, h, j, e], input
-    L_S2_ptr  L_S2[b, h, i], input
-    dQ1_ptr  dQ1[b, h, i, e], output
-    dQ2_ptr  dQ2[b, h, i, e], output
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q1_tiles  tiles of Q1 for the copy engine, or None
-    Q2_tiles  tiles of Q2 for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
-    K1_tiles  tiles of K1 for the copy engine, or None
-    K2_tiles  tiles of K2 for the copy engine, or None
-    BLOCK_I  points of i in a tile
-    BLOCK_J  points of j in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
-    pid = pid // tiles_i
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_i = tl.arange(0, BLOCK_I)
-    i = i0 + offs_i
-    offs_j = tl.arange(0, BLOCK_J)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_base += tl.cast(i0, tl.int64) * stride_dO_i
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_i = i < len_i
-    in_f = within(f, F, F_PAD)
-    D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_2_base += tl.cast(i0, tl.int64)
-    Q1_base = Q1_ptr + tl.cast(b, tl.int64) * stride_Q1_b + tl.cast(h, tl.int64) * stride_Q1_h
-    Q1_base += tl.cast(i0, tl.int64) * stride_Q1_i
-    Q1_offs = offs_i[:, None] * stride_Q1_i + e[None, :] * stride_Q1_e
-    in_e = within(e, E, E_PAD)
-    L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * stride_L_S1_b
-    L_S1_base += tl.cast(h, tl.int64) * stride_L_S1_h + tl.cast(i0, tl.int64) * stride_L_S1_i
-    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base += tl.cast(i0, tl.int64)
-    Q2_base = Q2_ptr + tl.cast(b, tl.int64) * stride_Q2_b + tl.cast(h, tl.int64) * stride_Q2_h
-    Q2_base += tl.cast(i0, tl.int64) * stride_Q2_i
-    Q2_offs = offs_i[:, None] * stride_Q2_i + e[None, :] * stride_Q2_e
-    L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * stride_L_S2_b
-    L_S2_base += tl.cast(h, tl.int64) * stride_L_S2_h + tl.cast(i0, tl.int64) * stride_L_S2_i
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    K1_base = K1_ptr + tl.cast(b, tl.int64) * stride_K1_b + tl.cast(h, tl.int64) * stride_K1_h
-    K1_offs = offs_j[:, None] * stride_K1_j + e[None, :] * stride_K1_e
-    K2_base = K2_ptr + tl.cast(b, tl.int64) * stride_K2_b + tl.cast(h, tl.int64) * stride_K2_h
-    K2_offs = offs_j[:, None] * stride_K2_j + e[None, :] * stride_K2_e
-    dQ1_base = dQ1_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
-    dQ1_base += tl.cast(i0, tl.int64) * E
-    dQ1_offs = offs_i[:, None] * E + e[None, :]
-    dQ2_base = dQ2_ptr + tl.cast(b, tl.int64) * len_h * len_i * E + tl.cast(h, tl.int64) * len_i * E
-    dQ2_base += tl.cast(i0, tl.int64) * E
-
-    # --- prologue ---
-    dQ1_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-    D_2 = tl.load(D_2_base + offs_i, mask=in_i, other=0.0)
-    # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-    Q1 = load_tile(Q1_base + Q1_offs, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
-    S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    L_S1 = tl.load(L_S1_base + offs_i * stride_L_S1_i, mask=in_i, other=0.0)
-    P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
-    P_S1_p = P_S1_safe * 1.4426950408889634
-    mask_p = i + start
-    dQ1_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dQ2_4 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-    lam = tl.load(lam_base)
-    d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
-    dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-    # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-    Q2 = load_tile(Q2_base + Q2_offs, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
-    L_S2 = tl.load(L_S2_base + offs_i * stride_L_S2_i, mask=in_i, other=0.0)
-    P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
-    P_S2_p = P_S2_safe * 1.4426950408889634
-    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    lo = 0
-    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(lo, tl.minimum(stop, t))
-
-    # --- sweep over j ---
-    # Tiles without a mask.
-    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-        V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-        K1_ptrs = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
-        K1 = load_tile(K1_ptrs, in_e[None, :], K1_tiles, [b, h, j0, 0])
-        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-        K2_ptrs = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
-        K2 = load_tile(K2_ptrs, in_e[None, :], K2_tiles, [b, h, j0, 0])
-        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
-        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
-        dS1 = (dP_S2 - D_2.to(ACC)[:, None]) * P_S1
-        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
-        dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[:, None]) * P_S2)
-        dQ1_2 = dot(dS1.to(K1_ptr.dtype.element_ty), K1, dQ1_2, ACC)
-        dQ2_4 = dot(dS2.to(K2_ptr.dtype.element_ty), K2, dQ2_4, ACC)
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
-        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
-        j = j0 + offs_j
-        # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        dP_S2 = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-        K1_ptrs_2 = K1_base + tl.cast(j0, tl.int64) * stride_K1_j + K1_offs
-        K1 = load_tile(K1_ptrs_2, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
-        S1 = dot(Q1, tl.trans(K1.to(Q1_ptr.dtype.element_ty)), None, ACC)
-        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-        K2_ptrs_2 = K2_base + tl.cast(j0, tl.int64) * stride_K2_j + K2_offs
-        K2 = load_tile(K2_ptrs_2, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
-        S2 = dot(Q2, tl.trans(K2.to(Q2_ptr.dtype.element_ty)), None, ACC)
-        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[:, None])
-        dS1 = (dP_S2 - D_2.to(ACC)[:, None]) * P_S1
-        mask_p_1 = j < len_j
-        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        dS1_m = tl.where(mask, dS1, 0.0)
-        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[:, None])
-        dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[:, None]) * P_S2)
-        dS2_m = tl.where(mask, dS2, 0.0)
-        dQ1_2 = dot(dS1_m.to(K1_ptr.dtype.element_ty), K1, dQ1_2, ACC)
-        dQ2_4 = dot(dS2_m.to(K2_ptr.dtype.element_ty), K2, dQ2_4, ACC)
-
-    # --- epilogue ---
-    dQ1 = dQ1_2 / dQ1_p
-    dQ2 = dQ2_4 / dQ1_p
+    dQ1 = dQ1_1 / dQ1_p
+    dQ2 = dQ2_3 / dQ1_p
+    tl.store(D_base + offs_i, D_2, mask=in_i)
+    tl.store(D_2_base + offs_i, D_2_2, mask=in_i)
+    tl.store(dlam_7_rows_base + offs_i, D_1, mask=in_i)
     tl.store(dQ1_base + dQ1_offs, dQ1, mask=in_i[:, None] & in_e[None, :])
     tl.store(dQ2_base + dQ1_offs, dQ2, mask=in_i[:, None] & in_e[None, :])
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_lam_h",
         "stride_L_S2_b",
         "stride_L_S2_h",
+        "stride_lam_h",
         "len_b",
         "len_h",
         "len_j",
@@ -807,27 +624,19 @@ def differential_backward_dQ1_dQ2(
     ],
 )
 def differential_backward_dK2(
-    V_ptr,
-    dO_ptr,
-    lam_ptr,
-    D_ptr,
     K2_ptr,
     Q2_ptr,
     L_S2_ptr,
+    dO_ptr,
+    V_ptr,
+    lam_ptr,
+    D_ptr,
+    dV_6_ptr,
     dK2_ptr,
-    V_tiles,
     K2_tiles,
-    dO_tiles,
+    V_tiles,
     Q2_tiles,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_lam_h: tl.int64,
+    dO_tiles,
     stride_K2_b: tl.int64,
     stride_K2_h: tl.int64,
     stride_K2_j,
@@ -839,6 +648,15 @@ def differential_backward_dK2(
     stride_L_S2_b: tl.int64,
     stride_L_S2_h: tl.int64,
     stride_L_S2_i,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_lam_h: tl.int64,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -855,18 +673,19 @@ def differential_backward_dK2(
 ):
     """One program for each b, h and tile of j; sweeps i.
 
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    lam_ptr  lam[h], input
-    D_ptr  D[b, h, i], temp
     K2_ptr  K2[b, h, j, e], input
     Q2_ptr  Q2[b, h, i, e], input
     L_S2_ptr  L_S2[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
+    lam_ptr  lam[h], input
+    D_ptr  D[b, h, i], temp
+    dV_6_ptr  dV.6[b, h, j, f], temp
     dK2_ptr  dK2[b, h, j, e], output
-    V_tiles  tiles of V for the copy engine, or None
     K2_tiles  tiles of K2 for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     Q2_tiles  tiles of Q2 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -888,35 +707,39 @@ def differential_backward_dK2(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
-    in_f = within(f, F, F_PAD)
-    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
     K2_base = K2_ptr + tl.cast(b, tl.int64) * stride_K2_b + tl.cast(h, tl.int64) * stride_K2_h
     K2_base += tl.cast(j0, tl.int64) * stride_K2_j
     K2_offs = offs_j[:, None] * stride_K2_j + e[None, :] * stride_K2_e
+    in_j = j < len_j
     in_e = within(e, E, E_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
+    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
     Q2_base = Q2_ptr + tl.cast(b, tl.int64) * stride_Q2_b + tl.cast(h, tl.int64) * stride_Q2_h
     Q2_offs = offs_i[:, None] * stride_Q2_i + e[None, :] * stride_Q2_e
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * stride_L_S2_b
     L_S2_base += tl.cast(h, tl.int64) * stride_L_S2_h
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dV_6_base = dV_6_ptr + tl.cast(b, tl.int64) * len_h * len_j * F
+    dV_6_base += tl.cast(h, tl.int64) * len_j * F + tl.cast(j0, tl.int64) * F
+    dV_6_offs = offs_j[:, None] * F + f[None, :]
     dK2_base = dK2_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     dK2_base += tl.cast(j0, tl.int64) * E
     dK2_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dK2_5 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    lam = tl.load(lam_base)
+    dV_6 = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
     K2 = load_tile(K2_base + K2_offs, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
     S2_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    dK2_4 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    lam = tl.load(lam_base)
     dK2_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -931,22 +754,23 @@ def differential_backward_dK2(
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
         Q2_ptrs = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
         Q2 = load_tile(Q2_ptrs, in_e[None, :], Q2_tiles, [b, h, i0, 0])
         S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         L_S2_ptrs = L_S2_base + tl.cast(i0, tl.int64) * stride_L_S2_i + offs_i * stride_L_S2_i
         L_S2 = tl.load(L_S2_ptrs)
         P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
         P_S2_p = P_S2_safe * 1.4426950408889634
         P_S2 = tl.exp2(S2 * (S2_p * 1.4426950408889634) - P_S2_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[None, :]) * P_S2)
-        dK2_5 = dot(dS2.to(Q2_ptr.dtype.element_ty), Q2, dK2_5, ACC)
+        dV_6 = dot(P_S2.to(dO_ptr.dtype.element_ty), dO, dV_6, ACC)
+        dK2_4 = dot(dS2.to(Q2_ptr.dtype.element_ty), Q2, dK2_4, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -955,30 +779,32 @@ def differential_backward_dK2(
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
         Q2_ptrs_2 = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
+        in_i = i < len_i
         Q2 = load_tile(Q2_ptrs_2, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
         S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        S2_1_m = tl.where(mask, S2, float("-inf"))
         L_S2_ptrs_2 = L_S2_base + tl.cast(i0, tl.int64) * stride_L_S2_i + offs_i * stride_L_S2_i
         L_S2 = tl.load(L_S2_ptrs_2, mask=in_i, other=0.0)
         P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
         P_S2_p = P_S2_safe * 1.4426950408889634
-        P_S2 = tl.exp2(S2 * (S2_p * 1.4426950408889634) - P_S2_p[None, :])
+        P_S2 = tl.exp2(S2_1_m * (S2_p * 1.4426950408889634) - P_S2_p[None, :])
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        dS2_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         dS2 = -((dP_S2 * lam.to(ACC) - dS2_safe[None, :]) * P_S2)
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dS2_m = tl.where(mask, dS2, 0.0)
-        dK2_5 = dot(dS2_m.to(Q2_ptr.dtype.element_ty), Q2, dK2_5, ACC)
+        dV_6 = dot(P_S2.to(dO_ptr.dtype.element_ty), dO, dV_6, ACC)
+        dK2_4 = dot(dS2.to(Q2_ptr.dtype.element_ty), Q2, dK2_4, ACC)
 
     # --- epilogue ---
-    dK2 = dK2_5 / dK2_p
+    dK2 = dK2_4 / dK2_p
+    tl.store(dV_6_base + dV_6_offs, dV_6, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK2_base + dK2_offs, dK2, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -986,8 +812,6 @@ def differential_backward_dK2(
     do_not_specialize=[
         "stride_L_S1_b",
         "stride_L_S1_h",
-        "stride_L_S2_b",
-        "stride_L_S2_h",
         "stride_lam_h",
         "len_b",
         "len_h",
@@ -996,20 +820,20 @@ def differential_backward_dK2(
         "start",
     ],
 )
-def differential_backward_dV(
+def differential_backward_dK1(
     K1_ptr,
     Q1_ptr,
     L_S1_ptr,
-    K2_ptr,
-    Q2_ptr,
-    L_S2_ptr,
-    lam_ptr,
     dO_ptr,
+    lam_ptr,
+    dV_6_ptr,
+    V_ptr,
+    D_2_ptr,
     dV_ptr,
+    dK1_ptr,
     K1_tiles,
-    K2_tiles,
+    V_tiles,
     Q1_tiles,
-    Q2_tiles,
     dO_tiles,
     stride_K1_b: tl.int64,
     stride_K1_h: tl.int64,
@@ -1022,223 +846,15 @@ def differential_backward_dV(
     stride_L_S1_b: tl.int64,
     stride_L_S1_h: tl.int64,
     stride_L_S1_i,
-    stride_K2_b: tl.int64,
-    stride_K2_h: tl.int64,
-    stride_K2_j,
-    stride_K2_e,
-    stride_Q2_b: tl.int64,
-    stride_Q2_h: tl.int64,
-    stride_Q2_i,
-    stride_Q2_e,
-    stride_L_S2_b: tl.int64,
-    stride_L_S2_h: tl.int64,
-    stride_L_S2_i,
-    stride_lam_h: tl.int64,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps i.
-
-    K1_ptr  K1[b, h, j, e], input
-    Q1_ptr  Q1[b, h, i, e], input
-    L_S1_ptr  L_S1[b, h, i], input
-    K2_ptr  K2[b, h, j, e], input
-    Q2_ptr  Q2[b, h, i, e], input
-    L_S2_ptr  L_S2[b, h, i], input
-    lam_ptr  lam[h], input
-    dO_ptr  dO[b, h, i, f], input
-    dV_ptr  dV[b, h, j, f], output
-    K1_tiles  tiles of K1 for the copy engine, or None
-    K2_tiles  tiles of K2 for the copy engine, or None
-    Q1_tiles  tiles of Q1 for the copy engine, or None
-    Q2_tiles  tiles of Q2 for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    K1_base = K1_ptr + tl.cast(b, tl.int64) * stride_K1_b + tl.cast(h, tl.int64) * stride_K1_h
-    K1_base += tl.cast(j0, tl.int64) * stride_K1_j
-    K1_offs = offs_j[:, None] * stride_K1_j + e[None, :] * stride_K1_e
-    in_j = j < len_j
-    in_e = within(e, E, E_PAD)
-    K2_base = K2_ptr + tl.cast(b, tl.int64) * stride_K2_b + tl.cast(h, tl.int64) * stride_K2_h
-    K2_base += tl.cast(j0, tl.int64) * stride_K2_j
-    K2_offs = offs_j[:, None] * stride_K2_j + e[None, :] * stride_K2_e
-    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
-    Q1_base = Q1_ptr + tl.cast(b, tl.int64) * stride_Q1_b + tl.cast(h, tl.int64) * stride_Q1_h
-    Q1_offs = offs_i[:, None] * stride_Q1_i + e[None, :] * stride_Q1_e
-    Q2_base = Q2_ptr + tl.cast(b, tl.int64) * stride_Q2_b + tl.cast(h, tl.int64) * stride_Q2_h
-    Q2_offs = offs_i[:, None] * stride_Q2_i + e[None, :] * stride_Q2_e
-    L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * stride_L_S1_b
-    L_S1_base += tl.cast(h, tl.int64) * stride_L_S1_h
-    L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * stride_L_S2_b
-    L_S2_base += tl.cast(h, tl.int64) * stride_L_S2_h
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_f = within(f, F, F_PAD)
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
-
-    # --- prologue ---
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-    K1 = load_tile(K1_base + K1_offs, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
-    S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-    K2 = load_tile(K2_base + K2_offs, in_j[:, None] & in_e[None, :], K2_tiles, [b, h, j0, 0])
-    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-    lam = tl.load(lam_base)
-    low = tl.maximum(0, j0 - start)
-    first = low // BLOCK_I * BLOCK_I
-    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
-    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_2)
-
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-        Q1_ptrs = Q1_base + tl.cast(i0, tl.int64) * stride_Q1_i + Q1_offs
-        Q1 = load_tile(Q1_ptrs, in_e[None, :], Q1_tiles, [b, h, i0, 0])
-        S1 = dot(K1, tl.trans(Q1.to(K1_ptr.dtype.element_ty)), None, ACC)
-        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-        Q2_ptrs = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
-        Q2 = load_tile(Q2_ptrs, in_e[None, :], Q2_tiles, [b, h, i0, 0])
-        S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
-        L_S1_ptrs = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
-        L_S1 = tl.load(L_S1_ptrs)
-        P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
-        P_S1_p = P_S1_safe * 1.4426950408889634
-        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
-        L_S2_ptrs = L_S2_base + tl.cast(i0, tl.int64) * stride_L_S2_i + offs_i * stride_L_S2_i
-        L_S2 = tl.load(L_S2_ptrs)
-        P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
-        P_S2_p = P_S2_safe * 1.4426950408889634
-        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[None, :])
-        dV_1 = P_S1 - P_S2 * lam.to(ACC)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        i0 = first + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
-        Q1_ptrs_2 = Q1_base + tl.cast(i0, tl.int64) * stride_Q1_i + Q1_offs
-        in_i = i < len_i
-        Q1 = load_tile(Q1_ptrs_2, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
-        S1 = dot(K1, tl.trans(Q1.to(K1_ptr.dtype.element_ty)), None, ACC)
-        # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
-        Q2_ptrs_2 = Q2_base + tl.cast(i0, tl.int64) * stride_Q2_i + Q2_offs
-        Q2 = load_tile(Q2_ptrs_2, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
-        S2 = dot(K2, tl.trans(Q2.to(K2_ptr.dtype.element_ty)), None, ACC)
-        L_S1_ptrs_2 = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
-        L_S1 = tl.load(L_S1_ptrs_2, mask=in_i, other=0.0)
-        P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
-        P_S1_p = P_S1_safe * 1.4426950408889634
-        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
-        L_S2_ptrs_2 = L_S2_base + tl.cast(i0, tl.int64) * stride_L_S2_i + offs_i * stride_L_S2_i
-        L_S2 = tl.load(L_S2_ptrs_2, mask=in_i, other=0.0)
-        P_S2_safe = tl.where(L_S2.to(ACC) == float("-inf"), 0.0, L_S2.to(ACC))
-        P_S2_p = P_S2_safe * 1.4426950408889634
-        P_S2 = tl.exp2(S2 * (S1_p * 1.4426950408889634) - P_S2_p[None, :])
-        dV_1 = P_S1 - P_S2 * lam.to(ACC)
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
-
-    # --- epilogue ---
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_L_S1_b",
-        "stride_L_S1_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-        "start",
-    ],
-)
-def differential_backward_dK1(
-    V_ptr,
-    dO_ptr,
-    D_2_ptr,
-    K1_ptr,
-    Q1_ptr,
-    L_S1_ptr,
-    dK1_ptr,
-    V_tiles,
-    K1_tiles,
-    dO_tiles,
-    Q1_tiles,
+    stride_lam_h: tl.int64,
     stride_V_b: tl.int64,
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_K1_b: tl.int64,
-    stride_K1_h: tl.int64,
-    stride_K1_j,
-    stride_K1_e,
-    stride_Q1_b: tl.int64,
-    stride_Q1_h: tl.int64,
-    stride_Q1_i,
-    stride_Q1_e,
-    stride_L_S1_b: tl.int64,
-    stride_L_S1_h: tl.int64,
-    stride_L_S1_i,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -1255,17 +871,20 @@ def differential_backward_dK1(
 ):
     """One program for each b, h and tile of j; sweeps i.
 
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_2_ptr  D_2[b, h, i], temp
     K1_ptr  K1[b, h, j, e], input
     Q1_ptr  Q1[b, h, i, e], input
     L_S1_ptr  L_S1[b, h, i], input
+    dO_ptr  dO[b, h, i, f], input
+    lam_ptr  lam[h], input
+    dV_6_ptr  dV.6[b, h, j, f], temp
+    V_ptr  V[b, h, j, f], input
+    D_2_ptr  D_2[b, h, i], temp
+    dV_ptr  dV[b, h, j, f], output
     dK1_ptr  dK1[b, h, j, e], output
-    V_tiles  tiles of V for the copy engine, or None
     K1_tiles  tiles of K1 for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     Q1_tiles  tiles of Q1 for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
     BLOCK_I  points of i in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1287,33 +906,43 @@ def differential_backward_dK1(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
-    in_f = within(f, F, F_PAD)
     K1_base = K1_ptr + tl.cast(b, tl.int64) * stride_K1_b + tl.cast(h, tl.int64) * stride_K1_h
     K1_base += tl.cast(j0, tl.int64) * stride_K1_j
     K1_offs = offs_j[:, None] * stride_K1_j + e[None, :] * stride_K1_e
+    in_j = j < len_j
     in_e = within(e, E, E_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    lam_base = lam_ptr + tl.cast(h, tl.int64) * stride_lam_h
+    dV_6_base = dV_6_ptr + tl.cast(b, tl.int64) * len_h * len_j * F
+    dV_6_base += tl.cast(h, tl.int64) * len_j * F + tl.cast(j0, tl.int64) * F
+    dV_6_offs = offs_j[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
     Q1_base = Q1_ptr + tl.cast(b, tl.int64) * stride_Q1_b + tl.cast(h, tl.int64) * stride_Q1_h
     Q1_offs = offs_i[:, None] * stride_Q1_i + e[None, :] * stride_Q1_e
-    D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * stride_L_S1_b
     L_S1_base += tl.cast(h, tl.int64) * stride_L_S1_h
+    D_2_base = D_2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
+    dV_base += tl.cast(j0, tl.int64) * F
     dK1_base = dK1_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     dK1_base += tl.cast(j0, tl.int64) * E
     dK1_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dK1_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
-    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    dV_5 = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
     K1 = load_tile(K1_base + K1_offs, in_j[:, None] & in_e[None, :], K1_tiles, [b, h, j0, 0])
     S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
+    lam = tl.load(lam_base)
+    dV_6 = tl.load(dV_6_base + dV_6_offs, mask=in_j[:, None] & in_f[None, :], other=0.0)
+    dV_p = lam.to(ACC) * dV_6.to(ACC)
+    dK1_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
+    v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK1_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
@@ -1328,21 +957,22 @@ def differential_backward_dK1(
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
         Q1_ptrs = Q1_base + tl.cast(i0, tl.int64) * stride_Q1_i + Q1_offs
         Q1 = load_tile(Q1_ptrs, in_e[None, :], Q1_tiles, [b, h, i0, 0])
         S1 = dot(K1, tl.trans(Q1.to(K1_ptr.dtype.element_ty)), None, ACC)
-        D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         L_S1_ptrs = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
         L_S1 = tl.load(L_S1_ptrs)
         P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
         P_S1_p = P_S1_safe * 1.4426950408889634
         P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
+        D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i)
         dS1 = (dP_S2 - D_2.to(ACC)[None, :]) * P_S1
-        dK1_3 = dot(dS1.to(Q1_ptr.dtype.element_ty), Q1, dK1_3, ACC)
+        dV_5 = dot(P_S1.to(dO_ptr.dtype.element_ty), dO, dV_5, ACC)
+        dK1_2 = dot(dS1.to(Q1_ptr.dtype.element_ty), Q1, dK1_2, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
     steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
@@ -1351,29 +981,32 @@ def differential_backward_dK1(
         i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
         Q1_ptrs_2 = Q1_base + tl.cast(i0, tl.int64) * stride_Q1_i + Q1_offs
+        in_i = i < len_i
         Q1 = load_tile(Q1_ptrs_2, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
         S1 = dot(K1, tl.trans(Q1.to(K1_ptr.dtype.element_ty)), None, ACC)
-        D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP_S2 = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        S1_1_m = tl.where(mask, S1, float("-inf"))
         L_S1_ptrs_2 = L_S1_base + tl.cast(i0, tl.int64) * stride_L_S1_i + offs_i * stride_L_S1_i
         L_S1 = tl.load(L_S1_ptrs_2, mask=in_i, other=0.0)
         P_S1_safe = tl.where(L_S1.to(ACC) == float("-inf"), 0.0, L_S1.to(ACC))
         P_S1_p = P_S1_safe * 1.4426950408889634
-        P_S1 = tl.exp2(S1 * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
+        P_S1 = tl.exp2(S1_1_m * (S1_p * 1.4426950408889634) - P_S1_p[None, :])
+        D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS1 = (dP_S2 - D_2.to(ACC)[None, :]) * P_S1
-        mask_p = i + start
-        mask_p_1 = i < len_i
-        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dS1_m = tl.where(mask, dS1, 0.0)
-        dK1_3 = dot(dS1_m.to(Q1_ptr.dtype.element_ty), Q1, dK1_3, ACC)
+        dV_5 = dot(P_S1.to(dO_ptr.dtype.element_ty), dO, dV_5, ACC)
+        dK1_2 = dot(dS1.to(Q1_ptr.dtype.element_ty), Q1, dK1_2, ACC)
 
     # --- epilogue ---
-    dK1 = dK1_3 / dK1_p
+    dV = dV_5 - dV_p
+    dK1 = dK1_2 / dK1_p
+    tl.store(dV_base + dV_6_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK1_base + dK1_offs, dK1, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -1383,7 +1016,7 @@ def differential_backward_dK1(
     ],
 )
 def differential_backward_dlam(
-    dlam_6_ptr,
+    dlam_7_ptr,
     dlam_ptr,
     len_h: tl.int32,
     ACC: tl.constexpr,
@@ -1391,7 +1024,7 @@ def differential_backward_dlam(
 ):
     """One program for each h.
 
-    dlam_6_ptr  dlam.6[h], temp
+    dlam_7_ptr  dlam.7[h], temp
     dlam_ptr  dlam[h], output
     ACC  type of arithmetic and of accumulators
     """
@@ -1400,12 +1033,12 @@ def differential_backward_dlam(
     h = pid
 
     # --- pointers ---
-    dlam_6_base = dlam_6_ptr + tl.cast(h, tl.int64)
+    dlam_7_base = dlam_7_ptr + tl.cast(h, tl.int64)
     dlam_base = dlam_ptr + tl.cast(h, tl.int64)
 
     # --- prologue ---
-    dlam_6 = tl.load(dlam_6_base)
-    dlam = -dlam_6.to(ACC)
+    dlam_7 = tl.load(dlam_7_base)
+    dlam = -dlam_7.to(ACC)
 
     # --- epilogue ---
     tl.store(dlam_base, dlam)
@@ -1430,10 +1063,10 @@ def differential_slices(
     K2_ptr,
     lam_ptr,
     M_S1_part_ptr,
-    O_1_part_ptr,
+    O_part_1_part_ptr,
     Z_S1_part_ptr,
     M_S2_part_ptr,
-    O_2_part_ptr,
+    O_part_2_2_part_ptr,
     Z_S2_part_ptr,
     Q1_tiles,
     Q2_tiles,
@@ -1485,10 +1118,10 @@ def differential_slices(
     K2_ptr  K2[b, h, j, e], input
     lam_ptr  lam[h], input
     M_S1_part_ptr  M_S1.part[keys.split, b, h, i], temp
-    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
+    O_part_1_part_ptr  O_part_1.part[keys.split, b, h, i, f], temp
     Z_S1_part_ptr  Z_S1.part[keys.split, b, h, i], temp
     M_S2_part_ptr  M_S2.part[keys.split, b, h, i], temp
-    O_2_part_ptr  O_2.part[keys.split, b, h, i, f], temp
+    O_part_2_2_part_ptr  O_part_2_2.part[keys.split, b, h, i, f], temp
     Z_S2_part_ptr  Z_S2.part[keys.split, b, h, i], temp
     Q1_tiles  tiles of Q1 for the copy engine, or None
     Q2_tiles  tiles of Q2 for the copy engine, or None
@@ -1537,38 +1170,40 @@ def differential_slices(
     M_S1_part_base = M_S1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
     M_S1_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     M_S1_part_base += tl.cast(i0, tl.int64)
-    O_1_part_base = O_1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-    O_1_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_1_part_base += tl.cast(i0, tl.int64) * F
-    O_1_part_offs = offs_i[:, None] * F + f[None, :]
+    O_part_1_part_base = O_part_1_part_ptr
+    O_part_1_part_base += tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+    O_part_1_part_base += tl.cast(b, tl.int64) * len_h * len_i * F
+    O_part_1_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_part_1_part_offs = offs_i[:, None] * F + f[None, :]
     Z_S1_part_base = Z_S1_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
     Z_S1_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     Z_S1_part_base += tl.cast(i0, tl.int64)
     M_S2_part_base = M_S2_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
     M_S2_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     M_S2_part_base += tl.cast(i0, tl.int64)
-    O_2_part_base = O_2_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-    O_2_part_base += tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
-    O_2_part_base += tl.cast(i0, tl.int64) * F
+    O_part_2_2_part_base = O_part_2_2_part_ptr
+    O_part_2_2_part_base += tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+    O_part_2_2_part_base += tl.cast(b, tl.int64) * len_h * len_i * F
+    O_part_2_2_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
     Z_S2_part_base = Z_S2_part_ptr + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
     Z_S2_part_base += tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     Z_S2_part_base += tl.cast(i0, tl.int64)
 
     # --- prologue ---
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_part_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     M_S1 = tl.full([BLOCK_I], float("-inf"), ACC)
     # differential.attn:6  S1[i,j] = Q1[i,e] * K1[j,e] / sqrt(|e|)   where j <= i
     Q1 = load_tile(Q1_base + Q1_offs, in_i[:, None] & in_e[None, :], Q1_tiles, [b, h, i0, 0])
     S1_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
     Z_S1 = tl.full([BLOCK_I], 0.0, ACC)
-    O_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_part_2_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     M_S2 = tl.full([BLOCK_I], float("-inf"), ACC)
     # differential.attn:7  S2[i,j] = Q2[i,e] * K2[j,e] / sqrt(|e|)   where j <= i
     Q2 = load_tile(Q2_base + Q2_offs, in_i[:, None] & in_e[None, :], Q2_tiles, [b, h, i0, 0])
+    Z_S2 = tl.full([BLOCK_I], 0.0, ACC)
     # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
     lam = tl.load(lam_base)
-    Z_S2 = tl.full([BLOCK_I], 0.0, ACC)
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -1621,8 +1256,8 @@ def differential_slices(
         Z_S2 = Z_S2 * alpha_1 + Z_S2_tile
         M_S1 = M_S1_new
         M_S2 = M_S2_new
-        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
-        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha_1[:, None], ACC)
+        O_part_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_part_1 * alpha[:, None], ACC)
+        O_part_2_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_part_2_2 * alpha_1[:, None], ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(from_1), bound(to_1), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
@@ -1663,15 +1298,19 @@ def differential_slices(
         Z_S2 = Z_S2 * alpha_1 + Z_S2_tile
         M_S1 = M_S1_new
         M_S2 = M_S2_new
-        O_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_1 * alpha[:, None], ACC)
-        O_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_2 * alpha_1[:, None], ACC)
+        O_part_1 = dot(P_S1.to(V_ptr.dtype.element_ty), v, O_part_1 * alpha[:, None], ACC)
+        O_part_2_2 = dot(P_S2.to(V_ptr.dtype.element_ty), v, O_part_2_2 * alpha_1[:, None], ACC)
 
     # --- epilogue ---
     tl.store(M_S1_part_base + offs_i, M_S1, mask=in_i)
-    tl.store(O_1_part_base + O_1_part_offs, O_1, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_part_1_part_base + O_part_1_part_offs, O_part_1, mask=in_i[:, None] & in_f[None, :])
     tl.store(Z_S1_part_base + offs_i, Z_S1, mask=in_i)
     tl.store(M_S2_part_base + offs_i, M_S2, mask=in_i)
-    tl.store(O_2_part_base + O_1_part_offs, O_2, mask=in_i[:, None] & in_f[None, :])
+    tl.store(
+        O_part_2_2_part_base + O_part_1_part_offs,
+        O_part_2_2,
+        mask=in_i[:, None] & in_f[None, :],
+    )
     tl.store(Z_S2_part_base + offs_i, Z_S2, mask=in_i)
 
 
@@ -1686,13 +1325,15 @@ def differential_slices(
 )
 def differential_merge(
     M_S1_part_ptr,
-    O_1_part_ptr,
+    O_part_1_part_ptr,
     Z_S1_part_ptr,
     M_S2_part_ptr,
-    O_2_part_ptr,
+    O_part_2_2_part_ptr,
     Z_S2_part_ptr,
     lam_ptr,
     O_ptr,
+    O_part_ptr,
+    O_part_2_ptr,
     L_S2_ptr,
     L_S1_ptr,
     stride_lam_h: tl.int64,
@@ -1709,13 +1350,15 @@ def differential_merge(
     """One program for each b, h and tile of i.
 
     M_S1_part_ptr  M_S1.part[keys.split, b, h, i], temp
-    O_1_part_ptr  O_1.part[keys.split, b, h, i, f], temp
+    O_part_1_part_ptr  O_part_1.part[keys.split, b, h, i, f], temp
     Z_S1_part_ptr  Z_S1.part[keys.split, b, h, i], temp
     M_S2_part_ptr  M_S2.part[keys.split, b, h, i], temp
-    O_2_part_ptr  O_2.part[keys.split, b, h, i, f], temp
+    O_part_2_2_part_ptr  O_part_2_2.part[keys.split, b, h, i, f], temp
     Z_S2_part_ptr  Z_S2.part[keys.split, b, h, i], temp
     lam_ptr  lam[h], input
     O_ptr  O[b, h, i, f], output
+    O_part_ptr  O_part[b, h, i, f], residual
+    O_part_2_ptr  O_part_2[b, h, i, f], residual
     L_S2_ptr  L_S2[b, h, i], residual
     L_S1_ptr  L_S1[b, h, i], residual
     BLOCK_I  points of i in a tile
@@ -1739,20 +1382,24 @@ def differential_merge(
     M_S1_part_base = M_S1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
     M_S1_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     in_i = i < len_i
-    O_1_part_base = O_1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
-    O_1_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
-    O_1_part_offs = offs_i[:, None] * F + f[None, :]
+    O_part_1_part_base = O_part_1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_part_1_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_part_1_part_offs = offs_i[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
     Z_S1_part_base = Z_S1_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
     Z_S1_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     M_S2_part_base = M_S2_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
     M_S2_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
-    O_2_part_base = O_2_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
-    O_2_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_part_2_2_part_base = O_part_2_2_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_part_2_2_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
     Z_S2_part_base = Z_S2_part_ptr + tl.cast(b, tl.int64) * len_h * len_i
     Z_S2_part_base += tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64)
     O_base = O_ptr + tl.cast(b, tl.int64) * len_h * len_i * F + tl.cast(h, tl.int64) * len_i * F
     O_base += tl.cast(i0, tl.int64) * F
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_part_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
+    O_part_2_base = O_part_2_ptr + tl.cast(b, tl.int64) * len_h * len_i * F
+    O_part_2_base += tl.cast(h, tl.int64) * len_i * F + tl.cast(i0, tl.int64) * F
     L_S2_base = L_S2_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     L_S2_base += tl.cast(i0, tl.int64)
     L_S1_base = L_S1_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
@@ -1760,10 +1407,10 @@ def differential_merge(
 
     # --- prologue ---
     M_S1 = tl.full([BLOCK_I], float("-inf"), ACC)
-    O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_part_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     Z_S1 = tl.full([BLOCK_I], 0.0, ACC)
     M_S2 = tl.full([BLOCK_I], float("-inf"), ACC)
-    O_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    O_part_2_2 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
     Z_S2 = tl.full([BLOCK_I], 0.0, ACC)
     # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
     lam = tl.load(lam_base)
@@ -1776,9 +1423,10 @@ def differential_merge(
         M_S1_part_ptrs += offs_i
         M_S1_part = tl.load(M_S1_part_ptrs, mask=in_i, other=0.0)
         M_S1_new = tl.maximum(M_S1, M_S1_part.to(ACC))
-        O_1_part_ptrs = O_1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-        O_1_part_ptrs += O_1_part_offs
-        O_1_part = tl.load(O_1_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        O_part_1_part_ptrs = O_part_1_part_base
+        O_part_1_part_ptrs += tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+        O_part_1_part_ptrs += O_part_1_part_offs
+        O_part_1_part = tl.load(O_part_1_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
         Z_S1_part_ptrs = Z_S1_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
         Z_S1_part_ptrs += offs_i
         Z_S1_part = tl.load(Z_S1_part_ptrs, mask=in_i, other=0.0)
@@ -1786,9 +1434,14 @@ def differential_merge(
         M_S2_part_ptrs += offs_i
         M_S2_part = tl.load(M_S2_part_ptrs, mask=in_i, other=0.0)
         M_S2_new = tl.maximum(M_S2, M_S2_part.to(ACC))
-        O_2_part_ptrs = O_2_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
-        O_2_part_ptrs += O_1_part_offs
-        O_2_part = tl.load(O_2_part_ptrs, mask=in_i[:, None] & in_f[None, :], other=0.0)
+        O_part_2_2_part_ptrs = O_part_2_2_part_base
+        O_part_2_2_part_ptrs += tl.cast(keys_split, tl.int64) * len_b * len_h * len_i * F
+        O_part_2_2_part_ptrs += O_part_1_part_offs
+        O_part_2_2_part = tl.load(
+            O_part_2_2_part_ptrs,
+            mask=in_i[:, None] & in_f[None, :],
+            other=0.0,
+        )
         Z_S2_part_ptrs = Z_S2_part_base + tl.cast(keys_split, tl.int64) * len_b * len_h * len_i
         Z_S2_part_ptrs += offs_i
         Z_S2_part = tl.load(Z_S2_part_ptrs, mask=in_i, other=0.0)
@@ -1798,21 +1451,23 @@ def differential_merge(
         M_S2_safe = tl.where(M_S2_new == float("-inf"), 0.0, M_S2_new)
         alpha_2 = tl.exp2((M_S2 - M_S2_safe) * 1.4426950408889634)
         alpha_3 = tl.exp2((M_S2_part.to(ACC) - M_S2_safe) * 1.4426950408889634)
-        O_1 = O_1 * alpha[:, None] + O_1_part.to(ACC) * alpha_1[:, None]
+        O_part_1 = O_part_1 * alpha[:, None] + O_part_1_part.to(ACC) * alpha_1[:, None]
         Z_S1 = Z_S1 * alpha + Z_S1_part.to(ACC) * alpha_1
-        O_2 = O_2 * alpha_2[:, None] + O_2_part.to(ACC) * alpha_3[:, None]
+        O_part_2_2 = O_part_2_2 * alpha_2[:, None] + O_part_2_2_part.to(ACC) * alpha_3[:, None]
         Z_S2 = Z_S2 * alpha_2 + Z_S2_part.to(ACC) * alpha_3
         M_S1 = M_S1_new
         M_S2 = M_S2_new
 
     # --- epilogue ---
-    O_p = safe_div(O_1, Z_S1[:, None])
-    O_p_1 = safe_div(O_2 * lam.to(ACC), Z_S2[:, None])
     # differential.attn:8  O[i,f]  = (softmax[j](S1[i,j]) - lam * softmax[j](S2[i,j])...
-    O = O_p - O_p_1
+    O_part = safe_div(O_part_1, Z_S1[:, None])
+    O_part_2 = safe_div(O_part_2_2, Z_S2[:, None])
+    O = O_part - O_part_2 * lam.to(ACC)
     L_S2 = tl.log(Z_S2) + M_S2
     L_S1 = tl.log(Z_S1) + M_S1
-    tl.store(O_base + O_1_part_offs, O, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_base + O_part_1_part_offs, O, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_part_base + O_part_1_part_offs, O_part, mask=in_i[:, None] & in_f[None, :])
+    tl.store(O_part_2_base + O_part_1_part_offs, O_part_2, mask=in_i[:, None] & in_f[None, :])
     tl.store(L_S2_base + offs_i, L_S2, mask=in_i)
     tl.store(L_S1_base + offs_i, L_S1, mask=in_i)
 
@@ -1846,6 +1501,8 @@ KERNELS: dict[str, Any] = {
             ("lam_ptr", "pointer_like", "lam"),
             ("L_S2_ptr", "pointer_acc", ""),
             ("L_S1_ptr", "pointer_acc", ""),
+            ("O_part_ptr", "pointer_like", "Q1"),
+            ("O_part_2_ptr", "pointer_like", "Q1"),
             ("O_ptr", "pointer_like", "Q1"),
             ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
             ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
@@ -1888,89 +1545,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "differential_backward_D_D_2_dlam_6_rows": {
-        "facts": {
-            "tiles": ("i",),
-            "stream": "j",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("i", "e"), ("i", "f"), ("i", "e")),
-            "streamed": (("j", "e"), ("j", "f"), ("j", "e")),
-            "carried": (("i",), ("i",), ("i",)),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("Q1", "dO", "Q2", "K1", "V", "K2"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("Q1_ptr", "pointer_like", "Q1"),
-            ("K1_ptr", "pointer_like", "K1"),
-            ("L_S1_ptr", "pointer_like", "L_S1"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("V_ptr", "pointer_like", "V"),
-            ("Q2_ptr", "pointer_like", "Q2"),
-            ("K2_ptr", "pointer_like", "K2"),
-            ("L_S2_ptr", "pointer_like", "L_S2"),
-            ("lam_ptr", "pointer_like", "lam"),
-            ("D_2_ptr", "pointer_acc", ""),
-            ("dlam_6_rows_ptr", "pointer_acc", ""),
-            ("D_ptr", "pointer_acc", ""),
-            ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
-            ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
-            ("stride_Q1_b", "stride_wide", ""),
-            ("stride_Q1_h", "stride_wide", ""),
-            ("stride_Q1_i", "stride", ""),
-            ("stride_Q1_e", "stride_last", ""),
-            ("stride_K1_b", "stride_wide", ""),
-            ("stride_K1_h", "stride_wide", ""),
-            ("stride_K1_j", "stride", ""),
-            ("stride_K1_e", "stride_last", ""),
-            ("stride_L_S1_b", "wide", ""),
-            ("stride_L_S1_h", "wide", ""),
-            ("stride_L_S1_i", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_Q2_b", "stride_wide", ""),
-            ("stride_Q2_h", "stride_wide", ""),
-            ("stride_Q2_i", "stride", ""),
-            ("stride_Q2_e", "stride_last", ""),
-            ("stride_K2_b", "stride_wide", ""),
-            ("stride_K2_h", "stride_wide", ""),
-            ("stride_K2_j", "stride", ""),
-            ("stride_K2_e", "stride_last", ""),
-            ("stride_L_S2_b", "wide", ""),
-            ("stride_L_S2_h", "wide", ""),
-            ("stride_L_S2_i", "stride_last", ""),
-            ("stride_lam_h", "wide", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_i", "extent", "i"),
-            ("len_j", "extent", "j"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_I", "block", "i"),
-            ("BLOCK_J", "block", "j"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "differential_backward_dQ1_dQ2": {
+    "differential_backward_D_D_2_dQ1": {
         "facts": {
             "tiles": ("i",),
             "stream": "j",
@@ -1983,34 +1558,48 @@ KERNELS: dict[str, Any] = {
             "carried": (("i", "e"), ("i", "e")),
             "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
             "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
-            "data": ("dO", "Q1", "Q2", "V", "K1", "K2"),
+            "data": ("O_part_2", "dO", "O_part", "Q1", "Q2", "V", "K1", "K2"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
+            ("lam_ptr", "pointer_like", "lam"),
+            ("O_part_2_ptr", "pointer_like", "O_part_2"),
             ("dO_ptr", "pointer_like", "dO"),
+            ("O_part_ptr", "pointer_like", "O_part"),
             ("V_ptr", "pointer_like", "V"),
-            ("D_2_ptr", "pointer_acc", ""),
             ("Q1_ptr", "pointer_like", "Q1"),
             ("K1_ptr", "pointer_like", "K1"),
             ("L_S1_ptr", "pointer_like", "L_S1"),
-            ("lam_ptr", "pointer_like", "lam"),
-            ("D_ptr", "pointer_acc", ""),
             ("Q2_ptr", "pointer_like", "Q2"),
             ("K2_ptr", "pointer_like", "K2"),
             ("L_S2_ptr", "pointer_like", "L_S2"),
+            ("D_ptr", "pointer_acc", ""),
+            ("D_2_ptr", "pointer_acc", ""),
+            ("dlam_7_rows_ptr", "pointer_acc", ""),
             ("dQ1_ptr", "pointer_like", "Q1"),
             ("dQ2_ptr", "pointer_like", "Q2"),
+            ("O_part_2_tiles", "tiles", "O_part_2 4 2 BLOCK_I f"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("O_part_tiles", "tiles", "O_part 4 2 BLOCK_I f"),
             ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
             ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
             ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
+            ("stride_lam_h", "wide", ""),
+            ("stride_O_part_2_b", "stride_wide", ""),
+            ("stride_O_part_2_h", "stride_wide", ""),
+            ("stride_O_part_2_i", "stride", ""),
+            ("stride_O_part_2_f", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("stride_O_part_b", "stride_wide", ""),
+            ("stride_O_part_h", "stride_wide", ""),
+            ("stride_O_part_i", "stride", ""),
+            ("stride_O_part_f", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
@@ -2026,7 +1615,6 @@ KERNELS: dict[str, Any] = {
             ("stride_L_S1_b", "wide", ""),
             ("stride_L_S1_h", "wide", ""),
             ("stride_L_S1_i", "stride_last", ""),
-            ("stride_lam_h", "wide", ""),
             ("stride_Q2_b", "stride_wide", ""),
             ("stride_Q2_h", "stride_wide", ""),
             ("stride_Q2_i", "stride", ""),
@@ -2061,122 +1649,49 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "f"), ("j", "e")),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "e"),),
+            "resident": (("j", "e"), ("j", "f")),
+            "streamed": (("i", "e"), ("i", "f")),
+            "carried": (("j", "f"), ("j", "e")),
             "pairs": (("j", "i"), ("j", "i")),
             "pairs_by_address": (("j", "i"), ("j", "i")),
-            "data": ("V", "K2", "dO", "Q2"),
+            "data": ("K2", "V", "Q2", "dO"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("V_ptr", "pointer_like", "V"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("lam_ptr", "pointer_like", "lam"),
-            ("D_ptr", "pointer_acc", ""),
             ("K2_ptr", "pointer_like", "K2"),
             ("Q2_ptr", "pointer_like", "Q2"),
             ("L_S2_ptr", "pointer_like", "L_S2"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("lam_ptr", "pointer_like", "lam"),
+            ("D_ptr", "pointer_acc", ""),
+            ("dV_6_ptr", "pointer_acc", ""),
             ("dK2_ptr", "pointer_like", "K2"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_K2_b", "stride_wide", ""),
+            ("stride_K2_h", "stride_wide", ""),
+            ("stride_K2_j", "stride", ""),
+            ("stride_K2_e", "stride_last", ""),
+            ("stride_Q2_b", "stride_wide", ""),
+            ("stride_Q2_h", "stride_wide", ""),
+            ("stride_Q2_i", "stride", ""),
+            ("stride_Q2_e", "stride_last", ""),
+            ("stride_L_S2_b", "wide", ""),
+            ("stride_L_S2_h", "wide", ""),
+            ("stride_L_S2_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
             ("stride_lam_h", "wide", ""),
-            ("stride_K2_b", "stride_wide", ""),
-            ("stride_K2_h", "stride_wide", ""),
-            ("stride_K2_j", "stride", ""),
-            ("stride_K2_e", "stride_last", ""),
-            ("stride_Q2_b", "stride_wide", ""),
-            ("stride_Q2_h", "stride_wide", ""),
-            ("stride_Q2_i", "stride", ""),
-            ("stride_Q2_e", "stride_last", ""),
-            ("stride_L_S2_b", "wide", ""),
-            ("stride_L_S2_h", "wide", ""),
-            ("stride_L_S2_i", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "differential_backward_dV": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("j", "e"), ("j", "e")),
-            "streamed": (("i", "e"), ("i", "e"), ("i", "f")),
-            "carried": (("j", "f"),),
-            "pairs": (("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i")),
-            "data": ("K1", "K2", "Q1", "Q2", "dO"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("K1_ptr", "pointer_like", "K1"),
-            ("Q1_ptr", "pointer_like", "Q1"),
-            ("L_S1_ptr", "pointer_like", "L_S1"),
-            ("K2_ptr", "pointer_like", "K2"),
-            ("Q2_ptr", "pointer_like", "Q2"),
-            ("L_S2_ptr", "pointer_like", "L_S2"),
-            ("lam_ptr", "pointer_like", "lam"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("dV_ptr", "pointer_like", "V"),
-            ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
-            ("K2_tiles", "tiles", "K2 4 2 BLOCK_J e"),
-            ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
-            ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("stride_K1_b", "stride_wide", ""),
-            ("stride_K1_h", "stride_wide", ""),
-            ("stride_K1_j", "stride", ""),
-            ("stride_K1_e", "stride_last", ""),
-            ("stride_Q1_b", "stride_wide", ""),
-            ("stride_Q1_h", "stride_wide", ""),
-            ("stride_Q1_i", "stride", ""),
-            ("stride_Q1_e", "stride_last", ""),
-            ("stride_L_S1_b", "wide", ""),
-            ("stride_L_S1_h", "wide", ""),
-            ("stride_L_S1_i", "stride_last", ""),
-            ("stride_K2_b", "stride_wide", ""),
-            ("stride_K2_h", "stride_wide", ""),
-            ("stride_K2_j", "stride", ""),
-            ("stride_K2_e", "stride_last", ""),
-            ("stride_Q2_b", "stride_wide", ""),
-            ("stride_Q2_h", "stride_wide", ""),
-            ("stride_Q2_i", "stride", ""),
-            ("stride_Q2_e", "stride_last", ""),
-            ("stride_L_S2_b", "wide", ""),
-            ("stride_L_S2_h", "wide", ""),
-            ("stride_L_S2_i", "stride_last", ""),
-            ("stride_lam_h", "wide", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -2200,35 +1715,30 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "f"), ("j", "e")),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "e"),),
+            "resident": (("j", "e"), ("j", "f")),
+            "streamed": (("i", "e"), ("i", "f")),
+            "carried": (("j", "f"), ("j", "e")),
             "pairs": (("j", "i"), ("j", "i")),
             "pairs_by_address": (("j", "i"), ("j", "i")),
-            "data": ("V", "K1", "dO", "Q1"),
+            "data": ("K1", "dV.6", "V", "Q1", "dO"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("V_ptr", "pointer_like", "V"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("D_2_ptr", "pointer_acc", ""),
             ("K1_ptr", "pointer_like", "K1"),
             ("Q1_ptr", "pointer_like", "Q1"),
             ("L_S1_ptr", "pointer_like", "L_S1"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("lam_ptr", "pointer_like", "lam"),
+            ("dV_6_ptr", "pointer_acc", ""),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_2_ptr", "pointer_acc", ""),
+            ("dV_ptr", "pointer_like", "V"),
             ("dK1_ptr", "pointer_like", "K1"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("K1_tiles", "tiles", "K1 4 2 BLOCK_J e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_j", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K1_b", "stride_wide", ""),
             ("stride_K1_h", "stride_wide", ""),
             ("stride_K1_j", "stride", ""),
@@ -2240,6 +1750,15 @@ KERNELS: dict[str, Any] = {
             ("stride_L_S1_b", "wide", ""),
             ("stride_L_S1_h", "wide", ""),
             ("stride_L_S1_i", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_lam_h", "wide", ""),
+            ("stride_V_b", "stride_wide", ""),
+            ("stride_V_h", "stride_wide", ""),
+            ("stride_V_j", "stride", ""),
+            ("stride_V_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -2270,7 +1789,7 @@ KERNELS: dict[str, Any] = {
             "few_rows": False,
         },
         "arguments": [
-            ("dlam_6_ptr", "pointer_acc", ""),
+            ("dlam_7_ptr", "pointer_acc", ""),
             ("dlam_ptr", "pointer_like", "lam"),
             ("len_h", "extent", "h"),
             ("ACC", "acc", ""),
@@ -2302,10 +1821,10 @@ KERNELS: dict[str, Any] = {
             ("K2_ptr", "pointer_like", "K2"),
             ("lam_ptr", "pointer_like", "lam"),
             ("M_S1_part_ptr", "pointer_acc", ""),
-            ("O_1_part_ptr", "pointer_acc", ""),
+            ("O_part_1_part_ptr", "pointer_acc", ""),
             ("Z_S1_part_ptr", "pointer_acc", ""),
             ("M_S2_part_ptr", "pointer_acc", ""),
-            ("O_2_part_ptr", "pointer_acc", ""),
+            ("O_part_2_2_part_ptr", "pointer_acc", ""),
             ("Z_S2_part_ptr", "pointer_acc", ""),
             ("Q1_tiles", "tiles", "Q1 4 2 BLOCK_I e"),
             ("Q2_tiles", "tiles", "Q2 4 2 BLOCK_I e"),
@@ -2359,21 +1878,23 @@ KERNELS: dict[str, Any] = {
             "resident": (("i", "f"), ("i", "f")),
             "streamed": (),
             "carried": (("i",), ("i", "f"), ("i",), ("i",), ("i", "f"), ("i",)),
-            "pairs": (("i", "f"), ("i", "f")),
-            "pairs_by_address": (("i", "f"), ("i", "f")),
-            "data": ("O_1.part", "O_2.part"),
+            "pairs": (("i", "f"), ("i", "f"), ("i", "f")),
+            "pairs_by_address": (("i", "f"), ("i", "f"), ("i", "f")),
+            "data": ("O_part_1.part", "O_part_2_2.part"),
             "loops": 1,
             "few_rows": True,
         },
         "arguments": [
             ("M_S1_part_ptr", "pointer_acc", ""),
-            ("O_1_part_ptr", "pointer_acc", ""),
+            ("O_part_1_part_ptr", "pointer_acc", ""),
             ("Z_S1_part_ptr", "pointer_acc", ""),
             ("M_S2_part_ptr", "pointer_acc", ""),
-            ("O_2_part_ptr", "pointer_acc", ""),
+            ("O_part_2_2_part_ptr", "pointer_acc", ""),
             ("Z_S2_part_ptr", "pointer_acc", ""),
             ("lam_ptr", "pointer_like", "lam"),
             ("O_ptr", "pointer_like", "Q1"),
+            ("O_part_ptr", "pointer_like", "Q1"),
+            ("O_part_2_ptr", "pointer_like", "Q1"),
             ("L_S2_ptr", "pointer_acc", ""),
             ("L_S1_ptr", "pointer_acc", ""),
             ("stride_lam_h", "wide", ""),
@@ -2622,6 +2143,8 @@ def forward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     L_S2 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     L_S1 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    O_part = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q1"].dtype, device=device)
+    O_part_2 = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q1"].dtype, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q1"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
@@ -2638,6 +2161,8 @@ def forward(inputs, extents, params, config=None):
         lam,
         L_S2,
         L_S1,
+        O_part,
+        O_part_2,
         O,
         tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
@@ -2665,6 +2190,8 @@ def forward(inputs, extents, params, config=None):
     return {
         "L_S2": L_S2,
         "L_S1": L_S1,
+        "O_part": O_part,
+        "O_part_2": O_part_2,
         "O": O,
     }
 
@@ -2677,6 +2204,8 @@ def backward(inputs, extents, params, config=None):
     K2 = inputs["K2"]
     V = inputs["V"]
     lam = inputs["lam"]
+    O_part = inputs["O_part"]
+    O_part_2 = inputs["O_part_2"]
     L_S2 = inputs["L_S2"]
     L_S1 = inputs["L_S1"]
     dO = inputs["dO"]
@@ -2688,97 +2217,55 @@ def backward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    D_2 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
-    dlam_6_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     D = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    D_2 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
+    dlam_7_rows = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     dQ1 = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q1"].dtype, device=device)
     dQ2 = torch.empty((len_b, len_h, len_i, len_e), dtype=inputs["Q2"].dtype, device=device)
+    dV_6 = torch.empty((len_b, len_h, len_j, len_f), dtype=acc, device=device)
     dK2 = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K2"].dtype, device=device)
     dV = torch.empty((len_b, len_h, len_j, len_f), dtype=inputs["V"].dtype, device=device)
     dK1 = torch.empty((len_b, len_h, len_j, len_e), dtype=inputs["K1"].dtype, device=device)
     dlam = torch.empty((len_h,), dtype=inputs["lam"].dtype, device=device)
 
     # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("differential_backward_D_D_2_dlam_6_rows", extents, inputs, config)
+    cfg = configure("differential_backward_D_D_2_dQ1", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
-    differential_backward_D_D_2_dlam_6_rows[grid](
+    differential_backward_D_D_2_dQ1[grid](
+        lam,
+        O_part_2,
+        dO,
+        O_part,
+        V,
         Q1,
         K1,
         L_S1,
-        dO,
-        V,
         Q2,
         K2,
         L_S2,
-        lam,
-        D_2,
-        dlam_6_rows,
         D,
-        tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        *launch_strides(Q1),
-        *launch_strides(K1),
-        *launch_strides(L_S1),
-        *launch_strides(dO),
-        *launch_strides(V),
-        *launch_strides(Q2),
-        *launch_strides(K2),
-        *launch_strides(L_S2),
-        *launch_strides(lam),
-        len_b,
-        len_h,
-        len_i,
-        len_j,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # dlam.6: the rest of its sum, in a fixed order
-    shape = (len_h,)
-    dlam_6 = sum_into(shape, dlam_6_rows, (0, 2), acc, None)
-
-    # One program for each b, h and tile of i; sweeps j.
-    cfg = configure("differential_backward_dQ1_dQ2", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
-    grid = (len_b * len_h * tiles_i,)
-    differential_backward_dQ1_dQ2[grid](
-        dO,
-        V,
         D_2,
-        Q1,
-        K1,
-        L_S1,
-        lam,
-        D,
-        Q2,
-        K2,
-        L_S2,
+        dlam_7_rows,
         dQ1,
         dQ2,
+        tiles_of(O_part_2, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(O_part, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        *launch_strides(lam),
+        *launch_strides(O_part_2),
         *launch_strides(dO),
+        *launch_strides(O_part),
         *launch_strides(V),
         *launch_strides(Q1),
         *launch_strides(K1),
         *launch_strides(L_S1),
-        *launch_strides(lam),
         *launch_strides(Q2),
         *launch_strides(K2),
         *launch_strides(L_S2),
@@ -2794,6 +2281,10 @@ def backward(inputs, extents, params, config=None):
         ACC=ACC,
         **cfg,
     )
+
+    # dlam.7: the rest of its sum, in a fixed order
+    shape = (len_h,)
+    dlam_7 = sum_into(shape, dlam_7_rows, (0, 2), acc, None)
 
     # One program for each b, h and tile of j; sweeps i.
     cfg = configure("differential_backward_dK2", extents, inputs, config)
@@ -2801,65 +2292,25 @@ def backward(inputs, extents, params, config=None):
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
     differential_backward_dK2[grid](
-        V,
+        K2,
+        Q2,
+        L_S2,
         dO,
+        V,
         lam,
         D,
-        K2,
-        Q2,
-        L_S2,
+        dV_6,
         dK2,
+        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
-        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K2),
+        *launch_strides(Q2),
+        *launch_strides(L_S2),
+        *launch_strides(dO),
         *launch_strides(V),
-        *launch_strides(dO),
         *launch_strides(lam),
-        *launch_strides(K2),
-        *launch_strides(Q2),
-        *launch_strides(L_S2),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("differential_backward_dV", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    differential_backward_dV[grid](
-        K1,
-        Q1,
-        L_S1,
-        K2,
-        Q2,
-        L_S2,
-        lam,
-        dO,
-        dV,
-        tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(K2, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        *launch_strides(K1),
-        *launch_strides(Q1),
-        *launch_strides(L_S1),
-        *launch_strides(K2),
-        *launch_strides(Q2),
-        *launch_strides(L_S2),
-        *launch_strides(lam),
-        *launch_strides(dO),
         len_b,
         len_h,
         len_j,
@@ -2879,22 +2330,26 @@ def backward(inputs, extents, params, config=None):
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
     differential_backward_dK1[grid](
-        V,
-        dO,
-        D_2,
         K1,
         Q1,
         L_S1,
+        dO,
+        lam,
+        dV_6,
+        V,
+        D_2,
+        dV,
         dK1,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(K1, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        *launch_strides(V),
-        *launch_strides(dO),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(K1),
         *launch_strides(Q1),
         *launch_strides(L_S1),
+        *launch_strides(dO),
+        *launch_strides(lam),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,
@@ -2912,7 +2367,7 @@ def backward(inputs, extents, params, config=None):
     cfg = configure("differential_backward_dlam", extents, inputs, config)
     grid = (len_h,)
     differential_backward_dlam[grid](
-        dlam_6,
+        dlam_7,
         dlam,
         len_h,
         ACC=ACC,
@@ -2950,12 +2405,16 @@ def forward_split(inputs, extents, params, config=None):
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
     M_S1_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
-    O_1_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
+    shape = (len_keys_split, len_b, len_h, len_i, len_f)
+    O_part_1_part = torch.empty(shape, dtype=acc, device=device)
     Z_S1_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
     M_S2_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
-    O_2_part = torch.empty((len_keys_split, len_b, len_h, len_i, len_f), dtype=acc, device=device)
+    shape = (len_keys_split, len_b, len_h, len_i, len_f)
+    O_part_2_2_part = torch.empty(shape, dtype=acc, device=device)
     Z_S2_part = torch.empty((len_keys_split, len_b, len_h, len_i), dtype=acc, device=device)
     O = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q1"].dtype, device=device)
+    O_part = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q1"].dtype, device=device)
+    O_part_2 = torch.empty((len_b, len_h, len_i, len_f), dtype=inputs["Q1"].dtype, device=device)
     L_S2 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
     L_S1 = torch.empty((len_b, len_h, len_i), dtype=acc, device=device)
 
@@ -2972,10 +2431,10 @@ def forward_split(inputs, extents, params, config=None):
         K2,
         lam,
         M_S1_part,
-        O_1_part,
+        O_part_1_part,
         Z_S1_part,
         M_S2_part,
-        O_2_part,
+        O_part_2_2_part,
         Z_S2_part,
         tiles_of(Q1, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(Q2, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
@@ -3009,13 +2468,15 @@ def forward_split(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_i,)
     differential_merge[grid](
         M_S1_part,
-        O_1_part,
+        O_part_1_part,
         Z_S1_part,
         M_S2_part,
-        O_2_part,
+        O_part_2_2_part,
         Z_S2_part,
         lam,
         O,
+        O_part,
+        O_part_2,
         L_S2,
         L_S1,
         *launch_strides(lam),
@@ -3030,6 +2491,8 @@ def forward_split(inputs, extents, params, config=None):
     )
     return {
         "O": O,
+        "O_part": O_part,
+        "O_part_2": O_part_2,
         "L_S2": L_S2,
         "L_S1": L_S1,
     }

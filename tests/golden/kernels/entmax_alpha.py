@@ -70,16 +70,37 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
-def power(x, y):
+def near_log2(x, stored: tl.constexpr = tl.float32):
+    """Binary logarithm; beside 16-bit types by one instruction, off by 2**-22 (absolutely, between 1/2 and 2)."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tl.log2(x)
+
+
+@triton.jit
+def near_log(x, stored: tl.constexpr = tl.float32):
+    """Natural logarithm, as `near_log2`."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return near_log2(x, stored) * 0.6931471805599453
+    else:
+        return tl.log(x)
+
+
+@triton.jit
+def power(x, y, stored: tl.constexpr = tl.float32):
     """`x ** y`; a negative `x` takes a whole `y`."""
-    # Triton's interpreter cannot combine a scalar condition on floats with a block of them.
-    x = tl.broadcast(x, y)[0]
-    y = tl.broadcast(x, y)[1]
-    size = tl.exp2(y * tl.log2(tl.abs(x)))
+    # Bounded, so that `0 ** 0` is 1 and not 0 times an infinity.
+    log = near_log2(tl.abs(x), stored)
+    log = tl.maximum(log, -3e38, propagate_nan=tl.PropagateNan.ALL)
+    log = tl.minimum(log, 3e38, propagate_nan=tl.PropagateNan.ALL)
     half = y * 0.5
-    signed = tl.where(half == tl.floor(half), size, -size)
-    negative = tl.where(y == tl.floor(y), signed, float("nan"))
-    return tl.where(y == 0, 1.0, tl.where(x < 0, negative, size))
+    # Of the exponent alone: a number for a whole tile, where it is one.
+    signed = tl.where(half == tl.floor(half), 1.0, -1.0)
+    below = tl.where(y == tl.floor(y), signed, float("nan"))
+    return tl.exp2(y * log) * tl.where(x < 0, below, 1.0)
 
 
 @triton.jit
@@ -344,9 +365,7 @@ def entmax_alpha_t(
     t_left_p = 1.0 / (alpha.to(ACC) - 1.0)
     mask_p = i + start
     t_slope_1 = tl.full([BLOCK_I], 0.0, ACC)
-    t_slope_1_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    t_slope_1_p = (tl.abs(t_slope_1_safe) + 1.0) * 3.814697265625e-06
-    t_slope_1_p_1 = 1.0 / (alpha.to(ACC) - 1.0) - 1.0
+    t_slope_1_p = 1.0 / (alpha.to(ACC) - 1.0) - 1.0
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -368,13 +387,13 @@ def entmax_alpha_t(
             k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
             S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
             S_1 = S * S_p * S_p_1
-            t_left_s = power(tl.maximum(S_1 - t_x[:, None], 0.0), t_left_p)
+            t_left_s = power(tl.maximum(S_1 - t_x[:, None], 0.0), t_left_p, Q_ptr.dtype.element_ty)
             t_left_tile = tl.sum(t_left_s, 1)
             t_left = t_left + t_left_tile
-            t_2 = tl.abs(tl.maximum(S_1 - t_x[:, None], 0.0) - t_slope_1_safe) <= t_slope_1_p
-            t_3 = power(tl.maximum(S_1 - t_x[:, None], 0.0), t_slope_1_p_1)
+            t_2 = tl.maximum(S_1 - t_x[:, None], 0.0)
+            t_3 = power(t_2, t_slope_1_p, Q_ptr.dtype.element_ty)
             t_4 = tl.where(S_1 - t_x[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-            t_slope_1_s = tl.where(t_2, 0.0, t_3) * t_4
+            t_slope_1_s = tl.where(tl.maximum(S_1 - t_x[:, None], 0.0) == 0.0, 0.0, t_3) * t_4
             t_slope_1_tile = tl.sum(t_slope_1_s, 1)
             t_slope_1 = t_slope_1 + t_slope_1_tile
         # Tiles that the mask or the end cuts.
@@ -387,16 +406,16 @@ def entmax_alpha_t(
             k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
             S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
             S_1 = S * S_p * S_p_1
-            t_left_s = power(tl.maximum(S_1 - t_x[:, None], 0.0), t_left_p)
+            t_left_s = power(tl.maximum(S_1 - t_x[:, None], 0.0), t_left_p, Q_ptr.dtype.element_ty)
             mask_p_1 = j < len_j
             mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
             t_left_s_m = tl.where(mask, t_left_s, 0.0)
             t_left_tile = tl.sum(t_left_s_m, 1)
             t_left = t_left + t_left_tile
-            t_5 = tl.abs(tl.maximum(S_1 - t_x[:, None], 0.0) - t_slope_1_safe) <= t_slope_1_p
-            t_6 = power(tl.maximum(S_1 - t_x[:, None], 0.0), t_slope_1_p_1)
+            t_5 = tl.maximum(S_1 - t_x[:, None], 0.0)
+            t_6 = power(t_5, t_slope_1_p, Q_ptr.dtype.element_ty)
             t_7 = tl.where(S_1 - t_x[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-            t_slope_1_s = tl.where(t_5, 0.0, t_6) * t_7
+            t_slope_1_s = tl.where(tl.maximum(S_1 - t_x[:, None], 0.0) == 0.0, 0.0, t_6) * t_7
             t_slope_1_s_m = tl.where(mask, t_slope_1_s, 0.0)
             t_slope_1_tile = tl.sum(t_slope_1_s_m, 1)
             t_slope_1 = t_slope_1 + t_slope_1_tile
@@ -571,7 +590,7 @@ def entmax_alpha_O(
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
-        O_1 = power(tl.maximum(S_1 - O_safe[:, None], 0.0), O_p)
+        O_1 = power(tl.maximum(S_1 - O_safe[:, None], 0.0), O_p, Q_ptr.dtype.element_ty)
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -586,7 +605,7 @@ def entmax_alpha_O(
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
-        O_1 = power(tl.maximum(S_1 - O_safe[:, None], 0.0), O_p)
+        O_1 = power(tl.maximum(S_1 - O_safe[:, None], 0.0), O_p, Q_ptr.dtype.element_ty)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         O_1_m = tl.where(mask, O_1, 0.0)
@@ -729,25 +748,20 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
     # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
     t = tl.load(t_base + offs_i * stride_t_i, mask=in_i, other=0.0)
     D_safe = tl.where(t.to(ACC) == float("-inf"), 0.0, t.to(ACC))
-    D_safe_1 = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    D_p = (tl.abs(D_safe_1) + 1.0) * 3.814697265625e-06
-    D_p_1 = 1.0 / (alpha.to(ACC) - 1.0) - 1.0
+    D_p = 1.0 / (alpha.to(ACC) - 1.0) - 1.0
     mask_p = i + start
     slope_1 = tl.full([BLOCK_I], 0.0, ACC)
     dalpha_5_rows = tl.full([BLOCK_I], 0.0, ACC)
     dalpha_5_rows_p = 1.0 / (alpha.to(ACC) - 1.0)
-    high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    stop_before = tl.maximum(0, tl.minimum(stop0, 0))
-    first_after = tl.maximum(0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
     t_2 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(first_after, tl.minimum(stop_after, t_2))
+    full_end = tl.maximum(lo, tl.minimum(stop, t_2))
 
     # --- sweep over j ---
     # Tiles without a mask.
-    for j0 in tl.range(bound(first_after), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
@@ -759,29 +773,24 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
-        t_3 = tl.abs(tl.maximum(S_1 - D_safe[:, None], 0.0) - D_safe_1) <= D_p
-        t_4 = tl.where(t_3, 0.0, power(tl.maximum(S_1 - D_safe[:, None], 0.0), D_p_1))
-        t_5 = tl.where(S_1 - D_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        D_s = dt * t_4 * t_5
+        t_3 = power(tl.maximum(S_1 - D_safe[:, None], 0.0), D_p, dO_ptr.dtype.element_ty)
+        t_4 = dt * tl.where(tl.maximum(S_1 - D_safe[:, None], 0.0) == 0.0, 0.0, t_3)
+        D_s = t_4 * tl.where(S_1 - D_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
         D_tile = tl.sum(D_s, 1)
         D = D + D_tile
-        t_6 = tl.abs(tl.maximum(S_1 - D_safe[:, None], 0.0) - D_safe_1) <= D_p
-        t_7 = tl.where(t_6, 0.0, power(tl.maximum(S_1 - D_safe[:, None], 0.0), D_p_1))
-        slope_1_s = t_7 * tl.where(S_1 - D_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        t_5 = power(tl.maximum(S_1 - D_safe[:, None], 0.0), D_p, dO_ptr.dtype.element_ty)
+        t_6 = tl.where(S_1 - D_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        slope_1_s = tl.where(tl.maximum(S_1 - D_safe[:, None], 0.0) == 0.0, 0.0, t_5) * t_6
         slope_1_tile = tl.sum(slope_1_s, 1)
         slope_1 = slope_1 + slope_1_tile
-        t_8 = power(tl.maximum(S_1 - D_safe[:, None], 0.0), dalpha_5_rows_p)
-        t_9 = tl.abs(tl.maximum(S_1 - D_safe[:, None], 0.0) - D_safe_1) <= D_p
-        t_10 = tl.where(t_9, 0.0, t_8 * tl.log(tl.maximum(S_1 - D_safe[:, None], 0.0)))
-        dalpha_5_rows_s = dt * t_10
+        t_7 = tl.maximum(S_1 - D_safe[:, None], 0.0)
+        t_8 = near_log(tl.maximum(S_1 - D_safe[:, None], 0.0), dO_ptr.dtype.element_ty)
+        t_9 = power(t_7, dalpha_5_rows_p, dO_ptr.dtype.element_ty) * t_8
+        dalpha_5_rows_s = dt * tl.where(tl.maximum(S_1 - D_safe[:, None], 0.0) == 0.0, 0.0, t_9)
         dalpha_5_rows_tile = tl.sum(dalpha_5_rows_s, 1)
         dalpha_5_rows = dalpha_5_rows + dalpha_5_rows_tile
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - lo, 0), BLOCK_J)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop_after - full_end, 0), BLOCK_J)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        j0 = lo + step * BLOCK_J
-        j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
+    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
@@ -794,28 +803,25 @@ def entmax_alpha_backward_D_slope_dalpha_5_rows(
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
-        t_11 = tl.abs(tl.maximum(S_1 - D_safe[:, None], 0.0) - D_safe_1) <= D_p
-        t_12 = tl.where(t_11, 0.0, power(tl.maximum(S_1 - D_safe[:, None], 0.0), D_p_1))
-        t_13 = tl.where(S_1 - D_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        D_s = dt * t_12 * t_13
+        t_10 = power(tl.maximum(S_1 - D_safe[:, None], 0.0), D_p, dO_ptr.dtype.element_ty)
+        t_11 = dt * tl.where(tl.maximum(S_1 - D_safe[:, None], 0.0) == 0.0, 0.0, t_10)
+        t_12 = tl.where(S_1 - D_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        D_s = t_11 * t_12
         mask_p_1 = j < len_j
-        t_14 = tl.abs(tl.maximum(S_1 - D_safe[:, None], 0.0) - D_safe_1) <= D_p
-        t_15 = (j[None, :] <= mask_p[:, None]) & (t_14 | (j[None, :] <= mask_p[:, None]))
-        mask = t_15 & mask_p_1[None, :]
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         D_s_m = tl.where(mask, D_s, 0.0)
         D_tile = tl.sum(D_s_m, 1)
         D = D + D_tile
-        t_16 = tl.abs(tl.maximum(S_1 - D_safe[:, None], 0.0) - D_safe_1) <= D_p
-        t_17 = tl.where(t_16, 0.0, power(tl.maximum(S_1 - D_safe[:, None], 0.0), D_p_1))
-        t_18 = tl.where(S_1 - D_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        slope_1_s = t_17 * t_18
+        t_13 = power(tl.maximum(S_1 - D_safe[:, None], 0.0), D_p, dO_ptr.dtype.element_ty)
+        t_14 = tl.where(S_1 - D_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        slope_1_s = tl.where(tl.maximum(S_1 - D_safe[:, None], 0.0) == 0.0, 0.0, t_13) * t_14
         slope_1_s_m = tl.where(mask, slope_1_s, 0.0)
         slope_1_tile = tl.sum(slope_1_s_m, 1)
         slope_1 = slope_1 + slope_1_tile
-        t_19 = power(tl.maximum(S_1 - D_safe[:, None], 0.0), dalpha_5_rows_p)
-        t_20 = tl.abs(tl.maximum(S_1 - D_safe[:, None], 0.0) - D_safe_1) <= D_p
-        t_21 = tl.where(t_20, 0.0, t_19 * tl.log(tl.maximum(S_1 - D_safe[:, None], 0.0)))
-        dalpha_5_rows_s = dt * t_21
+        t_15 = tl.maximum(S_1 - D_safe[:, None], 0.0)
+        t_16 = near_log(tl.maximum(S_1 - D_safe[:, None], 0.0), dO_ptr.dtype.element_ty)
+        t_17 = power(t_15, dalpha_5_rows_p, dO_ptr.dtype.element_ty) * t_16
+        dalpha_5_rows_s = dt * tl.where(tl.maximum(S_1 - D_safe[:, None], 0.0) == 0.0, 0.0, t_17)
         dalpha_5_rows_s_m = tl.where(mask, dalpha_5_rows_s, 0.0)
         dalpha_5_rows_tile = tl.sum(dalpha_5_rows_s_m, 1)
         dalpha_5_rows = dalpha_5_rows + dalpha_5_rows_tile
@@ -915,7 +921,7 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     # --- program ---
     pid = tl.program_id(0)
     tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
+    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
     pid = pid // tiles_i
     h = pid % len_h
     pid = pid // len_h
@@ -967,13 +973,10 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     S_p_1 = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     t = tl.load(t_base + offs_i * stride_t_i, mask=in_i, other=0.0)
     dalpha_6_rows_safe = tl.where(t.to(ACC) == float("-inf"), 0.0, t.to(ACC))
-    dalpha_6_rows_safe_1 = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    dalpha_6_rows_p_1 = (tl.abs(dalpha_6_rows_safe_1) + 1.0) * 3.814697265625e-06
-    dalpha_6_rows_p_2 = 1.0 / (alpha.to(ACC) - 1.0)
+    dalpha_6_rows_p_1 = 1.0 / (alpha.to(ACC) - 1.0)
     t_2 = d.to(ACC) * tl.where(slope.to(ACC) != 0.0, dalpha_6_rows_p, 0.0)
-    dalpha_6_rows_p_3 = tl.where(slope.to(ACC) != 0.0, t_2, 0.0)
+    dalpha_6_rows_p_2 = tl.where(slope.to(ACC) != 0.0, t_2, 0.0)
     mask_p = i + start
-    mask_p_1 = tl.abs(slope.to(ACC) - dalpha_6_rows_safe_1) <= dalpha_6_rows_p_1
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
     dQ_2_p = safe_div(d.to(ACC), S_p * slope.to(ACC))
@@ -981,53 +984,86 @@ def entmax_alpha_backward_dQ_dalpha_4_rows_dalpha_6_rows(
     dQ_2_p_2 = 1.0 / (alpha.to(ACC) - 1.0) - 1.0
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dalpha_4_rows = tl.full([BLOCK_I], 0.0, ACC)
-    stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
+    t_3 = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t_3))
 
     # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(lo), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         ddS = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
-        t_3 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_4 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dalpha_6_rows_p_2)
-        t_5 = t_4 * tl.log(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0))
-        t_6 = tl.where(tl.abs(t_3) <= dalpha_6_rows_p_1, 0.0, t_5)
-        dalpha_6_rows_s = dalpha_6_rows_p_3[:, None] * t_6
-        mask_p_2 = j < len_j
-        t_7 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_8 = (tl.abs(t_7) <= dalpha_6_rows_p_1) | (j[None, :] <= mask_p[:, None])
-        t_9 = mask_p_1[:, None] | (j[None, :] <= mask_p[:, None]) & t_8
-        mask = (j[None, :] <= mask_p[:, None]) & t_9 & mask_p_2[None, :]
+        t_4 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0)
+        t_5 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0)
+        t_6 = power(t_4, dalpha_6_rows_p_1, Q_ptr.dtype.element_ty)
+        t_7 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) == 0.0
+        t_8 = tl.where(t_7, 0.0, t_6 * near_log(t_5, Q_ptr.dtype.element_ty))
+        dalpha_6_rows_s = dalpha_6_rows_p_2[:, None] * t_8
+        dalpha_6_rows_tile = tl.sum(dalpha_6_rows_s, 1)
+        dalpha_6_rows = dalpha_6_rows + dalpha_6_rows_tile
+        t_9 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0)
+        t_10 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) == 0.0
+        t_11 = tl.where(t_10, 0.0, power(t_9, dQ_2_p_2, Q_ptr.dtype.element_ty))
+        t_12 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dQ_2_1 = (dt + dQ_2_p_1[:, None]) * t_11 * t_12
+        t_13 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0)
+        t_14 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) == 0.0
+        t_15 = tl.where(t_14, 0.0, power(t_13, dQ_2_p_2, Q_ptr.dtype.element_ty))
+        t_16 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dalpha_4_rows_s = (dt + dQ_2_p_1[:, None]) * t_15 * t_16 * ddS
+        dalpha_4_rows_tile = tl.sum(dalpha_4_rows_s, 1)
+        dalpha_4_rows = dalpha_4_rows + dalpha_4_rows_tile
+        dQ_2 = dot(dQ_2_1.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dt = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        ddS = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p * S_p_1
+        t_17 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0)
+        t_18 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0)
+        t_19 = power(t_17, dalpha_6_rows_p_1, Q_ptr.dtype.element_ty)
+        t_20 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) == 0.0
+        t_21 = tl.where(t_20, 0.0, t_19 * near_log(t_18, Q_ptr.dtype.element_ty))
+        dalpha_6_rows_s = dalpha_6_rows_p_2[:, None] * t_21
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dalpha_6_rows_s_m = tl.where(mask, dalpha_6_rows_s, 0.0)
         dalpha_6_rows_tile = tl.sum(dalpha_6_rows_s_m, 1)
         dalpha_6_rows = dalpha_6_rows + dalpha_6_rows_tile
-        t_10 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_11 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dQ_2_p_2)
-        t_12 = tl.where(tl.abs(t_10) <= dalpha_6_rows_p_1, 0.0, t_11)
-        t_13 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dQ_2_1 = (dt + dQ_2_p_1[:, None]) * t_12 * t_13
-        t_14 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_15 = (tl.abs(t_14) <= dalpha_6_rows_p_1) | (j[None, :] <= mask_p[:, None])
-        mask_1 = (j[None, :] <= mask_p[:, None]) & t_15 & mask_p_2[None, :]
-        dQ_2_1_m = tl.where(mask_1, dQ_2_1, 0.0)
-        t_16 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) - dalpha_6_rows_safe_1
-        t_17 = power(tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0), dQ_2_p_2)
-        t_18 = tl.where(tl.abs(t_16) <= dalpha_6_rows_p_1, 0.0, t_17)
-        t_19 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dalpha_4_rows_s = (dt + dQ_2_p_1[:, None]) * t_18 * t_19 * ddS
-        dalpha_4_rows_s_m = tl.where(mask_1, dalpha_4_rows_s, 0.0)
+        t_22 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0)
+        t_23 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) == 0.0
+        t_24 = tl.where(t_23, 0.0, power(t_22, dQ_2_p_2, Q_ptr.dtype.element_ty))
+        t_25 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dQ_2_1 = (dt + dQ_2_p_1[:, None]) * t_24 * t_25
+        dQ_2_1_m = tl.where(mask, dQ_2_1, 0.0)
+        t_26 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0)
+        t_27 = tl.maximum(S_1 - dalpha_6_rows_safe[:, None], 0.0) == 0.0
+        t_28 = tl.where(t_27, 0.0, power(t_26, dQ_2_p_2, Q_ptr.dtype.element_ty))
+        t_29 = tl.where(S_1 - dalpha_6_rows_safe[:, None] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dalpha_4_rows_s = (dt + dQ_2_p_1[:, None]) * t_28 * t_29 * ddS
+        dalpha_4_rows_s_m = tl.where(mask, dalpha_4_rows_s, 0.0)
         dalpha_4_rows_tile = tl.sum(dalpha_4_rows_s_m, 1)
         dalpha_4_rows = dalpha_4_rows + dalpha_4_rows_tile
         dQ_2 = dot(dQ_2_1_m.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
@@ -1172,32 +1208,67 @@ def entmax_alpha_backward_dK_dV(
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    dK_3_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    dK_3_p_2 = (tl.abs(dK_3_safe) + 1.0) * 3.814697265625e-06
-    dK_3_p_3 = 1.0 / (alpha.to(ACC) - 1.0) - 1.0
+    dK_3_p_2 = 1.0 / (alpha.to(ACC) - 1.0) - 1.0
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    lo = 0
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
-    # Tiles that the mask or the end cuts.
-    for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dt = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p * S_p_1
         # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
         t_ptrs = t_base + tl.cast(i0, tl.int64) * stride_t_i + offs_i * stride_t_i
-        t = tl.load(t_ptrs, mask=in_i, other=0.0)
-        dV_safe = tl.where(t.to(ACC) == float("-inf"), 0.0, t.to(ACC))
-        dV_1 = power(tl.maximum(S_1 - dV_safe[None, :], 0.0), dV_p)
+        t_3 = tl.load(t_ptrs)
+        dV_safe = tl.where(t_3.to(ACC) == float("-inf"), 0.0, t_3.to(ACC))
+        dV_1 = power(tl.maximum(S_1 - dV_safe[None, :], 0.0), dV_p, K_ptr.dtype.element_ty)
+        slope = tl.load(slope_base + tl.cast(i0, tl.int64) + offs_i)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dK_3_p = safe_div(d.to(ACC), S_p * slope.to(ACC))
+        dK_3_p_1 = tl.where(slope.to(ACC) != 0.0, dK_3_p, 0.0)
+        t_4 = tl.maximum(S_1 - dV_safe[None, :], 0.0)
+        t_5 = tl.maximum(S_1 - dV_safe[None, :], 0.0) == 0.0
+        t_6 = tl.where(t_5, 0.0, power(t_4, dK_3_p_2, K_ptr.dtype.element_ty))
+        t_7 = tl.where(S_1 - dV_safe[None, :] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dK_3_1 = (dt + dK_3_p_1[None, :]) * t_6 * t_7
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dK_3 = dot(dK_3_1.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # entmax_alpha.attn:5  S[i,j] = (alpha - 1) * Q[i,e] * K[j,e] / sqrt(|e|)   where...
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dt = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        S_1 = S * S_p * S_p_1
+        # entmax_alpha.attn:8  O[i,f] = relu(S[i,j] - t[i])**(1 / (alpha - 1)) * V[j,f]
+        t_ptrs_2 = t_base + tl.cast(i0, tl.int64) * stride_t_i + offs_i * stride_t_i
+        t_3 = tl.load(t_ptrs_2, mask=in_i, other=0.0)
+        dV_safe = tl.where(t_3.to(ACC) == float("-inf"), 0.0, t_3.to(ACC))
+        dV_1 = power(tl.maximum(S_1 - dV_safe[None, :], 0.0), dV_p, K_ptr.dtype.element_ty)
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
@@ -1206,14 +1277,12 @@ def entmax_alpha_backward_dK_dV(
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dK_3_p = safe_div(d.to(ACC), S_p * slope.to(ACC))
         dK_3_p_1 = tl.where(slope.to(ACC) != 0.0, dK_3_p, 0.0)
-        t_2 = tl.abs(tl.maximum(S_1 - dV_safe[None, :], 0.0) - dK_3_safe) <= dK_3_p_2
-        t_3 = tl.where(t_2, 0.0, power(tl.maximum(S_1 - dV_safe[None, :], 0.0), dK_3_p_3))
-        t_4 = tl.where(S_1 - dV_safe[None, :] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dK_3_1 = (dt + dK_3_p_1[None, :]) * t_3 * t_4
-        t_5 = tl.abs(tl.maximum(S_1 - dV_safe[None, :], 0.0) - dK_3_safe) <= dK_3_p_2
-        t_6 = (j[:, None] <= mask_p[None, :]) & (t_5 | (j[:, None] <= mask_p[None, :]))
-        mask_1 = t_6 & mask_p_1[None, :]
-        dK_3_1_m = tl.where(mask_1, dK_3_1, 0.0)
+        t_8 = tl.maximum(S_1 - dV_safe[None, :], 0.0)
+        t_9 = tl.maximum(S_1 - dV_safe[None, :], 0.0) == 0.0
+        t_10 = tl.where(t_9, 0.0, power(t_8, dK_3_p_2, K_ptr.dtype.element_ty))
+        t_11 = tl.where(S_1 - dV_safe[None, :] > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dK_3_1 = (dt + dK_3_p_1[None, :]) * t_10 * t_11
+        dK_3_1_m = tl.where(mask, dK_3_1, 0.0)
         dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_3 = dot(dK_3_1_m.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 

@@ -324,7 +324,8 @@ def gated_delta_U_ahead(
     at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_2 = tl.load(G_2_base + tl.cast(at_1, tl.int64))
     reach_p = G_2_2.to(ACC) * 1.4426950408889634
-    reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
+    reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    reach_2 = tl.where(reach_p_1, tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p), 0.0)
     in_t_s = t < len_t
     G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
     K_ptrs = K_base_2 + tl.cast(t0, tl.int64) * stride_K_t + K_offs
@@ -351,9 +352,12 @@ def gated_delta_U_ahead(
     t_2 = A_1_m.to(V_ptr.dtype.element_ty)
     t_3 = U_1_m.to(V_ptr.dtype.element_ty)
     U_rest_1 = dot(t_2, t_3, U_rest_1, ACC)
-    inverse = inverse_of(matrix, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
-    U_rest_1_1 = exact_dot(inverse, U_rest_1.to(K_ptr.dtype.element_ty), None, ACC)
-    k_2_1 = exact_dot(inverse, k_2.to(K_ptr.dtype.element_ty), None, ACC)
+    side = tl.where(in_t[:, None], U_rest_1, 0.0)
+    matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
+    inverse = inverse_of(matrix_2, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
+    U_rest_1_1 = exact_dot(inverse, side.to(K_ptr.dtype.element_ty), None, ACC)
+    side_2 = tl.where(in_t[:, None], k_2, 0.0)
+    k_2_1 = exact_dot(inverse, side_2.to(K_ptr.dtype.element_ty), None, ACC)
 
     # --- epilogue ---
     O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * F + O_rest_offs
@@ -797,7 +801,8 @@ def gated_delta_backward_dU_2_ahead(
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
     g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-    reach_2 = tl.exp(g_2.to(ACC) - G_2.to(ACC))
+    reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    reach_2 = tl.where(reach_p, tl.exp(g_2.to(ACC) - G_2.to(ACC)), 0.0)
     G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
     in_t_s = t < len_t
     g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
@@ -824,9 +829,12 @@ def gated_delta_backward_dU_2_ahead(
     k_2 = k.to(ACC) * reach_2[:, None]
     dU_2_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     dU_2_rest_1 = dot(A_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2_rest_1, ACC)
-    inverse = inverse_of(matrix, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
-    dU_2_rest_1_1 = exact_dot(inverse, dU_2_rest_1.to(K_ptr.dtype.element_ty), None, ACC)
-    k_2_1 = exact_dot(inverse, k_2.to(K_ptr.dtype.element_ty), None, ACC)
+    side = tl.where(in_t[:, None], dU_2_rest_1, 0.0)
+    matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
+    inverse = inverse_of(matrix_2, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
+    dU_2_rest_1_1 = exact_dot(inverse, side.to(K_ptr.dtype.element_ty), None, ACC)
+    side_2 = tl.where(in_t[:, None], k_2, 0.0)
+    k_2_1 = exact_dot(inverse, side_2.to(K_ptr.dtype.element_ty), None, ACC)
 
     # --- epilogue ---
     dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * F + dU_1_offs
@@ -1307,7 +1315,8 @@ def gated_delta_backward_dK_7(
         g_3 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
         at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         g_4 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        reach_2 = tl.exp(g_3.to(ACC) - G_2.to(ACC))
+        reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        reach_2 = tl.where(reach_p, tl.exp(g_3.to(ACC) - G_2.to(ACC)), 0.0)
         past = whole_dot(dA, tl.trans(tl.where(in_f[None, :], dK_7_state, 0.0)), None, Q_TYPE, ACC)
         dK_7 = dK_7 + past * reach_2[:, None]
         decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
@@ -1683,7 +1692,8 @@ def gated_delta_backward_dK_8(
         G_2_2 = tl.load(G_2_ptrs)
         reach_safe = tl.where(G_2_2.to(ACC) == float("-inf"), 0.0, G_2_2.to(ACC))
         reach_p = reach_safe * 1.4426950408889634
-        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
+        reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        reach_2 = tl.where(reach_p_1, tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p), 0.0)
         past = whole_dot(dU, tl.trans(tl.where(in_f[None, :], dK_8_state, 0.0)), None, Q_TYPE, ACC)
         dK_8 = dK_8 + past * reach_2[:, None]
         decay = tl.exp(G_2_1.to(ACC) - G_2_2.to(ACC))

@@ -53,6 +53,37 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def running_sums(x, AXIS: tl.constexpr, DOWN: tl.constexpr):
+    """Running sums along an axis of a tile of pairs, each point included; from the end if DOWN.
+
+    Of float32, as a product with a triangle of ones on matrix units: a number is the sum of three of bfloat16, whose
+    products with 1 are exact. Infinities would meet the zeros of the triangle, and are the largest numbers instead.
+    """
+    if INTERPRETED or x.dtype != tl.float32:
+        return tl.cumsum(x, AXIS, reverse=DOWN)
+    else:
+        at = tl.arange(0, x.shape[AXIS])
+        if DOWN == (AXIS == 1):
+            ones = (at[:, None] >= at[None, :]).to(tl.bfloat16)
+        else:
+            ones = (at[:, None] <= at[None, :]).to(tl.bfloat16)
+        x = tl.maximum(x, -3e38, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, 3e38, propagate_nan=tl.PropagateNan.ALL)
+        first = x.to(tl.bfloat16)
+        rest = x - first.to(tl.float32)
+        second = rest.to(tl.bfloat16)
+        third = (rest - second.to(tl.float32)).to(tl.bfloat16)
+        if AXIS == 1:
+            out = tl.dot(third, ones)
+            out = tl.dot(second, ones, out)
+            return tl.dot(first, ones, out)
+        else:
+            out = tl.dot(ones, third)
+            out = tl.dot(ones, second, out)
+            return tl.dot(ones, first, out)
+
+
+@triton.jit
 def span(T: tl.constexpr):
     """An exponent whose exponential, and its reciprocal, the type holds beside another factor."""
     if T == tl.float16:
@@ -159,7 +190,7 @@ def gla_C(
         loga = load_tile(loga_ptrs, in_j[:, None] & in_e[None, :], loga_tiles, [b, h, j0, e0])
         C_p = j < len_j
         C_s = tl.where(C_p[:, None], loga.to(ACC), 0.0)
-        C_run = tl.cumsum(C_s, 0)
+        C_run = running_sums(C_s, 0, False)
         C = C_state[None, :] + C_run
         chunk = tl.sum(C_s, 0)
         tl.store(
@@ -1579,7 +1610,7 @@ def gla_backward_dloga(
         dC = k.to(ACC) * dC_1.to(ACC) - q.to(ACC) * dC_2.to(ACC)
         dloga_3_p = j < len_j
         dloga_3_s = tl.where(dloga_3_p[:, None], dC, 0.0)
-        dloga_3_run = tl.cumsum(dloga_3_s, 0, reverse=True)
+        dloga_3_run = running_sums(dloga_3_s, 0, True)
         dloga_3 = dloga_3_state[None, :] + dloga_3_run
         chunk = tl.sum(dloga_3_s, 0)
         dloga = -dloga_3

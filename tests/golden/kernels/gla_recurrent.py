@@ -61,6 +61,37 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def running_sums(x, AXIS: tl.constexpr, DOWN: tl.constexpr):
+    """Running sums along an axis of a tile of pairs, each point included; from the end if DOWN.
+
+    Of float32, as a product with a triangle of ones on matrix units: a number is the sum of three of bfloat16, whose
+    products with 1 are exact. Infinities would meet the zeros of the triangle, and are the largest numbers instead.
+    """
+    if INTERPRETED or x.dtype != tl.float32:
+        return tl.cumsum(x, AXIS, reverse=DOWN)
+    else:
+        at = tl.arange(0, x.shape[AXIS])
+        if DOWN == (AXIS == 1):
+            ones = (at[:, None] >= at[None, :]).to(tl.bfloat16)
+        else:
+            ones = (at[:, None] <= at[None, :]).to(tl.bfloat16)
+        x = tl.maximum(x, -3e38, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, 3e38, propagate_nan=tl.PropagateNan.ALL)
+        first = x.to(tl.bfloat16)
+        rest = x - first.to(tl.float32)
+        second = rest.to(tl.bfloat16)
+        third = (rest - second.to(tl.float32)).to(tl.bfloat16)
+        if AXIS == 1:
+            out = tl.dot(third, ones)
+            out = tl.dot(second, ones, out)
+            return tl.dot(first, ones, out)
+        else:
+            out = tl.dot(ones, third)
+            out = tl.dot(ones, second, out)
+            return tl.dot(ones, first, out)
+
+
+@triton.jit
 def span(T: tl.constexpr):
     """An exponent whose exponential, and its reciprocal, the type holds beside another factor."""
     if T == tl.float16:
@@ -167,7 +198,7 @@ def gla_recurrent_G(
         loga = load_tile(loga_ptrs, in_t[:, None] & in_e[None, :], loga_tiles, [b, h, t0, e0])
         G_p = t < len_t
         G_s = tl.where(G_p[:, None], loga.to(ACC), 0.0)
-        G_run = tl.cumsum(G_s, 0)
+        G_run = running_sums(G_s, 0, False)
         G = G_state[None, :] + G_run
         chunk = tl.sum(G_s, 0)
         tl.store(
@@ -704,7 +735,7 @@ def gla_recurrent_backward_G(
         loga = load_tile(loga_ptrs, in_t[:, None] & in_e[None, :], loga_tiles, [b, h, t0, e0])
         G_p = t < len_t
         G_s = tl.where(G_p[:, None], loga.to(ACC), 0.0)
-        G_run = tl.cumsum(G_s, 0)
+        G_run = running_sums(G_s, 0, False)
         G = G_state[None, :] + G_run
         chunk = tl.sum(G_s, 0)
         tl.store(
@@ -2027,7 +2058,7 @@ def gla_recurrent_backward_dloga(
         dG = tl.load(dG_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         dloga_p = t < len_t
         dloga_s = tl.where(dloga_p[:, None], dG.to(ACC), 0.0)
-        dloga_run = tl.cumsum(dloga_s, 0, reverse=True)
+        dloga_run = running_sums(dloga_s, 0, True)
         dloga = dloga_state[None, :] + dloga_run
         chunk = tl.sum(dloga_s, 0)
         dloga_ptrs = dloga_base + tl.cast(t0, tl.int64) * len_e + dG_offs

@@ -1646,8 +1646,6 @@ def hedgehog_softmax_backward_dV(
     Wk = tl.load(Wk_base + Wk_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
     # hedgehog_softmax.attn:4  X[i,d] = Wq[d,e] * Q[i,e]
     Wq = tl.load(Wq_base + Wq_offs, mask=in_d[:, None] & in_e[None, :], other=0.0)
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     lo = 0
     hi = tl.maximum(len_j, len_i)
     dV_state = tl.full([D_PAD, BLOCK_F], 0.0, ACC)
@@ -1708,37 +1706,35 @@ def hedgehog_softmax_backward_dV(
         A = safe_div(B_6, x.to(ACC)[None, :] * y_1[:, None])
         dV_p = O_part.to(ACC) != 0.0
         dV_1 = tl.where(dV_p[None, :], A, 0.0)
-        mask_p_1 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p
-        mask_p_2 = j < len_i
-        t_9 = mask_p_1[None, :] | (j[:, None] <= j[None, :])
-        mask = (j[:, None] <= j[None, :]) & t_9 & mask_p_2[None, :]
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV_2_m = tl.where(mask_p_2[:, None], dV_2, 0.0)
+        dV_2 = dO.to(ACC) * dV_p_1[:, None]
+        dV_2_m = tl.where(mask_p[:, None], dV_2, 0.0)
         dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dV_2_m.to(dO_ptr.dtype.element_ty), dV, ACC)
         right = tl.where(dV_p[:, None], tl.exp(X), 0.0)
-        right_m = tl.where(mask_p_2[:, None], right, 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
         column_p = safe_div(1.0, x.to(ACC))
         column_p_1 = tl.where(O_part.to(ACC) != 0.0, column_p, 0.0)
         column_p_2 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_10 = column_p_1[:, None] * tl.where(dV_p[:, None], dO.to(ACC), 0.0)
-        column = t_10 * dV_p_1[:, None] * column_p_2[:, None]
-        column_m = tl.where(mask_p_2[:, None], column, 0.0)
+        t_9 = column_p_1[:, None] * tl.where(dV_p[:, None], dO.to(ACC), 0.0)
+        column = t_9 * dV_p_1[:, None] * column_p_2[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
         right_1 = tl.where(dV_p[:, None], tl.exp(-X), 0.0)
-        right_1_m = tl.where(mask_p_2[:, None], right_1, 0.0)
+        right_1_m = tl.where(mask_p[:, None], right_1, 0.0)
         # hedgehog_softmax.attn:7  y[j]   = sum[d](exp(Y[j,d]) + exp(-Y[j,d]))
         tl.store(y_base + tl.cast(j0, tl.int64) + offs_j, y_1, mask=in_j)
         dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
         tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
-        t_11 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
-        t_12 = column_m.to(Q_ptr.dtype.element_ty)
-        dV_state = dot(t_11, t_12, dV_state, ACC)
-        t_13 = tl.trans(right_1_m.to(Q_ptr.dtype.element_ty))
-        t_14 = column_m.to(Q_ptr.dtype.element_ty)
-        dV_state_1 = dot(t_13, t_14, dV_state_1, ACC)
+        t_10 = tl.trans(right_m.to(Q_ptr.dtype.element_ty))
+        t_11 = column_m.to(Q_ptr.dtype.element_ty)
+        dV_state = dot(t_10, t_11, dV_state, ACC)
+        t_12 = tl.trans(right_1_m.to(Q_ptr.dtype.element_ty))
+        t_13 = column_m.to(Q_ptr.dtype.element_ty)
+        dV_state_1 = dot(t_12, t_13, dV_state_1, ACC)
 
 
 @triton.jit(

@@ -59,6 +59,26 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def near_log2(x, stored: tl.constexpr = tl.float32):
+    """Binary logarithm; beside 16-bit types by one instruction, off by 2**-22 (absolutely, between 1/2 and 2)."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tl.log2(x)
+
+
+@triton.jit
+def near_log(x, stored: tl.constexpr = tl.float32):
+    """Natural logarithm, as `near_log2`."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return near_log2(x, stored) * 0.6931471805599453
+    else:
+        return tl.log(x)
+
+
+@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's. The divisor is left as it is, so
@@ -677,7 +697,7 @@ def latte_L_L_Q(
     # --- prologue ---
     z = tl.load(Z_base + Z_offs, mask=in_i[:, None] & in_l[None, :], other=0.0)
     m = tl.load(M_base + Z_offs, mask=in_i[:, None] & in_l[None, :], other=0.0)
-    L_2 = tl.log(z.to(ACC)) + m.to(ACC)
+    L_2 = near_log(z.to(ACC)) + m.to(ACC)
     # latte.attn:6  P[i,l] = softmax[l](Q[i,l])
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_l[None, :], Q_tiles, [b, h, i0, 0])
     q_kept = tl.where((l < L)[None, :], q.to(ACC), float("-inf"))
@@ -811,7 +831,8 @@ def latte_backward_dP(
         at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
         K_ptrs_3 = K_base + tl.cast(at_2, tl.int64) * stride_K_j + l * stride_K_l
         k_4 = tl.load(K_ptrs_3, mask=in_l, other=0.0)
-        reach_2_2 = tl.exp(k_3.to(ACC)[None, :] - l_2.to(ACC))
+        reach_p = i0 - 1 == tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        reach_2_2 = tl.where(reach_p, tl.exp(k_3.to(ACC)[None, :] - l_2.to(ACC)), 0.0)
         t = tl.where(in_f[:, None], dP_state, 0.0).to(dO_ptr.dtype.element_ty)
         past = dot(dO, t, None, ACC)
         dP = dP + past * reach_2_2
@@ -1354,9 +1375,11 @@ def latte_backward_dK(
         L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + offs_l * stride_L_l
         l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
         reach_p = l_4.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(k.to(ACC) * 1.4426950408889634 - reach_p[None, :])
-        t = tl.where(in_f[:, None], dK_1_state, 0.0).to(V_ptr.dtype.element_ty)
-        past = dot(v, t, None, ACC)
+        reach_p_1 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        t = tl.exp2(k.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.where(reach_p_1, t, 0.0)
+        t_2 = tl.where(in_f[:, None], dK_1_state, 0.0).to(V_ptr.dtype.element_ty)
+        past = dot(v, t_2, None, ACC)
         dK_1 = dK_1 + past * reach_2
         decay = tl.exp(l_3.to(ACC) - l_4.to(ACC))
         dK_2 = tl.full([BLOCK_J, BLOCK_L], 0.0, ACC)
@@ -1392,9 +1415,9 @@ def latte_backward_dK(
         tl.store(dK_ptrs, dK, mask=in_j[:, None] & in_l[None, :])
         dK_column_1_m_ptrs = dK_column_1_m_base + tl.cast(j0, tl.int64) * len_l + dK_rest_offs
         column_1_m_1 = tl.load(dK_column_1_m_ptrs, mask=in_i[:, None] & in_l[None, :], other=0.0)
-        t_2 = tl.trans(dO)
-        t_3 = column_1_m_1.to(dO_ptr.dtype.element_ty)
-        dK_1_state = dot(t_2, t_3, dK_1_state * decay[None, :], ACC)
+        t_3 = tl.trans(dO)
+        t_4 = column_1_m_1.to(dO_ptr.dtype.element_ty)
+        dK_1_state = dot(t_3, t_4, dK_1_state * decay[None, :], ACC)
         dK_2_state = dK_2_state * decay + chunk
 
 
@@ -1517,7 +1540,9 @@ def latte_backward_dV_ahead(
     L_ptrs_2 = L_base + tl.cast(at_2, tl.int64) * stride_L_i + l * stride_L_l
     l_4 = tl.load(L_ptrs_2, mask=in_l, other=0.0)
     left_p = l_4.to(ACC) * 1.4426950408889634
-    left = tl.exp2(k.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_p_1 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+    t = tl.exp2(k.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left = tl.where(left_p_1, t, 0.0)
     L_ptrs_3 = L_base + tl.cast(j0, tl.int64) * stride_L_i + L_offs
     in_i = j < len_i
     l_1 = load_tile(L_ptrs_3, in_i[:, None] & in_l[None, :], L_tiles, [b, h, j0, 0])
@@ -1554,9 +1579,9 @@ def latte_backward_dV_ahead(
     too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
     A_1 = P_Q * tl.exp(reach_1_m)
     A_1_kept = tl.where((l < L)[None, :], A_1, 0.0)
-    t = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-    t_2 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-    A_2 = dot(t, t_2, None, ACC)
+    t_2 = tl.where(in_l[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_l[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+    A_2 = dot(t_2, t_3, None, ACC)
     A_3 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
     if too_far:
         for l_pt in range(L):

@@ -591,20 +591,16 @@ def outputs_lse_max_backward_dQ(
     dS_p = (tl.abs(dS_safe_1) + 1.0) * 3.814697265625e-06
     dS_p_1 = ties != 0
     mask_p = i + start
-    mask_p_1 = ties == 0
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    stop_before = tl.maximum(0, tl.minimum(stop0, 0))
-    first_after = tl.maximum(0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
     t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(first_after, tl.minimum(stop_after, t))
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
 
     # --- sweep over j ---
     # Tiles without a mask.
-    for j0 in tl.range(bound(first_after), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
@@ -623,11 +619,7 @@ def outputs_lse_max_backward_dQ(
         dS = (dP_S - dS_safe[:, None]) * P_S + tl.where(dS_p_1[:, None], dS_p_2, 0.0)
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - lo, 0), BLOCK_J)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop_after - full_end, 0), BLOCK_J)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        j0 = lo + step * BLOCK_J
-        j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
+    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # outputs_lse_max.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
@@ -645,9 +637,8 @@ def outputs_lse_max_backward_dQ(
         t_5 = dM.to(ACC)[:, None] * tl.where(t_4, tl.cast(1, tl.int32), 0).to(ACC)
         dS_p_2 = safe_div(t_5, ties.to(ACC)[:, None])
         dS = (dP_S - dS_safe[:, None]) * P_S + tl.where(dS_p_1[:, None], dS_p_2, 0.0)
-        mask_p_2 = j < len_j
-        t_6 = mask_p_1[:, None] | (j[None, :] <= mask_p[:, None])
-        mask = (j[None, :] <= mask_p[:, None]) & t_6 & mask_p_2[None, :]
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
         dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
 
@@ -947,22 +938,13 @@ def outputs_lse_max_backward_dK(
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low0 = tl.maximum(0, j0 - start)
-    first0 = low0 // BLOCK_I * BLOCK_I
-    stop0 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    stop_before = tl.maximum(first0, tl.minimum(stop0, first0))
-    first_after = tl.maximum(first0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
-    t = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_2 = floor_div(tl.maximum(t, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop_before, tl.maximum(first0, t_2 * BLOCK_I))
-    t_3 = tl.minimum(stop_before, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_3)
-    t_4 = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_5 = floor_div(tl.maximum(t_4, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full_1 = tl.minimum(stop_after, tl.maximum(first_after, t_5 * BLOCK_I))
-    t_6 = tl.minimum(stop_after, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end_1 = tl.maximum(full_1, t_6)
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
     # Tiles without a mask.
@@ -992,90 +974,50 @@ def outputs_lse_max_backward_dK(
         dS_safe_1 = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
         dS_p = (tl.abs(dS_safe_1) + 1.0) * 3.814697265625e-06
         dS_p_1 = ties != 0
-        t_7 = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
-        t_8 = dM.to(ACC)[None, :] * tl.where(t_7, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p_2 = safe_div(t_8, ties.to(ACC)[None, :])
-        dS = (dP_S - dS_safe[None, :]) * P_S + tl.where(dS_p_1[None, :], dS_p_2, 0.0)
-        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full_1), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
-        S_1 = S * S_p
-        LSE_ptrs_2 = LSE_base + tl.cast(i0, tl.int64) * stride_LSE_i + offs_i * stride_LSE_i
-        LSE = tl.load(LSE_ptrs_2)
-        P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
-        P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S * (S_p * 1.4426950408889634) - P_S_p[None, :])
-        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i)
-        dM_ptrs_2 = dM_base + tl.cast(i0, tl.int64) * stride_dM_i + offs_i * stride_dM_i
-        dM = tl.load(dM_ptrs_2)
-        M_ptrs_2 = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
-        m = tl.load(M_ptrs_2)
-        dS_safe_1 = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
-        dS_p = (tl.abs(dS_safe_1) + 1.0) * 3.814697265625e-06
-        dS_p_1 = ties != 0
-        t_9 = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
-        t_10 = dM.to(ACC)[None, :] * tl.where(t_9, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p_2 = safe_div(t_10, ties.to(ACC)[None, :])
+        t_3 = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
+        t_4 = dM.to(ACC)[None, :] * tl.where(t_3, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_2 = safe_div(t_4, ties.to(ACC)[None, :])
         dS = (dP_S - dS_safe[None, :]) * P_S + tl.where(dS_p_1[None, :], dS_p_2, 0.0)
         dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - first0, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end, 0), BLOCK_I)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(full_1 - first_after, 0), BLOCK_I)
-    steps_5 = steps_4 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_5), num_stages=NUM_STAGES):
-        i0 = first0 + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, first0 + (step - steps) * BLOCK_I)
-        i0 = tl.where(step < steps_2, i0, full_end + (step - steps_2) * BLOCK_I)
-        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
-        i0 = tl.where(step < steps_4, i0, full_end_1 + (step - steps_4) * BLOCK_I)
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
-        dO = load_tile(dO_ptrs_3, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # outputs_lse_max.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_safe = tl.where(d.to(ACC) == float("-inf"), 0.0, d.to(ACC))
         S_1 = S * S_p
-        LSE_ptrs_3 = LSE_base + tl.cast(i0, tl.int64) * stride_LSE_i + offs_i * stride_LSE_i
-        LSE = tl.load(LSE_ptrs_3, mask=in_i, other=0.0)
+        LSE_ptrs_2 = LSE_base + tl.cast(i0, tl.int64) * stride_LSE_i + offs_i * stride_LSE_i
+        LSE = tl.load(LSE_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(LSE.to(ACC) == float("-inf"), 0.0, LSE.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
         ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0)
-        dM_ptrs_3 = dM_base + tl.cast(i0, tl.int64) * stride_dM_i + offs_i * stride_dM_i
-        dM = tl.load(dM_ptrs_3, mask=in_i, other=0.0)
-        M_ptrs_3 = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
-        m = tl.load(M_ptrs_3, mask=in_i, other=0.0)
+        dM_ptrs_2 = dM_base + tl.cast(i0, tl.int64) * stride_dM_i + offs_i * stride_dM_i
+        dM = tl.load(dM_ptrs_2, mask=in_i, other=0.0)
+        M_ptrs_2 = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
+        m = tl.load(M_ptrs_2, mask=in_i, other=0.0)
         dS_safe_1 = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
         dS_p = (tl.abs(dS_safe_1) + 1.0) * 3.814697265625e-06
         dS_p_1 = ties != 0
-        t_11 = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
-        t_12 = dM.to(ACC)[None, :] * tl.where(t_11, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p_2 = safe_div(t_12, ties.to(ACC)[None, :])
+        t_5 = tl.abs(S_1 - dS_safe_1[None, :]) <= dS_p[None, :]
+        t_6 = dM.to(ACC)[None, :] * tl.where(t_5, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_2 = safe_div(t_6, ties.to(ACC)[None, :])
         dS = (dP_S - dS_safe[None, :]) * P_S + tl.where(dS_p_1[None, :], dS_p_2, 0.0)
         mask_p = i + start
-        mask_p_1 = ties == 0
-        mask_p_2 = i < len_i
-        t_13 = mask_p_1[None, :] | (j[:, None] <= mask_p[None, :])
-        mask = (j[:, None] <= mask_p[None, :]) & t_13 & mask_p_2[None, :]
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
         dK_2 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 

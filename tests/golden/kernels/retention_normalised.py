@@ -346,11 +346,8 @@ def retention_normalised_backward_dgamma_u1(
     # retention_normalised.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i -...
     gamma = tl.load(gamma_base)
     dgamma_u1_1 = tl.log2(gamma.to(ACC))
-    t = (tl.abs(tl.cast(0, tl.int32)).to(ACC) + 1.0) * 3.814697265625e-06
-    t_2 = tl.where((tl.abs(gamma.to(ACC) - 0.0) <= t) == 0, tl.cast(1.0, ACC), 0.0)
-    dgamma_u1_p_1 = 1.0 * t_2
-    t_3 = (tl.abs(tl.cast(0, tl.int32)).to(ACC) + 1.0) * 3.814697265625e-06
-    reach_p = tl.where((tl.abs(gamma.to(ACC) - 0.0) <= t_3) == 0, tl.cast(1.0, ACC), 0.0)
+    dgamma_u1_p_1 = 1.0 * tl.where((gamma.to(ACC) == 0.0) == 0, tl.cast(1.0, ACC), 0.0)
+    reach_p = tl.where((gamma.to(ACC) == 0.0) == 0, tl.cast(1.0, ACC), 0.0)
     lo = 0
     hi = tl.maximum(len_i, len_j)
     dgamma_u1_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
@@ -376,39 +373,39 @@ def retention_normalised_backward_dgamma_u1(
         D = o.to(ACC) * dO.to(ACC)
         D_kept = tl.where((f < F)[None, :], D, 0.0)
         D_1 = tl.sum(tl.where(in_f[None, :], D_kept, 0.0), 1)
-        t_4 = tl.where(tl.abs(O_part.to(ACC)) > 1.0, tl.cast(1, tl.int32), 0).to(ACC)
-        D_2 = sign(O_part.to(ACC)) * D_1 * t_4
+        t = tl.where(tl.abs(O_part.to(ACC)) > 1.0, tl.cast(1, tl.int32), 0).to(ACC)
+        D_2 = sign(O_part.to(ACC)) * D_1 * t
         dgamma_u1_safe = tl.where(D_2 == float("-inf"), 0.0, D_2)
         dgamma_u1_p = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)
         reach_p_1 = i0 - 1
-        t_5 = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0) * reach_p
-        reach_2 = t_5 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
-        t_6 = tl.trans(tl.where(in_f[None, :], dgamma_u1_state, 0.0).to(dO_ptr.dtype.element_ty))
-        past = dot(dO, t_6, None, ACC)
+        t_2 = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0) * reach_p
+        reach_2 = t_2 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
+        t_3 = tl.trans(tl.where(in_f[None, :], dgamma_u1_state, 0.0).to(dO_ptr.dtype.element_ty))
+        past = dot(dO, t_3, None, ACC)
         dgamma_u1 = dgamma_u1 + past * reach_2[:, None]
-        t_7 = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0) * reach_p
-        t_8 = t_7 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
-        reach_1 = t_8 * (i - reach_p_1).to(ACC)
-        t_9 = tl.where(in_f[None, :], dgamma_u1_state_1, 0.0).to(dO_ptr.dtype.element_ty)
-        past_1 = dot(dO, tl.trans(t_9), None, ACC)
+        t_4 = 1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0) * reach_p
+        t_5 = t_4 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
+        reach_1 = t_5 * (i - reach_p_1).to(ACC)
+        t_6 = tl.where(in_f[None, :], dgamma_u1_state_1, 0.0).to(dO_ptr.dtype.element_ty)
+        past_1 = dot(dO, tl.trans(t_6), None, ACC)
         dgamma_u1 = dgamma_u1 + past_1 * reach_1[:, None]
         step = i0 + BLOCK_I - 1 - (i0 - 1)
         decay = tl.exp2(dgamma_u1_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
         column_p = i0 + BLOCK_I - 1
-        t_10 = -D_2 * (1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)) * reach_p
-        reach_2_2 = t_10 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
+        t_7 = -D_2 * (1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)) * reach_p
+        reach_2_2 = t_7 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
         dgamma_u1 = dgamma_u1 + dgamma_u1_state_2[None, :] * reach_2_2[:, None]
-        t_11 = -D_2 * (1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)) * reach_p
-        t_12 = t_11 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
-        reach_3 = t_12 * (i - reach_p_1).to(ACC)
+        t_8 = -D_2 * (1.0 / tl.maximum(tl.abs(O_part.to(ACC)), 1.0)) * reach_p
+        t_9 = t_8 * tl.exp2(dgamma_u1_1 * (i - reach_p_1 - 1).to(ACC))
+        reach_3 = t_9 * (i - reach_p_1).to(ACC)
         dgamma_u1 = dgamma_u1 + dgamma_u1_state_3[None, :] * reach_3[:, None]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_13 = (i[:, None] - i[None, :]).to(ACC) * (dA - dgamma_u1_safe[:, None])
-        t_14 = tl.exp2(dgamma_u1_1 * (i[:, None] - i[None, :] - 1).to(ACC))
-        dgamma_u1_2 = t_13 * dgamma_u1_p[:, None] * t_14
+        t_10 = (i[:, None] - i[None, :]).to(ACC) * (dA - dgamma_u1_safe[:, None])
+        t_11 = tl.exp2(dgamma_u1_1 * (i[:, None] - i[None, :] - 1).to(ACC))
+        dgamma_u1_2 = t_10 * dgamma_u1_p[:, None] * t_11
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dgamma_u1_2_m = tl.where(mask, dgamma_u1_2, 0.0)
@@ -417,9 +414,9 @@ def retention_normalised_backward_dgamma_u1(
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
         dgamma_u1_3 = dgamma_u1_p_1 * k.to(ACC)
         dgamma_u1_3_m = tl.where(mask_p[:, None], dgamma_u1_3, 0.0)
-        t_15 = dgamma_u1_2_m.to(K_ptr.dtype.element_ty)
-        t_16 = dgamma_u1_3_m.to(K_ptr.dtype.element_ty)
-        dgamma_u1 = dot(t_15, t_16, dgamma_u1, ACC)
+        t_12 = dgamma_u1_2_m.to(K_ptr.dtype.element_ty)
+        t_13 = dgamma_u1_3_m.to(K_ptr.dtype.element_ty)
+        dgamma_u1 = dot(t_12, t_13, dgamma_u1, ACC)
         column_p_1 = tl.exp2(dgamma_u1_1 * (column_p - i).to(ACC))
         column_p_2 = column_p - i
         column = k.to(ACC) * column_p_1[:, None] * column_p_2.to(ACC)[:, None]
@@ -432,10 +429,10 @@ def retention_normalised_backward_dgamma_u1(
         dgamma_u1_ptrs = dgamma_u1_base + tl.cast(i0, tl.int64) * len_e + dgamma_u1_offs
         tl.store(dgamma_u1_ptrs, dgamma_u1, mask=in_i[:, None] & in_e[None, :])
         dgamma_u1_state = dgamma_u1_state + dgamma_u1_state_1 * step.to(ACC)
-        t_17 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_state = dot(t_17, v, dgamma_u1_state * decay, ACC)
-        t_18 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_state_1 = dot(t_18, v, dgamma_u1_state_1 * decay, ACC)
+        t_14 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_state = dot(t_14, v, dgamma_u1_state * decay, ACC)
+        t_15 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_state_1 = dot(t_15, v, dgamma_u1_state_1 * decay, ACC)
         dgamma_u1_state_2 = dgamma_u1_state_2 + dgamma_u1_state_3 * step.to(ACC)
         dgamma_u1_state_2 = dgamma_u1_state_2 * decay + chunk
         dgamma_u1_state_3 = dgamma_u1_state_3 * decay + chunk_1

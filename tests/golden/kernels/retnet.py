@@ -564,8 +564,7 @@ def retnet_backward_dgamma_u1(
     # retnet.attn:5  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * gamma**(i - j)   where j ...
     gamma = tl.load(gamma_base)
     dgamma_u1_1 = tl.log2(gamma.to(ACC))
-    t = (tl.abs(tl.cast(0, tl.int32)).to(ACC) + 1.0) * 3.814697265625e-06
-    dgamma_u1_p = tl.where((tl.abs(gamma.to(ACC) - 0.0) <= t) == 0, tl.cast(1.0, ACC), 0.0)
+    dgamma_u1_p = tl.where((gamma.to(ACC) == 0.0) == 0, tl.cast(1.0, ACC), 0.0)
     lo = 0
     hi = tl.maximum(len_i, len_j)
     dgamma_u1_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
@@ -583,13 +582,13 @@ def retnet_backward_dgamma_u1(
         q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         reach_p = i0 - 1
         reach_2 = dgamma_u1_p * tl.exp2(dgamma_u1_1 * (i - reach_p - 1).to(ACC))
-        t_2 = tl.where(in_e[:, None], dgamma_u1_state, 0.0).to(Q_ptr.dtype.element_ty)
-        past = dot(q, t_2, None, ACC)
+        t = tl.where(in_e[:, None], dgamma_u1_state, 0.0).to(Q_ptr.dtype.element_ty)
+        past = dot(q, t, None, ACC)
         dgamma_u1 = dgamma_u1 + past * reach_2[:, None]
-        t_3 = dgamma_u1_p * tl.exp2(dgamma_u1_1 * (i - reach_p - 1).to(ACC))
-        reach_1 = t_3 * (i - reach_p).to(ACC)
-        t_4 = tl.where(in_e[:, None], dgamma_u1_state_1, 0.0).to(Q_ptr.dtype.element_ty)
-        past_1 = dot(q, t_4, None, ACC)
+        t_2 = dgamma_u1_p * tl.exp2(dgamma_u1_1 * (i - reach_p - 1).to(ACC))
+        reach_1 = t_2 * (i - reach_p).to(ACC)
+        t_3 = tl.where(in_e[:, None], dgamma_u1_state_1, 0.0).to(Q_ptr.dtype.element_ty)
+        past_1 = dot(q, t_3, None, ACC)
         dgamma_u1 = dgamma_u1 + past_1 * reach_1[:, None]
         step = i0 + BLOCK_I - 1 - (i0 - 1)
         decay = tl.exp2(dgamma_u1_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
@@ -598,8 +597,8 @@ def retnet_backward_dgamma_u1(
         in_j = i < len_j
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
         dgamma_u1_2 = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        t_5 = tl.exp2(dgamma_u1_1 * (i[:, None] - i[None, :] - 1).to(ACC))
-        dgamma_u1_3 = (i[:, None] - i[None, :]).to(ACC) * t_5 * dgamma_u1_2
+        t_4 = tl.exp2(dgamma_u1_1 * (i[:, None] - i[None, :] - 1).to(ACC))
+        dgamma_u1_3 = (i[:, None] - i[None, :]).to(ACC) * t_4 * dgamma_u1_2
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dgamma_u1_3_m = tl.where(mask, dgamma_u1_3, 0.0)
@@ -608,9 +607,9 @@ def retnet_backward_dgamma_u1(
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
         dgamma_u1_4 = dgamma_u1_p * v.to(ACC)
         dgamma_u1_4_m = tl.where(mask_p[:, None], dgamma_u1_4, 0.0)
-        t_6 = dgamma_u1_3_m.to(V_ptr.dtype.element_ty)
-        t_7 = dgamma_u1_4_m.to(V_ptr.dtype.element_ty)
-        dgamma_u1 = dot(t_6, t_7, dgamma_u1, ACC)
+        t_5 = dgamma_u1_3_m.to(V_ptr.dtype.element_ty)
+        t_6 = dgamma_u1_4_m.to(V_ptr.dtype.element_ty)
+        dgamma_u1 = dot(t_5, t_6, dgamma_u1, ACC)
         column_p_1 = tl.exp2(dgamma_u1_1 * (column_p - i).to(ACC))
         column_p_2 = column_p - i
         column = v.to(ACC) * column_p_1[:, None] * column_p_2.to(ACC)[:, None]
@@ -620,12 +619,12 @@ def retnet_backward_dgamma_u1(
         dgamma_u1_ptrs = dgamma_u1_base + tl.cast(i0, tl.int64) * len_f + dgamma_u1_offs
         tl.store(dgamma_u1_ptrs, dgamma_u1, mask=in_i[:, None] & in_f[None, :])
         dgamma_u1_state = dgamma_u1_state + dgamma_u1_state_1 * step.to(ACC)
-        t_8 = tl.trans(k)
-        t_9 = column_m.to(K_ptr.dtype.element_ty)
-        dgamma_u1_state = dot(t_8, t_9, dgamma_u1_state * decay, ACC)
-        t_10 = tl.trans(k)
-        t_11 = column_1_m.to(K_ptr.dtype.element_ty)
-        dgamma_u1_state_1 = dot(t_10, t_11, dgamma_u1_state_1 * decay, ACC)
+        t_7 = tl.trans(k)
+        t_8 = column_m.to(K_ptr.dtype.element_ty)
+        dgamma_u1_state = dot(t_7, t_8, dgamma_u1_state * decay, ACC)
+        t_9 = tl.trans(k)
+        t_10 = column_1_m.to(K_ptr.dtype.element_ty)
+        dgamma_u1_state_1 = dot(t_9, t_10, dgamma_u1_state_1 * decay, ACC)
 
 
 @triton.jit(

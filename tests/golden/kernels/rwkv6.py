@@ -61,6 +61,57 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def near_log2(x, stored: tl.constexpr = tl.float32):
+    """Binary logarithm; beside 16-bit types by one instruction, off by 2**-22 (absolutely, between 1/2 and 2)."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tl.log2(x)
+
+
+@triton.jit
+def near_log(x, stored: tl.constexpr = tl.float32):
+    """Natural logarithm, as `near_log2`."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return near_log2(x, stored) * 0.6931471805599453
+    else:
+        return tl.log(x)
+
+
+@triton.jit
+def running_sums(x, AXIS: tl.constexpr, DOWN: tl.constexpr):
+    """Running sums along an axis of a tile of pairs, each point included; from the end if DOWN.
+
+    Of float32, as a product with a triangle of ones on matrix units: a number is the sum of three of bfloat16, whose
+    products with 1 are exact. Infinities would meet the zeros of the triangle, and are the largest numbers instead.
+    """
+    if INTERPRETED or x.dtype != tl.float32:
+        return tl.cumsum(x, AXIS, reverse=DOWN)
+    else:
+        at = tl.arange(0, x.shape[AXIS])
+        if DOWN == (AXIS == 1):
+            ones = (at[:, None] >= at[None, :]).to(tl.bfloat16)
+        else:
+            ones = (at[:, None] <= at[None, :]).to(tl.bfloat16)
+        x = tl.maximum(x, -3e38, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, 3e38, propagate_nan=tl.PropagateNan.ALL)
+        first = x.to(tl.bfloat16)
+        rest = x - first.to(tl.float32)
+        second = rest.to(tl.bfloat16)
+        third = (rest - second.to(tl.float32)).to(tl.bfloat16)
+        if AXIS == 1:
+            out = tl.dot(third, ones)
+            out = tl.dot(second, ones, out)
+            return tl.dot(first, ones, out)
+        else:
+            out = tl.dot(ones, third)
+            out = tl.dot(ones, second, out)
+            return tl.dot(ones, first, out)
+
+
+@triton.jit
 def span(T: tl.constexpr):
     """An exponent whose exponential, and its reciprocal, the type holds beside another factor."""
     if T == tl.float16:
@@ -170,8 +221,8 @@ def rwkv6_G(
         in_t = t < len_t
         w = load_tile(w_ptrs, in_t[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
         G_p = t < len_t
-        G_s = tl.where(G_p[:, None], tl.log(tl.maximum(w.to(ACC), 1e-30)), 0.0)
-        G_run = tl.cumsum(G_s, 0)
+        G_s = tl.where(G_p[:, None], near_log(tl.maximum(w.to(ACC), 1e-30)), 0.0)
+        G_run = running_sums(G_s, 0, False)
         G = G_state[None, :] + (G_run - G_s)
         chunk = tl.sum(G_s, 0)
         tl.store(
@@ -291,7 +342,9 @@ def rwkv6_O_ahead(
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     left_p = G_2_4.to(ACC) * 1.4426950408889634
-    left = r.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left = r.to(ACC) * tl.where(left_p_1, t_2, 0.0)
     in_t_s = t < len_t
     G_2_1 = tl.load(
         G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
@@ -325,9 +378,9 @@ def rwkv6_O_ahead(
     too_far = (far_3 <= span(R_ptr.dtype.element_ty)) == 0
     A_1 = k.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(R_ptr.dtype.element_ty)
-    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(R_ptr.dtype.element_ty))
-    A_2 = dot(t_2, t_3, None, ACC)
+    t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(R_ptr.dtype.element_ty)
+    t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(R_ptr.dtype.element_ty))
+    A_2 = dot(t_3, t_4, None, ACC)
     A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
@@ -340,8 +393,8 @@ def rwkv6_O_ahead(
             # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
             R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs, mask=in_t, other=0.0)
-            t_4 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-            A_t = t_4 * r_1.to(ACC)[:, None]
+            t_5 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            A_t = t_5 * r_1.to(ACC)[:, None]
             A_3 = A_3 + A_t
     A_4 = tl.where(too_far, A_3, A_2)
     mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
@@ -813,7 +866,8 @@ def rwkv6_backward_dG_2_1(
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
         g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        reach_2 = tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
+        reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        reach_2 = tl.where(reach_p, tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC)), 0.0)
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_1_state, 0.0))
         past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
         dG_2_1 = dG_2_1 + past * reach_2
@@ -1136,9 +1190,11 @@ def rwkv6_backward_dG_2(
         G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
         G_2_4 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         reach_p = G_2_4.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
-        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0))
-        past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
+        reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.where(reach_p_1, t_2, 0.0)
+        t_3 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0))
+        past = whole_dot(dO, t_3, None, dO_ptr.dtype.element_ty, ACC)
         dG_2 = dG_2 + past * reach_2
         decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
@@ -1156,8 +1212,8 @@ def rwkv6_backward_dG_2(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_3 = tl.trans(column_1_m_1)
-        dG_2_state = whole_dot(t_3, v, dG_2_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
+        t_4 = tl.trans(column_1_m_1)
+        dG_2_state = whole_dot(t_4, v, dG_2_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -1357,7 +1413,9 @@ def rwkv6_backward_dV_ahead(
     at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
     g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-    left = k.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
+    left_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    t_2 = tl.where(left_p, tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC)), 0.0)
+    left = k.to(ACC) * t_2
     right_p = g_4.to(ACC) * 1.4426950408889634
     G_ptrs_3 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
     in_t_s = t < len_t
@@ -1389,9 +1447,9 @@ def rwkv6_backward_dV_ahead(
     too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
     A_1 = r_1.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-    A_2 = dot(t_2, t_3, None, ACC)
+    t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_2 = dot(t_3, t_4, None, ACC)
     A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
@@ -1407,8 +1465,8 @@ def rwkv6_backward_dV_ahead(
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_2 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_4 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
-            A_t = t_4 * r_2.to(ACC)[None, :]
+            t_5 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
+            A_t = t_5 * r_2.to(ACC)[None, :]
             A_3 = A_3 + A_t
     A_4 = tl.where(too_far, A_3, A_2)
     mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
@@ -1699,7 +1757,7 @@ def rwkv6_backward_dw(
         dG = r.to(ACC) * dG_2.to(ACC)
         dw_4_p = t < len_t
         dw_4_s = tl.where(dw_4_p[:, None], dG, 0.0)
-        dw_4_run = tl.cumsum(dw_4_s, 0, reverse=True)
+        dw_4_run = running_sums(dw_4_s, 0, True)
         dw_4 = dw_4_state[None, :] + (dw_4_run - dw_4_s)
         chunk = tl.sum(dw_4_s, 0)
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
@@ -1714,7 +1772,7 @@ def rwkv6_backward_dw(
         dG_2_1 = tl.load(dG_2_1_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         dG_2_1_1 = k.to(ACC) * dG_2_1.to(ACC)
         dw_5_s = tl.where(dw_4_p[:, None], dG_2_1_1, 0.0)
-        dw_5_run = tl.cumsum(dw_5_s, 0, reverse=True)
+        dw_5_run = running_sums(dw_5_s, 0, True)
         dw_5 = dw_5_state[None, :] + dw_5_run
         chunk_1 = tl.sum(dw_5_s, 0)
         dw = dw_4 * dw_p.to(ACC) / dw_p_1 - dw_5 * dw_p.to(ACC) / dw_p_1

@@ -61,6 +61,37 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def running_sums(x, AXIS: tl.constexpr, DOWN: tl.constexpr):
+    """Running sums along an axis of a tile of pairs, each point included; from the end if DOWN.
+
+    Of float32, as a product with a triangle of ones on matrix units: a number is the sum of three of bfloat16, whose
+    products with 1 are exact. Infinities would meet the zeros of the triangle, and are the largest numbers instead.
+    """
+    if INTERPRETED or x.dtype != tl.float32:
+        return tl.cumsum(x, AXIS, reverse=DOWN)
+    else:
+        at = tl.arange(0, x.shape[AXIS])
+        if DOWN == (AXIS == 1):
+            ones = (at[:, None] >= at[None, :]).to(tl.bfloat16)
+        else:
+            ones = (at[:, None] <= at[None, :]).to(tl.bfloat16)
+        x = tl.maximum(x, -3e38, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, 3e38, propagate_nan=tl.PropagateNan.ALL)
+        first = x.to(tl.bfloat16)
+        rest = x - first.to(tl.float32)
+        second = rest.to(tl.bfloat16)
+        third = (rest - second.to(tl.float32)).to(tl.bfloat16)
+        if AXIS == 1:
+            out = tl.dot(third, ones)
+            out = tl.dot(second, ones, out)
+            return tl.dot(first, ones, out)
+        else:
+            out = tl.dot(ones, third)
+            out = tl.dot(ones, second, out)
+            return tl.dot(ones, first, out)
+
+
+@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's. The divisor is left as it is, so
@@ -342,7 +373,7 @@ def selective_O_L_S(
         X_1 = X * S_p
         X_2 = tl.maximum(X_1, 0.0)
         F_within_x = tl.where(keep_p[:, None] & (j[None, :] < i[:, None]), X_2, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 0)
+        F_within_run = running_sums(F_within_x, 0, False)
         F_within = F_within_run - F_within_x
         F_before_ptrs = F_before_base + tl.cast(at, tl.int64) * len_j + tl.cast(j0, tl.int64)
         F_before_ptrs += offs_j
@@ -382,7 +413,7 @@ def selective_O_L_S(
         X_1 = X * S_p
         X_2 = tl.maximum(X_1, 0.0)
         F_within_x = tl.where(keep_p[:, None] & (j[None, :] < i[:, None]), X_2, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 0)
+        F_within_run = running_sums(F_within_x, 0, False)
         F_within = F_within_run - F_within_x
         F_before_ptrs_2 = F_before_base + tl.cast(at, tl.int64) * len_j + tl.cast(j0, tl.int64)
         F_before_ptrs_2 += offs_j
@@ -760,7 +791,7 @@ def selective_backward_dX_before(
         X = tl.maximum(X_part_1, 0.0)
         keep_p = i < len_i
         F_within_x = tl.where(keep_p[None, :] & (j[:, None] < i[None, :]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 1)
+        F_within_run = running_sums(F_within_x, 1, False)
         F_within = F_within_run - F_within_x
         at = i0 // 64
         F_before_ptrs = F_before_base + tl.cast(at, tl.int64) * len_j + offs_j
@@ -818,7 +849,7 @@ def selective_backward_dX_before(
         X = tl.maximum(X_part_1, 0.0)
         keep_p = i < len_i
         F_within_x = tl.where(keep_p[None, :] & (j[:, None] < i[None, :]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 1)
+        F_within_run = running_sums(F_within_x, 1, False)
         F_within = F_within_run - F_within_x
         at = i0 // 64
         F_before_ptrs_2 = F_before_base + tl.cast(at, tl.int64) * len_j + offs_j
@@ -1041,7 +1072,7 @@ def selective_backward_dQ(
         X_part_1 = X_part * S_p
         X = tl.maximum(X_part_1, 0.0)
         F_within_x = tl.where(keep_p[:, None] & (j[None, :] < i[:, None]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 0)
+        F_within_run = running_sums(F_within_x, 0, False)
         F_within = F_within_run - F_within_x
         F_before_ptrs = F_before_base + tl.cast(at, tl.int64) * len_j + tl.cast(j0, tl.int64)
         F_before_ptrs += offs_j
@@ -1075,7 +1106,7 @@ def selective_backward_dQ(
         X_part_1 = X_part * S_p
         X = tl.maximum(X_part_1, 0.0)
         F_within_x = tl.where(keep_p[:, None] & (j[None, :] < i[:, None]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 0)
+        F_within_run = running_sums(F_within_x, 0, False)
         F_within = F_within_run - F_within_x
         F_before_ptrs_2 = F_before_base + tl.cast(at, tl.int64) * len_j + tl.cast(j0, tl.int64)
         F_before_ptrs_2 += offs_j
@@ -1250,7 +1281,7 @@ def selective_backward_dV(
         X = tl.maximum(X_part_1, 0.0)
         keep_p = i < len_i
         F_within_x = tl.where(keep_p[None, :] & (j[:, None] < i[None, :]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 1)
+        F_within_run = running_sums(F_within_x, 1, False)
         F_within = F_within_run - F_within_x
         at = i0 // 64
         F_before_ptrs = F_before_base + tl.cast(at, tl.int64) * len_j + offs_j
@@ -1289,7 +1320,7 @@ def selective_backward_dV(
         X = tl.maximum(X_part_1, 0.0)
         keep_p = i < len_i
         F_within_x = tl.where(keep_p[None, :] & (j[:, None] < i[None, :]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 1)
+        F_within_run = running_sums(F_within_x, 1, False)
         F_within = F_within_run - F_within_x
         at = i0 // 64
         F_before_ptrs_2 = F_before_base + tl.cast(at, tl.int64) * len_j + offs_j
@@ -1488,7 +1519,7 @@ def selective_backward_dK(
         X = tl.maximum(X_part_1, 0.0)
         keep_p = i < len_i
         F_within_x = tl.where(keep_p[None, :] & (j[:, None] < i[None, :]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 1)
+        F_within_run = running_sums(F_within_x, 1, False)
         F_within = F_within_run - F_within_x
         at = i0 // 64
         F_before_ptrs = F_before_base + tl.cast(at, tl.int64) * len_j + offs_j
@@ -1530,7 +1561,7 @@ def selective_backward_dK(
         X = tl.maximum(X_part_1, 0.0)
         keep_p = i < len_i
         F_within_x = tl.where(keep_p[None, :] & (j[:, None] < i[None, :]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 1)
+        F_within_run = running_sums(F_within_x, 1, False)
         F_within = F_within_run - F_within_x
         at = i0 // 64
         F_before_ptrs_2 = F_before_base + tl.cast(at, tl.int64) * len_j + offs_j
@@ -1716,7 +1747,7 @@ def selective_backward_dQs(
         X_part_1 = X_part * S_p
         X = tl.maximum(X_part_1, 0.0)
         F_within_x = tl.where(keep_p[:, None] & (j[None, :] < i[:, None]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 0)
+        F_within_run = running_sums(F_within_x, 0, False)
         F_within = F_within_run - F_within_x
         F_before_ptrs = F_before_base + tl.cast(at, tl.int64) * len_j + tl.cast(j0, tl.int64)
         F_before_ptrs += offs_j
@@ -1755,7 +1786,7 @@ def selective_backward_dQs(
             dF_1 = dF_1 + dF_1_t
         dF = -dF_1
         dX_within_x = tl.where(keep_p[:, None], dF, 0.0)
-        dX_within_run = tl.cumsum(dX_within_x, 0, reverse=True)
+        dX_within_run = running_sums(dX_within_x, 0, True)
         dX_within = dX_within_run - dX_within_x
         dX_before_ptrs = dX_before_base + tl.cast(at, tl.int64) * len_j + tl.cast(j0, tl.int64)
         dX_before_ptrs += offs_j
@@ -1779,7 +1810,7 @@ def selective_backward_dQs(
         X_part_1 = X_part * S_p
         X = tl.maximum(X_part_1, 0.0)
         F_within_x = tl.where(keep_p[:, None] & (j[None, :] < i[:, None]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 0)
+        F_within_run = running_sums(F_within_x, 0, False)
         F_within = F_within_run - F_within_x
         F_before_ptrs_2 = F_before_base + tl.cast(at, tl.int64) * len_j + tl.cast(j0, tl.int64)
         F_before_ptrs_2 += offs_j
@@ -1818,7 +1849,7 @@ def selective_backward_dQs(
             dF_1 = dF_1 + dF_1_t
         dF = -dF_1
         dX_within_x = tl.where(keep_p[:, None], dF, 0.0)
-        dX_within_run = tl.cumsum(dX_within_x, 0, reverse=True)
+        dX_within_run = running_sums(dX_within_x, 0, True)
         dX_within = dX_within_run - dX_within_x
         dX_before_ptrs_2 = dX_before_base + tl.cast(at, tl.int64) * len_j + tl.cast(j0, tl.int64)
         dX_before_ptrs_2 += offs_j
@@ -1997,7 +2028,7 @@ def selective_backward_dKs(
         X = tl.maximum(X_part_1, 0.0)
         keep_p = i < len_i
         F_within_x = tl.where(keep_p[None, :] & (j[:, None] < i[None, :]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 1)
+        F_within_run = running_sums(F_within_x, 1, False)
         F_within = F_within_run - F_within_x
         at = i0 // 64
         F_before_ptrs = F_before_base + tl.cast(at, tl.int64) * len_j + offs_j
@@ -2037,7 +2068,7 @@ def selective_backward_dKs(
             dF_1 = dF_1 + dF_1_t
         dF = -dF_1
         dX_within_x = tl.where(keep_p[None, :], dF, 0.0)
-        dX_within_run = tl.cumsum(dX_within_x, 1, reverse=True)
+        dX_within_run = running_sums(dX_within_x, 1, True)
         dX_within = dX_within_run - dX_within_x
         dX_before_ptrs = dX_before_base + tl.cast(at, tl.int64) * len_j + offs_j
         dX_before = tl.load(dX_before_ptrs, mask=in_j, other=0.0)
@@ -2061,7 +2092,7 @@ def selective_backward_dKs(
         X = tl.maximum(X_part_1, 0.0)
         keep_p = i < len_i
         F_within_x = tl.where(keep_p[None, :] & (j[:, None] < i[None, :]), X, 0.0)
-        F_within_run = tl.cumsum(F_within_x, 1)
+        F_within_run = running_sums(F_within_x, 1, False)
         F_within = F_within_run - F_within_x
         at = i0 // 64
         F_before_ptrs_2 = F_before_base + tl.cast(at, tl.int64) * len_j + offs_j
@@ -2101,7 +2132,7 @@ def selective_backward_dKs(
             dF_1 = dF_1 + dF_1_t
         dF = -dF_1
         dX_within_x = tl.where(keep_p[None, :], dF, 0.0)
-        dX_within_run = tl.cumsum(dX_within_x, 1, reverse=True)
+        dX_within_run = running_sums(dX_within_x, 1, True)
         dX_within = dX_within_run - dX_within_x
         dX_before_ptrs_2 = dX_before_base + tl.cast(at, tl.int64) * len_j + offs_j
         dX_before = tl.load(dX_before_ptrs_2, mask=in_j, other=0.0)

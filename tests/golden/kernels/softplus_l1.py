@@ -87,9 +87,22 @@ def sigmoid(x):
 
 @triton.jit
 def log1p(x):
-    """log(1 + x) for x >= 0, without the loss of 1 + x near 0 (Kahan)."""
-    u = 1.0 + x
-    return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
+    """log(1 + x) for 0 <= x <= 1, as exact near 0: in float32 by a polynomial, off by two units in the last place."""
+    if x.dtype == tl.float32:
+        # Interpolates log(1 + x) / x at Chebyshev points.
+        p = 0.005126102123
+        p = p * x - 0.02907406461
+        p = p * x + 0.07751608662
+        p = p * x - 0.1360224761
+        p = p * x + 0.1907688073
+        p = p * x - 0.2483539899
+        p = p * x + 0.3331812171
+        p = p * x - 0.4999944498
+        p = p * x + 0.9999999659
+        return x * p
+    else:
+        u = 1.0 + x  # Kahan's form
+        return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
 
 
 @triton.jit
@@ -396,22 +409,16 @@ def softplus_l1_backward_D_dQ(
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dS_p = O_part.to(ACC) != 0.0
     mask_p = i + start
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
-    mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    stop_before = tl.maximum(0, tl.minimum(stop0, 0))
-    first_after = tl.maximum(0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
     t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(first_after, tl.minimum(stop_after, t))
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
 
     # --- sweep over j ---
     # Tiles without a mask.
-    for j0 in tl.range(bound(first_after), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # softplus_l1.attn:6  O[i,f] = P[i,j] / sum[j](P[i,j]) * V[j,f]
@@ -427,11 +434,7 @@ def softplus_l1_backward_D_dQ(
         dS = tl.where(dS_p[:, None], t_2, 0.0)
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - lo, 0), BLOCK_J)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop_after - full_end, 0), BLOCK_J)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        j0 = lo + step * BLOCK_J
-        j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
+    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # softplus_l1.attn:6  O[i,f] = P[i,j] / sum[j](P[i,j]) * V[j,f]
@@ -446,9 +449,8 @@ def softplus_l1_backward_D_dQ(
         S_1 = S * S_p
         t_3 = (dP - D_1[:, None]) * sigmoid(S_1) / O_part.to(ACC)[:, None]
         dS = tl.where(dS_p[:, None], t_3, 0.0)
-        mask_p_3 = j < len_j
-        t_4 = mask_p_2[:, None] | (j[None, :] <= mask_p[:, None])
-        mask = (j[None, :] <= mask_p[:, None]) & t_4 & mask_p_3[None, :]
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
         dQ_1 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
 
@@ -469,13 +471,17 @@ def softplus_l1_backward_D_dQ(
         "start",
     ],
 )
-def softplus_l1_backward_dV(
+def softplus_l1_backward_dK_dV(
     O_part_ptr,
     K_ptr,
     Q_ptr,
     dO_ptr,
+    V_ptr,
+    D_ptr,
     dV_ptr,
+    dK_ptr,
     K_tiles,
+    V_tiles,
     Q_tiles,
     dO_tiles,
     stride_O_part_b: tl.int64,
@@ -493,6 +499,10 @@ def softplus_l1_backward_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -513,8 +523,12 @@ def softplus_l1_backward_dV(
     K_ptr  K[b, h, j, e], input
     Q_ptr  Q[b, h, i, e], input
     dO_ptr  dO[b, h, i, f], input
+    V_ptr  V[b, h, j, f], input
+    D_ptr  D[b, h, i], temp
     dV_ptr  dV[b, h, j, f], output
+    dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_J  points of j in a tile
@@ -543,354 +557,108 @@ def softplus_l1_backward_dV(
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     in_j = j < len_j
     in_e = within(e, E, E_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(j0, tl.int64) * stride_V_j
+    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
+    in_f = within(f, F, F_PAD)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    in_f = within(f, F, F_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
     dV_base += tl.cast(j0, tl.int64) * F
     dV_offs = offs_j[:, None] * F + f[None, :]
+    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
+    dK_base += tl.cast(j0, tl.int64) * E
+    dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
     dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
     # softplus_l1.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
-    low0 = tl.maximum(0, j0 - start)
-    first0 = low0 // BLOCK_I * BLOCK_I
-    stop0 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    stop_before = tl.maximum(first0, tl.minimum(stop0, first0))
-    first_after = tl.maximum(first0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
-    t = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_2 = floor_div(tl.maximum(t, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop_before, tl.maximum(first0, t_2 * BLOCK_I))
-    t_3 = tl.minimum(stop_before, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_3)
-    t_4 = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_5 = floor_div(tl.maximum(t_4, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full_1 = tl.minimum(stop_after, tl.maximum(first_after, t_5 * BLOCK_I))
-    t_6 = tl.minimum(stop_after, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end_1 = tl.maximum(full_1, t_6)
-
-    # --- sweep over i ---
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # softplus_l1.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        # softplus_l1.attn:6  O[i,f] = P[i,j] / sum[j](P[i,j]) * V[j,f]
-        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs)
-        S_1 = S * S_p
-        # softplus_l1.attn:5  P[i,j] = softplus(S[i,j])
-        P = softplus(S_1)
-        dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], P, 0.0)
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full_1), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # softplus_l1.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        # softplus_l1.attn:6  O[i,f] = P[i,j] / sum[j](P[i,j]) * V[j,f]
-        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_2 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_2)
-        S_1 = S * S_p
-        # softplus_l1.attn:5  P[i,j] = softplus(S[i,j])
-        P = softplus(S_1)
-        dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], P, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - first0, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end, 0), BLOCK_I)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(full_1 - first_after, 0), BLOCK_I)
-    steps_5 = steps_4 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_5), num_stages=NUM_STAGES):
-        i0 = first0 + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, first0 + (step - steps) * BLOCK_I)
-        i0 = tl.where(step < steps_2, i0, full_end + (step - steps_2) * BLOCK_I)
-        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
-        i0 = tl.where(step < steps_4, i0, full_end_1 + (step - steps_4) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # softplus_l1.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        # softplus_l1.attn:6  O[i,f] = P[i,j] / sum[j](P[i,j]) * V[j,f]
-        O_part_ptrs_3 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_3 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_3, mask=in_i, other=0.0)
-        S_1 = S * S_p
-        # softplus_l1.attn:5  P[i,j] = softplus(S[i,j])
-        P = softplus(S_1)
-        dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], P, 0.0)
-        mask_p = i + start
-        mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
-        mask_p_3 = i < len_i
-        t_7 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
-        mask = (j[:, None] <= mask_p[None, :]) & t_7 & mask_p_3[None, :]
-        dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_3, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
-        t_8 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_9 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_8, t_9, dV, ACC)
-
-    # --- epilogue ---
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
-
-
-@triton.jit(
-    do_not_specialize=[
-        "stride_O_part_b",
-        "stride_O_part_h",
-        "len_b",
-        "len_h",
-        "len_j",
-        "len_i",
-        "start",
-    ],
-)
-def softplus_l1_backward_dK(
-    O_part_ptr,
-    V_ptr,
-    dO_ptr,
-    D_ptr,
-    K_ptr,
-    Q_ptr,
-    dK_ptr,
-    V_tiles,
-    K_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
-    stride_dO_b: tl.int64,
-    stride_dO_h: tl.int64,
-    stride_dO_i,
-    stride_dO_f,
-    stride_K_b: tl.int64,
-    stride_K_h: tl.int64,
-    stride_K_j,
-    stride_K_e,
-    stride_Q_b: tl.int64,
-    stride_Q_h: tl.int64,
-    stride_Q_i,
-    stride_Q_e,
-    len_b: tl.int32,
-    len_h: tl.int32,
-    len_j: tl.int32,
-    len_i: tl.int32,
-    start: tl.int32,
-    E: tl.constexpr,
-    E_PAD: tl.constexpr,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    ACC: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
-):
-    """One program for each b, h and tile of j; sweeps i.
-
-    O_part_ptr  O_part[b, h, i], input
-    V_ptr  V[b, h, j, f], input
-    dO_ptr  dO[b, h, i, f], input
-    D_ptr  D[b, h, i], temp
-    K_ptr  K[b, h, j, e], input
-    Q_ptr  Q[b, h, i, e], input
-    dK_ptr  dK[b, h, j, e], output
-    V_tiles  tiles of V for the copy engine, or None
-    K_tiles  tiles of K for the copy engine, or None
-    dO_tiles  tiles of dO for the copy engine, or None
-    Q_tiles  tiles of Q for the copy engine, or None
-    BLOCK_J  points of j in a tile
-    BLOCK_I  points of i in a tile
-    E, E_PAD  |e|, and padded to a power of two
-    F, F_PAD  |f|, and padded to a power of two
-    ACC  type of arithmetic and of accumulators
-    """
-    # --- program ---
-    pid = tl.program_id(0)
-    tiles_j = tl.cdiv(len_j, BLOCK_J)
-    j0 = (pid % tiles_j) * BLOCK_J
-    pid = pid // tiles_j
-    h = pid % len_h
-    pid = pid // len_h
-    b = pid
-    offs_j = tl.arange(0, BLOCK_J)
-    j = j0 + offs_j
-    offs_i = tl.arange(0, BLOCK_I)
-    e = tl.arange(0, E_PAD)
-    f = tl.arange(0, F_PAD)
-
-    # --- pointers ---
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_base += tl.cast(j0, tl.int64) * stride_V_j
-    V_offs = offs_j[:, None] * stride_V_j + f[None, :] * stride_V_f
-    in_j = j < len_j
-    in_f = within(f, F, F_PAD)
-    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
-    K_base += tl.cast(j0, tl.int64) * stride_K_j
-    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
-    in_e = within(e, E, E_PAD)
-    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
-    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
-    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
-    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
-    dK_base += tl.cast(j0, tl.int64) * E
-    dK_offs = offs_j[:, None] * E + e[None, :]
-
-    # --- prologue ---
     dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # softplus_l1.attn:6  O[i,f] = P[i,j] / sum[j](P[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-    # softplus_l1.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    low0 = tl.maximum(0, j0 - start)
-    first0 = low0 // BLOCK_I * BLOCK_I
-    stop0 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    stop_before = tl.maximum(first0, tl.minimum(stop0, first0))
-    first_after = tl.maximum(first0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
-    t = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_2 = floor_div(tl.maximum(t, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop_before, tl.maximum(first0, t_2 * BLOCK_I))
-    t_3 = tl.minimum(stop_before, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_3)
-    t_4 = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_5 = floor_div(tl.maximum(t_4, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full_1 = tl.minimum(stop_after, tl.maximum(first_after, t_5 * BLOCK_I))
-    t_6 = tl.minimum(stop_after, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end_1 = tl.maximum(full_1, t_6)
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
     # Tiles without a mask.
     for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # softplus_l1.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # softplus_l1.attn:6  O[i,f] = P[i,j] / sum[j](P[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         S_1 = S * S_p
-        dS_p = O_part.to(ACC) != 0.0
-        t_7 = (dP - d.to(ACC)[None, :]) * sigmoid(S_1) / O_part.to(ACC)[None, :]
-        dS = tl.where(dS_p[None, :], t_7, 0.0)
+        # softplus_l1.attn:5  P[i,j] = softplus(S[i,j])
+        P = softplus(S_1)
+        dV_p = O_part.to(ACC) != 0.0
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_1 = tl.where(dV_p[None, :], P, 0.0) * dV_p_1[None, :]
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        t_3 = (dP - d.to(ACC)[None, :]) * sigmoid(S_1) / O_part.to(ACC)[None, :]
+        dS = tl.where(dV_p[None, :], t_3, 0.0)
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full_1), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # softplus_l1.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dP = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # softplus_l1.attn:6  O[i,f] = P[i,j] / sum[j](P[i,j]) * V[j,f]
         O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs_2 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_2)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
         S_1 = S * S_p
-        dS_p = O_part.to(ACC) != 0.0
-        t_8 = (dP - d.to(ACC)[None, :]) * sigmoid(S_1) / O_part.to(ACC)[None, :]
-        dS = tl.where(dS_p[None, :], t_8, 0.0)
-        dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - first0, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end, 0), BLOCK_I)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(full_1 - first_after, 0), BLOCK_I)
-    steps_5 = steps_4 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_5), num_stages=NUM_STAGES):
-        i0 = first0 + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, first0 + (step - steps) * BLOCK_I)
-        i0 = tl.where(step < steps_2, i0, full_end + (step - steps_2) * BLOCK_I)
-        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
-        i0 = tl.where(step < steps_4, i0, full_end_1 + (step - steps_4) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs_3, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        # softplus_l1.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        # softplus_l1.attn:6  O[i,f] = P[i,j] / sum[j](P[i,j]) * V[j,f]
-        O_part_ptrs_3 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_3 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_3, mask=in_i, other=0.0)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        S_1 = S * S_p
-        dS_p = O_part.to(ACC) != 0.0
-        t_9 = (dP - d.to(ACC)[None, :]) * sigmoid(S_1) / O_part.to(ACC)[None, :]
-        dS = tl.where(dS_p[None, :], t_9, 0.0)
+        # softplus_l1.attn:5  P[i,j] = softplus(S[i,j])
+        P = softplus(S_1)
+        dV_p = O_part.to(ACC) != 0.0
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_1 = tl.where(dV_p[None, :], P, 0.0) * dV_p_1[None, :]
         mask_p = i + start
-        mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
-        mask_p_3 = i < len_i
-        t_10 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
-        mask = (j[:, None] <= mask_p[None, :]) & t_10 & mask_p_3[None, :]
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        dV_1_m = tl.where(mask, dV_1, 0.0)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
+        t_4 = (dP - d.to(ACC)[None, :]) * sigmoid(S_1) / O_part.to(ACC)[None, :]
+        dS = tl.where(dV_p[None, :], t_4, 0.0)
         dS_m = tl.where(mask, dS, 0.0)
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
     # --- epilogue ---
     dK = dK_2 / dK_p
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -1266,7 +1034,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "softplus_l1_backward_dV": {
+    "softplus_l1_backward_dK_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1274,12 +1042,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"),),
+            "resident": (("j", "e"), ("j", "f")),
             "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"),),
-            "pairs": (("j", "i"), ("i", "f")),
-            "pairs_by_address": (("j", "i"), ("i", "f")),
-            "data": ("K", "Q", "dO"),
+            "carried": (("j", "f"), ("j", "e")),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
+            "data": ("K", "V", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1288,8 +1056,12 @@ KERNELS: dict[str, Any] = {
             ("K_ptr", "pointer_like", "K"),
             ("Q_ptr", "pointer_like", "Q"),
             ("dO_ptr", "pointer_like", "dO"),
+            ("V_ptr", "pointer_like", "V"),
+            ("D_ptr", "pointer_acc", ""),
             ("dV_ptr", "pointer_like", "V"),
+            ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_O_part_b", "wide", ""),
@@ -1307,69 +1079,10 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("len_b", "extent", "b"),
-            ("len_h", "extent", "h"),
-            ("len_j", "extent", "j"),
-            ("len_i", "extent", "i"),
-            ("start", "param_int", "start"),
-            ("E", "full", "e"),
-            ("E_PAD", "pad", "e"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
-            ("BLOCK_J", "block", "j"),
-            ("BLOCK_I", "block", "i"),
-            ("ACC", "acc", ""),
-            ("NUM_STAGES", "stages", ""),
-        ],
-    },
-    "softplus_l1_backward_dK": {
-        "facts": {
-            "tiles": ("j",),
-            "stream": "i",
-            "pads": {
-                "e": "e",
-                "f": "f",
-            },
-            "resident": (("j", "f"), ("j", "e")),
-            "streamed": (("i", "f"), ("i", "e")),
-            "carried": (("j", "e"),),
-            "pairs": (("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i")),
-            "data": ("V", "K", "dO", "Q"),
-            "loops": 0,
-            "few_rows": False,
-        },
-        "arguments": [
-            ("O_part_ptr", "pointer_like", "O_part"),
-            ("V_ptr", "pointer_like", "V"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("D_ptr", "pointer_acc", ""),
-            ("K_ptr", "pointer_like", "K"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("dK_ptr", "pointer_like", "K"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
-            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
-            ("stride_dO_b", "stride_wide", ""),
-            ("stride_dO_h", "stride_wide", ""),
-            ("stride_dO_i", "stride", ""),
-            ("stride_dO_f", "stride_last", ""),
-            ("stride_K_b", "stride_wide", ""),
-            ("stride_K_h", "stride_wide", ""),
-            ("stride_K_j", "stride", ""),
-            ("stride_K_e", "stride_last", ""),
-            ("stride_Q_b", "stride_wide", ""),
-            ("stride_Q_h", "stride_wide", ""),
-            ("stride_Q_i", "stride", ""),
-            ("stride_Q_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -1787,58 +1500,28 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("softplus_l1_backward_dV", extents, inputs, config)
+    cfg = configure("softplus_l1_backward_dK_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    softplus_l1_backward_dV[grid](
+    softplus_l1_backward_dK_dV[grid](
         O_part,
         K,
         Q,
         dO,
-        dV,
-        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
-        *launch_strides(O_part),
-        *launch_strides(K),
-        *launch_strides(Q),
-        *launch_strides(dO),
-        len_b,
-        len_h,
-        len_j,
-        len_i,
-        params["start"],
-        E=len_e,
-        E_PAD=padded(len_e, itemsize),
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
-        ACC=ACC,
-        **cfg,
-    )
-
-    # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("softplus_l1_backward_dK", extents, inputs, config)
-    itemsize = least_bytes(inputs)
-    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
-    grid = (len_b * len_h * tiles_j,)
-    softplus_l1_backward_dK[grid](
-        O_part,
         V,
-        dO,
         D,
-        K,
-        Q,
+        dV,
         dK,
-        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
-        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
         *launch_strides(O_part),
-        *launch_strides(V),
-        *launch_strides(dO),
         *launch_strides(K),
         *launch_strides(Q),
+        *launch_strides(dO),
+        *launch_strides(V),
         len_b,
         len_h,
         len_j,

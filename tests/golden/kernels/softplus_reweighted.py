@@ -61,16 +61,28 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
-def power(x, y):
+def near_log2(x, stored: tl.constexpr = tl.float32):
+    """Binary logarithm; beside 16-bit types by one instruction, off by 2**-22 (absolutely, between 1/2 and 2)."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tl.log2(x)
+
+
+@triton.jit
+def power(x, y, stored: tl.constexpr = tl.float32):
     """`x ** y`; a negative `x` takes a whole `y`."""
-    # Triton's interpreter cannot combine a scalar condition on floats with a block of them.
-    x = tl.broadcast(x, y)[0]
-    y = tl.broadcast(x, y)[1]
-    size = tl.exp2(y * tl.log2(tl.abs(x)))
+    # Bounded, so that `0 ** 0` is 1 and not 0 times an infinity.
+    log = near_log2(tl.abs(x), stored)
+    log = tl.maximum(log, -3e38, propagate_nan=tl.PropagateNan.ALL)
+    log = tl.minimum(log, 3e38, propagate_nan=tl.PropagateNan.ALL)
     half = y * 0.5
-    signed = tl.where(half == tl.floor(half), size, -size)
-    negative = tl.where(y == tl.floor(y), signed, float("nan"))
-    return tl.where(y == 0, 1.0, tl.where(x < 0, negative, size))
+    # Of the exponent alone: a number for a whole tile, where it is one.
+    signed = tl.where(half == tl.floor(half), 1.0, -1.0)
+    below = tl.where(y == tl.floor(y), signed, float("nan"))
+    return tl.exp2(y * log) * tl.where(x < 0, below, 1.0)
 
 
 @triton.jit
@@ -100,9 +112,22 @@ def sigmoid(x):
 
 @triton.jit
 def log1p(x):
-    """log(1 + x) for x >= 0, without the loss of 1 + x near 0 (Kahan)."""
-    u = 1.0 + x
-    return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
+    """log(1 + x) for 0 <= x <= 1, as exact near 0: in float32 by a polynomial, off by two units in the last place."""
+    if x.dtype == tl.float32:
+        # Interpolates log(1 + x) / x at Chebyshev points.
+        p = 0.005126102123
+        p = p * x - 0.02907406461
+        p = p * x + 0.07751608662
+        p = p * x - 0.1360224761
+        p = p * x + 0.1907688073
+        p = p * x - 0.2483539899
+        p = p * x + 0.3331812171
+        p = p * x - 0.4999944498
+        p = p * x + 0.9999999659
+        return x * p
+    else:
+        u = 1.0 + x  # Kahan's form
+        return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
 
 
 @triton.jit
@@ -249,10 +274,10 @@ def softplus_reweighted(
         P = softplus(S_1)
         Z_tile = tl.sum(P, 1)
         Z_new = Z + Z_tile
-        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC)))
+        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC), Q_ptr.dtype.element_ty))
         W_p_1 = safe_div(W_p.to(ACC)[:, None] * P, Z_new[:, None])
         # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
-        W = power(W_p_1, p.to(ACC))
+        W = power(W_p_1, p.to(ACC), Q_ptr.dtype.element_ty)
         O_part_tile = tl.sum(W, 1)
         O_part = O_part * alpha + O_part_tile
         # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
@@ -277,10 +302,10 @@ def softplus_reweighted(
         P_m = tl.where(mask, P, 0.0)
         Z_tile = tl.sum(P_m, 1)
         Z_new = Z + Z_tile
-        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC)))
+        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC), Q_ptr.dtype.element_ty))
         W_p_1 = safe_div(W_p.to(ACC)[:, None] * P, Z_new[:, None])
         # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
-        W = power(W_p_1, p.to(ACC))
+        W = power(W_p_1, p.to(ACC), Q_ptr.dtype.element_ty)
         W_m = tl.where(mask, W, 0.0)
         O_part_tile = tl.sum(W_m, 1)
         O_part = O_part * alpha + O_part_tile
@@ -447,23 +472,18 @@ def softplus_reweighted_backward_D_D_2(
     D_2_1_p = i + start + 1
     # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
     z = tl.load(Z_base + offs_i * stride_Z_i, mask=in_i, other=0.0)
-    D_2_1_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    D_2_1_p_1 = (tl.abs(D_2_1_safe) + 1.0) * 3.814697265625e-06
-    D_2_1_p_2 = p - 1
+    D_2_1_p_1 = p - 1
     mask_p = i + start
     D_2_p = (i + start + 1) * p
-    high0 = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
-    stop0 = tl.maximum(0, floor_div(high0 + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
-    stop_before = tl.maximum(0, tl.minimum(stop0, 0))
-    first_after = tl.maximum(0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
     t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
-    full_end = tl.maximum(first_after, tl.minimum(stop_after, t))
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
 
     # --- sweep over j ---
     # Tiles without a mask.
-    for j0 in tl.range(bound(first_after), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
@@ -479,17 +499,14 @@ def softplus_reweighted_backward_D_D_2(
         P = softplus(S_1)
         t_2 = (dW - D_1[:, None]) / O_part.to(ACC)[:, None]
         dW_2 = tl.where(dW_2_p[:, None], t_2, 0.0)
-        t_3 = tl.abs(D_2_1_p.to(ACC)[:, None] * P / z.to(ACC)[:, None] - D_2_1_safe)
-        t_4 = power(D_2_1_p.to(ACC)[:, None] * P / z.to(ACC)[:, None], D_2_1_p_2.to(ACC))
-        D_2_1_s = P * dW_2 * tl.where(t_3 <= D_2_1_p_1, 0.0, t_4)
+        t_3 = D_2_1_p.to(ACC)[:, None] * P / z.to(ACC)[:, None]
+        t_4 = D_2_1_p.to(ACC)[:, None] * P / z.to(ACC)[:, None] == 0.0
+        t_5 = tl.where(t_4, 0.0, power(t_3, D_2_1_p_1.to(ACC), Q_ptr.dtype.element_ty))
+        D_2_1_s = P * dW_2 * t_5
         D_2_1_tile = tl.sum(D_2_1_s, 1)
         D_2_1 = D_2_1 + D_2_1_tile
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - lo, 0), BLOCK_J)
-    steps_2 = steps + tl.cdiv(tl.maximum(stop_after - full_end, 0), BLOCK_J)
-    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
-        j0 = lo + step * BLOCK_J
-        j0 = tl.where(step < steps, j0, full_end + (step - steps) * BLOCK_J)
+    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
@@ -504,15 +521,14 @@ def softplus_reweighted_backward_D_D_2(
         S_1 = S * S_p
         # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
         P = softplus(S_1)
-        t_5 = (dW - D_1[:, None]) / O_part.to(ACC)[:, None]
-        dW_2 = tl.where(dW_2_p[:, None], t_5, 0.0)
-        t_6 = tl.abs(D_2_1_p.to(ACC)[:, None] * P / z.to(ACC)[:, None] - D_2_1_safe)
-        t_7 = power(D_2_1_p.to(ACC)[:, None] * P / z.to(ACC)[:, None], D_2_1_p_2.to(ACC))
-        D_2_1_s = P * dW_2 * tl.where(t_6 <= D_2_1_p_1, 0.0, t_7)
+        t_6 = (dW - D_1[:, None]) / O_part.to(ACC)[:, None]
+        dW_2 = tl.where(dW_2_p[:, None], t_6, 0.0)
+        t_7 = D_2_1_p.to(ACC)[:, None] * P / z.to(ACC)[:, None]
+        t_8 = D_2_1_p.to(ACC)[:, None] * P / z.to(ACC)[:, None] == 0.0
+        t_9 = tl.where(t_8, 0.0, power(t_7, D_2_1_p_1.to(ACC), Q_ptr.dtype.element_ty))
+        D_2_1_s = P * dW_2 * t_9
         mask_p_1 = j < len_j
-        t_8 = tl.abs(D_2_1_p.to(ACC)[:, None] * P / z.to(ACC)[:, None] - D_2_1_safe)
-        t_9 = (t_8 <= D_2_1_p_1) | (j[None, :] <= mask_p[:, None])
-        mask = (j[None, :] <= mask_p[:, None]) & t_9 & mask_p_1[None, :]
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         D_2_1_s_m = tl.where(mask, D_2_1_s, 0.0)
         D_2_1_tile = tl.sum(D_2_1_s_m, 1)
         D_2_1 = D_2_1 + D_2_1_tile
@@ -612,7 +628,7 @@ def softplus_reweighted_backward_dQ(
     # --- program ---
     pid = tl.program_id(0)
     tiles_i = tl.cdiv(len_i, BLOCK_I)
-    i0 = (pid % tiles_i) * BLOCK_I
+    i0 = (tiles_i - 1 - pid % tiles_i) * BLOCK_I
     pid = pid // tiles_i
     h = pid % len_h
     pid = pid // len_h
@@ -663,47 +679,68 @@ def softplus_reweighted_backward_dQ(
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     dS_p_1 = i + start + 1
-    dS_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    dS_p_2 = (tl.abs(dS_safe) + 1.0) * 3.814697265625e-06
-    dS_p_3 = p - 1
+    dS_p_2 = p - 1
     D_2 = tl.load(D_2_base + offs_i, mask=in_i, other=0.0)
     dS_row = tl.where(z.to(ACC) != 0.0, D_2.to(ACC) / z.to(ACC), 0.0)
-    dS_safe_1 = tl.where(dS_row == float("-inf"), 0.0, dS_row)
-    dS_p_4 = z.to(ACC) != 0.0
+    dS_safe = tl.where(dS_row == float("-inf"), 0.0, dS_row)
+    dS_p_3 = z.to(ACC) != 0.0
     mask_p = i + start
-    mask_p_1 = tl.abs(z.to(ACC) - dS_safe) <= dS_p_2
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
+    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
 
     # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(lo), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        in_j = j < len_j
-        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dW = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        t = (dW - d.to(ACC)[:, None]) / O_part.to(ACC)[:, None]
-        dW_2 = tl.where(dW_2_p[:, None], t, 0.0)
+        t_2 = (dW - d.to(ACC)[:, None]) / O_part.to(ACC)[:, None]
+        dW_2 = tl.where(dW_2_p[:, None], t_2, 0.0)
         S_1 = S * S_p
         # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
         P = softplus(S_1)
-        t_2 = tl.abs(dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None] - dS_safe) <= dS_p_2
-        t_3 = power(dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None], dS_p_3.to(ACC))
-        t_4 = dS_p.to(ACC)[:, None] * dW_2 * tl.where(t_2, 0.0, t_3) - dS_safe_1[:, None]
-        dS = tl.where(dS_p_4[:, None], t_4 * sigmoid(S_1) / z.to(ACC)[:, None], 0.0)
-        mask_p_2 = j < len_j
-        t_5 = tl.abs(dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None] - dS_safe) <= dS_p_2
-        t_6 = (j[None, :] <= mask_p[:, None]) & (t_5 | (j[None, :] <= mask_p[:, None]))
-        t_7 = (j[None, :] <= mask_p[:, None]) & (mask_p_1[:, None] | t_6)
-        mask = t_7 & mask_p_2[None, :]
+        t_3 = dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None]
+        t_4 = dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None] == 0.0
+        t_5 = tl.where(t_4, 0.0, power(t_3, dS_p_2.to(ACC), dO_ptr.dtype.element_ty))
+        t_6 = (dS_p.to(ACC)[:, None] * dW_2 * t_5 - dS_safe[:, None]) * sigmoid(S_1)
+        dS = tl.where(dS_p_3[:, None], t_6 / z.to(ACC)[:, None], 0.0)
+        dQ_2 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        in_j = j < len_j
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        dW = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        t_7 = (dW - d.to(ACC)[:, None]) / O_part.to(ACC)[:, None]
+        dW_2 = tl.where(dW_2_p[:, None], t_7, 0.0)
+        S_1 = S * S_p
+        # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
+        P = softplus(S_1)
+        t_8 = dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None]
+        t_9 = dS_p_1.to(ACC)[:, None] * P / z.to(ACC)[:, None] == 0.0
+        t_10 = tl.where(t_9, 0.0, power(t_8, dS_p_2.to(ACC), dO_ptr.dtype.element_ty))
+        t_11 = (dS_p.to(ACC)[:, None] * dW_2 * t_10 - dS_safe[:, None]) * sigmoid(S_1)
+        dS = tl.where(dS_p_3[:, None], t_11 / z.to(ACC)[:, None], 0.0)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
         dQ_2 = dot(dS_m.to(K_ptr.dtype.element_ty), k, dQ_2, ACC)
 
@@ -823,24 +860,13 @@ def softplus_reweighted_backward_dV(
     # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
-    low0 = tl.maximum(0, j0 - start)
-    first0 = low0 // BLOCK_I * BLOCK_I
-    stop0 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    stop_before = tl.maximum(first0, tl.minimum(stop0, first0))
-    first_after = tl.maximum(first0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
-    t = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_2 = floor_div(tl.maximum(t, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop_before, tl.maximum(first0, t_2 * BLOCK_I))
-    t_3 = tl.minimum(stop_before, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_3)
-    t_4 = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_5 = floor_div(tl.maximum(t_4, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full_1 = tl.minimum(stop_after, tl.maximum(first_after, t_5 * BLOCK_I))
-    t_6 = tl.minimum(stop_after, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end_1 = tl.maximum(full_1, t_6)
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
     # Tiles without a mask.
@@ -862,88 +888,50 @@ def softplus_reweighted_backward_dV(
         # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
         Z_ptrs = Z_base + tl.cast(i0, tl.int64) * stride_Z_i + offs_i * stride_Z_i
         z = tl.load(Z_ptrs)
-        W = power(W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :], p.to(ACC))
+        t_3 = W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :]
+        W = power(t_3, p.to(ACC), K_ptr.dtype.element_ty)
         dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], W, 0.0)
+        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        dV_1 = tl.where(dV_p[None, :], W, 0.0) * dV_p_1[None, :]
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full_1), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
         O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs_2 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_2)
+        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
         S_1 = S * S_p
         # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
         P = softplus(S_1)
         W_p = i + start + 1
         # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
         Z_ptrs_2 = Z_base + tl.cast(i0, tl.int64) * stride_Z_i + offs_i * stride_Z_i
-        z = tl.load(Z_ptrs_2)
-        W = power(W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :], p.to(ACC))
+        z = tl.load(Z_ptrs_2, mask=in_i, other=0.0)
+        t_4 = W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :]
+        W = power(t_4, p.to(ACC), K_ptr.dtype.element_ty)
         dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], W, 0.0)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dV_2.to(dO_ptr.dtype.element_ty), dV, ACC)
-    # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - first0, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end, 0), BLOCK_I)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(full_1 - first_after, 0), BLOCK_I)
-    steps_5 = steps_4 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_5), num_stages=NUM_STAGES):
-        i0 = first0 + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, first0 + (step - steps) * BLOCK_I)
-        i0 = tl.where(step < steps_2, i0, full_end + (step - steps_2) * BLOCK_I)
-        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
-        i0 = tl.where(step < steps_4, i0, full_end_1 + (step - steps_4) * BLOCK_I)
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
-        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        in_i = i < len_i
-        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
-        O_part_ptrs_3 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
-        O_part_ptrs_3 += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs_3, mask=in_i, other=0.0)
-        S_1 = S * S_p
-        # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
-        P = softplus(S_1)
-        W_p = i + start + 1
-        # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
-        Z_ptrs_3 = Z_base + tl.cast(i0, tl.int64) * stride_Z_i + offs_i * stride_Z_i
-        z = tl.load(Z_ptrs_3, mask=in_i, other=0.0)
-        W = power(W_p.to(ACC)[None, :] * P / z.to(ACC)[None, :], p.to(ACC))
-        dV_p = O_part.to(ACC) != 0.0
-        dV_1 = tl.where(dV_p[None, :], W, 0.0)
+        dV_1 = tl.where(dV_p[None, :], W, 0.0) * dV_p_1[None, :]
         mask_p = i + start
-        mask_p_2 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p_1
-        mask_p_3 = i < len_i
-        t_7 = mask_p_2[None, :] | (j[:, None] <= mask_p[None, :])
-        mask = (j[:, None] <= mask_p[None, :]) & t_7 & mask_p_3[None, :]
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
-        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_3, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV_2_m = tl.where(mask_p_3[:, None], dV_2, 0.0)
-        t_8 = dV_1_m.to(dO_ptr.dtype.element_ty)
-        t_9 = tl.where(in_i[:, None], dV_2_m, 0.0).to(dO_ptr.dtype.element_ty)
-        dV = dot(t_8, t_9, dV, ACC)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
 
     # --- epilogue ---
     tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
@@ -1079,37 +1067,81 @@ def softplus_reweighted_backward_dK(
     # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dS_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    dS_p_2 = (tl.abs(dS_safe) + 1.0) * 3.814697265625e-06
-    dS_p_3 = p - 1
+    dS_p_2 = p - 1
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    stop = tl.maximum(0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    lo = 0
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
-    # Tiles that the mask or the end cuts.
-    for i0 in tl.range(bound(lo), bound(stop), BLOCK_I, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        in_i = i < len_i
-        dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dW = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
         Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
         S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
         Z_ptrs = Z_base + tl.cast(i0, tl.int64) * stride_Z_i + offs_i * stride_Z_i
-        z = tl.load(Z_ptrs, mask=in_i, other=0.0)
+        z = tl.load(Z_ptrs)
         # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
-        O_part = tl.load(O_part_ptrs, mask=in_i, other=0.0)
+        O_part = tl.load(O_part_ptrs)
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
+        dW_2_p = O_part.to(ACC) != 0.0
+        t_3 = (dW - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dW_2 = tl.where(dW_2_p[None, :], t_3, 0.0)
+        dS_p = (i + start + 1) * p
+        S_1 = S * S_p
+        # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
+        P = softplus(S_1)
+        dS_p_1 = i + start + 1
+        D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i)
+        dS_row = tl.where(z.to(ACC) != 0.0, D_2.to(ACC) / z.to(ACC), 0.0)
+        dS_safe = tl.where(dS_row == float("-inf"), 0.0, dS_row)
+        dS_p_3 = z.to(ACC) != 0.0
+        t_4 = dS_p_1.to(ACC)[None, :] * P / z.to(ACC)[None, :]
+        t_5 = dS_p_1.to(ACC)[None, :] * P / z.to(ACC)[None, :] == 0.0
+        t_6 = tl.where(t_5, 0.0, power(t_4, dS_p_2.to(ACC), V_ptr.dtype.element_ty))
+        t_7 = (dS_p.to(ACC)[None, :] * dW_2 * t_6 - dS_safe[None, :]) * sigmoid(S_1)
+        dS = tl.where(dS_p_3[None, :], t_7 / z.to(ACC)[None, :], 0.0)
+        dK_3 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        in_i = i < len_i
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dW = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
+        # softplus_reweighted.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
+        Z_ptrs_2 = Z_base + tl.cast(i0, tl.int64) * stride_Z_i + offs_i * stride_Z_i
+        z = tl.load(Z_ptrs_2, mask=in_i, other=0.0)
+        # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
+        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
+        O_part_ptrs_2 += offs_i * stride_O_part_i
+        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dW_2_p = O_part.to(ACC) != 0.0
-        t = (dW - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
-        dW_2 = tl.where(dW_2_p[None, :], t, 0.0)
+        t_8 = (dW - d.to(ACC)[None, :]) / O_part.to(ACC)[None, :]
+        dW_2 = tl.where(dW_2_p[None, :], t_8, 0.0)
         dS_p = (i + start + 1) * p
         S_1 = S * S_p
         # softplus_reweighted.attn:5  P[i,j] = softplus(S[i,j])
@@ -1117,19 +1149,16 @@ def softplus_reweighted_backward_dK(
         dS_p_1 = i + start + 1
         D_2 = tl.load(D_2_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS_row = tl.where(z.to(ACC) != 0.0, D_2.to(ACC) / z.to(ACC), 0.0)
-        dS_safe_1 = tl.where(dS_row == float("-inf"), 0.0, dS_row)
-        dS_p_4 = z.to(ACC) != 0.0
-        t_2 = tl.abs(dS_p_1.to(ACC)[None, :] * P / z.to(ACC)[None, :] - dS_safe) <= dS_p_2
-        t_3 = power(dS_p_1.to(ACC)[None, :] * P / z.to(ACC)[None, :], dS_p_3.to(ACC))
-        t_4 = dS_p.to(ACC)[None, :] * dW_2 * tl.where(t_2, 0.0, t_3) - dS_safe_1[None, :]
-        dS = tl.where(dS_p_4[None, :], t_4 * sigmoid(S_1) / z.to(ACC)[None, :], 0.0)
+        dS_safe = tl.where(dS_row == float("-inf"), 0.0, dS_row)
+        dS_p_3 = z.to(ACC) != 0.0
+        t_9 = dS_p_1.to(ACC)[None, :] * P / z.to(ACC)[None, :]
+        t_10 = dS_p_1.to(ACC)[None, :] * P / z.to(ACC)[None, :] == 0.0
+        t_11 = tl.where(t_10, 0.0, power(t_9, dS_p_2.to(ACC), V_ptr.dtype.element_ty))
+        t_12 = (dS_p.to(ACC)[None, :] * dW_2 * t_11 - dS_safe[None, :]) * sigmoid(S_1)
+        dS = tl.where(dS_p_3[None, :], t_12 / z.to(ACC)[None, :], 0.0)
         mask_p = i + start
-        mask_p_1 = tl.abs(z.to(ACC) - dS_safe) <= dS_p_2
-        mask_p_2 = i < len_i
-        t_5 = tl.abs(dS_p_1.to(ACC)[None, :] * P / z.to(ACC)[None, :] - dS_safe) <= dS_p_2
-        t_6 = (j[:, None] <= mask_p[None, :]) & (t_5 | (j[:, None] <= mask_p[None, :]))
-        t_7 = (j[:, None] <= mask_p[None, :]) & (mask_p_1[None, :] | t_6)
-        mask = t_7 & mask_p_2[None, :]
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
         dK_3 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_3, ACC)
 
@@ -1281,10 +1310,10 @@ def softplus_reweighted_slices(
         P = softplus(S_1)
         Z_tile = tl.sum(P, 1)
         Z_new = Z + Z_tile
-        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC)))
+        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC), Q_ptr.dtype.element_ty))
         W_p_1 = safe_div(W_p.to(ACC)[:, None] * P, Z_new[:, None])
         # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
-        W = power(W_p_1, p.to(ACC))
+        W = power(W_p_1, p.to(ACC), Q_ptr.dtype.element_ty)
         # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
@@ -1309,10 +1338,10 @@ def softplus_reweighted_slices(
         P_m = tl.where(mask, P, 0.0)
         Z_tile = tl.sum(P_m, 1)
         Z_new = Z + Z_tile
-        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC)))
+        alpha = tl.where(Z == 0.0, 0.0, power(Z / Z_new, p.to(ACC), Q_ptr.dtype.element_ty))
         W_p_1 = safe_div(W_p.to(ACC)[:, None] * P, Z_new[:, None])
         # softplus_reweighted.attn:7  W[i,j] = ((i + 1) * P[i,j] / Z[i])**p
-        W = power(W_p_1, p.to(ACC))
+        W = power(W_p_1, p.to(ACC), Q_ptr.dtype.element_ty)
         W_m = tl.where(mask, W, 0.0)
         # softplus_reweighted.attn:8  O[i,f] = W[i,j] / sum[j](W[i,j]) * V[j,f]
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -1643,8 +1672,8 @@ KERNELS: dict[str, Any] = {
             "resident": (("j", "e"),),
             "streamed": (("i", "e"), ("i", "f")),
             "carried": (("j", "f"),),
-            "pairs": (("j", "i"), ("i", "f")),
-            "pairs_by_address": (("j", "i"), ("i", "f")),
+            "pairs": (("j", "i"),),
+            "pairs_by_address": (("j", "i"),),
             "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,

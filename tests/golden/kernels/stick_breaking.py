@@ -68,15 +68,59 @@ def load_tile(ptrs, mask, tiles, at):
 
 @triton.jit
 def log1p(x):
-    """log(1 + x) for x >= 0, without the loss of 1 + x near 0 (Kahan)."""
-    u = 1.0 + x
-    return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
+    """log(1 + x) for 0 <= x <= 1, as exact near 0: in float32 by a polynomial, off by two units in the last place."""
+    if x.dtype == tl.float32:
+        # Interpolates log(1 + x) / x at Chebyshev points.
+        p = 0.005126102123
+        p = p * x - 0.02907406461
+        p = p * x + 0.07751608662
+        p = p * x - 0.1360224761
+        p = p * x + 0.1907688073
+        p = p * x - 0.2483539899
+        p = p * x + 0.3331812171
+        p = p * x - 0.4999944498
+        p = p * x + 0.9999999659
+        return x * p
+    else:
+        u = 1.0 + x  # Kahan's form
+        return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
 
 
 @triton.jit
 def logsigmoid(x):
     """log(sigmoid(x)) without overflow."""
     return tl.minimum(x, 0.0) - log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def running_sums(x, AXIS: tl.constexpr, DOWN: tl.constexpr):
+    """Running sums along an axis of a tile of pairs, each point included; from the end if DOWN.
+
+    Of float32, as a product with a triangle of ones on matrix units: a number is the sum of three of bfloat16, whose
+    products with 1 are exact. Infinities would meet the zeros of the triangle, and are the largest numbers instead.
+    """
+    if INTERPRETED or x.dtype != tl.float32:
+        return tl.cumsum(x, AXIS, reverse=DOWN)
+    else:
+        at = tl.arange(0, x.shape[AXIS])
+        if DOWN == (AXIS == 1):
+            ones = (at[:, None] >= at[None, :]).to(tl.bfloat16)
+        else:
+            ones = (at[:, None] <= at[None, :]).to(tl.bfloat16)
+        x = tl.maximum(x, -3e38, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, 3e38, propagate_nan=tl.PropagateNan.ALL)
+        first = x.to(tl.bfloat16)
+        rest = x - first.to(tl.float32)
+        second = rest.to(tl.bfloat16)
+        third = (rest - second.to(tl.float32)).to(tl.bfloat16)
+        if AXIS == 1:
+            out = tl.dot(third, ones)
+            out = tl.dot(second, ones, out)
+            return tl.dot(first, ones, out)
+        else:
+            out = tl.dot(ones, third)
+            out = tl.dot(ones, second, out)
+            return tl.dot(ones, first, out)
 
 
 @triton.jit
@@ -225,7 +269,7 @@ def stick_breaking(
         mask_p_1 = j < len_j
         mask = (j[None, :] < mask_p[:, None]) & mask_p_1[None, :]
         L_s_m = tl.where(mask, L_s, 0.0)
-        L_run = tl.cumsum(L_s_m, 1, reverse=True)
+        L_run = running_sums(L_s_m, 1, True)
         L_at = L[:, None] + L_run - L_s_m
         L_tile = tl.sum(L_s_m, 1)
         O_1 = tl.exp(logsigmoid(S_1) + L_at)
@@ -247,7 +291,7 @@ def stick_breaking(
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
-        L_run = tl.cumsum(L_s, 1, reverse=True)
+        L_run = running_sums(L_s, 1, True)
         L_at = L[:, None] + L_run - L_s
         L_tile = tl.sum(L_s, 1)
         O_1 = tl.exp(logsigmoid(S_1) + L_at)
@@ -401,7 +445,7 @@ def stick_breaking_backward_dS_1_all_dV_amax(
         mask_p_1 = j < len_j
         mask = (j[None, :] < mask_p[:, None]) & mask_p_1[None, :]
         L_s_m = tl.where(mask, L_s, 0.0)
-        L_run = tl.cumsum(L_s_m, 1, reverse=True)
+        L_run = running_sums(L_s_m, 1, True)
         L_at = L[:, None] + L_run - L_s_m
         L_tile = tl.sum(L_s_m, 1)
         dS_1_all_s = tl.exp(logsigmoid(S_1) + L_at) * dL
@@ -430,7 +474,7 @@ def stick_breaking_backward_dS_1_all_dV_amax(
         dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
-        L_run = tl.cumsum(L_s, 1, reverse=True)
+        L_run = running_sums(L_s, 1, True)
         L_at = L[:, None] + L_run - L_s
         L_tile = tl.sum(L_s, 1)
         dS_1_all_s = tl.exp(logsigmoid(S_1) + L_at) * dL
@@ -596,12 +640,12 @@ def stick_breaking_backward_dQ_dK_3_amax(
         mask_p_1 = j < len_j
         mask = (j[None, :] < mask_p[:, None]) & mask_p_1[None, :]
         L_s_m = tl.where(mask, L_s, 0.0)
-        L_run = tl.cumsum(L_s_m, 1, reverse=True)
+        L_run = running_sums(L_s_m, 1, True)
         L_at = L[:, None] + L_run - L_s_m
         L_tile = tl.sum(L_s_m, 1)
         dS_1_rest_s = tl.exp(logsigmoid(S_1) + L_at) * dL
         dS_1_rest_s_m = tl.where(mask, dS_1_rest_s, 0.0)
-        dS_1_rest_run = tl.cumsum(dS_1_rest_s_m, 1, reverse=True)
+        dS_1_rest_run = running_sums(dS_1_rest_s_m, 1, True)
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
         dS_1_rest_tile = tl.sum(dS_1_rest_s_m, 1)
         dS_1 = dS_1_all.to(ACC)[:, None] - dS_1_rest_at
@@ -631,11 +675,11 @@ def stick_breaking_backward_dQ_dK_3_amax(
         dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
-        L_run = tl.cumsum(L_s, 1, reverse=True)
+        L_run = running_sums(L_s, 1, True)
         L_at = L[:, None] + L_run - L_s
         L_tile = tl.sum(L_s, 1)
         dS_1_rest_s = tl.exp(logsigmoid(S_1) + L_at) * dL
-        dS_1_rest_run = tl.cumsum(dS_1_rest_s, 1, reverse=True)
+        dS_1_rest_run = running_sums(dS_1_rest_s, 1, True)
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
         dS_1_rest_tile = tl.sum(dS_1_rest_s, 1)
         dS_1 = dS_1_all.to(ACC)[:, None] - dS_1_rest_at
@@ -777,7 +821,7 @@ def stick_breaking_backward_dV(
         mask_p_1 = j < len_j
         mask = (j[None, :] < mask_p[:, None]) & mask_p_1[None, :]
         L_s_m = tl.where(mask, L_s, 0.0)
-        L_run = tl.cumsum(L_s_m, 1, reverse=True)
+        L_run = running_sums(L_s_m, 1, True)
         L_at = L[:, None] + L_run - L_s_m
         L_tile = tl.sum(L_s_m, 1)
         dV_s = tl.exp(logsigmoid(S_1) + L_at)
@@ -801,7 +845,7 @@ def stick_breaking_backward_dV(
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
-        L_run = tl.cumsum(L_s, 1, reverse=True)
+        L_run = running_sums(L_s, 1, True)
         L_at = L[:, None] + L_run - L_s
         L_tile = tl.sum(L_s, 1)
         dV_s = tl.exp(logsigmoid(S_1) + L_at)
@@ -956,12 +1000,12 @@ def stick_breaking_backward_dK_3(
         mask_p_1 = j < len_j
         mask = (j[None, :] < mask_p[:, None]) & mask_p_1[None, :]
         L_s_m = tl.where(mask, L_s, 0.0)
-        L_run = tl.cumsum(L_s_m, 1, reverse=True)
+        L_run = running_sums(L_s_m, 1, True)
         L_at = L[:, None] + L_run - L_s_m
         L_tile = tl.sum(L_s_m, 1)
         dS_1_rest_s = tl.exp(logsigmoid(S_1) + L_at) * dL
         dS_1_rest_s_m = tl.where(mask, dS_1_rest_s, 0.0)
-        dS_1_rest_run = tl.cumsum(dS_1_rest_s_m, 1, reverse=True)
+        dS_1_rest_run = running_sums(dS_1_rest_s_m, 1, True)
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
         dS_1_rest_tile = tl.sum(dS_1_rest_s_m, 1)
         dS_1 = dS_1_all.to(ACC)[:, None] - dS_1_rest_at
@@ -991,11 +1035,11 @@ def stick_breaking_backward_dK_3(
         dL = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
         L_s = logsigmoid(-S_1)
-        L_run = tl.cumsum(L_s, 1, reverse=True)
+        L_run = running_sums(L_s, 1, True)
         L_at = L[:, None] + L_run - L_s
         L_tile = tl.sum(L_s, 1)
         dS_1_rest_s = tl.exp(logsigmoid(S_1) + L_at) * dL
-        dS_1_rest_run = tl.cumsum(dS_1_rest_s, 1, reverse=True)
+        dS_1_rest_run = running_sums(dS_1_rest_s, 1, True)
         dS_1_rest_at = dS_1_rest[:, None] + dS_1_rest_run
         dS_1_rest_tile = tl.sum(dS_1_rest_s, 1)
         dS_1 = dS_1_all.to(ACC)[:, None] - dS_1_rest_at

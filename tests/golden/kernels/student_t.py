@@ -61,6 +61,26 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def near_log2(x, stored: tl.constexpr = tl.float32):
+    """Binary logarithm; beside 16-bit types by one instruction, off by 2**-22 (absolutely, between 1/2 and 2)."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tl.log2(x)
+
+
+@triton.jit
+def near_log(x, stored: tl.constexpr = tl.float32):
+    """Natural logarithm, as `near_log2`."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return near_log2(x, stored) * 0.6931471805599453
+    else:
+        return tl.log(x)
+
+
+@triton.jit
 def safe_div(a, b):
     """`a / b`, and 0 for 0/0: a quotient of two sums over no points."""
     # Not `&`: Triton's interpreter cannot join a scalar's condition with a block's. The divisor is left as it is, so
@@ -279,7 +299,7 @@ def student_t_O_L_S(
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j)
         t_2 = 1.0 + (S_Q_1[:, None] + S_K.to(ACC)[None, :] - 2.0 * S) / tl.cast(E, ACC)
-        S_1 = S_p * tl.log(t_2)
+        S_1 = S_p * near_log(t_2, Q_ptr.dtype.element_ty)
         M_S_tile = tl.max(S_1, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
@@ -304,7 +324,7 @@ def student_t_O_L_S(
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
         t_3 = 1.0 + (S_Q_1[:, None] + S_K.to(ACC)[None, :] - 2.0 * S) / tl.cast(E, ACC)
-        S_1 = S_p * tl.log(t_3)
+        S_1 = S_p * near_log(t_3, Q_ptr.dtype.element_ty)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))
@@ -636,67 +656,105 @@ def student_t_backward_dQ_dkappa_7_rows(
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
     mask_p = i + start
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     D_3_2 = tl.full([BLOCK_I], 0.0, ACC)
     W_5 = tl.full([BLOCK_I], 0.0, ACC)
     E_2 = tl.full([BLOCK_I], 0.0, ACC)
     W_p = tl.maximum(1.0, tl.abs(L_S.to(ACC)) / 64.0)
     W_6 = tl.full([BLOCK_I], 0.0, ACC)
-    stop = tl.maximum(0, floor_div(len_j + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
+    high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
+    stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
+    t = tl.maximum(0, tl.minimum(len_j, i0 + start + 1)) // BLOCK_J * BLOCK_J
+    full_end = tl.maximum(lo, tl.minimum(stop, t))
 
     # --- sweep over j ---
-    # Tiles that the mask or the end cuts.
-    for j0 in tl.range(bound(lo), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+    # Tiles without a mask.
+    for j0 in tl.range(bound(lo), bound(full_end), BLOCK_J, num_stages=NUM_STAGES):
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
-        in_j = j < len_j
-        k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S_part = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
-        v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+        v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
+        dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j)
+        t_2 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        S = S_p * near_log(1.0 + t_2 / tl.cast(E, ACC), Q_ptr.dtype.element_ty)
+        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
+        dS = (dP_S - d.to(ACC)[:, None]) * P_S
+        t_3 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        t_4 = (1.0 + safe_div(t_3, tl.cast(E, ACC))) * tl.cast(E, ACC)
+        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_4)
+        t_5 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        dS_part = tl.where(1.0 + t_5 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
+        t_6 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        D_3_2_p = safe_div(dS, 1.0 + safe_div(t_6, tl.cast(E, ACC)))
+        t_7 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        D_3_2_s = tl.where(1.0 + t_7 / tl.cast(E, ACC) != 0.0, D_3_2_p, 0.0)
+        D_3_2_tile = tl.sum(D_3_2_s, 1)
+        D_3_2 = D_3_2 + D_3_2_tile
+        t_8 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        W_5_s = near_log(1.0 + t_8 / tl.cast(E, ACC), Q_ptr.dtype.element_ty) * dS
+        W_5_tile = tl.sum(W_5_s, 1)
+        W_5 = W_5 + W_5_tile
+        E_s = P_S * dP_S
+        E_tile = tl.sum(E_s, 1)
+        E_2 = E_2 + E_tile
+        t_9 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        W_6_s = near_log(1.0 + t_9 / tl.cast(E, ACC), Q_ptr.dtype.element_ty) * P_S
+        W_6_tile = tl.sum(W_6_s, 1)
+        W_6 = W_6 + W_6_tile
+        dQ_3 = dot(dS_part.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
+    # Tiles that the mask or the end cuts.
+    for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
+        j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
+        j = j0 + offs_j
+        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
+        K_ptrs_2 = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
+        in_j = j < len_j
+        k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S_part = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
+        # student_t.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+        V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
+        v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dP_S = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
         S_K = tl.load(S_K_base + tl.cast(j0, tl.int64) + offs_j, mask=in_j, other=0.0)
-        t = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
-        S = S_p * tl.log(1.0 + t / tl.cast(E, ACC))
+        t_10 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        S = S_p * near_log(1.0 + t_10 / tl.cast(E, ACC), Q_ptr.dtype.element_ty)
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
-        t_2 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
-        t_3 = (1.0 + safe_div(t_2, tl.cast(E, ACC))) * tl.cast(E, ACC)
-        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_3)
-        t_4 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
-        dS_part = tl.where(1.0 + t_4 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
-        mask_p_2 = j < len_j
-        t_5 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
-        t_6 = tl.abs(1.0 + t_5 / tl.cast(E, ACC) - mask_safe) <= mask_p_1
-        t_7 = (j[None, :] <= mask_p[:, None]) & (t_6 | (j[None, :] <= mask_p[:, None]))
-        mask = t_7 & mask_p_2[None, :]
+        t_11 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        t_12 = (1.0 + safe_div(t_11, tl.cast(E, ACC))) * tl.cast(E, ACC)
+        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_12)
+        t_13 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        dS_part = tl.where(1.0 + t_13 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
+        mask_p_1 = j < len_j
+        mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_part_m = tl.where(mask, dS_part, 0.0)
-        t_8 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
-        D_3_2_p = safe_div(dS, 1.0 + safe_div(t_8, tl.cast(E, ACC)))
-        t_9 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
-        D_3_2_s = tl.where(1.0 + t_9 / tl.cast(E, ACC) != 0.0, D_3_2_p, 0.0)
+        t_14 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        D_3_2_p = safe_div(dS, 1.0 + safe_div(t_14, tl.cast(E, ACC)))
+        t_15 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        D_3_2_s = tl.where(1.0 + t_15 / tl.cast(E, ACC) != 0.0, D_3_2_p, 0.0)
         D_3_2_s_m = tl.where(mask, D_3_2_s, 0.0)
         D_3_2_tile = tl.sum(D_3_2_s_m, 1)
         D_3_2 = D_3_2 + D_3_2_tile
-        t_10 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
-        W_5_s = tl.log(1.0 + t_10 / tl.cast(E, ACC)) * dS
-        mask_1 = (j[None, :] <= mask_p[:, None]) & mask_p_2[None, :]
-        W_5_s_m = tl.where(mask_1, W_5_s, 0.0)
+        t_16 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        W_5_s = near_log(1.0 + t_16 / tl.cast(E, ACC), Q_ptr.dtype.element_ty) * dS
+        W_5_s_m = tl.where(mask, W_5_s, 0.0)
         W_5_tile = tl.sum(W_5_s_m, 1)
         W_5 = W_5 + W_5_tile
         E_s = P_S * dP_S
-        E_s_m = tl.where(mask_1, E_s, 0.0)
+        E_s_m = tl.where(mask, E_s, 0.0)
         E_tile = tl.sum(E_s_m, 1)
         E_2 = E_2 + E_tile
-        t_11 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
-        W_6_s = tl.log(1.0 + t_11 / tl.cast(E, ACC)) * P_S
-        W_6_s_m = tl.where(mask_1, W_6_s, 0.0)
+        t_17 = S_Q.to(ACC)[:, None] + S_K.to(ACC)[None, :] - 2.0 * S_part
+        W_6_s = near_log(1.0 + t_17 / tl.cast(E, ACC), Q_ptr.dtype.element_ty) * P_S
+        W_6_s_m = tl.where(mask, W_6_s, 0.0)
         W_6_tile = tl.sum(W_6_s_m, 1)
         W_6 = W_6 + W_6_tile
         dQ_3 = dot(dS_part_m.to(K_ptr.dtype.element_ty), k, dQ_3, ACC)
@@ -705,8 +763,8 @@ def student_t_backward_dQ_dkappa_7_rows(
     D_3 = kappa.to(ACC) * D_3_2
     dQ_p = 2.0 * D_3
     dQ = dQ_3 - dQ_p[:, None] * q.to(ACC) / tl.cast(E, ACC)
-    t_12 = tl.abs(E_2 - d.to(ACC)) > 1.52587890625e-05 * tl.abs(E_2) * W_p
-    W = W_5 - tl.where(t_12, E_2 - d.to(ACC), 0.0) * W_6
+    t_18 = tl.abs(E_2 - d.to(ACC)) > 1.52587890625e-05 * tl.abs(E_2) * W_p
+    W = W_5 - tl.where(t_18, E_2 - d.to(ACC), 0.0) * W_6
     tl.store(dQ_base + dQ_offs, dQ, mask=in_i[:, None] & in_e[None, :])
     tl.store(dkappa_7_rows_base + offs_i, W, mask=in_i)
 
@@ -844,7 +902,7 @@ def student_t_backward_dV(
         S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i)
         t_3 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        S = S_p * tl.log(1.0 + t_3 / tl.cast(E, ACC))
+        S = S_p * near_log(1.0 + t_3 / tl.cast(E, ACC), K_ptr.dtype.element_ty)
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
@@ -868,7 +926,7 @@ def student_t_backward_dV(
         S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         t_4 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        S = S_p * tl.log(1.0 + t_4 / tl.cast(E, ACC))
+        S = S_p * near_log(1.0 + t_4 / tl.cast(E, ACC), K_ptr.dtype.element_ty)
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
@@ -1017,25 +1075,14 @@ def student_t_backward_dK(
     # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
     kappa = tl.load(kappa_base)
     S_p = -kappa.to(ACC)
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p_1 = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     D_2_1 = tl.full([BLOCK_J], 0.0, ACC)
-    low0 = tl.maximum(0, j0 - start)
-    first0 = low0 // BLOCK_I * BLOCK_I
-    stop0 = tl.maximum(first0, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
-    stop_before = tl.maximum(first0, tl.minimum(stop0, first0))
-    first_after = tl.maximum(first0, stop0)
-    stop_after = tl.maximum(first_after, stop0)
-    t = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_2 = floor_div(tl.maximum(t, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full = tl.minimum(stop_before, tl.maximum(first0, t_2 * BLOCK_I))
-    t_3 = tl.minimum(stop_before, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end = tl.maximum(full, t_3)
-    t_4 = tl.maximum(0, j0 + BLOCK_J - 1 - start)
-    t_5 = floor_div(tl.maximum(t_4, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
-    full_1 = tl.minimum(stop_after, tl.maximum(first_after, t_5 * BLOCK_I))
-    t_6 = tl.minimum(stop_after, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
-    full_end_1 = tl.maximum(full_1, t_6)
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
 
     # --- sweep over i ---
     # Tiles without a mask.
@@ -1051,107 +1098,65 @@ def student_t_backward_dK(
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        t_7 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        S = S_p * tl.log(1.0 + t_7 / tl.cast(E, ACC))
+        t_3 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        S = S_p * near_log(1.0 + t_3 / tl.cast(E, ACC), K_ptr.dtype.element_ty)
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
+        t_4 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        t_5 = (1.0 + safe_div(t_4, tl.cast(E, ACC))) * tl.cast(E, ACC)
+        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_5)
+        t_6 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        dS_part = tl.where(1.0 + t_6 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
+        t_7 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        D_2_1_p = safe_div(dS, 1.0 + safe_div(t_7, tl.cast(E, ACC)))
         t_8 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        t_9 = (1.0 + safe_div(t_8, tl.cast(E, ACC))) * tl.cast(E, ACC)
-        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_9)
-        t_10 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        dS_part = tl.where(1.0 + t_10 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
-        t_11 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        D_2_1_p = safe_div(dS, 1.0 + safe_div(t_11, tl.cast(E, ACC)))
-        t_12 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        D_2_1_s = tl.where(1.0 + t_12 / tl.cast(E, ACC) != 0.0, D_2_1_p, 0.0)
-        D_2_1_tile = tl.sum(D_2_1_s, 1)
-        D_2_1 = D_2_1 + D_2_1_tile
-        dK_4 = dot(dS_part.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
-    # Tiles without a mask.
-    for i0 in tl.range(bound(full_1), bound(full_end_1), BLOCK_I, num_stages=NUM_STAGES):
-        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
-        i = i0 + offs_i
-        # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
-        q = load_tile(Q_ptrs_2, in_e[None, :], Q_tiles, [b, h, i0, 0])
-        S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_2, in_f[None, :], dO_tiles, [b, h, i0, 0])
-        dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        t_13 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        S = S_p * tl.log(1.0 + t_13 / tl.cast(E, ACC))
-        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-        L_S = tl.load(L_S_ptrs_2)
-        P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
-        P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
-        dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        t_14 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        t_15 = (1.0 + safe_div(t_14, tl.cast(E, ACC))) * tl.cast(E, ACC)
-        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_15)
-        t_16 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        dS_part = tl.where(1.0 + t_16 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
-        t_17 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        D_2_1_p = safe_div(dS, 1.0 + safe_div(t_17, tl.cast(E, ACC)))
-        t_18 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        D_2_1_s = tl.where(1.0 + t_18 / tl.cast(E, ACC) != 0.0, D_2_1_p, 0.0)
+        D_2_1_s = tl.where(1.0 + t_8 / tl.cast(E, ACC) != 0.0, D_2_1_p, 0.0)
         D_2_1_tile = tl.sum(D_2_1_s, 1)
         D_2_1 = D_2_1 + D_2_1_tile
         dK_4 = dot(dS_part.to(Q_ptr.dtype.element_ty), q, dK_4, ACC)
     # Tiles that the mask or the end cuts.
-    steps = tl.cdiv(tl.maximum(stop0 - first0, 0), BLOCK_I)
-    steps_2 = steps + tl.cdiv(tl.maximum(full - first0, 0), BLOCK_I)
-    steps_3 = steps_2 + tl.cdiv(tl.maximum(stop_before - full_end, 0), BLOCK_I)
-    steps_4 = steps_3 + tl.cdiv(tl.maximum(full_1 - first_after, 0), BLOCK_I)
-    steps_5 = steps_4 + tl.cdiv(tl.maximum(stop_after - full_end_1, 0), BLOCK_I)
-    for step in tl.range(0, bound(steps_5), num_stages=NUM_STAGES):
-        i0 = first0 + step * BLOCK_I
-        i0 = tl.where(step < steps, i0, first0 + (step - steps) * BLOCK_I)
-        i0 = tl.where(step < steps_2, i0, full_end + (step - steps_2) * BLOCK_I)
-        i0 = tl.where(step < steps_3, i0, first_after + (step - steps_3) * BLOCK_I)
-        i0 = tl.where(step < steps_4, i0, full_end_1 + (step - steps_4) * BLOCK_I)
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         # student_t.attn:5  S[i,j] = -kappa * log(1 + sum[e]((Q[i,e] - K[j,e])**2) / |e|)...
-        Q_ptrs_3 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
         in_i = i < len_i
-        q = load_tile(Q_ptrs_3, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         S_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
-        dO_ptrs_3 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
-        dO = load_tile(dO_ptrs_3, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_Q = tl.load(S_Q_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        t_19 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        S = S_p * tl.log(1.0 + t_19 / tl.cast(E, ACC))
-        L_S_ptrs_3 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
-        L_S = tl.load(L_S_ptrs_3, mask=in_i, other=0.0)
+        t_9 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        S = S_p * near_log(1.0 + t_9 / tl.cast(E, ACC), K_ptr.dtype.element_ty)
+        L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
+        L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
         P_S = tl.exp2(S * 1.4426950408889634 - P_S_p[None, :])
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
-        t_20 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        t_21 = (1.0 + safe_div(t_20, tl.cast(E, ACC))) * tl.cast(E, ACC)
-        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_21)
-        t_22 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        dS_part = tl.where(1.0 + t_22 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
+        t_10 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        t_11 = (1.0 + safe_div(t_10, tl.cast(E, ACC))) * tl.cast(E, ACC)
+        dS_part_p = safe_div(2.0 * dS * kappa.to(ACC), t_11)
+        t_12 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        dS_part = tl.where(1.0 + t_12 / tl.cast(E, ACC) != 0.0, dS_part_p, 0.0)
         mask_p = i + start
-        mask_p_2 = i < len_i
-        t_23 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        t_24 = tl.abs(1.0 + t_23 / tl.cast(E, ACC) - mask_safe) <= mask_p_1
-        t_25 = (j[:, None] <= mask_p[None, :]) & (t_24 | (j[:, None] <= mask_p[None, :]))
-        mask = t_25 & mask_p_2[None, :]
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
         dS_part_m = tl.where(mask, dS_part, 0.0)
-        t_26 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        D_2_1_p = safe_div(dS, 1.0 + safe_div(t_26, tl.cast(E, ACC)))
-        t_27 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
-        D_2_1_s = tl.where(1.0 + t_27 / tl.cast(E, ACC) != 0.0, D_2_1_p, 0.0)
+        t_13 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        D_2_1_p = safe_div(dS, 1.0 + safe_div(t_13, tl.cast(E, ACC)))
+        t_14 = S_Q.to(ACC)[None, :] + S_K.to(ACC)[:, None] - 2.0 * S_part
+        D_2_1_s = tl.where(1.0 + t_14 / tl.cast(E, ACC) != 0.0, D_2_1_p, 0.0)
         D_2_1_s_m = tl.where(mask, D_2_1_s, 0.0)
         D_2_1_tile = tl.sum(D_2_1_s_m, 1)
         D_2_1 = D_2_1 + D_2_1_tile
@@ -1345,8 +1350,8 @@ def student_t_slices(
         S_K = square(k.to(ACC))
         S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
         S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
-        t_6 = tl.log(1.0 + (S_Q_1[:, None] + S_K_1[None, :] - 2.0 * S) / tl.cast(E, ACC))
-        S_1 = S_p * t_6
+        t_6 = 1.0 + (S_Q_1[:, None] + S_K_1[None, :] - 2.0 * S) / tl.cast(E, ACC)
+        S_1 = S_p * near_log(t_6, Q_ptr.dtype.element_ty)
         M_S_tile = tl.max(S_1, 1)
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
@@ -1372,8 +1377,8 @@ def student_t_slices(
         S_K = square(k.to(ACC))
         S_K_kept = tl.where((e < E)[None, :], S_K, 0.0)
         S_K_1 = tl.sum(tl.where(in_e[None, :], S_K_kept, 0.0), 1)
-        t_7 = tl.log(1.0 + (S_Q_1[:, None] + S_K_1[None, :] - 2.0 * S) / tl.cast(E, ACC))
-        S_1 = S_p * t_7
+        t_7 = 1.0 + (S_Q_1[:, None] + S_K_1[None, :] - 2.0 * S) / tl.cast(E, ACC)
+        S_1 = S_p * near_log(t_7, Q_ptr.dtype.element_ty)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))

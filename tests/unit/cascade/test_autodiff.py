@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import attndsl
 from attndsl.cascade.nodes import Reduce
 from attndsl.cascade.walk import walk
 from tests.unit.cascade.gradients import agree, backward, derived, numbers
@@ -119,6 +120,34 @@ def test_two_softmaxes_share_one_matrix_product() -> None:
     agree(text, attention_inputs() | {"R": numbers(5, 3, seed=8), "w": numbers(seed=9)})
 
 
+DIFFERENCE = """
+attention a(Q[i,e], K[j,e], R[j,e], V[j,f], w[]) -> O[i,f] {
+  S[i,j] = Q[i,e] * K[j,e]   where %s
+  T[i,j] = Q[i,e] * R[j,e]   where %s
+  O[i,f] = (softmax[j](S[i,j]) - w * softmax[j](T[i,j])) * V[j,f]
+}"""
+
+
+@pytest.mark.parametrize("first", ["j <= i", "j < i"])
+@pytest.mark.parametrize("second", ["j <= i", "i - 2 < j"])
+def test_sums_of_each_of_several_normalisers_are_kept(first: str, second: str) -> None:
+    """Row sums of their gradients are read from them, where they see the same keys and where they do not."""
+    text = DIFFERENCE % (first, second)
+    assert row_sums(text, "j") == []
+    _, gradient = derived(text)
+    assert {"O_part", "O_part_2"} <= {*gradient.residuals}
+    agree(text, attention_inputs() | {"R": numbers(5, 3, seed=8), "w": numbers(seed=9)})
+
+
+def test_a_difference_within_one_normaliser_is_one_sum() -> None:
+    text = SOFTMAX.replace(
+        "softmax[j](S[i,j])", "(softmax[j](S[i,j]) - 2 * softmax[j](S[i,j]) * V[j,f])"
+    )
+    _, gradient = derived(text)
+    assert "O_part" not in gradient.residuals
+    agree(text, attention_inputs())
+
+
 def test_grouped_heads_scatter_to_the_heads_they_read() -> None:
     text = """
     attention a(Q[h,i,e], K[h//G,j,e], V[h//G,j,f], G: int) -> O[h,i,f] {
@@ -163,10 +192,42 @@ def test_softpick_keeps_the_maximum_that_its_epsilon_sees() -> None:
       X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
       O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + %s) * V[j,f]
     }"""
-    assert "dM" in backward(text % "0.01")
-    assert "dM" not in backward(text % "0")
+    assert "ties" in backward(text % "0.01")
+    assert "ties" not in backward(text % "0")
     agree(text % "0.01", attention_inputs())
     agree(text % "0", attention_inputs())
+
+
+def test_what_scales_a_tensor_has_a_gradient_of_rows() -> None:
+    """`X` scales by exp(-M): the sum of `X * dX` is known from the forward pass but for the epsilon, and no sweep is
+    taken for it. Apart, its terms are an infinity times 0 in a row of low scores.
+    """
+    text = """
+    attention a(Q[i,e], K[j,e], V[j,f]) -> O[i,f] {
+      S[i,j] = Q[i,e] * K[j,e]   where j <= i
+      M[i]   = max[j](S[i,j])
+      X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
+      O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 0.01) * V[j,f]
+    }"""
+    assert row_sums(text, "j") == ["ties"]
+    op = attndsl.compile(text, backend="eager")
+    low = {n: x.float() for n, x in attention_inputs().items()}
+    low["Q"], low["K"] = low["Q"].abs() * -100, low["K"].abs() + 1
+    leaves = {n: x.requires_grad_() for n, x in low.items()}
+    op(**leaves).sum().backward()
+    assert all(x.grad is not None and bool(x.grad.isfinite().all()) for x in leaves.values())
+
+
+@pytest.mark.parametrize("fn", ["abs", "relu", "relu(-X[i,j]) + abs", "max(X[i,j], 0) + relu"])
+def test_sums_of_what_meets_its_sign(fn: str) -> None:
+    text = """
+    attention a(Q[i,e], K[j,e], V[j,f]) -> O[i,f] {
+      S[i,j] = Q[i,e] * K[j,e]
+      M[i]   = max[j](S[i,j])
+      X[i,j] = exp(S[i,j] - M[i]) - exp(-2 * M[i]) * exp(M[i])
+      O[i,f] = relu(X[i,j]) / (sum[j](%s(X[i,j])) + 0.5) * V[j,f]
+    }"""
+    agree(text % fn, attention_inputs())
 
 
 def test_only_the_gradients_asked_for_are_made() -> None:

@@ -160,7 +160,9 @@ def test_a_kernel_adds_up_what_another_summed(example: str, dim: int, tmp_path: 
     (kernel,) = (k for k in made if k.name == name)
     assert kernel.shared <= 227 * 1024
     assert kernel.ptx.count("cp.reduce.async.bulk.tensor") == 2 * dim // 64
-    assert kernel.sass.count("HGMMA") >= 5 * kernel.sass.count("WARPGROUP.DEPBAR") > 0
+    # Waited for one by one, products would be as many as waits. Those of narrow heads are of four instructions.
+    several = 4 if dim == 64 else 5
+    assert kernel.sass.count("HGMMA") >= several * kernel.sass.count("WARPGROUP.DEPBAR") > 0
     assert kernel.sass_stats.spills_in_loops <= 10
     assert not misread(kernel.sass)
 
@@ -184,6 +186,7 @@ def test_blocks_fit_what_a_group_holds() -> None:
         "tile": "I",
         "stream": "J",
         "resident": ["e"],
+        "also": [],
         "rings": ["e", "f"],
         "sums": ["f"],
         "stores": [["f", "e"]],

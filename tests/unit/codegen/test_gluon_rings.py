@@ -56,6 +56,19 @@ class Whole(int):
         return Value()
 
 
+class Turns:
+    """The host's list for a lone program, and a place in it."""
+
+    def __init__(self, tiles: int, at: int = 0) -> None:
+        self.tiles, self.at = tiles, at
+
+    def __add__(self, more: int) -> Turns:
+        return Turns(self.tiles, self.at + more)
+
+    def read(self) -> Whole:
+        return Whole([self.tiles, *range(self.tiles)][self.at])
+
+
 class Barrier:
     """One phase after the other, each over when `count` have arrived."""
 
@@ -106,6 +119,7 @@ def surroundings() -> dict[str, Any]:
         "cast": lambda x, kind: Whole(x) if isinstance(x, int) else Value(),
         "program_id": lambda axis: 0,
         "num_programs": lambda axis: 1,
+        "load": lambda at, *_, **__: at.read() if isinstance(at, Turns) else Value(),
     }
     gl = Value()
     gl.__dict__ |= {"static_range": range}
@@ -190,6 +204,6 @@ def test_nobody_waits_for_ever(example: str, apart: int) -> None:
         produce, consume = functions(text, kernel, Names(surroundings()))
         given = barriers(text, kernel)
         given |= {"STAGES": STAGES, "GROUPS": GROUPS, "APART": apart, "programs": 6, "run": 1}
-        given |= {"start": 0, "G": 2, "w": 40}
+        given |= {"start": 0, "G": 2, "w": 40, "turns_ptr": Turns(6)}
         given |= dict.fromkeys(("BLOCK_I", "BLOCK_J", "E_PAD", "F_PAD", "E", "F"), 32)
         assert played(produce, consume, given) == [], kernel

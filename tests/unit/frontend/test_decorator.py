@@ -120,6 +120,34 @@ def mistyped(Q: Tensor["b,h,i,e"], K: Tensor["b,h,j,e"]) -> Tensor["b,h,i,j"]:
     return S
 
 
+def test_a_backslash_joins_lines_as_in_python() -> None:
+    # fmt: off
+    def joined(
+        Q: Tensor["b,h,i,e"], K: Tensor["b,h,j,e"], V: Tensor["b,h,j,f"], *, w: int = \
+        3
+    ) -> Tensor["b,h,i,f"]:
+        batch(b, \
+              h)
+        S[i, j : j <= i and \
+                 i - j < w] = Q[i, e] * K[j, e] \
+            / sqrt(len(e))
+        O[i, f] = \
+            softmax[j](S[i, j]) * V[j, f]
+        return \
+            O
+    # fmt: on
+
+    text = """
+attention joined(Q[b,h,i,e], K[b,h,j,e], V[b,h,j,f], w: int = 3) -> O[b,h,i,f] {
+  batch b, h
+  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i and i - j < w
+  O[i,f] = softmax[j](S[i,j]) * V[j,f]
+}
+"""
+    (want,) = load_cascades(Source("joined.attn", text))
+    assert spec_from_function(joined).cascade == want
+
+
 def test_an_output_without_axes_has_those_of_its_left_side() -> None:
     def plain(Q: Tensor["b,h,i,e"], K: Tensor["b,h,j,e"]):  # type: ignore[no-untyped-def]
         batch(b, h)

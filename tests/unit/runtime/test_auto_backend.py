@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import attndsl
-from attndsl.codegen.configs import WORTH_HEAD_DIM, WORTH_SWEEP, worth_warps
+from attndsl.codegen.configs import WORTH_SWEEP, worth_warps
 from attndsl.runtime import replay
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
@@ -19,7 +19,7 @@ from attndsl.runtime.watching import Watch
 from attndsl.tuning.compiling import Cross
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-LARGE = {"b": 4, "h": 16, "i": 4096, "j": 4096, "e": 128, "f": 128, "|G|": 1}
+LARGE = {"b": 4, "h": 16, "i": 4096, "j": 4096, "e": 128, "f": 128, "|G|": 1, "K.1": 16}
 
 
 def stage(example: str) -> Stage:
@@ -34,34 +34,44 @@ def taken(example: str, **changed: int) -> list[str]:
     return [k.removeprefix(example).removesuffix("_hopper") for k in worth]
 
 
-@pytest.mark.parametrize("example", ["full", "causal", "sink_softmax"])
-def test_long_sweeps_with_one_sum(example: str) -> None:
-    assert taken(example) == ["", "_backward_D_dQ"]
+@pytest.mark.parametrize("example", ["full", "causal", "prefix_lm", "alibi", "sink_softmax"])
+def test_long_sweeps(example: str) -> None:
+    kernels = ["".join(k.partition("D_dQ")[:2]) for k in taken(example)]
+    assert kernels == ["", "_backward_D_dQ", "_backward_dK_dV"]
 
 
-def test_steps_that_hold_three_tiles_stay_portable() -> None:
-    assert taken("softcap") == [""]
+@pytest.mark.parametrize("example", ["full", "causal"])
+def test_a_sum_of_two_products_of_narrow_heads_stays_portable(example: str) -> None:
+    assert taken(example, e=64, f=64) == ["", "_backward_dK_dV"]
 
 
-def test_a_window_is_taken_where_its_scores_are_one_product() -> None:
-    assert taken("window") == [""]
+def test_two_sums_beside_three_tiles_stay_portable() -> None:
+    assert taken("softcap") == ["", "_backward_D_dQ"]
 
 
-def test_documents_are_taken() -> None:
-    assert taken("documents") == ["", "_backward_D_dQ"]
+def test_a_window() -> None:
+    assert taken("window") == ["", "_backward_dK_dV"]
+    assert taken("window", e=64, f=64) == ["_backward_dK_dV"]
 
 
-@pytest.mark.parametrize("change", [{"f": 64, "e": 64}, {"i": 2048, "j": 2048}, {"b": 1, "h": 8}])
+def test_documents() -> None:
+    assert taken("documents") == ["_backward_D_dQ", "_backward_dK_dV"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"f": 64}, {"f": 32, "e": 32}, {"i": 2048, "j": 2048}, {"b": 1, "h": 8}]
+)
 def test_what_was_not_measured_stays_portable(change: dict[str, int]) -> None:
     assert taken("causal", **change) == []
 
 
 def test_what_explain_says_is_what_is_asked() -> None:
-    dims = {"e": WORTH_HEAD_DIM, "f": WORTH_HEAD_DIM}
-    assert taken("full", **dims, i=WORTH_SWEEP, j=WORTH_SWEEP)
-    assert not taken("full", **dims, i=WORTH_SWEEP - 1, j=WORTH_SWEEP - 1)
-    for other in (WORTH_HEAD_DIM // 2, WORTH_HEAD_DIM * 2):
-        assert not taken("full", e=other, f=other, i=WORTH_SWEEP, j=WORTH_SWEEP)
+    """What the facts of a kernel say is what `worth_warps` asks."""
+    forward = stage("full").module.HOPPER["full_hopper"]["facts"]
+    for d in (32, 64, 96, 128, 256):
+        assert bool(taken("full", e=d, f=d)) == (d in forward["worth"])
+    assert taken("full", i=WORTH_SWEEP, j=WORTH_SWEEP)
+    assert not taken("full", i=WORTH_SWEEP - 1, j=WORTH_SWEEP - 1)
 
 
 def test_split_keys_stay_portable() -> None:

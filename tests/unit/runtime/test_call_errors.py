@@ -53,6 +53,21 @@ BAD = {
         "A0505",
         r"\|i\| = 1 and \|j\| = 21.*start=\"end\"",
     ),
+    "start below 0": (
+        lambda op: op(Q[:, :, :1], K, V, S, start=torch.tensor([3, -1])),
+        "A0505",
+        "`start` holds -1, and positions begin at 0",
+    ),
+    "start below 0 of the oracle": (
+        lambda op: op.reference(Q[:, :, :1], K, V, S, start=torch.tensor([3, -1])),
+        "A0505",
+        "`start` holds -1, and positions begin at 0",
+    ),
+    "first below 0": (
+        lambda op: op.partial(Q, K, V, S, first=-3),
+        "A0505",
+        "`first` is -3, and positions begin at 0",
+    ),
     "start word": (lambda op: op(Q[:, :, :1], K, V, S, start="last"), "A0505", "`start` is 'last'"),
     "start float": (lambda op: op(Q, K, V, S, start=1.5), "A0505", "`start` is 1.5"),
     "start tensor": (
@@ -115,6 +130,9 @@ def test_the_range_moves_with_start() -> None:
     op(*x, start="end")
     with pytest.raises(CallError, match="runs from 0 to 9"):
         op(*x, start=8)
+    b = x[0].shape[0]
+    with pytest.raises(CallError, match="runs from 0 to 9"):
+        op(*x, start=torch.full((b,), 8))
 
 
 def test_debug_mode_checks_data() -> None:
@@ -166,7 +184,7 @@ def test_a_cached_call_is_checked_again_where_it_differs() -> None:
     op = compiled(ALIBI)
     q, k, v, s = alibi_inputs(1, 21)
     op(q, k, v, s, start=torch.tensor([3, 4]))
-    for bad in (torch.tensor([3.0, 4.0]), torch.tensor([3])):
+    for bad in (torch.tensor([3.0, 4.0]), torch.tensor([3]), torch.tensor([3, -4])):
         with pytest.raises(CallError):
             op(q, k, v, s, start=bad)
 
