@@ -75,7 +75,7 @@ def cli() -> None:
     """Attention variants, written as cascades of Einsums, compiled to fused Triton kernels."""
 
 
-@cli.command()
+@cli.command(short_help="Check syntax, ranks, types and domains.")
 @texts_argument
 @json_option
 def check(files: tuple[Path, ...], as_json: bool) -> int:
@@ -106,7 +106,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> int:
     return FAILED if failed else OK
 
 
-@cli.command()
+@cli.command(short_help="Rewrite files in the standard layout.")
 @texts_argument
 @click.option("--check", "check_only", is_flag=True, help="Write nothing; fail on a change.")
 @click.option("--diff", is_flag=True, help="Write nothing; print what would change.")
@@ -145,7 +145,7 @@ def fmt(files: tuple[Path, ...], check_only: bool, diff: bool) -> int:
     return code
 
 
-@cli.command()
+@cli.command(short_help="Tell what a program becomes, or what a code means.")
 @click.argument("what", metavar="FILE|CODE")
 @name_option
 @click.option("--backward", is_flag=True, help="The derived gradient cascade too.")
@@ -195,7 +195,7 @@ def _explain_code(code: str, as_json: bool) -> None:
         click.echo(f"{code}: {entry.title}\n\n{entry.explanation.strip()}")
 
 
-@cli.command()
+@cli.command(short_help="Compare the kernels with float64.")
 @file_argument
 @name_option
 @click.option(

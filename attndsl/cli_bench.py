@@ -47,7 +47,7 @@ def lengths_of(ctx: click.Context, param: click.Parameter, text: str | None) -> 
     return tuple(map(int, parts))
 
 
-@click.command()
+@click.command(short_help="Time the kernels beside other libraries.")
 @file_argument
 @name_option
 @click.option(

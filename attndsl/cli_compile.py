@@ -25,7 +25,9 @@ def _targets(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
     return tuple(dict.fromkeys(given))
 
 
-@click.command("compile", cls=_CompileCommand)
+@click.command(
+    "compile", cls=_CompileCommand, short_help="Write a folder with a standalone kernel module."
+)
 @file_argument
 @name_option
 @click.option(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from attndsl.tuning.tune import Found
 
 
-@click.command()
+@click.command(short_help="Find the fastest tiles on this GPU.")
 @click.argument("file", type=EXISTING, required=False)
 @name_option
 @click.option(

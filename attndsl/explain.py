@@ -147,6 +147,7 @@ def _kernel(k: dict[str, Any]) -> list[str]:
         keeps += "; the last tiles, which are the longest, first"
     rows = [("keeps", keeps)]
     rows += [("loops", x) for x in k["loops"]]
+    rows += [("walks", x) for x in k.get("walks", ())]
     if k["streams"] is not None:
         tiles = f"tiles of {k['streams']}"
         if k["chunks"]:

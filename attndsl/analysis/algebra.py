@@ -8,8 +8,10 @@ a question needs it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import sympy as sp
@@ -97,7 +99,7 @@ class Symbols:
             case Const(value=bool(v)):
                 return sp.true if v else sp.false
             case Const(value=v):
-                return sp.nsimplify(v, rational=True) if isinstance(v, float) else sp.Integer(v)
+                return _exact(v) if isinstance(v, float) else sp.Integer(v)
             case Unary("-", arg):
                 return -self.symbolic(arg)
             case Binary("+" | "-" | "*" | "/" | "**" as op, left, right):
@@ -123,6 +125,16 @@ class Symbols:
                 return self.symbol(e)
             case _:
                 return self.symbol(e)
+
+
+def _exact(v: float) -> sp.Expr:
+    """A constant as it was meant: a small fraction if it is one to the last bit, else its decimals."""
+    if not math.isfinite(v):
+        return sp.sympify(v)
+    near = Fraction(v).limit_denominator(1000)
+    return (
+        sp.Rational(near.numerator, near.denominator) if float(near) == v else sp.Rational(repr(v))
+    )
 
 
 def expanded(f: sp.Expr) -> sp.Expr:

@@ -31,7 +31,7 @@ from attndsl.cascade.nodes import (
     TensorDecl,
 )
 from attndsl.cascade.ordered import said_of
-from attndsl.cascade.types import Types
+from attndsl.cascade.types import Types, time_axis
 from attndsl.cascade.walk import free, reads, rename, rewrite, walk
 
 
@@ -97,7 +97,12 @@ def _scans(cascade: Cascade, index: str) -> bool:
 
 
 def is_kept(d: Define, sequence: frozenset[str], outputs: frozenset[str]) -> bool:
-    """A result over a sequence, or an output, that is not itself a matrix over two sequences."""
+    """A result over a sequence, or an output, that is not itself a matrix over two sequences.
+
+    A recurrence is made again: before its first step it is what it starts from, which its values do not tell.
+    """
+    if d.init is not None and time_axis(d) is not None:
+        return False
     if sum(i in sequence for i in d.indices) > 1:
         return False
     return d.tensor in outputs or any(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import IntEnum
 
+from attndsl.cascade.bounds import ANYTHING, bounds_of
 from attndsl.cascade.conditions import conjuncts
 from attndsl.cascade.nodes import (
     Binary,
@@ -20,7 +22,10 @@ from attndsl.cascade.nodes import (
     Reduce,
     Reduction,
     Select,
+    Unary,
 )
+
+MARGIN = 1e-3
 
 
 class Sign(IntEnum):
@@ -64,6 +69,17 @@ def _of_definition(d: Define, known: Mapping[str, Sign]) -> Sign:
 
 def sign_of(e: Expr, known: Mapping[str, Sign]) -> Sign:
     """The sign of an expression, given that of the tensors it reads."""
+    found = _by_parts(e, known)
+    if found is Sign.ANY and isinstance(e, Binary | Unary):
+        low, high = bounds_of(e, lambda x: (0.0, math.inf) if _by_parts(x, known) else ANYTHING)
+        # What is left of a difference is positive in floating point too if it is more than rounding.
+        least = MARGIN * (high if math.isfinite(high) else 1.0)
+        found = Sign.POSITIVE if low > least else Sign.NONNEGATIVE if low >= 0 else found
+    return found
+
+
+def _by_parts(e: Expr, known: Mapping[str, Sign]) -> Sign:
+    """The sign that those of the parts tell."""
     match e:
         case Const(value=v):
             return Sign.POSITIVE if v > 0 else Sign.NONNEGATIVE if v == 0 else Sign.ANY

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
+from typing import Any
 
 from attndsl.cascade.nodes import (
     Binary,
@@ -21,43 +23,46 @@ from attndsl.cascade.nodes import (
     Unary,
 )
 
+# By the kind of a node and not by `match`: planning asks some hundred thousand nodes.
+_PARTS: dict[type, Callable[[Any], tuple[Expr, ...]]] = {
+    Read: attrgetter("subs"),
+    Unary: lambda e: (e.arg,),
+    Binary: attrgetter("left", "right"),
+    Compare: attrgetter("left", "right"),
+    Logic: attrgetter("args"),
+    Call: attrgetter("args"),
+    Select: attrgetter("cond", "then", "other"),
+    Reduce: lambda e: (e.body,) if e.where is None else (e.body, e.where),
+    Solve: attrgetter("lo", "hi", "equation"),
+}
+
 
 def children(e: Expr) -> tuple[Expr, ...]:
     """The direct subexpressions, in source order."""
-    match e:
-        case Read():
-            return e.subs
-        case Unary():
-            return (e.arg,)
-        case Binary() | Compare():
-            return (e.left, e.right)
-        case Logic() | Call():
-            return e.args
-        case Select():
-            return (e.cond, e.then, e.other)
-        case Reduce():
-            return (e.body,) if e.where is None else (e.body, e.where)
-        case Solve():
-            return (e.lo, e.hi, e.equation)
-        case _:
-            return ()
+    parts = _PARTS.get(type(e))
+    return () if parts is None else parts(e)
 
 
 def with_children(e: Expr, new: tuple[Expr, ...]) -> Expr:
     """The same node over other subexpressions."""
     match e:
         case Read():
-            return dataclasses.replace(e, subs=new)
+            return Read(e.tensor, new, span=e.span)
         case Unary():
-            return dataclasses.replace(e, arg=new[0])
-        case Binary() | Compare():
-            return dataclasses.replace(e, left=new[0], right=new[1])
-        case Logic() | Call():
-            return dataclasses.replace(e, args=new)
+            return Unary(e.op, new[0], span=e.span)
+        case Binary():
+            return Binary(e.op, new[0], new[1], span=e.span)
+        case Compare():
+            return Compare(e.op, new[0], new[1], span=e.span)
+        case Logic():
+            return Logic(e.op, new, span=e.span)
+        case Call():
+            return Call(e.fn, new, span=e.span)
         case Select():
-            return dataclasses.replace(e, cond=new[0], then=new[1], other=new[2])
+            return Select(new[0], new[1], new[2], span=e.span)
         case Reduce():
-            return dataclasses.replace(e, body=new[0], where=new[1] if len(new) > 1 else None)
+            where = new[1] if len(new) > 1 else None
+            return Reduce(e.op, e.indices, new[0], where, span=e.span)
         case Solve():
             equation = new[2]
             assert isinstance(equation, Compare)

@@ -9,6 +9,7 @@ nothing: a committed kernel chooses as the compiler does. A kernel is described 
     scans     there, if it carries a state and multiplies no matrices
     solves    there, if it solves a triangular system
     follows   there, if its tile is a chunk of another kernel, whose name this is (`configure` takes that one's)
+    walks     there, if it walks a sequence position by position
     few_rows  a split-keys kernel             loops     how many scalar loops are around the sweep
     fixed     there, if the program settles how many points a tile of an axis has: axis -> points
     pads      FULL axis -> rank       resident  dims of tiles loaded once
@@ -185,9 +186,38 @@ def choose_ahead(
     return {**blocks, "num_warps": warps, "num_stages": 1}
 
 
+def choose_walk(
+    facts: dict[str, Any],
+    extents: dict[str, int],
+    itemsize: int,
+    smem: int,
+    interpreted: bool = False,
+) -> dict[str, int]:
+    """Warps of a kernel that walks positions one by one, with its states in registers; its tiles are settled.
+
+    A step waits for sums over its warps, so there are few: two take 4.3 ms where four take 6.7 (two states of 128 by
+    16, N4096, 512 programs, one H200). A multiprocessor has 65536 registers; some are left for addresses.
+    """
+    sizes = {a: padded(extents[r], itemsize) for a, r in facts["pads"].items()} | facts["fixed"]
+    held = 0
+    for dims in facts["pairs"]:
+        points = 1
+        for d in dims:
+            points *= sizes[d]
+        held += points * max(4, itemsize) // 4
+    for warps in (1, 2, 4, 8, 16):
+        if held <= warps * 32 * (96 if warps == 16 else 160) or interpreted:
+            blocks = {f"BLOCK_{a.upper()}": sizes[a] for a in facts["tiles"]}
+            return {**blocks, "num_warps": 4 if interpreted else warps, "num_stages": 1}
+    raise ValueError(
+        f"A0510: the states do not fit: with the axes {sizes}, a step holds {held} registers of 65536, "
+        f"of which {16 * 32 * 96} are to be had"
+    )
+
+
 # Which function finds the sizes of a kernel that is not as most are: of the facts that are there, the last decides.
 # `choice` and the modules (`default_config`) are made of this table alone.
-FINDERS = {"chunks": choose_chunk, "follows": choose_ahead}
+FINDERS = {"chunks": choose_chunk, "follows": choose_ahead, "walks": choose_walk}
 
 
 def choice(

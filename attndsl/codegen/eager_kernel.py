@@ -26,6 +26,7 @@ from attndsl.schedule.tile import (
     Compute,
     Declare,
     Dot,
+    Fence,
     Fold,
     For,
     Load,
@@ -95,6 +96,16 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
         self.lines.extend(body)
         return self.finished()
 
+    def turns(self, s: For) -> str:
+        """The points or positions of a loop."""
+        if s.lo is not None and s.hi is not None:
+            span = f"range({self.bound(s.lo)}, {self.bound(s.hi)})"
+            return f"reversed({span})" if s.down else span
+        rank = self.extent(self.axes[s.axis].rank)
+        if s.guard is not None:
+            rank = f"{rank} if {self.values[s.guard].code}.any() else 0"
+        return f"range({rank})"
+
     def finished(self) -> EagerKernel:
         p, n = self.program, self.names
         ranks = sorted(r for kind, r in n.given if kind == "extent")
@@ -149,11 +160,10 @@ class _Printer(EagerMemory, EagerSums, EagerLoops):
             case AccDot():
                 self.accumulate(s)
             case For():
-                rank = self.extent(self.axes[s.axis].rank)
-                if s.guard is not None:
-                    rank = f"{rank} if {self.values[s.guard].code}.any() else 0"
-                with self.block(f"for {self.names.of('loop', s.axis, s.axis)} in range({rank}):"):
+                with self.block(f"for {self.names.of('loop', s.axis, s.axis)} in {self.turns(s)}:"):
                     self.statements(s.body)
+            case Fence():
+                pass  # statements run one after the other
             case Store():
                 self.store(s)
             case Scatter():

@@ -78,7 +78,9 @@ class EagerValues(ABC):
     def scalar(self, axis: str) -> bool:
         """Whether a Python loop walks the points of an axis one by one."""
         role = self.axes[axis].role
-        return role in (Role.LOOP, Role.POINT) or (role is Role.GRID and axis not in self.grid)
+        return role in (Role.LOOP, Role.POINT, Role.WALK) or (
+            role is Role.GRID and axis not in self.grid
+        )
 
     def tiled(self, axis: str) -> bool:
         return self.axes[axis].role in (Role.TILE, Role.STREAM, Role.PAIR)

@@ -22,6 +22,7 @@ from attndsl.schedule.tile import (
     Compute,
     Declare,
     Dot,
+    Fence,
     Fold,
     For,
     Load,
@@ -158,6 +159,8 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
                 self._emit_call(f"{old.code} = ", self._product(s), factors)
             case For():
                 self._points(s)
+            case Fence():
+                self._emit("tl.debug_barrier()")
             case Store():
                 self._store(s)
             case Scatter():
@@ -195,7 +198,24 @@ class KernelPrinter(KernelMemory, KernelProducts, KernelLoops):
             if s.guard is not None:
                 self._emit(f"if {self._values[s.guard].text.code}:")
                 inside.enter_context(self._nested())
+            if s.lo is not None and s.hi is not None:
+                self._positions_of(s, s.lo, s.hi)
+                return
             rank = self.program.axis(s.axis).rank
             self._emit(f"for {self._axes[s.axis]} in range({self.extents[rank].name}):")
             with self._nested():
                 self._body(s.body)
+
+    def _positions_of(self, s: For, lo: str, hi: str) -> None:
+        """A loop over positions of a sequence; one from the last counts its steps."""
+        axis = self._axes[s.axis]
+        turn = self.names.fresh("step") if s.down else axis
+        self._emit(f"for {turn} in range({self._scalar(lo)}, {self._scalar(hi)}):")
+        with self._nested():
+            # A number of Python's own in Triton's interpreter.
+            self._emit(f"{axis} = tl.cast({turn}, tl.int32)")
+            if s.down:
+                first, end = (self._values[n].text.code for n in (lo, hi))
+                self._emit(f"{axis} = {end} - 1 - ({axis} - {first})")
+            self._line = None
+            self._body(s.body)

@@ -71,6 +71,7 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
                 resident.append(tuple(d for d in s.dims if d in blocked))
             case Declare() if id(s) not in inside and s.dims and stream not in s.dims:
                 carried.append(s.dims)
+    walks = any(isinstance(s, For) and s.lo is not None for s in statements(program))
     fixed = {identifier(a.name): a.block for a in program.axes if a.block is not None}
     multiplies = any(isinstance(s, Dot | AccDot) for s in swept)
     body = swept or tuple(_unswept(program))
@@ -102,7 +103,8 @@ def kernel_facts(plan: Plan, program: TileProgram) -> dict[str, object]:
         "data": tuple(dict.fromkeys(data)),
         "loops": len(program.loops),
         "few_rows": any(a.rank == SPLIT for a in program.axes),
-        **({"fixed": fixed} if fixed else {}),
+        **({"fixed": fixed} if fixed or walks else {}),
+        **({"walks": True} if walks else {}),
         **({"chunks": True} if pairs and stream else {}),
         **({"follows": program.follows} if program.follows else {}),
         **({"solves": solves} if solves or program.follows else {}),

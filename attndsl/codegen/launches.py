@@ -223,6 +223,8 @@ def extent_of(rank: str, blocks: Mapping[str, tuple[str, int]]) -> str:
     if rank not in blocks:
         return f'extents["{rank}"]'
     of, width = blocks[rank]
+    if not of:
+        return str(width)
     return f'-(-extents["{of}"] // {width})'
 
 

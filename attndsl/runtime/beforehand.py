@@ -1,8 +1,8 @@
 """Kernels compiled beside each other, before they are launched one after another.
 
     begun = Beforehand()
-    wait = begun.begin(call, inputs, numbers)   # at the first call of a stage: threads compile all but the first kernel
-    wait("causal_backward_dK_dV")               # until they have, or at once where nobody compiles it
+    wait = begun.begin(call, inputs, numbers, adding=False)   # a stage's first: threads compile all but the first one
+    wait("causal_backward_dK_dV")                             # until they have, or at once where nobody compiles it
 
 A first call with gradients would otherwise compile the forward pass's kernel, then the backward pass's, one behind the
 other. What a pass launches is found by walking its launcher; nothing is launched by that. Most of compiling goes on
@@ -47,9 +47,12 @@ class Beforehand:
         call: Prepared,
         inputs: Mapping[str, Tensor],
         numbers: Mapping[str, Number],
-        may_add: bool = False,
+        adding: bool,
     ) -> Wait:
-        """Have threads compile what both passes of a call launch, at the first call of its stage on its device."""
+        """Have threads compile what both passes of a call launch, at the first call of its stage on its device.
+
+        `adding` allows sums in the order in which they come.
+        """
         device = next(iter(inputs.values())).device
         known = self.jobs.setdefault(call.stage, {})
         if device not in known and worth(call.stage, device):
@@ -57,7 +60,7 @@ class Beforehand:
             # What goes wrong here goes wrong in the call itself, which says it.
             with suppress(Exception):
                 known[device] = started(
-                    collected(call, dict(inputs), dict(numbers), may_add), device
+                    collected(call, dict(inputs), dict(numbers), adding), device
                 )
         return self.waiting(call.stage, device)
 
@@ -91,20 +94,24 @@ def both_passes(
     config: Config,
     run: Run,
     backward: bool,
-    adding: bool = False,
+    adding: bool,
 ) -> None:
-    """Have `run` call the functions of a stage's module, with tensors of the right kinds and any values."""
+    """Have `run` call the functions of a stage's module, with tensors of the right kinds and any values.
+
+    `adding` allows sums in the order in which they come.
+    """
     made = stage.forward(inputs, extents, numbers, config, run)
     if not backward:
         return
     kept = dict(zip((*stage.outputs, *stage.residuals), made, strict=True))
     tensors = inputs | {r: kept[r] for r in stage.passes.residuals}
     grads = {o: torch.empty_like(kept[o]) for o in stage.passes.cotangents}
+    adding = adding and stage.passes.adding is not None
     stage.backward(tensors, grads, extents, numbers, config, run, adding)
 
 
 def collected(
-    call: Prepared, inputs: dict[str, Tensor], numbers: dict[str, Number], may_add: bool = False
+    call: Prepared, inputs: dict[str, Tensor], numbers: dict[str, Number], adding: bool
 ) -> list[tuple[str, Launch]]:
     """What both passes launch, by name; without tensors, so that none is held while it compiles."""
     found: list[tuple[str, Launch]] = []
@@ -119,7 +126,6 @@ def collected(
         return made
 
     both = call.stage.passes.backward is not None
-    adding = call.stage.passes.adding is not None and may_add
     both_passes(call.stage, inputs, call.extents, numbers, call.config, run, both, adding)
     return found
 

@@ -299,8 +299,9 @@ class Engine:
         inputs, numbers = call.tensors(given, start.at), self.numbers(call, start)
         if replay is not _UNKNOWN or call.stage.backend not in TRITON:
             return call.stage.forward(inputs, call.extents, numbers, call.config)
-        wait = self.beforehand.begin(call, inputs, numbers, self.may_add())
-        watch = Watch(call.stage.module, wait)
+        watch = Watch(
+            call.stage.module, self.beforehand.begin(call, inputs, numbers, self.may_add())
+        )
         tensors = told_apart(tensors)
         inputs = call.tensors(tensors[: len(given)], None if start.at is None else tensors[-1])
         out = call.stage.forward(inputs, call.extents, numbers, call.config, watch)

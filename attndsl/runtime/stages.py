@@ -188,9 +188,7 @@ class Stage:
         run: Run | None = None,
     ) -> list[Tensor]:
         """The outputs, then the residuals. `run` calls a function of the module by its name, if not this stage."""
-        device = next(iter(inputs.values())).device
-        name, extents = self.launcher(extents, device)
-        bind(device)
+        name, extents = self.launcher(extents, next(iter(inputs.values())).device)
         with refusals(self.cascade.name), self.compiling():
             made = (run or self.run)(name, inputs, extents, params, config)
         return [made[n] for n in (*self.outputs, *self.residuals)]
@@ -208,6 +206,7 @@ class Stage:
         config: Config,
     ) -> dict[str, Tensor]:
         """What a function of the module returns."""
+        bind(next(iter(inputs.values())).device)
         made: dict[str, Tensor] = getattr(self.module, name)(inputs, extents, params, config)
         return made
 
@@ -227,7 +226,6 @@ class Stage:
         """
         inputs = tensors | {self.passes.cotangents[o]: x for o, x in cotangents.items()}
         name = "backward"
-        bind(next(iter(inputs.values())).device)
         with refusals(self.cascade.name), self.compiling():
             if adding and self.module.adds(inputs, extents, config):
                 name = "backward_added"

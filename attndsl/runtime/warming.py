@@ -73,7 +73,7 @@ def warm(
             return
         run = Compiler(stage.module)
         inputs, numbers = call.tensors(given, start.at), engine.numbers(call, start)
-        adding = stage.passes.adding is not None and engine.may_add()
+        adding = engine.may_add()
         both_passes(stage, inputs, call.extents, numbers, call.config, run, backward, adding)
 
 

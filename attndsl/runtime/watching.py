@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from attndsl.cascade.starts import START
+from attndsl.runtime.contexts import bind
 from attndsl.runtime.launches import Launch, Recorder, rebound, run
 from attndsl.runtime.quick import Quick, Slots, example_of, quick
 from attndsl.runtime.replay import Allocation, Replay, Step, allocation, spread_zeros
@@ -80,6 +81,7 @@ class Watch:
             if hasattr(self.module, n):
                 more[n] = self._keeping(getattr(self.module, n))
         more["torch"] = self.allocator
+        bind(next(iter(arguments[0].values())).device)
         launcher = rebound_all(
             self.module, name, lambda n, kernel: Recorder(kernel, self._launching(n)), more
         )

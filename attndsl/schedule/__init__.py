@@ -18,6 +18,7 @@ from attndsl.schedule.prepare import prepare
 from attndsl.schedule.roles import settle
 from attndsl.schedule.split import plan_split
 from attndsl.schedule.tile import Plan, Role, TileProgram
+from attndsl.schedule.walks import recurs, with_features
 
 __all__ = [
     "Plan",
@@ -82,6 +83,8 @@ def split_of(
     """The split-keys form of a forward pass, with outputs of the same types; None where it has none."""
     if any(s.of(Role.PAIR) for s in forward.steps if isinstance(s, TileProgram)):
         return None  # every query has keys of its own chunk
+    if recurs(cascade):
+        return None
     like = {b.name: b.like for b in forward.buffers if b.like is not None}
     return plan_split(cascade, residuals=residuals, like=like, known=kinds)
 
@@ -125,6 +128,7 @@ def plan_forward(
     where it is kept. `kinds` settles what some ranks are for (`roles`); `declared` names the outputs that are the
     program's own.
     """
+    kinds = with_features(cascade, kinds)
     ranks = classify(cascade, kinds)
     first = next((t for t in cascade.inputs if t.dtype is DType.FLOAT), None)
     kept = tuple(r for r in residuals if r not in declared)
@@ -154,7 +158,7 @@ def plan_backward(
 
     `kept` are the inputs that the forward pass wrote and the program does not declare.
     """
-    ranks = classify(forward, kinds)
+    ranks = classify(forward, with_features(forward, kinds))
     have = {i.name for i in backward.inputs}
     like = {g: x for x, g in gradients.items() if x in have}
     order = tuple(

@@ -159,6 +159,7 @@ def kernel_cost(
 BLOCK = 64
 # So many tiles stand for all where there are more: ranges change evenly from tile to tile.
 SAMPLES = 64
+SCALAR = (Role.POINT, Role.WALK)
 # Functions that go to the special function unit.
 SPECIAL = frozenset(
     {"exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "sin", "cos"}
@@ -179,7 +180,8 @@ class _Kernel:
         self.plan = plan
         self.program = program
         # Ranks that the plan alone knows.
-        self.extents = {**extents, **{n: -(-extents[of] // w) for n, of, w in plan.blocks}}
+        own = {n: -(-extents[of] // w) if of else w for n, of, w in plan.blocks}
+        self.extents = {**extents, **own}
         self.params = {"start": 0, **params}
         self.itemsize = itemsize
         self.turns = {loop.axis: self.loop_turns(loop) for loop in program.loops}
@@ -224,7 +226,7 @@ class _Kernel:
 
     def points(self, dims: tuple[str, ...]) -> int:
         """Points of a value, of all tiles and all chunks together."""
-        spanned = {d for d in dims if self.program.axis(d).role is not Role.POINT}
+        spanned = {d for d in dims if self.program.axis(d).role not in SCALAR}
         out = math.prod(self.size(d) for d in spanned - self.chunked)
         for a in self.program.of(Role.TILE):
             if a.name not in spanned:  # made again for every tile

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attndsl.analysis.ranks import Kind
 from attndsl.cascade.nodes import (
     Binary,
@@ -45,7 +47,7 @@ def may_be_nan(kernel: Kernel, e: Expr) -> bool:
         case Binary("*" | "/", a, b) if may_overflow(kernel, a) or may_overflow(kernel, b):
             return True
         case _:
-            return any(may_be_nan(kernel, x) for x in _below(kernel, e))
+            return _below(kernel, e, "nan", may_be_nan)
 
 
 def may_overflow(kernel: Kernel, e: Expr) -> bool:
@@ -54,15 +56,21 @@ def may_overflow(kernel: Kernel, e: Expr) -> bool:
         case Call("exp" | "exp2", (arg,)) if len(kernel.ranks.sequence(tuple(free(arg)))) < 2:
             return may_be_empty(kernel, arg)
         case _:
-            return any(may_overflow(kernel, x) for x in _below(kernel, e))
+            return _below(kernel, e, "overflow", may_overflow)
 
 
-def _below(kernel: Kernel, e: Expr) -> tuple[Expr, ...]:
-    """What a value is made of here: the parts of an expression, the right side of a tensor's definition."""
-    if isinstance(e, Read):
-        d = kernel.defs.get(e.tensor)
-        return (d.expr,) if d is not None and d.init is None else ()
-    return children(e)
+def _below(kernel: Kernel, e: Expr, what: str, of: Callable[[Kernel, Expr], bool]) -> bool:
+    """Whether it holds of what a value is made of: a part of an expression, the right side of a tensor's definition."""
+    if not isinstance(e, Read):
+        return any(of(kernel, x) for x in children(e))
+    d = kernel.defs.get(e.tensor)
+    if d is None or d.init is not None:
+        return False
+    key = (what, e.tensor, "")
+    if key not in kernel.known:
+        kernel.known[key] = False  # of a tensor that is read on the way to itself
+        kernel.known[key] = of(kernel, d.expr)
+    return kernel.known[key]
 
 
 def may_be_empty(kernel: Kernel, e: Expr) -> bool:

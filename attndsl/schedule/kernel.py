@@ -50,7 +50,7 @@ from attndsl.source import Span
 
 # The roles whose axes a value may span.
 _SPANS = (Role.TILE, Role.STREAM, Role.FULL)
-_ORDER = (Role.GRID, Role.LOOP, Role.TILE, Role.STREAM, Role.FULL, Role.POINT)
+_ORDER = (Role.GRID, Role.LOOP, Role.TILE, Role.STREAM, Role.FULL, Role.POINT, Role.WALK)
 
 
 class Kernel(ABC):
@@ -64,6 +64,12 @@ class Kernel(ABC):
 
     needs_at_points = False
     """Whether a sum that is read point by point is made by an earlier kernel; no other can be."""
+
+    multiplies = True
+    """Whether terms of three ranks are products on the matrix units; else they are taken point by point."""
+
+    pads_sums = True
+    """Whether what a sum must not see is made 0 beforehand; where not, the sum leaves a FULL axis' padding out."""
 
     factors_on_weights = True
     """Whether factors of rows multiply what is computed rather than a loaded tile."""
@@ -228,7 +234,7 @@ class Kernel(ABC):
         on: frozenset[str] = frozenset()
         if role is Role.STREAM:
             on = frozenset({STREAMED})
-        elif role in (Role.LOOP, Role.POINT):
+        elif role in (Role.LOOP, Role.POINT, Role.WALK):
             on = frozenset({axis})
         dims = frozenset({axis}) if role in _SPANS else frozenset()
         return X(Position(axis), dims, on, DType.INT)

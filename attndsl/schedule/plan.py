@@ -33,6 +33,7 @@ from attndsl.schedule.scatter_kernel import build_scatter
 from attndsl.schedule.shared import heads_apart
 from attndsl.schedule.tile import HostScale, Plan, TileProgram
 from attndsl.schedule.together import join_walks
+from attndsl.schedule.walks import plan_walks, recurs
 
 # Each round of planning adds a target or an order between two; programs of a hundred lines take less than ten.
 LIMIT = 40
@@ -67,6 +68,8 @@ def plan(
 
     Raises: Refused, with the reason.
     """
+    if recurs(cascade):
+        return plan_walks(cascade, name, residuals, like or {}, known)
     ready = prepare(cascade, known, row_order)
     ready, kept = pull_out(ready)
     state = Planning(dict.fromkeys([*_first_targets(ready), *kept]))

@@ -64,10 +64,13 @@ def _stmt(s: t.Stmt, indent: str) -> Iterable[str]:
         case t.AccDot(name, left, right, over, like, scale):
             old = f"{name} * {scale}" if scale else name
             yield f"{indent}{name} <- {old} + dot[{over}]({left}, {right}) as {like}"
-        case t.For(axis, body, guard):
-            yield f"{indent}for {axis}{f' if {guard}' if guard else ''}:"
+        case t.For(axis, body, guard, lo, hi, down):
+            span = "" if lo is None else f" in [{lo}, {hi}){' down' if down else ''}"
+            yield f"{indent}for {axis}{span}{f' if {guard}' if guard else ''}:"
             for inner in body:
                 yield from _stmt(inner, indent + "  ")
+        case t.Fence():
+            yield f"{indent}fence"
         case t.Store(tensor, subs, value, bounds):
             at = ", ".join(text_of(x) for x in subs)
             yield f"{indent}store {tensor}[{at}] = {value}" + (

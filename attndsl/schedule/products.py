@@ -104,7 +104,7 @@ def contract(
         v = pad(kernel, kernel.value(x, name), x, axis, where, 0.0, final)
         both = X(Val(v), x.dims | cond, x.on | kernel.on_of(where))
         return fold(kernel, Reduction.SUM, v, both, axis, name)
-    split = two_sides(kernel, axis, factors, spans, cond)
+    split = two_sides(kernel, axis, factors, spans, cond) if kernel.multiplies else None
     if split is None:
         apart = kernel.product_apart(axis, factors, where, final, name)
         if apart is not None:
@@ -242,6 +242,8 @@ def pad(
     kernel: Kernel, v: str, x: X, axis: str, where: Expr | None, fill: float | bool, final: bool
 ) -> str:
     """Neutral values at the points that a reduction must not see: padding, and outside its condition."""
+    if not kernel.pads_sums and where is None and kernel.axes[axis].role is Role.FULL:
+        return v
     inside = Compare("<", Position(axis), Extent(kernel.axes[axis].rank))
     cond = X(inside, frozenset({axis}), dtype=DType.BOOL)
     if where is not None:

@@ -12,7 +12,7 @@ from attndsl.schedule.outcomes import Refused
 from attndsl.source import Span
 
 WAYS_OUT = {
-    "A0401": "scale the past by a factor of its own for each entry, one that is never negative (`assume … >= 0`)",
+    "A0401": "make each entry of the state of the same entry before it, and of sums of the past over one feature",
     "A0402": "write the equation with one sum of the unknown, or use a normalizer in closed form, such as `softmax`",
     "A0403": "read the table at two positions at a time, or take no gradient of it (`--no-backward`)",
     "A0404": "give the sum a definition over one sequence, or make it a difference of two running sums; "

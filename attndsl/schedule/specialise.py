@@ -107,7 +107,10 @@ def used(s: t.Stmt) -> set[str]:
         case t.Solve():
             return {s.matrix, s.right}
         case t.For():
-            return set().union(*(used(x) for x in s.body)) | ({s.guard} if s.guard else set())
+            ends = {x for x in (s.guard, s.lo, s.hi) if x is not None}
+            return set().union(*(used(x) for x in s.body)) | ends
+        case t.Fence():
+            return set()
         case t.Store():
             return {s.value}.union(*(_values(e) for e in s.subs))
         case t.Scatter():
@@ -177,5 +180,7 @@ def renamed(s: t.Stmt, names: Mapping[str, str]) -> t.Stmt:
             return dataclasses.replace(s, first=name(s.first), last=name(s.last), subs=subs)
         case t.TileReach():
             return s  # at positions of the grid alone
+        case t.Fence():
+            return s
         case _:
             assert_never(s)

@@ -43,6 +43,7 @@ from attndsl.cascade.ordered import ordered
 from attndsl.cascade.squares import squared
 from attndsl.cascade.types import time_axis
 from attndsl.cascade.walk import bound, free, reads, rename, replaced, rewrite, substitute, walk
+from attndsl.schedule.walks import with_features
 
 
 class NoState(Exception):
@@ -127,7 +128,7 @@ class _Parts:
             tuple(self.starts),
             unused,
             frozenset(self.time),
-            dict(classify(c).kinds),
+            dict(classify(c, with_features(c, None)).kinds),
         )
 
 

@@ -10,7 +10,7 @@
                 | Solve v = (I - m)^-1 . a
                 | Declare v = Expr | Assign v = Expr | AccDot v = v * scale + a . b
                 | Reach low high full_low full_high = tensor of ids meets [first, last]
-                | For axis Stmt* | Store tensor[Expr*] = v | Scatter tensor[Expr*] += v
+                | For axis Stmt* | Fence | Store tensor[Expr*] = v | Scatter tensor[Expr*] += v
 
 Values are named and assigned once, except those made by `Declare` (the state and other accumulators), which `Assign`,
 `AccDot` and a `For` update in place. A value has `dims`, the tile axes it spans, always in the order of
@@ -49,6 +49,7 @@ class Role(StrEnum):
     LOOP = "loop"  # a scalar loop around the sweep (heads of a group, a summed batch index)
     FULL = "full"  # the whole rank inside one tile, padded to a power of two (head dims)
     POINT = "point"  # a scalar loop of a `For` over the points of a FULL rank
+    WALK = "walk"  # a scalar loop of a `For` over positions of a sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +234,20 @@ class For(Node):
     """Repeat `body` for every point of a FULL rank; `axis` (role POINT) is a scalar inside.
 
     Where `guard`, a boolean scalar, does not hold, what the loop makes is not used, and it may be left out.
+    On an axis of role WALK it goes over positions from the value `lo` to `hi`, in order, or from the last if `down`.
     """
 
     axis: str
     body: tuple[Stmt, ...]
     guard: str | None = None
+    lo: str | None = None
+    hi: str | None = None
+    down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fence(Node):
+    """What this program has stored in a buffer of its own is there for what it loads after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +348,7 @@ Stmt: TypeAlias = (
     | Assign
     | AccDot
     | For
+    | Fence
     | Store
     | Scatter
     | Across
@@ -507,7 +518,8 @@ class Plan(Node):
     """One pass over the program: its buffers and its steps in launch order.
 
     `types` gives the dtype kind of each scalar parameter. `notes` say why the schedule is what it is, for `explain`.
-    `blocks` has ranks that the plan alone knows: the number of blocks of so many points of another (`name, of, width`).
+    `blocks` has ranks that the plan alone knows: the number of blocks of so many points of another (`name, of, width`),
+    or that width itself, where `of` is empty.
     """
 
     name: str

@@ -38,8 +38,8 @@ STARVED = 2.0
 # for narrow tiles of the stream, and with every doubling of the rows of a warp beyond 16.
 NARROW = 2.0
 TALL = 0.52
-# Operations of a running sum for each of its points, for one column, and how they grow with the columns; clocks of a row
-# or column loaded by a warp.
+# Operations of a running sum for each of its points, for one column, and how they grow with the columns; clocks of a
+# row or column loaded by a warp.
 SCANNED = 15.0
 SCAN_POWER = 0.52
 LOADED = 0.03
@@ -134,7 +134,8 @@ def _summed(load: Load, points: float) -> float:
     """Clocks of running sums along the stream."""
     if not load.scans:
         return 0.0
-    return load.scans * SCANNED * points * load.rows * load.columns**SCAN_POWER / LANES
+    operations: float = SCANNED * points * load.rows * load.columns**SCAN_POWER
+    return load.scans * operations / LANES
 
 
 def _looped(load: Load, steps: float) -> float:

@@ -96,7 +96,8 @@ def portable_configs(facts: Mapping[str, Any], itemsize: int) -> Iterator[dict[s
     columns = COLUMNS if len(axes) > 1 else (1,)
     stages = STAGES if facts["stream"] else (1,)
     fixed = facts.get("fixed", {})
-    for r, c, warps, depth in product(rows, columns, WARPS, stages):
+    warps_of = (1, 2, *WARPS) if facts.get("walks") else WARPS  # a step's latency is what counts
+    for r, c, warps, depth in product(rows, columns, warps_of, stages):
         blocks = (r, c, *[16] * len(axes))
         if any(n != fixed.get(a, n) for a, n in zip(axes, blocks, strict=False)):
             continue

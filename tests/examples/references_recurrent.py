@@ -258,6 +258,45 @@ def gated_delta(x: Inputs, p: Params) -> Outputs:
     return delta(x, lambda t: x["g"][:, :, t, None, None].exp())
 
 
+@RECURRENT.case("momentum", sequences(Q="e", K="k", V="f", eta="1", theta="1", alpha="1"))
+def momentum(x: Inputs, p: Params) -> Outputs:
+    """A velocity `S'`, and the memory that it moves."""
+    speed = empty(x["K"], x["V"])
+
+    def step(state: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        nonlocal speed
+        eta, theta, alpha = (x[n][:, :, t, None, None] for n in ("eta", "theta", "alpha"))
+        speed = eta * speed + theta * outer(x["K"][:, :, t], x["V"][:, :, t])
+        state = alpha * state + speed
+        return state, read(x["Q"][:, :, t], state)
+
+    return {"O": run(empty(x["K"], x["V"]), x["K"].shape[2], step)[0]}
+
+
+@RECURRENT.case("delta_product", sequences(Q="e", K="k", V="f", beta="1", L="k", W="f", gamma="1"))
+def delta_product(x: Inputs, p: Params) -> Outputs:
+    """Two steps of the delta rule, one after the other."""
+
+    def step(state: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        for k, v, rate in (("K", "V", "beta"), ("L", "W", "gamma")):
+            key, value = x[k][:, :, t], x[v][:, :, t]
+            error = value - read(key, state)
+            state = state + x[rate][:, :, t, None, None] * outer(key, error)
+        return state, read(x["Q"][:, :, t], state)
+
+    return {"O": run(empty(x["K"], x["V"]), x["K"].shape[2], step)[0]}
+
+
+@RECURRENT.case("gated_tanh", sequences(Q="e", K="k", V="f", g="g"))
+def gated_tanh(x: Inputs, p: Params) -> Outputs:
+    def step(state: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        g = x["g"][:, :, t, :, None]
+        state = g * state.tanh() + (1 - g) * outer(x["K"][:, :, t], x["V"][:, :, t])
+        return state, read(x["Q"][:, :, t], state)
+
+    return {"O": run(empty(x["K"], x["V"]), x["K"].shape[2], step)[0]}
+
+
 @RECURRENT.case("latte", only_qkv, e=12)
 def latte(x: Inputs, p: Params) -> Outputs:
     latents = torch.softmax(x["Q"], dim=-1)

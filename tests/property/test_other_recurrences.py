@@ -151,12 +151,24 @@ def test_pieces_with_a_state_agree_with_the_whole(name: str) -> None:
         ),
     ],
 )
-def test_other_recurrences_are_refused_for_what_they_are(past: str, why: str) -> None:
+def test_other_recurrences_are_walked_and_it_is_said_why(past: str, why: str) -> None:
     op = attndsl.compile(
         "attention other(Q[b,h,t,e], K[b,h,t,e], V[b,h,t,f], g[b,h,t]) -> O[b,h,t,f] { batch b, h\n"
         f"H[t,e,f] = {past} + g[t] * K[t,e] * V[t,f]   init 0\n{READ} }}"
     )
+    passes = plan_passes(op.cascade, ("Q", "K", "V"))
+    for plan in (passes.forward, passes.backward):
+        assert plan is not None
+        assert any("one position after the other" in note for note in plan.notes)
+        assert any(why in note for note in plan.notes)
+
+
+def test_a_state_that_is_turned_over_is_refused() -> None:
+    op = attndsl.compile(
+        "attention other(Q[b,h,t,e], K[b,h,t,e], V[b,h,t,f]) -> O[b,h,t,f] { batch b, h\n"
+        f"H[t,e,f] = 0.9 * H[t-1,f,e] + K[t,e] * V[t,f]   init 0\n{READ} }}"
+    )
     for wrt in ((), ("Q", "K", "V")):
-        with pytest.raises(DiagnosticError, match=why) as refused:
+        with pytest.raises(DiagnosticError, match="mixes the entries of its past") as refused:
             plan_passes(op.cascade, wrt)
         assert refused.value.codes == ["A0401"]

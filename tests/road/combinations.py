@@ -579,6 +579,24 @@ for e, f in ((40, 72), (100, 16), (192, 40), (16, 100), (1, 1)):
         sizes={"e": e, "f": f},
     )
 
+# --- factors that are positive by the numbers they lie between -----------------------------------
+
+add(
+    "co_running_product_of_open_gates",
+    f"{QKV}, g[b,h,j]",
+    O,
+    """C[i,j] = prod[l : j < l <= i](1 - 0.9 * sigmoid(g[l]))
+    A[i,j] = C[i,j] * (Q[i,e] * K[j,e])   where j <= i
+    O[i,f] = A[i,j] * V[j,f]""",
+    lambda x: (
+        lambda c: weigh(
+            masked(torch.exp(c[..., :, None] - c[..., None, :]), x.j <= x.i)
+            * einsum("bhie,bhje->bhij", x.Q, x.K),
+            x.V,
+        )
+    )(torch.log(1 - 0.9 * torch.sigmoid(x.g)).cumsum(-1)),
+)
+
 # --- groups of heads beside all heads, over one sweep ----------------------------------------------
 
 

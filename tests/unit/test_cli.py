@@ -207,8 +207,8 @@ def test_explain_shows_the_sweeps_of_what_has_no_schedule(
 ) -> None:
     path = tmp_path / "t.attn"
     path.write_text(
-        "attention t(K[t,e], V[t,e], g[t]) -> O[t,e] {\n"
-        "  H[t,e] = tanh(g[t] * H[t-1,e]) + K[t,e] * V[t,e]   init 0\n  O[t,e] = H[t,e]\n}\n"
+        "attention t(K[t,e], V[t,f]) -> O[t,e] {\n"
+        "  H[t,e,f] = H[t-1,f,e] + K[t,e] * V[t,f]   init 0\n  O[t,e] = H[t,e,f] * V[t,f]\n}\n"
     )
     assert main(["explain", str(path)]) == FAILED
     shown = capsys.readouterr()

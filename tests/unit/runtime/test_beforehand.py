@@ -58,7 +58,7 @@ def prepared(name: str) -> tuple[Any, dict[str, Any]]:
 
 def test_what_both_passes_launch_is_found_without_launching_it() -> None:
     call, inputs = prepared("causal")
-    names = [n for n, _ in collected(call, inputs, {"start": 0})]
+    names = [n for n, _ in collected(call, inputs, {"start": 0}, adding=False)]
     assert names == ["causal", "causal_backward_D_dQ", "causal_backward_dK_dV"]
 
 
@@ -75,7 +75,7 @@ def test_all_but_the_first_kernel_are_compiled_by_others_and_once(
     monkeypatch.setattr(beforehand, "worth", lambda stage, device: True)
     monkeypatch.setattr(beforehand, "compiled", compiled)
     begun = Beforehand()
-    wait = begun.begin(call, inputs, {"start": 0})
+    wait = begun.begin(call, inputs, {"start": 0}, adding=False)
     wait("causal")  # is not waited for
     assert not by
     threading.Timer(0.2, go.set).start()
@@ -84,7 +84,7 @@ def test_all_but_the_first_kernel_are_compiled_by_others_and_once(
     later("causal_backward_D_dQ")
     assert len(by) == 2
     assert threading.current_thread() not in by
-    begun.begin(call, inputs, {"start": 0})("causal_backward_dK_dV")
+    begun.begin(call, inputs, {"start": 0}, adding=False)("causal_backward_dK_dV")
     assert len(by) == 2
 
 
@@ -96,11 +96,11 @@ def test_what_goes_wrong_is_left_to_the_call(monkeypatch: pytest.MonkeyPatch) ->
         raise torch.OutOfMemoryError("no room for gradients")
 
     monkeypatch.setattr(beforehand, "collected", full)
-    Beforehand().begin(call, inputs, {"start": 0})("causal_backward_dK_dV")
+    Beforehand().begin(call, inputs, {"start": 0}, adding=False)("causal_backward_dK_dV")
 
 
 def test_without_a_card_there_is_nothing_to_compile() -> None:
     call, inputs = prepared("causal")
     begun = Beforehand()
-    begun.begin(call, inputs, {"start": 0})
+    begun.begin(call, inputs, {"start": 0}, adding=False)
     assert not begun.jobs[call.stage]

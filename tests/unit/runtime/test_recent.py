@@ -83,7 +83,7 @@ class Launches:
         def run(*x: Tensor) -> list[Tensor]:
             return other.run_backward(x[:n], Start(), (), WRT, x[n:-1], [x[-1], None])
 
-        key = ((True, False), WRT, "", (), kind_of(brought))
+        key = ((True, False), WRT, "", (), False, kind_of(brought))
         op._engine.replays[key] = self.replay(brought, run, n)
 
 
