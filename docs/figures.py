@@ -18,7 +18,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 SHIPPED = ROOT / "attndsl" / "tuning" / "defaults.jsonl"
 EXPLANATION = ROOT / "docs" / "explanation"
 PAGES = (ROOT / "README.md", EXPLANATION / "measurements.md", EXPLANATION / "hopper.md")
-PICTURES = {ROOT / "docs" / "images" / "training.svg": ("bars", "training-h100.json")}
+IMAGES = ROOT / "docs" / "images"
+PICTURES = {
+    IMAGES / "training.svg": ("bars", "training-h100.json"),
+    IMAGES / "peers.svg": ("rates", "peers-h200.json"),
+}
 BLOCK = re.compile(r"<!-- figures: (\w+) ([^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
 
 File: TypeAlias = dict[str, Any]
@@ -227,7 +231,7 @@ def family(file: File) -> str:
 
 
 def normalizers(file: File) -> str:
-    """Programs over softmax with the same mask and at the same shape, beside the bounds of both; the kernels backward."""
+    """Programs over softmax with the same mask and shape, beside the bounds of both; the kernels backward."""
     rows = []
     for r in file["rows"]:
         if r["part"] != "times":
@@ -467,10 +471,15 @@ NAMES |= {"fa4": "FlashAttention-4", "fla": "flash-linear-attention", "eager": "
 
 
 def rates(file: File) -> str:
-    """A picture: rates of causal forward passes against length, with the card's limit."""
+    """A picture: rates of forward passes against length, of the program with most lengths, with the card's limit."""
     from attndsl.schedule.cost import GPUS
 
-    rows = [r for r in file["rows"] if r["program"] == "causal" and "tflops" in r]
+    measured = [r for r in file["rows"] if "tflops" in r]
+    found: dict[str, set[int]] = {}
+    for r in measured:
+        found.setdefault(r["program"], set()).add(r["length"])
+    program = max(found, key=lambda p: len(found[p]))
+    rows = [r for r in measured if r["program"] == program]
     peak = next(g for n, g in GPUS.items() if n in file["machine"]["card"]).flops[2] * 1e-12
     lengths = sorted({r["length"] for r in rows})
     left, top, width, height = 60, 40, 480, 330
@@ -484,7 +493,7 @@ def rates(file: File) -> str:
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 230}" height="{top + height + 50}"'
         ' font-family="sans-serif" font-size="13">',
-        f'<text x="{left}" y="20">TFLOP/s against length, causal, forward, {file["machine"]["card"]}; 16384'
+        f'<text x="{left}" y="20">TFLOP/s against length, {program}, forward, {file["machine"]["card"]}; 16384'
         " positions, 16 heads of 128, bf16</text>",
     ]
     for rate in range(0, 1100, 200):
