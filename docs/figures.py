@@ -246,7 +246,10 @@ def normalizers(file: File) -> str:
             if "_backward_" in n
         )
         small = "" if r["N"] == 4096 else f", {r['N']} positions"
-        rows.append([r["program"] + small, r["beside"], *" | ".join(cells).split(" | "), parts])
+        since = ", kernels changed since" if r.get("changed_since") else ""
+        rows.append(
+            [r["program"] + small + since, r["beside"], *" | ".join(cells).split(" | "), parts]
+        )
     head = [
         "",
         "beside",

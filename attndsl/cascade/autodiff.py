@@ -290,9 +290,14 @@ class _Sweep:
         """
         stem = f"d{d.tensor}"
         domain = self.domains[d.tensor][1] if d.tensor in self.domains else ()
-        parts = of_one_divisor(self.emit.parts(terms, domain, stem))
+        written = self.emit.parts(terms, domain, stem)
+        parts = of_one_divisor(written)
         if not parts:
             return Monomial(Fraction(0))
+        if len(parts) < len(written) and not any(_sums(p) for p in parts):
+            # A number a row, of numbers of the row: made once, not at every point that it is handed on to.
+            value = self.emit.total(parts)
+            return monomial(self.emit.define(self.names.tensor(stem), d.indices, value, domain))
         several = len(found) > 1
         whole = several or any(leaf.indices for leaf in found)
         if len(parts) == 1 and not _sums(parts[0]):

@@ -22,6 +22,7 @@ from attndsl.cascade.nodes import (
     Binary,
     Call,
     Compare,
+    Const,
     DType,
     Expr,
     Logic,
@@ -165,6 +166,34 @@ SPECIAL = frozenset(
     {"exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "sin", "cos"}
 )
 
+# What functions take besides: special functions, and other operations, a multiplication and an addition being two.
+WORK = {
+    "sigmoid": (2, 2),  # an exponential and a reciprocal
+    "softplus": (1, 22),  # an exponential and a polynomial
+    "logsigmoid": (1, 22),
+    "silu": (2, 3),
+    "gelu": (1, 4),
+}
+POWER = (2, 4)  # a logarithm and an exponential
+
+
+def _work(e: Expr) -> tuple[int, int]:
+    """Special functions and other operations that an expression takes at each point."""
+    specials = others = 0
+    for n in walk(e):
+        match n:
+            case Call(fn) if fn in WORK:
+                specials, others = specials + WORK[fn][0], others + WORK[fn][1]
+            case Call(fn) if fn in SPECIAL:
+                specials += 1
+            case Binary("**", _, exponent) if not isinstance(exponent, Const):
+                specials, others = specials + POWER[0], others + POWER[1]
+            case Binary() | Unary() | Compare() | Logic() | Select():
+                others += 1
+            case _:
+                pass
+    return specials, others
+
 
 class _Kernel:
     def __init__(
@@ -282,18 +311,14 @@ class _Kernel:
     def specials(self, s: t.Stmt) -> int:
         match s:
             case t.Compute(dims=dims, expr=e):
-                return self.points(dims) * sum(
-                    isinstance(n, Call) and n.fn in SPECIAL for n in walk(e)
-                )
+                return self.points(dims) * _work(e)[0]
             case _:
                 return 0
 
     def operations(self, s: t.Stmt) -> int:
         match s:
             case t.Compute(dims=dims, expr=e):
-                return self.points(dims) * sum(
-                    isinstance(n, Binary | Unary | Compare | Logic | Select) for n in walk(e)
-                )
+                return self.points(dims) * _work(e)[1]
             case t.Fold(dims=dims, over=over):
                 return self.points((*dims, over))
             case t.Scan(dims=dims):

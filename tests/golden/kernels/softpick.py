@@ -459,14 +459,14 @@ def softpick_backward_D_ties(
     ],
 )
 def softpick_backward_dQ(
-    ties_ptr,
-    D_ptr,
     Q_ptr,
     K_ptr,
     M_ptr,
-    O_part_ptr,
+    D_ptr,
     dO_ptr,
     V_ptr,
+    O_part_ptr,
+    ties_ptr,
     dQ_ptr,
     Q_tiles,
     dO_tiles,
@@ -483,9 +483,6 @@ def softpick_backward_dQ(
     stride_M_b: tl.int64,
     stride_M_h: tl.int64,
     stride_M_i,
-    stride_O_part_b: tl.int64,
-    stride_O_part_h: tl.int64,
-    stride_O_part_i,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_i,
@@ -494,6 +491,9 @@ def softpick_backward_dQ(
     stride_V_h: tl.int64,
     stride_V_j,
     stride_V_f,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
     len_b: tl.int32,
     len_h: tl.int32,
     len_i: tl.int32,
@@ -510,14 +510,14 @@ def softpick_backward_dQ(
 ):
     """One program for each b, h and tile of i; sweeps j.
 
-    ties_ptr  ties[b, h, i], temp
-    D_ptr  D[b, h, i], temp
     Q_ptr  Q[b, h, i, e], input
     K_ptr  K[b, h, j, e], input
     M_ptr  M[b, h, i], input
-    O_part_ptr  O_part[b, h, i], input
+    D_ptr  D[b, h, i], temp
     dO_ptr  dO[b, h, i, f], input
     V_ptr  V[b, h, j, f], input
+    O_part_ptr  O_part[b, h, i], input
+    ties_ptr  ties[b, h, i], temp
     dQ_ptr  dQ[b, h, i, e], output
     Q_tiles  tiles of Q for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
@@ -544,23 +544,23 @@ def softpick_backward_dQ(
     f = tl.arange(0, F_PAD)
 
     # --- pointers ---
-    ties_base = ties_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    ties_base += tl.cast(i0, tl.int64)
-    in_i = i < len_i
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base += tl.cast(i0, tl.int64)
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
     Q_base += tl.cast(i0, tl.int64) * stride_Q_i
     Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    in_i = i < len_i
     in_e = within(e, E, E_PAD)
     M_base = M_ptr + tl.cast(b, tl.int64) * stride_M_b + tl.cast(h, tl.int64) * stride_M_h
     M_base += tl.cast(i0, tl.int64) * stride_M_i
-    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
-    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h + tl.cast(i0, tl.int64) * stride_O_part_i
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    D_base += tl.cast(i0, tl.int64)
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(i0, tl.int64) * stride_dO_i
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h + tl.cast(i0, tl.int64) * stride_O_part_i
+    ties_base = ties_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
+    ties_base += tl.cast(i0, tl.int64)
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
@@ -571,24 +571,24 @@ def softpick_backward_dQ(
 
     # --- prologue ---
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
-    ties = tl.load(ties_base + offs_i, mask=in_i, other=0)
-    d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
     m = tl.load(M_base + offs_i * stride_M_i, mask=in_i, other=0.0)
     dS_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
-    dS_p = (tl.abs(dS_safe) + 1.0) * 3.814697265625e-06
-    dS_p_1 = 1e-06 * d.to(ACC)
-    # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
-    O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
-    dS_p_2 = (O_part.to(ACC) + 1e-06) * ties.to(ACC)
-    dS_p_3 = ties != 0
-    dS_p_5 = dS_safe * 1.4426950408889634
+    dS_p = dS_safe * 1.4426950408889634
     X_row = tl.exp(-m.to(ACC))
     X_safe = tl.where(X_row == float("-inf"), 0.0, X_row)
+    d = tl.load(D_base + offs_i, mask=in_i, other=0.0)
     dO = load_tile(dO_base + dO_offs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+    # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
+    O_part = tl.load(O_part_base + offs_i * stride_O_part_i, mask=in_i, other=0.0)
     dX_2_p = O_part.to(ACC) + 1e-06
+    ties = tl.load(ties_base + offs_i, mask=in_i, other=0)
+    dM = -(1e-06 * d.to(ACC) / (O_part.to(ACC) + 1e-06))
+    dS_p_1 = (tl.abs(dS_safe) + 1.0) * 3.814697265625e-06
+    dS_p_2 = ties != 0
     mask_p = i + start
     dQ_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
@@ -611,15 +611,15 @@ def softpick_backward_dQ(
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        t_2 = tl.abs(S_1 - dS_safe[:, None]) <= dS_p[:, None]
-        t_3 = dS_p_1[:, None] * tl.where(t_2, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p_4 = safe_div(t_3, dS_p_2[:, None])
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
-        X = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p_5[:, None]) - X_safe[:, None]
-        t_4 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dX_2 = -((sign(X) * d.to(ACC)[:, None] - t_4) / dX_2_p[:, None])
-        t_5 = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p_5[:, None]) * dX_2
-        dS = -(tl.where(dS_p_3[:, None], dS_p_4, 0.0) - t_5)
+        X = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[:, None]) - X_safe[:, None]
+        t_2 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dX_2 = -((sign(X) * d.to(ACC)[:, None] - t_2) / dX_2_p[:, None])
+        t_3 = tl.abs(S_1 - dS_safe[:, None]) <= dS_p_1[:, None]
+        t_4 = dM[:, None] * tl.where(t_3, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_3 = safe_div(t_4, ties.to(ACC)[:, None])
+        t_5 = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[:, None]) * dX_2
+        dS = t_5 + tl.where(dS_p_2[:, None], dS_p_3, 0.0)
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
     # Tiles that the mask or the end cuts.
     for j0 in tl.range(bound(full_end), bound(stop), BLOCK_J, num_stages=NUM_STAGES):
@@ -635,15 +635,15 @@ def softpick_backward_dQ(
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         dX = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
         S_1 = S * S_p
-        t_6 = tl.abs(S_1 - dS_safe[:, None]) <= dS_p[:, None]
-        t_7 = dS_p_1[:, None] * tl.where(t_6, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p_4 = safe_div(t_7, dS_p_2[:, None])
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
-        X = tl.exp2(S_1 * 1.4426950408889634 - dS_p_5[:, None]) - X_safe[:, None]
-        t_8 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dX_2 = -((sign(X) * d.to(ACC)[:, None] - t_8) / dX_2_p[:, None])
-        t_9 = tl.exp2(S_1 * 1.4426950408889634 - dS_p_5[:, None]) * dX_2
-        dS = -(tl.where(dS_p_3[:, None], dS_p_4, 0.0) - t_9)
+        X = tl.exp2(S_1 * 1.4426950408889634 - dS_p[:, None]) - X_safe[:, None]
+        t_6 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dX_2 = -((sign(X) * d.to(ACC)[:, None] - t_6) / dX_2_p[:, None])
+        t_7 = tl.abs(S_1 - dS_safe[:, None]) <= dS_p_1[:, None]
+        t_8 = dM[:, None] * tl.where(t_7, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_3 = safe_div(t_8, ties.to(ACC)[:, None])
+        t_9 = tl.exp2(S_1 * 1.4426950408889634 - dS_p[:, None]) * dX_2
+        dS = t_9 + tl.where(dS_p_2[:, None], dS_p_3, 0.0)
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         dS_m = tl.where(mask, dS, 0.0)
@@ -667,19 +667,14 @@ def softpick_backward_dQ(
         "start",
     ],
 )
-def softpick_backward_dK_dV(
+def softpick_backward_dV(
     K_ptr,
     Q_ptr,
     M_ptr,
     O_part_ptr,
     dO_ptr,
-    ties_ptr,
-    D_ptr,
-    V_ptr,
     dV_ptr,
-    dK_ptr,
     K_tiles,
-    V_tiles,
     Q_tiles,
     dO_tiles,
     stride_K_b: tl.int64,
@@ -700,10 +695,6 @@ def softpick_backward_dK_dV(
     stride_dO_h: tl.int64,
     stride_dO_i,
     stride_dO_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_j,
-    stride_V_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_j: tl.int32,
@@ -725,10 +716,199 @@ def softpick_backward_dK_dV(
     M_ptr  M[b, h, i], input
     O_part_ptr  O_part[b, h, i], input
     dO_ptr  dO[b, h, i, f], input
-    ties_ptr  ties[b, h, i], temp
+    dV_ptr  dV[b, h, j, f], output
+    K_tiles  tiles of K for the copy engine, or None
+    Q_tiles  tiles of Q for the copy engine, or None
+    dO_tiles  tiles of dO for the copy engine, or None
+    BLOCK_J  points of j in a tile
+    BLOCK_I  points of i in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_j = tl.cdiv(len_j, BLOCK_J)
+    j0 = (pid % tiles_j) * BLOCK_J
+    pid = pid // tiles_j
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_j = tl.arange(0, BLOCK_J)
+    j = j0 + offs_j
+    offs_i = tl.arange(0, BLOCK_I)
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
+    K_base += tl.cast(j0, tl.int64) * stride_K_j
+    K_offs = offs_j[:, None] * stride_K_j + e[None, :] * stride_K_e
+    in_j = j < len_j
+    in_e = within(e, E, E_PAD)
+    Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
+    Q_offs = offs_i[:, None] * stride_Q_i + e[None, :] * stride_Q_e
+    M_base = M_ptr + tl.cast(b, tl.int64) * stride_M_b + tl.cast(h, tl.int64) * stride_M_h
+    O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
+    O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
+    dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
+    dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
+    in_f = within(f, F, F_PAD)
+    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
+    dV_base += tl.cast(j0, tl.int64) * F
+    dV_offs = offs_j[:, None] * F + f[None, :]
+
+    # --- prologue ---
+    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+    k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+    S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
+    low = tl.maximum(0, j0 - start)
+    first = low // BLOCK_I * BLOCK_I
+    stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
+    t = floor_div(tl.maximum(0, j0 + BLOCK_J - 1 - start) + BLOCK_I - 1, BLOCK_I)
+    full = tl.minimum(stop, tl.maximum(first, t * BLOCK_I))
+    t_2 = tl.minimum(stop, tl.maximum(0, len_i) // BLOCK_I * BLOCK_I)
+    full_end = tl.maximum(full, t_2)
+
+    # --- sweep over i ---
+    # Tiles without a mask.
+    for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        q = load_tile(Q_ptrs, in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
+        M_ptrs = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
+        m = tl.load(M_ptrs)
+        X_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
+        X_p = X_safe * 1.4426950408889634
+        X_row = tl.exp(-m.to(ACC))
+        X_safe_1 = tl.where(X_row == float("-inf"), 0.0, X_row)
+        X = tl.exp2(S * (S_p * 1.4426950408889634) - X_p[None, :]) - X_safe_1[None, :]
+        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
+        O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
+        O_part_ptrs += offs_i * stride_O_part_i
+        O_part = tl.load(O_part_ptrs)
+        dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
+        dV_1 = tl.maximum(X, 0.0) * dV_p[None, :]
+        dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+    # Tiles that the mask or the end cuts.
+    steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
+    steps_2 = steps + tl.cdiv(tl.maximum(stop - full_end, 0), BLOCK_I)
+    for step in tl.range(0, bound(steps_2), num_stages=NUM_STAGES):
+        i0 = first + step * BLOCK_I
+        i0 = tl.where(step < steps, i0, full_end + (step - steps) * BLOCK_I)
+        i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
+        i = i0 + offs_i
+        # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
+        Q_ptrs_2 = Q_base + tl.cast(i0, tl.int64) * stride_Q_i + Q_offs
+        in_i = i < len_i
+        q = load_tile(Q_ptrs_2, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
+        S = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
+        # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
+        M_ptrs_2 = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
+        m = tl.load(M_ptrs_2, mask=in_i, other=0.0)
+        X_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
+        X_p = X_safe * 1.4426950408889634
+        X_row = tl.exp(-m.to(ACC))
+        X_safe_1 = tl.where(X_row == float("-inf"), 0.0, X_row)
+        X = tl.exp2(S * (S_p * 1.4426950408889634) - X_p[None, :]) - X_safe_1[None, :]
+        # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
+        O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
+        O_part_ptrs_2 += offs_i * stride_O_part_i
+        O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
+        dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
+        dV_1 = tl.maximum(X, 0.0) * dV_p[None, :]
+        mask_p = i + start
+        mask_p_1 = i < len_i
+        mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
+        dV_1_m = tl.where(mask, dV_1, 0.0)
+        dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
+        dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
+        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+
+    # --- epilogue ---
+    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_M_b",
+        "stride_M_h",
+        "stride_O_part_b",
+        "stride_O_part_h",
+        "len_b",
+        "len_h",
+        "len_j",
+        "len_i",
+        "start",
+    ],
+)
+def softpick_backward_dK(
+    K_ptr,
+    Q_ptr,
+    M_ptr,
+    D_ptr,
+    V_ptr,
+    dO_ptr,
+    O_part_ptr,
+    ties_ptr,
+    dK_ptr,
+    K_tiles,
+    V_tiles,
+    Q_tiles,
+    dO_tiles,
+    stride_K_b: tl.int64,
+    stride_K_h: tl.int64,
+    stride_K_j,
+    stride_K_e,
+    stride_Q_b: tl.int64,
+    stride_Q_h: tl.int64,
+    stride_Q_i,
+    stride_Q_e,
+    stride_M_b: tl.int64,
+    stride_M_h: tl.int64,
+    stride_M_i,
+    stride_V_b: tl.int64,
+    stride_V_h: tl.int64,
+    stride_V_j,
+    stride_V_f,
+    stride_dO_b: tl.int64,
+    stride_dO_h: tl.int64,
+    stride_dO_i,
+    stride_dO_f,
+    stride_O_part_b: tl.int64,
+    stride_O_part_h: tl.int64,
+    stride_O_part_i,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_j: tl.int32,
+    len_i: tl.int32,
+    start: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of j; sweeps i.
+
+    K_ptr  K[b, h, j, e], input
+    Q_ptr  Q[b, h, i, e], input
+    M_ptr  M[b, h, i], input
     D_ptr  D[b, h, i], temp
     V_ptr  V[b, h, j, f], input
-    dV_ptr  dV[b, h, j, f], output
+    dO_ptr  dO[b, h, i, f], input
+    O_part_ptr  O_part[b, h, i], input
+    ties_ptr  ties[b, h, i], temp
     dK_ptr  dK[b, h, j, e], output
     K_tiles  tiles of K for the copy engine, or None
     V_tiles  tiles of V for the copy engine, or None
@@ -769,23 +949,19 @@ def softpick_backward_dK_dV(
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_i[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     M_base = M_ptr + tl.cast(b, tl.int64) * stride_M_b + tl.cast(h, tl.int64) * stride_M_h
+    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
     O_part_base = O_part_ptr + tl.cast(b, tl.int64) * stride_O_part_b
     O_part_base += tl.cast(h, tl.int64) * stride_O_part_h
     ties_base = ties_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    D_base = D_ptr + tl.cast(b, tl.int64) * len_h * len_i + tl.cast(h, tl.int64) * len_i
-    dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_j * F + tl.cast(h, tl.int64) * len_j * F
-    dV_base += tl.cast(j0, tl.int64) * F
-    dV_offs = offs_j[:, None] * F + f[None, :]
     dK_base = dK_ptr + tl.cast(b, tl.int64) * len_h * len_j * E + tl.cast(h, tl.int64) * len_j * E
     dK_base += tl.cast(j0, tl.int64) * E
     dK_offs = offs_j[:, None] * E + e[None, :]
 
     # --- prologue ---
-    dV = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
+    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # softpick.attn:4  S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|)   where j <= i
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
-    dK_2 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
     dK_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
@@ -813,32 +989,28 @@ def softpick_backward_dK_dV(
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         M_ptrs = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
         m = tl.load(M_ptrs)
-        X_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
-        X_p = X_safe * 1.4426950408889634
+        dS_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
+        dS_p = dS_safe * 1.4426950408889634
         X_row = tl.exp(-m.to(ACC))
-        X_safe_1 = tl.where(X_row == float("-inf"), 0.0, X_row)
-        X = tl.exp2(S * (S_p * 1.4426950408889634) - X_p[None, :]) - X_safe_1[None, :]
+        X_safe = tl.where(X_row == float("-inf"), 0.0, X_row)
+        X = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[None, :]) - X_safe[None, :]
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         O_part_ptrs = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs)
-        dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
-        dV_1 = tl.maximum(X, 0.0) * dV_p[None, :]
-        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
-        dS_p = (tl.abs(X_safe) + 1.0) * 3.814697265625e-06
-        dS_p_1 = 1e-06 * d.to(ACC)
-        dS_p_2 = (O_part.to(ACC) + 1e-06) * ties.to(ACC)
-        dS_p_3 = ties != 0
-        t_3 = tl.abs(S_1 - X_safe[None, :]) <= dS_p[None, :]
-        t_4 = dS_p_1[None, :] * tl.where(t_3, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p_4 = safe_div(t_4, dS_p_2[None, :])
         dX_2_p = O_part.to(ACC) + 1e-06
-        t_5 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dX_2 = -((sign(X) * d.to(ACC)[None, :] - t_5) / dX_2_p[None, :])
-        t_6 = tl.exp2(S * (S_p * 1.4426950408889634) - X_p[None, :]) * dX_2
-        dS = -(tl.where(dS_p_3[None, :], dS_p_4, 0.0) - t_6)
-        dV = dot(dV_1.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        t_3 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dX_2 = -((sign(X) * d.to(ACC)[None, :] - t_3) / dX_2_p[None, :])
+        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i)
+        dM = -(1e-06 * d.to(ACC) / (O_part.to(ACC) + 1e-06))
+        dS_p_1 = (tl.abs(dS_safe) + 1.0) * 3.814697265625e-06
+        dS_p_2 = ties != 0
+        t_4 = tl.abs(S_1 - dS_safe[None, :]) <= dS_p_1[None, :]
+        t_5 = dM[None, :] * tl.where(t_4, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_3 = safe_div(t_5, ties.to(ACC)[None, :])
+        t_6 = tl.exp2(S * (S_p * 1.4426950408889634) - dS_p[None, :]) * dX_2
+        dS = t_6 + tl.where(dS_p_2[None, :], dS_p_3, 0.0)
         dK_2 = dot(dS.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
     # Tiles that the mask or the end cuts.
     steps = tl.cdiv(tl.maximum(full - first, 0), BLOCK_I)
@@ -860,42 +1032,36 @@ def softpick_backward_dK_dV(
         # softpick.attn:6  X[i,j] = exp(S[i,j] - M[i]) - exp(-M[i])
         M_ptrs_2 = M_base + tl.cast(i0, tl.int64) * stride_M_i + offs_i * stride_M_i
         m = tl.load(M_ptrs_2, mask=in_i, other=0.0)
-        X_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
-        X_p = X_safe * 1.4426950408889634
+        dS_safe = tl.where(m.to(ACC) == float("-inf"), 0.0, m.to(ACC))
+        dS_p = dS_safe * 1.4426950408889634
         X_row = tl.exp(-m.to(ACC))
-        X_safe_1 = tl.where(X_row == float("-inf"), 0.0, X_row)
-        X = tl.exp2(S_1 * 1.4426950408889634 - X_p[None, :]) - X_safe_1[None, :]
+        X_safe = tl.where(X_row == float("-inf"), 0.0, X_row)
+        X = tl.exp2(S_1 * 1.4426950408889634 - dS_p[None, :]) - X_safe[None, :]
+        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         # softpick.attn:7  O[i,f] = relu(X[i,j]) / (sum[j](abs(X[i,j])) + 1e-6) * V[j,f]
         O_part_ptrs_2 = O_part_base + tl.cast(i0, tl.int64) * stride_O_part_i
         O_part_ptrs_2 += offs_i * stride_O_part_i
         O_part = tl.load(O_part_ptrs_2, mask=in_i, other=0.0)
-        dV_p = 1.0 / (O_part.to(ACC) + 1e-06)
-        dV_1 = tl.maximum(X, 0.0) * dV_p[None, :]
+        dX_2_p = O_part.to(ACC) + 1e-06
+        t_7 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
+        dX_2 = -((sign(X) * d.to(ACC)[None, :] - t_7) / dX_2_p[None, :])
+        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0)
+        dM = -(1e-06 * d.to(ACC) / (O_part.to(ACC) + 1e-06))
+        dS_p_1 = (tl.abs(dS_safe) + 1.0) * 3.814697265625e-06
+        dS_p_2 = ties != 0
+        t_8 = tl.abs(S_1 - dS_safe[None, :]) <= dS_p_1[None, :]
+        t_9 = dM[None, :] * tl.where(t_8, tl.cast(1, tl.int32), 0).to(ACC)
+        dS_p_3 = safe_div(t_9, ties.to(ACC)[None, :])
+        t_10 = tl.exp2(S_1 * 1.4426950408889634 - dS_p[None, :]) * dX_2
+        dS = t_10 + tl.where(dS_p_2[None, :], dS_p_3, 0.0)
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
-        dV_1_m = tl.where(mask, dV_1, 0.0)
-        ties = tl.load(ties_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0)
-        d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
-        dS_p = (tl.abs(X_safe) + 1.0) * 3.814697265625e-06
-        dS_p_1 = 1e-06 * d.to(ACC)
-        dS_p_2 = (O_part.to(ACC) + 1e-06) * ties.to(ACC)
-        dS_p_3 = ties != 0
-        t_7 = tl.abs(S_1 - X_safe[None, :]) <= dS_p[None, :]
-        t_8 = dS_p_1[None, :] * tl.where(t_7, tl.cast(1, tl.int32), 0).to(ACC)
-        dS_p_4 = safe_div(t_8, dS_p_2[None, :])
-        dX_2_p = O_part.to(ACC) + 1e-06
-        t_9 = dX * tl.where(X > 0.0, tl.cast(1, tl.int32), 0).to(ACC)
-        dX_2 = -((sign(X) * d.to(ACC)[None, :] - t_9) / dX_2_p[None, :])
-        t_10 = tl.exp2(S_1 * 1.4426950408889634 - X_p[None, :]) * dX_2
-        dS = -(tl.where(dS_p_3[None, :], dS_p_4, 0.0) - t_10)
         dS_m = tl.where(mask, dS, 0.0)
-        dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         dK_2 = dot(dS_m.to(Q_ptr.dtype.element_ty), q, dK_2, ACC)
 
     # --- epilogue ---
     dK = dK_2 / dK_p
-    tl.store(dV_base + dV_offs, dV, mask=in_j[:, None] & in_f[None, :])
     tl.store(dK_base + dK_offs, dK, mask=in_j[:, None] & in_e[None, :])
 
 
@@ -1341,21 +1507,21 @@ KERNELS: dict[str, Any] = {
             "resident": (("i", "e"), ("i", "f")),
             "streamed": (("j", "e"), ("j", "f")),
             "carried": (("i", "e"),),
-            "pairs": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
-            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs": (("i", "j"), ("i", "j"), ("i", "j")),
+            "pairs_by_address": (("i", "j"), ("i", "j"), ("i", "j")),
             "data": ("Q", "dO", "K", "V"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
-            ("ties_ptr", "pointer_int", ""),
-            ("D_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("K_ptr", "pointer_like", "K"),
             ("M_ptr", "pointer_like", "M"),
-            ("O_part_ptr", "pointer_like", "O_part"),
+            ("D_ptr", "pointer_acc", ""),
             ("dO_ptr", "pointer_like", "dO"),
             ("V_ptr", "pointer_like", "V"),
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("ties_ptr", "pointer_int", ""),
             ("dQ_ptr", "pointer_like", "Q"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
@@ -1372,9 +1538,6 @@ KERNELS: dict[str, Any] = {
             ("stride_M_b", "wide", ""),
             ("stride_M_h", "wide", ""),
             ("stride_M_i", "stride_last", ""),
-            ("stride_O_part_b", "wide", ""),
-            ("stride_O_part_h", "wide", ""),
-            ("stride_O_part_i", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
@@ -1383,6 +1546,9 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_i", "extent", "i"),
@@ -1398,7 +1564,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "softpick_backward_dK_dV": {
+    "softpick_backward_dV": {
         "facts": {
             "tiles": ("j",),
             "stream": "i",
@@ -1406,12 +1572,12 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
                 "f": "f",
             },
-            "resident": (("j", "e"), ("j", "f")),
+            "resident": (("j", "e"),),
             "streamed": (("i", "e"), ("i", "f")),
-            "carried": (("j", "f"), ("j", "e")),
-            "pairs": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i"), ("j", "i"), ("j", "i")),
-            "data": ("K", "V", "Q", "dO"),
+            "carried": (("j", "f"),),
+            "pairs": (("j", "i"),),
+            "pairs_by_address": (("j", "i"),),
+            "data": ("K", "Q", "dO"),
             "loops": 0,
             "few_rows": False,
         },
@@ -1421,13 +1587,8 @@ KERNELS: dict[str, Any] = {
             ("M_ptr", "pointer_like", "M"),
             ("O_part_ptr", "pointer_like", "O_part"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("ties_ptr", "pointer_int", ""),
-            ("D_ptr", "pointer_acc", ""),
-            ("V_ptr", "pointer_like", "V"),
             ("dV_ptr", "pointer_like", "V"),
-            ("dK_ptr", "pointer_like", "K"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
             ("stride_K_b", "stride_wide", ""),
@@ -1448,10 +1609,74 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_i", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_j", "extent", "j"),
+            ("len_i", "extent", "i"),
+            ("start", "param_int", "start"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_J", "block", "j"),
+            ("BLOCK_I", "block", "i"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "softpick_backward_dK": {
+        "facts": {
+            "tiles": ("j",),
+            "stream": "i",
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (("j", "e"), ("j", "f")),
+            "streamed": (("i", "e"), ("i", "f")),
+            "carried": (("j", "e"),),
+            "pairs": (("j", "i"), ("j", "i"), ("j", "i")),
+            "pairs_by_address": (("j", "i"), ("j", "i"), ("j", "i")),
+            "data": ("K", "V", "Q", "dO"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("K_ptr", "pointer_like", "K"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("M_ptr", "pointer_like", "M"),
+            ("D_ptr", "pointer_acc", ""),
+            ("V_ptr", "pointer_like", "V"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("O_part_ptr", "pointer_like", "O_part"),
+            ("ties_ptr", "pointer_int", ""),
+            ("dK_ptr", "pointer_like", "K"),
+            ("K_tiles", "tiles", "K 4 2 BLOCK_J e"),
+            ("V_tiles", "tiles", "V 4 2 BLOCK_J f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_I e"),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_I f"),
+            ("stride_K_b", "stride_wide", ""),
+            ("stride_K_h", "stride_wide", ""),
+            ("stride_K_j", "stride", ""),
+            ("stride_K_e", "stride_last", ""),
+            ("stride_Q_b", "stride_wide", ""),
+            ("stride_Q_h", "stride_wide", ""),
+            ("stride_Q_i", "stride", ""),
+            ("stride_Q_e", "stride_last", ""),
+            ("stride_M_b", "wide", ""),
+            ("stride_M_h", "wide", ""),
+            ("stride_M_i", "stride_last", ""),
             ("stride_V_b", "stride_wide", ""),
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_j", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_dO_b", "stride_wide", ""),
+            ("stride_dO_h", "stride_wide", ""),
+            ("stride_dO_i", "stride", ""),
+            ("stride_dO_f", "stride_last", ""),
+            ("stride_O_part_b", "wide", ""),
+            ("stride_O_part_h", "wide", ""),
+            ("stride_O_part_i", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_j", "extent", "j"),
@@ -1879,14 +2104,14 @@ def backward(inputs, extents, params, config=None):
     tiles_i = triton.cdiv(len_i, cfg["BLOCK_I"])
     grid = (len_b * len_h * tiles_i,)
     softpick_backward_dQ[grid](
-        ties,
-        D,
         Q,
         K,
         M,
-        O_part,
+        D,
         dO,
         V,
+        O_part,
+        ties,
         dQ,
         tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
@@ -1895,9 +2120,9 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(Q),
         *launch_strides(K),
         *launch_strides(M),
-        *launch_strides(O_part),
         *launch_strides(dO),
         *launch_strides(V),
+        *launch_strides(O_part),
         len_b,
         len_h,
         len_i,
@@ -1912,20 +2137,52 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of j; sweeps i.
-    cfg = configure("softpick_backward_dK_dV", extents, inputs, config)
+    cfg = configure("softpick_backward_dV", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
     grid = (len_b * len_h * tiles_j,)
-    softpick_backward_dK_dV[grid](
+    softpick_backward_dV[grid](
         K,
         Q,
         M,
         O_part,
         dO,
-        ties,
+        dV,
+        tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
+        tiles_of(Q, 2, cfg["BLOCK_I"], padded(len_e, itemsize)),
+        tiles_of(dO, 2, cfg["BLOCK_I"], padded(len_f, itemsize)),
+        *launch_strides(K),
+        *launch_strides(Q),
+        *launch_strides(M),
+        *launch_strides(O_part),
+        *launch_strides(dO),
+        len_b,
+        len_h,
+        len_j,
+        len_i,
+        params["start"],
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of j; sweeps i.
+    cfg = configure("softpick_backward_dK", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_j = triton.cdiv(len_j, cfg["BLOCK_J"])
+    grid = (len_b * len_h * tiles_j,)
+    softpick_backward_dK[grid](
+        K,
+        Q,
+        M,
         D,
         V,
-        dV,
+        dO,
+        O_part,
+        ties,
         dK,
         tiles_of(K, 2, cfg["BLOCK_J"], padded(len_e, itemsize)),
         tiles_of(V, 2, cfg["BLOCK_J"], padded(len_f, itemsize)),
@@ -1934,9 +2191,9 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(K),
         *launch_strides(Q),
         *launch_strides(M),
-        *launch_strides(O_part),
-        *launch_strides(dO),
         *launch_strides(V),
+        *launch_strides(dO),
+        *launch_strides(O_part),
         len_b,
         len_h,
         len_j,

@@ -20,7 +20,7 @@ def kernels(name: str) -> dict[tuple[str, ...], TileProgram]:
     return {s.writes: s for s in plan.steps if isinstance(s, TileProgram)}
 
 
-@pytest.mark.parametrize("name", ["outputs_lse_max", "entropy"])
+@pytest.mark.parametrize("name", ["softpick", "outputs_lse_max", "entropy"])
 def test_cut(name: str) -> None:
     found = kernels(name)
     for writes in (("dK",), ("dV",)):

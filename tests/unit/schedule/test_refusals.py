@@ -33,9 +33,10 @@ FORWARD = {
     ),
     "scores of several heads at once": (
         "A0404",
-        "`O`",
+        "`O.1`",
         "attention t(Q[b,h,i,e], K[b,h,j,e], W[g,h]) -> O[b,g,i] {\n  batch b\n"
-        "  S[h,i,j] = Q[h,i,e] * K[h,j,e]\n  T[g,i,j] = W[g,h] * S[h,i,j]\n  O[g,i] = max[j](T[g,i,j])\n}",
+        "  S[h,i,j] = Q[h,i,e] * K[h,j,e]\n  T[g,i,j] = W[g,h] * S[h,i,j]\n"
+        "  O[g,i] = 1 if any[j](T[g,i,j] > 2) else 0\n}",
     ),
     "three kept sequences": (
         "A0406",
