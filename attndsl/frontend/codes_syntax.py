@@ -53,7 +53,8 @@ SYNTAX = [
     ErrorInfo(
         "A0107",
         "nested too deeply",
-        "Expressions may nest 100 levels, which no formula needs; generated text that exceeds it should give "
+        "Expressions may nest 100 levels, which no formula needs (what `+`, `-`, `and` or `or` join stands "
+        "side by side, however much it is); generated text that exceeds it should give "
         "parts of the expression names of their own.",
         "S[i] = " + "(" * 120 + "1" + ")" * 120,
         "S[i] = 1",

@@ -20,6 +20,7 @@ from attndsl.source import Source, Span
 
 MAX_DEPTH = 100
 MAX_DIGITS = 100
+MOST_IN_A_ROW = 16  # operands that are joined one after the other; more are joined by halves
 MAX_SYNTAX_ERRORS = 10
 T = TypeVar("T")
 
@@ -110,9 +111,12 @@ class _Builder:
         made: dict[int, object] = {}
         depth: dict[int, int] = {}
         for node in _bottom_up(tree):
-            kids: list[Any] = [made[id(k)] if isinstance(k, Tree) else k for k in node.children]
-            deepest = max((depth.get(id(k), 0) for k in node.children), default=0)
+            parts = _chain(node) or node.children
+            kids: list[Any] = [made[id(k)] if isinstance(k, Tree) else k for k in parts]
+            deepest = max((depth.get(id(k), 0) for k in parts), default=0)
             deepest += node.data not in _NO_LEVEL
+            if parts is not node.children:
+                deepest += MOST_IN_A_ROW + len(parts).bit_length()
             depth[id(node)] = deepest
             span = self.span(node)
             if deepest > MAX_DEPTH:
@@ -125,7 +129,9 @@ class _Builder:
                         "give parts of it names of their own (`T[i,j] = …`)",
                     )
                 )
-            made[id(node)] = _MAKE[node.data](self, kids, span)
+            made[id(node)] = (
+                _MAKE[node.data](self, kids, span) if parts is node.children else _halved(kids)
+            )
         return made[id(tree)]
 
     def span(self, node: Tree[Token]) -> Span:
@@ -154,8 +160,55 @@ def _bottom_up(tree: Tree[Token]) -> list[Tree[Token]]:
     while stack:
         top = stack.pop()
         order.append(top)
-        stack.extend(k for k in top.children if isinstance(k, Tree))
+        stack.extend(k for k in _chain(top) or top.children if isinstance(k, Tree))
     return order[::-1]
+
+
+def _chain(node: Tree[Token]) -> list[Tree[Token] | Token] | None:
+    """`a + b - c …`, or of `and` or `or`: operands and what joins them, where many stand side by side."""
+    kind = _joined_by(node)
+    if kind is None:
+        return None
+    parts: list[Tree[Token] | Token] = []
+    at: Tree[Token] | Token = node
+    while isinstance(at, Tree) and _joined_by(at) == kind:
+        *_, right = at.children
+        parts += (right, at.children[1] if kind == "sum" else Token("NAME", kind))
+        at = at.children[0]
+    return [at, *reversed(parts)] if len(parts) > 2 * MOST_IN_A_ROW else None
+
+
+def _joined_by(node: Tree[Token]) -> str | None:
+    match node.data:
+        case "or_" | "and_":
+            return str(node.data)[:-1]
+        case "binary" if node.children[1] in ("+", "-"):
+            return "sum"
+        case _:
+            return None
+
+
+def _halved(parts: list[Any]) -> ast.Expr:
+    """A long chain as a tree that is no deeper than it must be.
+
+    rewrite:  a - b + c - d   ->   (a - b) + (c - d);   a + b - c - d   ->   (a + b) - (c + d)
+    """
+    if len(parts) <= 2 * MOST_IN_A_ROW:
+        made: ast.Expr = parts[0]
+        for op, right in zip(parts[1::2], parts[2::2], strict=True):
+            made = _joined(str(op), made, right)
+        return made
+    middle = len(parts) // 4 * 2 + 1
+    op, right = str(parts[middle]), parts[middle + 1 :]
+    if op == "-":
+        right[1::2] = [{"+": "-", "-": "+"}[x] for x in right[1::2]]
+    return _joined(op, _halved(parts[:middle]), _halved(right))
+
+
+def _joined(op: str, left: ast.Expr, right: ast.Expr) -> ast.Expr:
+    span = left.span.to(right.span) if left.span is not None and right.span is not None else None
+    kind = ast.BoolOp if op in ("and", "or") else ast.Binary
+    return kind(op, left, right, span=span)
 
 
 def _of(kids: list[Any], kind: type[T]) -> tuple[T, ...]:

@@ -68,7 +68,12 @@ def print_expr(e: ast.Expr) -> str:
             return ("not " if e.op == "not" else e.op) + _tight(e.arg, _level(e))
         case ast.Binary(op="**"):
             return f"{_tight(e.left, _ATOM)}**{_tight(e.right, _SIGN)}"
-        case ast.Binary() | ast.BoolOp():
+        case ast.Binary(op="+" | "-") | ast.BoolOp():
+            (_, head), *tail = _chain(e, e.op if isinstance(e, ast.BoolOp) else "+")
+            level = _level(e)
+            parts = (f" {op} {_tight(x, level + 1)}" for op, x in tail)
+            return _tight(head, level + 1) + "".join(parts)
+        case ast.Binary():
             level = _level(e)
             return f"{_tight(e.left, level)} {e.op} {_tight(e.right, level + 1)}"
         case ast.Compare():
@@ -79,6 +84,18 @@ def print_expr(e: ast.Expr) -> str:
             return f"{then} if {cond} else {print_expr(e.other)}"
         case ast.Paren():
             return f"({print_expr(e.inner)})"
+
+
+def _chain(e: ast.Expr, op: str) -> list[tuple[str, ast.Expr]]:
+    """The operands of a chain, each with what stands before it; the second half of a long one has no parentheses."""
+    match e:
+        case ast.BoolOp() if op == e.op:
+            return [*_chain(e.left, op), *_chain(e.right, op)]
+        case ast.Binary(op="+" | "-") if op in ("+", "-"):
+            turned = {"+": "-", "-": "+"}[e.op] if op == "-" else e.op
+            return [*_chain(e.left, op), *_chain(e.right, turned)]
+        case _:
+            return [(op, e)]
 
 
 _IF, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = range(10)

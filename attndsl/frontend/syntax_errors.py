@@ -204,6 +204,15 @@ def _equal_sign(p: Place) -> Diagnostic | None:
             "A0105", "`==` in the place of `=`", p.span(), "this compares", "write `=` to assign"
         )
     after = p.source.text[p.at.end : p.at.end + 1]
+    if p.at.text == ":" and after == "=":
+        span = Span(p.source, p.at.start, p.at.end + 1)
+        return Diagnostic(
+            "A0105",
+            "`:=` in the place of `=`",
+            span,
+            "no part of the language",
+            "write `=` to assign",
+        )
     if p.at.text in ("+", "-", "*", "/", "**", "//") and "EQUAL" in p.expected and after == "=":
         return Diagnostic(
             "A0105",

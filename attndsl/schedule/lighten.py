@@ -21,6 +21,7 @@ from attndsl.schedule.tile import Val
 from attndsl.schedule.values import MaskStmt, SweepStmt
 
 Term = tuple[int, Expr]
+MOST_IN_A_ROW = 16  # terms that are added one after the other; more are added by halves
 
 
 def lighten(b: Kernel, body: Sequence[SweepStmt]) -> list[SweepStmt]:
@@ -63,6 +64,9 @@ def _terms(e: Expr, sign: int = 1) -> Iterator[Term]:
 
 def _sum(terms: Sequence[Term]) -> Expr:
     """The terms added up; the first should be positive."""
+    if len(terms) > MOST_IN_A_ROW:  # no tree as deep as a sum is long: what prints it recurses
+        middle = len(terms) // 2
+        return Binary("+", _sum(terms[:middle]), _sum(terms[middle:]))
     out: Expr | None = None
     for sign, e in sorted(terms, key=lambda term: -term[0]):
         signed = e if sign > 0 else Unary("-", e)

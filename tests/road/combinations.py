@@ -597,6 +597,17 @@ add(
     )(torch.log(1 - 0.9 * torch.sigmoid(x.g)).cumsum(-1)),
 )
 
+add(
+    "co_many_terms_side_by_side",
+    QKV,
+    O,
+    f"""S[i,j] = ({DOT}){" + (i - j) / 1024" * 400} where {" or ".join(f"j == i - {2 * k}" for k in range(150))}
+    {SOFTMAX}""",
+    lambda x: weigh(
+        softmax(scaled(x) + 0.390625 * (x.i - x.j), (x.j <= x.i) & ((x.i - x.j) % 2 == 0)), x.V
+    ),
+)
+
 # --- groups of heads beside all heads, over one sweep ----------------------------------------------
 
 

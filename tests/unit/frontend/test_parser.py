@@ -6,6 +6,7 @@ import pytest
 
 from attndsl.diagnostics import DiagnosticError
 from attndsl.frontend import ast
+from attndsl.frontend.constants import constant
 from attndsl.frontend.parser import MAX_DEPTH, parse, parse_expr
 from attndsl.frontend.printer import print_expr
 from attndsl.source import Source
@@ -115,7 +116,6 @@ def test_every_node_knows_its_text() -> None:
     [
         "(" * 5000 + "1" + ")" * 5000,
         "-" * 5000 + "1",
-        "1" + " + 1" * 5000,
         "1" + "**1" * 5000,
         "f(" * 5000 + "1" + ")" * 5000,
         "not " * 5000 + "a",
@@ -127,6 +127,18 @@ def test_any_depth_is_refused_not_overflowed(deep: str) -> None:
     with pytest.raises(DiagnosticError) as error:
         expr(deep)
     assert error.value.codes == ["A0107"]
+
+
+@pytest.mark.parametrize("count", [17, 100, 400, 5000])
+@pytest.mark.parametrize("ops", [["+"], ["-"], ["+", "-", "-"], ["or"], ["and"]])
+def test_a_long_chain_is_no_nesting(count: int, ops: list[str]) -> None:
+    terms = [str(k) if ops[0] in ("+", "-") else f"X[{k}] > 0" for k in range(count)]
+    signs = [ops[k % len(ops)] for k in range(count - 1)]
+    text = terms[0] + "".join(f" {op} {x}" for op, x in zip(signs, terms[1:], strict=True))
+    e = expr(text)
+    assert print_expr(e) == text
+    if ops[0] in ("+", "-"):
+        assert constant(e) == sum(-k if s == "-" else k for k, s in enumerate(["+", *signs]))
 
 
 def test_a_program_of_the_greatest_depth_is_lowered(load) -> None:  # type: ignore[no-untyped-def]
