@@ -38,6 +38,7 @@ from attndsl.cascade.walk import reads
 from attndsl.schedule import tile as t
 from attndsl.schedule.kernels import finish_kernel
 from attndsl.schedule.outcomes import Refused
+from attndsl.schedule.prepare import as_declared
 from attndsl.schedule.tile import Axis, Buffer, BufferKind, HostSum, Plan, Role, Val
 from attndsl.schedule.values import X
 from attndsl.schedule.walk_targets import Column, Target, columns_of, targets_of
@@ -81,7 +82,7 @@ def plan_walks(
 
     Raises: Refused, with the reason.
     """
-    c = explicit_domains(cascade)
+    c = explicit_domains(as_declared(cascade))
     ranks = classify(c, with_features(c, known))
     long = dict.fromkeys(ranks.of.values())
     kinds = ranks.kinds | {r + BLOCKS: Kind.BATCH for r in long}
