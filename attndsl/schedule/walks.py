@@ -57,6 +57,8 @@ def recurs(c: Cascade) -> bool:
 def with_features(c: Cascade, known: dict[str, Kind] | None) -> dict[str, Kind]:
     """`known`, and what a state has behind its time: features, which a program holds whole."""
     kinds = dict(known or {})
+    if not recurs(c):
+        return kinds
     of = declared_rank(c)
     groups = alike(c, of)
     for d in c.body:
