@@ -16,7 +16,7 @@ SCHEDULES = [
         "feature may be an output, be read in any way and by other recurrences, and be a maximum, "
         "`max(a[t] + M[t-1], b[t])`; one of two is read linearly. Any other recurrence is walked: its state is held "
         "by a program that takes one position after the other. A state has one feature or two there, and an entry of "
-        "two is made of the entry before and of sums of the past over one feature: one that is turned over has no schedule.",
+        "two is made of the entry before and of sums of the past over one feature: one that is turned over has none.",
         "attention f(Q[b,t,e], K[b,t,e], V[b,t,f]) -> O[b,t,f] {\n  batch b\n"
         "  H[t,e,f] = 0.9 * H[t-1,f,e] + K[t,e] * V[t,f]   init 0\n  O[t,f] = Q[t,e] * H[t,e,f]\n}",
         "attention f(Q[b,t,e], K[b,t,e], V[b,t,f]) -> O[b,t,f] {\n  batch b\n"

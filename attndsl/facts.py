@@ -187,7 +187,7 @@ def _walk(s: t.For) -> str:
     """What is done position by position, and in which order."""
     inner = [_walk(x) for x in s.body if isinstance(x, t.For) and x.lo is not None]
     way = "from the last to the first" if s.down else "one after the other"
-    return f"{s.axis} {way}" + (f": in each, {', then '.join(inner)}" if inner else "")
+    return f"{s.axis}, {way}" + (f": in each, {', then '.join(inner)}" if inner else "")
 
 
 def _between(p: t.TileProgram, lo: str, hi: str) -> str:

@@ -147,9 +147,7 @@ def targets_of(
 
     Raises: Refused, where one is something else.
     """
-    return tuple(
-        _Opening(c, ranks, time, down, column).target(o.name, o.indices) for o in c.outputs
-    )
+    return tuple(_Opening(c, ranks, time, down, column).target(o.name) for o in c.outputs)
 
 
 class NotApart(Exception):
@@ -166,17 +164,12 @@ class _Opening:
     down: bool
     column: Column | None
 
-    def target(self, name: str, order: tuple[str, ...]) -> Target:
+    @property
+    def states(self) -> list[Define]:
+        return [d for d in self.c.body if d.init is not None and time_axis(d) is not None]
+
+    def target(self, name: str) -> Target:
         d = self.c.define(name)
-        if d.indices != order:
-            raise Refused(
-                "A0405", f"`{name}` is declared with its indices in another order", d.span
-            )
-        extra_batch = [
-            i
-            for i in d.indices
-            if self.ranks.kind(i) is Kind.BATCH and self.rank(i) not in self.c.batch
-        ]
         whole, roots = self.opened(d.expr, d)
         timed = any(self.rank(i) == self.time for i in d.indices)
         others = [
@@ -184,15 +177,19 @@ class _Opening:
             for r in d.indices
             if self.ranks.kind(r) is Kind.SEQUENCE and self.rank(r) != self.time
         ]
-        if others or extra_batch:
-            kept = ", ".join(f"`{i}`" for i in (*others, *extra_batch))
-            raise Refused(
-                "A0404", f"`{name}` keeps {kept} beside a walk over `{self.time}`", d.span
-            )
+        if others:
+            kept = ", ".join(f"`{i}`" for i in others)
+            why = f"`{name}` keeps {kept} beside a walk over `{self.time}`"
+            raise Refused("A0404", why, d.span)
+        batch = {*self.c.batch, *(self.rank(i) for x in self.states for i in x.indices)}
+        if any(self.ranks.kind(i) is Kind.BATCH and self.rank(i) not in batch for i in d.indices):
+            why = f"`{name}` is added up over those that share an input, and each of them is walked by itself"
+            raise Refused("A0404", why, d.span)
         how = "each" if timed else "sum" if self.time in roots else "last"
         if how == "last":
             whole = self.at_the_last(whole)
-        extra = [r for r in self.c.batch if r in roots]
+        extra = [r for r in sorted(roots) if self.ranks.kind(r) is Kind.BATCH]
+        extra.sort(key=lambda r: self.c.batch.index(r) if r in self.c.batch else len(self.c.batch))
         size = extents_of(self.c, self.ranks)
         if self.column is not None and sums_over(whole, self.column.rank, self.c, size):
             whole = sliced(whole, self.column.rank, self.c, size)
@@ -205,16 +202,9 @@ class _Opening:
         """The features of an output that are taken point by point."""
         small = [i for i in d.indices if self.ranks.kind(i) is Kind.FEATURE]
         size = lengths(self.c, self.ranks.of)
-        held = {
-            size[self.rank(i)]
-            for x in self.c.body
-            if x.init is not None and time_axis(x) is not None
-            for i in x.indices
-        }
+        held = {size[self.rank(i)] for x in self.states for i in x.indices}
         two = any(
-            sum(self.ranks.kind(i) is Kind.FEATURE for i in x.indices) > 1
-            for x in self.c.body
-            if x.init is not None and time_axis(x) is not None
+            sum(self.ranks.kind(i) is Kind.FEATURE for i in x.indices) > 1 for x in self.states
         )
         others = [
             i

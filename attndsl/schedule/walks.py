@@ -38,6 +38,7 @@ from attndsl.cascade.walk import reads
 from attndsl.schedule import tile as t
 from attndsl.schedule.kernels import finish_kernel
 from attndsl.schedule.outcomes import Refused
+from attndsl.schedule.prepare import as_declared
 from attndsl.schedule.tile import Axis, Buffer, BufferKind, HostSum, Plan, Role, Val
 from attndsl.schedule.values import X
 from attndsl.schedule.walk_targets import Column, Target, columns_of, targets_of
@@ -56,6 +57,8 @@ def recurs(c: Cascade) -> bool:
 def with_features(c: Cascade, known: dict[str, Kind] | None) -> dict[str, Kind]:
     """`known`, and what a state has behind its time: features, which a program holds whole."""
     kinds = dict(known or {})
+    if not recurs(c):
+        return kinds
     of = declared_rank(c)
     groups = alike(c, of)
     for d in c.body:
@@ -81,7 +84,7 @@ def plan_walks(
 
     Raises: Refused, with the reason.
     """
-    c = explicit_domains(cascade)
+    c = explicit_domains(as_declared(cascade))
     ranks = classify(c, with_features(c, known))
     long = dict.fromkeys(ranks.of.values())
     kinds = ranks.kinds | {r + BLOCKS: Kind.BATCH for r in long}

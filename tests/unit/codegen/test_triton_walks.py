@@ -57,5 +57,7 @@ def test_states_that_no_program_holds_are_refused_with_their_size() -> None:
         "pairs": (("f", "e"),) * 4,
     }
     assert choose_walk(facts, {"e": 128}, 2, 2**17)["num_warps"] == 2
-    with pytest.raises(ValueError, match="A0510: the states do not fit.*131072 registers of 65536"):
+    with pytest.raises(
+        ValueError, match=r"A0510: the states do not fit.*131072 registers of 65536"
+    ):
         choose_walk(facts, {"e": 2048}, 2, 2**17)
