@@ -316,7 +316,17 @@ class _Unroll:
             name = self.names.tensor("U")
             made.append(Define(name, indices, n, span=d.span))
             expr = replaced(expr, n, Read(name, tuple(Index(i) for i in indices)))
-        return dataclasses.replace(d, expr=expr), made
+        features = set(d.indices) - {self.time, *self.cascade.batch}
+
+        def multiplied(e: Expr) -> Expr | None:
+            """A quotient of a product over all features, as a product whose factors can be told apart."""
+            match e:
+                case Binary("/", a, b) if features <= free(a) and not features & free(b):
+                    return Binary("*", a, Binary("/", Const(1.0), b), span=e.span)
+                case _:
+                    return None
+
+        return dataclasses.replace(d, expr=rewrite(expr, multiplied) if made else expr), made
 
     # --- the step ---------------------------------------------------------------------------------------------------
 

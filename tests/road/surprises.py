@@ -113,3 +113,15 @@ add(
     "g[b,j]",
     "O[i,f] = softmax[j : j <= i](g[j]) * V[j,f] + Q[i,e] * K[i,e]",
 )
+
+# --- what a step asks of its past, divided ---------------------------------------------------------------------------
+
+over_time(
+    "delta_divided_by_a_norm",
+    "beta[b,h,t], g[b,h,t]",
+    """p[t] = sigmoid(beta[t])
+    a[t] = exp(-softplus(g[t]))
+    n[t] = 1 + sum[e](K[t,e]**2)
+    H[t,e,f] = a[t] * (H[t-1,e,f] - p[t] * (K[t,c] * H[t-1,c,f]) * K[t,e] / n[t]) + K[t,e] * V[t,f] / |e| init 0
+    O[t,f] = Q[t,e] * H[t,e,f]""",
+)
