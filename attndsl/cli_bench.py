@@ -27,7 +27,7 @@ from attndsl.cli_parts import (
 if TYPE_CHECKING:
     from attndsl.bench.run import Row
 
-PEERS = ("flex", "sdpa", "fa4", "fla", "eager", "auto")
+PEERS = ("flex", "sdpa", "fa4", "fla", "eager", "portable")
 
 
 def peers_of(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:

@@ -467,9 +467,9 @@ def _over(row: File, key: str) -> float | None:
     return row[key] / row["best_ms"] if row.get(key) and row["best_ms"] else None
 
 
-WHO = {"attndsl": "#1f4e79", "auto": "#2e86c1", "flex": "#c0792a", "sdpa": "#4d8c57"}
+WHO = {"attndsl": "#1f4e79", "portable": "#2e86c1", "flex": "#c0792a", "sdpa": "#4d8c57"}
 WHO |= {"fa4": "#a33b3b", "fla": "#7d5ba6", "eager": "#888888"}
-NAMES = {"auto": 'attndsl, backend="auto"', "flex": "FlexAttention", "sdpa": "PyTorch's SDPA"}
+NAMES = {"portable": "attndsl, portable kernels", "flex": "FlexAttention", "sdpa": "PyTorch's SDPA"}
 NAMES |= {"fa4": "FlashAttention-4", "fla": "flash-linear-attention", "eager": "eager PyTorch"}
 
 

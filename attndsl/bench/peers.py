@@ -196,9 +196,9 @@ def fla(setup: Setup) -> Ready:
     return Ready(caller(found, function, arguments), tuple(arguments.values()), tuple(arguments))
 
 
-def auto(setup: Setup) -> Ready:
-    """The program itself with all kernels that it has: on Hopper also those whose warps specialise."""
-    other = replace(setup, op=CompiledAttention(setup.cascade, backend="auto"))
+def portable(setup: Setup) -> Ready:
+    """The program itself without kernels whose warps specialise."""
+    other = replace(setup, op=CompiledAttention(setup.cascade, backend="triton"))
     return Ready(other.ours, floats(setup))
 
 
@@ -213,7 +213,7 @@ PEERS: dict[str, Callable[[Setup], Ready]] = {
     "fa4": fa4,
     "fla": fla,
     "eager": eager,
-    "auto": auto,
+    "portable": portable,
 }
 
 

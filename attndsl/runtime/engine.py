@@ -108,9 +108,10 @@ class Engine:
     # --- stages ---
 
     def backend_of(self, device: torch.device) -> str:
-        """Triton on CUDA (and on CPU in Triton's interpreter), else eager; unless one was asked for.
+        """What serves tensors of a device, unless one was asked for.
 
-        "auto" has more kernels to choose from on Hopper.
+        Triton on CUDA (and on CPU in Triton's interpreter), else eager; on Hopper "auto", which has more kernels to
+        choose from.
         """
         runs = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
         if self.backend in ("triton", "hopper") and not runs:
@@ -121,7 +122,7 @@ class Engine:
             )
         if self.backend not in (None, "auto"):
             return self.backend
-        if self.backend == "auto" and is_hopper(device):
+        if is_hopper(device):
             return "auto"
         return "triton" if runs else "eager"
 

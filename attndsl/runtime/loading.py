@@ -24,10 +24,11 @@ def load(
         op = attndsl.load("examples/alibi.attn")
         o, lse = op(q, k, v, slope)
 
-    `name` picks an attention of the file; it may be left out if there is one. `backend` is "triton"
-    or "eager"; by default CUDA tensors take the first and CPU tensors the second. "hopper" is "triton" with
-    warp-specialised kernels on compute capability 9.0, where `attndsl explain` says that a program has them; "auto"
-    takes these for the passes and shapes that they were measured faster for, and is the default elsewhere.
+    `name` picks an attention of the file; it may be left out if there is one. By default CUDA
+    tensors are served by generated Triton kernels, and on compute capability 9.0 by warp-specialised ones for the
+    passes and shapes that those were measured faster for; CPU tensors by tiled PyTorch. `backend` asks for one: "auto"
+    (the default), "triton" (portable kernels alone), "hopper" (warp-specialised kernels wherever `attndsl explain`
+    says that a program has them), "eager".
     With `autotune="once"` the first call of a kind that nothing is known about searches for its tiles (30 s), and
     every later process finds them; with "always" every process searches; "never" uses what `attndsl tune` found.
     With `deterministic=False`, gradients may be added up in memory by "auto" and "hopper" in the order in which tiles

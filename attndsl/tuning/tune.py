@@ -81,7 +81,7 @@ def tune(
 
     Without `wrt` these are all float inputs, or none without `backward`. Of each kernel the `most` promising are tried,
     and `spread` of the others, from all over the space. With `specialise`, so are kernels whose warps specialise, which
-    calls with `backend="auto"` may take.
+    calls on Hopper may take.
 
     Raises: DiagnosticError where no schedule is legal; CallError (A0510) where no tile fits; ChildError if the GPU's
     process cannot even start.

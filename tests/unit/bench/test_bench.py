@@ -22,7 +22,7 @@ from attndsl.schedule.cost import GPUS
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"b": 1, "h": 2, "i": 48, "j": 48, "e": 16, "f": 16}
-ALL = ("flex", "sdpa", "fa4", "fla", "eager", "auto")
+ALL = ("flex", "sdpa", "fa4", "fla", "eager", "portable")
 
 
 def cascade(name: str):
@@ -46,7 +46,7 @@ def rows(name: str, **more: Any) -> dict[str, Row]:
 def test_every_peer_has_a_row() -> None:
     found = rows("causal")
     assert list(found) == ["attndsl", *ALL]
-    for who in ("attndsl", "flex", "sdpa", "eager", "auto"):
+    for who in ("attndsl", "flex", "sdpa", "eager", "portable"):
         row = found[who]
         assert row.error is not None, row.note
         assert row.error < 1e-5

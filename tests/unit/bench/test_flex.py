@@ -158,4 +158,4 @@ def test_absent_peers_say_so() -> None:
     for name in ("fa4", "fla"):
         with pytest.raises(Absent, match="is not installed"):
             peer(name, setup("causal"))
-    assert set(PEERS) == {"flex", "sdpa", "fa4", "fla", "eager", "auto"}
+    assert set(PEERS) == {"flex", "sdpa", "fa4", "fla", "eager", "portable"}
