@@ -52,14 +52,16 @@ SCHEDULES = [
         "a term of too many ranks",
         "Inside a kernel a value spans at most a tile of a kept sequence, a tile of the streamed one, and one loop "
         "over a feature. A sum that is needed at every pair of positions and runs over a third one would take a "
-        "matrix of its own for each pair; so would a maximum that differs from feature to feature. "
+        "matrix of its own for each pair; so would a maximum over the keys before each key. "
         "Sums along a row, over the keys before or behind each key, are carried from tile to tile; sums down a column, "
         "over the queries before or behind each query, begin anew at every block of rows, from what an earlier kernel "
         "has stored. A sum down a column of a sum along a row is neither.",
         "attention f(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n"
-        "  S[i,j] = Q[i,e] * K[j,e]   where j <= i\n  O[i,f] = max[j](S[i,j] + V[j,f])\n}",
+        "  S[i,j] = Q[i,e] * K[j,e]   where j <= i\n  M[i,j] = max[l : l <= j](S[i,l])\n"
+        "  O[i,f] = sigmoid(S[i,j] - M[i,j]) * V[j,f]\n}",
         "attention f(Q[b,i,e], K[b,j,e], V[b,j,f]) -> O[b,i,f] {\n  batch b\n"
-        "  S[i,j] = Q[i,e] * K[j,e]   where j <= i\n  O[i,f] = softmax[j](S[i,j]) * V[j,f]\n}",
+        "  S[i,j] = Q[i,e] * K[j,e]   where j <= i\n  M[i] = max[j](S[i,j])\n"
+        "  O[i,f] = sigmoid(S[i,j] - M[i]) * V[j,f]\n}",
     ),
     ErrorInfo(
         "A0405",

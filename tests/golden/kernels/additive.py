@@ -464,8 +464,8 @@ def additive_backward_D_dA_dw_rows(
             B_ptrs_3 = B_base + tl.cast(a_pt_2, tl.int64) * stride_B_a
             B_ptrs_3 += tl.cast(j0, tl.int64) * stride_B_j + offs_j * stride_B_j
             b_2_2 = tl.load(B_ptrs_3)
-            t_3 = tanh(a_2_2.to(ACC)[:, None] + b_2_2.to(ACC)[None, :], dO_ptr.dtype.element_ty)
-            dA_1_t = dS * (1.0 - square(t_3))
+            t_3 = a_2_2.to(ACC)[:, None] + b_2_2.to(ACC)[None, :]
+            dA_1_t = dS * (1.0 - square(tanh(t_3, dO_ptr.dtype.element_ty)))
             dA_1_col = tl.sum(dA_1_t, 1)
             dA_1 = tl.where((a == a_pt_2)[None, :], dA_1 + dA_1_col[:, None], dA_1)
     # Tiles that the mask or the end cuts.
@@ -509,8 +509,8 @@ def additive_backward_D_dA_dw_rows(
             B_ptrs_6 = B_base + tl.cast(a_pt_2, tl.int64) * stride_B_a
             B_ptrs_6 += tl.cast(j0, tl.int64) * stride_B_j + offs_j * stride_B_j
             b_2_2 = tl.load(B_ptrs_6, mask=in_j, other=0.0)
-            t_6 = tanh(a_2_2.to(ACC)[:, None] + b_2_2.to(ACC)[None, :], dO_ptr.dtype.element_ty)
-            dA_1_t = dS * (1.0 - square(t_6))
+            t_6 = a_2_2.to(ACC)[:, None] + b_2_2.to(ACC)[None, :]
+            dA_1_t = dS * (1.0 - square(tanh(t_6, dO_ptr.dtype.element_ty)))
             dA_1_col = tl.sum(dA_1_t, 1)
             dA_1 = tl.where((a == a_pt_2)[None, :], dA_1 + dA_1_col[:, None], dA_1)
 
