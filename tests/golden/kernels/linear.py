@@ -896,8 +896,6 @@ def linear_backward_dV(
     dV_offs = offs_j[:, None] * len_f + offs_f[None, :]
 
     # --- prologue ---
-    mask_safe = tl.where(tl.cast(0.0 == float("-inf"), tl.int1), tl.cast(0.0, ACC), 0.0)
-    mask_p = (tl.abs(mask_safe) + 1.0) * 3.814697265625e-06
     lo = 0
     hi = tl.maximum(len_j, len_i)
     dV_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
@@ -929,28 +927,26 @@ def linear_backward_dV(
         A = dot(t_3, t_4, None, ACC)
         dV_p = O_part.to(ACC) != 0.0
         dV_1 = tl.where(dV_p[None, :], A, 0.0)
-        mask_p_1 = tl.abs(O_part.to(ACC) - mask_safe) <= mask_p
-        mask_p_2 = j < len_i
-        t_5 = mask_p_1[None, :] | (j[:, None] <= j[None, :])
-        mask = (j[:, None] <= j[None, :]) & t_5 & mask_p_2[None, :]
+        mask_p = j < len_i
+        mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
         dV_1_m = tl.where(mask, dV_1, 0.0)
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_2 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        dV_2_m = tl.where(mask_p_2[:, None], dV_2, 0.0)
+        dV_2 = dO.to(ACC) * dV_p_1[:, None]
+        dV_2_m = tl.where(mask_p[:, None], dV_2, 0.0)
         dV = dot(dV_1_m.to(dO_ptr.dtype.element_ty), dV_2_m.to(dO_ptr.dtype.element_ty), dV, ACC)
         right = tl.where(dV_p[:, None], Q_map.to(ACC), 0.0)
-        right_m = tl.where(mask_p_2[:, None], right, 0.0)
+        right_m = tl.where(mask_p[:, None], right, 0.0)
         column_p = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_6 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
-        column = t_6 * column_p[:, None]
-        column_m = tl.where(mask_p_2[:, None], column, 0.0)
+        t_5 = tl.where(dV_p[:, None], dO.to(ACC), 0.0) * dV_p_1[:, None]
+        column = t_5 * column_p[:, None]
+        column_m = tl.where(mask_p[:, None], column, 0.0)
         dV_ptrs = dV_base + tl.cast(j0, tl.int64) * len_f + dV_offs
         tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
-        t_7 = tl.trans(right_m.to(Q_map_ptr.dtype.element_ty))
-        t_8 = column_m.to(Q_map_ptr.dtype.element_ty)
-        dV_state = dot(t_7, t_8, dV_state, ACC)
+        t_6 = tl.trans(right_m.to(Q_map_ptr.dtype.element_ty))
+        t_7 = column_m.to(Q_map_ptr.dtype.element_ty)
+        dV_state = dot(t_6, t_7, dV_state, ACC)
 
 
 # --- tile sizes ---

@@ -1537,7 +1537,7 @@ def lion_backward_dV_up(
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV_up_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_up_2 = tl.where(dV_up_p[:, None], dO.to(ACC), 0.0) * dV_up_p_1[:, None]
+        dV_up_2 = dO.to(ACC) * dV_up_p_1[:, None]
         dV_up_2_m = tl.where(mask_p[:, None], dV_up_2, 0.0)
         t_5 = dV_up_1_m.to(dO_ptr.dtype.element_ty)
         t_6 = dV_up_2_m.to(dO_ptr.dtype.element_ty)
@@ -1674,7 +1674,7 @@ def lion_backward_dV_down(
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV_down_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_down_2 = tl.where(dV_down_p[:, None], dO.to(ACC), 0.0) * dV_down_p_1[:, None]
+        dV_down_2 = dO.to(ACC) * dV_down_p_1[:, None]
         dV_down_2_m = tl.where(mask_p[:, None], dV_down_2, 0.0)
         t_5 = dV_down_1_m.to(dO_ptr.dtype.element_ty)
         t_6 = dV_down_2_m.to(dO_ptr.dtype.element_ty)

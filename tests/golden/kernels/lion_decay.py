@@ -1370,7 +1370,7 @@ def lion_decay_backward_dV_up(
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV_up_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_up_5 = tl.where(dV_up_p[:, None], dO.to(ACC), 0.0) * dV_up_p_1[:, None]
+        dV_up_5 = dO.to(ACC) * dV_up_p_1[:, None]
         dV_up_5_m = tl.where(mask_p[:, None], dV_up_5, 0.0)
         t_5 = dV_up_4_m.to(dO_ptr.dtype.element_ty)
         t_6 = dV_up_5_m.to(dO_ptr.dtype.element_ty)
@@ -1521,7 +1521,7 @@ def lion_decay_backward_dV_down(
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
         dV_down_p_1 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        dV_down_5 = tl.where(dV_down_p[:, None], dO.to(ACC), 0.0) * dV_down_p_1[:, None]
+        dV_down_5 = dO.to(ACC) * dV_down_p_1[:, None]
         dV_down_5_m = tl.where(mask_p[:, None], dV_down_5, 0.0)
         t_5 = dV_down_4_m.to(dO_ptr.dtype.element_ty)
         t_6 = dV_down_5_m.to(dO_ptr.dtype.element_ty)
@@ -1636,8 +1636,7 @@ def lion_decay_backward_dgamma_u1_up(
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
     gamma = tl.load(gamma_base)
     dgamma_u1_up_1 = tl.log2(gamma.to(ACC))
-    t = (tl.abs(tl.cast(0, tl.int32)).to(ACC) + 1.0) * 3.814697265625e-06
-    dgamma_u1_up_p_2 = tl.where((tl.abs(gamma.to(ACC) - 0.0) <= t) == 0, tl.cast(1.0, ACC), 0.0)
+    dgamma_u1_up_p_2 = tl.where((gamma.to(ACC) == 0.0) == 0, tl.cast(1.0, ACC), 0.0)
     lo = 0
     hi = tl.maximum(len_i, len_j)
     dgamma_u1_up_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
@@ -1662,39 +1661,38 @@ def lion_decay_backward_dgamma_u1_up(
         dgamma_u1_up_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         dgamma_u1_up_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
         reach_p = i0 - 1
-        t_2 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_3 = t_2 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        reach_2 = t_3 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
-        t_4 = tl.where(in_f[None, :], dgamma_u1_up_state, 0.0).to(dO_ptr.dtype.element_ty)
-        past = dot(dO, tl.trans(t_4), None, ACC)
+        t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        reach_2 = t_2 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
+        t_3 = tl.where(in_f[None, :], dgamma_u1_up_state, 0.0).to(dO_ptr.dtype.element_ty)
+        past = dot(dO, tl.trans(t_3), None, ACC)
         dgamma_u1_up = dgamma_u1_up + past * reach_2[:, None]
-        t_5 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_6 = t_5 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_7 = t_6 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
-        reach_1 = t_7 * (i - reach_p).to(ACC)
-        t_8 = tl.where(in_f[None, :], dgamma_u1_up_state_1, 0.0).to(dO_ptr.dtype.element_ty)
-        past_1 = dot(dO, tl.trans(t_8), None, ACC)
+        t_4 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_5 = t_4 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_6 = t_5 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
+        reach_1 = t_6 * (i - reach_p).to(ACC)
+        t_7 = tl.where(in_f[None, :], dgamma_u1_up_state_1, 0.0).to(dO_ptr.dtype.element_ty)
+        past_1 = dot(dO, tl.trans(t_7), None, ACC)
         dgamma_u1_up = dgamma_u1_up + past_1 * reach_1[:, None]
         step = i0 + BLOCK_I - 1 - (i0 - 1)
         decay = tl.exp2(dgamma_u1_up_1 * (i0 + BLOCK_I - 1 - (i0 - 1)).to(ACC))
         column_p = i0 + BLOCK_I - 1
-        t_9 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_10 = t_9 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_11 = tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
-        reach_2_2 = t_10 * dgamma_u1_up_p_2 * t_11
+        t_8 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_9 = t_8 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        reach_2_2 = t_9 * dgamma_u1_up_p_2 * tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
         dgamma_u1_up = dgamma_u1_up + dgamma_u1_up_state_2[None, :] * reach_2_2[:, None]
-        t_12 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_13 = t_12 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_14 = tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
-        reach_3 = t_13 * dgamma_u1_up_p_2 * t_14 * (i - reach_p).to(ACC)
+        t_10 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_11 = t_10 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_12 = tl.exp2(dgamma_u1_up_1 * (i - reach_p - 1).to(ACC))
+        reach_3 = t_11 * dgamma_u1_up_p_2 * t_12 * (i - reach_p).to(ACC)
         dgamma_u1_up = dgamma_u1_up + dgamma_u1_up_state_3[None, :] * reach_3[:, None]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_15 = (i[:, None] - i[None, :]).to(ACC) * (dA - d.to(ACC)[:, None])
-        t_16 = tl.exp2(dgamma_u1_up_1 * (i[:, None] - i[None, :] - 1).to(ACC))
-        dgamma_u1_up_2 = t_15 * dgamma_u1_up_p[:, None] * dgamma_u1_up_p_1[:, None] * t_16
+        t_13 = (i[:, None] - i[None, :]).to(ACC) * (dA - d.to(ACC)[:, None])
+        t_14 = tl.exp2(dgamma_u1_up_1 * (i[:, None] - i[None, :] - 1).to(ACC))
+        dgamma_u1_up_2 = t_13 * dgamma_u1_up_p[:, None] * dgamma_u1_up_p_1[:, None] * t_14
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
         dgamma_u1_up_2_m = tl.where(mask, dgamma_u1_up_2, 0.0)
@@ -1702,9 +1700,9 @@ def lion_decay_backward_dgamma_u1_up(
         K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
         dgamma_u1_up_3 = dgamma_u1_up_p_2 * K_map.to(ACC)
         dgamma_u1_up_3_m = tl.where(mask_p[:, None], dgamma_u1_up_3, 0.0)
-        t_17 = dgamma_u1_up_2_m.to(Q_TYPE)
-        t_18 = dgamma_u1_up_3_m.to(Q_TYPE)
-        dgamma_u1_up = dot(t_17, t_18, dgamma_u1_up, ACC)
+        t_15 = dgamma_u1_up_2_m.to(Q_TYPE)
+        t_16 = dgamma_u1_up_3_m.to(Q_TYPE)
+        dgamma_u1_up = dot(t_15, t_16, dgamma_u1_up, ACC)
         column_p_1 = tl.exp2(dgamma_u1_up_1 * (column_p - i).to(ACC))
         column_p_2 = column_p - i
         column = K_map.to(ACC) * column_p_1[:, None] * column_p_2.to(ACC)[:, None]
@@ -1716,10 +1714,10 @@ def lion_decay_backward_dgamma_u1_up(
         dgamma_u1_up_ptrs = dgamma_u1_up_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dgamma_u1_up_ptrs, dgamma_u1_up, mask=in_i[:, None] & in_e[None, :])
         dgamma_u1_up_state = dgamma_u1_up_state + dgamma_u1_up_state_1 * step.to(ACC)
-        t_19 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_up_state = dot(t_19, v, dgamma_u1_up_state * decay, ACC)
-        t_20 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_up_state_1 = dot(t_20, v, dgamma_u1_up_state_1 * decay, ACC)
+        t_17 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_up_state = dot(t_17, v, dgamma_u1_up_state * decay, ACC)
+        t_18 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_up_state_1 = dot(t_18, v, dgamma_u1_up_state_1 * decay, ACC)
         dgamma_u1_up_state_2 = dgamma_u1_up_state_2 + dgamma_u1_up_state_3 * step.to(ACC)
         dgamma_u1_up_state_2 = dgamma_u1_up_state_2 * decay + chunk
         dgamma_u1_up_state_3 = dgamma_u1_up_state_3 * decay + chunk_1
@@ -1821,8 +1819,7 @@ def lion_decay_backward_dgamma_u1_down(
     # lion_decay.attn:5  A[i,j] = (silu(Q[i,e]) + 0.5) * (silu(K[j,e]) + 0.5) * gamma...
     gamma = tl.load(gamma_base)
     dgamma_u1_down_1 = tl.log2(gamma.to(ACC))
-    t = (tl.abs(tl.cast(0, tl.int32)).to(ACC) + 1.0) * 3.814697265625e-06
-    dgamma_u1_down_p_2 = tl.where((tl.abs(gamma.to(ACC) - 0.0) <= t) == 0, tl.cast(1.0, ACC), 0.0)
+    dgamma_u1_down_p_2 = tl.where((gamma.to(ACC) == 0.0) == 0, tl.cast(1.0, ACC), 0.0)
     lo = 0
     hi = tl.maximum(len_i, len_j)
     dgamma_u1_down_state = tl.full([BLOCK_E, F_PAD], 0.0, ACC)
@@ -1849,40 +1846,40 @@ def lion_decay_backward_dgamma_u1_down(
         dgamma_u1_down_p = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
         dgamma_u1_down_p_1 = tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
         reach_p = i0 + BLOCK_I
-        t_2 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_3 = t_2 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_4 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
-        reach_2 = t_3 * dgamma_u1_down_p_2 * t_4
-        t_5 = tl.where(in_f[None, :], dgamma_u1_down_state, 0.0).to(dO_ptr.dtype.element_ty)
-        past = dot(dO, tl.trans(t_5), None, ACC)
+        t = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_2 = t * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_3 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
+        reach_2 = t_2 * dgamma_u1_down_p_2 * t_3
+        t_4 = tl.where(in_f[None, :], dgamma_u1_down_state, 0.0).to(dO_ptr.dtype.element_ty)
+        past = dot(dO, tl.trans(t_4), None, ACC)
         dgamma_u1_down = dgamma_u1_down + past * reach_2[:, None]
-        t_6 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_7 = t_6 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_8 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
-        reach_1 = t_7 * dgamma_u1_down_p_2 * t_8 * (reach_p - i).to(ACC)
-        t_9 = tl.where(in_f[None, :], dgamma_u1_down_state_1, 0.0).to(dO_ptr.dtype.element_ty)
-        past_1 = dot(dO, tl.trans(t_9), None, ACC)
+        t_5 = tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_6 = t_5 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_7 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
+        reach_1 = t_6 * dgamma_u1_down_p_2 * t_7 * (reach_p - i).to(ACC)
+        t_8 = tl.where(in_f[None, :], dgamma_u1_down_state_1, 0.0).to(dO_ptr.dtype.element_ty)
+        past_1 = dot(dO, tl.trans(t_8), None, ACC)
         dgamma_u1_down = dgamma_u1_down + past_1 * reach_1[:, None]
         step_2 = i0 + BLOCK_I - i0
         decay = tl.exp2(dgamma_u1_down_1 * (i0 + BLOCK_I - i0).to(ACC))
         column_p = i0
-        t_10 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_11 = t_10 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_12 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
-        reach_2_2 = t_11 * dgamma_u1_down_p_2 * t_12
+        t_9 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_10 = t_9 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_11 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
+        reach_2_2 = t_10 * dgamma_u1_down_p_2 * t_11
         dgamma_u1_down = dgamma_u1_down + dgamma_u1_down_state_2[None, :] * reach_2_2[:, None]
-        t_13 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
-        t_14 = t_13 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
-        t_15 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
-        reach_3 = t_14 * dgamma_u1_down_p_2 * t_15 * (reach_p - i).to(ACC)
+        t_12 = -d.to(ACC) * tl.where(O_part.to(ACC) != 0.0, 1.0 / O_part.to(ACC), 0.0)
+        t_13 = t_12 * tl.where(O_part.to(ACC) != 0.0, tl.cast(1.0, ACC), 0.0)
+        t_14 = tl.exp2(dgamma_u1_down_1 * (reach_p - i - 1).to(ACC))
+        reach_3 = t_13 * dgamma_u1_down_p_2 * t_14 * (reach_p - i).to(ACC)
         dgamma_u1_down = dgamma_u1_down + dgamma_u1_down_state_3[None, :] * reach_3[:, None]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         in_j = i < len_j
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = dot(dO, tl.trans(v.to(dO_ptr.dtype.element_ty)), None, ACC)
-        t_16 = (i[None, :] - i[:, None]).to(ACC) * (dA - d.to(ACC)[:, None])
-        t_17 = tl.exp2(dgamma_u1_down_1 * (i[None, :] - i[:, None] - 1).to(ACC))
-        dgamma_u1_down_2 = t_16 * dgamma_u1_down_p[:, None] * dgamma_u1_down_p_1[:, None] * t_17
+        t_15 = (i[None, :] - i[:, None]).to(ACC) * (dA - d.to(ACC)[:, None])
+        t_16 = tl.exp2(dgamma_u1_down_1 * (i[None, :] - i[:, None] - 1).to(ACC))
+        dgamma_u1_down_2 = t_15 * dgamma_u1_down_p[:, None] * dgamma_u1_down_p_1[:, None] * t_16
         mask_p = i < len_j
         mask = (i[None, :] > i[:, None]) & mask_p[None, :]
         dgamma_u1_down_2_m = tl.where(mask, dgamma_u1_down_2, 0.0)
@@ -1890,9 +1887,9 @@ def lion_decay_backward_dgamma_u1_down(
         K_map = tl.load(K_map_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
         dgamma_u1_down_3 = dgamma_u1_down_p_2 * K_map.to(ACC)
         dgamma_u1_down_3_m = tl.where(mask_p[:, None], dgamma_u1_down_3, 0.0)
-        t_18 = dgamma_u1_down_2_m.to(Q_TYPE)
-        t_19 = dgamma_u1_down_3_m.to(Q_TYPE)
-        dgamma_u1_down = dot(t_18, t_19, dgamma_u1_down, ACC)
+        t_17 = dgamma_u1_down_2_m.to(Q_TYPE)
+        t_18 = dgamma_u1_down_3_m.to(Q_TYPE)
+        dgamma_u1_down = dot(t_17, t_18, dgamma_u1_down, ACC)
         column_p_1 = tl.exp2(dgamma_u1_down_1 * (i - column_p).to(ACC))
         column_p_2 = i - column_p
         column = K_map.to(ACC) * column_p_1[:, None] * column_p_2.to(ACC)[:, None]
@@ -1904,10 +1901,10 @@ def lion_decay_backward_dgamma_u1_down(
         dgamma_u1_down_ptrs = dgamma_u1_down_base + tl.cast(i0, tl.int64) * len_e + K_map_offs
         tl.store(dgamma_u1_down_ptrs, dgamma_u1_down, mask=in_i[:, None] & in_e[None, :])
         dgamma_u1_down_state = dgamma_u1_down_state + dgamma_u1_down_state_1 * step_2.to(ACC)
-        t_20 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_down_state = dot(t_20, v, dgamma_u1_down_state * decay, ACC)
-        t_21 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
-        dgamma_u1_down_state_1 = dot(t_21, v, dgamma_u1_down_state_1 * decay, ACC)
+        t_19 = tl.trans(column_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_down_state = dot(t_19, v, dgamma_u1_down_state * decay, ACC)
+        t_20 = tl.trans(column_1_m.to(V_ptr.dtype.element_ty))
+        dgamma_u1_down_state_1 = dot(t_20, v, dgamma_u1_down_state_1 * decay, ACC)
         dgamma_u1_down_state_2 = dgamma_u1_down_state_2 + dgamma_u1_down_state_3 * step_2.to(ACC)
         dgamma_u1_down_state_2 = dgamma_u1_down_state_2 * decay + chunk
         dgamma_u1_down_state_3 = dgamma_u1_down_state_3 * decay + chunk_1

@@ -122,6 +122,57 @@ def load_tile(ptrs, mask, tiles, at):
 
 
 @triton.jit
+def near_log2(x, stored: tl.constexpr = tl.float32):
+    """Binary logarithm; beside 16-bit types by one instruction, off by 2**-22 (absolutely, between 1/2 and 2)."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return tl.inline_asm_elementwise(
+            "lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tl.log2(x)
+
+
+@triton.jit
+def near_log(x, stored: tl.constexpr = tl.float32):
+    """Natural logarithm, as `near_log2`."""
+    if x.dtype == tl.float32 and stored.primitive_bitwidth == 16 and not INTERPRETED:
+        return near_log2(x, stored) * 0.6931471805599453
+    else:
+        return tl.log(x)
+
+
+@triton.jit
+def running_sums(x, AXIS: tl.constexpr, DOWN: tl.constexpr):
+    """Running sums along an axis of a tile of pairs, each point included; from the end if DOWN.
+
+    Of float32, as a product with a triangle of ones on matrix units: a number is the sum of three of bfloat16, whose
+    products with 1 are exact. Infinities would meet the zeros of the triangle, and are the largest numbers instead.
+    """
+    if INTERPRETED or x.dtype != tl.float32:
+        return tl.cumsum(x, AXIS, reverse=DOWN)
+    else:
+        at = tl.arange(0, x.shape[AXIS])
+        if DOWN == (AXIS == 1):
+            ones = (at[:, None] >= at[None, :]).to(tl.bfloat16)
+        else:
+            ones = (at[:, None] <= at[None, :]).to(tl.bfloat16)
+        x = tl.maximum(x, -3e38, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, 3e38, propagate_nan=tl.PropagateNan.ALL)
+        first = x.to(tl.bfloat16)
+        rest = x - first.to(tl.float32)
+        second = rest.to(tl.bfloat16)
+        third = (rest - second.to(tl.float32)).to(tl.bfloat16)
+        if AXIS == 1:
+            out = tl.dot(third, ones)
+            out = tl.dot(second, ones, out)
+            return tl.dot(first, ones, out)
+        else:
+            out = tl.dot(ones, third)
+            out = tl.dot(ones, second, out)
+            return tl.dot(ones, first, out)
+
+
+@triton.jit
 def span(T: tl.constexpr):
     """An exponent whose exponential, and its reciprocal, the type holds beside another factor."""
     if T == tl.float16:
@@ -231,8 +282,8 @@ def rwkv7_G(
         in_t = t < len_t
         w = load_tile(w_ptrs, in_t[:, None] & in_e[None, :], w_tiles, [b, h, t0, e0])
         G_p = t < len_t
-        G_s = tl.where(G_p[:, None], tl.log(tl.maximum(w.to(ACC), 1e-30)), 0.0)
-        G_run = tl.cumsum(G_s, 0)
+        G_s = tl.where(G_p[:, None], near_log(tl.maximum(w.to(ACC), 1e-30)), 0.0)
+        G_run = running_sums(G_s, 0, False)
         G = G_state[None, :] + (G_run - G_s)
         chunk = tl.sum(G_s, 0)
         tl.store(
@@ -352,7 +403,9 @@ def rwkv7_U_2_ahead(
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     left_p = G_2_4.to(ACC) * 1.4426950408889634
-    left = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left = a.to(ACC) * tl.where(left_p_1, t_2, 0.0)
     in_t_s = t < len_t
     G_2_1 = tl.load(
         G_2_base + tl.cast(t0, tl.int64) * E + G_offs,
@@ -385,9 +438,9 @@ def rwkv7_U_2_ahead(
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
     A_3_1 = k.to(ACC) * tl.exp(reach_1_m)
     A_3_1_kept = tl.where((e < E)[None, :], A_3_1, 0.0)
-    t_2 = tl.where(in_e[None, :], A_3_kept, 0.0).to(A_ptr.dtype.element_ty)
-    t_3 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(A_ptr.dtype.element_ty))
-    A_3_2 = dot(t_2, t_3, None, ACC)
+    t_3 = tl.where(in_e[None, :], A_3_kept, 0.0).to(A_ptr.dtype.element_ty)
+    t_4 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(A_ptr.dtype.element_ty))
+    A_3_2 = dot(t_3, t_4, None, ACC)
     A_3_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
@@ -399,8 +452,8 @@ def rwkv7_U_2_ahead(
             k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
             A_ptrs = A_base + tl.cast(e_pt, tl.int64) * stride_A_e + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs, mask=in_t, other=0.0)
-            t_4 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-            A_3_t = t_4 * a_1.to(ACC)[:, None]
+            t_5 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            A_3_t = t_5 * a_1.to(ACC)[:, None]
             A_3_3 = A_3_3 + A_3_t
     A_3_4 = tl.where(too_far, A_3_3, A_3_2)
     mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
@@ -653,7 +706,9 @@ def rwkv7_U_ahead(
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     left_p = G_2_4.to(ACC) * 1.4426950408889634
-    left_raw = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_raw = a.to(ACC) * tl.where(left_p_1, t_2, 0.0)
     left = tl.where((t < len_t)[:, None], left_raw, 0.0)
     U_2 = tl.load(U_2_base + U_2_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
@@ -666,9 +721,9 @@ def rwkv7_U_ahead(
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
     A_2_1 = b_2.to(ACC) * tl.exp(reach_1_m)
     A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
-    t_2 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
-    t_3 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
-    A_2_2 = dot(t_2, t_3, None, ACC)
+    t_3 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
+    t_4 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
+    A_2_2 = dot(t_3, t_4, None, ACC)
     A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
@@ -680,8 +735,8 @@ def rwkv7_U_ahead(
             b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
             A_ptrs = A_base + tl.cast(e_pt, tl.int64) * stride_A_e + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs, mask=in_t, other=0.0)
-            t_4 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
-            A_2_t = t_4 * a_1.to(ACC)[:, None]
+            t_5 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
+            A_2_t = t_5 * a_1.to(ACC)[:, None]
             A_2_3 = A_2_3 + A_2_t
     A_2_4 = tl.where(too_far, A_2_3, A_2_2)
     weight = A_2_4 * 1.0
@@ -690,9 +745,12 @@ def rwkv7_U_ahead(
     matrix = weight_m * 1.0
     U_1_rest_2 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     U_rest_1 = U_1_rest_2 + U_2.to(ACC)
-    inverse = inverse_of(matrix, ACC, BLOCK_T, A_ptr.dtype.element_ty).to(A_ptr.dtype.element_ty)
-    U_rest_1_1 = exact_dot(inverse, U_rest_1.to(A_ptr.dtype.element_ty), None, ACC)
-    left_2 = exact_dot(inverse, left.to(A_ptr.dtype.element_ty), None, ACC)
+    side = tl.where(in_t[:, None], U_rest_1, 0.0)
+    matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
+    inverse = inverse_of(matrix_2, ACC, BLOCK_T, A_ptr.dtype.element_ty).to(A_ptr.dtype.element_ty)
+    U_rest_1_1 = exact_dot(inverse, side.to(A_ptr.dtype.element_ty), None, ACC)
+    side_2 = tl.where(in_t[:, None], left, 0.0)
+    left_2 = exact_dot(inverse, side_2.to(A_ptr.dtype.element_ty), None, ACC)
 
     # --- epilogue ---
     U_rest_ptrs = U_rest_base + tl.cast(t0, tl.int64) * F + U_2_offs
@@ -927,7 +985,9 @@ def rwkv7_U_1_ahead(
     at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     left_p = G_2_4.to(ACC) * 1.4426950408889634
-    left_raw = a.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
+    left_raw = a.to(ACC) * tl.where(left_p_1, t_2, 0.0)
     left = tl.where((t < len_t)[:, None], left_raw, 0.0)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
@@ -939,9 +999,9 @@ def rwkv7_U_1_ahead(
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
     A_2_1 = b_2.to(ACC) * tl.exp(reach_1_m)
     A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
-    t_2 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
-    t_3 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
-    A_2_2 = dot(t_2, t_3, None, ACC)
+    t_3 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
+    t_4 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
+    A_2_2 = dot(t_3, t_4, None, ACC)
     A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
@@ -953,8 +1013,8 @@ def rwkv7_U_1_ahead(
             b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
             A_ptrs = A_base + tl.cast(e_pt, tl.int64) * stride_A_e + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs, mask=in_t, other=0.0)
-            t_4 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
-            A_2_t = t_4 * a_1.to(ACC)[:, None]
+            t_5 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
+            A_2_t = t_5 * a_1.to(ACC)[:, None]
             A_2_3 = A_2_3 + A_2_t
     A_2_4 = tl.where(too_far, A_2_3, A_2_2)
     weight = A_2_4 * 1.0
@@ -971,9 +1031,12 @@ def rwkv7_U_1_ahead(
     matrix = weight_m * 1.0
     U_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     U_1_rest_1 = dot(A_2_4_m.to(R_TYPE), U_1_1_m.to(R_TYPE), U_1_rest_1, ACC)
-    inverse = inverse_of(matrix, ACC, BLOCK_T, A_ptr.dtype.element_ty).to(A_ptr.dtype.element_ty)
-    U_1_rest_1_1 = exact_dot(inverse, U_1_rest_1.to(A_ptr.dtype.element_ty), None, ACC)
-    left_2 = exact_dot(inverse, left.to(A_ptr.dtype.element_ty), None, ACC)
+    side = tl.where(in_t[:, None], U_1_rest_1, 0.0)
+    matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
+    inverse = inverse_of(matrix_2, ACC, BLOCK_T, A_ptr.dtype.element_ty).to(A_ptr.dtype.element_ty)
+    U_1_rest_1_1 = exact_dot(inverse, side.to(A_ptr.dtype.element_ty), None, ACC)
+    side_2 = tl.where(in_t[:, None], left, 0.0)
+    left_2 = exact_dot(inverse, side_2.to(A_ptr.dtype.element_ty), None, ACC)
 
     # --- epilogue ---
     U_1_rest_ptrs = U_1_rest_base + tl.cast(t0, tl.int64) * F + U_2_offs
@@ -1671,7 +1734,9 @@ def rwkv7_backward_dU_ahead(
     A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
     G_ptrs_4 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
     g_3 = tl.load(G_ptrs_4, mask=in_e, other=0.0)
-    left_1_raw = b_2.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    left_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    t_2 = tl.where(left_p, tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC)), 0.0)
+    left_1_raw = b_2.to(ACC) * t_2
     left_1 = tl.where((t < len_t)[:, None], left_1_raw, 0.0)
     reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
@@ -1683,9 +1748,9 @@ def rwkv7_backward_dU_ahead(
     too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
     A_4_1 = r.to(ACC) * tl.exp(reach_1_m)
     A_4_1_kept = tl.where((e < E)[None, :], A_4_1, 0.0)
-    t_2 = tl.where(in_e[None, :], A_4_kept, 0.0).to(B_ptr.dtype.element_ty)
-    t_3 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(B_ptr.dtype.element_ty))
-    A_4_2 = dot(t_2, t_3, None, ACC)
+    t_3 = tl.where(in_e[None, :], A_4_kept, 0.0).to(B_ptr.dtype.element_ty)
+    t_4 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(B_ptr.dtype.element_ty))
+    A_4_2 = dot(t_3, t_4, None, ACC)
     A_4_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
@@ -1700,8 +1765,8 @@ def rwkv7_backward_dU_ahead(
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_4 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-            A_4_t = t_4 * b_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
+            t_5 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
+            A_4_t = t_5 * b_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
             A_4_3 = A_4_3 + A_4_t
     A_4_4 = tl.where(too_far, A_4_3, A_4_2)
     mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
@@ -1718,9 +1783,9 @@ def rwkv7_backward_dU_ahead(
     too_far_1 = (far_7 <= span(B_ptr.dtype.element_ty)) == 0
     A_2_1 = a.to(ACC) * tl.exp(reach_3_m)
     A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
-    t_5 = tl.where(in_e[None, :], A_2_kept, 0.0).to(B_ptr.dtype.element_ty)
-    t_6 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(B_ptr.dtype.element_ty))
-    A_2_2 = dot(t_5, t_6, None, ACC)
+    t_6 = tl.where(in_e[None, :], A_2_kept, 0.0).to(B_ptr.dtype.element_ty)
+    t_7 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(B_ptr.dtype.element_ty))
+    A_2_2 = dot(t_6, t_7, None, ACC)
     A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far_1:
         for e_pt_1 in range(E):
@@ -1735,8 +1800,8 @@ def rwkv7_backward_dU_ahead(
             A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
             A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-            t_7 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None])
-            A_2_t = t_7 * b_2_2.to(ACC)[:, None] * a_1.to(ACC)[None, :]
+            t_8 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None])
+            A_2_t = t_8 * b_2_2.to(ACC)[:, None] * a_1.to(ACC)[None, :]
             A_2_3 = A_2_3 + A_2_t
     A_2_4 = tl.where(too_far_1, A_2_3, A_2_2)
     weight = A_2_4 * 1.0
@@ -1747,10 +1812,14 @@ def rwkv7_backward_dU_ahead(
     dU_1_rest_2 = dot(A_4_4_m.to(dO_ptr.dtype.element_ty), dO, dU_1_rest_2, ACC)
     dU_2_rest_2 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     dU_rest_1 = dU_1_rest_2 + dU_2_rest_2
-    inverse = inverse_of(matrix, ACC, BLOCK_T, B_ptr.dtype.element_ty).to(B_ptr.dtype.element_ty)
-    dU_rest_1_1 = exact_dot(inverse, dU_rest_1.to(B_ptr.dtype.element_ty), None, ACC)
-    left_3 = exact_dot(inverse, left.to(B_ptr.dtype.element_ty), None, ACC)
-    left_1_2 = exact_dot(inverse, left_1.to(B_ptr.dtype.element_ty), None, ACC)
+    side = tl.where(in_t[:, None], dU_rest_1, 0.0)
+    matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
+    inverse = inverse_of(matrix_2, ACC, BLOCK_T, B_ptr.dtype.element_ty).to(B_ptr.dtype.element_ty)
+    dU_rest_1_1 = exact_dot(inverse, side.to(B_ptr.dtype.element_ty), None, ACC)
+    side_2 = tl.where(in_t[:, None], left, 0.0)
+    left_3 = exact_dot(inverse, side_2.to(B_ptr.dtype.element_ty), None, ACC)
+    side_3 = tl.where(in_t[:, None], left_1, 0.0)
+    left_1_2 = exact_dot(inverse, side_3.to(B_ptr.dtype.element_ty), None, ACC)
 
     # --- epilogue ---
     dU_rest_2_ptrs = dU_rest_2_base + tl.cast(t0, tl.int64) * F + dU_rest_2_offs
@@ -2516,7 +2585,8 @@ def rwkv7_backward_dG_2_4(
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
         g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        reach_2 = tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
+        reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        reach_2 = tl.where(reach_p, tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC)), 0.0)
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_4_state, 0.0))
         past = whole_dot(u, t_2, None, U_ptr.dtype.element_ty, ACC)
         dG_2_4 = dG_2_4 + past * reach_2
@@ -3148,7 +3218,8 @@ def rwkv7_backward_dG_2_6(
         at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
         g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        reach_2 = tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC))
+        reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        reach_2 = tl.where(reach_p, tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC)), 0.0)
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_6_state, 0.0))
         past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
         dG_2_6 = dG_2_6 + past * reach_2
@@ -4071,7 +4142,9 @@ def rwkv7_backward_dG_9(
         G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
         G_2_4 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         reach_p = G_2_4.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.where(reach_p_1, t_2, 0.0)
         past = whole_dot(dU, tl.trans(tl.where(in_f[None, :], dG_9_state, 0.0)), None, R_TYPE, ACC)
         dG_9 = dG_9 + past * reach_2
         decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
@@ -4089,8 +4162,8 @@ def rwkv7_backward_dG_9(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_2 = tl.trans(column_1_m_1)
-        dG_9_state = whole_dot(t_2, u, dG_9_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(column_1_m_1)
+        dG_9_state = whole_dot(t_3, u, dG_9_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -4379,9 +4452,11 @@ def rwkv7_backward_dG_10(
         G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
         G_2_4 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
         reach_p = G_2_4.to(ACC) * 1.4426950408889634
-        reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
-        t_2 = tl.trans(tl.where(in_f[None, :], dG_10_state, 0.0))
-        past = whole_dot(dU, t_2, None, R_TYPE, ACC)
+        reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
+        reach_2 = tl.where(reach_p_1, t_2, 0.0)
+        t_3 = tl.trans(tl.where(in_f[None, :], dG_10_state, 0.0))
+        past = whole_dot(dU, t_3, None, R_TYPE, ACC)
         dG_10 = dG_10 + past * reach_2
         decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
@@ -4400,8 +4475,8 @@ def rwkv7_backward_dG_10(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_3 = tl.trans(column_1_m_1)
-        dG_10_state = whole_dot(t_3, v, dG_10_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
+        t_4 = tl.trans(column_1_m_1)
+        dG_10_state = whole_dot(t_4, v, dG_10_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -4569,7 +4644,7 @@ def rwkv7_backward_dw(
         dG = a.to(ACC) * dG_9.to(ACC) + a.to(ACC) * dG_10.to(ACC)
         dw_11_p = t < len_t
         dw_11_s = tl.where(dw_11_p[:, None], dG, 0.0)
-        dw_11_run = tl.cumsum(dw_11_s, 0, reverse=True)
+        dw_11_run = running_sums(dw_11_s, 0, True)
         dw_11 = dw_11_state[None, :] + (dw_11_run - dw_11_s)
         chunk = tl.sum(dw_11_s, 0)
         w_ptrs = w_base + tl.cast(t0, tl.int64) * stride_w_t + w_offs
@@ -4600,7 +4675,7 @@ def rwkv7_backward_dw(
         t_3 = t_2 + k.to(ACC) * dG_2_5.to(ACC) + k.to(ACC) * dG_2_6.to(ACC)
         dG_2 = t_3 - r.to(ACC) * dG_2_7.to(ACC) - r.to(ACC) * dG_2_8.to(ACC)
         dw_12_s = tl.where(dw_11_p[:, None], dG_2, 0.0)
-        dw_12_run = tl.cumsum(dw_12_s, 0, reverse=True)
+        dw_12_run = running_sums(dw_12_s, 0, True)
         dw_12 = dw_12_state[None, :] + dw_12_run
         chunk_1 = tl.sum(dw_12_s, 0)
         dw = dw_11 * dw_p.to(ACC) / dw_p_1 - dw_12 * dw_p.to(ACC) / dw_p_1
@@ -4764,7 +4839,9 @@ def rwkv7_backward_dV_ahead(
     g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
     G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
     g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-    left_1 = k.to(ACC) * tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    left_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    t_2 = tl.where(left_p, tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC)), 0.0)
+    left_1 = k.to(ACC) * t_2
     right_p_1 = g_4.to(ACC) * 1.4426950408889634
     G_2_ptrs_3 = G_2_base_2 + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
@@ -4815,9 +4892,9 @@ def rwkv7_backward_dV_ahead(
     too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
     A_5_1 = r.to(ACC) * tl.exp(reach_1_m)
     A_5_1_kept = tl.where((e < E)[None, :], A_5_1, 0.0)
-    t_2 = tl.where(in_e[None, :], A_5_kept, 0.0).to(K_ptr.dtype.element_ty)
-    t_3 = tl.trans(tl.where(in_e[None, :], A_5_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-    A_5_2 = dot(t_2, t_3, None, ACC)
+    t_3 = tl.where(in_e[None, :], A_5_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_4 = tl.trans(tl.where(in_e[None, :], A_5_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_5_2 = dot(t_3, t_4, None, ACC)
     A_5_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
@@ -4832,8 +4909,8 @@ def rwkv7_backward_dV_ahead(
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_4 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-            A_5_t = t_4 * k_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
+            t_5 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
+            A_5_t = t_5 * k_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
             A_5_3 = A_5_3 + A_5_t
     A_5_4 = tl.where(too_far, A_5_3, A_5_2)
     mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
@@ -4850,9 +4927,9 @@ def rwkv7_backward_dV_ahead(
     too_far_1 = (far_7 <= span(K_ptr.dtype.element_ty)) == 0
     A_3_1 = a.to(ACC) * tl.exp(reach_3_m)
     A_3_1_kept = tl.where((e < E)[None, :], A_3_1, 0.0)
-    t_5 = tl.where(in_e[None, :], A_3_kept, 0.0).to(K_ptr.dtype.element_ty)
-    t_6 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-    A_3_2 = dot(t_5, t_6, None, ACC)
+    t_6 = tl.where(in_e[None, :], A_3_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_7 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_3_2 = dot(t_6, t_7, None, ACC)
     A_3_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far_1:
         for e_pt_1 in range(E):
@@ -4867,8 +4944,8 @@ def rwkv7_backward_dV_ahead(
             A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
             A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-            t_7 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None]) * k_2.to(ACC)[:, None]
-            A_3_t = t_7 * a_1.to(ACC)[None, :]
+            t_8 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None]) * k_2.to(ACC)[:, None]
+            A_3_t = t_8 * a_1.to(ACC)[None, :]
             A_3_3 = A_3_3 + A_3_t
     A_3_4 = tl.where(too_far_1, A_3_3, A_3_2)
     mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
@@ -4881,9 +4958,9 @@ def rwkv7_backward_dV_ahead(
     dV_13_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
     dV_13_rest_1 = dot(A_5_4_m.to(dO_ptr.dtype.element_ty), dO, dV_13_rest_1, ACC)
     dV_14_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    t_8 = A_3_4_m.to(R_ptr.dtype.element_ty)
-    t_9 = dU.to(R_ptr.dtype.element_ty)
-    dV_14_rest_1 = dot(t_8, t_9, dV_14_rest_1, ACC)
+    t_9 = A_3_4_m.to(R_ptr.dtype.element_ty)
+    t_10 = dU.to(R_ptr.dtype.element_ty)
+    dV_14_rest_1 = dot(t_9, t_10, dV_14_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dU_offs, dV_13_rest_1, mask=in_t[:, None] & in_f[None, :])
