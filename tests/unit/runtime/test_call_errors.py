@@ -191,10 +191,29 @@ def test_a_cached_call_is_checked_again_where_it_differs() -> None:
 
 def test_a_program_without_schedule_is_refused_with_a_diagnostic() -> None:
     op = attndsl.compile(
-        "attention rnn(K[b,t,e], V[b,t,e]) -> O[b,t,e] { batch b\n"
-        " H[t,e] = tanh(H[t-1,e] + K[t,e]) init 0\n O[t,e] = H[t,e] * V[t,e] }",
+        "attention turned(K[b,t,e], V[b,t,e]) -> O[b,t,e] { batch b\n"
+        " H[t,e,f] = 0.9 * H[t-1,f,e] + K[t,e] * V[t,f] init 0\n O[t,e] = sum[f](H[t,e,f]) }",
         backend="eager",
     )
     x = torch.randn(1, 5, 8)
-    with pytest.raises(attndsl.DiagnosticError, match="no schedule for `rnn`"):
+    with pytest.raises(attndsl.DiagnosticError, match="no schedule for `turned`"):
         op(x, x)
+
+
+def test_a_program_without_tensors_says_so() -> None:
+    op = attndsl.compile("\ufeffattention f(x: float) -> O[] { O[] = x * x }")
+    with pytest.raises(CallError, match="no tensor is declared"):
+        op(x=2.0)
+    assert float(op.reference(x=2.0)) == 4.0
+
+
+def test_what_forbids_start_is_named() -> None:
+    op = attndsl.compile(
+        "attention acc(V[b,t,f]) -> O[b,t,f] { batch b\n H[t,f] = 0.5 * H[t-1,f] + V[t,f] init 0\n"
+        " O[t,f] = H[t,f] }"
+    )
+    x = torch.randn(1, 5, 8)
+    with pytest.raises(CallError, match="`start` came with `cu_seqlens`"):
+        op(x, start=0, cu_seqlens=torch.tensor([0, 2, 5]))
+    with pytest.raises(CallError, match="`start` came with a state"):
+        op(x, start=0, return_state=True)
