@@ -20,7 +20,7 @@ EXPLANATION = ROOT / "docs" / "explanation"
 PAGES = (ROOT / "README.md", EXPLANATION / "measurements.md", EXPLANATION / "hopper.md")
 IMAGES = ROOT / "docs" / "images"
 PICTURES = {
-    IMAGES / "training.svg": ("bars", "training-h100.json"),
+    IMAGES / "training.svg": ("bars", "training-h200.json"),
     IMAGES / "peers.svg": ("rates", "peers-h200.json"),
 }
 BLOCK = re.compile(r"<!-- figures: (\w+) ([^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
@@ -296,19 +296,21 @@ def _forms(file: File, dim: int) -> str:
 
 
 def passes(file: File) -> str:
-    """Whole passes beside cuDNN's, in turns."""
+    """Whole passes beside cuDNN's and FlashAttention-4's, in turns."""
     found: dict[tuple[Any, ...], dict[tuple[str, str], File]] = {}
     for r in file["rows"]:
         if "pass" in r:
             at = (r["program"], r["D"], r["B"], r["H"], r["N"])
             found.setdefault(at, {})[r["pass"], r["form"]] = r
-    wanted = [("forward", f) for f in ("auto", "cudnn")]
-    wanted += [("backward", f) for f in ("auto", "auto, deterministic=False", "cudnn")]
+    wanted = [("forward", f) for f in ("auto", "cudnn", "fa4")]
+    for form in ("auto", "fa4, deterministic", "auto, deterministic=False", "fa4", "cudnn"):
+        wanted.append(("backward", form))
     rows = [
         [f"{p}, D{d}, B{b} H{h} N{n}", *(f"{r[w]['ms']:.3f}" for w in wanted)]
         for (p, d, b, h, n), r in found.items()
     ]
-    head = ["", "forward", "cuDNN", "backward", "five products", "cuDNN"]
+    head = ["", "forward", "cuDNN", "FA4", "backward", "FA4, deterministic", "deterministic=False", "FA4"]
+    head.append("cuDNN")
     return f"{card(file)}; milliseconds:\n\n" + table(head, rows)
 
 
@@ -375,16 +377,17 @@ def headline(train: File, decode: File) -> str:
     causal = next(r for r in train["rows"] if r["program"] == "causal")
     one = next(r for r in decode["rows"] if r["program"] == "plain" and r["B"] == 1)
     shape = " ".join(f"{x}{causal[x]}" for x in "BHND")
-    name = "H100" if "H100" in train["machine"]["card"] else train["machine"]["card"]
+    cards = [f["machine"]["card"] for f in (train, decode)]
+    name, other = (next((x for x in ("H100", "H200") if x in c), c) for c in cards)
     m = train["machine"]
     versions = f"torch {m['torch'].partition('+')[0]}, Triton {m['triton']}"
     return (
         f"Causal, {shape} {causal['dtype']} on an {name}: **{causal['forward_tflops']:.0f} TFLOP/s forward,"
         f" {causal['backward_tflops']:.0f} backward**; FlexAttention {causal['flex_forward_tflops']:.0f} and"
         f" {causal['flex_backward_tflops']:.0f} in the same run\n({versions};"
-        " `python benchmarks/training.py`, [figures](benchmarks/results/training-h100.json)).\n"
-        f"Decoding one query, 32 heads over 8, at {one['keys']} keys: {one['of_copy']:.0%} of the card's copy"
-        " bandwidth."
+        f" `python benchmarks/training.py`, [figures](benchmarks/results/training-{name.lower()}.json)).\n"
+        f"Decoding one query, 32 heads over 8, at {one['keys']} keys: {one['of_copy']:.0%} of the copy"
+        f" bandwidth of an {other}."
     )
 
 

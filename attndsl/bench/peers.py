@@ -198,6 +198,8 @@ def fla(setup: Setup) -> Ready:
 
 def portable(setup: Setup) -> Ready:
     """The program itself without kernels whose warps specialise."""
+    if not next(iter(setup.inputs.values())).is_cuda:
+        raise Absent("there is no GPU")
     other = replace(setup, op=CompiledAttention(setup.cascade, backend="triton"))
     return Ready(other.ours, floats(setup))
 

@@ -56,10 +56,10 @@ FUNCTIONS = frozenset(
 )
 TYPES = frozenset({"float", "int", "bool"})
 RESERVED = frozenset({"start", "state", "return_state", "cu_seqlens", "out", "debug"})
-# Keywords of an operator's methods, which take inputs and parameters by name besides.
+# Keywords of an operator's methods, which take inputs and parameters by name besides. (`op.partial`, whose `first` is a
+# usual name for ids of what begins anew, refuses such programs itself.)
 METHODS = {
     "dtype": "op.reference",
-    "first": "op.partial",
     "device": "op.warmup",
     "backward": "op.warmup",
 }

@@ -29,7 +29,7 @@ def divided(
 
     `done` is in memory already.
     """
-    every = [x for parts in sums.values() for x in parts]
+    every = list(dict.fromkeys(x for parts in sums.values() for x in parts))  # targets may share sums
     if len(every) < 2:
         return None
     best: tuple[tuple[int, int], list[TileProgram]] | None = None
@@ -61,7 +61,8 @@ def _kernels(
             here = left[m] & {*group}
             left[m] -= here
             # All that is missing of it is made here; else its part goes to memory.
-            targets += [m] if here and not left[m] else [x for x in sums[m] if x in here]
+            made_here = [m] if here and not left[m] else [x for x in sums[m] if x in here]
+            targets += [x for x in made_here if x not in targets]
         if group is groups[-1]:
             targets += thin
         try:

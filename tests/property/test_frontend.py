@@ -137,8 +137,26 @@ exprs = st.recursive(leaves, grown, max_leaves=12)
 
 
 def bare(e: ast.Expr) -> ast.Expr:
-    """Without parentheses."""
-    return bare(e.inner) if isinstance(e, ast.Paren) else ast.map_children(e, bare)
+    """Without parentheses; sums and chains of `and` and `or` from left to right, for they print as one row."""
+    if isinstance(e, ast.Paren):
+        return bare(e.inner)
+    e = ast.map_children(e, bare)
+    if not isinstance(e, ast.BoolOp | ast.Binary) or e.op not in ("+", "-", "and", "or"):
+        return e
+    (_, row), *rest = operands(e, "+" if isinstance(e, ast.Binary) else e.op)
+    for op, x in rest:
+        row = type(e)(op, row, x)
+    return row
+
+
+def operands(e: ast.Expr, op: str) -> list[tuple[str, ast.Expr]]:
+    """What a chain joins, each with the operator in front of it; minus turns those behind it."""
+    if isinstance(e, ast.BoolOp) and e.op == op:
+        return operands(e.left, op) + operands(e.right, op)
+    if isinstance(e, ast.Binary) and e.op in ("+", "-") and op in ("+", "-"):
+        behind = "+" if e.op == op else "-"
+        return operands(e.left, op) + operands(e.right, behind)
+    return [(op, e)]
 
 
 @settings(max_examples=200, deadline=None)

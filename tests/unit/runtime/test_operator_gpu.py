@@ -37,7 +37,7 @@ def test_values_and_gradients() -> None:
     op = compiled(ALIBI, None)
     x = inputs(grad=True)
     o, lse = op(*x)
-    assert next(iter(op._engine.stages))[2] == "triton"
+    assert next(iter(op._engine.stages))[2] in ("auto", "triton")
     wide = [t.detach().double().requires_grad_() for t in x]
     ro, rlse = op.reference(*wide)
     assert error(o, ro) < 5e-3

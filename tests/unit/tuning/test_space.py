@@ -166,11 +166,11 @@ def measured_choices(card: str, programs: list[str]):
 
 
 def test_the_model_s_first_choice_is_near_the_best_on_an_h200() -> None:
-    """Of kernels with many values a pair, running sums, dense biases; no accumulators."""
+    """Of kernels with many values a pair, dense biases; no accumulators."""
     from benchmarks.model import NEAR
 
-    made = measured_choices("h200", ["bias_dense", "entmax", "softcap", "stick_breaking"])
-    assert {g.kernel for g in made} >= {"bias_dense_backward_dK_dV", "entmax_M", "stick_breaking"}
+    made = measured_choices("h200", ["bias_dense", "entmax", "softcap"])
+    assert {g.kernel for g in made} >= {"bias_dense_backward_dK_dV", "entmax_M"}
     assert {g.kernel: g.over for g in made if g.over > NEAR} == {}
 
 
