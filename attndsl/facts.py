@@ -22,7 +22,8 @@ from attndsl.schedule.cost import GPUS, Again, Cost, again, bound
 from attndsl.schedule.prepare import prepare
 from attndsl.schedule.printer import text_of
 from attndsl.schedule.tile import Role
-from attndsl.schedule.warps import Unfit, kept_portable, roles, worth_sweeps
+from attndsl.schedule.warps import Unfit, roles
+from attndsl.schedule.worth import kept_portable, worth_sweeps
 from attndsl.sizes import USUAL, Sizes, sizes
 
 if TYPE_CHECKING:

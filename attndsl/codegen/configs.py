@@ -265,7 +265,9 @@ def choose_warps(
     also = sizes(facts["also"])
     ways = [(k, c) for k in (1, 0) for c in ((1, 0) if facts["folded"] else (0,))]
     wanted = [(2, b, s, k, c) for b, s in depths for k, c in ways if b <= widest]
-    if carried and facts["pairs"] > 1 and not facts["looked_up"]:  # ids are looked through by powers of two
+    if (
+        carried and facts["pairs"] > 1 and not facts["looked_up"]
+    ):  # ids are looked through by powers of two
         wanted.insert(0, (3, 64, 3, 1, int(facts["folded"])))
     elif carried and not facts["compares"]:
         wanted.insert(0, (3, 128, 2, 1, 0))

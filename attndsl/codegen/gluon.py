@@ -12,7 +12,8 @@ from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.liveness import held
 from attndsl.schedule.tile import Compute, Plan, Role, Stmt, TileProgram
-from attndsl.schedule.warps import Roles, Unfit, kept_portable, roles, worth_sweeps
+from attndsl.schedule.warps import Roles, Unfit, roles
+from attndsl.schedule.worth import kept_portable, worth_sweeps
 
 # Names that the template and the pipeline use for themselves.
 PIPELINE = frozenset(

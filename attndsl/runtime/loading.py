@@ -50,7 +50,9 @@ def compile(
     """The operator of a program in a string; otherwise as `load`."""
     if not isinstance(text, str):
         raise TypeError(f"the text of a program is needed, and {type(text).__name__} came")
-    source = Source("<string>", text.removeprefix("\ufeff"))  # a byte order mark is no part of a text
+    source = Source(
+        "<string>", text.removeprefix("\ufeff")
+    )  # a byte order mark is no part of a text
     return _operator(source, name, backend, autotune, deterministic)
 
 

@@ -29,7 +29,9 @@ def divided(
 
     `done` is in memory already.
     """
-    every = list(dict.fromkeys(x for parts in sums.values() for x in parts))  # targets may share sums
+    every = list(
+        dict.fromkeys(x for parts in sums.values() for x in parts)
+    )  # targets may share sums
     if len(every) < 2:
         return None
     best: tuple[tuple[int, int], list[TileProgram]] | None = None

@@ -30,15 +30,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from attndsl.cascade.nodes import Binary, Call, DType, Expr, Position
+from attndsl.cascade.nodes import Binary, Call, DType, Expr
 from attndsl.cascade.walk import rewrite, walk
 from attndsl.schedule.absorbed import absorbed
+from attndsl.schedule.copied import Unfitting, block, copied, leaves, one_box_each
 from attndsl.schedule.specialise import defined, used
 from attndsl.schedule.tile import (
     AccDot,
     Across,
     Assign,
-    BufferKind,
     Compute,
     Declare,
     Dot,
@@ -131,15 +131,11 @@ class Roles:
         return [*loads, *self.stores.items()]
 
 
-class _No(Exception):
-    pass
-
-
 def roles(plan: Plan, program: TileProgram) -> Roles | Unfit:
     """The roles of a kernel's warps."""
     try:
         return _roles(plan, program)
-    except _No as no:
+    except Unfitting as no:
         return Unfit(str(no))
 
 
@@ -152,14 +148,14 @@ def adds(plan: Plan) -> bool:
 def _roles(plan: Plan, program: TileProgram) -> Roles:
     tiles, sweep = program.of(Role.TILE), program.sweep
     if sweep is None:
-        raise _No("it streams nothing")
+        raise Unfitting("it streams nothing")
     sweep = absorbed(program, sweep)
     if len(tiles) != 1:
-        raise _No(f"it tiles {len(tiles)} axes, and warps specialise over one")
+        raise Unfitting(f"it tiles {len(tiles)} axes, and warps specialise over one")
     if program.rounds is not None:
-        raise _No("it sweeps in rounds")
+        raise Unfitting("it sweeps in rounds")
     if sweep.ordered or sweep.descending:
-        raise _No("its tiles come one after the other, each with what the one before left")
+        raise Unfitting("its tiles come one after the other, each with what the one before left")
     tile, stream = tiles[0].name, sweep.axis
     full = {a.name: a.rank for a in program.of(Role.FULL)}
     rank = {tile: tiles[0].rank, stream: program.axis(stream).rank, **full}
@@ -171,39 +167,41 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         loads = {s.name: s for s in r.body if isinstance(s, Load)}
         for dot in body.scores:
             left, right = prologue.get(dot.left), loads.get(dot.right)
-            if left is None or not _block(plan, left, tile, rank):
-                raise _No(
+            if left is None or not block(plan, left, tile, rank):
+                raise Unfitting(
                     f"`{dot.left}`, the left side of a product, is computed rather than copied"
                 )
-            if right is None or not _block(plan, right, stream, rank):
-                raise _No(f"`{dot.right}`, right in a product, is no tile of memory")
+            if right is None or not block(plan, right, stream, rank):
+                raise Unfitting(f"`{dot.right}`, right in a product, is no tile of memory")
             resident[left.name] = left
             rings.setdefault(right.name, right)
         for acc in body.sums:
             right = loads.get(acc.right)
-            if right is None or not _block(plan, right, stream, rank):
-                raise _No(f"`{acc.right}`, right in a sum of products, is no tile of memory")
+            if right is None or not block(plan, right, stream, rank):
+                raise Unfitting(f"`{acc.right}`, right in a sum of products, is no tile of memory")
             rings.setdefault(right.name, right)
         for add in body.across:
             made = {m.name: m for m in body.middle if isinstance(m, Compute)}
             right = prologue.get(add.right)
             if add.left not in made or made[add.left].dims != (tile, stream):
-                raise _No(f"`{add.left}`, left in a sum in memory, is no tile that is computed")
-            if right is None or not _block(plan, right, tile, rank):
-                raise _No(f"`{add.right}`, right in a sum in memory, is no tile of memory")
+                raise Unfitting(
+                    f"`{add.left}`, left in a sum in memory, is no tile that is computed"
+                )
+            if right is None or not block(plan, right, tile, rank):
+                raise Unfitting(f"`{add.right}`, right in a sum in memory, is no tile of memory")
             resident[right.name] = right
     if not resident:
-        raise _No("its scores are no product of tiles")
+        raise Unfitting("its scores are no product of tiles")
     others = (s for s in prologue.values() if s.name not in resident)
-    also = {s.name: s for s in others if _copied(plan, s) and _block(plan, s, tile, rank)}
-    _one_box_each((*resident.values(), *also.values(), *rings.values()), set(rank))
+    also = {s.name: s for s in others if copied(plan, s) and block(plan, s, tile, rank)}
+    one_box_each((*resident.values(), *also.values(), *rings.values()), set(rank))
     bodies = tuple(_without(b, rings) for b in bodies)
     _registers_only(program, bodies, resident, rings, tile, stream)
     scalars, rows = _parted(program, resident)
     leaving = [s for s in program.epilogue if isinstance(s, Store)]
     known = _names(scalars)
     leaving = [s for s in leaving if used(s) <= {s.value, *known}]
-    stores = {s.value: s for s in leaving if _leaves(plan, program, s, tile, rank)}
+    stores = {s.value: s for s in leaving if leaves(plan, program, s, tile, rank)}
     lo, hi = moving_ends(program)
     folded = lo or hi
     order = _order(bodies)
@@ -236,7 +234,7 @@ def _order(bodies: tuple[Body, ...]) -> Order:
     Accumulators of two sums leave none. An operand that waits for the next step takes as many as half a tile of scores,
     which is there beside two tiles, not beside three (a softcap's dQ would spill 83 times in its loops).
     """
-    room = all(len(b.sums) == 1 and not b.across and _pairs_held(b) <= 2 for b in bodies)
+    room = all(len(b.sums) == 1 and not b.across and pairs_held(b) <= 2 for b in bodies)
     return Order.CARRIED if room else Order.ALONE
 
 
@@ -248,7 +246,7 @@ def _room_for_a_list(bodies: tuple[Body, ...], order: Order) -> bool:
     return order is Order.CARRIED or all(b.across for b in bodies)
 
 
-def _pairs_held(body: Body) -> int:
+def pairs_held(body: Body) -> int:
     """The most numbers for each pair of a row and a key that a step holds at a time, products among them."""
     held = [{s.name for s in body.scores}]
     read = set[str]().union(*(used(s) for s in body.sums))
@@ -275,22 +273,22 @@ def _body(r: Range, tile: str, stream: str) -> Body:
                 across.append(s)
             case Dot():
                 if s.dims != (tile, stream):
-                    raise _No(f"the product `{s.name}` is not one of rows and keys")
+                    raise Unfitting(f"the product `{s.name}` is not one of rows and keys")
                 if _feeds(middle, s):
-                    raise _No(f"the product `{s.name}` waits for another's result")
+                    raise Unfitting(f"the product `{s.name}` waits for another's result")
                 scores.append(s)
             case AccDot():
                 sums.append(s)
             case Compute() | Load() | Fold() | Assign():
                 middle.append(s)
             case _:
-                raise _No(f"its sweep holds {_called(s)}")
+                raise Unfitting(f"its sweep holds {_called(s)}")
     names = {s.name for s in sums}
     for m in middle:
         if names & used(m):
-            raise _No("what it accumulates is read inside the sweep")
+            raise Unfitting("what it accumulates is read inside the sweep")
     if len(across) > 1:
-        raise _No("it adds several sums to memory")
+        raise Unfitting("it adds several sums to memory")
     return Body(r.masked, tuple(scores), (), tuple(middle), tuple(sums), tuple(across))
 
 
@@ -398,64 +396,6 @@ def _beside(
     return beside, columns, frozenset(n for n in could if n in loaded or n not in read)
 
 
-def _copied(plan: Plan, load: Load) -> bool:
-    """Whether a tensor may have the inputs' type, which is the copy engine's; a call where it has not is portable."""
-    buffer = plan.buffer(load.tensor)
-    here = buffer.kind is BufferKind.INPUT or buffer.like is not None
-    return buffer.dtype is DType.FLOAT and here
-
-
-def _block(plan: Plan, load: Load, along: str, rank: dict[str, str]) -> bool:
-    """Whether a load is a tile of memory: an axis, whole rows of the last, all else fixed.
-
-    Past its end a tensor reads as 0, so its axes must end where the program's do.
-    """
-    last = load.subs[-1]
-    row = last.name if isinstance(last, Position) else ""
-    if load.guard is not None or load.dims != (along, row):
-        return False
-    return _whole_rows(plan, load, along, rank)
-
-
-def _whole_rows(plan: Plan, s: Load | Store, along: str, rank: dict[str, str]) -> bool:
-    ends, last = plan.buffer(s.tensor).ranks, s.subs[-1]
-    moving = [k for k, x in enumerate(s.subs) if x == Position(along)]
-    fixed = [x for x in s.subs[:-1] if x != Position(along)]
-    if len(moving) != 1 or len(s.subs) > 5 or any(_spans(x, set(rank)) for x in fixed):
-        return False
-    return (
-        isinstance(last, Position)
-        and ends[moving[0]] == rank[along]
-        and ends[-1] == rank.get(last.name)
-    )
-
-
-def _leaves(
-    plan: Plan, program: TileProgram, store: Store, tile: str, rank: dict[str, str]
-) -> bool:
-    """Whether a store is one of a tile in the inputs' type; what lies past the tensor's end is not written."""
-    made = (*program.prologue, *program.epilogue)
-    dims = {s.name: s.dims for s in made if isinstance(s, Compute | Load | Fold | Declare)}
-    buffer = plan.buffer(store.tensor)
-    return (
-        buffer.dtype is DType.FLOAT
-        and buffer.like is not None
-        and dims.get(store.value, ())[:1] == (tile,)
-        and len(dims[store.value]) == 2
-        and store.tensor not in program.reads
-        and _whole_rows(plan, store, tile, rank)
-    )
-
-
-def _one_box_each(loads: tuple[Load, ...], axes: set[str]) -> None:
-    """A tensor is described to the copy engine once, with the shape of its tiles."""
-    shapes: dict[str, tuple[Expr | None, ...]] = {}
-    for load in loads:
-        shape = tuple(s if _spans(s, axes) else None for s in load.subs)
-        if shapes.setdefault(load.tensor, shape) != shape:
-            raise _No(f"`{load.tensor}` is read in tiles of two shapes")
-
-
 def moving_ends(program: TileProgram) -> tuple[bool, bool]:
     """Whether the sweep's ends move with the tile: both ends of a window's do, one of a causal sweep's."""
     assert program.sweep is not None
@@ -475,44 +415,6 @@ def moving_ends(program: TileProgram) -> tuple[bool, bool]:
     return moves(Val(ranges[0].lo)), moves(hi)
 
 
-def kept_portable(program: TileProgram, found: Roles) -> str | None:
-    """Why `backend="auto"` leaves a kernel portable at any size though its warps could specialise.
-
-    Measured program by program (benchmarks/results/hopper-rule-h200.json). `worth_sweeps` and
-    `configs.worth_warps` ask for the sizes of a call besides.
-    """
-    sums = max(len(body.sums) for body in found.bodies)
-    short = all(moving_ends(program))
-    if not sums:
-        return "it carries no sum of products"
-    beside = (s for b in found.bodies for s in (*b.early, *b.middle))
-    if any(isinstance(s, Load) and {found.tile, found.stream} <= {*s.dims} for s in beside):
-        # A table by distance, forward: 1.87 ms (training-h200.json); the portable kernel took 1.42 on a slower card.
-        return "it loads a value for each pair of a row and a key"
-    if sums > 1 and max(map(_pairs_held, found.bodies)) > 2:
-        return "it holds more than two tiles of scores at a time beside two sums"
-    if found.across and (short or found.looked_up):
-        return "its sweeps are short, and do not pay for a sum that is cleared before and read back behind"
-    return None
-
-
-def worth_sweeps(program: TileProgram, found: Roles) -> dict[int, int]:
-    """Head dims at which such a kernel was measured faster than the portable one, and along how many positions.
-
-    At 64 a sum of two products of scores (dQ) is not faster, and neither are short sweeps with one product. Two sums do
-    not fit beyond 128. What is added to memory is cleared before and read back behind: half a sweep earns that later.
-    """
-    one = all(len(b.scores) == 1 for b in found.bodies)
-    if found.across:
-        return {64: 4096, 128: 16384 if any(moving_ends(program)) else 4096}
-    if any(len(b.sums) > 1 for b in found.bodies):
-        return dict.fromkeys((64, 96, 128), 4096)
-    if one and found.looked_up:
-        return {256: 4096}
-    few = (64,) if one and not all(moving_ends(program)) else ()
-    return dict.fromkeys((*few, 96, 128, 192, 256), 4096)
-
-
 def _names(scalars: Iterable[Stmt]) -> set[str]:
     """The values that statements without axes make."""
     out: set[str] = set()
@@ -522,10 +424,6 @@ def _names(scalars: Iterable[Stmt]) -> set[str]:
         elif (name := defined(s)) is not None:
             out.add(name)
     return out
-
-
-def _spans(e: Expr, axes: set[str]) -> bool:
-    return any(isinstance(n, Position) and n.name in axes for n in walk(e))
 
 
 def _registers_only(
@@ -541,27 +439,27 @@ def _registers_only(
     turns = [s for loop in program.loops for s in loop.prologue]
     for s in turns:
         if not isinstance(s, Compute | Load):
-            raise _No(f"a loop around its sweep holds {_called(s)}")
+            raise Unfitting(f"a loop around its sweep holds {_called(s)}")
     rest = [*(s for s in program.prologue if s not in resident.values()), *turns]
     # Before and after the sweep there is room to hold a resident tile in registers too.
     for s in (m for b in bodies for m in (*b.early, *b.middle)):
         apart = shared & used(s)
         if apart:
-            raise _No(f"`{min(apart)}` is read outside products")
+            raise Unfitting(f"`{min(apart)}` is read outside products")
     full = {a.name for a in program.of(Role.FULL)}
     allowed = {(), (tile,), (stream,), (tile, stream), *((tile, f) for f in full)}
     allowed |= {(f,) for f in full}
     for s in (*rest, *(m for b in bodies for m in (*b.early, *b.middle)), *program.epilogue):
         dims = getattr(s, "dims", ())
         if dims not in allowed:
-            raise _No(f"`{getattr(s, 'name', s)}` spans {', '.join(dims)}")
+            raise Unfitting(f"`{getattr(s, 'name', s)}` spans {', '.join(dims)}")
         if isinstance(s, Fold) and not s.dims:
-            raise _No(f"`{s.name}` is one value for all rows of a tile")
+            raise Unfitting(f"`{s.name}` is one value for all rows of a tile")
     declared = {s.name: s for s in program.prologue if isinstance(s, Declare)}
     for body in bodies:
         for acc in body.sums:
             if acc.name not in declared or acc.over != stream:
-                raise _No(f"`{acc.name}` accumulates over another axis than `{stream}`")
+                raise Unfitting(f"`{acc.name}` accumulates over another axis than `{stream}`")
 
 
 def _parted(
@@ -583,7 +481,7 @@ def _parted(
             late.add(s.name)
             rows.append(s)
             continue
-        raise _No(f"what comes before its sweep holds {_called(s)}")
+        raise Unfitting(f"what comes before its sweep holds {_called(s)}")
     return tuple(scalars), tuple(rows)
 
 

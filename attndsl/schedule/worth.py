@@ -1,0 +1,48 @@
+"""Which kernels are worth specialising their warps: what was measured, as facts of tile programs.
+
+kept_portable(program, roles(plan, program))    # a reason, or None
+worth_sweeps(program, roles(plan, program))     # {128: 4096}: by head dim, from so many positions on
+"""
+
+from __future__ import annotations
+
+from attndsl.schedule.tile import Load, TileProgram
+from attndsl.schedule.warps import Roles, moving_ends, pairs_held
+
+
+def kept_portable(program: TileProgram, found: Roles) -> str | None:
+    """Why `backend="auto"` leaves a kernel portable at any size though its warps could specialise.
+
+    Measured program by program (benchmarks/results/hopper-rule-h200.json). `worth_sweeps` and
+    `configs.worth_warps` ask for the sizes of a call besides.
+    """
+    sums = max(len(body.sums) for body in found.bodies)
+    short = all(moving_ends(program))
+    if not sums:
+        return "it carries no sum of products"
+    beside = (s for b in found.bodies for s in (*b.early, *b.middle))
+    if any(isinstance(s, Load) and {found.tile, found.stream} <= {*s.dims} for s in beside):
+        # A table by distance, forward: 1.87 ms (training-h200.json); the portable kernel took 1.42 on a slower card.
+        return "it loads a value for each pair of a row and a key"
+    if sums > 1 and max(map(pairs_held, found.bodies)) > 2:
+        return "it holds more than two tiles of scores at a time beside two sums"
+    if found.across and (short or found.looked_up):
+        return "its sweeps are short, and do not pay for a sum that is cleared before and read back behind"
+    return None
+
+
+def worth_sweeps(program: TileProgram, found: Roles) -> dict[int, int]:
+    """Head dims at which such a kernel was measured faster than the portable one, and along how many positions.
+
+    At 64 a sum of two products of scores (dQ) is not faster, and neither are short sweeps with one product. Two sums do
+    not fit beyond 128. What is added to memory is cleared before and read back behind: half a sweep earns that later.
+    """
+    one = all(len(b.scores) == 1 for b in found.bodies)
+    if found.across:
+        return {64: 4096, 128: 16384 if any(moving_ends(program)) else 4096}
+    if any(len(b.sums) > 1 for b in found.bodies):
+        return dict.fromkeys((64, 96, 128), 4096)
+    if one and found.looked_up:
+        return {256: 4096}
+    few = (64,) if one and not all(moving_ends(program)) else ()
+    return dict.fromkeys((*few, 96, 128, 192, 256), 4096)
