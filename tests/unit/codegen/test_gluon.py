@@ -239,7 +239,11 @@ def test_products_run_asynchronously(example: str, tmp_path: Path) -> None:
     for kernel in hopper:
         assert kernel.shared <= 227 * 1024
         products = kernel.sass.count("HGMMA")
-        # A product that is waited for by itself would have a wait of its own.
-        assert products >= 5 * kernel.sass.count("WARPGROUP.DEPBAR") > 0, kernel.name
+        # A product that is waited for by itself would have a wait of its own. At head dim 128 a product of scores takes
+        # eight instructions, a sum four by tiles of 64; by tiles of 32, where values of pairs need the room, two.
+        issued = " ".join(re.findall(r"HGMMA|WARPGROUP\.DEPBAR|BRA", kernel.sass))
+        shortest = min(len(x.split()) for x in re.findall(r"(?:HGMMA ?)+", issued))
+        least = 4 if shortest == 2 else 5
+        assert products >= least * kernel.sass.count("WARPGROUP.DEPBAR") > 0, kernel.name
         # Accumulators of two gradients leave little room; what spills there is not in every step.
         assert kernel.sass_stats.spills_in_loops <= 64, kernel.name
