@@ -50,9 +50,8 @@ def compile(
     """The operator of a program in a string; otherwise as `load`."""
     if not isinstance(text, str):
         raise TypeError(f"the text of a program is needed, and {type(text).__name__} came")
-    source = Source(
-        "<string>", text.removeprefix("\ufeff")
-    )  # a byte order mark is no part of a text
+    # A byte order mark is no part of a text.
+    source = Source("<string>", text.removeprefix("\ufeff"))
     return _operator(source, name, backend, autotune, deterministic)
 
 

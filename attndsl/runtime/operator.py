@@ -115,18 +115,18 @@ class CompiledAttention:
         filled with the outputs and returned. With `debug`, `assume`s and every subscript are
         checked against the values, and whether roots are found within their `iters` (slow, dense).
         """
-        if not self._inputs:
-            raise CallError(
-                "A0501",
-                f"{self.name}: no tensor is declared, so nothing says on which device it runs",
-                help="`op.reference` evaluates it",
-            )
         plain = start is None and not named and len(tensors) == len(self._inputs)
         plain = plain and state is None and not return_state and cu_seqlens is None and not debug
         if plain and out is None and not torch.compiler.is_compiling():
             made = self._operators.again(tensors)
             if made is not None:
                 return made
+        if not self._inputs:
+            raise CallError(
+                "A0501",
+                f"{self.name}: no tensor is declared, so nothing says on which device it runs",
+                help="`op.reference` evaluates it",
+            )
         if state is not None or return_state or cu_seqlens is not None:
             if start is not None:
                 before = "a state, which stands for all that came before"

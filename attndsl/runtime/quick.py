@@ -38,7 +38,7 @@ class Maps(dict[int, Any]):
     def __missing__(self, address: int) -> Any:
         if len(self) >= MOST_MAPS:
             self.clear()
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             bind(torch.device("cuda", torch.cuda.current_device()))
         made = self[address] = self.all(address)[0]
         return made
