@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.road import more_programs, surprises, weighings  # noqa: F401 (they fill PROGRAMS)
+from tests.road import more_programs, papers, surprises, weighings  # noqa: F401 (they fill PROGRAMS)
 from tests.road.harness import small_tiles
 from tests.road.programs import PROGRAMS, check
 
@@ -19,6 +19,14 @@ PARTS = 7  # of all programs, each a test that ends in time
 
 # What once went wrong, and one or two of each kind; the others are slow tests.
 QUICK = {
+    "domain_of_a_domain",
+    "fire",
+    "fire_mask_of_distances",
+    "log_in_a_filter",
+    "log_of_keys",
+    "log_of_rows",
+    "log_of_rows_in_a_sum",
+    "root_of_values",
     "all_features_above",
     "any_before",
     "bilinear",

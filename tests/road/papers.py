@@ -1,0 +1,97 @@
+"""Programs as recent papers write them, and odd uses of every section: against their own dense evaluation.
+
+The first are those that were wrong once; the kinds are masks by values, positional scores, states and outputs.
+"""
+
+from __future__ import annotations
+
+from tests.road.programs import DOT, SOFTMAX, add
+
+TQ = "Q[b,h,t,e], K[b,h,t,e], V[b,h,t,f]"
+OT = "O[b,h,t,f]"
+
+
+# --- functions that are numbers for some arguments only -----------------------------------------
+
+add(
+    "fire",
+    "w1[m], b1[m], w2[h,m], c[h], L[h]",
+    """D[i,j] = log(softplus(c) * (i - j) + 1) / log(softplus(c) * max(softplus(L), i) + 1) where j <= i
+    S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + w2[m] * relu(w1[m] * D[i,j] + b1[m]) where j <= i
+    O[i,f] = softmax[j](S[i,j]) * V[j,f]""",
+    m=3,
+)
+add(
+    "fire_mask_of_distances",
+    "w1[m], w2[h,m]",
+    """D[i,j] = log(1 + i - j) / log(1 + max(4, i)) where j <= i
+    S[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) + w2[m] * relu(w1[m] * D[i,j])
+    O[i,f] = softmax[j](S[i,j]) * V[j,f]""",
+    m=3,
+)
+add(
+    "root_of_values",
+    "x[b,j]",
+    f"""S[i,j] = {DOT}
+    U[j,f] = sqrt(x[j]) * V[j,f] where x[j] > 0
+    O[i,f] = softmax[j](S[i,j]) * U[j,f]""",
+)
+add(
+    "log_of_keys",
+    "x[b,j]",
+    """L[j,e] = K[j,e] * log(x[j]) where x[j] > 0
+    S[i,j] = Q[i,e] * L[j,e]
+    O[i,f] = sigmoid(S[i,j]) * V[j,f]""",
+)
+add(
+    "log_of_rows",
+    "x[b,i]",
+    """T[i,j] = Q[i,e] * K[j,e] * log(x[i]) where x[i] > 0
+    O[i,f] = softmax[j](T[i,j]) * V[j,f]""",
+)
+add(
+    "log_of_rows_in_a_sum",
+    "x[b,i], w[h,m]",
+    """R[i] = log(x[i]) where x[i] > 0
+    T[i,j] = Q[i,e] * K[j,e] + sum[m](w[m] * tanh(R[i] * w[m]))
+    O[i,f] = sigmoid(T[i,j]) * V[j,f]""",
+    m=3,
+)
+add(
+    "domain_of_a_domain",
+    "x[b,j]",
+    f"""y[j] = x[j] - 0.3 where x[j] > 0.3
+    z[j] = sqrt(y[j])
+    S[i,j] = {DOT} / (1 + z[j]) + log(y[j]) where j <= i
+    {SOFTMAX}""",
+)
+add(
+    "log_in_a_filter",
+    "x[b,j]",
+    f"""S[i,j] = {DOT}
+    m[i] = sum[j : x[j] > 0](sigmoid(S[i,j]) * log(x[j]))
+    O[i,f] = m[i] * (sigmoid(S[i,j]) * V[j,f])""",
+)
+add(
+    "divided_by_an_id",
+    "x[b,j]: int",
+    f"""S[i,j] = {DOT} / x[j] where x[j] > 0
+    {SOFTMAX}
+    L[i] = logsumexp[j](S[i,j])""",
+    out="O[b,h,i,f], L[b,h,i]",
+)
+add(
+    "singular_positions",
+    "w[h]",
+    f"""S[i,j] = {DOT} + w / j + 1 / (i - 5)**2 where j > 0, i != 5
+    {SOFTMAX}""",
+)
+add(
+    "mlp_of_distances",
+    "w1[m], w2[m,p], w3[h,p]",
+    """D[i,j] = sqrt(i - j) where j <= i
+    S[i,j] = Q[i,e] * K[j,e] + w3[p] * tanh(sum[m](w2[m,p] * tanh(w1[m] * D[i,j]))) where j <= i
+    O[i,f] = softmax[j](S[i,j]) * V[j,f]""",
+    m=3,
+    p=2,
+)
