@@ -95,3 +95,64 @@ add(
     m=3,
     p=2,
 )
+
+# --- states that are walked ---------------------------------------------------------------------
+
+add(
+    "rnn",
+    "W[h,e,c], x[b,h,t,e]",
+    """X[t,e] = tanh(W[e,c] * X[t-1,c] + x[t,e]) init 0
+    O[t,e] = X[t,e]""",
+    qkv="",
+    out="O[b,h,t,e]",
+    t=19,
+    e=5,
+    c=5,
+)
+add(
+    "rnn_backward_in_time",
+    "W[h,e,c], x[b,h,t,e], X0[b,h,e]",
+    """X[t,e] = sigmoid(W[e,c] * X[t+1,c] + x[t,e]) init X0[e]
+    O[t,e] = X[t,e]""",
+    qkv="",
+    out="O[b,h,t,e]",
+    t=19,
+    e=5,
+    c=5,
+)
+add(
+    "rnn_of_other_features",
+    "W[h,e,c], U[h,e,d], x[b,h,t,d], Y[h,f,e], b0[h,e]",
+    """X[t,e] = tanh(W[e,c] * X[t-1,c] + U[e,d] * x[t,d] + b0[e]) init 0
+    O[t,f] = Y[f,e] * X[t,e]""",
+    qkv="",
+    out="O[b,h,t,f]",
+    t=19,
+    e=5,
+    c=5,
+    d=3,
+)
+add(
+    "rnn_of_a_projection",
+    "W[h,e,c], U[h,e,d], x[b,h,t,d]",
+    """u[t,e] = U[e,d] * x[t,d]
+    X[t,e] = tanh(W[e,c] * X[t-1,c] + u[t,e]) init 0
+    O[t,e] = X[t,e]""",
+    qkv="",
+    out="O[b,h,t,e]",
+    t=19,
+    e=5,
+    c=5,
+    d=3,
+)
+add(
+    "minimal_gru",
+    "Wz[h,e,c], Wh[h,e,c], x[b,h,t,e]",
+    """H[t,e] = sigmoid(x[t,e] + Wz[e,c] * H[t-1,c]) * H[t-1,e] + (1 - sigmoid(x[t,e] + Wz[e,c] * H[t-1,c])) * tanh(x[t,e] + Wh[e,c] * H[t-1,c]) init 0
+    O[t,e] = H[t,e]""",
+    qkv="",
+    out="O[b,h,t,e]",
+    t=19,
+    e=5,
+    c=5,
+)
