@@ -100,10 +100,10 @@ add(
 
 add(
     "rnn",
-    "W[h,e,c], x[b,h,t,e]",
+    "",
     """X[t,e] = tanh(W[e,c] * X[t-1,c] + x[t,e]) init 0
     O[t,e] = X[t,e]""",
-    qkv="",
+    qkv="W[h,e,c], x[b,h,t,e]",
     out="O[b,h,t,e]",
     t=19,
     e=5,
@@ -111,10 +111,10 @@ add(
 )
 add(
     "rnn_backward_in_time",
-    "W[h,e,c], x[b,h,t,e], X0[b,h,e]",
+    "",
     """X[t,e] = sigmoid(W[e,c] * X[t+1,c] + x[t,e]) init X0[e]
     O[t,e] = X[t,e]""",
-    qkv="",
+    qkv="W[h,e,c], x[b,h,t,e], X0[b,h,e]",
     out="O[b,h,t,e]",
     t=19,
     e=5,
@@ -122,10 +122,10 @@ add(
 )
 add(
     "rnn_of_other_features",
-    "W[h,e,c], U[h,e,d], x[b,h,t,d], Y[h,f,e], b0[h,e]",
+    "",
     """X[t,e] = tanh(W[e,c] * X[t-1,c] + U[e,d] * x[t,d] + b0[e]) init 0
     O[t,f] = Y[f,e] * X[t,e]""",
-    qkv="",
+    qkv="W[h,e,c], U[h,e,d], x[b,h,t,d], Y[h,f,e], b0[h,e]",
     out="O[b,h,t,f]",
     t=19,
     e=5,
@@ -134,11 +134,11 @@ add(
 )
 add(
     "rnn_of_a_projection",
-    "W[h,e,c], U[h,e,d], x[b,h,t,d]",
+    "",
     """u[t,e] = U[e,d] * x[t,d]
     X[t,e] = tanh(W[e,c] * X[t-1,c] + u[t,e]) init 0
     O[t,e] = X[t,e]""",
-    qkv="",
+    qkv="W[h,e,c], U[h,e,d], x[b,h,t,d]",
     out="O[b,h,t,e]",
     t=19,
     e=5,
@@ -147,10 +147,11 @@ add(
 )
 add(
     "minimal_gru",
-    "Wz[h,e,c], Wh[h,e,c], x[b,h,t,e]",
-    """H[t,e] = sigmoid(x[t,e] + Wz[e,c] * H[t-1,c]) * H[t-1,e] + (1 - sigmoid(x[t,e] + Wz[e,c] * H[t-1,c])) * tanh(x[t,e] + Wh[e,c] * H[t-1,c]) init 0
+    "",
+    """H[t,e] = H[t-1,e] + gate(x[t,e] + Wz[e,c] * H[t-1,c]) * (tanh(x[t,e] + Wh[e,c] * H[t-1,c]) - H[t-1,e]) init 0
     O[t,e] = H[t,e]""",
-    qkv="",
+    qkv="Wz[h,e,c], Wh[h,e,c], x[b,h,t,e]",
+    defs="def gate(x) = sigmoid(x)\n",
     out="O[b,h,t,e]",
     t=19,
     e=5,
