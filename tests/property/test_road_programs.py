@@ -41,7 +41,10 @@ QUICK = {
     "full_block",
     "gatv2",
     "gqa_mod",
+    "delta_by_its_errors",
     "group_own_causal",
+    "gru",
+    "gru_that_shows_its_gate",
     "group_own_flat",
     "grouped_own_score",
     "grouped_own_score_nested",
@@ -63,6 +66,7 @@ QUICK = {
     "start_b",
     "stick_prod",
     "talk_norm",
+    "ttt_layer_norm",
     "talking",
 }
 

@@ -157,3 +157,53 @@ add(
     e=5,
     c=5,
 )
+for name, helpers, more in (
+    (
+        "gru",
+        """z[t,e] = sigmoid(x[t,e] + Wz[e,c] * H[t-1,c])
+        r[t,e] = sigmoid(y[t,e] + Wr[e,c] * H[t-1,c])
+        g[t,e] = tanh(x[t,e] + Wh[e,c] * (r[t,c] * H[t-1,c]))""",
+        ", Wr[h,e,c], y[b,h,t,e]",
+    ),
+    (
+        "gru_that_shows_its_gate",
+        """z[t,e] = sigmoid(x[t,e] + Wz[e,c] * H[t-1,c])
+        g[t,e] = tanh(x[t,e] + Wh[e,c] * H[t-1,c])""",
+        "",
+    ),
+):
+    add(
+        name,
+        "",
+        f"""{helpers}
+        H[t,e] = z[t,e] * H[t-1,e] + (1 - z[t,e]) * g[t,e] init 0
+        O[t,e] = H[t,e]""",
+        qkv="Wz[h,e,c], Wh[h,e,c], x[b,h,t,e]" + more,
+        out="O[b,h,t,e]" + (", z[b,h,t,e]" if not more else ""),
+        t=19,
+        e=5,
+        c=5,
+    )
+add(
+    "delta_by_its_errors",
+    "beta[b,h,t], g[b,h,t]",
+    """P[t,f] = K[t,e] * H[t-1,e,f]
+    U[t,f] = beta[t] * (V[t,f] - exp(g[t]) * P[t,f])
+    H[t,e,f] = exp(g[t]) * H[t-1,e,f] + K[t,e] * U[t,f] init 0
+    O[t,f] = Q[t,e] * H[t,e,f]""",
+    qkv=TQ,
+    out=OT + ", U[b,h,t,f]",
+    t=19,
+)
+add(
+    "ttt_layer_norm",
+    "W0[h,e,f], eta[b,h,t]",
+    """p[t,f] = K[t,e] * W[t-1,e,f]
+    n[t] = rsqrt(sum[f](p[t,f]**2) / |f| + 1e-3)
+    E[t,f] = n[t] * p[t,f] - V[t,f]
+    W[t,e,f] = W[t-1,e,f] - sigmoid(eta[t]) * K[t,e] * E[t,f] init W0[e,f]
+    O[t,f] = Q[t,e] * W[t,e,f]""",
+    qkv=TQ,
+    out=OT,
+    t=9,
+)
