@@ -107,7 +107,9 @@ NAMES = [
         "A0213",
         "read before it is assigned",
         "Statements stand in the order in which they are computed. A tensor that needs its own earlier values "
-        "is a recurrence and reads them one step back: `H[t-1]`.",
+        "is a recurrence and reads them one step back: `H[t-1]`. Parts of its step may stand above it, under names of "
+        "their own; a sum over all of its earlier points (`sum[s : s < t](A[t,s] * U[s])`, a system of equations) is "
+        "none.",
         "M[i] = max[j](S[i,j]); S[i,j] = Q[i,e] * K[j,e]",
         "S[i,j] = Q[i,e] * K[j,e]; M[i] = max[j](S[i,j])",
     ),
