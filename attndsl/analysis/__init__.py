@@ -7,5 +7,6 @@ linearity, anchors, reach                 which causal sums carry over from chun
 intervals                                 which stretch of a sequence a domain leaves to a tile
 scans, blocks                             sums along a row, ranks cut in blocks
 exponents, stabilise                      what stands in exponents, and which of these lack a maximum
+dropped                                   conditions that a sum loses
 score_mask                                whether FlexAttention could express a program
 """

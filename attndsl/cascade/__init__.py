@@ -9,6 +9,7 @@ rewritten                             the form that gradients and schedules star
     unroll, gates, sums                 recurrences that only scale their past, as sums over it
     telescope, joined, blocks           running forms and blocks, as one sweep's sums
     between, distances                  differences of running sums; products in place of loops over features
+    guarded                             partial functions, kept to arguments of their domain
 squares, ordered                      features of a score's polynomial; values that only rise or fall
 names                                 fresh names, and the declarations that a derived cascade needs
 autodiff                              the gradient, a cascade too:

@@ -1,7 +1,7 @@
 """A program in the form that gradients and schedules start from: the same mathematics, without what hides it.
 
-Recurrences become sums where they can be, ranks in blocks are put together, values that cancel are gone, and squared
-distances are products where that keeps the digits that count. The dense
+Recurrences become sums where they can be, ranks in blocks are put together, values that cancel are gone, squared
+distances are products where that keeps the digits that count, and what is no number outside a domain is one. The dense
 reference evaluates the program as it was written.
 """
 
@@ -13,6 +13,7 @@ from attndsl.cascade.between import apart
 from attndsl.cascade.blocks import alive, merged_blocks
 from attndsl.cascade.cumulated import products_as_sums
 from attndsl.cascade.distances import distances_as_products
+from attndsl.cascade.guarded import within_domains
 from attndsl.cascade.joined import joined
 from attndsl.cascade.names import Names, closed, expressions, mentioned
 from attndsl.cascade.nodes import Cascade
@@ -22,7 +23,7 @@ from attndsl.cascade.unroll import unrolled
 
 def rewritten(c: Cascade) -> Cascade:
     """The program with recurrences written as sums, as far as they can be, its blocks joined, distances as products."""
-    return distances_as_products(unrolled(_in_one(c)))
+    return distances_as_products(unrolled(_in_one(within_domains(c))))
 
 
 def _in_one(c: Cascade) -> Cascade:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import keyword
 from dataclasses import dataclass
 
+from attndsl.analysis.dropped import dropped
 from attndsl.analysis.stabilise import stabilised
 from attndsl.analysis.triples import POSITIONS, triples
 from attndsl.cascade.logs import logs_of_weights
@@ -85,6 +86,7 @@ def check_file(file: ast.File) -> CheckResult:
         for cascade in cascades:
             _warn_of_range(cascade, report)
             _warn_of_triples(cascade, report)
+            _warn_of_dropped(cascade, report)
     return CheckResult(() if report.failed else tuple(cascades), tuple(report.sorted()))
 
 
@@ -112,6 +114,18 @@ def _warn_of_triples(cascade: Cascade, report: Report) -> None:
             f"{x.operations * 1e-12:.2g} TFLOP for each point of the batch at {POSITIONS} positions of each",
             f"factors of `{i}` and `{x.over}`, times factors of `{x.over}` and `{j}`, would be a matrix product; "
             f"a short `{x.over}` (a feature) stands last in its inputs",
+        )
+
+
+def _warn_of_dropped(cascade: Cascade, report: Report) -> None:
+    """Sums that are 0 where what they read is undefined, and so are defined there."""
+    for x in dropped(cascade):
+        report.warning(
+            "A0267",
+            f"`{x.tensor}` is defined where `{x.read}` is not",
+            x.span,
+            f"`{x.read}` is defined where `{x.condition}`, and a sum over nothing is 0",
+            f"give `{x.tensor}` the condition too: `where {x.condition}`",
         )
 
 

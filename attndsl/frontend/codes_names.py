@@ -107,7 +107,9 @@ NAMES = [
         "A0213",
         "read before it is assigned",
         "Statements stand in the order in which they are computed. A tensor that needs its own earlier values "
-        "is a recurrence and reads them one step back: `H[t-1]`.",
+        "is a recurrence and reads them one step back: `H[t-1]`. Parts of its step may stand above it, under names of "
+        "their own; a sum over all of its earlier points (`sum[s : s < t](A[t,s] * U[s])`, a system of equations) is "
+        "none.",
         "M[i] = max[j](S[i,j]); S[i,j] = Q[i,e] * K[j,e]",
         "S[i,j] = Q[i,e] * K[j,e]; M[i] = max[j](S[i,j])",
     ),
@@ -337,5 +339,23 @@ attention f(X[i]) -> O[i] { O[i] = twice(X[i]) }""",
         "which attention is meant",
         "A file may hold several attentions. `load(path, name=…)` and `attndsl compile --name …` pick one; the name "
         "may be left out only if there is one.",
+    ),
+    ErrorInfo(
+        "A0267",
+        "a condition that a sum drops (a warning)",
+        "An expression is defined where everything it reads is, but for reductions: over no points they are 0 (or "
+        "-inf, 1, …), and defined. Here a reduction reads a tensor that has a condition on kept indices alone, so that "
+        "its value is 0 where the condition fails, and nothing else restricts what is defined by it: a causal mask "
+        "is lost.",
+        "attention f(X[i,j], w[m]) -> O[i] {\n"
+        "  D[i,j] = sqrt(i - j)   where j <= i\n"
+        "  S[i,j] = X[i,j] + sum[m](w[m] * tanh(D[i,j] + m))\n"
+        "  O[i]   = sum[j](exp(S[i,j]))\n"
+        "}",
+        "attention f(X[i,j], w[m]) -> O[i] {\n"
+        "  D[i,j] = sqrt(i - j)   where j <= i\n"
+        "  S[i,j] = X[i,j] + sum[m](w[m] * tanh(D[i,j] + m))   where j <= i\n"
+        "  O[i]   = sum[j](exp(S[i,j]))\n"
+        "}",
     ),
 ]

@@ -16,6 +16,7 @@ from attndsl.frontend.domains import Domains
 from attndsl.frontend.einstein import CannotSum, occurring, write_sums
 from attndsl.frontend.expand import Defs, Expander
 from attndsl.frontend.expressions import Env, Expressions, conjoin
+from attndsl.frontend.helpers import in_order
 from attndsl.frontend.names import Namespace, RankTable
 from attndsl.frontend.normalizers import Normalizers
 from attndsl.frontend.recurrence import Recurrence, find_recurrence
@@ -66,14 +67,10 @@ class _Lowering:
         )
         assumes: list[ir.Expr] = []
         for stmt in scope.attention.body:
-            match stmt:
-                case ast.Assign() if scope.body.get(stmt.target.name) is not None:
-                    if scope.body[stmt.target.name].stmt is stmt:
-                        self.statement(scope.body[stmt.target.name])
-                case ast.Assume():
-                    assumes += self.assume(stmt)
-                case _:
-                    pass
+            if isinstance(stmt, ast.Assume):
+                assumes += self.assume(stmt)
+        for tensor in in_order(scope, self.explicit):
+            self.statement(tensor)
         outputs = self.outputs()
         if self.report.errors == self.errors_before:  # a mistyped read is no unused tensor
             check_usage(scope, self.report)
@@ -244,6 +241,13 @@ class _Lowering:
         self.normalizers.groups = groups
         tensor.dtype = DType.FLOAT
         return self.exprs.lower(expr, env)
+
+    def explicit(self, tensor: BodyTensor, expr: ast.Expr) -> ast.Expr:
+        """A right side without defs, its sums written out; raises Refused where it is none."""
+        expr = self.expander.expand(expr)
+        if tensor.poisoned or not self.resolver.check(expr):
+            raise Refused
+        return self.sums(expr, frozenset(tensor.indices))
 
     def sums(self, expr: ast.Expr, left: frozenset[str]) -> ast.Expr:
         try:

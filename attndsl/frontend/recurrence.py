@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attndsl.frontend import ast
-from attndsl.frontend.report import Report
+from attndsl.frontend.report import Report, listed
 from attndsl.frontend.scope import BodyTensor
 
 
@@ -90,13 +90,18 @@ def _step(tensor: BodyTensor, own: ast.Ref | ast.Name, report: Report) -> Recurr
             )
         steps.append(Recurrence(index, -offset))
     if len(steps) != 1:
+        names = [ast.strip(s.expr) for s in subs]
+        others = [
+            e.name
+            for e, i in zip(names, tensor.indices, strict=True)
+            if isinstance(e, ast.Name) and e.name != i
+        ]
+        where = f"at any {listed(others)}" if others else "at the same point"
         raise report.error(
             "A0213",
             f"`{tensor.name}` is read before it is assigned",
             own.span,
-            "it reads itself at the same point"
-            if not steps
-            else "it steps along two indices at once",
+            "it steps along two indices at once" if steps else f"it reads itself {where}",
             "a recurrence reads its own past: `t-1` in place of `t`, in one index",
         )
     return steps[0]

@@ -1,8 +1,9 @@
 """The least and the greatest value of integer expressions over the points where conditions hold.
 
 An affine expression takes both at corners of the polygon that the index ranges and the affine conditions cut out;
-corners are few, so they are simply all tried. `//` and `%` by a number are followed by interval arithmetic. Conditions
-on data say nothing here: the expression is bounded as if they always held.
+corners are few, so they are simply all tried. `//` and `%` by a number are followed by interval arithmetic, and
+`x // k - y // k` by what is known of `x - y`. Conditions on data say nothing here: the expression is bounded as if
+they always held.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ def _parts(e: Expr, conds: tuple[Expr, ...], env: Mapping[str, Number]) -> tuple
                 return min(ends), max(ends)
             if e.op == "-":
                 b = (-b[1], -b[0])
-            return a[0] + b[0], a[1] + b[1]
+            found = a[0] + b[0], a[1] + b[1]
+            both = _rounded_alike(e, conds, env)
+            return found if both is None else (max(found[0], both[0]), min(found[1], both[1]))
         case Binary(op="//" | "%"):
             a, k = _bounds(e.left, conds, env), _number(e.right, env)
             if a is None or k is None or k <= 0:
@@ -177,6 +180,49 @@ def _parts(e: Expr, conds: tuple[Expr, ...], env: Mapping[str, Number]) -> tuple
             return min(then[0], other[0]), max(then[1], other[1])
         case _:
             return None
+
+
+def _rounded_alike(
+    e: Expr, conds: tuple[Expr, ...], env: Mapping[str, Number]
+) -> tuple[int, int] | None:
+    """Bounds of a sum in which `x // k - y // k` stands: by those of `x - y`, which conditions may know more of.
+
+    None where there is no such pair, or nothing is known of its difference or of what stands beside it.
+    """
+    terms = list(_signed(e, 1))
+    ups = [t for s, t in terms if s > 0 and isinstance(t, Binary) and t.op == "//"]
+    for x in ups:
+        k = _number(x.right, env)
+        for sign, y in terms:
+            if sign > 0 or not (isinstance(y, Binary) and y.op == "//"):
+                continue
+            if k is None or k <= 0 or _number(y.right, env) != k:
+                continue
+            apart = _bounds(Binary("-", x.left, y.left), conds, env)
+            if apart is None:
+                return None
+            low, high = apart[0] // k, -(-apart[1] // k)
+            for s, other in terms:
+                if other is x or other is y:
+                    continue
+                more = _bounds(other, conds, env)
+                if more is None:
+                    return None
+                low, high = low + min(s * v for v in more), high + max(s * v for v in more)
+            return low, high
+    return None
+
+
+def _signed(e: Expr, sign: int) -> Iterator[tuple[int, Expr]]:
+    """The terms of a sum, each with its sign."""
+    match e:
+        case Binary(op="+" | "-"):
+            yield from _signed(e.left, sign)
+            yield from _signed(e.right, sign if e.op == "+" else -sign)
+        case Unary(op="-"):
+            yield from _signed(e.arg, -sign)
+        case _:
+            yield sign, e
 
 
 def _number(e: Expr, env: Mapping[str, Number]) -> int | None:

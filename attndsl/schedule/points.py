@@ -20,7 +20,7 @@ from attndsl.cascade.walk import substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.forms import is_large, merged, product_of
 from attndsl.schedule.kernel import Kernel
-from attndsl.schedule.masks import masked
+from attndsl.schedule.masks import masked, may_break
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.tile import Axis, Role, Val
 from attndsl.schedule.values import (
@@ -111,8 +111,8 @@ def point_state(
         weight = kernel.value(X(here_too, scale.dims, scale.on), d.tensor + "_s")
         scale = X(Val(weight), scale.dims, scale.on)
     term = kernel.combine(TIMES, [scale, x], DType.FLOAT, d.tensor)
-    if exponential(kernel, product_of(moving)):
-        # Outside the domain the weight is 0, and what it weighs may be infinite.
+    if exponential(kernel, product_of(moving)) or may_break(kernel, product_of(moving)):
+        # Outside the domain the weight is 0, and what it weighs may be infinite, or no number at all.
         inside = X(Compare("!=", Val(weight), Const(0.0)), scale.dims, scale.on, DType.BOOL)
         term = kernel.combine(CHOICE, [inside, term, X(Const(0.0))], DType.FLOAT, d.tensor)
     tv = kernel.value(term, d.tensor + "_t")

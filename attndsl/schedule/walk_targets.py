@@ -214,6 +214,8 @@ class _Opening:
         ]
         if len(small) < 2 or not others:
             return ()
+        if how == "sum" and not two and len(small) == 2:
+            return ()  # a matrix beside vectors, as that of weights which mix a state
         if how != "each":
             why = f"`{d.tensor}` keeps `{others[0]}`, which no program holds beside its states"
             raise Refused("A0404", why, d.span)

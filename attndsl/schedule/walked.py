@@ -179,12 +179,18 @@ class WalkBuilder(Builder):
         """A state at a distance from here, along its own axes."""
         key = (d.tensor, distance)
         if key not in self.held:
-            if distance != 0 or d.where is not None:
+            axis = time_axis(d)
+            assert axis is not None
+            # One step on is made of the state here, as that is of the one before: a gradient asks for it.
+            if distance not in (0, axis[1]) or d.where is not None:
                 why = f"`{d.tensor}` is read where no walk over `{self.time}` has it at hand"
                 raise Refused("A0401", why, e.span)
-            x = self.eval(inline(d, self.at(d, Position(self.here))), False, d.tensor)
+            here: Expr = Position(self.here)
+            there = here if distance == 0 else Binary("+", here, Const(distance))
+            x = self.eval(inline(d, self.at(d, there)), False, d.tensor)
             x = X(x.expr, x.dims, x.on | {self.here}, x.dtype, x.safe)
-            self.hold(d, 0, self.value(self.spread(x, self.dims_of_state(d)), d.tensor))
+            name = self.value(self.spread(x, self.dims_of_state(d)), d.tensor)
+            self.hold(d, distance, name)
         return self.held[key]
 
     def alike(self, own: Expr, there: Expr) -> bool:

@@ -37,7 +37,7 @@ from attndsl.cascade.unroll import reason
 from attndsl.cascade.walk import reads
 from attndsl.schedule import tile as t
 from attndsl.schedule.kernels import finish_kernel
-from attndsl.schedule.outcomes import Refused
+from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.prepare import as_declared
 from attndsl.schedule.tile import Axis, Buffer, BufferKind, HostSum, Plan, Role, Val
 from attndsl.schedule.values import X
@@ -90,7 +90,10 @@ def plan_walks(
     kinds = ranks.kinds | {r + BLOCKS: Kind.BATCH for r in long}
     of = ranks.of | {r + BLOCKS: r + BLOCKS for r in long} | {r + STEPS: r for r in long}
     ranks = Ranks(kinds, of)
-    return _Walks(c, ranks, name, residuals, like).plan()
+    try:
+        return _Walks(c, ranks, name, residuals, like).plan()
+    except Needs as need:  # a walk is one kernel: there is none before it
+        raise Refused("A0404", f"{need.why}, and walks one position after the other") from None
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.road import more_programs, surprises, weighings  # noqa: F401 (they fill PROGRAMS)
+from tests.road import more_programs, papers, surprises, weighings  # noqa: F401 (they fill PROGRAMS)
 from tests.road.harness import small_tiles
 from tests.road.programs import PROGRAMS, check
 
@@ -19,6 +19,18 @@ PARTS = 7  # of all programs, each a test that ends in time
 
 # What once went wrong, and one or two of each kind; the others are slow tests.
 QUICK = {
+    "domain_of_a_domain",
+    "fire",
+    "fire_mask_of_distances",
+    "log_in_a_filter",
+    "log_of_keys",
+    "log_of_rows",
+    "log_of_rows_in_a_sum",
+    "rnn",
+    "rnn_backward_in_time",
+    "rnn_of_a_projection",
+    "rnn_of_other_features",
+    "root_of_values",
     "all_features_above",
     "any_before",
     "bilinear",
@@ -29,7 +41,10 @@ QUICK = {
     "full_block",
     "gatv2",
     "gqa_mod",
+    "delta_by_its_errors",
     "group_own_causal",
+    "gru",
+    "gru_that_shows_its_gate",
     "group_own_flat",
     "grouped_own_score",
     "grouped_own_score_nested",
@@ -51,6 +66,7 @@ QUICK = {
     "start_b",
     "stick_prod",
     "talk_norm",
+    "ttt_layer_norm",
     "talking",
 }
 

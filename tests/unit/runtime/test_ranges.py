@@ -62,6 +62,18 @@ CASES = {
         lambda i, j, n, w: i - j + 3,
         lambda i, j, w: abs(i - j) <= 3,
     ),
+    "blocks_apart": (
+        "2 + i // w - j // w",
+        "j <= i",
+        lambda i, j, n, w: 2 + i // w - j // w,
+        lambda i, j, w: j <= i,
+    ),
+    "blocks_apart_in_a_window": (
+        "i // w - (j // w - 1)",
+        "i - w < j, j <= i",
+        lambda i, j, n, w: i // w - j // w + 1,
+        lambda i, j, w: i - w < j <= i,
+    ),
     "distance": ("abs(i - j)", "j <= i", lambda i, j, n, w: i - j, lambda i, j, w: j <= i),
 }
 
