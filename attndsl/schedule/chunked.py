@@ -19,7 +19,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from attndsl.analysis.anchors import Anchor, Gate
+from attndsl.analysis.anchors import Anchor, Gate, at
 from attndsl.analysis.linearity import NotLinear, Splitter, Term
 from attndsl.analysis.ranks import Ranks
 from attndsl.analysis.reach import Reach, reach
@@ -209,6 +209,14 @@ class ChunkBuilder(Builder):
         if d is None or e.tensor in self.available or d.init is not None:
             return None
         return None if is_large(d.expr, self.ranks) else self.inlined(d, e.subs)
+
+    def reference(self, a: Expr, b: Expr) -> X | None:
+        """What both sides of an exponent inside a chunk are near: the columns' side where the chunk begins."""
+        for e in (a, b):
+            if self.col in free(e) and self.row not in free(e):
+                begin = self.anchor(Origin(self.row)).inside
+                return self.eval(at(e, self.col, begin), False, "reference")
+        return None
 
     # --- anchors: where a state stands ---------------------------------------------------------------------------
 

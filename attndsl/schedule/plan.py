@@ -17,6 +17,7 @@ from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.cascade.walk import reads
 from attndsl.schedule.ahead import split_ahead
+from attndsl.schedule.alike import Alike
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.checkpoints import build_checkpoints
 from attndsl.schedule.columns import build_columns
@@ -81,6 +82,11 @@ def plan(
         ready = replace(ready, cascade=found.run())
         kept = (*kept, *found.kept)
         like = {**found.kept, **(like or {})}
+    if ready.exact:
+        alike = Alike(ready.cascade, ready.ranks, ready.exact)
+        ready = replace(ready, cascade=alike.run())
+        kept = (*kept, *alike.kept)
+        like = {**alike.kept, **(like or {})}
     state = Planning(dict.fromkeys([*_first_targets(ready), *kept]))
     state.apart |= _users(ready, kept)
     for _ in range(LIMIT):

@@ -18,7 +18,7 @@ from attndsl.codegen.aot import kernel_table
 from attndsl.codegen.configs import choose_chunk
 from attndsl.runtime.operator import CompiledAttention
 from attndsl.runtime.stages import Stage, plan_passes
-from attndsl.schedule.tile import Plan, Role, TileProgram
+from attndsl.schedule.tile import AccDot, BufferKind, Dot, Load, Plan, Role, TileProgram
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -258,6 +258,23 @@ def test_a_sum_is_taken_once(name: str, most: int) -> None:
     assert passes.backward is not None
     every = [*kernels(passes.forward), *kernels(passes.backward)]
     assert sum(k.sweep is not None and bool(k.of(Role.PAIR)) for k in every) <= most
+
+
+@pytest.mark.parametrize(("name", "maps"), [("simple_gla", 0), ("gated_delta", 2), ("rwkv7", 1)])
+def test_sums_without_rounding_share_operands_that_were_rounded(name: str, maps: int) -> None:
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    backward = plan_passes(op.cascade, tuple(t.name for t in op.cascade.inputs)).backward
+    assert backward is not None
+    narrow = {b.name for b in backward.buffers if b.kind is BufferKind.INPUT or b.like is not None}
+    narrow |= {x for k in kernels(backward) if k.follows for x in k.writes}  # operands with gates
+    whole = 0
+    for k in kernels(backward):
+        body = k.sweep.ranges[0].body if k.sweep is not None else ()
+        if any(isinstance(s, Dot | AccDot) and s.exact for s in body):
+            whole += 1
+            assert all(s.tensor in narrow for s in body if isinstance(s, Load) and len(s.dims) > 1)
+    assert whole
+    assert sum(b.name.endswith(".map") for b in backward.buffers) == maps
 
 
 @pytest.mark.parametrize("name", BIDIRECTIONAL)
