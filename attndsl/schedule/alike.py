@@ -7,7 +7,7 @@
 Sums whose differences are summed again (`exact`) take their products from operands in two parts, so that a pair of
 positions is the same number in both of them, and leaves the difference. What is rounded before either sum reads it is
 no difference between them: each pair changes by a rounding, as in any product, and still leaves. So a pair's product
-of features takes its sides from memory, in 16 bits: one part each instead of two, and one tile where there were several.
+of features takes its sides from memory, in 16 bits: one part each instead of two, one tile where there were several.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class Alike:
         """
         if any(isinstance(x, Reduce) for x in walk(value)):
             return None
-        if not all(isinstance(s, Index) for x in walk(value) if isinstance(x, Read) for s in x.subs):
+        if not all(
+            isinstance(s, Index) for x in walk(value) if isinstance(x, Read) for s in x.subs
+        ):
             return None
         over = self.roots(free(value))
         inputs = {t.name: t for t in self.cascade.inputs if t.dtype is DType.FLOAT}
