@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from attndsl.analysis.intervals import stretches
 from attndsl.analysis.linearity import NotLinear, Splitter
 from attndsl.analysis.ranks import Kind, Ranks, before_sequences, positions, undeclared_batch
@@ -28,6 +31,7 @@ from attndsl.schedule.levels import Key, cone, reduced
 from attndsl.schedule.loops import loop_axis, loop_bounds
 from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.ranges import build_sweep
+from attndsl.schedule.restarts import begun
 from attndsl.schedule.tile import Axis, Role
 from attndsl.schedule.values import CHOICE, X
 
@@ -95,6 +99,7 @@ def build_chunked(
     rows: frozenset[str],
     name: str,
     also: tuple[str, ...] = (),
+    restarted: Mapping[str, str] = MappingProxyType({}),
 ) -> t.TileProgram:
     """The kernel of one target by chunks, and of row statistics `also` that are made on the way.
 
@@ -110,7 +115,7 @@ def build_chunked(
     axes = [Axis(r, r, Role.GRID) for r in grid]
     axes += [Axis(tile, tile, Role.TILE), Axis(col, stream, Role.STREAM)]
     b = ChunkBuilder(c, ranks, axes, done, rows)
-    b.target = member
+    b.target, b.restarted, b.begun = member, restarted, begun(c, restarted)
     if member in cone(b.defs, member, done, itself=True):
         b.member = member
     if b.member and also:

@@ -18,6 +18,7 @@ from attndsl.codegen.aot import kernel_table
 from attndsl.codegen.configs import choose_chunk
 from attndsl.runtime.operator import CompiledAttention
 from attndsl.runtime.stages import Stage, plan_passes
+from attndsl.schedule import restarts
 from attndsl.schedule.tile import AccDot, BufferKind, Dot, Load, Plan, Role, TileProgram
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +118,52 @@ def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chu
     want, want_grads = expected(op, given)
     assert error(outs, want) < 1e-12
     assert error(grads, want_grads) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["simple_gla", "gla", *RECURRENCES, *DELTA_RULES[1:]])
+@pytest.mark.parametrize("n", [32, 33, 64, 100])
+def test_gates_begin_anew_between_chunks(
+    name: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "WIDTH", 32)
+    op, given = case(name, n, torch.float64)
+    outs, grads = run(op, "eager", given, n, 16, 8)
+    want, want_grads = expected(op, given)
+    assert error(outs, want) < 1e-12
+    assert error(grads, want_grads) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["simple_gla", "gated_delta", "gla"])
+def test_gates_of_long_sequences_keep_their_digits(name: str) -> None:
+    n = 20_000
+    op, given = case(name, n, torch.float32)
+    gates = ("g", "loga")
+    given = [
+        40 * x if t.name in gates else x for t, x in zip(op.cascade.inputs, given, strict=True)
+    ]
+    outs, grads = run(op, "eager", given, n, 64, 8)
+    want, want_grads = run(op, "eager", [x.double() for x in given], n, 64, 8)
+    assert error(outs, want) < 2e-3
+    assert error(grads, want_grads) < 4e-3
+
+
+def test_sums_that_are_read_by_themselves_go_on() -> None:
+    program = (
+        "attention counted(Q[b,i,e], K[b,j,e], V[b,j,f], g[b,j]) -> O[b,i,f], C[b,j] {\n"
+        "  batch b\n"
+        "  C[j]   = sum[l : l <= j](g[l])\n"
+        "  A[i,j] = Q[i,e] * K[j,e] * exp(C[i] - C[j])   where j <= i\n"
+        "  O[i,f] = A[i,j] * V[j,f]\n"
+        "}\n"
+    )
+    op = attndsl.compile(program)
+    bare = attndsl.compile(program.replace("O[b,i,f], C[b,j]", "O[b,i,f]"))
+    assert not restarts.restarting(op.cascade, None, ["O", "C"])
+    assert restarts.restarting(bare.cascade, None, ["O"]) == {"C": "C"}
+    moved = attndsl.compile(
+        program.replace("O[b,i,f], C[b,j]", "O[b,i,f]").replace("exp(C[i]", "exp(2 * C[i]")
+    )
+    assert not restarts.restarting(moved.cascade, None, ["O"])
 
 
 # Gates that keep hardly anything of a channel's past inside a chunk, and those that close for good.
