@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from attndsl.analysis.exponents import in_exponents
 from attndsl.analysis.numbered import numbered
@@ -15,6 +16,7 @@ from attndsl.schedule.halves import Halves
 from attndsl.schedule.outcomes import Refused
 from attndsl.schedule.plan import plan
 from attndsl.schedule.prepare import prepare
+from attndsl.schedule.restarts import chunks_alone, restarting, tried
 from attndsl.schedule.roles import settle
 from attndsl.schedule.split import plan_split
 from attndsl.schedule.tile import Plan, Role, TileProgram
@@ -59,16 +61,32 @@ def schedule(
 
     def attempt(kinds: dict[str, Kind]) -> Scheduled:
         if wrt is None:
-            return Scheduled(plan_forward(cascade, (), wide, kinds), None, None, kinds)
+            own = [o.name for o in cascade.outputs]
+
+            def one(sums: Mapping[str, str]) -> Plan:
+                forward = plan_forward(cascade, (), wide, kinds, restarted=sums)
+                chunks_alone(forward, sums)
+                return forward
+
+            forward = tried(one, restarting(cascade, None, own))
+            return Scheduled(forward, None, None, kinds)
         if (
             kinds
         ):  # most other readings have no forward pass either, and a gradient takes longer to find
             plan_forward(cascade, (), wide, kinds)
         g = gradient if gradient is not None and not kinds else differentiate(cascade, wrt, kinds)
         g = replace(g, backward=numbered(g.backward, classify(g.forward, kinds).kinds))
-        forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents)
         kept = tuple(r for r in g.residuals if r not in g.cotangents)
-        backward = plan_backward(g.forward, g.backward, g.gradients, kinds, kept)
+
+        def both(sums: Mapping[str, str]) -> tuple[Plan, Plan]:
+            forward = plan_forward(g.forward, g.residuals, wide, kinds, g.cotangents, sums)
+            chunks_alone(forward, sums)
+            backward = plan_backward(g.forward, g.backward, g.gradients, kinds, kept, sums)
+            chunks_alone(backward, sums)
+            return forward, backward
+
+        sums = restarting(g.forward, g.backward, g.cotangents)
+        forward, backward = tried(both, sums)
         return Scheduled(forward, g, backward, kinds)
 
     made = settle(cascade, attempt, kinds)
@@ -121,12 +139,13 @@ def plan_forward(
     wide: tuple[str, ...] = (),
     kinds: dict[str, Kind] | None = None,
     declared: Collection[str] = (),
+    restarted: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """The kernels of the forward pass; `cascade` has `start` applied, `residuals` are outputs kept for the backward.
 
     `wide` are outputs in the accumulators' type, whatever the inputs' is: states. So is what exponents are made of,
     where it is kept. `kinds` settles what some ranks are for (`roles`); `declared` names the outputs that are the
-    program's own.
+    program's own; `restarted` running sums that begin anew.
     """
     kinds = with_features(cascade, kinds)
     ranks = classify(cascade, kinds)
@@ -147,6 +166,7 @@ def plan_forward(
         like=like,
         known=kinds,
         maps=not wide,
+        restarted=restarted,
     )
 
 
@@ -162,6 +182,7 @@ def plan_backward(
     gradients: dict[str, str],
     kinds: dict[str, Kind] | None = None,
     kept: tuple[str, ...] = (),
+    restarted: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """The kernels of the backward pass; `gradients` maps an input to its gradient, an output of `backward`.
 
@@ -179,5 +200,11 @@ def plan_backward(
         )
     )
     return plan(
-        backward, backward.name, like=like, known=dict(ranks.kinds), row_order=order, given=kept
+        backward,
+        backward.name,
+        like=like,
+        known=dict(ranks.kinds),
+        row_order=order,
+        given=kept,
+        restarted=restarted,
     )

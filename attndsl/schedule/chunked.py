@@ -16,10 +16,10 @@ source: Yang et al. 2023 (arXiv:2312.06635), section 4; one kernel over chunks: 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from attndsl.analysis.anchors import Anchor, Gate
+from attndsl.analysis.anchors import Anchor, Gate, at
 from attndsl.analysis.linearity import NotLinear, Splitter, Term
 from attndsl.analysis.ranks import Ranks
 from attndsl.analysis.reach import Reach, reach
@@ -50,6 +50,7 @@ from attndsl.schedule.memory import bare_like
 from attndsl.schedule.middles import contracted, summed
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
+from attndsl.schedule.restarts import across
 from attndsl.schedule.running import running, runs
 from attndsl.schedule.specialise import masked_body, used
 from attndsl.schedule.tile import Axis, Block, Origin, Role, Val
@@ -85,6 +86,9 @@ class ChunkBuilder(Builder):
         self.outer: Expr = Const(1.0)  # what multiplies the sum in which it does
         self.matrix: Expr | None = None  # what multiplies it there
         self.later: list[Callable[[], None]] = []  # what waits until it is known
+        self.restarted: Mapping[str, str] = {}  # sums that begin anew, each with its partner
+        self.begun: frozenset[str] = frozenset()  # the reductions that they are made of
+        self.direct: set[Read] = set()  # reads of them as they are
         self.carried: list[t.Stmt] = []  # the states themselves
         self.updates: list[t.Stmt] = []  # at the end of a chunk
 
@@ -163,6 +167,12 @@ class ChunkBuilder(Builder):
         return rest
 
     def read(self, e: Read, final: bool) -> X:
+        if e.tensor in self.restarted and e not in self.direct:
+            self.direct.add(e)
+            beside = across(self, e)
+            found = self.read(e, final) if beside is None else self.eval(beside, final, e.tensor)
+            self.direct.discard(e)
+            return found
         if e.tensor == self.member and self.carries_stream(e.subs):
             if self.solved is None:
                 dims = frozenset().union(*(self.dims_of(s) for s in e.subs))
@@ -209,6 +219,14 @@ class ChunkBuilder(Builder):
         if d is None or e.tensor in self.available or d.init is not None:
             return None
         return None if is_large(d.expr, self.ranks) else self.inlined(d, e.subs)
+
+    def reference(self, a: Expr, b: Expr) -> X | None:
+        """What both sides of an exponent inside a chunk are near: the columns' side where the chunk begins."""
+        for e in (a, b):
+            if self.col in free(e) and self.row not in free(e):
+                begin = self.anchor(Origin(self.row)).inside
+                return self.eval(at(e, self.col, begin), False, "reference")
+        return None
 
     # --- anchors: where a state stands ---------------------------------------------------------------------------
 

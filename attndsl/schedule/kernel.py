@@ -327,6 +327,10 @@ class Kernel(ABC):
         assert isinstance(made, Val)
         return made.name
 
+    def reference(self, a: Expr, b: Expr) -> X | None:
+        """A number near both sides of a difference in an exponent, where the kernel knows one."""
+        return None
+
     def combine(self, make: Expr, parts: list[X], dtype: DType, name: str, safe: bool = False) -> X:
         """A pointwise node over `parts`; parts that live elsewhere, or span less, are computed there first."""
         dims = frozenset().union(*(p.dims for p in parts)) if parts else frozenset()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from attndsl.analysis.intervals import stretches
 from attndsl.analysis.linearity import NotLinear, Splitter
 from attndsl.analysis.ranks import Kind, Ranks, before_sequences, positions, undeclared_batch
@@ -19,14 +22,16 @@ from attndsl.cascade.nodes import (
     Reduction,
 )
 from attndsl.cascade.ordered import ordered
+from attndsl.cascade.walk import free
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
 from attndsl.schedule.chunked import ChunkBuilder, assemble
 from attndsl.schedule.forms import inline, inline_where, is_large
 from attndsl.schedule.levels import Key, cone, reduced
 from attndsl.schedule.loops import loop_axis, loop_bounds
-from attndsl.schedule.outcomes import Refused
+from attndsl.schedule.outcomes import Needs, Refused
 from attndsl.schedule.ranges import build_sweep
+from attndsl.schedule.restarts import begun
 from attndsl.schedule.tile import Axis, Role
 from attndsl.schedule.values import CHOICE, X
 
@@ -94,6 +99,7 @@ def build_chunked(
     rows: frozenset[str],
     name: str,
     also: tuple[str, ...] = (),
+    restarted: Mapping[str, str] = MappingProxyType({}),
 ) -> t.TileProgram:
     """The kernel of one target by chunks, and of row statistics `also` that are made on the way.
 
@@ -103,12 +109,13 @@ def build_chunked(
     if len(tiles) != 1 or stream is None or loops or root is not None:
         raise NotLinear("no single stream", c.define(member).span)
     _check_linear(c, ranks, member, done)
+    _check_rows(c, ranks, member, done)
     (tile,) = tiles
     col = stream if stream != tile else stream + "_s"
     axes = [Axis(r, r, Role.GRID) for r in grid]
     axes += [Axis(tile, tile, Role.TILE), Axis(col, stream, Role.STREAM)]
     b = ChunkBuilder(c, ranks, axes, done, rows)
-    b.target = member
+    b.target, b.restarted, b.begun = member, restarted, begun(c, restarted)
     if member in cone(b.defs, member, done, itself=True):
         b.member = member
     if b.member and also:
@@ -144,6 +151,28 @@ def _check_linear(c: Cascade, ranks: Ranks, member: str, done: frozenset[str]) -
             raise NotLinear(f"`{x}` is no sum over one sequence for each row", d.span)
         reach(d.expr.where, rows[0], cols[0], known)
         Splitter(rows[0], cols[0], seen).terms(d.expr.body)
+
+
+def _check_rows(c: Cascade, ranks: Ranks, member: str, done: frozenset[str]) -> None:
+    """Raises: Needs, if features of rows are contracted beside running sums of one number for each row.
+
+    One program goes through all rows of those, one tile after the other; the contractions of all tiles know no order.
+    """
+    defs = {d.tensor: d for d in c.body}
+    sums = {
+        x for x in cone(defs, member, done, itself=True) - done if is_large(defs[x].expr, ranks)
+    }
+    for x in sums:
+        e, rows = defs[x].expr, ranks.sequence(defs[x].indices)
+        assert isinstance(e, Reduce)
+        if free(e.body) & {*rows} or any(ranks.kind(i) is Kind.FEATURE for i in defs[x].indices):
+            return
+    if not sums or any(ranks.kind(i) is Kind.FEATURE for i in defs[member].indices):
+        return
+    for x in sorted(cone(defs, member, {*done, *sums}) - done - sums):  # sums look after their own
+        if isinstance(defs[x].expr, Reduce) and len(ranks.sequence(defs[x].indices)) == 1:
+            why = f"`{x}` is known of all rows at once, `{member}` of one after the other"
+            raise Needs(x, why)
 
 
 def _tiles_at(b: Builder, tensor: str, tile_names: list[str]) -> dict[str, Expr]:

@@ -9,14 +9,16 @@ to sweeps: a program that fuses to one sweep ends with one kernel, a two-sweep p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from attndsl.analysis.linearity import NotLinear
 from attndsl.analysis.ranks import Kind, Ranks
 from attndsl.cascade.nodes import Cascade, Define, Local, Solve
 from attndsl.cascade.walk import reads
 from attndsl.schedule.ahead import split_ahead
+from attndsl.schedule.alike import Alike
 from attndsl.schedule.buffers import buffers_of, in_launch_order
 from attndsl.schedule.checkpoints import build_checkpoints
 from attndsl.schedule.columns import build_columns
@@ -61,6 +63,7 @@ def plan(
     row_order: tuple[str, ...] = (),
     given: tuple[str, ...] = (),
     maps: bool = True,
+    restarted: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """The kernels of one pass.
 
@@ -68,19 +71,24 @@ def plan(
     them that the program does not declare; `like` gives the outputs
     whose storage type is an input's; `known` the kinds of ranks settled by another pass; `row_order` the sequence ranks
     in the order in which sums over everything are cut into rows; `given` the inputs that another pass kept; `maps`
-    whether maps of features may be kept in memory.
+    whether maps of features may be kept in memory; `restarted` running sums that begin anew (`restarts`).
 
     Raises: Refused, with the reason.
     """
     if recurs(cascade):
         return plan_walks(cascade, name, residuals, like or {}, known)
-    ready = prepare(cascade, known, row_order)
+    ready = replace(prepare(cascade, known, row_order), restarted=restarted)
     ready, kept = pull_out(ready)
     if maps and not ready.exact:  # there, what a map's rounding takes counts
         found = Maps(ready.cascade, ready.ranks, Halves(ready.cascade, ready.ranks).linear)
         ready = replace(ready, cascade=found.run())
         kept = (*kept, *found.kept)
         like = {**found.kept, **(like or {})}
+    if ready.exact:
+        alike = Alike(ready.cascade, ready.ranks, ready.exact)
+        ready = replace(ready, cascade=alike.run())
+        kept = (*kept, *alike.kept)
+        like = {**alike.kept, **(like or {})}
     state = Planning(dict.fromkeys([*_first_targets(ready), *kept]))
     state.apart |= _users(ready, kept)
     for _ in range(LIMIT):
@@ -227,7 +235,9 @@ def _kernels(
         ]
         for also in (way, []) if way else ([],):
             try:
-                made = build_chunked(c, ranks, key, m, done, rows, own, tuple(also))
+                made = build_chunked(
+                    c, ranks, key, m, done, rows, own, tuple(also), ready.restarted
+                )
             except NotLinear:
                 continue
             out.insert(0, exactly(made) if m in ready.exact else made)

@@ -60,6 +60,8 @@ def exp_difference(kernel: Kernel, a: Expr, b: Expr, final: bool, name: str) -> 
 
     rewrite:  exp(a - b)   ->   exp2(a * log2e - b * log2e), one fused multiply-add and one instruction
     requires: `b` is constant along a tile axis, so that `b * log2e` is computed once
+    rewrite:  exp(a[i] - b[j])   ->   exp2((a - r) * log2e - (b - r) * log2e), one subtraction for each pair
+    requires: `r` is near both, so that no digit is lost: the kernel has a reference
     source:   FlashAttention's exponentials (Dao et al. 2022, arXiv:2205.14135)
     """
     x, y = kernel.eval(a, final, name), kernel.eval(b, final, name)
@@ -70,6 +72,17 @@ def exp_difference(kernel: Kernel, a: Expr, b: Expr, final: bool, name: str) -> 
         left = kernel.combine(TIMES, [x, k], DType.FLOAT, name)
         right = kernel.combine(TIMES, [y, k], DType.FLOAT, name)
         diff = kernel.combine(MINUS, [left, right], DType.FLOAT, name)
+        return kernel.combine(Call("exp2", (Const(0),)), [diff], DType.FLOAT, name)
+    reference = (
+        kernel.reference(a, b) if len(x.dims) == len(y.dims) == 1 and x.dims != y.dims else None
+    )
+    if reference is not None:
+        sides = []
+        for z in (x, y):
+            near = kernel.combine(MINUS, [z, reference], DType.FLOAT, name)
+            scaled = kernel.combine(TIMES, [near, X(Const(LOG2E))], DType.FLOAT, name)
+            sides.append(kernel.bind(scaled, name))
+        diff = kernel.combine(MINUS, sides, DType.FLOAT, name)
         return kernel.combine(Call("exp2", (Const(0),)), [diff], DType.FLOAT, name)
     diff = binary(kernel, Binary("-", a, b), "-", a, b, final, name)
     return kernel.combine(Call("exp", (Const(0),)), [diff], DType.FLOAT, name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from attndsl.analysis.centred import centred
 from attndsl.analysis.ranks import Kind, Ranks, classify
@@ -49,6 +50,8 @@ class Prepared:
     """The ranks that number these blocks: `(name, of, width)`."""
     exact: frozenset[str] = frozenset()
     """Sums from operands that are not rounded."""
+    restarted: Mapping[str, str] = field(default_factory=dict)
+    """Running sums that begin anew, each with the one of the same body that has the row itself."""
 
 
 def prepare(

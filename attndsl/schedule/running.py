@@ -31,7 +31,8 @@ from attndsl.schedule import tile as t
 from attndsl.schedule.forms import is_large, merged
 from attndsl.schedule.outcomes import Needs
 from attndsl.schedule.products import fold
-from attndsl.schedule.tile import Val
+from attndsl.schedule.restarts import begins
+from attndsl.schedule.tile import Block, Origin, Val
 from attndsl.schedule.values import State, X
 
 if TYPE_CHECKING:
@@ -83,4 +84,8 @@ def running(b: ChunkBuilder, state: State, d: Define, body: Expr, seen: Reach) -
     own: Expr = Val(run) if seen.itself else Binary("-", Val(run), Val(v))
     home.append(t.Assign(state.name, merged(op, Val(held), own)))
     total = fold(b, op, v, term, b.row, "chunk")
-    b.updates.append(t.Assign(held, merged(op, Val(held), total.expr)))
+    so_far = merged(op, Val(held), total.expr)
+    if name in b.begun:
+        following = Binary("+", Origin(b.row), Block(b.row))
+        so_far = Select(begins(following), nothing, so_far)
+    b.updates.append(t.Assign(held, so_far))

@@ -18,7 +18,8 @@ from attndsl.codegen.aot import kernel_table
 from attndsl.codegen.configs import choose_chunk
 from attndsl.runtime.operator import CompiledAttention
 from attndsl.runtime.stages import Stage, plan_passes
-from attndsl.schedule.tile import Plan, Role, TileProgram
+from attndsl.schedule import restarts
+from attndsl.schedule.tile import AccDot, BufferKind, Dot, Load, Plan, Role, TileProgram
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -117,6 +118,52 @@ def test_chunks_of_every_length_agree_with_the_dense_form(name: str, n: int, chu
     want, want_grads = expected(op, given)
     assert error(outs, want) < 1e-12
     assert error(grads, want_grads) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["simple_gla", "gla", *RECURRENCES, *DELTA_RULES[1:]])
+@pytest.mark.parametrize("n", [32, 33, 64, 100])
+def test_gates_begin_anew_between_chunks(
+    name: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "WIDTH", 32)
+    op, given = case(name, n, torch.float64)
+    outs, grads = run(op, "eager", given, n, 16, 8)
+    want, want_grads = expected(op, given)
+    assert error(outs, want) < 1e-12
+    assert error(grads, want_grads) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["simple_gla", "gated_delta", "gla"])
+def test_gates_of_long_sequences_keep_their_digits(name: str) -> None:
+    n = 20_000
+    op, given = case(name, n, torch.float32)
+    gates = ("g", "loga")
+    given = [
+        40 * x if t.name in gates else x for t, x in zip(op.cascade.inputs, given, strict=True)
+    ]
+    outs, grads = run(op, "eager", given, n, 64, 8)
+    want, want_grads = run(op, "eager", [x.double() for x in given], n, 64, 8)
+    assert error(outs, want) < 2e-3
+    assert error(grads, want_grads) < 4e-3
+
+
+def test_sums_that_are_read_by_themselves_go_on() -> None:
+    program = (
+        "attention counted(Q[b,i,e], K[b,j,e], V[b,j,f], g[b,j]) -> O[b,i,f], C[b,j] {\n"
+        "  batch b\n"
+        "  C[j]   = sum[l : l <= j](g[l])\n"
+        "  A[i,j] = Q[i,e] * K[j,e] * exp(C[i] - C[j])   where j <= i\n"
+        "  O[i,f] = A[i,j] * V[j,f]\n"
+        "}\n"
+    )
+    op = attndsl.compile(program)
+    bare = attndsl.compile(program.replace("O[b,i,f], C[b,j]", "O[b,i,f]"))
+    assert not restarts.restarting(op.cascade, None, ["O", "C"])
+    assert restarts.restarting(bare.cascade, None, ["O"]) == {"C": "C"}
+    moved = attndsl.compile(
+        program.replace("O[b,i,f], C[b,j]", "O[b,i,f]").replace("exp(C[i]", "exp(2 * C[i]")
+    )
+    assert not restarts.restarting(moved.cascade, None, ["O"])
 
 
 # Gates that keep hardly anything of a channel's past inside a chunk, and those that close for good.
@@ -258,6 +305,23 @@ def test_a_sum_is_taken_once(name: str, most: int) -> None:
     assert passes.backward is not None
     every = [*kernels(passes.forward), *kernels(passes.backward)]
     assert sum(k.sweep is not None and bool(k.of(Role.PAIR)) for k in every) <= most
+
+
+@pytest.mark.parametrize(("name", "maps"), [("simple_gla", 0), ("gated_delta", 2), ("rwkv7", 1)])
+def test_sums_without_rounding_share_operands_that_were_rounded(name: str, maps: int) -> None:
+    op = attndsl.load(EXAMPLES / f"{name}.attn")
+    backward = plan_passes(op.cascade, tuple(t.name for t in op.cascade.inputs)).backward
+    assert backward is not None
+    narrow = {b.name for b in backward.buffers if b.kind is BufferKind.INPUT or b.like is not None}
+    narrow |= {x for k in kernels(backward) if k.follows for x in k.writes}  # operands with gates
+    whole = 0
+    for k in kernels(backward):
+        body = k.sweep.ranges[0].body if k.sweep is not None else ()
+        if any(isinstance(s, Dot | AccDot) and s.exact for s in body):
+            whole += 1
+            assert all(s.tensor in narrow for s in body if isinstance(s, Load) and len(s.dims) > 1)
+    assert whole
+    assert sum(b.name.endswith(".map") for b in backward.buffers) == maps
 
 
 @pytest.mark.parametrize("name", BIDIRECTIONAL)

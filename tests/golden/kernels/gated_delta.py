@@ -212,7 +212,8 @@ def gated_delta_G(
         G_2 = tl.full([BLOCK_T], 0.0, ACC)
         G_2 = G_state + G_run
         tl.store(G_2_base + tl.cast(t0, tl.int64) + offs_t, G_2, mask=in_t)
-        G_state = G_state + chunk
+        t_2 = (t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T
+        G_state = tl.where(t_2, 0.0, G_state + chunk)
 
 
 @triton.jit(
@@ -296,12 +297,12 @@ def gated_delta_U_ahead(
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(t0, tl.int64) * stride_K_t
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     in_t = t < len_t
     in_e = within(e, E, E_PAD)
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
@@ -319,29 +320,34 @@ def gated_delta_U_ahead(
     # --- prologue ---
     at_row = tl.minimum(t, len_t - 1)
     g = tl.load(G_base + at_row)
+    at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64))
+    A = (g.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
     # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-    G_2_2 = tl.load(G_2_base + tl.cast(at_1, tl.int64))
-    reach_p = G_2_2.to(ACC) * 1.4426950408889634
+    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_3 = tl.load(G_2_base + tl.cast(at_2, tl.int64))
+    t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+    reach_p = tl.where(t_2, 0.0, G_2_3.to(ACC)) * 1.4426950408889634
     reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     reach_2 = tl.where(reach_p_1, tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p), 0.0)
     in_t_s = t < len_t
     G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
+    A_1 = (G_2.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
     K_ptrs = K_base_2 + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
-    A = dot(k, tl.trans(k_1), None, ACC)
-    A_1 = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * A
+    A_2 = dot(k, tl.trans(k_1), None, ACC)
+    A_3 = tl.exp2(A[:, None] - A_1[None, :]) * A_2
     beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
     beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
     g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
     g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
     weight_p = tl.exp(g_1.to(ACC)) * -1.0 * 1.0
-    weight = A_1 * beta.to(ACC)[None, :] * weight_p[None, :]
+    weight = A_3 * beta.to(ACC)[None, :] * weight_p[None, :]
     mask_p = t < len_t
     mask = (t[None, :] < t[:, None]) & mask_p[None, :]
     weight_m = tl.where(mask, weight, 0.0)
-    A_1_m = tl.where(mask, A_1, 0.0)
+    A_3_m = tl.where(mask, A_3, 0.0)
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
     U_1 = beta.to(ACC)[:, None] * (0.0 + v.to(ACC))
@@ -349,9 +355,9 @@ def gated_delta_U_ahead(
     matrix = weight_m * 1.0
     k_2 = k.to(ACC) * reach_2[:, None]
     U_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    t_2 = A_1_m.to(V_ptr.dtype.element_ty)
-    t_3 = U_1_m.to(V_ptr.dtype.element_ty)
-    U_rest_1 = dot(t_2, t_3, U_rest_1, ACC)
+    t_3 = A_3_m.to(V_ptr.dtype.element_ty)
+    t_4 = U_1_m.to(V_ptr.dtype.element_ty)
+    U_rest_1 = dot(t_3, t_4, U_rest_1, ACC)
     side = tl.where(in_t[:, None], U_rest_1, 0.0)
     matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
     inverse = inverse_of(matrix_2, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
@@ -490,14 +496,19 @@ def gated_delta_U(
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64))
-        at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_2 = tl.load(G_2_base + tl.cast(at_1, tl.int64))
-        reach_p = G_2_2.to(ACC) * 1.4426950408889634
-        decay = tl.exp(G_2_1.to(ACC) - G_2_2.to(ACC))
+        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_3 = tl.load(G_2_base + tl.cast(at_2, tl.int64))
+        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_p = tl.where(t_2, 0.0, G_2_3.to(ACC)) * 1.4426950408889634
+        t_3 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        decay = tl.exp(G_2_2.to(ACC) - tl.where(t_3, 0.0, G_2_3.to(ACC)))
         in_t_s = t < len_t
         G_2 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
+        A_1 = (G_2.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
@@ -509,36 +520,37 @@ def gated_delta_U(
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         column_p = tl.exp(g_1.to(ACC)) * -1.0
-        column_p_1 = tl.exp(G_2_1.to(ACC) - G_2.to(ACC))
+        column_p_1 = tl.exp(G_2_2.to(ACC) - G_2.to(ACC))
         O_rest_ptrs = O_rest_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
         U_rest_1_1_1 = tl.load(O_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         O_of_ptrs = O_of_base + tl.cast(t0, tl.int64) * E + O_of_offs
         k_2_1_1 = tl.load(O_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_2 = k_2_1_1.to(K_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty)
-        past_2 = dot(t_2, t_3, None, ACC)
+        t_4 = k_2_1_1.to(K_ptr.dtype.element_ty)
+        t_5 = tl.where(in_e[:, None], U_state, 0.0).to(K_ptr.dtype.element_ty)
+        past_2 = dot(t_4, t_5, None, ACC)
         U_2 = U_rest_1_1_1.to(ACC) + past_2
-        t_4 = beta.to(ACC)[:, None] * (column_p[:, None] * U_2 + v.to(ACC))
-        column_1 = tl.where(mask_p[:, None], t_4 * column_p_1[:, None], 0.0)
+        t_6 = beta.to(ACC)[:, None] * (column_p[:, None] * U_2 + v.to(ACC))
+        column_1 = tl.where(mask_p[:, None], t_6 * column_p_1[:, None], 0.0)
         U_ptrs = U_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
         tl.store(U_ptrs, U_2, mask=in_t_s[:, None] & in_f[None, :])
         O = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         in_t = t < len_t
-        G_2_3 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        G_2_4 = tl.load(G_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        A_2_1 = (G_2_4.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        reach_1 = tl.exp2(G_2_3.to(ACC) * 1.4426950408889634 - reach_p)
+        reach_1 = tl.exp2(G_2_4.to(ACC) * 1.4426950408889634 - reach_p)
         past_1 = dot(q, tl.where(in_e[:, None], U_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
         O = O + past_1 * reach_1[:, None]
-        A_2 = dot(q, tl.trans(k_1.to(Q_ptr.dtype.element_ty)), None, ACC)
+        A_2_2 = dot(q, tl.trans(k_1.to(Q_ptr.dtype.element_ty)), None, ACC)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        A_2_1 = tl.exp(G_2_3.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * A_2
+        A_2_3 = tl.exp2(A_2_1[:, None] - A_1[None, :]) * A_2_2
         mask_1 = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        A_2_1_m = tl.where(mask_1, A_2_1, 0.0)
+        A_2_3_m = tl.where(mask_1, A_2_3, 0.0)
         O_1 = beta.to(ACC)[:, None] * (column_p[:, None] * U_2 + v.to(ACC))
         O_1_m = tl.where(mask_p[:, None], O_1, 0.0)
-        O = dot(A_2_1_m.to(V_ptr.dtype.element_ty), O_1_m.to(V_ptr.dtype.element_ty), O, ACC)
+        O = dot(A_2_3_m.to(V_ptr.dtype.element_ty), O_1_m.to(V_ptr.dtype.element_ty), O, ACC)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         O_ptrs = O_base + tl.cast(t0, tl.int64) * len_f + O_rest_offs
         tl.store(O_ptrs, O, mask=in_t[:, None] & in_f[None, :])
@@ -650,36 +662,47 @@ def gated_delta_backward_dU_1(
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t = t < len_t
         G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
+        A_2_1 = (G_2_1.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = load_tile(K_ptrs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
-        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
         G_2_3 = tl.load(G_2_ptrs_2)
-        reach_2 = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
-        t_2 = tl.where(in_e[:, None], dU_1_state, 0.0).to(K_ptr.dtype.element_ty)
-        past = dot(k, t_2, None, ACC)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
+        G_2_4 = tl.load(G_2_ptrs_3)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        reach_p = tl.where(t_3, G_2_3.to(ACC) + G_2_4.to(ACC), G_2_3.to(ACC))
+        reach_2 = tl.exp(reach_p - G_2_1.to(ACC))
+        t_4 = tl.where(in_e[:, None], dU_1_state, 0.0).to(K_ptr.dtype.element_ty)
+        past = dot(k, t_4, None, ACC)
         dU_1 = dU_1 + past * reach_2[:, None]
-        decay = tl.exp(G_2_2.to(ACC) - G_2_3.to(ACC))
-        column_safe = tl.where(G_2_3.to(ACC) == float("-inf"), 0.0, G_2_3.to(ACC))
+        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
+        t_7 = tl.where(t_6, G_2_3.to(ACC) + G_2_4.to(ACC), G_2_3.to(ACC)) - G_2_2.to(ACC)
+        decay = tl.exp(t_7)
+        column_safe = tl.where(G_2_2.to(ACC) == float("-inf"), 0.0, G_2_2.to(ACC))
         column_p = column_safe * 1.4426950408889634
-        G_2_ptrs_3 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t_s = t < len_t
-        G_2 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
+        G_2 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+        A_2 = (G_2.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
         A_2_part = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        A_2 = tl.exp(G_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * A_2_part
+        A_2_2 = tl.exp2(A_2[None, :] - A_2_1[:, None]) * A_2_part
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        A_2_m = tl.where(mask, A_2, 0.0)
+        A_2_2_m = tl.where(mask, A_2_2, 0.0)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
-        dU_1 = dot(A_2_m.to(dO_ptr.dtype.element_ty), dO, dU_1, ACC)
+        dU_1 = dot(A_2_2_m.to(dO_ptr.dtype.element_ty), dO, dU_1, ACC)
         column_p_1 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - column_p)
         column = dO.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
@@ -774,12 +797,12 @@ def gated_delta_backward_dU_2_ahead(
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(t0, tl.int64) * stride_K_t
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     in_t = t < len_t
     in_e = within(e, E, E_PAD)
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     K_base_2 = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
@@ -797,38 +820,48 @@ def gated_delta_backward_dU_2_ahead(
     # --- prologue ---
     at_row = tl.minimum(t, len_t - 1)
     G_2 = tl.load(G_2_base + at_row * stride_G_2_t)
+    at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    g_1 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+    A_1 = (G_2.to(ACC) - g_1.to(ACC)) * 1.4426950408889634
     # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-    reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    reach_2 = tl.where(reach_p, tl.exp(g_2.to(ACC) - G_2.to(ACC)), 0.0)
+    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
+    G_2_1 = tl.load(G_2_ptrs)
+    t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+    reach_p = tl.where(t_3, g_3.to(ACC) + G_2_1.to(ACC), g_3.to(ACC))
+    reach_p_1 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    reach_2 = tl.where(reach_p_1, tl.exp(reach_p - G_2.to(ACC)), 0.0)
     G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
     in_t_s = t < len_t
     g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+    A = (g.to(ACC) - g_1.to(ACC)) * 1.4426950408889634
     K_ptrs = K_base_2 + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles_2, [b, h, t0, 0])
     A_part = dot(k, tl.trans(k_1), None, ACC)
-    A = tl.exp(g.to(ACC)[None, :] - G_2.to(ACC)[:, None]) * A_part
+    A_2 = tl.exp2(A[None, :] - A_1[:, None]) * A_part
     g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-    g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
+    g_2 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
     beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
     beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-    weight_p = 0.0 - tl.exp(g_1.to(ACC)) * beta.to(ACC) * 1.0
-    weight = A * weight_p[None, :]
+    weight_p = 0.0 - tl.exp(g_2.to(ACC)) * beta.to(ACC) * 1.0
+    weight = A_2 * weight_p[None, :]
     mask_p = t < len_t
     mask = (t[:, None] < t[None, :]) & mask_p[None, :]
     weight_m = tl.where(mask, weight, 0.0)
-    A_m = tl.where(mask, A, 0.0)
+    A_2_m = tl.where(mask, A_2, 0.0)
     dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
     dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-    dU_2_p = -1.0 * tl.exp(g_1.to(ACC)) * beta.to(ACC)
+    dU_2_p = -1.0 * tl.exp(g_2.to(ACC)) * beta.to(ACC)
     dU_2_1 = dU_2_p[:, None] * dU_1.to(ACC)
     dU_2_1_m = tl.where(mask_p[:, None], dU_2_1, 0.0)
     matrix = weight_m * 1.0
     k_2 = k.to(ACC) * reach_2[:, None]
     dU_2_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    dU_2_rest_1 = dot(A_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2_rest_1, ACC)
+    dU_2_rest_1 = dot(A_2_m.to(Q_TYPE), dU_2_1_m.to(Q_TYPE), dU_2_rest_1, ACC)
     side = tl.where(in_t[:, None], dU_2_rest_1, 0.0)
     matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
     inverse = inverse_of(matrix_2, ACC, BLOCK_T, K_ptr.dtype.element_ty).to(K_ptr.dtype.element_ty)
@@ -847,6 +880,9 @@ def gated_delta_backward_dU_2_ahead(
     do_not_specialize=[
         "stride_G_b",
         "stride_G_h",
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "stride_G_2_t",
         "stride_g_b",
         "stride_g_h",
         "stride_beta_b",
@@ -858,6 +894,7 @@ def gated_delta_backward_dU_2_ahead(
 )
 def gated_delta_backward_dU_2(
     G_ptr,
+    G_2_ptr,
     K_ptr,
     g_ptr,
     beta_ptr,
@@ -869,6 +906,9 @@ def gated_delta_backward_dU_2(
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
     stride_G_t,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t: tl.int64,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -893,6 +933,7 @@ def gated_delta_backward_dU_2(
     """One program for each b, h and tile of f; sweeps t.
 
     G_ptr  G[b, h, t], input
+    G_2_ptr  G_2[b, h, t], input
     K_ptr  K[b, h, t, e], input
     g_ptr  g[b, h, t], input
     beta_ptr  beta[b, h, t], input
@@ -921,6 +962,7 @@ def gated_delta_backward_dU_2(
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_offs = offs_t[:, None] * stride_K_t + e[None, :] * stride_K_e
     in_e = within(e, E, E_PAD)
@@ -951,12 +993,18 @@ def gated_delta_backward_dU_2(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        g_1 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
-        column_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
+        G_2_1 = tl.load(G_2_ptrs)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        t_4 = tl.where(t_3, g_3.to(ACC) + G_2_1.to(ACC), g_3.to(ACC)) - g_1.to(ACC)
+        decay = tl.exp(t_4)
+        column_safe = tl.where(g_1.to(ACC) == float("-inf"), 0.0, g_1.to(ACC))
         column_p = column_safe * 1.4426950408889634
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t_s = t < len_t
@@ -965,60 +1013,54 @@ def gated_delta_backward_dU_2(
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k_1 = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
         g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g_1 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
+        g_2 = tl.load(g_ptrs, mask=in_t_s, other=0.0)
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
         mask_p = t < len_t
         dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_p = tl.exp(g_1.to(ACC)) * beta.to(ACC)
+        dU_p = tl.exp(g_2.to(ACC)) * beta.to(ACC)
         dU_p_1 = -(dU_p[:, None] * dU_1.to(ACC))
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
         dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         dU_2_rest_1_1_1 = tl.load(dU_2_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
         k_2_1_1 = tl.load(dU_2_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_2 = k_2_1_1.to(K_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
-        past_1 = dot(t_2, t_3, None, ACC)
+        t_5 = k_2_1_1.to(K_ptr.dtype.element_ty)
+        t_6 = tl.where(in_e[:, None], dU_2_state, 0.0).to(K_ptr.dtype.element_ty)
+        past_1 = dot(t_5, t_6, None, ACC)
         dU_2_2 = dU_2_rest_1_1_1.to(ACC) + past_1
         dU = dU_p_1 - dU_p[:, None] * dU_2_2
         column_1 = tl.where(mask_p[:, None], dU * column_p_1[:, None], 0.0)
         dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         tl.store(dU_2_ptrs, dU_2_2, mask=in_t_s[:, None] & in_f[None, :])
-        t_4 = tl.trans(k_1)
-        t_5 = column_1.to(K_ptr.dtype.element_ty)
-        dU_2_state = dot(t_4, t_5, dU_2_state * decay, ACC)
+        t_7 = tl.trans(k_1)
+        t_8 = column_1.to(K_ptr.dtype.element_ty)
+        dU_2_state = dot(t_7, t_8, dU_2_state * decay, ACC)
 
 
 @triton.jit(
     do_not_specialize=[
-        "stride_G_2_b",
-        "stride_G_2_h",
         "stride_g_b",
         "stride_g_h",
-        "stride_Q_b",
-        "stride_Q_h",
+        "stride_beta_b",
+        "stride_beta_h",
         "len_b",
         "len_h",
         "len_t",
     ],
 )
-def gated_delta_backward_dK_6(
-    G_2_ptr,
+def gated_delta_backward_U_map_dU_map(
     g_ptr,
     U_ptr,
     V_ptr,
-    dO_ptr,
-    Q_ptr,
-    dK_6_ptr,
+    beta_ptr,
+    dU_1_ptr,
+    dU_2_ptr,
+    U_map_ptr,
+    dU_map_ptr,
     U_tiles,
     V_tiles,
-    dO_tiles,
-    Q_tiles,
-    stride_G_2_b: tl.int64,
-    stride_G_2_h: tl.int64,
-    stride_G_2_t,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
@@ -1030,6 +1072,109 @@ def gated_delta_backward_dK_6(
     stride_V_h: tl.int64,
     stride_V_t,
     stride_V_f,
+    stride_beta_b: tl.int64,
+    stride_beta_h: tl.int64,
+    stride_beta_t,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    g_ptr  g[b, h, t], input
+    U_ptr  U[b, h, t, f], input
+    V_ptr  V[b, h, t, f], input
+    beta_ptr  beta[b, h, t], input
+    dU_1_ptr  dU.1[b, h, t, f], temp
+    dU_2_ptr  dU.2[b, h, t, f], temp
+    U_map_ptr  U.map[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
+    U_tiles  tiles of U for the copy engine, or None
+    V_tiles  tiles of V for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
+    g_base += tl.cast(t0, tl.int64) * stride_g_t
+    in_t = t < len_t
+    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
+    U_base += tl.cast(t0, tl.int64) * stride_U_t
+    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
+    in_f = within(f, F, F_PAD)
+    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
+    V_base += tl.cast(t0, tl.int64) * stride_V_t
+    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
+    beta_base += tl.cast(h, tl.int64) * stride_beta_h + tl.cast(t0, tl.int64) * stride_beta_t
+    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_1_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dU_1_offs = offs_t[:, None] * F + f[None, :]
+    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    U_map_base = U_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    U_map_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+
+    # --- prologue ---
+    # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+    g = tl.load(g_base + offs_t * stride_g_t, mask=in_t, other=0.0)
+    u = load_tile(U_base + U_offs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
+    U_map_p = tl.exp(g.to(ACC)) * -1.0
+    v = load_tile(V_base + V_offs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
+    U_map = U_map_p[:, None] * u.to(ACC) + v.to(ACC)
+    beta = tl.load(beta_base + offs_t * stride_beta_t, mask=in_t, other=0.0)
+    dU_1 = tl.load(dU_1_base + dU_1_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dU_p = tl.exp(g.to(ACC)) * beta.to(ACC)
+    dU_2 = tl.load(dU_2_base + dU_1_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dU = -(dU_p[:, None] * dU_1.to(ACC)) - dU_p[:, None] * dU_2.to(ACC)
+
+    # --- epilogue ---
+    tl.store(U_map_base + dU_1_offs, U_map, mask=in_t[:, None] & in_f[None, :])
+    tl.store(dU_map_base + dU_1_offs, dU, mask=in_t[:, None] & in_f[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_G_2_b",
+        "stride_G_2_h",
+        "stride_Q_b",
+        "stride_Q_h",
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def gated_delta_backward_dK_6(
+    G_2_ptr,
+    U_map_ptr,
+    dO_ptr,
+    Q_ptr,
+    dK_6_ptr,
+    dO_tiles,
+    Q_tiles,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
     stride_dO_b: tl.int64,
     stride_dO_h: tl.int64,
     stride_dO_t,
@@ -1052,14 +1197,10 @@ def gated_delta_backward_dK_6(
     """One program for each b, h and tile of e; sweeps t.
 
     G_2_ptr  G_2[b, h, t], input
-    g_ptr  g[b, h, t], input
-    U_ptr  U[b, h, t, f], input
-    V_ptr  V[b, h, t, f], input
+    U_map_ptr  U.map[b, h, t, f], temp
     dO_ptr  dO[b, h, t, f], input
     Q_ptr  Q[b, h, t, e], input
     dK_6_ptr  dK.6[b, h, t, e], temp
-    U_tiles  tiles of U for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
@@ -1082,12 +1223,10 @@ def gated_delta_backward_dK_6(
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
-    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
+    U_map_base = U_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    U_map_base += tl.cast(h, tl.int64) * len_t * F
+    U_map_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     Q_base = Q_ptr + tl.cast(b, tl.int64) * stride_Q_b + tl.cast(h, tl.int64) * stride_Q_h
@@ -1114,51 +1253,52 @@ def gated_delta_backward_dK_6(
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t = t < len_t
         G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g = tl.load(g_ptrs, mask=in_t, other=0.0)
-        U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        dA_2_p = tl.exp(g.to(ACC)) * -1.0
-        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dA_2 = dA_2_p[:, None] * u.to(ACC) + v.to(ACC)
-        dA_2_kept = tl.where((f < F)[None, :], dA_2, 0.0)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
-        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        dK_6_2 = (G_2_1.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
+        U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
+        U_map = tl.load(U_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
         G_2_3 = tl.load(G_2_ptrs_2)
-        reach_2 = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
-        t_2 = tl.trans(tl.where(in_f[None, :], dK_6_state, 0.0))
-        past = whole_dot(dA_2, t_2, None, Q_ptr.dtype.element_ty, ACC)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
+        G_2_4 = tl.load(G_2_ptrs_3)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        reach_p = tl.where(t_3, G_2_3.to(ACC) + G_2_4.to(ACC), G_2_3.to(ACC))
+        reach_2 = tl.exp(reach_p - G_2_1.to(ACC))
+        t_4 = tl.trans(tl.where(in_f[None, :], dK_6_state, 0.0))
+        past = whole_dot(U_map, t_4, None, Q_ptr.dtype.element_ty, ACC)
         dK_6 = dK_6 + past * reach_2[:, None]
-        decay = tl.exp(G_2_2.to(ACC) - G_2_3.to(ACC))
-        column_safe = tl.where(G_2_3.to(ACC) == float("-inf"), 0.0, G_2_3.to(ACC))
+        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
+        t_7 = tl.where(t_6, G_2_3.to(ACC) + G_2_4.to(ACC), G_2_3.to(ACC)) - G_2_2.to(ACC)
+        decay = tl.exp(t_7)
+        column_safe = tl.where(G_2_2.to(ACC) == float("-inf"), 0.0, G_2_2.to(ACC))
         column_p = column_safe * 1.4426950408889634
-        G_2_ptrs_3 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t_s = t < len_t
-        G_2 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
+        G_2 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+        dK_6_1 = (G_2.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        t_3 = tl.where(in_f[None, :], dA_2_kept, 0.0)
-        t_4 = tl.trans(dO)
-        dA_2_1 = whole_dot(t_3, t_4, None, U_ptr.dtype.element_ty, ACC)
-        dK_6_1 = tl.exp(G_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * dA_2_1
+        dA_2 = whole_dot(U_map, tl.trans(dO), None, dO_ptr.dtype.element_ty, ACC)
+        dK_6_3 = tl.exp2(dK_6_1[None, :] - dK_6_2[:, None]) * dA_2
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        dK_6_1_m = tl.where(mask, dK_6_1, 0.0)
+        dK_6_3_m = tl.where(mask, dK_6_3, 0.0)
         # gated_delta.attn:5  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = load_tile(Q_ptrs, in_t_s[:, None] & in_e[None, :], Q_tiles, [b, h, t0, e0])
-        dK_6 = whole_dot(dK_6_1_m, q, dK_6, Q_ptr.dtype.element_ty, ACC)
+        dK_6 = whole_dot(dK_6_3_m, q, dK_6, Q_ptr.dtype.element_ty, ACC)
         column_p_1 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - column_p)
         column = q.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_6_ptrs = dK_6_base + tl.cast(t0, tl.int64) * len_e + dK_6_offs
         tl.store(dK_6_ptrs, dK_6, mask=in_t[:, None] & in_e[None, :])
-        t_5 = tl.trans(column_m)
-        dK_6_state = whole_dot(t_5, dO, dK_6_state * decay, dO_ptr.dtype.element_ty, ACC)
+        t_8 = tl.trans(column_m)
+        dK_6_state = whole_dot(t_8, dO, dK_6_state * decay, dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -1167,10 +1307,6 @@ def gated_delta_backward_dK_6(
         "stride_G_h",
         "stride_G_2_b",
         "stride_G_2_h",
-        "stride_g_b",
-        "stride_g_h",
-        "stride_beta_b",
-        "stride_beta_h",
         "stride_K_b",
         "stride_K_h",
         "len_b",
@@ -1181,16 +1317,10 @@ def gated_delta_backward_dK_6(
 def gated_delta_backward_dK_7(
     G_ptr,
     G_2_ptr,
-    g_ptr,
-    U_ptr,
-    V_ptr,
-    beta_ptr,
-    dU_1_ptr,
-    dU_2_ptr,
+    U_map_ptr,
+    dU_map_ptr,
     K_ptr,
     dK_7_ptr,
-    U_tiles,
-    V_tiles,
     K_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
@@ -1198,20 +1328,6 @@ def gated_delta_backward_dK_7(
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
     stride_G_2_t,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_t,
-    stride_U_b: tl.int64,
-    stride_U_h: tl.int64,
-    stride_U_t,
-    stride_U_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_t,
-    stride_V_f,
-    stride_beta_b: tl.int64,
-    stride_beta_h: tl.int64,
-    stride_beta_t,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1232,16 +1348,10 @@ def gated_delta_backward_dK_7(
 
     G_ptr  G[b, h, t], input
     G_2_ptr  G_2[b, h, t], input
-    g_ptr  g[b, h, t], input
-    U_ptr  U[b, h, t, f], input
-    V_ptr  V[b, h, t, f], input
-    beta_ptr  beta[b, h, t], input
-    dU_1_ptr  dU.1[b, h, t, f], temp
-    dU_2_ptr  dU.2[b, h, t, f], temp
+    U_map_ptr  U.map[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
     K_ptr  K[b, h, t, e], input
     dK_7_ptr  dK.7[b, h, t, e], temp
-    U_tiles  tiles of U for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -1263,20 +1373,13 @@ def gated_delta_backward_dK_7(
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
-    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
-    in_f = within(f, F, F_PAD)
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
-    beta_base += tl.cast(h, tl.int64) * stride_beta_h
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_1_base += tl.cast(h, tl.int64) * len_t * F
-    dU_1_offs = offs_t[:, None] * F + f[None, :]
-    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_2_base += tl.cast(h, tl.int64) * len_t * F
+    U_map_base = U_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    U_map_base += tl.cast(h, tl.int64) * len_t * F
+    U_map_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(e0, tl.int64) * stride_K_e
     K_offs = offs_t[:, None] * stride_K_t + offs_e[None, :] * stride_K_e
@@ -1301,59 +1404,52 @@ def gated_delta_backward_dK_7(
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t = t < len_t
         G_2 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g_1 = tl.load(g_ptrs, mask=in_t, other=0.0)
-        U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        dA_p = tl.exp(g_1.to(ACC)) * -1.0
-        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dA = dA_p[:, None] * u.to(ACC) + v.to(ACC)
-        dA_kept = tl.where((f < F)[None, :], dA, 0.0)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_3 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        g_4 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        reach_2 = tl.where(reach_p, tl.exp(g_3.to(ACC) - G_2.to(ACC)), 0.0)
-        past = whole_dot(dA, tl.trans(tl.where(in_f[None, :], dK_7_state, 0.0)), None, Q_TYPE, ACC)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        g_1 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+        dK_7_2 = (G_2.to(ACC) - g_1.to(ACC)) * 1.4426950408889634
+        U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
+        U_map = tl.load(U_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        g_2 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
+        G_2_1 = tl.load(G_2_ptrs_2)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        reach_p = tl.where(t_3, g_2.to(ACC) + G_2_1.to(ACC), g_2.to(ACC))
+        reach_p_1 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        reach_2 = tl.where(reach_p_1, tl.exp(reach_p - G_2.to(ACC)), 0.0)
+        t_4 = tl.trans(tl.where(in_f[None, :], dK_7_state, 0.0))
+        past = whole_dot(U_map, t_4, None, Q_TYPE, ACC)
         dK_7 = dK_7 + past * reach_2[:, None]
-        decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
-        column_safe = tl.where(g_4.to(ACC) == float("-inf"), 0.0, g_4.to(ACC))
+        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
+        t_7 = tl.where(t_6, g_2.to(ACC) + G_2_1.to(ACC), g_2.to(ACC)) - g_1.to(ACC)
+        decay = tl.exp(t_7)
+        column_safe = tl.where(g_1.to(ACC) == float("-inf"), 0.0, g_1.to(ACC))
         column_p = column_safe * 1.4426950408889634
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t_s = t < len_t
         g = tl.load(G_ptrs, mask=in_t_s, other=0.0)
-        g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g_2 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
-        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
-        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_p = tl.exp(g_2.to(ACC)) * beta.to(ACC)
-        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_2 = tl.load(dU_2_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU = -(dU_p[:, None] * dU_1.to(ACC)) - dU_p[:, None] * dU_2.to(ACC)
-        dU_kept = tl.where((f < F)[None, :], dU, 0.0)
-        t_2 = tl.where(in_f[None, :], dA_kept, 0.0)
-        t_3 = tl.trans(tl.where(in_f[None, :], dU_kept, 0.0))
-        dA_1 = whole_dot(t_2, t_3, None, U_ptr.dtype.element_ty, ACC)
-        dK_7_1 = tl.exp(g.to(ACC)[None, :] - G_2.to(ACC)[:, None]) * dA_1
+        dK_7_1 = (g.to(ACC) - g_1.to(ACC)) * 1.4426950408889634
+        dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
+        dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dA = whole_dot(U_map, tl.trans(dU_map), None, Q_TYPE, ACC)
+        dK_7_3 = tl.exp2(dK_7_1[None, :] - dK_7_2[:, None]) * dA
         mask_p = t < len_t
         mask = (t[:, None] < t[None, :]) & mask_p[None, :]
-        dK_7_1_m = tl.where(mask, dK_7_1, 0.0)
+        dK_7_3_m = tl.where(mask, dK_7_3, 0.0)
+        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
-        dK_7 = whole_dot(dK_7_1_m, k, dK_7, K_ptr.dtype.element_ty, ACC)
-        dU_m = tl.where(mask_p[:, None], dU, 0.0)
+        dK_7 = whole_dot(dK_7_3_m, k, dK_7, K_ptr.dtype.element_ty, ACC)
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
         column = k.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_7_ptrs = dK_7_base + tl.cast(t0, tl.int64) * len_e + dK_7_offs
         tl.store(dK_7_ptrs, dK_7, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_m)
-        dK_7_state = whole_dot(t_4, dU_m, dK_7_state * decay, K_ptr.dtype.element_ty, ACC)
+        t_8 = tl.trans(column_m)
+        dK_7_state = whole_dot(t_8, dU_map, dK_7_state * decay, K_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -1362,8 +1458,6 @@ def gated_delta_backward_dK_7(
         "stride_G_2_h",
         "stride_beta_b",
         "stride_beta_h",
-        "stride_g_b",
-        "stride_g_h",
         "stride_K_b",
         "stride_K_h",
         "len_b",
@@ -1375,14 +1469,10 @@ def gated_delta_backward_dQ_whole(
     G_2_ptr,
     beta_ptr,
     dO_ptr,
-    g_ptr,
-    U_ptr,
-    V_ptr,
+    U_map_ptr,
     K_ptr,
     dQ_whole_ptr,
     dO_tiles,
-    U_tiles,
-    V_tiles,
     K_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
@@ -1394,17 +1484,6 @@ def gated_delta_backward_dQ_whole(
     stride_dO_h: tl.int64,
     stride_dO_t,
     stride_dO_f,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_t,
-    stride_U_b: tl.int64,
-    stride_U_h: tl.int64,
-    stride_U_t,
-    stride_U_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_t,
-    stride_V_f,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1425,14 +1504,10 @@ def gated_delta_backward_dQ_whole(
     G_2_ptr  G_2[b, h, t], input
     beta_ptr  beta[b, h, t], input
     dO_ptr  dO[b, h, t, f], input
-    g_ptr  g[b, h, t], input
-    U_ptr  U[b, h, t, f], input
-    V_ptr  V[b, h, t, f], input
+    U_map_ptr  U.map[b, h, t, f], temp
     K_ptr  K[b, h, t, e], input
     dQ_whole_ptr  dQ.whole[b, h, t, e], temp
     dO_tiles  tiles of dO for the copy engine, or None
-    U_tiles  tiles of U for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -1459,11 +1534,9 @@ def gated_delta_backward_dQ_whole(
     in_f = within(f, F, F_PAD)
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
-    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
-    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    U_map_base = U_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    U_map_base += tl.cast(h, tl.int64) * len_t * F
+    U_map_offs = offs_t[:, None] * F + f[None, :]
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(e0, tl.int64) * stride_K_e
     K_offs = offs_t[:, None] * stride_K_t + offs_e[None, :] * stride_K_e
@@ -1486,53 +1559,52 @@ def gated_delta_backward_dQ_whole(
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t = t < len_t
         G_2 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
+        dA_2_part = (G_2.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_2 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
-        at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
         G_2_3 = tl.load(G_2_ptrs_2)
-        reach_safe = tl.where(G_2_3.to(ACC) == float("-inf"), 0.0, G_2_3.to(ACC))
+        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
+        G_2_4 = tl.load(G_2_ptrs_3)
+        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_row = tl.where(t_2, 0.0, G_2_4.to(ACC))
+        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
         reach_p = reach_safe * 1.4426950408889634
         reach_2 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - reach_p)
-        t_2 = tl.trans(tl.where(in_f[None, :], dQ_whole_state, 0.0))
-        past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(tl.where(in_f[None, :], dQ_whole_state, 0.0))
+        past = whole_dot(dO, t_3, None, dO_ptr.dtype.element_ty, ACC)
         dQ_whole = dQ_whole + past * reach_2[:, None]
-        decay = tl.exp(G_2_2.to(ACC) - G_2_3.to(ACC))
-        G_2_ptrs_3 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        t_4 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        decay = tl.exp(G_2_3.to(ACC) - tl.where(t_4, 0.0, G_2_4.to(ACC)))
+        G_2_ptrs_4 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t_s = t < len_t
-        G_2_1 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
+        G_2_1 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+        dA_2_part_1 = (G_2_1.to(ACC) - G_2_2.to(ACC)) * 1.4426950408889634
         # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g = tl.load(g_ptrs, mask=in_t_s, other=0.0)
-        U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        dA_2_p = tl.exp(g.to(ACC)) * -1.0
-        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dA_2 = dA_2_p[:, None] * u.to(ACC) + v.to(ACC)
-        dA_2_kept = tl.where((f < F)[None, :], dA_2, 0.0)
-        t_3 = tl.trans(tl.where(in_f[None, :], dA_2_kept, 0.0))
-        dA_2_1 = whole_dot(dO, t_3, None, dO_ptr.dtype.element_ty, ACC)
-        dA_2_2 = beta.to(ACC)[None, :] * dA_2_1
-        dA_2_part = tl.exp(G_2.to(ACC)[:, None] - G_2_1.to(ACC)[None, :]) * dA_2_2
+        U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + U_map_offs
+        U_map = tl.load(U_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dA_2 = whole_dot(dO, tl.trans(U_map), None, dO_ptr.dtype.element_ty, ACC)
+        dA_2_2 = beta.to(ACC)[None, :] * dA_2
+        dA_2_part_2 = tl.exp2(dA_2_part[:, None] - dA_2_part_1[None, :]) * dA_2_2
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        dA_2_part_m = tl.where(mask, dA_2_part, 0.0)
+        dA_2_part_2_m = tl.where(mask, dA_2_part_2, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
-        dQ_whole = whole_dot(dA_2_part_m, k, dQ_whole, K_ptr.dtype.element_ty, ACC)
-        dA_2_m = tl.where(mask_p[:, None], dA_2, 0.0)
-        column_p = tl.exp(G_2_2.to(ACC) - G_2_1.to(ACC))
+        dQ_whole = whole_dot(dA_2_part_2_m, k, dQ_whole, K_ptr.dtype.element_ty, ACC)
+        column_p = tl.exp(G_2_3.to(ACC) - G_2_1.to(ACC))
         column = k.to(ACC) * beta.to(ACC)[:, None] * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dQ_whole_ptrs = dQ_whole_base + tl.cast(t0, tl.int64) * len_e + dQ_whole_offs
         tl.store(dQ_whole_ptrs, dQ_whole, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_m)
-        dQ_whole_state = whole_dot(t_4, dA_2_m, dQ_whole_state * decay, K_ptr.dtype.element_ty, ACC)
+        t_5 = tl.trans(column_m)
+        dQ_whole_state = whole_dot(t_5, U_map, dQ_whole_state * decay, K_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -1543,8 +1615,6 @@ def gated_delta_backward_dQ_whole(
         "stride_G_2_h",
         "stride_beta_b",
         "stride_beta_h",
-        "stride_g_b",
-        "stride_g_h",
         "stride_K_b",
         "stride_K_h",
         "len_b",
@@ -1556,15 +1626,10 @@ def gated_delta_backward_dK_8(
     G_ptr,
     G_2_ptr,
     beta_ptr,
-    g_ptr,
-    dU_1_ptr,
-    dU_2_ptr,
-    U_ptr,
-    V_ptr,
+    dU_map_ptr,
+    U_map_ptr,
     K_ptr,
     dK_8_ptr,
-    U_tiles,
-    V_tiles,
     K_tiles,
     stride_G_b: tl.int64,
     stride_G_h: tl.int64,
@@ -1575,17 +1640,6 @@ def gated_delta_backward_dK_8(
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
-    stride_g_b: tl.int64,
-    stride_g_h: tl.int64,
-    stride_g_t,
-    stride_U_b: tl.int64,
-    stride_U_h: tl.int64,
-    stride_U_t,
-    stride_U_f,
-    stride_V_b: tl.int64,
-    stride_V_h: tl.int64,
-    stride_V_t,
-    stride_V_f,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
@@ -1607,15 +1661,10 @@ def gated_delta_backward_dK_8(
     G_ptr  G[b, h, t], input
     G_2_ptr  G_2[b, h, t], input
     beta_ptr  beta[b, h, t], input
-    g_ptr  g[b, h, t], input
-    dU_1_ptr  dU.1[b, h, t, f], temp
-    dU_2_ptr  dU.2[b, h, t, f], temp
-    U_ptr  U[b, h, t, f], input
-    V_ptr  V[b, h, t, f], input
+    dU_map_ptr  dU.map[b, h, t, f], temp
+    U_map_ptr  U.map[b, h, t, f], temp
     K_ptr  K[b, h, t, e], input
     dK_8_ptr  dK.8[b, h, t, e], temp
-    U_tiles  tiles of U for the copy engine, or None
-    V_tiles  tiles of V for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_E  points of e in a tile
@@ -1637,20 +1686,15 @@ def gated_delta_backward_dK_8(
 
     # --- pointers ---
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
-    g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F
+    dU_map_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_1_base += tl.cast(h, tl.int64) * len_t * F
-    dU_1_offs = offs_t[:, None] * F + f[None, :]
-    in_f = within(f, F, F_PAD)
-    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_2_base += tl.cast(h, tl.int64) * len_t * F
-    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
-    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
-    V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
-    V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
+    U_map_base = U_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    U_map_base += tl.cast(h, tl.int64) * len_t * F
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
     K_base += tl.cast(e0, tl.int64) * stride_K_e
     K_offs = offs_t[:, None] * stride_K_t + offs_e[None, :] * stride_K_e
@@ -1673,63 +1717,53 @@ def gated_delta_backward_dK_8(
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t = t < len_t
         g = tl.load(G_ptrs, mask=in_t, other=0.0)
-        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
-        g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g_1 = tl.load(g_ptrs, mask=in_t, other=0.0)
-        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
-        beta_1 = tl.load(beta_ptrs, mask=in_t, other=0.0)
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_1 = tl.load(dU_1_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        dU_p = tl.exp(g_1.to(ACC)) * beta_1.to(ACC)
-        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * F + dU_1_offs
-        dU_2 = tl.load(dU_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        dU = -(dU_p[:, None] * dU_1.to(ACC)) - dU_p[:, None] * dU_2.to(ACC)
-        dU_kept = tl.where((f < F)[None, :], dU, 0.0)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
         G_2_1 = tl.load(G_2_base + tl.cast(at, tl.int64) * stride_G_2_t)
-        at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        dA_part = (g.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
+        dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
+        dU_map = tl.load(dU_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
         G_2_2 = tl.load(G_2_ptrs)
-        reach_safe = tl.where(G_2_2.to(ACC) == float("-inf"), 0.0, G_2_2.to(ACC))
+        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t
+        G_2_3 = tl.load(G_2_ptrs_2)
+        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_row = tl.where(t_2, 0.0, G_2_3.to(ACC))
+        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
         reach_p = reach_safe * 1.4426950408889634
         reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         reach_2 = tl.where(reach_p_1, tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p), 0.0)
-        past = whole_dot(dU, tl.trans(tl.where(in_f[None, :], dK_8_state, 0.0)), None, Q_TYPE, ACC)
+        t_3 = tl.trans(tl.where(in_f[None, :], dK_8_state, 0.0))
+        past = whole_dot(dU_map, t_3, None, Q_TYPE, ACC)
         dK_8 = dK_8 + past * reach_2[:, None]
-        decay = tl.exp(G_2_1.to(ACC) - G_2_2.to(ACC))
-        G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+        t_4 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        decay = tl.exp(G_2_2.to(ACC) - tl.where(t_4, 0.0, G_2_3.to(ACC)))
+        G_2_ptrs_3 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
         in_t_s = t < len_t
-        G_2 = tl.load(G_2_ptrs_2, mask=in_t_s, other=0.0)
-        beta_ptrs_2 = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
-        beta = tl.load(beta_ptrs_2, mask=in_t_s, other=0.0)
-        g_ptrs_2 = g_base + tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-        g_2 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
-        U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        dA_p = tl.exp(g_2.to(ACC)) * -1.0
-        V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
-        v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        dA = dA_p[:, None] * u.to(ACC) + v.to(ACC)
-        dA_kept = tl.where((f < F)[None, :], dA, 0.0)
-        t_2 = tl.where(in_f[None, :], dU_kept, 0.0)
-        t_3 = tl.trans(tl.where(in_f[None, :], dA_kept, 0.0))
-        dA_1 = whole_dot(t_2, t_3, None, U_ptr.dtype.element_ty, ACC)
-        dA_3 = beta.to(ACC)[None, :] * dA_1
-        dA_part = tl.exp(g.to(ACC)[:, None] - G_2.to(ACC)[None, :]) * dA_3
+        G_2 = tl.load(G_2_ptrs_3, mask=in_t_s, other=0.0)
+        dA_part_1 = (G_2.to(ACC) - G_2_1.to(ACC)) * 1.4426950408889634
+        # gated_delta.attn:4  H[t,e,f] = exp(g[t]) * (H[t-1,e,f] - beta[t] * K[t,e] * (K[...
+        beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
+        beta = tl.load(beta_ptrs, mask=in_t_s, other=0.0)
+        U_map_ptrs = U_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
+        U_map = tl.load(U_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dA = whole_dot(dU_map, tl.trans(U_map), None, Q_TYPE, ACC)
+        dA_3 = beta.to(ACC)[None, :] * dA
+        dA_part_2 = tl.exp2(dA_part[:, None] - dA_part_1[None, :]) * dA_3
         mask_p = t < len_t
         mask = (t[None, :] < t[:, None]) & mask_p[None, :]
-        dA_part_m = tl.where(mask, dA_part, 0.0)
+        dA_part_2_m = tl.where(mask, dA_part_2, 0.0)
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
         k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, e0])
-        dK_8 = whole_dot(dA_part_m, k, dK_8, K_ptr.dtype.element_ty, ACC)
-        dA_m = tl.where(mask_p[:, None], dA, 0.0)
-        column_p = tl.exp(G_2_1.to(ACC) - G_2.to(ACC))
+        dK_8 = whole_dot(dA_part_2_m, k, dK_8, K_ptr.dtype.element_ty, ACC)
+        column_p = tl.exp(G_2_2.to(ACC) - G_2.to(ACC))
         column = k.to(ACC) * beta.to(ACC)[:, None] * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_8_ptrs = dK_8_base + tl.cast(t0, tl.int64) * len_e + dK_8_offs
         tl.store(dK_8_ptrs, dK_8, mask=in_t[:, None] & in_e[None, :])
-        t_4 = tl.trans(column_m)
-        dK_8_state = whole_dot(t_4, dA_m, dK_8_state * decay, K_ptr.dtype.element_ty, ACC)
+        t_5 = tl.trans(column_m)
+        dK_8_state = whole_dot(t_5, U_map, dK_8_state * decay, K_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -1741,22 +1775,32 @@ def gated_delta_backward_dK_8(
         "len_t",
     ],
 )
-def gated_delta_backward_dG_2_dG(
+def gated_delta_backward_dG_2_dG_dg_10(
     K_ptr,
     dK_8_ptr,
+    U_ptr,
+    dU_2_ptr,
+    dU_1_ptr,
     dK_6_ptr,
     beta_ptr,
     dK_7_ptr,
     Q_ptr,
     dQ_whole_ptr,
     dG_ptr,
+    dg_10_ptr,
+    dg_11_ptr,
     dG_2_ptr,
     K_tiles,
+    U_tiles,
     Q_tiles,
     stride_K_b: tl.int64,
     stride_K_h: tl.int64,
     stride_K_t,
     stride_K_e,
+    stride_U_b: tl.int64,
+    stride_U_h: tl.int64,
+    stride_U_t,
+    stride_U_f,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
@@ -1769,6 +1813,8 @@ def gated_delta_backward_dG_2_dG(
     len_t: tl.int32,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
@@ -1777,17 +1823,24 @@ def gated_delta_backward_dG_2_dG(
 
     K_ptr  K[b, h, t, e], input
     dK_8_ptr  dK.8[b, h, t, e], temp
+    U_ptr  U[b, h, t, f], input
+    dU_2_ptr  dU.2[b, h, t, f], temp
+    dU_1_ptr  dU.1[b, h, t, f], temp
     dK_6_ptr  dK.6[b, h, t, e], temp
     beta_ptr  beta[b, h, t], input
     dK_7_ptr  dK.7[b, h, t, e], temp
     Q_ptr  Q[b, h, t, e], input
     dQ_whole_ptr  dQ.whole[b, h, t, e], temp
     dG_ptr  dG[b, h, t], temp
+    dg_10_ptr  dg.10[b, h, t], temp
+    dg_11_ptr  dg.11[b, h, t], temp
     dG_2_ptr  dG_2[b, h, t], temp
     K_tiles  tiles of K for the copy engine, or None
+    U_tiles  tiles of U for the copy engine, or None
     Q_tiles  tiles of Q for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
@@ -1801,6 +1854,7 @@ def gated_delta_backward_dG_2_dG(
     offs_t = tl.arange(0, BLOCK_T)
     t = t0 + offs_t
     e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     K_base = K_ptr + tl.cast(b, tl.int64) * stride_K_b + tl.cast(h, tl.int64) * stride_K_h
@@ -1811,6 +1865,15 @@ def gated_delta_backward_dG_2_dG(
     dK_8_base = dK_8_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dK_8_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
     dK_8_offs = offs_t[:, None] * E + e[None, :]
+    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
+    U_base += tl.cast(t0, tl.int64) * stride_U_t
+    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
+    in_f = within(f, F, F_PAD)
+    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dU_2_offs = offs_t[:, None] * F + f[None, :]
+    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_1_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
     dK_6_base = dK_6_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dK_6_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
@@ -1824,6 +1887,10 @@ def gated_delta_backward_dG_2_dG(
     dQ_whole_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
     dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dG_base += tl.cast(t0, tl.int64)
+    dg_10_base = dg_10_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    dg_10_base += tl.cast(t0, tl.int64)
+    dg_11_base = dg_11_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    dg_11_base += tl.cast(t0, tl.int64)
     dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dG_2_base += tl.cast(t0, tl.int64)
 
@@ -1834,6 +1901,15 @@ def gated_delta_backward_dG_2_dG(
     dG = k.to(ACC) * dK_8.to(ACC)
     dG_kept = tl.where((e < E)[None, :], dG, 0.0)
     dG_1 = tl.sum(tl.where(in_e[None, :], dG_kept, 0.0), 1)
+    u = load_tile(U_base + U_offs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
+    dU_2 = tl.load(dU_2_base + dU_2_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dg_10 = u.to(ACC) * dU_2.to(ACC)
+    dg_10_kept = tl.where((f < F)[None, :], dg_10, 0.0)
+    dg_10_1 = tl.sum(tl.where(in_f[None, :], dg_10_kept, 0.0), 1)
+    dU_1 = tl.load(dU_1_base + dU_2_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dg_11 = u.to(ACC) * dU_1.to(ACC)
+    dg_11_kept = tl.where((f < F)[None, :], dg_11, 0.0)
+    dg_11_1 = tl.sum(tl.where(in_f[None, :], dg_11_kept, 0.0), 1)
     dK_6 = tl.load(dK_6_base + dK_8_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     dG_2_3 = k.to(ACC) * dK_6.to(ACC)
     dG_2_3_kept = tl.where((e < E)[None, :], dG_2_3, 0.0)
@@ -1853,6 +1929,8 @@ def gated_delta_backward_dG_2_dG(
 
     # --- epilogue ---
     tl.store(dG_base + offs_t, dG_1, mask=in_t)
+    tl.store(dg_10_base + offs_t, dg_10_1, mask=in_t)
+    tl.store(dg_11_base + offs_t, dg_11_1, mask=in_t)
     tl.store(dG_2_base + offs_t, dG_2, mask=in_t)
 
 
@@ -1871,27 +1949,19 @@ def gated_delta_backward_dg(
     dG_ptr,
     g_ptr,
     beta_ptr,
-    U_ptr,
-    dU_2_ptr,
-    dU_1_ptr,
+    dg_10_ptr,
+    dg_11_ptr,
     dG_2_ptr,
     dg_ptr,
-    U_tiles,
     stride_g_b: tl.int64,
     stride_g_h: tl.int64,
     stride_g_t,
     stride_beta_b: tl.int64,
     stride_beta_h: tl.int64,
     stride_beta_t,
-    stride_U_b: tl.int64,
-    stride_U_h: tl.int64,
-    stride_U_t,
-    stride_U_f,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    F: tl.constexpr,
-    F_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
@@ -1901,14 +1971,11 @@ def gated_delta_backward_dg(
     dG_ptr  dG[b, h, t], temp
     g_ptr  g[b, h, t], input
     beta_ptr  beta[b, h, t], input
-    U_ptr  U[b, h, t, f], input
-    dU_2_ptr  dU.2[b, h, t, f], temp
-    dU_1_ptr  dU.1[b, h, t, f], temp
+    dg_10_ptr  dg.10[b, h, t], temp
+    dg_11_ptr  dg.11[b, h, t], temp
     dG_2_ptr  dG_2[b, h, t], temp
     dg_ptr  dg[b, h, t], output
-    U_tiles  tiles of U for the copy engine, or None
     BLOCK_T  points of t in a tile
-    F, F_PAD  |f|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
@@ -1917,21 +1984,14 @@ def gated_delta_backward_dg(
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
-    f = tl.arange(0, F_PAD)
 
     # --- pointers ---
     dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     g_base = g_ptr + tl.cast(b, tl.int64) * stride_g_b + tl.cast(h, tl.int64) * stride_g_h
     beta_base = beta_ptr + tl.cast(b, tl.int64) * stride_beta_b
     beta_base += tl.cast(h, tl.int64) * stride_beta_h
-    U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
-    U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
-    in_f = within(f, F, F_PAD)
-    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_2_base += tl.cast(h, tl.int64) * len_t * F
-    dU_2_offs = offs_t[:, None] * F + f[None, :]
-    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_1_base += tl.cast(h, tl.int64) * len_t * F
+    dg_10_base = dg_10_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    dg_11_base = dg_11_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dG_2_base = dG_2_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dg_base = dg_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
 
@@ -1960,20 +2020,10 @@ def gated_delta_backward_dg(
         g = tl.load(g_ptrs, mask=in_t, other=0.0)
         beta_ptrs = beta_base + tl.cast(t0, tl.int64) * stride_beta_t + offs_t * stride_beta_t
         beta = tl.load(beta_ptrs, mask=in_t, other=0.0)
-        U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
-        u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * F + dU_2_offs
-        dU_2 = tl.load(dU_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        dg_10 = u.to(ACC) * dU_2.to(ACC)
-        dg_10_kept = tl.where((f < F)[None, :], dg_10, 0.0)
-        dg_10_1 = tl.sum(tl.where(in_f[None, :], dg_10_kept, 0.0), 1)
-        dg_p = tl.exp(g.to(ACC)) * beta.to(ACC) * dg_10_1
-        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_2_offs
-        dU_1 = tl.load(dU_1_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
-        dg_11 = u.to(ACC) * dU_1.to(ACC)
-        dg_11_kept = tl.where((f < F)[None, :], dg_11, 0.0)
-        dg_11_1 = tl.sum(tl.where(in_f[None, :], dg_11_kept, 0.0), 1)
-        dg_p_1 = tl.exp(g.to(ACC)) * beta.to(ACC) * dg_11_1
+        dg_10 = tl.load(dg_10_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        dg_p = tl.exp(g.to(ACC)) * beta.to(ACC) * dg_10.to(ACC)
+        dg_11 = tl.load(dg_11_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        dg_p_1 = tl.exp(g.to(ACC)) * beta.to(ACC) * dg_11.to(ACC)
         dg_12 = tl.full([BLOCK_T], 0.0, ACC)
         dG_2 = tl.load(dG_2_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
         dg_12_s = tl.where(t < len_t, dG_2.to(ACC), 0.0)
@@ -2411,6 +2461,7 @@ KERNELS: dict[str, Any] = {
         },
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
             ("K_ptr", "pointer_like", "K"),
             ("g_ptr", "pointer_like", "g"),
             ("beta_ptr", "pointer_like", "beta"),
@@ -2422,6 +2473,9 @@ KERNELS: dict[str, Any] = {
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
             ("stride_G_t", "stride_last", ""),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
+            ("stride_G_2_t", "wide", ""),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2444,38 +2498,33 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gated_delta_backward_dK_6": {
+    "gated_delta_backward_U_map_dU_map": {
         "facts": {
-            "tiles": ("e",),
-            "stream": "t",
+            "tiles": ("t",),
+            "stream": None,
             "pads": {
                 "f": "f",
             },
-            "resident": (),
-            "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
-            "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "f")),
-            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("U", "V", "dO", "Q"),
+            "resident": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("t", "f"), ("t", "f")),
+            "pairs_by_address": (("t", "f"), ("t", "f")),
+            "data": ("U", "V", "dU.1", "dU.2"),
             "loops": 0,
             "few_rows": False,
-            "chunks": True,
         },
         "arguments": [
-            ("G_2_ptr", "pointer_like", "G_2"),
             ("g_ptr", "pointer_like", "g"),
             ("U_ptr", "pointer_like", "U"),
             ("V_ptr", "pointer_like", "V"),
-            ("dO_ptr", "pointer_like", "dO"),
-            ("Q_ptr", "pointer_like", "Q"),
-            ("dK_6_ptr", "pointer_acc", ""),
+            ("beta_ptr", "pointer_like", "beta"),
+            ("dU_1_ptr", "pointer_acc", ""),
+            ("dU_2_ptr", "pointer_acc", ""),
+            ("U_map_ptr", "pointer_like", "U"),
+            ("dU_map_ptr", "pointer_like", "U"),
             ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
-            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
-            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_E"),
-            ("stride_G_2_b", "wide", ""),
-            ("stride_G_2_h", "wide", ""),
-            ("stride_G_2_t", "stride_last", ""),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
             ("stride_g_t", "stride_last", ""),
@@ -2487,6 +2536,47 @@ KERNELS: dict[str, Any] = {
             ("stride_V_h", "stride_wide", ""),
             ("stride_V_t", "stride", ""),
             ("stride_V_f", "stride_last", ""),
+            ("stride_beta_b", "wide", ""),
+            ("stride_beta_h", "wide", ""),
+            ("stride_beta_t", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "gated_delta_backward_dK_6": {
+        "facts": {
+            "tiles": ("e",),
+            "stream": "t",
+            "pads": {
+                "f": "f",
+            },
+            "resident": (),
+            "streamed": (("t", "f"), ("t", "f"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("U.map", "dO", "Q"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("U_map_ptr", "pointer_like", "U"),
+            ("dO_ptr", "pointer_like", "dO"),
+            ("Q_ptr", "pointer_like", "Q"),
+            ("dK_6_ptr", "pointer_acc", ""),
+            ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
+            ("Q_tiles", "tiles", "Q 4 2 BLOCK_T BLOCK_E"),
+            ("stride_G_2_b", "wide", ""),
+            ("stride_G_2_h", "wide", ""),
+            ("stride_G_2_t", "stride_last", ""),
             ("stride_dO_b", "stride_wide", ""),
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
@@ -2515,18 +2605,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "pairs_by_address": (
-                ("t", "e"),
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
-            "data": ("U", "V", "dU.1", "dU.2", "K"),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("U.map", "dU.map", "K"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2534,16 +2617,10 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
-            ("g_ptr", "pointer_like", "g"),
-            ("U_ptr", "pointer_like", "U"),
-            ("V_ptr", "pointer_like", "V"),
-            ("beta_ptr", "pointer_like", "beta"),
-            ("dU_1_ptr", "pointer_acc", ""),
-            ("dU_2_ptr", "pointer_acc", ""),
+            ("U_map_ptr", "pointer_like", "U"),
+            ("dU_map_ptr", "pointer_like", "U"),
             ("K_ptr", "pointer_like", "K"),
             ("dK_7_ptr", "pointer_acc", ""),
-            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
@@ -2551,20 +2628,6 @@ KERNELS: dict[str, Any] = {
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
             ("stride_G_2_t", "stride_last", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_t", "stride_last", ""),
-            ("stride_U_b", "stride_wide", ""),
-            ("stride_U_h", "stride_wide", ""),
-            ("stride_U_t", "stride", ""),
-            ("stride_U_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_t", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
-            ("stride_beta_b", "wide", ""),
-            ("stride_beta_h", "wide", ""),
-            ("stride_beta_t", "stride_last", ""),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2590,18 +2653,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "t"), ("t", "e")),
-            "pairs_by_address": (
-                ("t", "e"),
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
-            "data": ("dO", "U", "V", "K"),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("dO", "U.map", "K"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2610,14 +2666,10 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("beta_ptr", "pointer_like", "beta"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("g_ptr", "pointer_like", "g"),
-            ("U_ptr", "pointer_like", "U"),
-            ("V_ptr", "pointer_like", "V"),
+            ("U_map_ptr", "pointer_like", "U"),
             ("K_ptr", "pointer_like", "K"),
             ("dQ_whole_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
-            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_G_2_b", "wide", ""),
             ("stride_G_2_h", "wide", ""),
@@ -2629,17 +2681,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_t", "stride_last", ""),
-            ("stride_U_b", "stride_wide", ""),
-            ("stride_U_h", "stride_wide", ""),
-            ("stride_U_t", "stride", ""),
-            ("stride_U_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_t", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2664,18 +2705,11 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (),
-            "streamed": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "streamed": (("t", "f"), ("t", "f"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "f")),
-            "pairs_by_address": (
-                ("t", "e"),
-                ("t", "f"),
-                ("t", "t"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
-            "data": ("dU.1", "dU.2", "U", "V", "K"),
+            "pairs": (("t", "e"), ("t", "t"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "t"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("dU.map", "U.map", "K"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2684,15 +2718,10 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
             ("beta_ptr", "pointer_like", "beta"),
-            ("g_ptr", "pointer_like", "g"),
-            ("dU_1_ptr", "pointer_acc", ""),
-            ("dU_2_ptr", "pointer_acc", ""),
-            ("U_ptr", "pointer_like", "U"),
-            ("V_ptr", "pointer_like", "V"),
+            ("dU_map_ptr", "pointer_like", "U"),
+            ("U_map_ptr", "pointer_like", "U"),
             ("K_ptr", "pointer_like", "K"),
             ("dK_8_ptr", "pointer_acc", ""),
-            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
-            ("V_tiles", "tiles", "V 4 2 BLOCK_T f"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T BLOCK_E"),
             ("stride_G_b", "wide", ""),
             ("stride_G_h", "wide", ""),
@@ -2703,17 +2732,6 @@ KERNELS: dict[str, Any] = {
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
-            ("stride_g_b", "wide", ""),
-            ("stride_g_h", "wide", ""),
-            ("stride_g_t", "stride_last", ""),
-            ("stride_U_b", "stride_wide", ""),
-            ("stride_U_h", "stride_wide", ""),
-            ("stride_U_t", "stride", ""),
-            ("stride_U_f", "stride_last", ""),
-            ("stride_V_b", "stride_wide", ""),
-            ("stride_V_h", "stride_wide", ""),
-            ("stride_V_t", "stride", ""),
-            ("stride_V_f", "stride_last", ""),
             ("stride_K_b", "wide", ""),
             ("stride_K_h", "wide", ""),
             ("stride_K_t", "stride", ""),
@@ -2731,38 +2749,59 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "gated_delta_backward_dG_2_dG": {
+    "gated_delta_backward_dG_2_dG_dg_10": {
         "facts": {
             "tiles": ("t",),
             "stream": None,
             "pads": {
                 "e": "e",
+                "f": "f",
             },
-            "resident": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "resident": (
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+            ),
             "streamed": (),
             "carried": (),
             "pairs": (("t", "e"),),
             "pairs_by_address": (("t", "e"),),
-            "data": ("K", "dK.8", "dK.6", "dK.7", "Q", "dQ.whole"),
+            "data": ("K", "dK.8", "U", "dU.2", "dU.1", "dK.6", "dK.7", "Q", "dQ.whole"),
             "loops": 0,
             "few_rows": False,
         },
         "arguments": [
             ("K_ptr", "pointer_like", "K"),
             ("dK_8_ptr", "pointer_acc", ""),
+            ("U_ptr", "pointer_like", "U"),
+            ("dU_2_ptr", "pointer_acc", ""),
+            ("dU_1_ptr", "pointer_acc", ""),
             ("dK_6_ptr", "pointer_acc", ""),
             ("beta_ptr", "pointer_like", "beta"),
             ("dK_7_ptr", "pointer_acc", ""),
             ("Q_ptr", "pointer_like", "Q"),
             ("dQ_whole_ptr", "pointer_acc", ""),
             ("dG_ptr", "pointer_acc", ""),
+            ("dg_10_ptr", "pointer_acc", ""),
+            ("dg_11_ptr", "pointer_acc", ""),
             ("dG_2_ptr", "pointer_acc", ""),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
+            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("Q_tiles", "tiles", "Q 4 2 BLOCK_T e"),
             ("stride_K_b", "stride_wide", ""),
             ("stride_K_h", "stride_wide", ""),
             ("stride_K_t", "stride", ""),
             ("stride_K_e", "stride_last", ""),
+            ("stride_U_b", "stride_wide", ""),
+            ("stride_U_h", "stride_wide", ""),
+            ("stride_U_t", "stride", ""),
+            ("stride_U_f", "stride_last", ""),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
@@ -2775,6 +2814,8 @@ KERNELS: dict[str, Any] = {
             ("len_t", "extent", "t"),
             ("E", "full", "e"),
             ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -2784,15 +2825,13 @@ KERNELS: dict[str, Any] = {
         "facts": {
             "tiles": (),
             "stream": "t",
-            "pads": {
-                "f": "f",
-            },
+            "pads": {},
             "resident": (),
-            "streamed": (("t", "f"), ("t", "f"), ("t", "f")),
+            "streamed": (),
             "carried": (),
-            "pairs": (("t", "f"),),
-            "pairs_by_address": (("t", "f"),),
-            "data": ("U", "dU.2", "dU.1"),
+            "pairs": (),
+            "pairs_by_address": (),
+            "data": (),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2802,27 +2841,19 @@ KERNELS: dict[str, Any] = {
             ("dG_ptr", "pointer_acc", ""),
             ("g_ptr", "pointer_like", "g"),
             ("beta_ptr", "pointer_like", "beta"),
-            ("U_ptr", "pointer_like", "U"),
-            ("dU_2_ptr", "pointer_acc", ""),
-            ("dU_1_ptr", "pointer_acc", ""),
+            ("dg_10_ptr", "pointer_acc", ""),
+            ("dg_11_ptr", "pointer_acc", ""),
             ("dG_2_ptr", "pointer_acc", ""),
             ("dg_ptr", "pointer_like", "g"),
-            ("U_tiles", "tiles", "U 4 2 BLOCK_T f"),
             ("stride_g_b", "wide", ""),
             ("stride_g_h", "wide", ""),
             ("stride_g_t", "stride_last", ""),
             ("stride_beta_b", "wide", ""),
             ("stride_beta_h", "wide", ""),
             ("stride_beta_t", "stride_last", ""),
-            ("stride_U_b", "stride_wide", ""),
-            ("stride_U_h", "stride_wide", ""),
-            ("stride_U_t", "stride", ""),
-            ("stride_U_f", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("F", "full", "f"),
-            ("F_PAD", "pad", "f"),
             ("BLOCK_T", "block", "t"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -3300,11 +3331,15 @@ def backward(inputs, extents, params, config=None):
     device = next(iter(inputs.values())).device
     dU_1 = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
     dU_2 = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
+    U_map = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["U"].dtype, device=device)
+    dU_map = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["U"].dtype, device=device)
     dK_6 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dK_7 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dQ_whole = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dK_8 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dG = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    dg_10 = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    dg_11 = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dG_2 = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dg = torch.empty((len_b, len_h, len_t), dtype=inputs["g"].dtype, device=device)
     dQ = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["Q"].dtype, device=device)
@@ -3382,6 +3417,7 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_f,)
     gated_delta_backward_dU_2[grid](
         G,
+        G_2,
         K,
         g,
         beta,
@@ -3391,6 +3427,7 @@ def backward(inputs, extents, params, config=None):
         dU_2,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(G),
+        *launch_strides(G_2),
         *launch_strides(K),
         *launch_strides(g),
         *launch_strides(beta),
@@ -3404,6 +3441,35 @@ def backward(inputs, extents, params, config=None):
         **cfg,
     )
 
+    # One program for each b, h and tile of t.
+    cfg = configure("gated_delta_backward_U_map_dU_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    gated_delta_backward_U_map_dU_map[grid](
+        g,
+        U,
+        V,
+        beta,
+        dU_1,
+        dU_2,
+        U_map,
+        dU_map,
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
+        *launch_strides(g),
+        *launch_strides(U),
+        *launch_strides(V),
+        *launch_strides(beta),
+        len_b,
+        len_h,
+        len_t,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b, h and tile of e; sweeps t.
     cfg = configure("gated_delta_backward_dK_6", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -3411,20 +3477,13 @@ def backward(inputs, extents, params, config=None):
     grid = (len_b * len_h * tiles_e,)
     gated_delta_backward_dK_6[grid](
         G_2,
-        g,
-        U,
-        V,
+        U_map,
         dO,
         Q,
         dK_6,
-        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(G_2),
-        *launch_strides(g),
-        *launch_strides(U),
-        *launch_strides(V),
         *launch_strides(dO),
         *launch_strides(Q),
         len_b,
@@ -3445,23 +3504,13 @@ def backward(inputs, extents, params, config=None):
     gated_delta_backward_dK_7[grid](
         G,
         G_2,
-        g,
-        U,
-        V,
-        beta,
-        dU_1,
-        dU_2,
+        U_map,
+        dU_map,
         K,
         dK_7,
-        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(G),
         *launch_strides(G_2),
-        *launch_strides(g),
-        *launch_strides(U),
-        *launch_strides(V),
-        *launch_strides(beta),
         *launch_strides(K),
         len_b,
         len_h,
@@ -3483,21 +3532,14 @@ def backward(inputs, extents, params, config=None):
         G_2,
         beta,
         dO,
-        g,
-        U,
-        V,
+        U_map,
         K,
         dQ_whole,
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(G_2),
         *launch_strides(beta),
         *launch_strides(dO),
-        *launch_strides(g),
-        *launch_strides(U),
-        *launch_strides(V),
         *launch_strides(K),
         len_b,
         len_h,
@@ -3518,22 +3560,14 @@ def backward(inputs, extents, params, config=None):
         G,
         G_2,
         beta,
-        g,
-        dU_1,
-        dU_2,
-        U,
-        V,
+        dU_map,
+        U_map,
         K,
         dK_8,
-        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
-        tiles_of(V, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], cfg["BLOCK_E"]),
         *launch_strides(G),
         *launch_strides(G_2),
         *launch_strides(beta),
-        *launch_strides(g),
-        *launch_strides(U),
-        *launch_strides(V),
         *launch_strides(K),
         len_b,
         len_h,
@@ -3547,23 +3581,30 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of t.
-    cfg = configure("gated_delta_backward_dG_2_dG", extents, inputs, config)
+    cfg = configure("gated_delta_backward_dG_2_dG_dg_10", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
-    gated_delta_backward_dG_2_dG[grid](
+    gated_delta_backward_dG_2_dG_dg_10[grid](
         K,
         dK_8,
+        U,
+        dU_2,
+        dU_1,
         dK_6,
         beta,
         dK_7,
         Q,
         dQ_whole,
         dG,
+        dg_10,
+        dg_11,
         dG_2,
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         tiles_of(Q, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         *launch_strides(K),
+        *launch_strides(U),
         *launch_strides(beta),
         *launch_strides(Q),
         len_b,
@@ -3571,32 +3612,28 @@ def backward(inputs, extents, params, config=None):
         len_t,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
 
     # One program for each b, h; sweeps t.
     cfg = configure("gated_delta_backward_dg", extents, inputs, config)
-    itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
     gated_delta_backward_dg[grid](
         dG,
         g,
         beta,
-        U,
-        dU_2,
-        dU_1,
+        dg_10,
+        dg_11,
         dG_2,
         dg,
-        tiles_of(U, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(g),
         *launch_strides(beta),
-        *launch_strides(U),
         len_b,
         len_h,
         len_t,
-        F=len_f,
-        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )

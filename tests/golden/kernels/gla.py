@@ -198,7 +198,8 @@ def gla_C(
             C,
             mask=in_j[:, None] & in_e[None, :],
         )
-        C_state = C_state + chunk
+        t = (j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J
+        C_state = tl.where(t, 0.0, C_state + chunk)
 
 
 @triton.jit(
@@ -300,11 +301,12 @@ def gla_O_ahead(
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
     c = tl.load(C_base + at[:, None] * E + e[None, :], mask=in_e[None, :], other=0.0)
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
-    at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
-    c_5 = tl.load(C_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+    at_3 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
     c_6 = tl.load(C_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
-    left_p = c_6.to(ACC) * 1.4426950408889634
+    at_4 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+    c_7 = tl.load(C_base + tl.cast(at_4, tl.int64) * E + e, mask=in_e, other=0.0)
+    C_p = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
+    left_p = tl.where(C_p, 0.0, c_7.to(ACC)) * 1.4426950408889634
     left = q.to(ACC) * tl.exp2(c.to(ACC) * 1.4426950408889634 - left_p[None, :])
     in_j = i < len_j
     c_2 = tl.load(
@@ -315,7 +317,7 @@ def gla_O_ahead(
     mask = i < len_j
     K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
     k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
-    right = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
+    right = k.to(ACC) * tl.exp(c_6.to(ACC)[None, :] - c_2.to(ACC))
     right_m = tl.where(mask[:, None], right, 0.0)
     tl.store(O_left_base + C_offs, left, mask=in_i[:, None] & in_e[None, :])
     O_right_m_ptrs = O_right_m_base + tl.cast(i0, tl.int64) * E + C_offs
@@ -328,6 +330,7 @@ def gla_O_ahead(
     far = tl.max(size_kept, 0)
     A = q.to(ACC) * tl.exp(reach_2)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_2 = tl.minimum(tl.maximum(i0, 0), len_j - 1)
     reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -341,7 +344,7 @@ def gla_O_ahead(
     t = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
     t_2 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
     A_2 = dot(t, t_2, None, ACC)
-    A_3 = tl.full([BLOCK_I, BLOCK_I], 0.0, ACC)
+    A_5 = tl.full([BLOCK_I, BLOCK_I], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_i * stride_Q_i
@@ -352,17 +355,21 @@ def gla_O_ahead(
             c_3 = tl.load(C_base + tl.cast(e_pt, tl.int64) + at * E)
             C_ptrs = C_base + tl.cast(e_pt, tl.int64) + tl.cast(i0, tl.int64) * E + offs_i * E
             c_4 = tl.load(C_ptrs, mask=in_j, other=0.0)
-            t_3 = tl.exp(c_3.to(ACC)[:, None] - c_4.to(ACC)[None, :])
-            A_t = q_1.to(ACC)[:, None] * k_1.to(ACC)[None, :] * t_3
-            A_3 = A_3 + A_t
-    A_4 = tl.where(too_far, A_3, A_2)
+            C_ptrs_2 = C_base + tl.cast(at_2, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            c_5 = tl.load(C_ptrs_2)
+            A_3 = (c_3.to(ACC) - c_5.to(ACC)) * 1.4426950408889634
+            A_4 = (c_4.to(ACC) - c_5.to(ACC)) * 1.4426950408889634
+            t_3 = q_1.to(ACC)[:, None] * k_1.to(ACC)[None, :]
+            A_t = t_3 * tl.exp2(A_3[:, None] - A_4[None, :])
+            A_5 = A_5 + A_t
+    A_6 = tl.where(too_far, A_5, A_2)
     mask_1 = (i[None, :] <= i[:, None]) & mask[None, :]
-    A_4_m = tl.where(mask_1, A_4, 0.0)
+    A_6_m = tl.where(mask_1, A_6, 0.0)
     # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
     V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
     v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
     O_rest_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
-    O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
+    O_rest_1 = dot(A_6_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_i[:, None] & in_f[None, :])
@@ -458,11 +465,12 @@ def gla_O(
         i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
         i = i0 + offs_i
         O = tl.full([BLOCK_I, BLOCK_F], 0.0, ACC)
-        at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+        at_3 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
         # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        c_5 = tl.load(C_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
         c_6 = tl.load(C_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+        at_4 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        c_7 = tl.load(C_base + tl.cast(at_4, tl.int64) * E + e, mask=in_e, other=0.0)
+        C_p = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
         O_left_ptrs = O_left_base + tl.cast(i0, tl.int64) * E + O_left_offs
         in_i = i < len_i
         left_1 = tl.load(O_left_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
@@ -470,7 +478,7 @@ def gla_O(
         t_2 = tl.where(in_e[:, None], O_state, 0.0).to(O_rest_ptr.dtype.element_ty)
         past = dot(t, t_2, None, ACC)
         O = O + past
-        decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
+        decay = tl.exp(c_6.to(ACC) - tl.where(C_p, 0.0, c_7.to(ACC)))
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         in_j = i < len_j
@@ -586,11 +594,11 @@ def gla_backward_dC_1_ahead(
     dC_1_rest_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
 
     # --- prologue ---
-    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+    at_2 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-    C_ptrs = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
-    c_6 = tl.load(C_ptrs, mask=in_e, other=0.0)
-    column_p = c_6.to(ACC) * 1.4426950408889634
+    C_ptrs = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+    c_8 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    column_p = c_8.to(ACC) * 1.4426950408889634
     at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
     C_ptrs_2 = C_base + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
     c_2 = tl.load(C_ptrs_2, mask=in_e[None, :], other=0.0)
@@ -641,11 +649,16 @@ def gla_backward_dC_1_ahead(
             c_3 = tl.load(C_ptrs_4)
             C_ptrs_5 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
             c_4 = tl.load(C_ptrs_5, mask=in_j, other=0.0)
+            C_ptrs_6 = C_base + tl.cast(at_2, tl.int64) * stride_C_j
+            C_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_C_e
+            c_5 = tl.load(C_ptrs_6)
+            dC_1_1 = (c_3.to(ACC) - c_5.to(ACC)) * 1.4426950408889634
+            dC_1_2 = (c_4.to(ACC) - c_5.to(ACC)) * 1.4426950408889634
             Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs_2 += tl.cast(j0, tl.int64) * stride_Q_i + offs_j * stride_Q_i
             q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
-            t = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
-            dC_1_t = tl.where(dC_1_p_1, dC_1_s * t, 0.0)
+            t = dC_1_s * (tl.exp2(dC_1_1[None, :] - dC_1_2[:, None]) * q_1.to(ACC)[None, :])
+            dC_1_t = tl.where(dC_1_p_1, t, 0.0)
             dC_1_col = tl.sum(dC_1_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dC_1_col[:, None], rest_1)
 
@@ -764,18 +777,24 @@ def gla_backward_dC_1(
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        at_2 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+        at_3 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
         # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        C_ptrs_2 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + offs_e * stride_C_e
-        c_5 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
-        at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-        C_ptrs_3 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + offs_e * stride_C_e
-        c_6 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
-        reach_2 = tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
-        t = tl.trans(tl.where(in_f[None, :], dC_1_state, 0.0))
-        past = whole_dot(v, t, None, V_ptr.dtype.element_ty, ACC)
+        C_ptrs_2 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + offs_e * stride_C_e
+        c_6 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+        at_4 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_i - 1)
+        C_ptrs_3 = C_base + tl.cast(at_4, tl.int64) * stride_C_j + offs_e * stride_C_e
+        c_7 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+        t = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        C_p = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t
+        C_ptrs_4 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + offs_e * stride_C_e
+        c_8 = tl.load(C_ptrs_4, mask=in_e, other=0.0)
+        reach_p = tl.where(C_p, c_6.to(ACC) + c_7.to(ACC), c_6.to(ACC))
+        reach_2 = tl.exp(reach_p[None, :] - c_1.to(ACC))
+        t_2 = tl.trans(tl.where(in_f[None, :], dC_1_state, 0.0))
+        past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
         dC_1 = dC_1 + past * reach_2
-        decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
+        decay = tl.exp(tl.where(C_p, c_6.to(ACC) + c_7.to(ACC), c_6.to(ACC)) - c_8.to(ACC))
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
@@ -786,8 +805,8 @@ def gla_backward_dC_1(
         tl.store(dC_1_ptrs, dC_1, mask=in_j[:, None] & in_e[None, :])
         dC_1_column_1_m_ptrs = dC_1_column_1_m_base + tl.cast(j0, tl.int64) * len_e + dC_1_rest_offs
         column_1_m_1 = tl.load(dC_1_column_1_m_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-        t_2 = tl.trans(column_1_m_1)
-        dC_1_state = whole_dot(t_2, dO, dC_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(column_1_m_1)
+        dC_1_state = whole_dot(t_3, dO, dC_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -887,17 +906,17 @@ def gla_backward_dC_2_ahead(
     dC_2_rest_base += tl.cast(h, tl.int64) * len_j * E + tl.cast(j0, tl.int64) * E
 
     # --- prologue ---
-    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_j - 1)
+    at_3 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_j - 1)
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-    C_ptrs = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
-    c_5 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    C_ptrs = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+    c_6 = tl.load(C_ptrs, mask=in_e, other=0.0)
     C_ptrs_2 = C_base + tl.cast(j0, tl.int64) * stride_C_j + C_offs
     in_j_s = j < len_j
     c_2 = load_tile(C_ptrs_2, in_j_s[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
     mask = j < len_j
     K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
     k = load_tile(K_ptrs, in_j_s[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    column_1 = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_2.to(ACC))
+    column_1 = k.to(ACC) * tl.exp(c_6.to(ACC)[None, :] - c_2.to(ACC))
     column_1_m = tl.where(mask[:, None], column_1, 0.0)
     dC_2_column_1_m_ptrs = dC_2_column_1_m_base + tl.cast(j0, tl.int64) * E + dC_2_column_1_m_offs
     tl.store(dC_2_column_1_m_ptrs, column_1_m, mask=in_j_s[:, None] & in_e[None, :])
@@ -913,6 +932,7 @@ def gla_backward_dC_2_ahead(
     dO_ptrs = dO_base + at_1[:, None] * stride_dO_i + f[None, :] * stride_dO_f
     dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
     dC_2_p = 1.0 * tl.exp(reach_2)
+    at_2 = tl.minimum(tl.maximum(j0, 0), len_j - 1)
     reach_1 = c_1.to(ACC)[None, :] - c_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -943,11 +963,16 @@ def gla_backward_dC_2_ahead(
             C_ptrs_5 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e
             C_ptrs_5 += tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
             c_4 = tl.load(C_ptrs_5, mask=in_j_s, other=0.0)
+            C_ptrs_6 = C_base + tl.cast(at_2, tl.int64) * stride_C_j
+            C_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_C_e
+            c_5 = tl.load(C_ptrs_6)
+            dC_2_1 = (c_3.to(ACC) - c_5.to(ACC)) * 1.4426950408889634
+            dC_2_2 = (c_4.to(ACC) - c_5.to(ACC)) * 1.4426950408889634
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(j0, tl.int64) * stride_K_j + offs_j * stride_K_j
             k_1 = tl.load(K_ptrs_2, mask=in_j_s, other=0.0)
-            t = tl.exp(c_3.to(ACC)[:, None] - c_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-            dC_2_t = tl.where(dC_2_p_1, dC_2_s * t, 0.0)
+            t = dC_2_s * (tl.exp2(dC_2_1[:, None] - dC_2_2[None, :]) * k_1.to(ACC)[None, :])
+            dC_2_t = tl.where(dC_2_p_1, t, 0.0)
             dC_2_col = tl.sum(dC_2_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dC_2_col[:, None], rest_1)
 
@@ -1061,18 +1086,19 @@ def gla_backward_dC_2(
         at_1 = tl.minimum(tl.maximum(j, 0), len_i - 1)
         dO_ptrs = dO_base + at_1[:, None] * stride_dO_i + f[None, :] * stride_dO_f
         dO = tl.load(dO_ptrs, mask=in_f[None, :], other=0.0)
-        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_j - 1)
-        C_ptrs_2 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + offs_e * stride_C_e
-        c_5 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
-        at_3 = tl.minimum(tl.maximum(j0 - 1, 0), len_j - 1)
-        C_ptrs_3 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + offs_e * stride_C_e
-        c_6 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
-        reach_p = c_6.to(ACC) * 1.4426950408889634
+        at_3 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_j - 1)
+        C_ptrs_2 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + offs_e * stride_C_e
+        c_6 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+        at_4 = tl.minimum(tl.maximum(j0 - 1, 0), len_j - 1)
+        C_ptrs_3 = C_base + tl.cast(at_4, tl.int64) * stride_C_j + offs_e * stride_C_e
+        c_7 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+        C_p = (j0 // 1024 * 1024 == j0) & (j0 == tl.minimum(tl.maximum(j0, 0), len_j - 1))
+        reach_p = tl.where(C_p, 0.0, c_7.to(ACC)) * 1.4426950408889634
         reach_2 = tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t = tl.trans(tl.where(in_f[None, :], dC_2_state, 0.0))
         past = whole_dot(dO, t, None, dO_ptr.dtype.element_ty, ACC)
         dC_2 = dC_2 + past * reach_2
-        decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
+        decay = tl.exp(c_6.to(ACC) - tl.where(C_p, 0.0, c_7.to(ACC)))
         # gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         in_j_s = j < len_j
@@ -1257,17 +1283,23 @@ def gla_backward_dV_ahead(
     # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
     c_1 = load_tile(C_base + C_offs, in_j[:, None] & in_e[None, :], C_tiles, [b, h, j0, 0])
     k = load_tile(K_base + K_offs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
-    at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
-    C_ptrs = C_base_2 + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
-    c_5 = tl.load(C_ptrs, mask=in_e, other=0.0)
-    at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-    C_ptrs_2 = C_base_2 + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
-    c_6 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
-    left = k.to(ACC) * tl.exp(c_5.to(ACC)[None, :] - c_1.to(ACC))
-    right_p = c_6.to(ACC) * 1.4426950408889634
+    at_2 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+    at_3 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+    C_ptrs = C_base_2 + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+    c_6 = tl.load(C_ptrs, mask=in_e, other=0.0)
+    at_4 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_i - 1)
+    C_ptrs_2 = C_base_2 + tl.cast(at_4, tl.int64) * stride_C_j + e * stride_C_e
+    c_7 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+    t = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+    C_p = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t
+    C_ptrs_3 = C_base_2 + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+    c_8 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
+    left_p = tl.where(C_p, c_6.to(ACC) + c_7.to(ACC), c_6.to(ACC))
+    left = k.to(ACC) * tl.exp(left_p[None, :] - c_1.to(ACC))
+    right_p = c_8.to(ACC) * 1.4426950408889634
     at_1 = tl.minimum(tl.maximum(j, 0), len_j - 1)
-    C_ptrs_3 = C_base_2 + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
-    c_2 = tl.load(C_ptrs_3, mask=in_e[None, :], other=0.0)
+    C_ptrs_4 = C_base_2 + at_1[:, None] * stride_C_j + e[None, :] * stride_C_e
+    c_2 = tl.load(C_ptrs_4, mask=in_e[None, :], other=0.0)
     mask = j < len_i
     Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
     in_i = j < len_i
@@ -1278,8 +1310,8 @@ def gla_backward_dV_ahead(
     dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * E + dV_left_offs
     tl.store(dV_right_m_ptrs, right_m, mask=in_i[:, None] & in_e[None, :])
     at = tl.minimum(tl.maximum(j0 + BLOCK_J // 2, 0), len_i - 1)
-    C_ptrs_4 = C_base_2 + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
-    c = tl.load(C_ptrs_4, mask=in_e, other=0.0)
+    C_ptrs_5 = C_base_2 + tl.cast(at, tl.int64) * stride_C_j + e * stride_C_e
+    c = tl.load(C_ptrs_5, mask=in_e, other=0.0)
     reach_2 = c.to(ACC)[None, :] - c_1.to(ACC)
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
@@ -1296,10 +1328,10 @@ def gla_backward_dV_ahead(
     too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
     A_1 = q.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-    t = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
-    t_2 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-    A_2 = dot(t, t_2, None, ACC)
-    A_3 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
+    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_2 = dot(t_2, t_3, None, ACC)
+    A_5 = tl.full([BLOCK_J, BLOCK_J], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
@@ -1307,20 +1339,25 @@ def gla_backward_dV_ahead(
             q_1 = tl.load(Q_ptrs_2, mask=in_i, other=0.0)
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_j * stride_K_j
             k_1 = tl.load(K_ptrs, mask=in_j, other=0.0)
-            C_ptrs_5 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
-            c_3 = tl.load(C_ptrs_5)
-            C_ptrs_6 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
-            c_4 = tl.load(C_ptrs_6, mask=in_j, other=0.0)
-            t_3 = tl.exp(c_3.to(ACC)[None, :] - c_4.to(ACC)[:, None])
-            A_t = q_1.to(ACC)[None, :] * k_1.to(ACC)[:, None] * t_3
-            A_3 = A_3 + A_t
-    A_4 = tl.where(too_far, A_3, A_2)
+            C_ptrs_6 = C_base_2 + tl.cast(e_pt, tl.int64) * stride_C_e + at_1 * stride_C_j
+            c_3 = tl.load(C_ptrs_6)
+            C_ptrs_7 = C_base + tl.cast(e_pt, tl.int64) * stride_C_e + offs_j * stride_C_j
+            c_4 = tl.load(C_ptrs_7, mask=in_j, other=0.0)
+            C_ptrs_8 = C_base_2 + tl.cast(at_2, tl.int64) * stride_C_j
+            C_ptrs_8 += tl.cast(e_pt, tl.int64) * stride_C_e
+            c_5 = tl.load(C_ptrs_8)
+            A_3 = (c_3.to(ACC) - c_5.to(ACC)) * 1.4426950408889634
+            A_4 = (c_4.to(ACC) - c_5.to(ACC)) * 1.4426950408889634
+            t_4 = q_1.to(ACC)[None, :] * k_1.to(ACC)[:, None]
+            A_t = t_4 * tl.exp2(A_3[None, :] - A_4[:, None])
+            A_5 = A_5 + A_t
+    A_6 = tl.where(too_far, A_5, A_2)
     mask_1 = (j[:, None] <= j[None, :]) & mask[None, :]
-    A_4_m = tl.where(mask_1, A_4, 0.0)
+    A_6_m = tl.where(mask_1, A_6, 0.0)
     dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
     dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
     dV_rest_1 = tl.full([BLOCK_J, F_PAD], 0.0, ACC)
-    dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
+    dV_rest_1 = dot(A_6_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_j[:, None] & in_f[None, :])
@@ -1422,21 +1459,26 @@ def gla_backward_dV(
         j0 = tl.multiple_of(tl.cast(j0, tl.int32), BLOCK_J)
         j = j0 + offs_j
         dV = tl.full([BLOCK_J, BLOCK_F], 0.0, ACC)
-        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        at_2 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+        at_3 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
         # gla.attn:6  A[i,j] = Q[i,e] * K[j,e] * exp(C[i,e] - C[j,e])   where j <= i
-        C_ptrs = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
-        c_5 = tl.load(C_ptrs, mask=in_e, other=0.0)
-        at_3 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
-        C_ptrs_2 = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
-        c_6 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+        C_ptrs = C_base + tl.cast(at_3, tl.int64) * stride_C_j + e * stride_C_e
+        c_6 = tl.load(C_ptrs, mask=in_e, other=0.0)
+        at_4 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_i - 1)
+        C_ptrs_2 = C_base + tl.cast(at_4, tl.int64) * stride_C_j + e * stride_C_e
+        c_7 = tl.load(C_ptrs_2, mask=in_e, other=0.0)
+        t = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        C_p = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t
+        C_ptrs_3 = C_base + tl.cast(at_2, tl.int64) * stride_C_j + e * stride_C_e
+        c_8 = tl.load(C_ptrs_3, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(j0, tl.int64) * E + dV_left_offs
         in_j = j < len_j
         left_1 = tl.load(dV_left_ptrs, mask=in_j[:, None] & in_e[None, :], other=0.0)
-        t = left_1.to(dV_left_ptr.dtype.element_ty)
-        t_2 = tl.where(in_e[:, None], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty)
-        past = dot(t, t_2, None, ACC)
+        t_2 = left_1.to(dV_left_ptr.dtype.element_ty)
+        t_3 = tl.where(in_e[:, None], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty)
+        past = dot(t_2, t_3, None, ACC)
         dV = dV + past
-        decay = tl.exp(c_5.to(ACC) - c_6.to(ACC))
+        decay = tl.exp(tl.where(C_p, c_6.to(ACC) + c_7.to(ACC), c_6.to(ACC)) - c_8.to(ACC))
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
@@ -1447,9 +1489,9 @@ def gla_backward_dV(
         tl.store(dV_ptrs, dV, mask=in_j[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(j0, tl.int64) * E + dV_left_offs
         right_m_1 = tl.load(dV_right_m_ptrs, mask=in_i[:, None] & in_e[None, :], other=0.0)
-        t_3 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
-        t_4 = dO.to(dV_right_m_ptr.dtype.element_ty)
-        dV_state = dot(t_3, t_4, dV_state * decay[:, None], ACC)
+        t_4 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
+        t_5 = dO.to(dV_right_m_ptr.dtype.element_ty)
+        dV_state = dot(t_4, t_5, dV_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -2048,6 +2090,7 @@ KERNELS: dict[str, Any] = {
             "resident": (
                 ("j", "e"),
                 ("j", "e"),
+                ("e",),
                 ("e",),
                 ("e",),
                 ("j", "e"),

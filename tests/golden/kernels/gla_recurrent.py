@@ -307,11 +307,11 @@ def gla_recurrent_O_ahead(
     g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
     q = load_tile(Q_base + Q_offs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    g_5 = tl.load(G_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     g_6 = tl.load(G_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    left_p = g_6.to(ACC) * 1.4426950408889634
+    at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    g_7 = tl.load(G_base_2 + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+    left_p = g_7.to(ACC) * 1.4426950408889634
     left = q.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
     in_t_s = t < len_t
     g_2 = tl.load(
@@ -323,7 +323,7 @@ def gla_recurrent_O_ahead(
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    right = k.to(ACC) * tl.exp(g_5.to(ACC)[None, :] - g_2.to(ACC))
+    right = k.to(ACC) * tl.exp(g_6.to(ACC)[None, :] - g_2.to(ACC))
     right_m = tl.where(mask[:, None], right, 0.0)
     tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
     O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
@@ -336,6 +336,7 @@ def gla_recurrent_O_ahead(
     far = tl.max(size_kept, 0)
     A = q.to(ACC) * tl.exp(reach_2)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -349,29 +350,33 @@ def gla_recurrent_O_ahead(
     t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
     t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
     A_2 = dot(t_2, t_3, None, ACC)
-    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             g_3 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
             G_ptrs = G_base_2 + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             g_4 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            G_ptrs_2 = G_base_2 + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            g_5 = tl.load(G_ptrs_2)
+            A_3 = (g_3.to(ACC) - g_5.to(ACC)) * 1.4426950408889634
+            A_4 = (g_4.to(ACC) - g_5.to(ACC)) * 1.4426950408889634
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
             # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
             Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_t * stride_Q_t
             q_1 = tl.load(Q_ptrs, mask=in_t, other=0.0)
-            t_4 = tl.exp(g_3.to(ACC)[:, None] - g_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            t_4 = tl.exp2(A_3[:, None] - A_4[None, :]) * k_1.to(ACC)[None, :]
             A_t = t_4 * q_1.to(ACC)[:, None]
-            A_3 = A_3 + A_t
-    A_4 = tl.where(too_far, A_3, A_2)
+            A_5 = A_5 + A_t
+    A_6 = tl.where(too_far, A_5, A_2)
     mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-    A_4_m = tl.where(mask_1, A_4, 0.0)
+    A_6_m = tl.where(mask_1, A_6, 0.0)
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
     O_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    O_1_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_1_rest_1, ACC)
+    O_1_rest_1 = dot(A_6_m.to(V_ptr.dtype.element_ty), v, O_1_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_1_rest_1, mask=in_t[:, None] & in_f[None, :])
@@ -495,10 +500,10 @@ def gla_recurrent_O(
         # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
         Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
         q = load_tile(Q_ptrs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_5 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        g_7 = tl.load(G_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
         left_1 = tl.load(
             O_left_base + tl.cast(t0, tl.int64) * E + G_offs,
             mask=in_t[:, None] & in_e[None, :],
@@ -508,7 +513,7 @@ def gla_recurrent_O(
         t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(Q_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         O_1 = O_1 + past
-        decay = tl.exp(g_5.to(ACC) - g_6.to(ACC))
+        decay = tl.exp(g_6.to(ACC) - g_7.to(ACC))
         O = tl.exp(g.to(ACC)) * q.to(ACC)
         O_kept = tl.where((e < E)[None, :], O, 0.0)
         t_4 = tl.where(in_e[None, :], O_kept, 0.0).to(Q_ptr.dtype.element_ty)
@@ -836,9 +841,9 @@ def gla_recurrent_backward_dG_1_ahead(
     dG_1_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    column_p = g_6.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    g_7 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    column_p = g_7.to(ACC) * 1.4426950408889634
     in_t_s = t < len_t
     g_2 = tl.load(
         G_base + tl.cast(t0, tl.int64) * E + G_offs,
@@ -889,12 +894,16 @@ def gla_recurrent_backward_dG_1_ahead(
             G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             g_3 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
             g_4 = tl.load(G_base_2 + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            g_5 = tl.load(G_ptrs_2)
+            dG_1_1 = (g_3.to(ACC) - g_5.to(ACC)) * 1.4426950408889634
+            dG_1_2 = (g_4.to(ACC) - g_5.to(ACC)) * 1.4426950408889634
             # gla_recurrent.attn:8  O[t,f]   = Q[t,e] * H[t,e,f]
             Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(g_3.to(ACC)[None, :] - g_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
-            dG_1_t = tl.where(dG_1_p_1, dG_1_s * t_2, 0.0)
+            t_2 = dG_1_s * (tl.exp2(dG_1_1[None, :] - dG_1_2[:, None]) * q_1.to(ACC)[None, :])
+            dG_1_t = tl.where(dG_1_p_1, t_2, 0.0)
             dG_1_col = tl.sum(dG_1_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_1_col[:, None], rest_1)
 
@@ -1004,17 +1013,17 @@ def gla_recurrent_backward_dG_1(
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at_1, tl.int64) * len_e + offs_e
-        g_5 = tl.load(G_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * len_e + offs_e
-        g_6 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        reach_2 = tl.exp(g_5.to(ACC)[None, :] - g_1.to(ACC))
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_ptrs = G_base + tl.cast(at_2, tl.int64) * len_e + offs_e
+        g_6 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * len_e + offs_e
+        g_7 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        reach_2 = tl.exp(g_6.to(ACC)[None, :] - g_1.to(ACC))
         t_2 = tl.trans(tl.where(in_f[None, :], dG_1_state, 0.0))
         past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
         dG_1 = dG_1 + past * reach_2
-        decay = tl.exp(g_5.to(ACC) - g_6.to(ACC))
+        decay = tl.exp(g_6.to(ACC) - g_7.to(ACC))
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
@@ -1123,8 +1132,8 @@ def gla_recurrent_backward_dG_2_ahead(
     dG_2_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    g_5 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     in_t_s = t < len_t
     g_2 = tl.load(
         G_base + tl.cast(t0, tl.int64) * E + G_offs,
@@ -1135,7 +1144,7 @@ def gla_recurrent_backward_dG_2_ahead(
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    column_1 = k.to(ACC) * tl.exp(g_5.to(ACC)[None, :] - g_2.to(ACC))
+    column_1 = k.to(ACC) * tl.exp(g_6.to(ACC)[None, :] - g_2.to(ACC))
     column_1_m = tl.where(mask[:, None], column_1, 0.0)
     dG_2_column_1_m_ptrs = dG_2_column_1_m_base + tl.cast(t0, tl.int64) * E + G_offs
     tl.store(dG_2_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
@@ -1148,6 +1157,7 @@ def gla_recurrent_backward_dG_2_ahead(
     far = tl.max(size_kept, 0)
     dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dG_2_p = 1.0 * tl.exp(reach_2)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -1174,11 +1184,15 @@ def gla_recurrent_backward_dG_2_ahead(
             g_3 = tl.load(G_base_2 + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
             G_ptrs = G_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             g_4 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            g_5 = tl.load(G_ptrs_2)
+            dG_2_1 = (g_3.to(ACC) - g_5.to(ACC)) * 1.4426950408889634
+            dG_2_2 = (g_4.to(ACC) - g_5.to(ACC)) * 1.4426950408889634
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(g_3.to(ACC)[:, None] - g_4.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-            dG_2_t = tl.where(dG_2_p_1, dG_2_s * t_2, 0.0)
+            t_2 = dG_2_s * (tl.exp2(dG_2_1[:, None] - dG_2_2[None, :]) * k_1.to(ACC)[None, :])
+            dG_2_t = tl.where(dG_2_p_1, t_2, 0.0)
             dG_2_col = tl.sum(dG_2_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_col[:, None], rest_1)
 
@@ -1285,18 +1299,18 @@ def gla_recurrent_backward_dG_2(
         )
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at_1, tl.int64) * len_e + offs_e
-        g_5 = tl.load(G_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * len_e + offs_e
-        g_6 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        reach_p = g_6.to(ACC) * 1.4426950408889634
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_ptrs = G_base + tl.cast(at_2, tl.int64) * len_e + offs_e
+        g_6 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_ptrs_2 = G_base + tl.cast(at_3, tl.int64) * len_e + offs_e
+        g_7 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        reach_p = g_7.to(ACC) * 1.4426950408889634
         reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0))
         past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
         dG_2 = dG_2 + past * reach_2
-        decay = tl.exp(g_5.to(ACC) - g_6.to(ACC))
+        decay = tl.exp(g_6.to(ACC) - g_7.to(ACC))
         # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
@@ -1770,12 +1784,12 @@ def gla_recurrent_backward_dV_ahead(
     g_1 = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    g_6 = tl.load(G_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    at_3 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
     g_7 = tl.load(G_base_2 + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
-    left = k.to(ACC) * tl.exp(g_6.to(ACC)[None, :] - g_1.to(ACC))
-    right_p = g_7.to(ACC) * 1.4426950408889634
+    g_8 = tl.load(G_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+    left = k.to(ACC) * tl.exp(g_7.to(ACC)[None, :] - g_1.to(ACC))
+    right_p = g_8.to(ACC) * 1.4426950408889634
     in_t_s = t < len_t
     g_3 = tl.load(
         G_base_2 + tl.cast(t0, tl.int64) * E + G_offs,
@@ -1812,12 +1826,16 @@ def gla_recurrent_backward_dV_ahead(
     t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
     t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
     A_2 = dot(t_2, t_3, None, ACC)
-    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             G_ptrs = G_base_2 + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             g_4 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
             g_5 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
+            G_ptrs_2 = G_base_2 + tl.cast(at_2, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            g_6 = tl.load(G_ptrs_2)
+            A_3 = (g_4.to(ACC) - g_6.to(ACC)) * 1.4426950408889634
+            A_4 = (g_5.to(ACC) - g_6.to(ACC)) * 1.4426950408889634
             # gla_recurrent.attn:7  H[t,e,f] = exp(loga[t,e]) * H[t-1,e,f] + K[t,e] * V[t,f] ...
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs, mask=in_t, other=0.0)
@@ -1825,16 +1843,16 @@ def gla_recurrent_backward_dV_ahead(
             Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
-            t_4 = tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
+            t_4 = tl.exp2(A_3[None, :] - A_4[:, None]) * k_1.to(ACC)[:, None]
             A_t = t_4 * q_1.to(ACC)[None, :]
-            A_3 = A_3 + A_t
-    A_4 = tl.where(too_far, A_3, A_2)
+            A_5 = A_5 + A_t
+    A_6 = tl.where(too_far, A_5, A_2)
     mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-    A_4_m = tl.where(mask_1, A_4, 0.0)
+    A_6_m = tl.where(mask_1, A_6, 0.0)
     dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
     dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dV_4_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    dV_4_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_4_rest_1, ACC)
+    dV_4_rest_1 = dot(A_6_m.to(dO_ptr.dtype.element_ty), dO, dV_4_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_4_rest_1, mask=in_t[:, None] & in_f[None, :])
@@ -1966,17 +1984,17 @@ def gla_recurrent_backward_dV(
         t_3 = dHT.to(K_ptr.dtype.element_ty)
         dV_1 = dot(t_2, t_3, None, ACC)
         dV_4 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_6 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_3 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_7 = tl.load(G_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+        g_8 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + G_offs
         left_1 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         t_4 = left_1.to(K_ptr.dtype.element_ty)
         t_5 = tl.where(in_e[:, None], dV_4_state, 0.0).to(K_ptr.dtype.element_ty)
         past = dot(t_4, t_5, None, ACC)
         dV_4 = dV_4 + past
-        decay = tl.exp(g_6.to(ACC) - g_7.to(ACC))
+        decay = tl.exp(g_7.to(ACC) - g_8.to(ACC))
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])

@@ -218,7 +218,8 @@ def hgrn2_G(
             G,
             mask=in_t[:, None] & in_e[None, :],
         )
-        G_state = G_state + chunk
+        t_2 = (t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T
+        G_state = tl.where(t_2, 0.0, G_state + chunk)
 
 
 @triton.jit(
@@ -319,11 +320,12 @@ def hgrn2_O_ahead(
     g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
     q = load_tile(Q_base + Q_offs, in_t[:, None] & in_e[None, :], Q_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    g_7 = tl.load(G_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     g_8 = tl.load(G_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    left_p = g_8.to(ACC) * 1.4426950408889634
+    at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    g_9 = tl.load(G_base_2 + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+    G_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+    left_p = tl.where(G_p, 0.0, g_9.to(ACC)) * 1.4426950408889634
     left = q.to(ACC) * tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
     in_t_s = t < len_t
     g_2 = tl.load(
@@ -335,7 +337,7 @@ def hgrn2_O_ahead(
     # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
     g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
     g_3 = load_tile(g_ptrs, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
-    right = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_2.to(ACC))
+    right = (1.0 - g_3.to(ACC)) * tl.exp(g_8.to(ACC)[None, :] - g_2.to(ACC))
     right_m = tl.where(mask[:, None], right, 0.0)
     tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
     O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
@@ -348,6 +350,7 @@ def hgrn2_O_ahead(
     far = tl.max(size_kept, 0)
     A = q.to(ACC) * tl.exp(reach_2)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -361,30 +364,33 @@ def hgrn2_O_ahead(
     t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
     t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
     A_2 = dot(t_2, t_3, None, ACC)
-    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             g_4 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
             G_ptrs = G_base_2 + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             g_5 = tl.load(G_ptrs, mask=in_t_s, other=0.0)
+            G_ptrs_2 = G_base_2 + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            g_6 = tl.load(G_ptrs_2)
+            A_3 = (g_4.to(ACC) - g_6.to(ACC)) * 1.4426950408889634
+            A_4 = (g_5.to(ACC) - g_6.to(ACC)) * 1.4426950408889634
             g_ptrs_2 = g_base + tl.cast(e_pt, tl.int64) * stride_g_e
             g_ptrs_2 += tl.cast(t0, tl.int64) * stride_g_t + offs_t * stride_g_t
-            g_6 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
-            A_p = 1.0 - g_6.to(ACC)
+            g_7 = tl.load(g_ptrs_2, mask=in_t_s, other=0.0)
+            A_p = 1.0 - g_7.to(ACC)
             # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
             Q_ptrs = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e + offs_t * stride_Q_t
             q_1 = tl.load(Q_ptrs, mask=in_t, other=0.0)
-            t_4 = tl.exp(g_4.to(ACC)[:, None] - g_5.to(ACC)[None, :]) * A_p[None, :]
-            A_t = t_4 * q_1.to(ACC)[:, None]
-            A_3 = A_3 + A_t
-    A_4 = tl.where(too_far, A_3, A_2)
+            A_t = tl.exp2(A_3[:, None] - A_4[None, :]) * A_p[None, :] * q_1.to(ACC)[:, None]
+            A_5 = A_5 + A_t
+    A_6 = tl.where(too_far, A_5, A_2)
     mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-    A_4_m = tl.where(mask_1, A_4, 0.0)
+    A_6_m = tl.where(mask_1, A_6, 0.0)
     # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
     O_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    O_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
+    O_rest_1 = dot(A_6_m.to(V_ptr.dtype.element_ty), v, O_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_rest_1, mask=in_t[:, None] & in_f[None, :])
@@ -478,10 +484,11 @@ def hgrn2_O(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_7 = tl.load(G_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         g_8 = tl.load(G_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        g_9 = tl.load(G_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+        G_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
         O_left_ptrs = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
         in_t = t < len_t
         left_1 = tl.load(O_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
@@ -489,7 +496,7 @@ def hgrn2_O(
         t_3 = tl.where(in_e[:, None], O_state, 0.0).to(O_rest_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         O = O + past
-        decay = tl.exp(g_7.to(ACC) - g_8.to(ACC))
+        decay = tl.exp(g_8.to(ACC) - tl.where(G_p, 0.0, g_9.to(ACC)))
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
@@ -605,10 +612,10 @@ def hgrn2_backward_dG_1_ahead(
     dG_1_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_6 = tl.load(G_ptrs, mask=in_e, other=0.0)
-    column_p = g_6.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_8 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    column_p = g_8.to(ACC) * 1.4426950408889634
     G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
     in_t_s = t < len_t
     g_2 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
@@ -659,12 +666,17 @@ def hgrn2_backward_dG_1_ahead(
             g_3 = tl.load(G_ptrs_4, mask=in_t_s, other=0.0)
             G_ptrs_5 = G_base_2 + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
             g_4 = tl.load(G_ptrs_5, mask=in_t, other=0.0)
+            G_ptrs_6 = G_base + tl.cast(at_1, tl.int64) * stride_G_t
+            G_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_G_e
+            g_5 = tl.load(G_ptrs_6)
+            dG_1_1 = (g_3.to(ACC) - g_5.to(ACC)) * 1.4426950408889634
+            dG_1_2 = (g_4.to(ACC) - g_5.to(ACC)) * 1.4426950408889634
             # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
             Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(g_3.to(ACC)[None, :] - g_4.to(ACC)[:, None]) * q_1.to(ACC)[None, :]
-            dG_1_t = tl.where(dG_1_p_1, dG_1_s * t_2, 0.0)
+            t_2 = dG_1_s * (tl.exp2(dG_1_1[None, :] - dG_1_2[:, None]) * q_1.to(ACC)[None, :])
+            dG_1_t = tl.where(dG_1_p_1, t_2, 0.0)
             dG_1_col = tl.sum(dG_1_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_1_col[:, None], rest_1)
 
@@ -780,17 +792,23 @@ def hgrn2_backward_dG_1(
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_6 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-        reach_2 = tl.exp(g_5.to(ACC)[None, :] - g_1.to(ACC))
-        t_2 = tl.trans(tl.where(in_f[None, :], dG_1_state, 0.0))
-        past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_6 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_ptrs_3 = G_base + tl.cast(at_3, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_7 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_ptrs_4 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_8 = tl.load(G_ptrs_4, mask=in_e, other=0.0)
+        reach_p = tl.where(G_p, g_6.to(ACC) + g_7.to(ACC), g_6.to(ACC))
+        reach_2 = tl.exp(reach_p[None, :] - g_1.to(ACC))
+        t_3 = tl.trans(tl.where(in_f[None, :], dG_1_state, 0.0))
+        past = whole_dot(v, t_3, None, V_ptr.dtype.element_ty, ACC)
         dG_1 = dG_1 + past * reach_2
-        decay = tl.exp(g_5.to(ACC) - g_6.to(ACC))
+        decay = tl.exp(tl.where(G_p, g_6.to(ACC) + g_7.to(ACC), g_6.to(ACC)) - g_8.to(ACC))
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
@@ -805,8 +823,8 @@ def hgrn2_backward_dG_1(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_3 = tl.trans(column_1_m_1)
-        dG_1_state = whole_dot(t_3, dO, dG_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
+        t_4 = tl.trans(column_1_m_1)
+        dG_1_state = whole_dot(t_4, dO, dG_1_state * decay[:, None], dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -909,9 +927,9 @@ def hgrn2_backward_dG_2_ahead(
     dG_2_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-    g_7 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_8 = tl.load(G_ptrs, mask=in_e, other=0.0)
     G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
     in_t_s = t < len_t
     g_2 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
@@ -919,7 +937,7 @@ def hgrn2_backward_dG_2_ahead(
     # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
     g_ptrs = g_base + tl.cast(t0, tl.int64) * stride_g_t + g_offs
     g_3 = load_tile(g_ptrs, in_t_s[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
-    column_1 = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_2.to(ACC))
+    column_1 = (1.0 - g_3.to(ACC)) * tl.exp(g_8.to(ACC)[None, :] - g_2.to(ACC))
     column_1_m = tl.where(mask[:, None], column_1, 0.0)
     dG_2_column_1_m_ptrs = dG_2_column_1_m_base + tl.cast(t0, tl.int64) * E + dG_2_column_1_m_offs
     tl.store(dG_2_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
@@ -933,6 +951,7 @@ def hgrn2_backward_dG_2_ahead(
     far = tl.max(size_kept, 0)
     dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dG_2_p = 1.0 * tl.exp(reach_2)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = g_1.to(ACC)[None, :] - g_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -964,9 +983,14 @@ def hgrn2_backward_dG_2_ahead(
             G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
             G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
             g_6 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
+            G_ptrs_6 = G_base + tl.cast(at_1, tl.int64) * stride_G_t
+            G_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_G_e
+            g_7 = tl.load(G_ptrs_6)
+            dG_2_1 = (g_5.to(ACC) - g_7.to(ACC)) * 1.4426950408889634
+            dG_2_2 = (g_6.to(ACC) - g_7.to(ACC)) * 1.4426950408889634
             dG_2_p_1 = 1.0 - g_4.to(ACC)
-            t_2 = dG_2_p_1[None, :] * tl.exp(g_5.to(ACC)[:, None] - g_6.to(ACC)[None, :])
-            dG_2_t = tl.where(dG_2_p_2, dG_2_s * t_2, 0.0)
+            t_2 = dG_2_s * (dG_2_p_1[None, :] * tl.exp2(dG_2_1[:, None] - dG_2_2[None, :]))
+            dG_2_t = tl.where(dG_2_p_2, t_2, 0.0)
             dG_2_col = tl.sum(dG_2_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_col[:, None], rest_1)
 
@@ -1079,18 +1103,19 @@ def hgrn2_backward_dG_2(
         g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_7 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_ptrs_3 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_8 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-        reach_p = g_8.to(ACC) * 1.4426950408889634
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_8 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_ptrs_3 = G_base + tl.cast(at_3, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_9 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+        G_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_p = tl.where(G_p, 0.0, g_9.to(ACC)) * 1.4426950408889634
         reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0))
         past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
         dG_2 = dG_2 + past * reach_2
-        decay = tl.exp(g_7.to(ACC) - g_8.to(ACC))
+        decay = tl.exp(g_8.to(ACC) - tl.where(G_p, 0.0, g_9.to(ACC)))
         # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
@@ -1332,17 +1357,23 @@ def hgrn2_backward_dV_ahead(
     g_1 = load_tile(G_base + G_offs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
     # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
     g_3 = load_tile(g_base + g_offs, in_t[:, None] & in_e[None, :], g_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    G_ptrs = G_base_2 + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-    g_7 = tl.load(G_ptrs, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_ptrs_2 = G_base_2 + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_8 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-    left = (1.0 - g_3.to(ACC)) * tl.exp(g_7.to(ACC)[None, :] - g_1.to(ACC))
-    right_p = g_8.to(ACC) * 1.4426950408889634
-    G_ptrs_3 = G_base_2 + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_ptrs = G_base_2 + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_8 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_ptrs_2 = G_base_2 + tl.cast(at_3, tl.int64) * stride_G_t + e * stride_G_e
+    g_9 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+    t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+    G_ptrs_3 = G_base_2 + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_10 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    left_p = tl.where(G_p, g_8.to(ACC) + g_9.to(ACC), g_8.to(ACC))
+    left = (1.0 - g_3.to(ACC)) * tl.exp(left_p[None, :] - g_1.to(ACC))
+    right_p = g_10.to(ACC) * 1.4426950408889634
+    G_ptrs_4 = G_base_2 + tl.cast(t0, tl.int64) * stride_G_t + G_offs
     in_t_s = t < len_t
-    g_2 = load_tile(G_ptrs_3, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
+    g_2 = load_tile(G_ptrs_4, in_t_s[:, None] & in_e[None, :], G_tiles_2, [b, h, t0, 0])
     mask = t < len_t
     # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
     Q_ptrs = Q_base + tl.cast(t0, tl.int64) * stride_Q_t + Q_offs
@@ -1353,8 +1384,8 @@ def hgrn2_backward_dV_ahead(
     dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
     tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
     at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    G_ptrs_4 = G_base_2 + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-    g = tl.load(G_ptrs_4, mask=in_e, other=0.0)
+    G_ptrs_5 = G_base_2 + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs_5, mask=in_e, other=0.0)
     reach_2 = g.to(ACC)[None, :] - g_1.to(ACC)
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
@@ -1371,35 +1402,39 @@ def hgrn2_backward_dV_ahead(
     too_far = (far_3 <= span(Q_ptr.dtype.element_ty)) == 0
     A_1 = q.to(ACC) * tl.exp(reach_1_m)
     A_1_kept = tl.where((e < E)[None, :], A_1, 0.0)
-    t_2 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
-    t_3 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
-    A_2 = dot(t_2, t_3, None, ACC)
-    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(Q_ptr.dtype.element_ty)
+    t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(Q_ptr.dtype.element_ty))
+    A_2 = dot(t_3, t_4, None, ACC)
+    A_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
-            G_ptrs_5 = G_base_2 + tl.cast(e_pt, tl.int64) * stride_G_e
-            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-            g_4 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-            G_ptrs_6 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
-            g_5 = tl.load(G_ptrs_6, mask=in_t, other=0.0)
+            G_ptrs_6 = G_base_2 + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_4 = tl.load(G_ptrs_6, mask=in_t_s, other=0.0)
+            G_ptrs_7 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e + offs_t * stride_G_t
+            g_5 = tl.load(G_ptrs_7, mask=in_t, other=0.0)
+            G_ptrs_8 = G_base_2 + tl.cast(at_1, tl.int64) * stride_G_t
+            G_ptrs_8 += tl.cast(e_pt, tl.int64) * stride_G_e
+            g_6 = tl.load(G_ptrs_8)
+            A_3 = (g_4.to(ACC) - g_6.to(ACC)) * 1.4426950408889634
+            A_4 = (g_5.to(ACC) - g_6.to(ACC)) * 1.4426950408889634
             # hgrn2.attn:5  H[t,e,f] = g[t,e] * H[t-1,e,f] + (1 - g[t,e]) * V[t,f]   init 0
             g_ptrs = g_base + tl.cast(e_pt, tl.int64) * stride_g_e + offs_t * stride_g_t
-            g_6 = tl.load(g_ptrs, mask=in_t, other=0.0)
-            A_p = 1.0 - g_6.to(ACC)
+            g_7 = tl.load(g_ptrs, mask=in_t, other=0.0)
+            A_p = 1.0 - g_7.to(ACC)
             # hgrn2.attn:6  O[t,f]   = Q[t,e] * H[t,e,f]
             Q_ptrs_2 = Q_base + tl.cast(e_pt, tl.int64) * stride_Q_e
             Q_ptrs_2 += tl.cast(t0, tl.int64) * stride_Q_t + offs_t * stride_Q_t
             q_1 = tl.load(Q_ptrs_2, mask=in_t_s, other=0.0)
-            t_4 = tl.exp(g_4.to(ACC)[None, :] - g_5.to(ACC)[:, None]) * A_p[:, None]
-            A_t = t_4 * q_1.to(ACC)[None, :]
-            A_3 = A_3 + A_t
-    A_4 = tl.where(too_far, A_3, A_2)
+            A_t = tl.exp2(A_3[None, :] - A_4[:, None]) * A_p[:, None] * q_1.to(ACC)[None, :]
+            A_5 = A_5 + A_t
+    A_6 = tl.where(too_far, A_5, A_2)
     mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-    A_4_m = tl.where(mask_1, A_4, 0.0)
+    A_6_m = tl.where(mask_1, A_6, 0.0)
     dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
     dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dV_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    dV_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
+    dV_rest_1 = dot(A_6_m.to(dO_ptr.dtype.element_ty), dO, dV_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_rest_1, mask=in_t[:, None] & in_f[None, :])
@@ -1499,20 +1534,25 @@ def hgrn2_backward_dV(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dV = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_7 = tl.load(G_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_8 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+        g_8 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_ptrs_2 = G_base + tl.cast(at_3, tl.int64) * stride_G_t + e * stride_G_e
+        g_9 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_ptrs_3 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_10 = tl.load(G_ptrs_3, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         in_t = t < len_t
         left_1 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        t_2 = left_1.to(dV_left_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty)
-        past = dot(t_2, t_3, None, ACC)
+        t_3 = left_1.to(dV_left_ptr.dtype.element_ty)
+        t_4 = tl.where(in_e[:, None], dV_state, 0.0).to(dV_left_ptr.dtype.element_ty)
+        past = dot(t_3, t_4, None, ACC)
         dV = dV + past
-        decay = tl.exp(g_7.to(ACC) - g_8.to(ACC))
+        decay = tl.exp(tl.where(G_p, g_8.to(ACC) + g_9.to(ACC), g_8.to(ACC)) - g_10.to(ACC))
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
@@ -1523,9 +1563,9 @@ def hgrn2_backward_dV(
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_4 = tl.trans(right_m_1.to(dV_left_ptr.dtype.element_ty))
-        t_5 = dO.to(dV_left_ptr.dtype.element_ty)
-        dV_state = dot(t_4, t_5, dV_state * decay[:, None], ACC)
+        t_5 = tl.trans(right_m_1.to(dV_left_ptr.dtype.element_ty))
+        t_6 = dO.to(dV_left_ptr.dtype.element_ty)
+        dV_state = dot(t_5, t_6, dV_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -2036,6 +2076,7 @@ KERNELS: dict[str, Any] = {
             "resident": (
                 ("t", "e"),
                 ("t", "e"),
+                ("e",),
                 ("e",),
                 ("e",),
                 ("t", "e"),

@@ -146,7 +146,8 @@ def mamba2_G(
         chunk = tl.sum(G_1_s, 0)
         G = -(G_1 * G_p)
         tl.store(G_base + tl.cast(t0, tl.int64) + offs_t, G, mask=in_t)
-        G_1_state = G_1_state + chunk
+        t_2 = (t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T
+        G_1_state = tl.where(t_2, 0.0, G_1_state + chunk)
 
 
 @triton.jit(
@@ -261,41 +262,48 @@ def mamba2_Y(
         Y_2 = tl.full([BLOCK_T, BLOCK_P], 0.0, ACC)
         in_t = t < len_t
         g = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64))
+        A = (g.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = load_tile(C_ptrs, in_t[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64))
-        at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         g_3 = tl.load(G_base + tl.cast(at_1, tl.int64))
-        reach_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
+        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        g_4 = tl.load(G_base + tl.cast(at_2, tl.int64))
+        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_row = tl.where(t_2, 0.0, g_4.to(ACC))
+        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
         reach_p = reach_safe * 1.4426950408889634
         reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
-        t_2 = tl.where(in_n[:, None], Y_2_state, 0.0).to(C_ptr.dtype.element_ty)
-        past = dot(c, t_2, None, ACC)
+        t_3 = tl.where(in_n[:, None], Y_2_state, 0.0).to(C_ptr.dtype.element_ty)
+        past = dot(c, t_3, None, ACC)
         Y_2 = Y_2 + past * reach_2[:, None]
-        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
+        t_4 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        decay = tl.exp(g_3.to(ACC) - tl.where(t_4, 0.0, g_4.to(ACC)))
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x_1 = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, p0])
         Y_p = d.to(ACC) * x_1.to(ACC)
         in_t_s = t < len_t
         g_1 = tl.load(G_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t_s, other=0.0)
+        A_1 = (g_1.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
         S = dot(c, tl.trans(b_2.to(C_ptr.dtype.element_ty)), None, ACC)
-        A = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * S
+        A_2 = tl.exp2(A[:, None] - A_1[None, :]) * S
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        A_m = tl.where(mask, A, 0.0)
+        A_2_m = tl.where(mask, A_2, 0.0)
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
         X_ptrs_2 = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs_2, in_t_s[:, None] & in_p[None, :], X_tiles_2, [b, h, t0, p0])
         Y_2_1 = dt.to(ACC)[:, None] * x.to(ACC)
         Y_2_1_m = tl.where(mask_p[:, None], Y_2_1, 0.0)
-        Y_2 = dot(A_m.to(X_ptr.dtype.element_ty), Y_2_1_m.to(X_ptr.dtype.element_ty), Y_2, ACC)
-        column_p = tl.exp(g_2.to(ACC) - g_1.to(ACC))
+        Y_2 = dot(A_2_m.to(X_ptr.dtype.element_ty), Y_2_1_m.to(X_ptr.dtype.element_ty), Y_2, ACC)
+        column_p = tl.exp(g_3.to(ACC) - g_1.to(ACC))
         column = dt.to(ACC)[:, None] * x.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
@@ -416,22 +424,29 @@ def mamba2_backward_dC_apart(
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t = t < len_t
         g = tl.load(G_ptrs, mask=in_t, other=0.0)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+        dS = (g.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
         dY = load_tile(dY_ptrs, in_t[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        at_1 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        reach_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
+        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        g_4 = tl.load(G_base + tl.cast(at_2, tl.int64) * stride_G_t)
+        t_2 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_row = tl.where(t_2, 0.0, g_4.to(ACC))
+        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
         reach_p = reach_safe * 1.4426950408889634
         reach_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p)
-        t_2 = tl.trans(tl.where(in_p[None, :], dC_apart_state, 0.0))
-        past = whole_dot(dY, t_2, None, dY_ptr.dtype.element_ty, ACC)
+        t_3 = tl.trans(tl.where(in_p[None, :], dC_apart_state, 0.0))
+        past = whole_dot(dY, t_3, None, dY_ptr.dtype.element_ty, ACC)
         dC_apart = dC_apart + past * reach_2[:, None]
-        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
+        t_4 = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        decay = tl.exp(g_3.to(ACC) - tl.where(t_4, 0.0, g_4.to(ACC)))
         G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t_s = t < len_t
         g_1 = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
+        dS_1 = (g_1.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs, in_t_s[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
@@ -439,20 +454,20 @@ def mamba2_backward_dC_apart(
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t_s, other=0.0)
         dA_2 = dA * dt.to(ACC)[None, :]
-        dS = tl.exp(g.to(ACC)[:, None] - g_1.to(ACC)[None, :]) * dA_2
+        dS_2 = tl.exp2(dS[:, None] - dS_1[None, :]) * dA_2
         mask_p = t < len_t
         mask = (t[None, :] <= t[:, None]) & mask_p[None, :]
-        dS_m = tl.where(mask, dS, 0.0)
+        dS_2_m = tl.where(mask, dS_2, 0.0)
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_n[None, :], B_tiles, [b, t0, n0])
-        dC_apart = whole_dot(dS_m, b_2, dC_apart, B_ptr.dtype.element_ty, ACC)
-        column_p = tl.exp(g_2.to(ACC) - g_1.to(ACC))
+        dC_apart = whole_dot(dS_2_m, b_2, dC_apart, B_ptr.dtype.element_ty, ACC)
+        column_p = tl.exp(g_3.to(ACC) - g_1.to(ACC))
         column = b_2.to(ACC) * dt.to(ACC)[:, None] * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dC_apart_ptrs = dC_apart_base + tl.cast(t0, tl.int64) * len_n + dC_apart_offs
         tl.store(dC_apart_ptrs, dC_apart, mask=in_t[:, None] & in_n[None, :])
-        t_3 = tl.trans(column_m)
-        dC_apart_state = whole_dot(t_3, x, dC_apart_state * decay, X_ptr.dtype.element_ty, ACC)
+        t_5 = tl.trans(column_m)
+        dC_apart_state = whole_dot(t_5, x, dC_apart_state * decay, X_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -558,42 +573,51 @@ def mamba2_backward_dX_3(
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t = t < len_t
         g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+        A_1 = (g_1.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
         b_2 = load_tile(B_ptrs, in_t[:, None] & in_n[None, :], B_tiles, [b, t0, 0])
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        reach_2 = tl.exp(g_2.to(ACC) - g_1.to(ACC))
-        t_2 = tl.where(in_n[:, None], dX_3_state, 0.0)
-        past = whole_dot(b_2, t_2, None, B_ptr.dtype.element_ty, ACC)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        g_4 = tl.load(G_base + tl.cast(at_2, tl.int64) * stride_G_t)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        reach_p = tl.where(t_3, g_3.to(ACC) + g_4.to(ACC), g_3.to(ACC))
+        reach_2 = tl.exp(reach_p - g_1.to(ACC))
+        t_4 = tl.where(in_n[:, None], dX_3_state, 0.0)
+        past = whole_dot(b_2, t_4, None, B_ptr.dtype.element_ty, ACC)
         dX_3 = dX_3 + past * reach_2[:, None]
-        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
-        column_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
+        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
+        decay = tl.exp(tl.where(t_6, g_3.to(ACC) + g_4.to(ACC), g_3.to(ACC)) - g_2.to(ACC))
+        column_safe = tl.where(g_2.to(ACC) == float("-inf"), 0.0, g_2.to(ACC))
         column_p = column_safe * 1.4426950408889634
         G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t_s = t < len_t
         g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
+        A = (g.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t0, 0])
         S = whole_dot(b_2, tl.trans(c), None, B_ptr.dtype.element_ty, ACC)
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        A = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * S
+        A_2 = tl.exp2(A[None, :] - A_1[:, None]) * S
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        A_m = tl.where(mask, A, 0.0)
+        A_2_m = tl.where(mask, A_2, 0.0)
         dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
         dY = load_tile(dY_ptrs, in_t_s[:, None] & in_p[None, :], dY_tiles, [b, h, t0, p0])
-        dX_3 = whole_dot(A_m, dY, dX_3, dY_ptr.dtype.element_ty, ACC)
+        dX_3 = whole_dot(A_2_m, dY, dX_3, dY_ptr.dtype.element_ty, ACC)
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
         column = dY.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dX_3_ptrs = dX_3_base + tl.cast(t0, tl.int64) * len_p + dX_3_offs
         tl.store(dX_3_ptrs, dX_3, mask=in_t[:, None] & in_p[None, :])
-        t_3 = tl.trans(c)
-        dX_3_state = whole_dot(t_3, column_m, dX_3_state * decay, C_ptr.dtype.element_ty, ACC)
+        t_7 = tl.trans(c)
+        dX_3_state = whole_dot(t_7, column_m, dX_3_state * decay, C_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -706,44 +730,53 @@ def mamba2_backward_dB_apart(
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t = t < len_t
         g_1 = tl.load(G_ptrs, mask=in_t, other=0.0)
+        at = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
+        dS_1 = (g_1.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
         X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
         dt_ptrs = dt_base + tl.cast(t0, tl.int64) * stride_dt_t + offs_t * stride_dt_t
         dt = tl.load(dt_ptrs, mask=in_t, other=0.0)
-        at = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        g_2 = tl.load(G_base + tl.cast(at, tl.int64) * stride_G_t)
-        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
         g_3 = tl.load(G_base + tl.cast(at_1, tl.int64) * stride_G_t)
-        reach_2 = dt.to(ACC) * tl.exp(g_2.to(ACC) - g_1.to(ACC))
-        t_2 = tl.trans(tl.where(in_p[None, :], dB_apart_state, 0.0).to(X_ptr.dtype.element_ty))
-        past = dot(x, t_2, None, ACC)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        g_4 = tl.load(G_base + tl.cast(at_2, tl.int64) * stride_G_t)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_3 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        reach_p = tl.where(t_3, g_3.to(ACC) + g_4.to(ACC), g_3.to(ACC))
+        reach_2 = dt.to(ACC) * tl.exp(reach_p - g_1.to(ACC))
+        t_4 = tl.trans(tl.where(in_p[None, :], dB_apart_state, 0.0).to(X_ptr.dtype.element_ty))
+        past = dot(x, t_4, None, ACC)
         dB_apart = dB_apart + past * reach_2[:, None]
-        decay = tl.exp(g_2.to(ACC) - g_3.to(ACC))
-        column_safe = tl.where(g_3.to(ACC) == float("-inf"), 0.0, g_3.to(ACC))
+        t_5 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        t_6 = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_5
+        decay = tl.exp(tl.where(t_6, g_3.to(ACC) + g_4.to(ACC), g_3.to(ACC)) - g_2.to(ACC))
+        column_safe = tl.where(g_2.to(ACC) == float("-inf"), 0.0, g_2.to(ACC))
         column_p = column_safe * 1.4426950408889634
         G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
         in_t_s = t < len_t
         g = tl.load(G_ptrs_2, mask=in_t_s, other=0.0)
+        dS = (g.to(ACC) - g_2.to(ACC)) * 1.4426950408889634
         dY_ptrs = dY_base + tl.cast(t0, tl.int64) * stride_dY_t + dY_offs
         dY = load_tile(dY_ptrs, in_t_s[:, None] & in_p[None, :], dY_tiles, [b, h, t0, 0])
         dA = dot(x, tl.trans(dY.to(X_ptr.dtype.element_ty)), None, ACC)
         dA_2 = dA * dt.to(ACC)[:, None]
-        dS = tl.exp(g.to(ACC)[None, :] - g_1.to(ACC)[:, None]) * dA_2
+        dS_2 = tl.exp2(dS[None, :] - dS_1[:, None]) * dA_2
         mask_p = t < len_t
         mask = (t[:, None] <= t[None, :]) & mask_p[None, :]
-        dS_m = tl.where(mask, dS, 0.0)
+        dS_2_m = tl.where(mask, dS_2, 0.0)
         # mamba2.attn:6  Y[t,p]   = C[t,n] * H[t,n,p] + D * X[t,p]
         C_ptrs = C_base + tl.cast(t0, tl.int64) * stride_C_t + C_offs
         c = load_tile(C_ptrs, in_t_s[:, None] & in_n[None, :], C_tiles, [b, t0, n0])
-        dB_apart = dot(dS_m.to(C_ptr.dtype.element_ty), c, dB_apart, ACC)
+        dB_apart = dot(dS_2_m.to(C_ptr.dtype.element_ty), c, dB_apart, ACC)
         column_p_1 = tl.exp2(g.to(ACC) * 1.4426950408889634 - column_p)
         column = c.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dB_apart_ptrs = dB_apart_base + tl.cast(t0, tl.int64) * len_n + dB_apart_offs
         tl.store(dB_apart_ptrs, dB_apart, mask=in_t[:, None] & in_n[None, :])
-        t_3 = tl.trans(column_m.to(dY_ptr.dtype.element_ty))
-        dB_apart_state = dot(t_3, dY, dB_apart_state * decay, ACC)
+        t_7 = tl.trans(column_m.to(dY_ptr.dtype.element_ty))
+        dB_apart_state = dot(t_7, dY, dB_apart_state * decay, ACC)
 
 
 @triton.jit(
@@ -962,6 +995,77 @@ def mamba2_backward_dlogA_6_rows(
         "len_t",
     ],
 )
+def mamba2_backward_ddt_4(
+    X_ptr,
+    dX_3_ptr,
+    ddt_4_ptr,
+    X_tiles,
+    stride_X_b: tl.int64,
+    stride_X_h: tl.int64,
+    stride_X_t,
+    stride_X_p,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    P: tl.constexpr,
+    P_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    X_ptr  X[b, h, t, p], input
+    dX_3_ptr  dX.3[b, h, t, p], temp
+    ddt_4_ptr  ddt.4[b, h, t], temp
+    X_tiles  tiles of X for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    P, P_PAD  |p|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    p = tl.arange(0, P_PAD)
+
+    # --- pointers ---
+    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
+    X_base += tl.cast(t0, tl.int64) * stride_X_t
+    X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
+    in_t = t < len_t
+    in_p = within(p, P, P_PAD)
+    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
+    dX_3_base += tl.cast(h, tl.int64) * len_t * P + tl.cast(t0, tl.int64) * P
+    dX_3_offs = offs_t[:, None] * P + p[None, :]
+    ddt_4_base = ddt_4_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
+    ddt_4_base += tl.cast(t0, tl.int64)
+
+    # --- prologue ---
+    # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
+    x = load_tile(X_base + X_offs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
+    dX_3 = tl.load(dX_3_base + dX_3_offs, mask=in_t[:, None] & in_p[None, :], other=0.0)
+    ddt_4 = x.to(ACC) * dX_3.to(ACC)
+    ddt_4_kept = tl.where((p < P)[None, :], ddt_4, 0.0)
+    ddt_4_1 = tl.sum(tl.where(in_p[None, :], ddt_4_kept, 0.0), 1)
+
+    # --- epilogue ---
+    tl.store(ddt_4_base + offs_t, ddt_4_1, mask=in_t)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
 def mamba2_backward_dB_dC(
     dB_apart_ptr,
     dC_apart_ptr,
@@ -1036,36 +1140,25 @@ def mamba2_backward_dB_dC(
     ],
 )
 def mamba2_backward_ddt(
-    X_ptr,
-    dX_3_ptr,
+    ddt_4_ptr,
     logA_ptr,
     dG_ptr,
     ddt_ptr,
-    X_tiles,
-    stride_X_b: tl.int64,
-    stride_X_h: tl.int64,
-    stride_X_t,
-    stride_X_p,
     stride_logA_h: tl.int64,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
-    P: tl.constexpr,
-    P_PAD: tl.constexpr,
     BLOCK_T: tl.constexpr,
     ACC: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
     """One program for each b, h; sweeps t.
 
-    X_ptr  X[b, h, t, p], input
-    dX_3_ptr  dX.3[b, h, t, p], temp
+    ddt_4_ptr  ddt.4[b, h, t], temp
     logA_ptr  logA[h], input
     dG_ptr  dG[b, h, t], temp
     ddt_ptr  ddt[b, h, t], output
-    X_tiles  tiles of X for the copy engine, or None
     BLOCK_T  points of t in a tile
-    P, P_PAD  |p|, and padded to a power of two
     ACC  type of arithmetic and of accumulators
     """
     # --- program ---
@@ -1074,16 +1167,10 @@ def mamba2_backward_ddt(
     pid = pid // len_h
     b = pid
     offs_t = tl.arange(0, BLOCK_T)
-    p = tl.arange(0, P_PAD)
 
     # --- pointers ---
     logA_base = logA_ptr + tl.cast(h, tl.int64) * stride_logA_h
-    X_base = X_ptr + tl.cast(b, tl.int64) * stride_X_b + tl.cast(h, tl.int64) * stride_X_h
-    X_offs = offs_t[:, None] * stride_X_t + p[None, :] * stride_X_p
-    in_p = within(p, P, P_PAD)
-    dX_3_base = dX_3_ptr + tl.cast(b, tl.int64) * len_h * len_t * P
-    dX_3_base += tl.cast(h, tl.int64) * len_t * P
-    dX_3_offs = offs_t[:, None] * P + p[None, :]
+    ddt_4_base = ddt_4_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     dG_base = dG_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
     ddt_base = ddt_ptr + tl.cast(b, tl.int64) * len_h * len_t + tl.cast(h, tl.int64) * len_t
 
@@ -1102,22 +1189,15 @@ def mamba2_backward_ddt(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        # mamba2.attn:5  H[t,n,p] = exp(-exp(logA) * dt[t]) * H[t-1,n,p] + dt[t] * B[t,n]...
-        X_ptrs = X_base + tl.cast(t0, tl.int64) * stride_X_t + X_offs
         in_t = t < len_t
-        x = load_tile(X_ptrs, in_t[:, None] & in_p[None, :], X_tiles, [b, h, t0, 0])
-        dX_3_ptrs = dX_3_base + tl.cast(t0, tl.int64) * P + dX_3_offs
-        dX_3 = tl.load(dX_3_ptrs, mask=in_t[:, None] & in_p[None, :], other=0.0)
-        ddt_4 = x.to(ACC) * dX_3.to(ACC)
-        ddt_4_kept = tl.where((p < P)[None, :], ddt_4, 0.0)
-        ddt_4_1 = tl.sum(tl.where(in_p[None, :], ddt_4_kept, 0.0), 1)
+        ddt_4 = tl.load(ddt_4_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
         ddt_5 = tl.full([BLOCK_T], 0.0, ACC)
         dG = tl.load(dG_base + tl.cast(t0, tl.int64) + offs_t, mask=in_t, other=0.0)
         ddt_5_s = tl.where(t < len_t, dG.to(ACC), 0.0)
         ddt_5_run = tl.cumsum(ddt_5_s, 0, reverse=True)
         ddt_5 = ddt_5_state + ddt_5_run
         chunk = tl.sum(ddt_5_s, 0)
-        ddt = ddt_4_1 - ddt_p * ddt_5
+        ddt = ddt_4.to(ACC) - ddt_p * ddt_5
         tl.store(ddt_base + tl.cast(t0, tl.int64) + offs_t, ddt, mask=in_t)
         ddt_5_state = ddt_5_state + chunk
 
@@ -1609,6 +1689,41 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
+    "mamba2_backward_ddt_4": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "p": "p",
+            },
+            "resident": (("t", "p"), ("t", "p")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("t", "p"),),
+            "pairs_by_address": (("t", "p"),),
+            "data": ("X", "dX.3"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("X_ptr", "pointer_like", "X"),
+            ("dX_3_ptr", "pointer_acc", ""),
+            ("ddt_4_ptr", "pointer_acc", ""),
+            ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
+            ("stride_X_b", "stride_wide", ""),
+            ("stride_X_h", "stride_wide", ""),
+            ("stride_X_t", "stride", ""),
+            ("stride_X_p", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("P", "full", "p"),
+            ("P_PAD", "pad", "p"),
+            ("BLOCK_T", "block", "t"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
     "mamba2_backward_dB_dC": {
         "facts": {
             "tiles": ("t",),
@@ -1644,37 +1759,27 @@ KERNELS: dict[str, Any] = {
         "facts": {
             "tiles": (),
             "stream": "t",
-            "pads": {
-                "p": "p",
-            },
+            "pads": {},
             "resident": (),
-            "streamed": (("t", "p"), ("t", "p")),
+            "streamed": (),
             "carried": (),
-            "pairs": (("t", "p"),),
-            "pairs_by_address": (("t", "p"),),
-            "data": ("X", "dX.3"),
+            "pairs": (),
+            "pairs_by_address": (),
+            "data": (),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
             "scans": True,
         },
         "arguments": [
-            ("X_ptr", "pointer_like", "X"),
-            ("dX_3_ptr", "pointer_acc", ""),
+            ("ddt_4_ptr", "pointer_acc", ""),
             ("logA_ptr", "pointer_like", "logA"),
             ("dG_ptr", "pointer_acc", ""),
             ("ddt_ptr", "pointer_like", "dt"),
-            ("X_tiles", "tiles", "X 4 2 BLOCK_T p"),
-            ("stride_X_b", "stride_wide", ""),
-            ("stride_X_h", "stride_wide", ""),
-            ("stride_X_t", "stride", ""),
-            ("stride_X_p", "stride_last", ""),
             ("stride_logA_h", "wide", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
-            ("P", "full", "p"),
-            ("P_PAD", "pad", "p"),
             ("BLOCK_T", "block", "t"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
@@ -2113,6 +2218,7 @@ def backward(inputs, extents, params, config=None):
     dD_7_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dG = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dlogA_6_rows = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
+    ddt_4 = torch.empty((len_b, len_h, len_t), dtype=acc, device=device)
     dB = torch.empty((len_b, len_t, len_n), dtype=inputs["B"].dtype, device=device)
     dC = torch.empty((len_b, len_t, len_n), dtype=inputs["C"].dtype, device=device)
     ddt = torch.empty((len_b, len_h, len_t), dtype=inputs["dt"].dtype, device=device)
@@ -2266,6 +2372,26 @@ def backward(inputs, extents, params, config=None):
     shape = (len_h,)
     dlogA_6 = sum_into(shape, dlogA_6_rows, (0, 2), acc, None)
 
+    # One program for each b, h and tile of t.
+    cfg = configure("mamba2_backward_ddt_4", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    mamba2_backward_ddt_4[grid](
+        X,
+        dX_3,
+        ddt_4,
+        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
+        *launch_strides(X),
+        len_b,
+        len_h,
+        len_t,
+        P=len_p,
+        P_PAD=padded(len_p, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
     # One program for each b and tile of t.
     cfg = configure("mamba2_backward_dB_dC", extents, inputs, config)
     itemsize = least_bytes(inputs)
@@ -2287,22 +2413,16 @@ def backward(inputs, extents, params, config=None):
 
     # One program for each b, h; sweeps t.
     cfg = configure("mamba2_backward_ddt", extents, inputs, config)
-    itemsize = least_bytes(inputs)
     grid = (len_b * len_h,)
     mamba2_backward_ddt[grid](
-        X,
-        dX_3,
+        ddt_4,
         logA,
         dG,
         ddt,
-        tiles_of(X, 2, cfg["BLOCK_T"], padded(len_p, itemsize)),
-        *launch_strides(X),
         *launch_strides(logA),
         len_b,
         len_h,
         len_t,
-        P=len_p,
-        P_PAD=padded(len_p, itemsize),
         ACC=ACC,
         **cfg,
     )

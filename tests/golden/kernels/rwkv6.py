@@ -234,7 +234,8 @@ def rwkv6_G(
         G_2 = G_state[None, :] + G_run
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * len_e + G_offs
         tl.store(G_2_ptrs, G_2, mask=in_t[:, None] & in_e[None, :])
-        G_state = G_state + chunk
+        t_2 = (t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T
+        G_state = tl.where(t_2, 0.0, G_state + chunk)
 
 
 @triton.jit(
@@ -337,11 +338,12 @@ def rwkv6_O_ahead(
     g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
     r = load_tile(R_base + R_offs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    left_p = G_2_4.to(ACC) * 1.4426950408889634
+    at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_5 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+    G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+    left_p = tl.where(G_2_p, 0.0, G_2_5.to(ACC)) * 1.4426950408889634
     left_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
     left = r.to(ACC) * tl.where(left_p_1, t_2, 0.0)
@@ -355,7 +357,7 @@ def rwkv6_O_ahead(
     # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
     K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    right = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right = k.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_1.to(ACC))
     right_m = tl.where(mask[:, None], right, 0.0)
     tl.store(O_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
     O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
@@ -368,6 +370,7 @@ def rwkv6_O_ahead(
     far = tl.max(size_kept, 0)
     A = r.to(ACC) * tl.exp(reach_2)
     A_kept = tl.where((e < E)[None, :], A, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -381,29 +384,33 @@ def rwkv6_O_ahead(
     t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(R_ptr.dtype.element_ty)
     t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(R_ptr.dtype.element_ty))
     A_2 = dot(t_3, t_4, None, ACC)
-    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             g_1 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
             G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
+            G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            G_2_3 = tl.load(G_2_ptrs_2)
+            A_3 = (g_1.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
+            A_4 = (G_2_2.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
             # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
             R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs, mask=in_t, other=0.0)
-            t_5 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            t_5 = tl.exp2(A_3[:, None] - A_4[None, :]) * k_1.to(ACC)[None, :]
             A_t = t_5 * r_1.to(ACC)[:, None]
-            A_3 = A_3 + A_t
-    A_4 = tl.where(too_far, A_3, A_2)
+            A_5 = A_5 + A_t
+    A_6 = tl.where(too_far, A_5, A_2)
     mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
-    A_4_m = tl.where(mask_1, A_4, 0.0)
+    A_6_m = tl.where(mask_1, A_6, 0.0)
     # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
     O_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    O_1_rest_1 = dot(A_4_m.to(V_ptr.dtype.element_ty), v, O_1_rest_1, ACC)
+    O_1_rest_1 = dot(A_6_m.to(V_ptr.dtype.element_ty), v, O_1_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + O_rest_offs, O_1_rest_1, mask=in_t[:, None] & in_f[None, :])
@@ -530,17 +537,18 @@ def rwkv6_O(
         R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
         in_t = t < len_t
         r = load_tile(R_ptrs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_5 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
         O_left_ptrs = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
         left_1 = tl.load(O_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         t_2 = left_1.to(R_ptr.dtype.element_ty)
         t_3 = tl.where(in_e[:, None], O_1_state, 0.0).to(R_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         O_1 = O_1 + past
-        decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
+        decay = tl.exp(G_2_4.to(ACC) - tl.where(G_2_p, 0.0, G_2_5.to(ACC)))
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v_1 = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, f0])
         K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
@@ -673,10 +681,10 @@ def rwkv6_backward_dG_2_1_ahead(
     dG_2_1_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
-    column_p = g_4.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_5 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    column_p = g_5.to(ACC) * 1.4426950408889634
     G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
     in_t_s = t < len_t
     g_1 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
@@ -728,11 +736,16 @@ def rwkv6_backward_dG_2_1_ahead(
             g_2 = tl.load(G_ptrs_4, mask=in_t_s, other=0.0)
             G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
             G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
+            G_ptrs_5 = G_base + tl.cast(at_1, tl.int64) * stride_G_t
+            G_ptrs_5 += tl.cast(e_pt, tl.int64) * stride_G_e
+            g_3 = tl.load(G_ptrs_5)
+            dG_2_1_1 = (g_2.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
+            dG_2_1_2 = (G_2_1.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
             # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * r_1.to(ACC)[None, :]
+            t_2 = tl.exp2(dG_2_1_1[None, :] - dG_2_1_2[:, None]) * r_1.to(ACC)[None, :]
             dG_2_1_t = tl.where(dG_2_1_p_1, dG_2_1_s * t_2, 0.0)
             dG_2_1_col = tl.sum(dG_2_1_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_1_col[:, None], rest_1)
@@ -860,18 +873,25 @@ def rwkv6_backward_dG_2_1(
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        reach_2 = tl.where(reach_p, tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC)), 0.0)
-        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_1_state, 0.0))
-        past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_2 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        reach_p = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC))
+        reach_p_1 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        reach_2 = tl.where(reach_p_1, tl.exp(reach_p[None, :] - G_2.to(ACC)), 0.0)
+        t_3 = tl.trans(tl.where(in_f[None, :], dG_2_1_state, 0.0))
+        past = whole_dot(v, t_3, None, V_ptr.dtype.element_ty, ACC)
         dG_2_1 = dG_2_1 + past * reach_2
-        decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
+        t_4 = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC)) - g_5.to(ACC)
+        decay = tl.exp(t_4)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
@@ -887,9 +907,9 @@ def rwkv6_backward_dG_2_1(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_3 = tl.trans(column_1_m_1)
+        t_5 = tl.trans(column_1_m_1)
         dG_2_1_state = whole_dot(
-            t_3,
+            t_5,
             dO,
             dG_2_1_state * decay[:, None],
             dO_ptr.dtype.element_ty,
@@ -1003,9 +1023,9 @@ def rwkv6_backward_dG_2_ahead(
     dG_2_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_4 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
     G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
     G_2_1 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
@@ -1013,7 +1033,7 @@ def rwkv6_backward_dG_2_ahead(
     # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
     K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    column_1 = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    column_1 = k.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_1.to(ACC))
     column_1_m = tl.where(mask[:, None], column_1, 0.0)
     dG_2_column_1_m_ptrs = dG_2_column_1_m_base + tl.cast(t0, tl.int64) * E + dG_2_column_1_m_offs
     tl.store(dG_2_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
@@ -1027,6 +1047,7 @@ def rwkv6_backward_dG_2_ahead(
     far = tl.max(size_kept, 0)
     dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dG_2_p = 1.0 * tl.exp(reach_2)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -1055,11 +1076,16 @@ def rwkv6_backward_dG_2_ahead(
             G_2_ptrs_4 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
             G_2_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
             G_2_2 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            G_2_ptrs_5 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
+            G_2_ptrs_5 += tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_3 = tl.load(G_2_ptrs_5)
+            dG_2_1 = (g_1.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
+            dG_2_2 = (G_2_2.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
-            dG_2_t = tl.where(dG_2_p_1, dG_2_s * t_2, 0.0)
+            t_2 = dG_2_s * (tl.exp2(dG_2_1[:, None] - dG_2_2[None, :]) * k_1.to(ACC)[None, :])
+            dG_2_t = tl.where(dG_2_p_1, t_2, 0.0)
             dG_2_col = tl.sum(dG_2_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_col[:, None], rest_1)
 
@@ -1183,20 +1209,21 @@ def rwkv6_backward_dG_2(
         g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_4 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        reach_p = G_2_4.to(ACC) * 1.4426950408889634
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_4 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_p = tl.where(G_2_p, 0.0, G_2_5.to(ACC)) * 1.4426950408889634
         reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         reach_2 = tl.where(reach_p_1, t_2, 0.0)
         t_3 = tl.trans(tl.where(in_f[None, :], dG_2_state, 0.0))
         past = whole_dot(dO, t_3, None, dO_ptr.dtype.element_ty, ACC)
         dG_2 = dG_2 + past * reach_2
-        decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
+        decay = tl.exp(G_2_4.to(ACC) - tl.where(G_2_p, 0.0, G_2_5.to(ACC)))
         # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
@@ -1388,6 +1415,7 @@ def rwkv6_backward_dV_ahead(
     G_2_base += tl.cast(t0, tl.int64) * stride_G_2_t
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
     R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
@@ -1407,16 +1435,21 @@ def rwkv6_backward_dV_ahead(
     # rwkv6.attn:6  O[t,f]   = R[t,e] * (H[t-1,e,f] + u[e] * K[t,e] * V[t,f])
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
     G_2 = load_tile(G_2_base + G_2_offs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-    g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-    left_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    t_2 = tl.where(left_p, tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC)), 0.0)
-    left = k.to(ACC) * t_2
-    right_p = g_4.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base_2 + tl.cast(at_3, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+    G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+    left_p = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC))
+    left_p_1 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    left = k.to(ACC) * tl.where(left_p_1, tl.exp(left_p[None, :] - G_2.to(ACC)), 0.0)
+    right_p = g_5.to(ACC) * 1.4426950408889634
     G_ptrs_3 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
     in_t_s = t < len_t
     g_1 = load_tile(G_ptrs_3, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
@@ -1450,14 +1483,19 @@ def rwkv6_backward_dV_ahead(
     t_3 = tl.where(in_e[None, :], A_kept, 0.0).to(K_ptr.dtype.element_ty)
     t_4 = tl.trans(tl.where(in_e[None, :], A_1_kept, 0.0).to(K_ptr.dtype.element_ty))
     A_2 = dot(t_3, t_4, None, ACC)
-    A_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
             G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
             g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-            G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
-            G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
+            G_2_ptrs_2 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_1 = tl.load(G_2_ptrs_2, mask=in_t, other=0.0)
+            G_ptrs_6 = G_base + tl.cast(at_1, tl.int64) * stride_G_t
+            G_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_G_e
+            g_3 = tl.load(G_ptrs_6)
+            A_3 = (g_2.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
+            A_4 = (G_2_1.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
             # rwkv6.attn:5  H[t,e,f] = w[t,e] * H[t-1,e,f] + K[t,e] * V[t,f]   init 0
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs, mask=in_t, other=0.0)
@@ -1465,16 +1503,16 @@ def rwkv6_backward_dV_ahead(
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_2 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_5 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * k_1.to(ACC)[:, None]
+            t_5 = tl.exp2(A_3[None, :] - A_4[:, None]) * k_1.to(ACC)[:, None]
             A_t = t_5 * r_2.to(ACC)[None, :]
-            A_3 = A_3 + A_t
-    A_4 = tl.where(too_far, A_3, A_2)
+            A_5 = A_5 + A_t
+    A_6 = tl.where(too_far, A_5, A_2)
     mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
-    A_4_m = tl.where(mask_1, A_4, 0.0)
+    A_6_m = tl.where(mask_1, A_6, 0.0)
     dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
     dO_1 = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dV_3_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    dV_3_rest_1 = dot(A_4_m.to(dO_ptr.dtype.element_ty), dO_1, dV_3_rest_1, ACC)
+    dV_3_rest_1 = dot(A_6_m.to(dO_ptr.dtype.element_ty), dO_1, dV_3_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(dV_rest_base + dV_rest_offs, dV_3_rest_1, mask=in_t[:, None] & in_f[None, :])
@@ -1495,6 +1533,7 @@ def rwkv6_backward_dV(
     R_ptr,
     dO_ptr,
     G_ptr,
+    G_2_ptr,
     dV_rest_ptr,
     dV_left_ptr,
     dV_right_m_ptr,
@@ -1521,6 +1560,10 @@ def rwkv6_backward_dV(
     stride_G_h: tl.int64,
     stride_G_t: tl.int64,
     stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t: tl.int64,
+    stride_G_2_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -1539,6 +1582,7 @@ def rwkv6_backward_dV(
     R_ptr  R[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
     dV_rest_ptr  dV.rest[b, h, t, f], temp
     dV_left_ptr  dV.left[b, h, t, e], temp
     dV_right_m_ptr  dV.right_m[b, h, t, e], temp
@@ -1577,6 +1621,7 @@ def rwkv6_backward_dV(
     dO_offs = offs_t[:, None] * stride_dO_t + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dV_left_base += tl.cast(h, tl.int64) * len_t * E
     dV_left_offs = offs_t[:, None] * E + e[None, :]
@@ -1614,19 +1659,25 @@ def rwkv6_backward_dV(
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_3 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         left_1 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        t_2 = left_1.to(K_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dV_3_state, 0.0).to(K_ptr.dtype.element_ty)
-        past = dot(t_2, t_3, None, ACC)
+        t_3 = left_1.to(K_ptr.dtype.element_ty)
+        t_4 = tl.where(in_e[:, None], dV_3_state, 0.0).to(K_ptr.dtype.element_ty)
+        past = dot(t_3, t_4, None, ACC)
         dV_3 = dV_3 + past
-        decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
+        t_5 = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC)) - g_5.to(ACC)
+        decay = tl.exp(t_5)
         dV_p = O_part_1[:, None] * dO.to(ACC)
         dO_ptrs_2 = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
@@ -1639,9 +1690,9 @@ def rwkv6_backward_dV(
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_4 = tl.trans(right_m_1.to(R_ptr.dtype.element_ty))
-        t_5 = dO_1.to(R_ptr.dtype.element_ty)
-        dV_3_state = dot(t_4, t_5, dV_3_state * decay[:, None], ACC)
+        t_6 = tl.trans(right_m_1.to(R_ptr.dtype.element_ty))
+        t_7 = dO_1.to(R_ptr.dtype.element_ty)
+        dV_3_state = dot(t_6, t_7, dV_3_state * decay[:, None], ACC)
 
 
 @triton.jit(
@@ -2479,6 +2530,7 @@ KERNELS: dict[str, Any] = {
                 ("t", "e"),
                 ("e",),
                 ("e",),
+                ("e",),
                 ("t", "e"),
                 ("t", "e"),
                 ("e",),
@@ -2569,7 +2621,7 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
             ),
-            "data": ("u", "K", "R", "dO", "G", "dV.left", "dV.rest", "dV.right_m"),
+            "data": ("u", "K", "R", "dO", "G", "G_2", "dV.left", "dV.rest", "dV.right_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -2580,6 +2632,7 @@ KERNELS: dict[str, Any] = {
             ("R_ptr", "pointer_like", "R"),
             ("dO_ptr", "pointer_like", "dO"),
             ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
             ("dV_rest_ptr", "pointer_like", "V"),
             ("dV_left_ptr", "pointer_like", "K"),
             ("dV_right_m_ptr", "pointer_like", "R"),
@@ -2606,6 +2659,10 @@ KERNELS: dict[str, Any] = {
             ("stride_G_h", "stride_wide", ""),
             ("stride_G_t", "stride_wide", ""),
             ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride_wide", ""),
+            ("stride_G_2_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -3383,6 +3440,7 @@ def backward(inputs, extents, params, config=None):
         R,
         dO,
         G,
+        G_2,
         dV_rest,
         dV_left,
         dV_right_m,
@@ -3396,6 +3454,7 @@ def backward(inputs, extents, params, config=None):
         *launch_strides(R),
         *launch_strides(dO),
         *launch_strides(G),
+        *launch_strides(G_2),
         len_b,
         len_h,
         len_t,

@@ -295,7 +295,8 @@ def rwkv7_G(
         G_2 = G_state[None, :] + G_run
         G_2_ptrs = G_2_base + tl.cast(t0, tl.int64) * len_e + G_offs
         tl.store(G_2_ptrs, G_2, mask=in_t[:, None] & in_e[None, :])
-        G_state = G_state + chunk
+        t_2 = (t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T
+        G_state = tl.where(t_2, 0.0, G_state + chunk)
 
 
 @triton.jit(
@@ -398,11 +399,12 @@ def rwkv7_U_2_ahead(
     g = tl.load(G_base + G_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     a = load_tile(A_base + A_offs, in_t[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    left_p = G_2_4.to(ACC) * 1.4426950408889634
+    at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_5 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+    G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+    left_p = tl.where(G_2_p, 0.0, G_2_5.to(ACC)) * 1.4426950408889634
     left_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
     left = a.to(ACC) * tl.where(left_p_1, t_2, 0.0)
@@ -415,7 +417,7 @@ def rwkv7_U_2_ahead(
     mask = t < len_t
     K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    right = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right = k.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_1.to(ACC))
     right_m = tl.where(mask[:, None], right, 0.0)
     tl.store(U_2_left_base + G_offs, left, mask=in_t[:, None] & in_e[None, :])
     U_2_right_m_ptrs = U_2_right_m_base + tl.cast(t0, tl.int64) * E + G_offs
@@ -428,6 +430,7 @@ def rwkv7_U_2_ahead(
     far = tl.max(size_kept, 0)
     A_3 = a.to(ACC) * tl.exp(reach_2)
     A_3_kept = tl.where((e < E)[None, :], A_3, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -441,27 +444,31 @@ def rwkv7_U_2_ahead(
     t_3 = tl.where(in_e[None, :], A_3_kept, 0.0).to(A_ptr.dtype.element_ty)
     t_4 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(A_ptr.dtype.element_ty))
     A_3_2 = dot(t_3, t_4, None, ACC)
-    A_3_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_3_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             g_1 = tl.load(G_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
             G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
+            G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            G_2_3 = tl.load(G_2_ptrs_2)
+            A_3_3 = (g_1.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
+            A_3_4 = (G_2_2.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
             A_ptrs = A_base + tl.cast(e_pt, tl.int64) * stride_A_e + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs, mask=in_t, other=0.0)
-            t_5 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            t_5 = tl.exp2(A_3_3[:, None] - A_3_4[None, :]) * k_1.to(ACC)[None, :]
             A_3_t = t_5 * a_1.to(ACC)[:, None]
-            A_3_3 = A_3_3 + A_3_t
-    A_3_4 = tl.where(too_far, A_3_3, A_3_2)
+            A_3_5 = A_3_5 + A_3_t
+    A_3_6 = tl.where(too_far, A_3_5, A_3_2)
     mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
-    A_3_4_m = tl.where(mask_1, A_3_4, 0.0)
+    A_3_6_m = tl.where(mask_1, A_3_6, 0.0)
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
     U_2_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    U_2_rest_1 = dot(A_3_4_m.to(V_ptr.dtype.element_ty), v, U_2_rest_1, ACC)
+    U_2_rest_1 = dot(A_3_6_m.to(V_ptr.dtype.element_ty), v, U_2_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(U_2_rest_base + U_2_rest_offs, U_2_rest_1, mask=in_t[:, None] & in_f[None, :])
@@ -555,10 +562,11 @@ def rwkv7_U_2(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         U_2 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_5 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
         U_2_left_ptrs = U_2_left_base + tl.cast(t0, tl.int64) * E + U_2_left_offs
         in_t = t < len_t
         left_1 = tl.load(U_2_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
@@ -566,7 +574,7 @@ def rwkv7_U_2(
         t_3 = tl.where(in_e[:, None], U_2_state, 0.0).to(U_2_left_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         U_2 = U_2 + past
-        decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
+        decay = tl.exp(G_2_4.to(ACC) - tl.where(G_2_p, 0.0, G_2_5.to(ACC)))
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
@@ -676,8 +684,8 @@ def rwkv7_U_ahead(
 
     # --- prologue ---
     at_row = tl.minimum(t, len_t - 1)
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     in_t_s = t < len_t
     G_2_1 = tl.load(
         G_2_base + tl.cast(t0, tl.int64) * E + G_2_offs,
@@ -688,7 +696,7 @@ def rwkv7_U_ahead(
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
     b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-    right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right = b_2.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_1.to(ACC))
     right_m = tl.where(mask[:, None], right, 0.0)
     U_right_m_ptrs = U_right_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
     tl.store(U_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
@@ -703,9 +711,11 @@ def rwkv7_U_ahead(
     A_2_raw = a.to(ACC) * tl.exp(reach_2)
     A_2 = tl.where((t < len_t)[:, None], A_2_raw, 0.0)
     A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
-    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-    G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    left_p = G_2_4.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_5 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+    G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+    left_p = tl.where(G_2_p, 0.0, G_2_5.to(ACC)) * 1.4426950408889634
     left_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
     left_raw = a.to(ACC) * tl.where(left_p_1, t_2, 0.0)
@@ -724,22 +734,26 @@ def rwkv7_U_ahead(
     t_3 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
     t_4 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
     A_2_2 = dot(t_3, t_4, None, ACC)
-    A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_2_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             g_1 = tl.load(G_base_2 + tl.cast(e_pt, tl.int64) + at_row * E)
             G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
+            G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            G_2_3 = tl.load(G_2_ptrs_2)
+            A_2_3 = (g_1.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
+            A_2_4 = (G_2_2.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
             B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
             B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
             b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
             A_ptrs = A_base + tl.cast(e_pt, tl.int64) * stride_A_e + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs, mask=in_t, other=0.0)
-            t_5 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
+            t_5 = tl.exp2(A_2_3[:, None] - A_2_4[None, :]) * b_1.to(ACC)[None, :]
             A_2_t = t_5 * a_1.to(ACC)[:, None]
-            A_2_3 = A_2_3 + A_2_t
-    A_2_4 = tl.where(too_far, A_2_3, A_2_2)
-    weight = A_2_4 * 1.0
+            A_2_5 = A_2_5 + A_2_t
+    A_2_6 = tl.where(too_far, A_2_5, A_2_2)
+    weight = A_2_6 * 1.0
     mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
     weight_m = tl.where(mask_1, weight, 0.0)
     matrix = weight_m * 1.0
@@ -836,11 +850,12 @@ def rwkv7_U(
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_5 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        decay = tl.exp(G_2_4.to(ACC) - tl.where(G_2_p, 0.0, G_2_5.to(ACC)))
         mask = t < len_t
         U_rest_ptrs = U_rest_base + tl.cast(t0, tl.int64) * len_f + U_rest_offs
         in_t_s = t < len_t
@@ -955,8 +970,8 @@ def rwkv7_U_1_ahead(
 
     # --- prologue ---
     at_row = tl.minimum(t, len_t - 1)
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
     in_t_s = t < len_t
     G_2_1 = tl.load(
         G_2_base + tl.cast(t0, tl.int64) * E + G_2_offs,
@@ -967,7 +982,7 @@ def rwkv7_U_1_ahead(
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
     b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-    right = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    right = b_2.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_1.to(ACC))
     right_m = tl.where(mask[:, None], right, 0.0)
     U_1_right_m_ptrs = U_1_right_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
     tl.store(U_1_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
@@ -982,9 +997,11 @@ def rwkv7_U_1_ahead(
     A_2_raw = a.to(ACC) * tl.exp(reach_2)
     A_2 = tl.where((t < len_t)[:, None], A_2_raw, 0.0)
     A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
-    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-    G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    left_p = G_2_4.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_5 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+    G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+    left_p = tl.where(G_2_p, 0.0, G_2_5.to(ACC)) * 1.4426950408889634
     left_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
     t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - left_p[None, :])
     left_raw = a.to(ACC) * tl.where(left_p_1, t_2, 0.0)
@@ -1002,25 +1019,29 @@ def rwkv7_U_1_ahead(
     t_3 = tl.where(in_e[None, :], A_2_kept, 0.0).to(A_ptr.dtype.element_ty)
     t_4 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(A_ptr.dtype.element_ty))
     A_2_2 = dot(t_3, t_4, None, ACC)
-    A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_2_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             g_1 = tl.load(G_base_2 + tl.cast(e_pt, tl.int64) + at_row * E)
             G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E + offs_t * E
             G_2_2 = tl.load(G_2_ptrs, mask=in_t_s, other=0.0)
+            G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            G_2_3 = tl.load(G_2_ptrs_2)
+            A_2_3 = (g_1.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
+            A_2_4 = (G_2_2.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
             B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
             B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
             b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
             A_ptrs = A_base + tl.cast(e_pt, tl.int64) * stride_A_e + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs, mask=in_t, other=0.0)
-            t_5 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
+            t_5 = tl.exp2(A_2_3[:, None] - A_2_4[None, :]) * b_1.to(ACC)[None, :]
             A_2_t = t_5 * a_1.to(ACC)[:, None]
-            A_2_3 = A_2_3 + A_2_t
-    A_2_4 = tl.where(too_far, A_2_3, A_2_2)
-    weight = A_2_4 * 1.0
+            A_2_5 = A_2_5 + A_2_t
+    A_2_6 = tl.where(too_far, A_2_5, A_2_2)
+    weight = A_2_6 * 1.0
     mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
     weight_m = tl.where(mask_1, weight, 0.0)
-    A_2_4_m = tl.where(mask_1, A_2_4, 0.0)
+    A_2_6_m = tl.where(mask_1, A_2_6, 0.0)
     U_2 = tl.load(
         U_2_base + tl.cast(t0, tl.int64) * F + U_2_offs,
         mask=in_t_s[:, None] & in_f[None, :],
@@ -1030,7 +1051,7 @@ def rwkv7_U_1_ahead(
     U_1_1_m = tl.where(mask[:, None], U_1_1, 0.0)
     matrix = weight_m * 1.0
     U_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    U_1_rest_1 = dot(A_2_4_m.to(R_TYPE), U_1_1_m.to(R_TYPE), U_1_rest_1, ACC)
+    U_1_rest_1 = dot(A_2_6_m.to(R_TYPE), U_1_1_m.to(R_TYPE), U_1_rest_1, ACC)
     side = tl.where(in_t[:, None], U_1_rest_1, 0.0)
     matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
     inverse = inverse_of(matrix_2, ACC, BLOCK_T, A_ptr.dtype.element_ty).to(A_ptr.dtype.element_ty)
@@ -1123,11 +1144,12 @@ def rwkv7_U_1(
     for t0 in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_3 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_4 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-        decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_5 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        decay = tl.exp(G_2_4.to(ACC) - tl.where(G_2_p, 0.0, G_2_5.to(ACC)))
         mask = t < len_t
         U_2_ptrs = U_2_base + tl.cast(t0, tl.int64) * len_f + U_2_offs
         in_t_s = t < len_t
@@ -1272,11 +1294,12 @@ def rwkv7_O_ahead(
     G_2 = tl.load(G_2_base + G_2_offs, mask=in_t[:, None] & in_e[None, :], other=0.0)
     # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
     r = load_tile(R_base + R_offs, in_t[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_5 = tl.load(G_2_base_2 + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
     G_2_6 = tl.load(G_2_base_2 + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
-    left_p = G_2_6.to(ACC) * 1.4426950408889634
+    at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+    G_2_7 = tl.load(G_2_base_2 + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+    G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+    left_p = tl.where(G_2_p, 0.0, G_2_7.to(ACC)) * 1.4426950408889634
     left = r.to(ACC) * tl.exp2(G_2.to(ACC) * 1.4426950408889634 - left_p[None, :])
     G_2_ptrs = G_2_base_2 + tl.cast(t0, tl.int64) * E + G_2_offs
     in_t_s = t < len_t
@@ -1285,11 +1308,11 @@ def rwkv7_O_ahead(
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
     b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-    right = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    right = b_2.to(ACC) * tl.exp(G_2_6.to(ACC)[None, :] - G_2_2.to(ACC))
     right_m = tl.where(mask[:, None], right, 0.0)
     K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    right_1 = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    right_1 = k.to(ACC) * tl.exp(G_2_6.to(ACC)[None, :] - G_2_2.to(ACC))
     right_1_m = tl.where(mask[:, None], right_1, 0.0)
     tl.store(O_left_base + G_2_offs, left, mask=in_t[:, None] & in_e[None, :])
     O_right_m_ptrs = O_right_m_base + tl.cast(t0, tl.int64) * E + G_2_offs
@@ -1304,6 +1327,7 @@ def rwkv7_O_ahead(
     far = tl.max(size_kept, 0)
     A_4 = r.to(ACC) * tl.exp(reach_2)
     A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     far_4 = tl.max(size_kept, 0)
     reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
@@ -1318,25 +1342,29 @@ def rwkv7_O_ahead(
     t_2 = tl.where(in_e[None, :], A_4_kept, 0.0).to(R_ptr.dtype.element_ty)
     t_3 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(R_ptr.dtype.element_ty))
     A_4_2 = dot(t_2, t_3, None, ACC)
-    A_4_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_4_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
             G_2_3 = tl.load(G_2_base + tl.cast(e_pt, tl.int64) + offs_t * E, mask=in_t, other=0.0)
             G_2_ptrs_2 = G_2_base_2 + tl.cast(e_pt, tl.int64) + tl.cast(t0, tl.int64) * E
             G_2_ptrs_2 += offs_t * E
             G_2_4 = tl.load(G_2_ptrs_2, mask=in_t_s, other=0.0)
+            G_2_ptrs_3 = G_2_base_2 + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt, tl.int64)
+            G_2_5 = tl.load(G_2_ptrs_3)
+            A_4_3 = (G_2_3.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
+            A_4_4 = (G_2_4.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
             B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
             B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
             b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
             # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
             R_ptrs = R_base + tl.cast(e_pt, tl.int64) * stride_R_e + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs, mask=in_t, other=0.0)
-            t_4 = tl.exp(G_2_3.to(ACC)[:, None] - G_2_4.to(ACC)[None, :])
-            A_4_t = t_4 * b_1.to(ACC)[None, :] * r_1.to(ACC)[:, None]
-            A_4_3 = A_4_3 + A_4_t
-    A_4_4 = tl.where(too_far, A_4_3, A_4_2)
+            t_4 = tl.exp2(A_4_3[:, None] - A_4_4[None, :]) * b_1.to(ACC)[None, :]
+            A_4_t = t_4 * r_1.to(ACC)[:, None]
+            A_4_5 = A_4_5 + A_4_t
+    A_4_6 = tl.where(too_far, A_4_5, A_4_2)
     mask_1 = (t[None, :] <= t[:, None]) & mask[None, :]
-    A_4_4_m = tl.where(mask_1, A_4_4, 0.0)
+    A_4_6_m = tl.where(mask_1, A_4_6, 0.0)
     u = tl.load(
         U_base + tl.cast(t0, tl.int64) * F + U_offs,
         mask=in_t_s[:, None] & in_f[None, :],
@@ -1351,14 +1379,18 @@ def rwkv7_O_ahead(
     t_5 = tl.where(in_e[None, :], A_4_kept, 0.0).to(R_ptr.dtype.element_ty)
     t_6 = tl.trans(tl.where(in_e[None, :], A_5_kept, 0.0).to(R_ptr.dtype.element_ty))
     A_5_1 = dot(t_5, t_6, None, ACC)
-    A_5_2 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_5_4 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far_1:
         for e_pt_1 in range(E):
-            G_2_ptrs_3 = G_2_base + tl.cast(e_pt_1, tl.int64) + offs_t * E
-            G_2_7 = tl.load(G_2_ptrs_3, mask=in_t, other=0.0)
-            G_2_ptrs_4 = G_2_base_2 + tl.cast(e_pt_1, tl.int64) + tl.cast(t0, tl.int64) * E
-            G_2_ptrs_4 += offs_t * E
-            G_2_8 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            G_2_ptrs_4 = G_2_base + tl.cast(e_pt_1, tl.int64) + offs_t * E
+            G_2_8 = tl.load(G_2_ptrs_4, mask=in_t, other=0.0)
+            G_2_ptrs_5 = G_2_base_2 + tl.cast(e_pt_1, tl.int64) + tl.cast(t0, tl.int64) * E
+            G_2_ptrs_5 += offs_t * E
+            G_2_9 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
+            G_2_ptrs_6 = G_2_base_2 + tl.cast(at_1, tl.int64) * E + tl.cast(e_pt_1, tl.int64)
+            G_2_10 = tl.load(G_2_ptrs_6)
+            A_5_2 = (G_2_8.to(ACC) - G_2_10.to(ACC)) * 1.4426950408889634
+            A_5_3 = (G_2_9.to(ACC) - G_2_10.to(ACC)) * 1.4426950408889634
             # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
             K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
@@ -1366,20 +1398,20 @@ def rwkv7_O_ahead(
             # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
             R_ptrs_2 = R_base + tl.cast(e_pt_1, tl.int64) * stride_R_e + offs_t * stride_R_t
             r_2 = tl.load(R_ptrs_2, mask=in_t, other=0.0)
-            t_7 = tl.exp(G_2_7.to(ACC)[:, None] - G_2_8.to(ACC)[None, :])
-            A_5_t = t_7 * k_1.to(ACC)[None, :] * r_2.to(ACC)[:, None]
-            A_5_2 = A_5_2 + A_5_t
-    A_5_3 = tl.where(too_far_1, A_5_2, A_5_1)
-    A_5_3_m = tl.where(mask_1, A_5_3, 0.0)
+            t_7 = tl.exp2(A_5_2[:, None] - A_5_3[None, :]) * k_1.to(ACC)[None, :]
+            A_5_t = t_7 * r_2.to(ACC)[:, None]
+            A_5_4 = A_5_4 + A_5_t
+    A_5_5 = tl.where(too_far_1, A_5_4, A_5_1)
+    A_5_5_m = tl.where(mask_1, A_5_5, 0.0)
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
     O_3_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    t_8 = A_4_4_m.to(R_ptr.dtype.element_ty)
+    t_8 = A_4_6_m.to(R_ptr.dtype.element_ty)
     t_9 = u.to(R_ptr.dtype.element_ty)
     O_3_rest_1 = dot(t_8, t_9, O_3_rest_1, ACC)
     O_4_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    O_4_rest_1 = dot(A_5_3_m.to(V_ptr.dtype.element_ty), v, O_4_rest_1, ACC)
+    O_4_rest_1 = dot(A_5_5_m.to(V_ptr.dtype.element_ty), v, O_4_rest_1, ACC)
 
     # --- epilogue ---
     tl.store(O_rest_base + U_offs, O_3_rest_1, mask=in_t[:, None] & in_f[None, :])
@@ -1487,10 +1519,11 @@ def rwkv7_O(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         O_3 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_5 = tl.load(G_2_base + tl.cast(at_1, tl.int64) * E + e, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
         G_2_6 = tl.load(G_2_base + tl.cast(at_2, tl.int64) * E + e, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_7 = tl.load(G_2_base + tl.cast(at_3, tl.int64) * E + e, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
         O_left_ptrs = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
         in_t = t < len_t
         left_1 = tl.load(O_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
@@ -1498,7 +1531,7 @@ def rwkv7_O(
         t_3 = tl.where(in_e[:, None], O_3_state, 0.0).to(U_ptr.dtype.element_ty)
         past = dot(t_2, t_3, None, ACC)
         O_3 = O_3 + past
-        decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
+        decay = tl.exp(G_2_6.to(ACC) - tl.where(G_2_p, 0.0, G_2_7.to(ACC)))
         O_4 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
         O_left_ptrs_2 = O_left_base + tl.cast(t0, tl.int64) * E + O_left_offs
         left_1 = tl.load(O_left_ptrs_2, mask=in_t[:, None] & in_e[None, :], other=0.0)
@@ -1547,24 +1580,18 @@ def rwkv7_O(
         "len_t",
     ],
 )
-def rwkv7_backward_dU_ahead(
+def rwkv7_backward_dU_1_ahead(
     G_2_ptr,
     B_ptr,
     R_ptr,
     dO_ptr,
-    G_ptr,
-    A_ptr,
-    dU_rest_2_ptr,
-    dU_of_ptr,
-    dU_of_2_ptr,
-    dU_right_m_ptr,
-    dU_right_1_m_ptr,
+    dU_1_rest_ptr,
+    dU_1_left_ptr,
+    dU_1_right_m_ptr,
     G_2_tiles,
-    R_tiles,
-    G_tiles,
-    A_tiles,
-    G_2_tiles_2,
     B_tiles,
+    G_2_tiles_2,
+    R_tiles,
     dO_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
@@ -1582,14 +1609,6 @@ def rwkv7_backward_dU_ahead(
     stride_dO_h: tl.int64,
     stride_dO_t,
     stride_dO_f,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t,
-    stride_G_e,
-    stride_A_b: tl.int64,
-    stride_A_h: tl.int64,
-    stride_A_t,
-    stride_A_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -1607,19 +1626,13 @@ def rwkv7_backward_dU_ahead(
     B_ptr  B[b, h, t, e], input
     R_ptr  R[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
-    G_ptr  G[b, h, t, e], input
-    A_ptr  A[b, h, t, e], input
-    dU_rest_2_ptr  dU.rest_2[b, h, t, f], temp
-    dU_of_ptr  dU.of[b, h, t, e], temp
-    dU_of_2_ptr  dU.of_2[b, h, t, e], temp
-    dU_right_m_ptr  dU.right_m[b, h, t, e], temp
-    dU_right_1_m_ptr  dU.right_1_m[b, h, t, e], temp
+    dU_1_rest_ptr  dU.1.rest[b, h, t, f], temp
+    dU_1_left_ptr  dU.1.left[b, h, t, e], temp
+    dU_1_right_m_ptr  dU.1.right_m[b, h, t, e], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
-    R_tiles  tiles of R for the copy engine, or None
-    G_tiles  tiles of G for the copy engine, or None
-    A_tiles  tiles of A for the copy engine, or None
-    G_2_tiles_2  tiles of G_2 for the copy engine, or None
     B_tiles  tiles of B for the copy engine, or None
+    G_2_tiles_2  tiles of G_2 for the copy engine, or None
+    R_tiles  tiles of R for the copy engine, or None
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     E, E_PAD  |e|, and padded to a power of two
@@ -1641,103 +1654,67 @@ def rwkv7_backward_dU_ahead(
 
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    in_e = within(e, E, E_PAD)
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    G_2_base += tl.cast(t0, tl.int64) * stride_G_2_t
     G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
-    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
-    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
-    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
-    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
-    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
-    dU_right_m_base = dU_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_right_m_base += tl.cast(h, tl.int64) * len_t * E
-    dU_right_m_offs = offs_t[:, None] * E + e[None, :]
-    dU_right_1_m_base = dU_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
-    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
-    G_2_base_2 += tl.cast(t0, tl.int64) * stride_G_2_t
     in_t = t < len_t
+    in_e = within(e, E, E_PAD)
     B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
     B_base += tl.cast(t0, tl.int64) * stride_B_t
     B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    R_base = R_ptr + tl.cast(b, tl.int64) * stride_R_b + tl.cast(h, tl.int64) * stride_R_h
+    R_offs = offs_t[:, None] * stride_R_t + e[None, :] * stride_R_e
+    dU_1_left_base = dU_1_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_1_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
+    dU_1_left_offs = offs_t[:, None] * E + e[None, :]
+    dU_1_right_m_base = dU_1_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_1_right_m_base += tl.cast(h, tl.int64) * len_t * E
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
     in_f = within(f, F, F_PAD)
-    dU_rest_2_base = dU_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
-    dU_rest_2_base += tl.cast(h, tl.int64) * len_t * F
-    dU_rest_2_offs = offs_t[:, None] * F + f[None, :]
-    dU_of_base = dU_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_of_base += tl.cast(h, tl.int64) * len_t * E
-    dU_of_2_base = dU_of_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_of_2_base += tl.cast(h, tl.int64) * len_t * E
+    dU_1_rest_base = dU_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_1_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dU_1_rest_offs = offs_t[:, None] * F + f[None, :]
 
     # --- prologue ---
-    at_row = tl.minimum(t, len_t - 1)
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_1 = load_tile(G_2_base + G_2_offs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    b_2 = load_tile(B_base + B_offs, in_t[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_2_ptrs = G_2_base_2 + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
     G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-    right_p = G_2_6.to(ACC) * 1.4426950408889634
-    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
-    right_p_1 = g_4.to(ACC) * 1.4426950408889634
-    G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs_2 = G_2_base_2 + tl.cast(at_3, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_7 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+    t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_2_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+    G_2_ptrs_3 = G_2_base_2 + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_8 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    left_p = tl.where(G_2_p, G_2_6.to(ACC) + G_2_7.to(ACC), G_2_6.to(ACC))
+    left = b_2.to(ACC) * tl.exp(left_p[None, :] - G_2_1.to(ACC))
+    right_p = G_2_8.to(ACC) * 1.4426950408889634
+    G_2_ptrs_4 = G_2_base_2 + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
-    G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    G_2_2 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
     mask = t < len_t
     # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
     R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
     r = load_tile(R_ptrs, in_t_s[:, None] & in_e[None, :], R_tiles, [b, h, t0, 0])
     right = r.to(ACC) * tl.exp2(G_2_2.to(ACC) * 1.4426950408889634 - right_p[None, :])
     right_m = tl.where(mask[:, None], right, 0.0)
-    G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
-    g_1 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
-    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
-    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
-    right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
-    right_1_m = tl.where(mask[:, None], right_1, 0.0)
-    dU_right_m_ptrs = dU_right_m_base + tl.cast(t0, tl.int64) * E + dU_right_m_offs
-    tl.store(dU_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
-    dU_right_1_m_ptrs = dU_right_1_m_base + tl.cast(t0, tl.int64) * E + dU_right_m_offs
-    tl.store(dU_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
-    factor = 0.0 + 1.0
+    tl.store(dU_1_left_base + dU_1_left_offs, left, mask=in_t[:, None] & in_e[None, :])
+    dU_1_right_m_ptrs = dU_1_right_m_base + tl.cast(t0, tl.int64) * E + dU_1_left_offs
+    tl.store(dU_1_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
     at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    G_2_ptrs_3 = G_2_base + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
-    G_2_1 = load_tile(
-        G_2_base_2 + G_2_offs,
-        in_t[:, None] & in_e[None, :],
-        G_2_tiles_2,
-        [b, h, t0, 0],
-    )
+    G_2_ptrs_5 = G_2_base_2 + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs_5, mask=in_e, other=0.0)
     reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    b_2 = load_tile(B_base + B_offs, in_t[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-    A_4_raw = b_2.to(ACC) * tl.exp(reach_2)
-    A_4 = tl.where((t < len_t)[:, None], A_4_raw, 0.0)
+    A_4 = b_2.to(ACC) * tl.exp(reach_2)
     A_4_kept = tl.where((e < E)[None, :], A_4, 0.0)
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    G_2_ptrs_4 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_5 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
-    left_raw = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
-    left = tl.where((t < len_t)[:, None], left_raw, 0.0)
-    G_ptrs_3 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
-    g = tl.load(G_ptrs_3, mask=in_e, other=0.0)
-    reach_2_2 = g.to(ACC)[None, :] - G_2_1.to(ACC)
-    size_2 = tl.abs(reach_2_2)
-    size_2_kept = tl.where((e < E)[None, :], size_2, 0.0)
-    far_4 = tl.max(size_2_kept, 0)
-    A_2_raw = b_2.to(ACC) * tl.exp(reach_2_2)
-    A_2 = tl.where((t < len_t)[:, None], A_2_raw, 0.0)
-    A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
-    G_ptrs_4 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-    g_3 = tl.load(G_ptrs_4, mask=in_e, other=0.0)
-    left_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    t_2 = tl.where(left_p, tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC)), 0.0)
-    left_1_raw = b_2.to(ACC) * t_2
-    left_1 = tl.where((t < len_t)[:, None], left_1_raw, 0.0)
     reach_1 = G_2_2.to(ACC) - G_2.to(ACC)[None, :]
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -1751,83 +1728,39 @@ def rwkv7_backward_dU_ahead(
     t_3 = tl.where(in_e[None, :], A_4_kept, 0.0).to(B_ptr.dtype.element_ty)
     t_4 = tl.trans(tl.where(in_e[None, :], A_4_1_kept, 0.0).to(B_ptr.dtype.element_ty))
     A_4_2 = dot(t_3, t_4, None, ACC)
-    A_4_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    A_4_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
-            G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
-            G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-            G_2_3 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
-            G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + at_row * stride_G_2_t
-            G_2_4 = tl.load(G_2_ptrs_6)
+            G_2_ptrs_6 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_3 = tl.load(G_2_ptrs_6, mask=in_t_s, other=0.0)
+            G_2_ptrs_7 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_4 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
+            G_2_ptrs_8 = G_2_base_2 + tl.cast(at_1, tl.int64) * stride_G_2_t
+            G_2_ptrs_8 += tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_5 = tl.load(G_2_ptrs_8)
+            A_4_3 = (G_2_3.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
+            A_4_4 = (G_2_4.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
+            # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
             B_ptrs = B_base + tl.cast(e_pt, tl.int64) * stride_B_e + offs_t * stride_B_t
             b_1 = tl.load(B_ptrs, mask=in_t, other=0.0)
             # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_5 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-            A_4_t = t_5 * b_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
-            A_4_3 = A_4_3 + A_4_t
-    A_4_4 = tl.where(too_far, A_4_3, A_4_2)
+            t_5 = tl.exp2(A_4_3[None, :] - A_4_4[:, None]) * b_1.to(ACC)[:, None]
+            A_4_t = t_5 * r_1.to(ACC)[None, :]
+            A_4_5 = A_4_5 + A_4_t
+    A_4_6 = tl.where(too_far, A_4_5, A_4_2)
     mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-    A_4_4_m = tl.where(mask_1, A_4_4, 0.0)
+    A_4_6_m = tl.where(mask_1, A_4_6, 0.0)
     dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
     dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-    reach_3 = g_1.to(ACC) - g.to(ACC)[None, :]
-    reach_3_m = tl.where(mask[:, None], reach_3, 0.0)
-    size_3 = tl.abs(reach_3_m)
-    size_3_kept = tl.where((e < E)[None, :], size_3, 0.0)
-    far_5 = tl.max(size_3_kept, 0)
-    far_6 = tl.maximum(far_4, far_5)
-    far_7 = tl.max(tl.where(in_e, far_6, float("-inf")), 0)
-    too_far_1 = (far_7 <= span(B_ptr.dtype.element_ty)) == 0
-    A_2_1 = a.to(ACC) * tl.exp(reach_3_m)
-    A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
-    t_6 = tl.where(in_e[None, :], A_2_kept, 0.0).to(B_ptr.dtype.element_ty)
-    t_7 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(B_ptr.dtype.element_ty))
-    A_2_2 = dot(t_6, t_7, None, ACC)
-    A_2_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
-    if too_far_1:
-        for e_pt_1 in range(E):
-            G_ptrs_5 = G_base + tl.cast(e_pt_1, tl.int64) * stride_G_e
-            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
-            g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-            G_2_ptrs_7 = G_2_base + tl.cast(e_pt_1, tl.int64) * stride_G_2_e + at_row * stride_G_2_t
-            G_2_7 = tl.load(G_2_ptrs_7)
-            # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
-            B_ptrs_2 = B_base + tl.cast(e_pt_1, tl.int64) * stride_B_e + offs_t * stride_B_t
-            b_2_2 = tl.load(B_ptrs_2, mask=in_t, other=0.0)
-            A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
-            A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
-            a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-            t_8 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None])
-            A_2_t = t_8 * b_2_2.to(ACC)[:, None] * a_1.to(ACC)[None, :]
-            A_2_3 = A_2_3 + A_2_t
-    A_2_4 = tl.where(too_far_1, A_2_3, A_2_2)
-    weight = A_2_4 * 1.0
-    mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
-    weight_m = tl.where(mask_2, weight, 0.0)
-    matrix = weight_m * factor
-    dU_1_rest_2 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    dU_1_rest_2 = dot(A_4_4_m.to(dO_ptr.dtype.element_ty), dO, dU_1_rest_2, ACC)
-    dU_2_rest_2 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    dU_rest_1 = dU_1_rest_2 + dU_2_rest_2
-    side = tl.where(in_t[:, None], dU_rest_1, 0.0)
-    matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
-    inverse = inverse_of(matrix_2, ACC, BLOCK_T, B_ptr.dtype.element_ty).to(B_ptr.dtype.element_ty)
-    dU_rest_1_1 = exact_dot(inverse, side.to(B_ptr.dtype.element_ty), None, ACC)
-    side_2 = tl.where(in_t[:, None], left, 0.0)
-    left_3 = exact_dot(inverse, side_2.to(B_ptr.dtype.element_ty), None, ACC)
-    side_3 = tl.where(in_t[:, None], left_1, 0.0)
-    left_1_2 = exact_dot(inverse, side_3.to(B_ptr.dtype.element_ty), None, ACC)
+    dU_1_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dU_1_rest_1 = dot(A_4_6_m.to(dO_ptr.dtype.element_ty), dO, dU_1_rest_1, ACC)
 
     # --- epilogue ---
-    dU_rest_2_ptrs = dU_rest_2_base + tl.cast(t0, tl.int64) * F + dU_rest_2_offs
-    tl.store(dU_rest_2_ptrs, dU_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
-    dU_of_ptrs = dU_of_base + tl.cast(t0, tl.int64) * E + dU_right_m_offs
-    tl.store(dU_of_ptrs, left_3, mask=in_t_s[:, None] & in_e[None, :])
-    dU_of_2_ptrs = dU_of_2_base + tl.cast(t0, tl.int64) * E + dU_right_m_offs
-    tl.store(dU_of_2_ptrs, left_1_2, mask=in_t_s[:, None] & in_e[None, :])
+    tl.store(dU_1_rest_base + dU_1_rest_offs, dU_1_rest_1, mask=in_t[:, None] & in_f[None, :])
 
 
 @triton.jit(
@@ -1839,16 +1772,13 @@ def rwkv7_backward_dU_ahead(
         "len_t",
     ],
 )
-def rwkv7_backward_dU(
+def rwkv7_backward_dU_1(
     G_2_ptr,
     dO_ptr,
-    G_ptr,
-    dU_rest_2_ptr,
-    dU_of_ptr,
-    dU_of_2_ptr,
-    dU_right_m_ptr,
-    dU_right_1_m_ptr,
-    dU_ptr,
+    dU_1_rest_ptr,
+    dU_1_left_ptr,
+    dU_1_right_m_ptr,
+    dU_1_ptr,
     dO_tiles,
     stride_G_2_b: tl.int64,
     stride_G_2_h: tl.int64,
@@ -1858,10 +1788,6 @@ def rwkv7_backward_dU(
     stride_dO_h: tl.int64,
     stride_dO_t,
     stride_dO_f,
-    stride_G_b: tl.int64,
-    stride_G_h: tl.int64,
-    stride_G_t: tl.int64,
-    stride_G_e,
     len_b: tl.int32,
     len_h: tl.int32,
     len_t: tl.int32,
@@ -1877,13 +1803,10 @@ def rwkv7_backward_dU(
 
     G_2_ptr  G_2[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
-    G_ptr  G[b, h, t, e], input
-    dU_rest_2_ptr  dU.rest_2[b, h, t, f], temp
-    dU_of_ptr  dU.of[b, h, t, e], temp
-    dU_of_2_ptr  dU.of_2[b, h, t, e], temp
-    dU_right_m_ptr  dU.right_m[b, h, t, e], temp
-    dU_right_1_m_ptr  dU.right_1_m[b, h, t, e], temp
-    dU_ptr  dU[b, h, t, f], temp
+    dU_1_rest_ptr  dU.1.rest[b, h, t, f], temp
+    dU_1_left_ptr  dU.1.left[b, h, t, e], temp
+    dU_1_right_m_ptr  dU.1.right_m[b, h, t, e], temp
+    dU_1_ptr  dU.1[b, h, t, f], temp
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
     BLOCK_F  points of f in a tile
@@ -1906,31 +1829,358 @@ def rwkv7_backward_dU(
     # --- pointers ---
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     in_e = within(e, E, E_PAD)
-    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    dU_1_left_base = dU_1_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_1_left_base += tl.cast(h, tl.int64) * len_t * E
+    dU_1_left_offs = offs_t[:, None] * E + e[None, :]
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_base += tl.cast(f0, tl.int64) * stride_dO_f
     dO_offs = offs_t[:, None] * stride_dO_t + offs_f[None, :] * stride_dO_f
     in_f = f < len_f
-    dU_rest_2_base = dU_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    dU_rest_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dU_rest_2_offs = offs_t[:, None] * len_f + offs_f[None, :]
-    dU_of_base = dU_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_of_base += tl.cast(h, tl.int64) * len_t * E
-    dU_of_offs = offs_t[:, None] * E + e[None, :]
-    dU_of_2_base = dU_of_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_of_2_base += tl.cast(h, tl.int64) * len_t * E
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    dU_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
-    dU_right_m_base = dU_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_right_m_base += tl.cast(h, tl.int64) * len_t * E
-    dU_right_1_m_base = dU_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
-    dU_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dU_1_rest_base = dU_1_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_1_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_1_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_1_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_1_right_m_base = dU_1_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_1_right_m_base += tl.cast(h, tl.int64) * len_t * E
 
     # --- prologue ---
-    factor = 0.0 + 1.0
     lo = 0
     hi = len_t
     dU_1_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
+
+    # --- sweep over t ---
+    # Tiles that the mask or the end cuts.
+    last = (tl.cdiv(bound(hi), BLOCK_T) - 1) * BLOCK_T
+    for step in tl.range(bound(lo), bound(hi), BLOCK_T, num_stages=NUM_STAGES):
+        t0 = last - step
+        t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
+        t = t0 + offs_t
+        dU_1 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_7 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_2_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_2_ptrs_3 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_8 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        dU_1_left_ptrs = dU_1_left_base + tl.cast(t0, tl.int64) * E + dU_1_left_offs
+        in_t = t < len_t
+        left_1 = tl.load(dU_1_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
+        t_3 = left_1.to(dU_1_left_ptr.dtype.element_ty)
+        t_4 = tl.where(in_e[:, None], dU_1_state, 0.0).to(dU_1_left_ptr.dtype.element_ty)
+        past = dot(t_3, t_4, None, ACC)
+        dU_1 = dU_1 + past
+        t_5 = tl.where(G_2_p, G_2_6.to(ACC) + G_2_7.to(ACC), G_2_6.to(ACC))
+        decay = tl.exp(t_5 - G_2_8.to(ACC))
+        dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        in_t_s = t < len_t
+        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
+        dU_1_rest_ptrs = dU_1_rest_base + tl.cast(t0, tl.int64) * len_f + dU_1_rest_offs
+        dU_1_rest_1_1 = tl.load(dU_1_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        dU_1 = dU_1 + dU_1_rest_1_1.to(ACC)
+        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_rest_offs
+        tl.store(dU_1_ptrs, dU_1, mask=in_t[:, None] & in_f[None, :])
+        dU_1_right_m_ptrs = dU_1_right_m_base + tl.cast(t0, tl.int64) * E + dU_1_left_offs
+        right_m_1 = tl.load(dU_1_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_6 = tl.trans(right_m_1.to(dU_1_right_m_ptr.dtype.element_ty))
+        t_7 = dO.to(dU_1_right_m_ptr.dtype.element_ty)
+        dU_1_state = dot(t_6, t_7, dU_1_state * decay[:, None], ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dU_2_ahead(
+    G_ptr,
+    G_2_ptr,
+    B_ptr,
+    A_ptr,
+    dU_1_ptr,
+    dU_2_rest_ptr,
+    dU_2_of_ptr,
+    dU_2_right_m_ptr,
+    G_tiles,
+    A_tiles,
+    G_2_tiles,
+    B_tiles,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t,
+    stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t,
+    stride_G_2_e,
+    stride_B_b: tl.int64,
+    stride_B_h: tl.int64,
+    stride_B_t,
+    stride_B_e,
+    stride_A_b: tl.int64,
+    stride_A_h: tl.int64,
+    stride_A_t,
+    stride_A_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    R_TYPE: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
+    B_ptr  B[b, h, t, e], input
+    A_ptr  A[b, h, t, e], input
+    dU_1_ptr  dU.1[b, h, t, f], temp
+    dU_2_rest_ptr  dU.2.rest[b, h, t, f], temp
+    dU_2_of_ptr  dU.2.of[b, h, t, e], temp
+    dU_2_right_m_ptr  dU.2.right_m[b, h, t, e], temp
+    G_tiles  tiles of G for the copy engine, or None
+    A_tiles  tiles of A for the copy engine, or None
+    G_2_tiles  tiles of G_2 for the copy engine, or None
+    B_tiles  tiles of B for the copy engine, or None
+    BLOCK_T  points of t in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    e = tl.arange(0, E_PAD)
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    in_e = within(e, E, E_PAD)
+    G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
+    A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
+    A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dU_2_right_m_base = dU_2_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_2_right_m_base += tl.cast(h, tl.int64) * len_t * E
+    dU_2_right_m_offs = offs_t[:, None] * E + e[None, :]
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    G_2_base += tl.cast(t0, tl.int64) * stride_G_2_t
+    G_2_offs = offs_t[:, None] * stride_G_2_t + e[None, :] * stride_G_2_e
+    in_t = t < len_t
+    B_base = B_ptr + tl.cast(b, tl.int64) * stride_B_b + tl.cast(h, tl.int64) * stride_B_h
+    B_base += tl.cast(t0, tl.int64) * stride_B_t
+    B_offs = offs_t[:, None] * stride_B_t + e[None, :] * stride_B_e
+    G_2_base_2 = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_1_base += tl.cast(h, tl.int64) * len_t * F
+    dU_1_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    dU_2_rest_base = dU_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_2_rest_base += tl.cast(h, tl.int64) * len_t * F
+    dU_2_of_base = dU_2_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_2_of_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    at_row = tl.minimum(t, len_t - 1)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_5 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    right_p = g_5.to(ACC) * 1.4426950408889634
+    G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
+    in_t_s = t < len_t
+    g_1 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
+    mask = t < len_t
+    # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
+    A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
+    a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    right = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p[None, :])
+    right_m = tl.where(mask[:, None], right, 0.0)
+    dU_2_right_m_ptrs = dU_2_right_m_base + tl.cast(t0, tl.int64) * E + dU_2_right_m_offs
+    tl.store(dU_2_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
+    weight_p = 0.0 + 1.0
+    at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
+    G_ptrs_3 = G_base + tl.cast(at, tl.int64) * stride_G_t + e * stride_G_e
+    g = tl.load(G_ptrs_3, mask=in_e, other=0.0)
+    G_2 = load_tile(G_2_base + G_2_offs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
+    reach_2 = g.to(ACC)[None, :] - G_2.to(ACC)
+    size = tl.abs(reach_2)
+    size_kept = tl.where((e < E)[None, :], size, 0.0)
+    far = tl.max(size_kept, 0)
+    b_2 = load_tile(B_base + B_offs, in_t[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
+    A_2_raw = b_2.to(ACC) * tl.exp(reach_2)
+    A_2 = tl.where((t < len_t)[:, None], A_2_raw, 0.0)
+    A_2_kept = tl.where((e < E)[None, :], A_2, 0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_ptrs_4 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs_4, mask=in_e, other=0.0)
+    at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base_2 + tl.cast(at_3, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+    left_p = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC))
+    left_p_1 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    left_raw = b_2.to(ACC) * tl.where(left_p_1, tl.exp(left_p[None, :] - G_2.to(ACC)), 0.0)
+    left = tl.where((t < len_t)[:, None], left_raw, 0.0)
+    reach_1 = g_1.to(ACC) - g.to(ACC)[None, :]
+    reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
+    size_1 = tl.abs(reach_1_m)
+    size_1_kept = tl.where((e < E)[None, :], size_1, 0.0)
+    far_1 = tl.max(size_1_kept, 0)
+    far_2 = tl.maximum(far, far_1)
+    far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
+    too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
+    A_2_1 = a.to(ACC) * tl.exp(reach_1_m)
+    A_2_1_kept = tl.where((e < E)[None, :], A_2_1, 0.0)
+    t_3 = tl.where(in_e[None, :], A_2_kept, 0.0).to(B_ptr.dtype.element_ty)
+    t_4 = tl.trans(tl.where(in_e[None, :], A_2_1_kept, 0.0).to(B_ptr.dtype.element_ty))
+    A_2_2 = dot(t_3, t_4, None, ACC)
+    A_2_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    if too_far:
+        for e_pt in range(E):
+            G_ptrs_5 = G_base + tl.cast(e_pt, tl.int64) * stride_G_e
+            G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
+            g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
+            G_2_ptrs_2 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + at_row * stride_G_2_t
+            G_2_1 = tl.load(G_2_ptrs_2)
+            G_ptrs_6 = G_base + tl.cast(at_1, tl.int64) * stride_G_t
+            G_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_G_e
+            g_3 = tl.load(G_ptrs_6)
+            A_2_3 = (g_2.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
+            A_2_4 = (G_2_1.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
+            B_ptrs = B_base + tl.cast(e_pt, tl.int64) * stride_B_e + offs_t * stride_B_t
+            b_1 = tl.load(B_ptrs, mask=in_t, other=0.0)
+            A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
+            A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
+            a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
+            t_5 = tl.exp2(A_2_3[None, :] - A_2_4[:, None]) * b_1.to(ACC)[:, None]
+            A_2_t = t_5 * a_1.to(ACC)[None, :]
+            A_2_5 = A_2_5 + A_2_t
+    A_2_6 = tl.where(too_far, A_2_5, A_2_2)
+    weight = A_2_6 * weight_p
+    mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
+    weight_m = tl.where(mask_1, weight, 0.0)
+    A_2_6_m = tl.where(mask_1, A_2_6, 0.0)
+    dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
+    dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+    matrix = weight_m * 1.0
+    dU_2_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
+    dU_2_rest_1 = dot(A_2_6_m.to(R_TYPE), dU_1.to(R_TYPE), dU_2_rest_1, ACC)
+    side = tl.where(in_t[:, None], dU_2_rest_1, 0.0)
+    matrix_2 = tl.where(in_t[:, None], matrix, 0.0)
+    inverse = inverse_of(matrix_2, ACC, BLOCK_T, B_ptr.dtype.element_ty).to(B_ptr.dtype.element_ty)
+    dU_2_rest_1_1 = exact_dot(inverse, side.to(B_ptr.dtype.element_ty), None, ACC)
+    side_2 = tl.where(in_t[:, None], left, 0.0)
+    left_2 = exact_dot(inverse, side_2.to(B_ptr.dtype.element_ty), None, ACC)
+
+    # --- epilogue ---
+    dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * F + dU_1_offs
+    tl.store(dU_2_rest_ptrs, dU_2_rest_1_1, mask=in_t_s[:, None] & in_f[None, :])
+    dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_right_m_offs
+    tl.store(dU_2_of_ptrs, left_2, mask=in_t_s[:, None] & in_e[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dU_2(
+    G_ptr,
+    G_2_ptr,
+    dU_1_ptr,
+    dU_2_rest_ptr,
+    dU_2_of_ptr,
+    dU_2_right_m_ptr,
+    dU_2_ptr,
+    stride_G_b: tl.int64,
+    stride_G_h: tl.int64,
+    stride_G_t: tl.int64,
+    stride_G_e,
+    stride_G_2_b: tl.int64,
+    stride_G_2_h: tl.int64,
+    stride_G_2_t: tl.int64,
+    stride_G_2_e,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    len_f,
+    E: tl.constexpr,
+    E_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of f; sweeps t.
+
+    G_ptr  G[b, h, t, e], input
+    G_2_ptr  G_2[b, h, t, e], input
+    dU_1_ptr  dU.1[b, h, t, f], temp
+    dU_2_rest_ptr  dU.2.rest[b, h, t, f], temp
+    dU_2_of_ptr  dU.2.of[b, h, t, e], temp
+    dU_2_right_m_ptr  dU.2.right_m[b, h, t, e], temp
+    dU_2_ptr  dU.2[b, h, t, f], temp
+    BLOCK_T  points of t in a tile
+    BLOCK_F  points of f in a tile
+    E, E_PAD  |e|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_f = tl.cdiv(len_f, BLOCK_F)
+    f0 = (pid % tiles_f) * BLOCK_F
+    pid = pid // tiles_f
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    e = tl.arange(0, E_PAD)
+    offs_f = tl.arange(0, BLOCK_F)
+    f = f0 + offs_f
+
+    # --- pointers ---
+    G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
+    in_e = within(e, E, E_PAD)
+    G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
+    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_1_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_1_offs = offs_t[:, None] * len_f + offs_f[None, :]
+    in_f = f < len_f
+    dU_2_rest_base = dU_2_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_2_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_2_of_base = dU_2_of_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_2_of_base += tl.cast(h, tl.int64) * len_t * E
+    dU_2_of_offs = offs_t[:, None] * E + e[None, :]
+    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dU_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
+    dU_2_right_m_base = dU_2_right_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
+    dU_2_right_m_base += tl.cast(h, tl.int64) * len_t * E
+
+    # --- prologue ---
+    weight_p = 0.0 + 1.0
+    lo = 0
+    hi = len_t
     dU_2_state = tl.full([E_PAD, BLOCK_F], 0.0, ACC)
 
     # --- sweep over t ---
@@ -1940,48 +2190,101 @@ def rwkv7_backward_dU(
         t0 = last - step
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
-        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
-        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        decay_1 = tl.exp(g_3.to(ACC) - g_4.to(ACC))
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_2 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        t_3 = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC)) - g_5.to(ACC)
+        decay = tl.exp(t_3)
         mask = t < len_t
-        dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
+        dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
         in_t_s = t < len_t
-        dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
-        dU_rest_2_ptrs = dU_rest_2_base + tl.cast(t0, tl.int64) * len_f + dU_rest_2_offs
-        dU_rest_1_1_1 = tl.load(dU_rest_2_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
-        dU_of_ptrs = dU_of_base + tl.cast(t0, tl.int64) * E + dU_of_offs
-        left_3_1 = tl.load(dU_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_2 = left_3_1.to(dU_rest_2_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dU_1_state, 0.0).to(dU_rest_2_ptr.dtype.element_ty)
-        past_2 = dot(t_2, t_3, None, ACC)
-        dU_of_2_ptrs = dU_of_2_base + tl.cast(t0, tl.int64) * E + dU_of_offs
-        left_1_2_1 = tl.load(dU_of_2_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_4 = left_1_2_1.to(dU_rest_2_ptr.dtype.element_ty)
-        t_5 = tl.where(in_e[:, None], dU_2_state, 0.0).to(dU_rest_2_ptr.dtype.element_ty)
-        past_3 = dot(t_4, t_5, None, ACC)
-        dU_1_1 = dU_rest_1_1_1.to(ACC) + past_2 + past_3
-        column = tl.where(mask[:, None], dU_1_1, 0.0)
-        dU_ptrs = dU_base + tl.cast(t0, tl.int64) * len_f + dU_rest_2_offs
-        tl.store(dU_ptrs, dU_1_1, mask=in_t_s[:, None] & in_f[None, :])
-        dU_right_m_ptrs = dU_right_m_base + tl.cast(t0, tl.int64) * E + dU_of_offs
-        right_m_1 = tl.load(dU_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_6 = tl.trans(right_m_1.to(dU_right_m_ptr.dtype.element_ty))
-        t_7 = dO.to(dU_right_m_ptr.dtype.element_ty)
-        dU_1_state = dot(t_6, t_7, dU_1_state * decay[:, None], ACC)
-        dU_right_1_m_ptrs = dU_right_1_m_base + tl.cast(t0, tl.int64) * E + dU_of_offs
-        right_1_m_1 = tl.load(dU_right_1_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_8 = tl.trans(right_1_m_1.to(dU_right_1_m_ptr.dtype.element_ty))
-        t_9 = column.to(dU_right_1_m_ptr.dtype.element_ty)
-        dU_2_state = dot(t_8, t_9, dU_2_state * decay_1[:, None], ACC)
+        dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_2_rest_ptrs = dU_2_rest_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
+        dU_2_rest_1_1_1 = tl.load(dU_2_rest_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        dU_2_of_ptrs = dU_2_of_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
+        left_2_1 = tl.load(dU_2_of_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_4 = left_2_1.to(dU_2_rest_ptr.dtype.element_ty)
+        t_5 = tl.where(in_e[:, None], dU_2_state, 0.0).to(dU_2_rest_ptr.dtype.element_ty)
+        past_1 = dot(t_4, t_5, None, ACC)
+        dU_2_1 = dU_2_rest_1_1_1.to(ACC) + past_1
+        dU = dU_1.to(ACC) + dU_2_1
+        column = tl.where(mask[:, None], dU, 0.0)
+        dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * len_f + dU_1_offs
+        tl.store(dU_2_ptrs, dU_2_1, mask=in_t_s[:, None] & in_f[None, :])
+        dU_2_right_m_ptrs = dU_2_right_m_base + tl.cast(t0, tl.int64) * E + dU_2_of_offs
+        right_m_1 = tl.load(dU_2_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
+        t_6 = tl.trans(right_m_1.to(dU_2_right_m_ptr.dtype.element_ty))
+        t_7 = column.to(dU_2_right_m_ptr.dtype.element_ty)
+        dU_2_state = dot(t_6, t_7, dU_2_state * decay[:, None], ACC)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "len_b",
+        "len_h",
+        "len_t",
+    ],
+)
+def rwkv7_backward_dU_map(
+    dU_1_ptr,
+    dU_2_ptr,
+    dU_map_ptr,
+    len_b: tl.int32,
+    len_h: tl.int32,
+    len_t: tl.int32,
+    F: tl.constexpr,
+    F_PAD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    ACC: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One program for each b, h and tile of t.
+
+    dU_1_ptr  dU.1[b, h, t, f], temp
+    dU_2_ptr  dU.2[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
+    BLOCK_T  points of t in a tile
+    F, F_PAD  |f|, and padded to a power of two
+    ACC  type of arithmetic and of accumulators
+    """
+    # --- program ---
+    pid = tl.program_id(0)
+    tiles_t = tl.cdiv(len_t, BLOCK_T)
+    t0 = (pid % tiles_t) * BLOCK_T
+    pid = pid // tiles_t
+    h = pid % len_h
+    pid = pid // len_h
+    b = pid
+    offs_t = tl.arange(0, BLOCK_T)
+    t = t0 + offs_t
+    f = tl.arange(0, F_PAD)
+
+    # --- pointers ---
+    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_1_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dU_1_offs = offs_t[:, None] * F + f[None, :]
+    in_t = t < len_t
+    in_f = within(f, F, F_PAD)
+    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_2_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+
+    # --- prologue ---
+    dU_1 = tl.load(dU_1_base + dU_1_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dU_2 = tl.load(dU_2_base + dU_1_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dU = dU_1.to(ACC) + dU_2.to(ACC)
+
+    # --- epilogue ---
+    tl.store(dU_map_base + dU_1_offs, dU, mask=in_t[:, None] & in_f[None, :])
 
 
 @triton.jit(
@@ -2083,10 +2386,10 @@ def rwkv7_backward_dG_2_3_ahead(
     dG_2_3_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-    column_p = G_2_6.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_8 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    column_p = G_2_8.to(ACC) * 1.4426950408889634
     G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
     G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
@@ -2142,11 +2445,16 @@ def rwkv7_backward_dG_2_3_ahead(
             G_2_3 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
             G_2_ptrs_5 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
             G_2_4 = tl.load(G_2_ptrs_5, mask=in_t, other=0.0)
+            G_2_ptrs_6 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
+            G_2_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_5 = tl.load(G_2_ptrs_6)
+            dG_2_3_1 = (G_2_3.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
+            dG_2_3_2 = (G_2_4.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-            dG_2_3_t = tl.where(dG_2_3_p_1, dG_2_3_s * (t_2 * r_1.to(ACC)[None, :]), 0.0)
+            t_2 = tl.exp2(dG_2_3_1[None, :] - dG_2_3_2[:, None]) * r_1.to(ACC)[None, :]
+            dG_2_3_t = tl.where(dG_2_3_p_1, dG_2_3_s * t_2, 0.0)
             dG_2_3_col = tl.sum(dG_2_3_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_3_col[:, None], rest_1)
 
@@ -2261,17 +2569,24 @@ def rwkv7_backward_dG_2_3(
         G_2_1 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
-        reach_2 = tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
-        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_3_state, 0.0))
-        past = whole_dot(u, t_2, None, U_ptr.dtype.element_ty, ACC)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_3 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_7 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_2_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_2_ptrs_4 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_8 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
+        reach_p = tl.where(G_2_p, G_2_6.to(ACC) + G_2_7.to(ACC), G_2_6.to(ACC))
+        reach_2 = tl.exp(reach_p[None, :] - G_2_1.to(ACC))
+        t_3 = tl.trans(tl.where(in_f[None, :], dG_2_3_state, 0.0))
+        past = whole_dot(u, t_3, None, U_ptr.dtype.element_ty, ACC)
         dG_2_3 = dG_2_3 + past * reach_2
-        decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
+        t_4 = tl.where(G_2_p, G_2_6.to(ACC) + G_2_7.to(ACC), G_2_6.to(ACC))
+        decay = tl.exp(t_4 - G_2_8.to(ACC))
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
@@ -2287,9 +2602,9 @@ def rwkv7_backward_dG_2_3(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_3 = tl.trans(column_1_m_1)
+        t_5 = tl.trans(column_1_m_1)
         dG_2_3_state = whole_dot(
-            t_3,
+            t_5,
             dO,
             dG_2_3_state * decay[:, None],
             dO_ptr.dtype.element_ty,
@@ -2308,7 +2623,7 @@ def rwkv7_backward_dG_2_4_ahead(
     G_ptr,
     G_2_ptr,
     U_ptr,
-    dU_ptr,
+    dU_map_ptr,
     A_ptr,
     dG_2_4_rest_ptr,
     dG_2_4_column_1_m_ptr,
@@ -2348,7 +2663,7 @@ def rwkv7_backward_dG_2_4_ahead(
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     U_ptr  U[b, h, t, f], input
-    dU_ptr  dU[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
     A_ptr  A[b, h, t, e], input
     dG_2_4_rest_ptr  dG_2.4.rest[b, h, t, e], temp
     dG_2_4_column_1_m_ptr  dG_2.4.column_1_m[b, h, t, e], temp
@@ -2391,16 +2706,17 @@ def rwkv7_backward_dG_2_4_ahead(
     U_base += tl.cast(t0, tl.int64) * stride_U_t
     U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
     in_f = within(f, F, F_PAD)
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F
+    dU_map_offs = offs_t[:, None] * F + f[None, :]
     dG_2_4_rest_base = dG_2_4_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dG_2_4_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
-    column_p = g_4.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_5 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    column_p = g_5.to(ACC) * 1.4426950408889634
     G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
     in_t_s = t < len_t
     g_1 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
@@ -2431,12 +2747,9 @@ def rwkv7_backward_dG_2_4_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-    dU = tl.load(
-        dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
-        mask=in_t_s[:, None] & in_f[None, :],
-        other=0.0,
-    )
-    dA_2 = whole_dot(u, tl.trans(dU), None, U_ptr.dtype.element_ty, ACC)
+    dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
+    dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+    dA_2 = whole_dot(u, tl.trans(dU_map), None, U_ptr.dtype.element_ty, ACC)
     mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
     dA_2_m = tl.where(mask_1, dA_2, 0.0)
     column = a.to(ACC) * tl.exp(reach_1_m)
@@ -2454,10 +2767,15 @@ def rwkv7_backward_dG_2_4_ahead(
             g_2 = tl.load(G_ptrs_4, mask=in_t_s, other=0.0)
             G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
             G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
+            G_ptrs_5 = G_base + tl.cast(at_1, tl.int64) * stride_G_t
+            G_ptrs_5 += tl.cast(e_pt, tl.int64) * stride_G_e
+            g_3 = tl.load(G_ptrs_5)
+            dG_2_4_1 = (g_2.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
+            dG_2_4_2 = (G_2_1.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
             A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
             A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
+            t_2 = tl.exp2(dG_2_4_1[None, :] - dG_2_4_2[:, None]) * a_1.to(ACC)[None, :]
             dG_2_4_t = tl.where(dG_2_4_p_1, dG_2_4_s * t_2, 0.0)
             dG_2_4_col = tl.sum(dG_2_4_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_4_col[:, None], rest_1)
@@ -2482,7 +2800,7 @@ def rwkv7_backward_dG_2_4(
     G_ptr,
     G_2_ptr,
     U_ptr,
-    dU_ptr,
+    dU_map_ptr,
     dG_2_4_rest_ptr,
     dG_2_4_column_1_m_ptr,
     dG_2_4_ptr,
@@ -2517,7 +2835,7 @@ def rwkv7_backward_dG_2_4(
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     U_ptr  U[b, h, t, f], input
-    dU_ptr  dU[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
     dG_2_4_rest_ptr  dG_2.4.rest[b, h, t, e], temp
     dG_2_4_column_1_m_ptr  dG_2.4.column_1_m[b, h, t, e], temp
     dG_2_4_ptr  dG_2.4[b, h, t, e], temp
@@ -2551,8 +2869,9 @@ def rwkv7_backward_dG_2_4(
     in_f = within(f, F, F_PAD)
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     G_base += tl.cast(e0, tl.int64) * stride_G_e
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F
+    dU_map_offs = offs_t[:, None] * F + f[None, :]
     dG_2_4_rest_base = dG_2_4_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
     dG_2_4_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
     dG_2_4_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
@@ -2579,24 +2898,28 @@ def rwkv7_backward_dG_2_4(
         G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         u = load_tile(U_ptrs, in_t[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        reach_2 = tl.where(reach_p, tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC)), 0.0)
-        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_4_state, 0.0))
-        past = whole_dot(u, t_2, None, U_ptr.dtype.element_ty, ACC)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_2 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        reach_p = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC))
+        reach_p_1 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        reach_2 = tl.where(reach_p_1, tl.exp(reach_p[None, :] - G_2.to(ACC)), 0.0)
+        t_3 = tl.trans(tl.where(in_f[None, :], dG_2_4_state, 0.0))
+        past = whole_dot(u, t_3, None, U_ptr.dtype.element_ty, ACC)
         dG_2_4 = dG_2_4 + past * reach_2
-        decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
+        t_4 = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC)) - g_5.to(ACC)
+        decay = tl.exp(t_4)
+        dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
         in_t_s = t < len_t
-        dU = tl.load(
-            dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
-            mask=in_t_s[:, None] & in_f[None, :],
-            other=0.0,
-        )
+        dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dG_2_4_rest_ptrs = dG_2_4_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_4_rest_offs
         rest_1_1 = tl.load(dG_2_4_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         dG_2_4 = dG_2_4 + rest_1_1.to(ACC)
@@ -2609,8 +2932,8 @@ def rwkv7_backward_dG_2_4(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_3 = tl.trans(column_1_m_1)
-        dG_2_4_state = whole_dot(t_3, dU, dG_2_4_state * decay[:, None], A_TYPE, ACC)
+        t_5 = tl.trans(column_1_m_1)
+        dG_2_4_state = whole_dot(t_5, dU_map, dG_2_4_state * decay[:, None], A_TYPE, ACC)
 
 
 @triton.jit(
@@ -2712,10 +3035,10 @@ def rwkv7_backward_dG_2_5_ahead(
     dG_2_5_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-    column_p = G_2_6.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_8 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    column_p = G_2_8.to(ACC) * 1.4426950408889634
     G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
     G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
@@ -2772,12 +3095,17 @@ def rwkv7_backward_dG_2_5_ahead(
             G_2_3 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
             G_2_ptrs_5 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
             G_2_4 = tl.load(G_2_ptrs_5, mask=in_t, other=0.0)
+            G_2_ptrs_6 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
+            G_2_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_5 = tl.load(G_2_ptrs_6)
+            dG_2_5_1 = (G_2_3.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
+            dG_2_5_2 = (G_2_4.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
             # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-            dG_2_5_t = tl.where(dG_2_5_p_1, dG_2_5_s * (t_2 * r_1.to(ACC)[None, :]), 0.0)
+            t_2 = tl.exp2(dG_2_5_1[None, :] - dG_2_5_2[:, None]) * r_1.to(ACC)[None, :]
+            dG_2_5_t = tl.where(dG_2_5_p_1, dG_2_5_s * t_2, 0.0)
             dG_2_5_col = tl.sum(dG_2_5_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_5_col[:, None], rest_1)
 
@@ -2893,17 +3221,24 @@ def rwkv7_backward_dG_2_5(
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
-        reach_2 = tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
-        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_5_state, 0.0))
-        past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_3 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_7 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_2_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_2_ptrs_4 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_8 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
+        reach_p = tl.where(G_2_p, G_2_6.to(ACC) + G_2_7.to(ACC), G_2_6.to(ACC))
+        reach_2 = tl.exp(reach_p[None, :] - G_2_1.to(ACC))
+        t_3 = tl.trans(tl.where(in_f[None, :], dG_2_5_state, 0.0))
+        past = whole_dot(v, t_3, None, V_ptr.dtype.element_ty, ACC)
         dG_2_5 = dG_2_5 + past * reach_2
-        decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
+        t_4 = tl.where(G_2_p, G_2_6.to(ACC) + G_2_7.to(ACC), G_2_6.to(ACC))
+        decay = tl.exp(t_4 - G_2_8.to(ACC))
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
@@ -2919,9 +3254,9 @@ def rwkv7_backward_dG_2_5(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_3 = tl.trans(column_1_m_1)
+        t_5 = tl.trans(column_1_m_1)
         dG_2_5_state = whole_dot(
-            t_3,
+            t_5,
             dO,
             dG_2_5_state * decay[:, None],
             dO_ptr.dtype.element_ty,
@@ -2940,7 +3275,7 @@ def rwkv7_backward_dG_2_6_ahead(
     G_ptr,
     G_2_ptr,
     V_ptr,
-    dU_ptr,
+    dU_map_ptr,
     A_ptr,
     dG_2_6_rest_ptr,
     dG_2_6_column_1_m_ptr,
@@ -2980,7 +3315,7 @@ def rwkv7_backward_dG_2_6_ahead(
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
-    dU_ptr  dU[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
     A_ptr  A[b, h, t, e], input
     dG_2_6_rest_ptr  dG_2.6.rest[b, h, t, e], temp
     dG_2_6_column_1_m_ptr  dG_2.6.column_1_m[b, h, t, e], temp
@@ -3023,16 +3358,17 @@ def rwkv7_backward_dG_2_6_ahead(
     V_base += tl.cast(t0, tl.int64) * stride_V_t
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
     in_f = within(f, F, F_PAD)
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F
+    dU_map_offs = offs_t[:, None] * F + f[None, :]
     dG_2_6_rest_base = dG_2_6_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dG_2_6_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
-    column_p = g_4.to(ACC) * 1.4426950408889634
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_5 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    column_p = g_5.to(ACC) * 1.4426950408889634
     G_ptrs_2 = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
     in_t_s = t < len_t
     g_1 = load_tile(G_ptrs_2, in_t_s[:, None] & in_e[None, :], G_tiles, [b, h, t0, 0])
@@ -3063,12 +3399,9 @@ def rwkv7_backward_dG_2_6_ahead(
     far_2 = tl.maximum(far, far_1)
     far_3 = tl.max(tl.where(in_e, far_2, float("-inf")), 0)
     too_far = (far_3 <= span(A_ptr.dtype.element_ty)) == 0
-    dU = tl.load(
-        dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
-        mask=in_t_s[:, None] & in_f[None, :],
-        other=0.0,
-    )
-    dA_3 = whole_dot(v, tl.trans(dU), None, V_ptr.dtype.element_ty, ACC)
+    dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
+    dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+    dA_3 = whole_dot(v, tl.trans(dU_map), None, V_ptr.dtype.element_ty, ACC)
     mask_1 = (t[:, None] < t[None, :]) & mask[None, :]
     dA_3_m = tl.where(mask_1, dA_3, 0.0)
     column = a.to(ACC) * tl.exp(reach_1_m)
@@ -3086,10 +3419,15 @@ def rwkv7_backward_dG_2_6_ahead(
             g_2 = tl.load(G_ptrs_4, mask=in_t_s, other=0.0)
             G_2_ptrs = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
             G_2_1 = tl.load(G_2_ptrs, mask=in_t, other=0.0)
+            G_ptrs_5 = G_base + tl.cast(at_1, tl.int64) * stride_G_t
+            G_ptrs_5 += tl.cast(e_pt, tl.int64) * stride_G_e
+            g_3 = tl.load(G_ptrs_5)
+            dG_2_6_1 = (g_2.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
+            dG_2_6_2 = (G_2_1.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
             A_ptrs_2 = A_base + tl.cast(e_pt, tl.int64) * stride_A_e
             A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(g_2.to(ACC)[None, :] - G_2_1.to(ACC)[:, None]) * a_1.to(ACC)[None, :]
+            t_2 = tl.exp2(dG_2_6_1[None, :] - dG_2_6_2[:, None]) * a_1.to(ACC)[None, :]
             dG_2_6_t = tl.where(dG_2_6_p_1, dG_2_6_s * t_2, 0.0)
             dG_2_6_col = tl.sum(dG_2_6_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_6_col[:, None], rest_1)
@@ -3114,7 +3452,7 @@ def rwkv7_backward_dG_2_6(
     G_ptr,
     G_2_ptr,
     V_ptr,
-    dU_ptr,
+    dU_map_ptr,
     dG_2_6_rest_ptr,
     dG_2_6_column_1_m_ptr,
     dG_2_6_ptr,
@@ -3149,7 +3487,7 @@ def rwkv7_backward_dG_2_6(
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
     V_ptr  V[b, h, t, f], input
-    dU_ptr  dU[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
     dG_2_6_rest_ptr  dG_2.6.rest[b, h, t, e], temp
     dG_2_6_column_1_m_ptr  dG_2.6.column_1_m[b, h, t, e], temp
     dG_2_6_ptr  dG_2.6[b, h, t, e], temp
@@ -3183,8 +3521,9 @@ def rwkv7_backward_dG_2_6(
     in_f = within(f, F, F_PAD)
     G_base = G_ptr + tl.cast(b, tl.int64) * stride_G_b + tl.cast(h, tl.int64) * stride_G_h
     G_base += tl.cast(e0, tl.int64) * stride_G_e
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F
+    dU_map_offs = offs_t[:, None] * F + f[None, :]
     dG_2_6_rest_base = dG_2_6_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_e
     dG_2_6_rest_base += tl.cast(h, tl.int64) * len_t * len_e + tl.cast(e0, tl.int64)
     dG_2_6_rest_offs = offs_t[:, None] * len_e + offs_e[None, :]
@@ -3212,24 +3551,28 @@ def rwkv7_backward_dG_2_6(
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         v = load_tile(V_ptrs, in_t[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
-        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-        reach_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        reach_2 = tl.where(reach_p, tl.exp(g_3.to(ACC)[None, :] - G_2.to(ACC)), 0.0)
-        t_2 = tl.trans(tl.where(in_f[None, :], dG_2_6_state, 0.0))
-        past = whole_dot(v, t_2, None, V_ptr.dtype.element_ty, ACC)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_2 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + offs_e * stride_G_e
+        g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        reach_p = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC))
+        reach_p_1 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        reach_2 = tl.where(reach_p_1, tl.exp(reach_p[None, :] - G_2.to(ACC)), 0.0)
+        t_3 = tl.trans(tl.where(in_f[None, :], dG_2_6_state, 0.0))
+        past = whole_dot(v, t_3, None, V_ptr.dtype.element_ty, ACC)
         dG_2_6 = dG_2_6 + past * reach_2
-        decay = tl.exp(g_3.to(ACC) - g_4.to(ACC))
+        t_4 = tl.where(G_p, g_4.to(ACC) + G_2_2.to(ACC), g_4.to(ACC)) - g_5.to(ACC)
+        decay = tl.exp(t_4)
+        dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
         in_t_s = t < len_t
-        dU = tl.load(
-            dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
-            mask=in_t_s[:, None] & in_f[None, :],
-            other=0.0,
-        )
+        dU_map = tl.load(dU_map_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dG_2_6_rest_ptrs = dG_2_6_rest_base + tl.cast(t0, tl.int64) * len_e + dG_2_6_rest_offs
         rest_1_1 = tl.load(dG_2_6_rest_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
         dG_2_6 = dG_2_6 + rest_1_1.to(ACC)
@@ -3242,8 +3585,8 @@ def rwkv7_backward_dG_2_6(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_3 = tl.trans(column_1_m_1)
-        dG_2_6_state = whole_dot(t_3, dU, dG_2_6_state * decay[:, None], A_TYPE, ACC)
+        t_5 = tl.trans(column_1_m_1)
+        dG_2_6_state = whole_dot(t_5, dU_map, dG_2_6_state * decay[:, None], A_TYPE, ACC)
 
 
 @triton.jit(
@@ -3345,9 +3688,9 @@ def rwkv7_backward_dG_2_7_ahead(
     dG_2_7_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
     G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
     G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
@@ -3355,7 +3698,7 @@ def rwkv7_backward_dG_2_7_ahead(
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    column_1 = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    column_1 = k.to(ACC) * tl.exp(G_2_6.to(ACC)[None, :] - G_2_2.to(ACC))
     column_1_m = tl.where(mask[:, None], column_1, 0.0)
     dG_2_7_column_1_m_ptrs = dG_2_7_column_1_m_base + tl.cast(t0, tl.int64) * E
     dG_2_7_column_1_m_ptrs += dG_2_7_column_1_m_offs
@@ -3375,6 +3718,7 @@ def rwkv7_backward_dG_2_7_ahead(
     far = tl.max(size_kept, 0)
     dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dG_2_7_p = 1.0 * tl.exp(reach_2)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -3403,11 +3747,16 @@ def rwkv7_backward_dG_2_7_ahead(
             G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
             G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
             G_2_4 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
+            G_2_ptrs_6 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
+            G_2_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_5 = tl.load(G_2_ptrs_6)
+            dG_2_7_1 = (G_2_3.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
+            dG_2_7_2 = (G_2_4.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(G_2_3.to(ACC)[:, None] - G_2_4.to(ACC)[None, :])
-            dG_2_7_t = tl.where(dG_2_7_p_1, dG_2_7_s * (t_2 * k_1.to(ACC)[None, :]), 0.0)
+            t_2 = tl.exp2(dG_2_7_1[:, None] - dG_2_7_2[None, :]) * k_1.to(ACC)[None, :]
+            dG_2_7_t = tl.where(dG_2_7_p_1, dG_2_7_s * t_2, 0.0)
             dG_2_7_col = tl.sum(dG_2_7_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_7_col[:, None], rest_1)
 
@@ -3520,18 +3869,19 @@ def rwkv7_backward_dG_2_7(
         G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
-        reach_p = G_2_6.to(ACC) * 1.4426950408889634
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_ptrs_3 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_7 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_p = tl.where(G_2_p, 0.0, G_2_7.to(ACC)) * 1.4426950408889634
         reach_2 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_7_state, 0.0))
         past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
         dG_2_7 = dG_2_7 + past * reach_2
-        decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
+        decay = tl.exp(G_2_6.to(ACC) - tl.where(G_2_p, 0.0, G_2_7.to(ACC)))
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
@@ -3651,9 +4001,9 @@ def rwkv7_backward_dG_2_8_ahead(
     dG_2_8_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
     G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
     G_2_2 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
@@ -3661,7 +4011,7 @@ def rwkv7_backward_dG_2_8_ahead(
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
     b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-    column_1 = b_2.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_2.to(ACC))
+    column_1 = b_2.to(ACC) * tl.exp(G_2_6.to(ACC)[None, :] - G_2_2.to(ACC))
     column_1_m = tl.where(mask[:, None], column_1, 0.0)
     dG_2_8_column_1_m_ptrs = dG_2_8_column_1_m_base + tl.cast(t0, tl.int64) * E
     dG_2_8_column_1_m_ptrs += dG_2_8_column_1_m_offs
@@ -3681,6 +4031,7 @@ def rwkv7_backward_dG_2_8_ahead(
     far = tl.max(size_kept, 0)
     dO = load_tile(dO_base + dO_offs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     dG_2_8_p = 1.0 * tl.exp(reach_2)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = G_2_1.to(ACC)[None, :] - G_2_2.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -3709,11 +4060,16 @@ def rwkv7_backward_dG_2_8_ahead(
             G_2_ptrs_5 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
             G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
             G_2_4 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
+            G_2_ptrs_6 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
+            G_2_ptrs_6 += tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_5 = tl.load(G_2_ptrs_6)
+            dG_2_8_1 = (G_2_3.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
+            dG_2_8_2 = (G_2_4.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
             B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
             B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
             b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(G_2_3.to(ACC)[:, None] - G_2_4.to(ACC)[None, :])
-            dG_2_8_t = tl.where(dG_2_8_p_1, dG_2_8_s * (t_2 * b_1.to(ACC)[None, :]), 0.0)
+            t_2 = tl.exp2(dG_2_8_1[:, None] - dG_2_8_2[None, :]) * b_1.to(ACC)[None, :]
+            dG_2_8_t = tl.where(dG_2_8_p_1, dG_2_8_s * t_2, 0.0)
             dG_2_8_col = tl.sum(dG_2_8_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_2_8_col[:, None], rest_1)
 
@@ -3826,18 +4182,19 @@ def rwkv7_backward_dG_2_8(
         G_2 = load_tile(G_2_ptrs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, e0])
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         dO = load_tile(dO_ptrs, in_t[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_3 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
-        reach_p = G_2_6.to(ACC) * 1.4426950408889634
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_ptrs_3 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_7 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_p = tl.where(G_2_p, 0.0, G_2_7.to(ACC)) * 1.4426950408889634
         reach_2 = tl.exp2(G_2.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         t_2 = tl.trans(tl.where(in_f[None, :], dG_2_8_state, 0.0))
         past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
         dG_2_8 = dG_2_8 + past * reach_2
-        decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
+        decay = tl.exp(G_2_6.to(ACC) - tl.where(G_2_p, 0.0, G_2_7.to(ACC)))
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         in_t_s = t < len_t
         u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
@@ -3867,7 +4224,7 @@ def rwkv7_backward_dG_2_8(
 def rwkv7_backward_dG_9_ahead(
     G_ptr,
     G_2_ptr,
-    dU_ptr,
+    dU_map_ptr,
     U_ptr,
     B_ptr,
     dG_9_rest_ptr,
@@ -3907,7 +4264,7 @@ def rwkv7_backward_dG_9_ahead(
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
-    dU_ptr  dU[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
     U_ptr  U[b, h, t, f], input
     B_ptr  B[b, h, t, e], input
     dG_9_rest_ptr  dG.9.rest[b, h, t, e], temp
@@ -3947,9 +4304,9 @@ def rwkv7_backward_dG_9_ahead(
     G_base += tl.cast(t0, tl.int64) * stride_G_t
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     in_t = t < len_t
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_base += tl.cast(t0, tl.int64) * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dU_map_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
     U_base = U_ptr + tl.cast(b, tl.int64) * stride_U_b + tl.cast(h, tl.int64) * stride_U_h
     U_offs = offs_t[:, None] * stride_U_t + f[None, :] * stride_U_f
@@ -3957,9 +4314,9 @@ def rwkv7_backward_dG_9_ahead(
     dG_9_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_4 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
     G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
     G_2_1 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
@@ -3967,7 +4324,7 @@ def rwkv7_backward_dG_9_ahead(
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     B_ptrs = B_base + tl.cast(t0, tl.int64) * stride_B_t + B_offs
     b_2 = load_tile(B_ptrs, in_t_s[:, None] & in_e[None, :], B_tiles, [b, h, t0, 0])
-    column_1 = b_2.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    column_1 = b_2.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_1.to(ACC))
     column_1_m = tl.where(mask[:, None], column_1, 0.0)
     dG_9_column_1_m_ptrs = dG_9_column_1_m_base + tl.cast(t0, tl.int64) * E + dG_9_column_1_m_offs
     tl.store(dG_9_column_1_m_ptrs, column_1_m, mask=in_t_s[:, None] & in_e[None, :])
@@ -3979,8 +4336,9 @@ def rwkv7_backward_dG_9_ahead(
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    dU = tl.load(dU_base + dU_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dU_map = tl.load(dU_map_base + dU_map_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
     dG_9_p = 1.0 * tl.exp(reach_2)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -3991,7 +4349,7 @@ def rwkv7_backward_dG_9_ahead(
     too_far = (far_3 <= span(B_ptr.dtype.element_ty)) == 0
     U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
     u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
-    dA_2 = whole_dot(dU, tl.trans(u), None, U_ptr.dtype.element_ty, ACC)
+    dA_2 = whole_dot(dU_map, tl.trans(u), None, U_ptr.dtype.element_ty, ACC)
     mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
     dA_2_m = tl.where(mask_1, dA_2, 0.0)
     column = b_2.to(ACC) * tl.exp(reach_1_m)
@@ -4009,11 +4367,16 @@ def rwkv7_backward_dG_9_ahead(
             G_2_ptrs_4 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
             G_2_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
             G_2_2 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            G_2_ptrs_5 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
+            G_2_ptrs_5 += tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_3 = tl.load(G_2_ptrs_5)
+            dG_9_1 = (g_1.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
+            dG_9_2 = (G_2_2.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
             B_ptrs_2 = B_base + tl.cast(e_pt, tl.int64) * stride_B_e
             B_ptrs_2 += tl.cast(t0, tl.int64) * stride_B_t + offs_t * stride_B_t
             b_1 = tl.load(B_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * b_1.to(ACC)[None, :]
-            dG_9_t = tl.where(dG_9_p_1, dG_9_s * t_2, 0.0)
+            t_2 = dG_9_s * (tl.exp2(dG_9_1[:, None] - dG_9_2[None, :]) * b_1.to(ACC)[None, :])
+            dG_9_t = tl.where(dG_9_p_1, t_2, 0.0)
             dG_9_col = tl.sum(dG_9_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_9_col[:, None], rest_1)
 
@@ -4036,7 +4399,7 @@ def rwkv7_backward_dG_9_ahead(
 def rwkv7_backward_dG_9(
     G_ptr,
     G_2_ptr,
-    dU_ptr,
+    dU_map_ptr,
     U_ptr,
     dG_9_rest_ptr,
     dG_9_column_1_m_ptr,
@@ -4071,7 +4434,7 @@ def rwkv7_backward_dG_9(
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
-    dU_ptr  dU[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
     U_ptr  U[b, h, t, f], input
     dG_9_rest_ptr  dG.9.rest[b, h, t, e], temp
     dG_9_column_1_m_ptr  dG.9.column_1_m[b, h, t, e], temp
@@ -4101,8 +4464,9 @@ def rwkv7_backward_dG_9(
     G_base += tl.cast(e0, tl.int64) * stride_G_e
     G_offs = offs_t[:, None] * stride_G_t + offs_e[None, :] * stride_G_e
     in_e = e < len_e
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F
+    dU_map_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
@@ -4130,24 +4494,23 @@ def rwkv7_backward_dG_9(
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
         in_t = t < len_t
         g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
-        dU = tl.load(
-            dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
-            mask=in_t[:, None] & in_f[None, :],
-            other=0.0,
-        )
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_4 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        reach_p = G_2_4.to(ACC) * 1.4426950408889634
+        dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
+        dU_map = tl.load(dU_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_4 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_p = tl.where(G_2_p, 0.0, G_2_5.to(ACC)) * 1.4426950408889634
         reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         reach_2 = tl.where(reach_p_1, t_2, 0.0)
-        past = whole_dot(dU, tl.trans(tl.where(in_f[None, :], dG_9_state, 0.0)), None, R_TYPE, ACC)
+        t_3 = tl.trans(tl.where(in_f[None, :], dG_9_state, 0.0))
+        past = whole_dot(dU_map, t_3, None, R_TYPE, ACC)
         dG_9 = dG_9 + past * reach_2
-        decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
+        decay = tl.exp(G_2_4.to(ACC) - tl.where(G_2_p, 0.0, G_2_5.to(ACC)))
         U_ptrs = U_base + tl.cast(t0, tl.int64) * stride_U_t + U_offs
         in_t_s = t < len_t
         u = load_tile(U_ptrs, in_t_s[:, None] & in_f[None, :], U_tiles, [b, h, t0, 0])
@@ -4162,8 +4525,8 @@ def rwkv7_backward_dG_9(
             mask=in_t_s[:, None] & in_e[None, :],
             other=0.0,
         )
-        t_3 = tl.trans(column_1_m_1)
-        dG_9_state = whole_dot(t_3, u, dG_9_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
+        t_4 = tl.trans(column_1_m_1)
+        dG_9_state = whole_dot(t_4, u, dG_9_state * decay[:, None], U_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -4176,7 +4539,7 @@ def rwkv7_backward_dG_9(
 def rwkv7_backward_dG_10_ahead(
     G_ptr,
     G_2_ptr,
-    dU_ptr,
+    dU_map_ptr,
     V_ptr,
     K_ptr,
     dG_10_rest_ptr,
@@ -4216,7 +4579,7 @@ def rwkv7_backward_dG_10_ahead(
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
-    dU_ptr  dU[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
     V_ptr  V[b, h, t, f], input
     K_ptr  K[b, h, t, e], input
     dG_10_rest_ptr  dG.10.rest[b, h, t, e], temp
@@ -4256,9 +4619,9 @@ def rwkv7_backward_dG_10_ahead(
     G_base += tl.cast(t0, tl.int64) * stride_G_t
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     in_t = t < len_t
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_base += tl.cast(t0, tl.int64) * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
+    dU_map_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
     V_base = V_ptr + tl.cast(b, tl.int64) * stride_V_b + tl.cast(h, tl.int64) * stride_V_h
     V_offs = offs_t[:, None] * stride_V_t + f[None, :] * stride_V_f
@@ -4266,9 +4629,9 @@ def rwkv7_backward_dG_10_ahead(
     dG_10_rest_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
 
     # --- prologue ---
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-    G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_4 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
     G_2_ptrs_2 = G_2_base + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
     G_2_1 = load_tile(G_2_ptrs_2, in_t_s[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
@@ -4276,7 +4639,7 @@ def rwkv7_backward_dG_10_ahead(
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     K_ptrs = K_base + tl.cast(t0, tl.int64) * stride_K_t + K_offs
     k = load_tile(K_ptrs, in_t_s[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    column_1 = k.to(ACC) * tl.exp(G_2_3.to(ACC)[None, :] - G_2_1.to(ACC))
+    column_1 = k.to(ACC) * tl.exp(G_2_4.to(ACC)[None, :] - G_2_1.to(ACC))
     column_1_m = tl.where(mask[:, None], column_1, 0.0)
     dG_10_column_1_m_ptrs = dG_10_column_1_m_base + tl.cast(t0, tl.int64) * E
     dG_10_column_1_m_ptrs += dG_10_column_1_m_offs
@@ -4289,8 +4652,9 @@ def rwkv7_backward_dG_10_ahead(
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
     far = tl.max(size_kept, 0)
-    dU = tl.load(dU_base + dU_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+    dU_map = tl.load(dU_map_base + dU_map_offs, mask=in_t[:, None] & in_f[None, :], other=0.0)
     dG_10_p = 1.0 * tl.exp(reach_2)
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
     reach_1 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     reach_1_m = tl.where(mask[:, None], reach_1, 0.0)
     size_1 = tl.abs(reach_1_m)
@@ -4301,7 +4665,7 @@ def rwkv7_backward_dG_10_ahead(
     too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
     V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
     v = load_tile(V_ptrs, in_t_s[:, None] & in_f[None, :], V_tiles, [b, h, t0, 0])
-    dA_3 = whole_dot(dU, tl.trans(v), None, V_ptr.dtype.element_ty, ACC)
+    dA_3 = whole_dot(dU_map, tl.trans(v), None, dU_map_ptr.dtype.element_ty, ACC)
     mask_1 = (t[None, :] < t[:, None]) & mask[None, :]
     dA_3_m = tl.where(mask_1, dA_3, 0.0)
     column = k.to(ACC) * tl.exp(reach_1_m)
@@ -4319,10 +4683,15 @@ def rwkv7_backward_dG_10_ahead(
             G_2_ptrs_4 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e
             G_2_ptrs_4 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
             G_2_2 = tl.load(G_2_ptrs_4, mask=in_t_s, other=0.0)
+            G_2_ptrs_5 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t
+            G_2_ptrs_5 += tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_3 = tl.load(G_2_ptrs_5)
+            dG_10_1 = (g_1.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
+            dG_10_2 = (G_2_2.to(ACC) - G_2_3.to(ACC)) * 1.4426950408889634
             K_ptrs_2 = K_base + tl.cast(e_pt, tl.int64) * stride_K_e
             K_ptrs_2 += tl.cast(t0, tl.int64) * stride_K_t + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs_2, mask=in_t_s, other=0.0)
-            t_2 = tl.exp(g_1.to(ACC)[:, None] - G_2_2.to(ACC)[None, :]) * k_1.to(ACC)[None, :]
+            t_2 = tl.exp2(dG_10_1[:, None] - dG_10_2[None, :]) * k_1.to(ACC)[None, :]
             dG_10_t = tl.where(dG_10_p_1, dG_10_s * t_2, 0.0)
             dG_10_col = tl.sum(dG_10_t, 1)
             rest_1 = tl.where((e == e_pt)[None, :], rest_1 + dG_10_col[:, None], rest_1)
@@ -4346,7 +4715,7 @@ def rwkv7_backward_dG_10_ahead(
 def rwkv7_backward_dG_10(
     G_ptr,
     G_2_ptr,
-    dU_ptr,
+    dU_map_ptr,
     V_ptr,
     dG_10_rest_ptr,
     dG_10_column_1_m_ptr,
@@ -4381,7 +4750,7 @@ def rwkv7_backward_dG_10(
 
     G_ptr  G[b, h, t, e], input
     G_2_ptr  G_2[b, h, t, e], input
-    dU_ptr  dU[b, h, t, f], temp
+    dU_map_ptr  dU.map[b, h, t, f], temp
     V_ptr  V[b, h, t, f], input
     dG_10_rest_ptr  dG.10.rest[b, h, t, e], temp
     dG_10_column_1_m_ptr  dG.10.column_1_m[b, h, t, e], temp
@@ -4411,8 +4780,9 @@ def rwkv7_backward_dG_10(
     G_base += tl.cast(e0, tl.int64) * stride_G_e
     G_offs = offs_t[:, None] * stride_G_t + offs_e[None, :] * stride_G_e
     in_e = e < len_e
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
+    dU_map_base = dU_map_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_map_base += tl.cast(h, tl.int64) * len_t * F
+    dU_map_offs = offs_t[:, None] * F + f[None, :]
     in_f = within(f, F, F_PAD)
     G_2_base = G_2_ptr + tl.cast(b, tl.int64) * stride_G_2_b + tl.cast(h, tl.int64) * stride_G_2_h
     G_2_base += tl.cast(e0, tl.int64) * stride_G_2_e
@@ -4440,25 +4810,23 @@ def rwkv7_backward_dG_10(
         G_ptrs = G_base + tl.cast(t0, tl.int64) * stride_G_t + G_offs
         in_t = t < len_t
         g = load_tile(G_ptrs, in_t[:, None] & in_e[None, :], G_tiles, [b, h, t0, e0])
-        dU = tl.load(
-            dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
-            mask=in_t[:, None] & in_f[None, :],
-            other=0.0,
-        )
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_3 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
-        G_2_4 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-        reach_p = G_2_4.to(ACC) * 1.4426950408889634
+        dU_map_ptrs = dU_map_base + tl.cast(t0, tl.int64) * F + dU_map_offs
+        dU_map = tl.load(dU_map_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_4 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + offs_e * stride_G_2_e
+        G_2_5 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        G_2_p = (t0 // 1024 * 1024 == t0) & (t0 == tl.minimum(tl.maximum(t0, 0), len_t - 1))
+        reach_p = tl.where(G_2_p, 0.0, G_2_5.to(ACC)) * 1.4426950408889634
         reach_p_1 = t0 - 1 == tl.minimum(tl.maximum(t0 - 1, 0), len_t - 1)
         t_2 = tl.exp2(g.to(ACC) * 1.4426950408889634 - reach_p[None, :])
         reach_2 = tl.where(reach_p_1, t_2, 0.0)
         t_3 = tl.trans(tl.where(in_f[None, :], dG_10_state, 0.0))
-        past = whole_dot(dU, t_3, None, R_TYPE, ACC)
+        past = whole_dot(dU_map, t_3, None, R_TYPE, ACC)
         dG_10 = dG_10 + past * reach_2
-        decay = tl.exp(G_2_3.to(ACC) - G_2_4.to(ACC))
+        decay = tl.exp(G_2_4.to(ACC) - tl.where(G_2_p, 0.0, G_2_5.to(ACC)))
         # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
         V_ptrs = V_base + tl.cast(t0, tl.int64) * stride_V_t + V_offs
         in_t_s = t < len_t
@@ -4476,7 +4844,13 @@ def rwkv7_backward_dG_10(
             other=0.0,
         )
         t_4 = tl.trans(column_1_m_1)
-        dG_10_state = whole_dot(t_4, v, dG_10_state * decay[:, None], V_ptr.dtype.element_ty, ACC)
+        dG_10_state = whole_dot(
+            t_4,
+            v,
+            dG_10_state * decay[:, None],
+            dU_map_ptr.dtype.element_ty,
+            ACC,
+        )
 
 
 @triton.jit(
@@ -4699,13 +5073,15 @@ def rwkv7_backward_dV_ahead(
     dO_ptr,
     G_ptr,
     A_ptr,
-    dU_ptr,
+    dU_1_ptr,
+    dU_2_ptr,
     dV_rest_ptr,
     dV_rest_2_ptr,
     dV_left_ptr,
     dV_left_1_ptr,
     dV_right_m_ptr,
     dV_right_1_m_ptr,
+    dV_dU_m_ptr,
     G_2_tiles,
     K_tiles,
     G_2_tiles_2,
@@ -4756,13 +5132,15 @@ def rwkv7_backward_dV_ahead(
     dO_ptr  dO[b, h, t, f], input
     G_ptr  G[b, h, t, e], input
     A_ptr  A[b, h, t, e], input
-    dU_ptr  dU[b, h, t, f], temp
+    dU_1_ptr  dU.1[b, h, t, f], temp
+    dU_2_ptr  dU.2[b, h, t, f], temp
     dV_rest_ptr  dV.rest[b, h, t, f], temp
     dV_rest_2_ptr  dV.rest_2[b, h, t, f], temp
     dV_left_ptr  dV.left[b, h, t, e], temp
     dV_left_1_ptr  dV.left_1[b, h, t, e], temp
     dV_right_m_ptr  dV.right_m[b, h, t, e], temp
     dV_right_1_m_ptr  dV.right_1_m[b, h, t, e], temp
+    dV_dU_m_ptr  dV.dU_m[b, h, t, f], temp
     G_2_tiles  tiles of G_2 for the copy engine, or None
     K_tiles  tiles of K for the copy engine, or None
     G_2_tiles_2  tiles of G_2 for the copy engine, or None
@@ -4804,6 +5182,12 @@ def rwkv7_backward_dV_ahead(
     G_offs = offs_t[:, None] * stride_G_t + e[None, :] * stride_G_e
     A_base = A_ptr + tl.cast(b, tl.int64) * stride_A_b + tl.cast(h, tl.int64) * stride_A_h
     A_offs = offs_t[:, None] * stride_A_t + e[None, :] * stride_A_e
+    dU_1_base = dU_1_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_1_base += tl.cast(h, tl.int64) * len_t * F
+    dU_1_offs = offs_t[:, None] * F + f[None, :]
+    in_f = within(f, F, F_PAD)
+    dU_2_base = dU_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dU_2_base += tl.cast(h, tl.int64) * len_t * F
     dV_left_base = dV_left_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dV_left_base += tl.cast(h, tl.int64) * len_t * E + tl.cast(t0, tl.int64) * E
     dV_left_offs = offs_t[:, None] * E + e[None, :]
@@ -4813,11 +5197,10 @@ def rwkv7_backward_dV_ahead(
     dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
     dV_right_1_m_base = dV_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dV_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dV_dU_m_base = dV_dU_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
+    dV_dU_m_base += tl.cast(h, tl.int64) * len_t * F
     dO_base = dO_ptr + tl.cast(b, tl.int64) * stride_dO_b + tl.cast(h, tl.int64) * stride_dO_h
     dO_offs = offs_t[:, None] * stride_dO_t + f[None, :] * stride_dO_f
-    in_f = within(f, F, F_PAD)
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * F + tl.cast(h, tl.int64) * len_t * F
-    dU_offs = offs_t[:, None] * F + f[None, :]
     dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
     dV_rest_base += tl.cast(h, tl.int64) * len_t * F + tl.cast(t0, tl.int64) * F
     dV_rest_2_base = dV_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * F
@@ -4827,25 +5210,32 @@ def rwkv7_backward_dV_ahead(
     G_2_1 = load_tile(G_2_base + G_2_offs, in_t[:, None] & in_e[None, :], G_2_tiles, [b, h, t0, 0])
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     k = load_tile(K_base + K_offs, in_t[:, None] & in_e[None, :], K_tiles, [b, h, t0, 0])
-    at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    G_2_ptrs = G_2_base_2 + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-    at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-    G_2_ptrs_2 = G_2_base_2 + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
-    left = k.to(ACC) * tl.exp(G_2_5.to(ACC)[None, :] - G_2_1.to(ACC))
-    right_p = G_2_6.to(ACC) * 1.4426950408889634
-    G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-    g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
-    G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-    g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
-    left_p = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-    t_2 = tl.where(left_p, tl.exp(g_3.to(ACC)[None, :] - G_2_1.to(ACC)), 0.0)
-    left_1 = k.to(ACC) * t_2
-    right_p_1 = g_4.to(ACC) * 1.4426950408889634
-    G_2_ptrs_3 = G_2_base_2 + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
+    at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+    at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_2_ptrs = G_2_base_2 + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+    at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+    G_2_ptrs_2 = G_2_base_2 + tl.cast(at_3, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_7 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+    t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    G_2_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+    G_2_ptrs_3 = G_2_base_2 + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2_8 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
+    left_p = tl.where(G_2_p, G_2_6.to(ACC) + G_2_7.to(ACC), G_2_6.to(ACC))
+    left = k.to(ACC) * tl.exp(left_p[None, :] - G_2_1.to(ACC))
+    right_p = G_2_8.to(ACC) * 1.4426950408889634
+    G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+    g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+    G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+    g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+    left_p_1 = tl.where(G_2_p, g_4.to(ACC) + G_2_7.to(ACC), g_4.to(ACC))
+    left_p_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+    t_3 = tl.where(left_p_2, tl.exp(left_p_1[None, :] - G_2_1.to(ACC)), 0.0)
+    left_1 = k.to(ACC) * t_3
+    right_p_1 = g_5.to(ACC) * 1.4426950408889634
+    G_2_ptrs_4 = G_2_base_2 + tl.cast(t0, tl.int64) * stride_G_2_t + G_2_offs
     in_t_s = t < len_t
-    G_2_2 = load_tile(G_2_ptrs_3, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
+    G_2_2 = load_tile(G_2_ptrs_4, in_t_s[:, None] & in_e[None, :], G_2_tiles_2, [b, h, t0, 0])
     mask = t < len_t
     # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
     R_ptrs = R_base + tl.cast(t0, tl.int64) * stride_R_t + R_offs
@@ -4857,6 +5247,12 @@ def rwkv7_backward_dV_ahead(
     # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
     A_ptrs = A_base + tl.cast(t0, tl.int64) * stride_A_t + A_offs
     a = load_tile(A_ptrs, in_t_s[:, None] & in_e[None, :], A_tiles, [b, h, t0, 0])
+    dU_1_ptrs = dU_1_base + tl.cast(t0, tl.int64) * F + dU_1_offs
+    dU_1 = tl.load(dU_1_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+    dU_2_ptrs = dU_2_base + tl.cast(t0, tl.int64) * F + dU_1_offs
+    dU_2 = tl.load(dU_2_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+    dU = dU_1.to(ACC) + dU_2.to(ACC)
+    dU_m = tl.where(mask[:, None], dU, 0.0)
     right_1 = a.to(ACC) * tl.exp2(g_1.to(ACC) * 1.4426950408889634 - right_p_1[None, :])
     right_1_m = tl.where(mask[:, None], right_1, 0.0)
     tl.store(dV_left_base + dV_left_offs, left, mask=in_t[:, None] & in_e[None, :])
@@ -4865,9 +5261,11 @@ def rwkv7_backward_dV_ahead(
     tl.store(dV_right_m_ptrs, right_m, mask=in_t_s[:, None] & in_e[None, :])
     dV_right_1_m_ptrs = dV_right_1_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
     tl.store(dV_right_1_m_ptrs, right_1_m, mask=in_t_s[:, None] & in_e[None, :])
+    dV_dU_m_ptrs = dV_dU_m_base + tl.cast(t0, tl.int64) * F + dU_1_offs
+    tl.store(dV_dU_m_ptrs, dU_m, mask=in_t_s[:, None] & in_f[None, :])
     at = tl.minimum(tl.maximum(t0 + BLOCK_T // 2, 0), len_t - 1)
-    G_2_ptrs_4 = G_2_base_2 + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
-    G_2 = tl.load(G_2_ptrs_4, mask=in_e, other=0.0)
+    G_2_ptrs_5 = G_2_base_2 + tl.cast(at, tl.int64) * stride_G_2_t + e * stride_G_2_e
+    G_2 = tl.load(G_2_ptrs_5, mask=in_e, other=0.0)
     reach_2 = G_2.to(ACC)[None, :] - G_2_1.to(ACC)
     size = tl.abs(reach_2)
     size_kept = tl.where((e < E)[None, :], size, 0.0)
@@ -4892,29 +5290,34 @@ def rwkv7_backward_dV_ahead(
     too_far = (far_3 <= span(K_ptr.dtype.element_ty)) == 0
     A_5_1 = r.to(ACC) * tl.exp(reach_1_m)
     A_5_1_kept = tl.where((e < E)[None, :], A_5_1, 0.0)
-    t_3 = tl.where(in_e[None, :], A_5_kept, 0.0).to(K_ptr.dtype.element_ty)
-    t_4 = tl.trans(tl.where(in_e[None, :], A_5_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-    A_5_2 = dot(t_3, t_4, None, ACC)
-    A_5_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    t_4 = tl.where(in_e[None, :], A_5_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_5 = tl.trans(tl.where(in_e[None, :], A_5_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_5_2 = dot(t_4, t_5, None, ACC)
+    A_5_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far:
         for e_pt in range(E):
-            G_2_ptrs_5 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e
-            G_2_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
-            G_2_3 = tl.load(G_2_ptrs_5, mask=in_t_s, other=0.0)
-            G_2_ptrs_6 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
-            G_2_4 = tl.load(G_2_ptrs_6, mask=in_t, other=0.0)
+            G_2_ptrs_6 = G_2_base_2 + tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_ptrs_6 += tl.cast(t0, tl.int64) * stride_G_2_t + offs_t * stride_G_2_t
+            G_2_3 = tl.load(G_2_ptrs_6, mask=in_t_s, other=0.0)
+            G_2_ptrs_7 = G_2_base + tl.cast(e_pt, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_4 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
+            G_2_ptrs_8 = G_2_base_2 + tl.cast(at_1, tl.int64) * stride_G_2_t
+            G_2_ptrs_8 += tl.cast(e_pt, tl.int64) * stride_G_2_e
+            G_2_5 = tl.load(G_2_ptrs_8)
+            A_5_3 = (G_2_3.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
+            A_5_4 = (G_2_4.to(ACC) - G_2_5.to(ACC)) * 1.4426950408889634
             K_ptrs = K_base + tl.cast(e_pt, tl.int64) * stride_K_e + offs_t * stride_K_t
             k_1 = tl.load(K_ptrs, mask=in_t, other=0.0)
             # rwkv7.attn:8  O[t,f]   = R[t,e] * H[t,e,f]
             R_ptrs_2 = R_base + tl.cast(e_pt, tl.int64) * stride_R_e
             R_ptrs_2 += tl.cast(t0, tl.int64) * stride_R_t + offs_t * stride_R_t
             r_1 = tl.load(R_ptrs_2, mask=in_t_s, other=0.0)
-            t_5 = tl.exp(G_2_3.to(ACC)[None, :] - G_2_4.to(ACC)[:, None])
-            A_5_t = t_5 * k_1.to(ACC)[:, None] * r_1.to(ACC)[None, :]
-            A_5_3 = A_5_3 + A_5_t
-    A_5_4 = tl.where(too_far, A_5_3, A_5_2)
+            t_6 = tl.exp2(A_5_3[None, :] - A_5_4[:, None]) * k_1.to(ACC)[:, None]
+            A_5_t = t_6 * r_1.to(ACC)[None, :]
+            A_5_5 = A_5_5 + A_5_t
+    A_5_6 = tl.where(too_far, A_5_5, A_5_2)
     mask_1 = (t[:, None] <= t[None, :]) & mask[None, :]
-    A_5_4_m = tl.where(mask_1, A_5_4, 0.0)
+    A_5_6_m = tl.where(mask_1, A_5_6, 0.0)
     dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
     dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, 0])
     reach_3 = g_1.to(ACC) - g.to(ACC)[None, :]
@@ -4927,44 +5330,44 @@ def rwkv7_backward_dV_ahead(
     too_far_1 = (far_7 <= span(K_ptr.dtype.element_ty)) == 0
     A_3_1 = a.to(ACC) * tl.exp(reach_3_m)
     A_3_1_kept = tl.where((e < E)[None, :], A_3_1, 0.0)
-    t_6 = tl.where(in_e[None, :], A_3_kept, 0.0).to(K_ptr.dtype.element_ty)
-    t_7 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(K_ptr.dtype.element_ty))
-    A_3_2 = dot(t_6, t_7, None, ACC)
-    A_3_3 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
+    t_7 = tl.where(in_e[None, :], A_3_kept, 0.0).to(K_ptr.dtype.element_ty)
+    t_8 = tl.trans(tl.where(in_e[None, :], A_3_1_kept, 0.0).to(K_ptr.dtype.element_ty))
+    A_3_2 = dot(t_7, t_8, None, ACC)
+    A_3_5 = tl.full([BLOCK_T, BLOCK_T], 0.0, ACC)
     if too_far_1:
         for e_pt_1 in range(E):
             G_ptrs_5 = G_base + tl.cast(e_pt_1, tl.int64) * stride_G_e
             G_ptrs_5 += tl.cast(t0, tl.int64) * stride_G_t + offs_t * stride_G_t
             g_2 = tl.load(G_ptrs_5, mask=in_t_s, other=0.0)
-            G_2_ptrs_7 = G_2_base + tl.cast(e_pt_1, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
-            G_2_7 = tl.load(G_2_ptrs_7, mask=in_t, other=0.0)
+            G_2_ptrs_9 = G_2_base + tl.cast(e_pt_1, tl.int64) * stride_G_2_e + offs_t * stride_G_2_t
+            G_2_9 = tl.load(G_2_ptrs_9, mask=in_t, other=0.0)
+            G_ptrs_6 = G_base + tl.cast(at_1, tl.int64) * stride_G_t
+            G_ptrs_6 += tl.cast(e_pt_1, tl.int64) * stride_G_e
+            g_3 = tl.load(G_ptrs_6)
+            A_3_3 = (g_2.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
+            A_3_4 = (G_2_9.to(ACC) - g_3.to(ACC)) * 1.4426950408889634
             # rwkv7.attn:7  H[t,e,f] = w[t,e] * H[t-1,e,f] + B[t,e] * (A[t,c] * H[t-1,c,f]) +...
             K_ptrs_2 = K_base + tl.cast(e_pt_1, tl.int64) * stride_K_e + offs_t * stride_K_t
             k_2 = tl.load(K_ptrs_2, mask=in_t, other=0.0)
             A_ptrs_2 = A_base + tl.cast(e_pt_1, tl.int64) * stride_A_e
             A_ptrs_2 += tl.cast(t0, tl.int64) * stride_A_t + offs_t * stride_A_t
             a_1 = tl.load(A_ptrs_2, mask=in_t_s, other=0.0)
-            t_8 = tl.exp(g_2.to(ACC)[None, :] - G_2_7.to(ACC)[:, None]) * k_2.to(ACC)[:, None]
-            A_3_t = t_8 * a_1.to(ACC)[None, :]
-            A_3_3 = A_3_3 + A_3_t
-    A_3_4 = tl.where(too_far_1, A_3_3, A_3_2)
+            t_9 = tl.exp2(A_3_3[None, :] - A_3_4[:, None]) * k_2.to(ACC)[:, None]
+            A_3_t = t_9 * a_1.to(ACC)[None, :]
+            A_3_5 = A_3_5 + A_3_t
+    A_3_6 = tl.where(too_far_1, A_3_5, A_3_2)
     mask_2 = (t[:, None] < t[None, :]) & mask[None, :]
-    A_3_4_m = tl.where(mask_2, A_3_4, 0.0)
-    dU = tl.load(
-        dU_base + tl.cast(t0, tl.int64) * F + dU_offs,
-        mask=in_t_s[:, None] & in_f[None, :],
-        other=0.0,
-    )
+    A_3_6_m = tl.where(mask_2, A_3_6, 0.0)
     dV_13_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    dV_13_rest_1 = dot(A_5_4_m.to(dO_ptr.dtype.element_ty), dO, dV_13_rest_1, ACC)
+    dV_13_rest_1 = dot(A_5_6_m.to(dO_ptr.dtype.element_ty), dO, dV_13_rest_1, ACC)
     dV_14_rest_1 = tl.full([BLOCK_T, F_PAD], 0.0, ACC)
-    t_9 = A_3_4_m.to(R_ptr.dtype.element_ty)
-    t_10 = dU.to(R_ptr.dtype.element_ty)
-    dV_14_rest_1 = dot(t_9, t_10, dV_14_rest_1, ACC)
+    t_10 = A_3_6_m.to(R_ptr.dtype.element_ty)
+    t_11 = dU_m.to(R_ptr.dtype.element_ty)
+    dV_14_rest_1 = dot(t_10, t_11, dV_14_rest_1, ACC)
 
     # --- epilogue ---
-    tl.store(dV_rest_base + dU_offs, dV_13_rest_1, mask=in_t[:, None] & in_f[None, :])
-    tl.store(dV_rest_2_base + dU_offs, dV_14_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(dV_rest_base + dU_1_offs, dV_13_rest_1, mask=in_t[:, None] & in_f[None, :])
+    tl.store(dV_rest_2_base + dU_1_offs, dV_14_rest_1, mask=in_t[:, None] & in_f[None, :])
 
 
 @triton.jit(
@@ -4980,13 +5383,13 @@ def rwkv7_backward_dV(
     G_2_ptr,
     dO_ptr,
     G_ptr,
-    dU_ptr,
     dV_rest_ptr,
     dV_rest_2_ptr,
     dV_left_ptr,
     dV_left_1_ptr,
     dV_right_m_ptr,
     dV_right_1_m_ptr,
+    dV_dU_m_ptr,
     dV_ptr,
     dO_tiles,
     stride_G_2_b: tl.int64,
@@ -5017,13 +5420,13 @@ def rwkv7_backward_dV(
     G_2_ptr  G_2[b, h, t, e], input
     dO_ptr  dO[b, h, t, f], input
     G_ptr  G[b, h, t, e], input
-    dU_ptr  dU[b, h, t, f], temp
     dV_rest_ptr  dV.rest[b, h, t, f], temp
     dV_rest_2_ptr  dV.rest_2[b, h, t, f], temp
     dV_left_ptr  dV.left[b, h, t, e], temp
     dV_left_1_ptr  dV.left_1[b, h, t, e], temp
     dV_right_m_ptr  dV.right_m[b, h, t, e], temp
     dV_right_1_m_ptr  dV.right_1_m[b, h, t, e], temp
+    dV_dU_m_ptr  dV.dU_m[b, h, t, f], temp
     dV_ptr  dV[b, h, t, f], output
     dO_tiles  tiles of dO for the copy engine, or None
     BLOCK_T  points of t in a tile
@@ -5060,8 +5463,6 @@ def rwkv7_backward_dV(
     dV_rest_base = dV_rest_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dV_rest_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     dV_rest_offs = offs_t[:, None] * len_f + offs_f[None, :]
-    dU_base = dU_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
-    dU_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     dV_rest_2_base = dV_rest_2_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
     dV_rest_2_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
     dV_base = dV_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
@@ -5070,6 +5471,8 @@ def rwkv7_backward_dV(
     dV_right_m_base += tl.cast(h, tl.int64) * len_t * E
     dV_right_1_m_base = dV_right_1_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * E
     dV_right_1_m_base += tl.cast(h, tl.int64) * len_t * E
+    dV_dU_m_base = dV_dU_m_ptr + tl.cast(b, tl.int64) * len_h * len_t * len_f
+    dV_dU_m_base += tl.cast(h, tl.int64) * len_t * len_f + tl.cast(f0, tl.int64)
 
     # --- prologue ---
     lo = 0
@@ -5085,40 +5488,45 @@ def rwkv7_backward_dV(
         t0 = tl.multiple_of(tl.cast(t0, tl.int32), BLOCK_T)
         t = t0 + offs_t
         dV_13 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        at_1 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
-        G_2_ptrs = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_5 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
-        at_2 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
-        G_2_ptrs_2 = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
-        G_2_6 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        at_1 = tl.minimum(tl.maximum(t0, 0), len_t - 1)
+        at_2 = tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_2_ptrs = G_2_base + tl.cast(at_2, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_6 = tl.load(G_2_ptrs, mask=in_e, other=0.0)
+        at_3 = tl.minimum(tl.maximum(t0 + BLOCK_T - 1, 0), len_t - 1)
+        G_2_ptrs_2 = G_2_base + tl.cast(at_3, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_7 = tl.load(G_2_ptrs_2, mask=in_e, other=0.0)
+        t_2 = t0 + BLOCK_T == tl.minimum(tl.maximum(t0 + BLOCK_T, 0), len_t - 1)
+        G_2_p = ((t0 + BLOCK_T) // 1024 * 1024 == t0 + BLOCK_T) & t_2
+        G_2_ptrs_3 = G_2_base + tl.cast(at_1, tl.int64) * stride_G_2_t + e * stride_G_2_e
+        G_2_8 = tl.load(G_2_ptrs_3, mask=in_e, other=0.0)
         dV_left_ptrs = dV_left_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         in_t = t < len_t
         left_2 = tl.load(dV_left_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        t_2 = left_2.to(dV_left_ptr.dtype.element_ty)
-        t_3 = tl.where(in_e[:, None], dV_13_state, 0.0).to(dV_left_ptr.dtype.element_ty)
-        past = dot(t_2, t_3, None, ACC)
+        t_3 = left_2.to(dV_left_ptr.dtype.element_ty)
+        t_4 = tl.where(in_e[:, None], dV_13_state, 0.0).to(dV_left_ptr.dtype.element_ty)
+        past = dot(t_3, t_4, None, ACC)
         dV_13 = dV_13 + past
-        decay = tl.exp(G_2_5.to(ACC) - G_2_6.to(ACC))
+        t_5 = tl.where(G_2_p, G_2_6.to(ACC) + G_2_7.to(ACC), G_2_6.to(ACC))
+        decay = tl.exp(t_5 - G_2_8.to(ACC))
         dV_14 = tl.full([BLOCK_T, BLOCK_F], 0.0, ACC)
-        G_ptrs = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
-        g_3 = tl.load(G_ptrs, mask=in_e, other=0.0)
-        G_ptrs_2 = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
-        g_4 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
+        G_ptrs = G_base + tl.cast(at_2, tl.int64) * stride_G_t + e * stride_G_e
+        g_4 = tl.load(G_ptrs, mask=in_e, other=0.0)
+        G_ptrs_2 = G_base + tl.cast(at_1, tl.int64) * stride_G_t + e * stride_G_e
+        g_5 = tl.load(G_ptrs_2, mask=in_e, other=0.0)
         dV_left_1_ptrs = dV_left_1_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         left_1_1 = tl.load(dV_left_1_ptrs, mask=in_t[:, None] & in_e[None, :], other=0.0)
-        t_4 = left_1_1.to(dV_left_ptr.dtype.element_ty)
-        t_5 = tl.where(in_e[:, None], dV_14_state, 0.0).to(dV_left_ptr.dtype.element_ty)
-        past_1 = dot(t_4, t_5, None, ACC)
+        t_6 = left_1_1.to(dV_left_ptr.dtype.element_ty)
+        t_7 = tl.where(in_e[:, None], dV_14_state, 0.0).to(dV_left_ptr.dtype.element_ty)
+        past_1 = dot(t_6, t_7, None, ACC)
         dV_14 = dV_14 + past_1
-        decay_1 = tl.exp(g_3.to(ACC) - g_4.to(ACC))
+        t_8 = tl.where(G_2_p, g_4.to(ACC) + G_2_7.to(ACC), g_4.to(ACC)) - g_5.to(ACC)
+        decay_1 = tl.exp(t_8)
         dO_ptrs = dO_base + tl.cast(t0, tl.int64) * stride_dO_t + dO_offs
         in_t_s = t < len_t
         dO = load_tile(dO_ptrs, in_t_s[:, None] & in_f[None, :], dO_tiles, [b, h, t0, f0])
         dV_rest_ptrs = dV_rest_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         dV_13_rest_1_1 = tl.load(dV_rest_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
         dV_13 = dV_13 + dV_13_rest_1_1.to(ACC)
-        dU_ptrs = dU_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
-        dU = tl.load(dU_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
         dV_rest_2_ptrs = dV_rest_2_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
         dV_14_rest_1_1 = tl.load(dV_rest_2_ptrs, mask=in_t[:, None] & in_f[None, :], other=0.0)
         dV_14 = dV_14 + dV_14_rest_1_1.to(ACC)
@@ -5127,14 +5535,16 @@ def rwkv7_backward_dV(
         tl.store(dV_ptrs, dV, mask=in_t[:, None] & in_f[None, :])
         dV_right_m_ptrs = dV_right_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         right_m_1 = tl.load(dV_right_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_6 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
-        t_7 = dO.to(dV_right_m_ptr.dtype.element_ty)
-        dV_13_state = dot(t_6, t_7, dV_13_state * decay[:, None], ACC)
+        t_9 = tl.trans(right_m_1.to(dV_right_m_ptr.dtype.element_ty))
+        t_10 = dO.to(dV_right_m_ptr.dtype.element_ty)
+        dV_13_state = dot(t_9, t_10, dV_13_state * decay[:, None], ACC)
         dV_right_1_m_ptrs = dV_right_1_m_base + tl.cast(t0, tl.int64) * E + dV_left_offs
         right_1_m_1 = tl.load(dV_right_1_m_ptrs, mask=in_t_s[:, None] & in_e[None, :], other=0.0)
-        t_8 = tl.trans(right_1_m_1.to(dV_right_1_m_ptr.dtype.element_ty))
-        t_9 = dU.to(dV_right_1_m_ptr.dtype.element_ty)
-        dV_14_state = dot(t_8, t_9, dV_14_state * decay_1[:, None], ACC)
+        dV_dU_m_ptrs = dV_dU_m_base + tl.cast(t0, tl.int64) * len_f + dV_rest_offs
+        dU_m_1 = tl.load(dV_dU_m_ptrs, mask=in_t_s[:, None] & in_f[None, :], other=0.0)
+        t_11 = tl.trans(right_1_m_1.to(dV_right_1_m_ptr.dtype.element_ty))
+        t_12 = dU_m_1.to(dV_right_1_m_ptr.dtype.element_ty)
+        dV_14_state = dot(t_11, t_12, dV_14_state * decay_1[:, None], ACC)
 
 
 @triton.jit(
@@ -5749,7 +6159,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dU_ahead": {
+    "rwkv7_backward_dU_1_ahead": {
         "facts": {
             "tiles": ("t",),
             "stream": None,
@@ -5758,55 +6168,38 @@ KERNELS: dict[str, Any] = {
                 "f": "f",
             },
             "resident": (
-                ("e",),
-                ("e",),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("e",),
                 ("t", "e"),
                 ("t", "e"),
                 ("e",),
                 ("e",),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
                 ("e",),
                 ("t", "f"),
             ),
             "streamed": (),
-            "carried": (("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-            ),
-            "data": ("G_2", "G", "R", "A", "B", "dO"),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G_2", "B", "R", "dO"),
             "loops": 0,
             "few_rows": False,
-            "follows": "rwkv7_backward_dU",
-            "solves": True,
+            "follows": "rwkv7_backward_dU_1",
+            "solves": False,
         },
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
             ("B_ptr", "pointer_like", "B"),
             ("R_ptr", "pointer_like", "R"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("G_ptr", "pointer_like", "G"),
-            ("A_ptr", "pointer_like", "A"),
-            ("dU_rest_2_ptr", "pointer_like", "B"),
-            ("dU_of_ptr", "pointer_like", "B"),
-            ("dU_of_2_ptr", "pointer_like", "B"),
-            ("dU_right_m_ptr", "pointer_like", "R"),
-            ("dU_right_1_m_ptr", "pointer_like", "A"),
+            ("dU_1_rest_ptr", "pointer_acc", ""),
+            ("dU_1_left_ptr", "pointer_like", "B"),
+            ("dU_1_right_m_ptr", "pointer_like", "R"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
-            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
-            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
-            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
-            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
             ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("R_tiles", "tiles", "R 4 2 BLOCK_T e"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T f"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
@@ -5824,14 +6217,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "stride_wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_G_b", "stride_wide", ""),
-            ("stride_G_h", "stride_wide", ""),
-            ("stride_G_t", "stride", ""),
-            ("stride_G_e", "stride_last", ""),
-            ("stride_A_b", "stride_wide", ""),
-            ("stride_A_h", "stride_wide", ""),
-            ("stride_A_t", "stride", ""),
-            ("stride_A_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -5844,7 +6229,7 @@ KERNELS: dict[str, Any] = {
             ("NUM_STAGES", "stages", ""),
         ],
     },
-    "rwkv7_backward_dU": {
+    "rwkv7_backward_dU_1": {
         "facts": {
             "tiles": ("f",),
             "stream": "t",
@@ -5852,9 +6237,9 @@ KERNELS: dict[str, Any] = {
                 "e": "e",
             },
             "resident": (),
-            "streamed": (("t", "f"), ("t", "f"), ("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "carried": (("e", "f"), ("e", "f")),
-            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
                 ("t", "f"),
                 ("t", "f"),
@@ -5863,18 +6248,8 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
-                ("t", "f"),
             ),
-            "data": (
-                "G_2",
-                "G",
-                "dO",
-                "dU.rest_2",
-                "dU.of",
-                "dU.of_2",
-                "dU.right_m",
-                "dU.right_1_m",
-            ),
+            "data": ("G_2", "dU.1.left", "dO", "dU.1.rest", "dU.1.right_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -5882,13 +6257,10 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("G_2_ptr", "pointer_like", "G_2"),
             ("dO_ptr", "pointer_like", "dO"),
-            ("G_ptr", "pointer_like", "G"),
-            ("dU_rest_2_ptr", "pointer_like", "B"),
-            ("dU_of_ptr", "pointer_like", "B"),
-            ("dU_of_2_ptr", "pointer_like", "B"),
-            ("dU_right_m_ptr", "pointer_like", "R"),
-            ("dU_right_1_m_ptr", "pointer_like", "A"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_1_rest_ptr", "pointer_acc", ""),
+            ("dU_1_left_ptr", "pointer_like", "B"),
+            ("dU_1_right_m_ptr", "pointer_like", "R"),
+            ("dU_1_ptr", "pointer_acc", ""),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
             ("stride_G_2_b", "stride_wide", ""),
             ("stride_G_2_h", "stride_wide", ""),
@@ -5898,10 +6270,6 @@ KERNELS: dict[str, Any] = {
             ("stride_dO_h", "wide", ""),
             ("stride_dO_t", "stride", ""),
             ("stride_dO_f", "stride_last", ""),
-            ("stride_G_b", "stride_wide", ""),
-            ("stride_G_h", "stride_wide", ""),
-            ("stride_G_t", "stride_wide", ""),
-            ("stride_G_e", "stride_last", ""),
             ("len_b", "extent", "b"),
             ("len_h", "extent", "h"),
             ("len_t", "extent", "t"),
@@ -5910,6 +6278,160 @@ KERNELS: dict[str, Any] = {
             ("E_PAD", "pad", "e"),
             ("BLOCK_T", "block", "t"),
             ("BLOCK_F", "block", "f"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dU_2_ahead": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "e": "e",
+                "f": "f",
+            },
+            "resident": (
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("e",),
+                ("e",),
+                ("t", "f"),
+            ),
+            "streamed": (),
+            "carried": (("t", "t"), ("t", "f")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
+            "data": ("G", "A", "G_2", "B", "dU.1"),
+            "loops": 0,
+            "few_rows": False,
+            "follows": "rwkv7_backward_dU_2",
+            "solves": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("B_ptr", "pointer_like", "B"),
+            ("A_ptr", "pointer_like", "A"),
+            ("dU_1_ptr", "pointer_acc", ""),
+            ("dU_2_rest_ptr", "pointer_like", "B"),
+            ("dU_2_of_ptr", "pointer_like", "B"),
+            ("dU_2_right_m_ptr", "pointer_like", "A"),
+            ("G_tiles", "tiles", "G 4 2 BLOCK_T e"),
+            ("A_tiles", "tiles", "A 4 2 BLOCK_T e"),
+            ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
+            ("B_tiles", "tiles", "B 4 2 BLOCK_T e"),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("stride_B_b", "stride_wide", ""),
+            ("stride_B_h", "stride_wide", ""),
+            ("stride_B_t", "stride", ""),
+            ("stride_B_e", "stride_last", ""),
+            ("stride_A_b", "stride_wide", ""),
+            ("stride_A_h", "stride_wide", ""),
+            ("stride_A_t", "stride", ""),
+            ("stride_A_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
+            ("R_TYPE", "type", "R"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dU_2": {
+        "facts": {
+            "tiles": ("f",),
+            "stream": "t",
+            "pads": {
+                "e": "e",
+            },
+            "resident": (),
+            "streamed": (("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
+            "carried": (("e", "f"),),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs_by_address": (
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+                ("t", "f"),
+            ),
+            "data": ("G", "G_2", "dU.1", "dU.2.rest", "dU.2.of", "dU.2.right_m"),
+            "loops": 0,
+            "few_rows": False,
+            "chunks": True,
+        },
+        "arguments": [
+            ("G_ptr", "pointer_like", "G"),
+            ("G_2_ptr", "pointer_like", "G_2"),
+            ("dU_1_ptr", "pointer_acc", ""),
+            ("dU_2_rest_ptr", "pointer_like", "B"),
+            ("dU_2_of_ptr", "pointer_like", "B"),
+            ("dU_2_right_m_ptr", "pointer_like", "A"),
+            ("dU_2_ptr", "pointer_acc", ""),
+            ("stride_G_b", "stride_wide", ""),
+            ("stride_G_h", "stride_wide", ""),
+            ("stride_G_t", "stride_wide", ""),
+            ("stride_G_e", "stride_last", ""),
+            ("stride_G_2_b", "stride_wide", ""),
+            ("stride_G_2_h", "stride_wide", ""),
+            ("stride_G_2_t", "stride_wide", ""),
+            ("stride_G_2_e", "stride_last", ""),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("len_f", "row", "f"),
+            ("E", "full", "e"),
+            ("E_PAD", "pad", "e"),
+            ("BLOCK_T", "block", "t"),
+            ("BLOCK_F", "block", "f"),
+            ("ACC", "acc", ""),
+            ("NUM_STAGES", "stages", ""),
+        ],
+    },
+    "rwkv7_backward_dU_map": {
+        "facts": {
+            "tiles": ("t",),
+            "stream": None,
+            "pads": {
+                "f": "f",
+            },
+            "resident": (("t", "f"), ("t", "f")),
+            "streamed": (),
+            "carried": (),
+            "pairs": (("t", "f"),),
+            "pairs_by_address": (("t", "f"),),
+            "data": ("dU.1", "dU.2"),
+            "loops": 0,
+            "few_rows": False,
+        },
+        "arguments": [
+            ("dU_1_ptr", "pointer_acc", ""),
+            ("dU_2_ptr", "pointer_acc", ""),
+            ("dU_map_ptr", "pointer_like", "V"),
+            ("len_b", "extent", "b"),
+            ("len_h", "extent", "h"),
+            ("len_t", "extent", "t"),
+            ("F", "full", "f"),
+            ("F_PAD", "pad", "f"),
+            ("BLOCK_T", "block", "t"),
             ("ACC", "acc", ""),
             ("NUM_STAGES", "stages", ""),
         ],
@@ -6053,7 +6575,7 @@ KERNELS: dict[str, Any] = {
             "carried": (("t", "e"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "A", "G_2", "U", "dU"),
+            "data": ("G", "A", "G_2", "U", "dU.map"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_backward_dG_2_4",
@@ -6063,7 +6585,7 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
             ("U_ptr", "pointer_like", "U"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_map_ptr", "pointer_like", "V"),
             ("A_ptr", "pointer_like", "A"),
             ("dG_2_4_rest_ptr", "pointer_acc", ""),
             ("dG_2_4_column_1_m_ptr", "pointer_acc", ""),
@@ -6109,9 +6631,9 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G_2", "U", "G", "dU", "dG_2.4.rest", "dG_2.4.column_1_m"),
+            "data": ("G_2", "U", "G", "dU.map", "dG_2.4.rest", "dG_2.4.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -6120,7 +6642,7 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
             ("U_ptr", "pointer_like", "U"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_map_ptr", "pointer_like", "V"),
             ("dG_2_4_rest_ptr", "pointer_acc", ""),
             ("dG_2_4_column_1_m_ptr", "pointer_acc", ""),
             ("dG_2_4_ptr", "pointer_acc", ""),
@@ -6290,7 +6812,7 @@ KERNELS: dict[str, Any] = {
             "carried": (("t", "e"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "A", "G_2", "V", "dU"),
+            "data": ("G", "A", "G_2", "V", "dU.map"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_backward_dG_2_6",
@@ -6300,7 +6822,7 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
             ("V_ptr", "pointer_like", "V"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_map_ptr", "pointer_like", "V"),
             ("A_ptr", "pointer_like", "A"),
             ("dG_2_6_rest_ptr", "pointer_acc", ""),
             ("dG_2_6_column_1_m_ptr", "pointer_acc", ""),
@@ -6346,9 +6868,9 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G_2", "V", "G", "dU", "dG_2.6.rest", "dG_2.6.column_1_m"),
+            "data": ("G_2", "V", "G", "dU.map", "dG_2.6.rest", "dG_2.6.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -6357,7 +6879,7 @@ KERNELS: dict[str, Any] = {
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
             ("V_ptr", "pointer_like", "V"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_map_ptr", "pointer_like", "V"),
             ("dG_2_6_rest_ptr", "pointer_acc", ""),
             ("dG_2_6_column_1_m_ptr", "pointer_acc", ""),
             ("dG_2_6_ptr", "pointer_acc", ""),
@@ -6645,7 +7167,7 @@ KERNELS: dict[str, Any] = {
             "carried": (("t", "e"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G_2", "B", "G", "dU", "U"),
+            "data": ("G_2", "B", "G", "dU.map", "U"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_backward_dG_9",
@@ -6654,7 +7176,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_map_ptr", "pointer_like", "V"),
             ("U_ptr", "pointer_like", "U"),
             ("B_ptr", "pointer_like", "B"),
             ("dG_9_rest_ptr", "pointer_acc", ""),
@@ -6701,9 +7223,9 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "dU", "G_2", "U", "dG.9.rest", "dG.9.column_1_m"),
+            "data": ("G", "dU.map", "G_2", "U", "dG.9.rest", "dG.9.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -6711,7 +7233,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_map_ptr", "pointer_like", "V"),
             ("U_ptr", "pointer_like", "U"),
             ("dG_9_rest_ptr", "pointer_acc", ""),
             ("dG_9_column_1_m_ptr", "pointer_acc", ""),
@@ -6764,7 +7286,7 @@ KERNELS: dict[str, Any] = {
             "carried": (("t", "e"),),
             "pairs": (("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G_2", "K", "G", "dU", "V"),
+            "data": ("G_2", "K", "G", "dU.map", "V"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_backward_dG_10",
@@ -6773,7 +7295,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_map_ptr", "pointer_like", "V"),
             ("V_ptr", "pointer_like", "V"),
             ("K_ptr", "pointer_like", "K"),
             ("dG_10_rest_ptr", "pointer_acc", ""),
@@ -6820,9 +7342,9 @@ KERNELS: dict[str, Any] = {
             "resident": (),
             "streamed": (("t", "e"), ("t", "f"), ("t", "f"), ("t", "e"), ("t", "e")),
             "carried": (("e", "f"),),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
             "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G", "dU", "G_2", "V", "dG.10.rest", "dG.10.column_1_m"),
+            "data": ("G", "dU.map", "G_2", "V", "dG.10.rest", "dG.10.column_1_m"),
             "loops": 0,
             "few_rows": False,
             "chunks": True,
@@ -6830,7 +7352,7 @@ KERNELS: dict[str, Any] = {
         "arguments": [
             ("G_ptr", "pointer_like", "G"),
             ("G_2_ptr", "pointer_like", "G_2"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_map_ptr", "pointer_like", "V"),
             ("V_ptr", "pointer_like", "V"),
             ("dG_10_rest_ptr", "pointer_acc", ""),
             ("dG_10_column_1_m_ptr", "pointer_acc", ""),
@@ -7017,20 +7539,22 @@ KERNELS: dict[str, Any] = {
                 ("e",),
                 ("e",),
                 ("e",),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
-                ("t", "e"),
                 ("e",),
-                ("e",),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
+                ("t", "e"),
                 ("t", "f"),
+                ("t", "f"),
+                ("e",),
+                ("e",),
                 ("t", "f"),
             ),
             "streamed": (),
             "carried": (("t", "t"), ("t", "t"), ("t", "f"), ("t", "f")),
-            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "e")),
-            "data": ("G_2", "K", "G", "R", "A", "dO", "dU"),
+            "pairs": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "pairs_by_address": (("t", "e"), ("t", "e"), ("t", "e"), ("t", "f"), ("t", "e")),
+            "data": ("G_2", "K", "G", "R", "A", "dU.1", "dU.2", "dO"),
             "loops": 0,
             "few_rows": False,
             "follows": "rwkv7_backward_dV",
@@ -7043,13 +7567,15 @@ KERNELS: dict[str, Any] = {
             ("dO_ptr", "pointer_like", "dO"),
             ("G_ptr", "pointer_like", "G"),
             ("A_ptr", "pointer_like", "A"),
-            ("dU_ptr", "pointer_acc", ""),
+            ("dU_1_ptr", "pointer_acc", ""),
+            ("dU_2_ptr", "pointer_acc", ""),
             ("dV_rest_ptr", "pointer_like", "V"),
             ("dV_rest_2_ptr", "pointer_like", "V"),
             ("dV_left_ptr", "pointer_like", "K"),
             ("dV_left_1_ptr", "pointer_like", "K"),
             ("dV_right_m_ptr", "pointer_like", "R"),
             ("dV_right_1_m_ptr", "pointer_like", "A"),
+            ("dV_dU_m_ptr", "pointer_like", "A"),
             ("G_2_tiles", "tiles", "G_2 4 2 BLOCK_T e"),
             ("K_tiles", "tiles", "K 4 2 BLOCK_T e"),
             ("G_2_tiles_2", "tiles", "G_2 4 2 BLOCK_T e"),
@@ -7107,16 +7633,13 @@ KERNELS: dict[str, Any] = {
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
+                ("t", "e"),
+                ("t", "e"),
                 ("t", "f"),
-                ("t", "e"),
-                ("t", "e"),
             ),
             "carried": (("e", "f"), ("e", "f")),
-            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
+            "pairs": (("t", "f"), ("t", "f"), ("t", "f"), ("t", "f")),
             "pairs_by_address": (
-                ("t", "f"),
-                ("t", "f"),
-                ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
                 ("t", "f"),
@@ -7133,10 +7656,10 @@ KERNELS: dict[str, Any] = {
                 "dV.left_1",
                 "dO",
                 "dV.rest",
-                "dU",
                 "dV.rest_2",
                 "dV.right_m",
                 "dV.right_1_m",
+                "dV.dU_m",
             ),
             "loops": 0,
             "few_rows": False,
@@ -7146,13 +7669,13 @@ KERNELS: dict[str, Any] = {
             ("G_2_ptr", "pointer_like", "G_2"),
             ("dO_ptr", "pointer_like", "dO"),
             ("G_ptr", "pointer_like", "G"),
-            ("dU_ptr", "pointer_acc", ""),
             ("dV_rest_ptr", "pointer_like", "V"),
             ("dV_rest_2_ptr", "pointer_like", "V"),
             ("dV_left_ptr", "pointer_like", "K"),
             ("dV_left_1_ptr", "pointer_like", "K"),
             ("dV_right_m_ptr", "pointer_like", "R"),
             ("dV_right_1_m_ptr", "pointer_like", "A"),
+            ("dV_dU_m_ptr", "pointer_like", "A"),
             ("dV_ptr", "pointer_like", "V"),
             ("dO_tiles", "tiles", "dO 4 2 BLOCK_T BLOCK_F"),
             ("stride_G_2_b", "stride_wide", ""),
@@ -7812,7 +8335,9 @@ def backward(inputs, extents, params, config=None):
     len_f = extents["f"]
     acc, ACC = accumulator(inputs)
     device = next(iter(inputs.values())).device
-    dU = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
+    dU_1 = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
+    dU_2 = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
+    dU_map = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["V"].dtype, device=device)
     dG_2_3 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dG_2_4 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dG_2_5 = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
@@ -7827,11 +8352,12 @@ def backward(inputs, extents, params, config=None):
     dK = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
     dA = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
     dB = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
-    dU_rest_2 = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["B"].dtype, device=device)
-    dU_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
-    dU_of_2 = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
-    dU_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
-    dU_right_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
+    dU_1_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=acc, device=device)
+    dU_1_left = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
+    dU_1_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
+    dU_2_rest = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["B"].dtype, device=device)
+    dU_2_of = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["B"].dtype, device=device)
+    dU_2_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
     dG_2_3_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dG_2_3_column_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
     dG_2_4_rest = torch.empty((len_b, len_h, len_t, len_e), dtype=acc, device=device)
@@ -7854,37 +8380,30 @@ def backward(inputs, extents, params, config=None):
     dV_left_1 = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["K"].dtype, device=device)
     dV_right_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["R"].dtype, device=device)
     dV_right_1_m = torch.empty((len_b, len_h, len_t, len_e), dtype=inputs["A"].dtype, device=device)
+    dV_dU_m = torch.empty((len_b, len_h, len_t, len_f), dtype=inputs["A"].dtype, device=device)
 
     # One program for each b, h and tile of t.
-    cfg = configure("rwkv7_backward_dU_ahead", extents, inputs, config)
+    cfg = configure("rwkv7_backward_dU_1_ahead", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
     grid = (len_b * len_h * tiles_t,)
-    rwkv7_backward_dU_ahead[grid](
+    rwkv7_backward_dU_1_ahead[grid](
         G_2,
         B,
         R,
         dO,
-        G,
-        A,
-        dU_rest_2,
-        dU_of,
-        dU_of_2,
-        dU_right_m,
-        dU_right_1_m,
-        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
-        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        dU_1_rest,
+        dU_1_left,
+        dU_1_right_m,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(R, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(dO, 2, cfg["BLOCK_T"], padded(len_f, itemsize)),
         *launch_strides(G_2),
         *launch_strides(B),
         *launch_strides(R),
         *launch_strides(dO),
-        *launch_strides(G),
-        *launch_strides(A),
         len_b,
         len_h,
         len_t,
@@ -7897,30 +8416,103 @@ def backward(inputs, extents, params, config=None):
     )
 
     # One program for each b, h and tile of f; sweeps t.
-    cfg = configure("rwkv7_backward_dU", extents, inputs, config)
+    cfg = configure("rwkv7_backward_dU_1", extents, inputs, config)
     itemsize = least_bytes(inputs)
     tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
     grid = (len_b * len_h * tiles_f,)
-    rwkv7_backward_dU[grid](
+    rwkv7_backward_dU_1[grid](
         G_2,
         dO,
-        G,
-        dU_rest_2,
-        dU_of,
-        dU_of_2,
-        dU_right_m,
-        dU_right_1_m,
-        dU,
+        dU_1_rest,
+        dU_1_left,
+        dU_1_right_m,
+        dU_1,
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(G_2),
         *launch_strides(dO),
-        *launch_strides(G),
         len_b,
         len_h,
         len_t,
         len_f,
         E=len_e,
         E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dU_2_ahead", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dU_2_ahead[grid](
+        G,
+        G_2,
+        B,
+        A,
+        dU_1,
+        dU_2_rest,
+        dU_2_of,
+        dU_2_right_m,
+        tiles_of(G, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(A, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        tiles_of(B, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
+        *launch_strides(G),
+        *launch_strides(G_2),
+        *launch_strides(B),
+        *launch_strides(A),
+        len_b,
+        len_h,
+        len_t,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
+        R_TYPE=element_type(inputs["R"]),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of f; sweeps t.
+    cfg = configure("rwkv7_backward_dU_2", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_f = triton.cdiv(len_f, cfg["BLOCK_F"])
+    grid = (len_b * len_h * tiles_f,)
+    rwkv7_backward_dU_2[grid](
+        G,
+        G_2,
+        dU_1,
+        dU_2_rest,
+        dU_2_of,
+        dU_2_right_m,
+        dU_2,
+        *launch_strides(G),
+        *launch_strides(G_2),
+        len_b,
+        len_h,
+        len_t,
+        len_f,
+        E=len_e,
+        E_PAD=padded(len_e, itemsize),
+        ACC=ACC,
+        **cfg,
+    )
+
+    # One program for each b, h and tile of t.
+    cfg = configure("rwkv7_backward_dU_map", extents, inputs, config)
+    itemsize = least_bytes(inputs)
+    tiles_t = triton.cdiv(len_t, cfg["BLOCK_T"])
+    grid = (len_b * len_h * tiles_t,)
+    rwkv7_backward_dU_map[grid](
+        dU_1,
+        dU_2,
+        dU_map,
+        len_b,
+        len_h,
+        len_t,
+        F=len_f,
+        F_PAD=padded(len_f, itemsize),
         ACC=ACC,
         **cfg,
     )
@@ -7994,7 +8586,7 @@ def backward(inputs, extents, params, config=None):
         G,
         G_2,
         U,
-        dU,
+        dU_map,
         A,
         dG_2_4_rest,
         dG_2_4_column_1_m,
@@ -8026,7 +8618,7 @@ def backward(inputs, extents, params, config=None):
         G,
         G_2,
         U,
-        dU,
+        dU_map,
         dG_2_4_rest,
         dG_2_4_column_1_m,
         dG_2_4,
@@ -8115,7 +8707,7 @@ def backward(inputs, extents, params, config=None):
         G,
         G_2,
         V,
-        dU,
+        dU_map,
         A,
         dG_2_6_rest,
         dG_2_6_column_1_m,
@@ -8147,7 +8739,7 @@ def backward(inputs, extents, params, config=None):
         G,
         G_2,
         V,
-        dU,
+        dU_map,
         dG_2_6_rest,
         dG_2_6_column_1_m,
         dG_2_6,
@@ -8295,7 +8887,7 @@ def backward(inputs, extents, params, config=None):
     rwkv7_backward_dG_9_ahead[grid](
         G,
         G_2,
-        dU,
+        dU_map,
         U,
         B,
         dG_9_rest,
@@ -8327,7 +8919,7 @@ def backward(inputs, extents, params, config=None):
     rwkv7_backward_dG_9[grid](
         G,
         G_2,
-        dU,
+        dU_map,
         U,
         dG_9_rest,
         dG_9_column_1_m,
@@ -8356,7 +8948,7 @@ def backward(inputs, extents, params, config=None):
     rwkv7_backward_dG_10_ahead[grid](
         G,
         G_2,
-        dU,
+        dU_map,
         V,
         K,
         dG_10_rest,
@@ -8388,7 +8980,7 @@ def backward(inputs, extents, params, config=None):
     rwkv7_backward_dG_10[grid](
         G,
         G_2,
-        dU,
+        dU_map,
         V,
         dG_10_rest,
         dG_10_column_1_m,
@@ -8458,13 +9050,15 @@ def backward(inputs, extents, params, config=None):
         dO,
         G,
         A,
-        dU,
+        dU_1,
+        dU_2,
         dV_rest,
         dV_rest_2,
         dV_left,
         dV_left_1,
         dV_right_m,
         dV_right_1_m,
+        dV_dU_m,
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(K, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
         tiles_of(G_2, 2, cfg["BLOCK_T"], padded(len_e, itemsize)),
@@ -8498,13 +9092,13 @@ def backward(inputs, extents, params, config=None):
         G_2,
         dO,
         G,
-        dU,
         dV_rest,
         dV_rest_2,
         dV_left,
         dV_left_1,
         dV_right_m,
         dV_right_1_m,
+        dV_dU_m,
         dV,
         tiles_of(dO, 2, cfg["BLOCK_T"], cfg["BLOCK_F"]),
         *launch_strides(G_2),

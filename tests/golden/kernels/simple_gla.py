@@ -137,7 +137,8 @@ def simple_gla_C(
         C = C_state + C_run
         chunk = tl.sum(C_s, 0)
         tl.store(C_base + tl.cast(j0, tl.int64) + offs_j, C, mask=in_j)
-        C_state = C_state + chunk
+        t = (j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J
+        C_state = tl.where(t, 0.0, C_state + chunk)
 
 
 @triton.jit(
@@ -244,29 +245,35 @@ def simple_gla_O(
         q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
         at = tl.minimum(tl.maximum(i, 0), len_j - 1)
         c = tl.load(C_base + at)
-        at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
+        at_1 = tl.minimum(tl.maximum(i0, 0), len_j - 1)
         c_2 = tl.load(C_base + tl.cast(at_1, tl.int64))
-        at_2 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        A_1 = (c.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
         c_3 = tl.load(C_base + tl.cast(at_2, tl.int64))
-        reach_p = c_3.to(ACC) * 1.4426950408889634
+        at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        c_4 = tl.load(C_base + tl.cast(at_3, tl.int64))
+        t = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
+        reach_p = tl.where(t, 0.0, c_4.to(ACC)) * 1.4426950408889634
         reach_2 = A_p * tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p)
         past = dot(q, tl.where(in_e[:, None], O_state, 0.0).to(Q_ptr.dtype.element_ty), None, ACC)
         O = O + past * reach_2[:, None]
-        decay = tl.exp(c_2.to(ACC) - c_3.to(ACC))
+        t_2 = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
+        decay = tl.exp(c_3.to(ACC) - tl.where(t_2, 0.0, c_4.to(ACC)))
         K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
         in_j = i < len_j
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, 0])
         A = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         c_1 = tl.load(C_base + tl.cast(i0, tl.int64) + offs_i, mask=in_j, other=0.0)
-        A_1 = A * A_p * tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :])
+        A_2 = (c_1.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        A_3 = A * A_p * tl.exp2(A_1[:, None] - A_2[None, :])
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
-        A_1_m = tl.where(mask, A_1, 0.0)
+        A_3_m = tl.where(mask, A_3, 0.0)
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, f0])
-        O = dot(A_1_m.to(V_ptr.dtype.element_ty), v, O, ACC)
-        column_p = tl.exp(c_2.to(ACC) - c_1.to(ACC))
+        O = dot(A_3_m.to(V_ptr.dtype.element_ty), v, O, ACC)
+        column_p = tl.exp(c_3.to(ACC) - c_1.to(ACC))
         column = v.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         tl.store(
@@ -385,41 +392,50 @@ def simple_gla_backward_dK_4(
         C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
         in_j = j < len_j
         c_1 = tl.load(C_ptrs, mask=in_j, other=0.0)
+        at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
+        dK_4_2 = (c_1.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
-        at_1 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
-        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
-        at_2 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
         c_3 = tl.load(C_base + tl.cast(at_2, tl.int64) * stride_C_j)
-        reach_2 = tl.exp(c_2.to(ACC) - c_1.to(ACC))
-        t = tl.trans(tl.where(in_f[None, :], dK_4_state, 0.0))
-        past = whole_dot(v, t, None, V_ptr.dtype.element_ty, ACC)
+        at_3 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_i - 1)
+        c_4 = tl.load(C_base + tl.cast(at_3, tl.int64) * stride_C_j)
+        t = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        t_2 = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t
+        reach_p = tl.where(t_2, c_3.to(ACC) + c_4.to(ACC), c_3.to(ACC))
+        reach_2 = tl.exp(reach_p - c_1.to(ACC))
+        t_3 = tl.trans(tl.where(in_f[None, :], dK_4_state, 0.0))
+        past = whole_dot(v, t_3, None, V_ptr.dtype.element_ty, ACC)
         dK_4 = dK_4 + past * reach_2[:, None]
-        decay = tl.exp(c_2.to(ACC) - c_3.to(ACC))
-        column_safe = tl.where(c_3.to(ACC) == float("-inf"), 0.0, c_3.to(ACC))
+        t_4 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        t_5 = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t_4
+        decay = tl.exp(tl.where(t_5, c_3.to(ACC) + c_4.to(ACC), c_3.to(ACC)) - c_2.to(ACC))
+        column_safe = tl.where(c_2.to(ACC) == float("-inf"), 0.0, c_2.to(ACC))
         column_p = column_safe * 1.4426950408889634
         at = tl.minimum(tl.maximum(j, 0), len_j - 1)
         c = tl.load(C_base + at * stride_C_j)
+        dK_4_1 = (c.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         in_i = j < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, 0])
         dA = whole_dot(v, tl.trans(dO), None, V_ptr.dtype.element_ty, ACC)
-        dK_4_1 = tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None]) * dA
+        dK_4_3 = tl.exp2(dK_4_1[None, :] - dK_4_2[:, None]) * dA
         mask_p = j < len_i
         mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
-        dK_4_1_m = tl.where(mask, dK_4_1, 0.0)
+        dK_4_3_m = tl.where(mask, dK_4_3, 0.0)
         Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
         q = load_tile(Q_ptrs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, j0, e0])
-        dK_4 = whole_dot(dK_4_1_m, q, dK_4, Q_ptr.dtype.element_ty, ACC)
+        dK_4 = whole_dot(dK_4_3_m, q, dK_4, Q_ptr.dtype.element_ty, ACC)
         column_p_1 = tl.exp2(c.to(ACC) * 1.4426950408889634 - column_p)
         column = q.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dK_4_ptrs = dK_4_base + tl.cast(j0, tl.int64) * len_e + dK_4_offs
         tl.store(dK_4_ptrs, dK_4, mask=in_j[:, None] & in_e[None, :])
-        t_2 = tl.trans(column_m)
-        dK_4_state = whole_dot(t_2, dO, dK_4_state * decay, dO_ptr.dtype.element_ty, ACC)
+        t_6 = tl.trans(column_m)
+        dK_4_state = whole_dot(t_6, dO, dK_4_state * decay, dO_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -527,42 +543,49 @@ def simple_gla_backward_dQ_3(
         at = tl.minimum(tl.maximum(i, 0), len_j - 1)
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         c = tl.load(C_base + at * stride_C_j)
+        at_1 = tl.minimum(tl.maximum(i0, 0), len_j - 1)
+        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
+        dQ_3_1 = (c.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         in_i = i < len_i
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
-        at_1 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
-        c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
-        at_2 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        at_2 = tl.minimum(tl.maximum(i0 + BLOCK_I - 1, 0), len_j - 1)
         c_3 = tl.load(C_base + tl.cast(at_2, tl.int64) * stride_C_j)
-        reach_safe = tl.where(c_3.to(ACC) == float("-inf"), 0.0, c_3.to(ACC))
+        at_3 = tl.minimum(tl.maximum(i0 - 1, 0), len_j - 1)
+        c_4 = tl.load(C_base + tl.cast(at_3, tl.int64) * stride_C_j)
+        t = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
+        reach_row = tl.where(t, 0.0, c_4.to(ACC))
+        reach_safe = tl.where(reach_row == float("-inf"), 0.0, reach_row)
         reach_p = reach_safe * 1.4426950408889634
         reach_2 = tl.exp2(c.to(ACC) * 1.4426950408889634 - reach_p)
-        t = tl.trans(tl.where(in_f[None, :], dQ_3_state, 0.0))
-        past = whole_dot(dO, t, None, dO_ptr.dtype.element_ty, ACC)
+        t_2 = tl.trans(tl.where(in_f[None, :], dQ_3_state, 0.0))
+        past = whole_dot(dO, t_2, None, dO_ptr.dtype.element_ty, ACC)
         dQ_3 = dQ_3 + past * reach_2[:, None]
-        decay = tl.exp(c_2.to(ACC) - c_3.to(ACC))
+        t_3 = (i0 // 1024 * 1024 == i0) & (i0 == tl.minimum(tl.maximum(i0, 0), len_j - 1))
+        decay = tl.exp(c_3.to(ACC) - tl.where(t_3, 0.0, c_4.to(ACC)))
         C_ptrs = C_base + tl.cast(i0, tl.int64) * stride_C_j + offs_i * stride_C_j
         in_j = i < len_j
         c_1 = tl.load(C_ptrs, mask=in_j, other=0.0)
+        dQ_3_2 = (c_1.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
         # simple_gla.attn:7  O[i,f] = A[i,j] * V[j,f]
         V_ptrs = V_base + tl.cast(i0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, i0, 0])
         dA = whole_dot(dO, tl.trans(v), None, dO_ptr.dtype.element_ty, ACC)
-        dQ_3_1 = tl.exp(c.to(ACC)[:, None] - c_1.to(ACC)[None, :]) * dA
+        dQ_3_3 = tl.exp2(dQ_3_1[:, None] - dQ_3_2[None, :]) * dA
         mask_p = i < len_j
         mask = (i[None, :] <= i[:, None]) & mask_p[None, :]
-        dQ_3_1_m = tl.where(mask, dQ_3_1, 0.0)
+        dQ_3_3_m = tl.where(mask, dQ_3_3, 0.0)
         # simple_gla.attn:6  A[i,j] = Q[i,e] * K[j,e] / sqrt(|e|) * exp(C[i] - C[j])   wh...
         K_ptrs = K_base + tl.cast(i0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, i0, e0])
-        dQ_3 = whole_dot(dQ_3_1_m, k, dQ_3, K_ptr.dtype.element_ty, ACC)
-        column_p = tl.exp(c_2.to(ACC) - c_1.to(ACC))
+        dQ_3 = whole_dot(dQ_3_3_m, k, dQ_3, K_ptr.dtype.element_ty, ACC)
+        column_p = tl.exp(c_3.to(ACC) - c_1.to(ACC))
         column = k.to(ACC) * column_p[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
         dQ_3_ptrs = dQ_3_base + tl.cast(i0, tl.int64) * len_e + dQ_3_offs
         tl.store(dQ_3_ptrs, dQ_3, mask=in_i[:, None] & in_e[None, :])
-        t_2 = tl.trans(column_m)
-        dQ_3_state = whole_dot(t_2, v, dQ_3_state * decay, V_ptr.dtype.element_ty, ACC)
+        t_4 = tl.trans(column_m)
+        dQ_3_state = whole_dot(t_4, v, dQ_3_state * decay, V_ptr.dtype.element_ty, ACC)
 
 
 @triton.jit(
@@ -676,15 +699,23 @@ def simple_gla_backward_dV(
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         C_ptrs = C_base + tl.cast(j0, tl.int64) * stride_C_j + offs_j * stride_C_j
         c_1 = tl.load(C_ptrs, mask=in_j, other=0.0)
-        at_1 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        at_1 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
         c_2 = tl.load(C_base + tl.cast(at_1, tl.int64) * stride_C_j)
-        at_2 = tl.minimum(tl.maximum(j0, 0), len_i - 1)
+        A_2 = (c_1.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        at_2 = tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
         c_3 = tl.load(C_base + tl.cast(at_2, tl.int64) * stride_C_j)
-        reach_2 = A_p * tl.exp(c_2.to(ACC) - c_1.to(ACC))
+        at_3 = tl.minimum(tl.maximum(j0 + BLOCK_J - 1, 0), len_i - 1)
+        c_4 = tl.load(C_base + tl.cast(at_3, tl.int64) * stride_C_j)
+        t = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        t_2 = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t
+        reach_p = tl.where(t_2, c_3.to(ACC) + c_4.to(ACC), c_3.to(ACC))
+        reach_2 = A_p * tl.exp(reach_p - c_1.to(ACC))
         past = dot(k, tl.where(in_e[:, None], dV_state, 0.0).to(K_ptr.dtype.element_ty), None, ACC)
         dV = dV + past * reach_2[:, None]
-        decay = tl.exp(c_2.to(ACC) - c_3.to(ACC))
-        column_safe = tl.where(c_3.to(ACC) == float("-inf"), 0.0, c_3.to(ACC))
+        t_3 = j0 + BLOCK_J == tl.minimum(tl.maximum(j0 + BLOCK_J, 0), len_i - 1)
+        t_4 = ((j0 + BLOCK_J) // 1024 * 1024 == j0 + BLOCK_J) & t_3
+        decay = tl.exp(tl.where(t_4, c_3.to(ACC) + c_4.to(ACC), c_3.to(ACC)) - c_2.to(ACC))
+        column_safe = tl.where(c_2.to(ACC) == float("-inf"), 0.0, c_2.to(ACC))
         column_p = column_safe * 1.4426950408889634
         Q_ptrs = Q_base + tl.cast(j0, tl.int64) * stride_Q_i + Q_offs
         in_i = j < len_i
@@ -692,13 +723,14 @@ def simple_gla_backward_dV(
         A = dot(k, tl.trans(q.to(K_ptr.dtype.element_ty)), None, ACC)
         at = tl.minimum(tl.maximum(j, 0), len_j - 1)
         c = tl.load(C_base + at * stride_C_j)
-        A_1 = A * A_p * tl.exp(c.to(ACC)[None, :] - c_1.to(ACC)[:, None])
+        A_1 = (c.to(ACC) - c_2.to(ACC)) * 1.4426950408889634
+        A_3 = A * A_p * tl.exp2(A_1[None, :] - A_2[:, None])
         mask_p = j < len_i
         mask = (j[:, None] <= j[None, :]) & mask_p[None, :]
-        A_1_m = tl.where(mask, A_1, 0.0)
+        A_3_m = tl.where(mask, A_3, 0.0)
         dO_ptrs = dO_base + tl.cast(j0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, j0, f0])
-        dV = dot(A_1_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
+        dV = dot(A_3_m.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
         column_p_1 = tl.exp2(c.to(ACC) * 1.4426950408889634 - column_p)
         column = dO.to(ACC) * column_p_1[:, None]
         column_m = tl.where(mask_p[:, None], column, 0.0)
