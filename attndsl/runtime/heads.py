@@ -11,8 +11,9 @@ import torch
 
 from attndsl.runtime.few import multiprocessors
 from attndsl.runtime.stages import TRITON, Passes, Stage
+from attndsl.schedule.composed import PIECES
 from attndsl.schedule.few_heads import cut_walks, pieces_of
-from attndsl.schedule.pieces import PIECES, in_pieces
+from attndsl.schedule.pieces import in_pieces
 from attndsl.schedule.tile import TileProgram
 
 

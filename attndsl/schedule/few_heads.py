@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from attndsl.schedule import pieces
-from attndsl.schedule.pieces import PIECES
+from attndsl.schedule.composed import PIECES
 from attndsl.schedule.tile import Plan, Role, TileProgram
 
 # Columns of a walk's tile, as `codegen.configs.choose_chunk` has them.

@@ -7,9 +7,9 @@
     walk:    of each piece, from H[p]                                                             all pieces at once
 
 A state that each chunk multiplies by numbers that do not depend on it, and adds to, is an affine map of what it was;
-such maps compose. A delta rule's is one too, but multiplies by a matrix: a composition would be a product of matrices
-for each piece, and its parts are not made here. Keys and values are read twice, so this is for cards that are not full:
-`few_heads` says when.
+such maps compose (`composed`). A delta rule's is one too, but multiplies by a matrix: a composition would be a product
+of matrices for each piece, and its parts are not made here. Keys and values are read twice, so this is for cards that
+are not full: `few_heads` says when.
 
 source: the scan of affine maps of Blelloch 1990; over chunks: Dao and Gu 2024 (arXiv:2405.21060), section 6
 """
@@ -20,12 +20,19 @@ import dataclasses
 
 from attndsl.cascade.nodes import Binary, Call, Const, DType, Expr, Extent, Position
 from attndsl.schedule import tile as t
-from attndsl.schedule.carried import Split, live, updated
+from attndsl.schedule.carried import Split, live
+from attndsl.schedule.composed import (
+    PIECES,
+    Held,
+    Updates,
+    held_by,
+    split_of,
+    totals_of,
+    updates_of,
+)
 from attndsl.schedule.liveness import flat
 from attndsl.schedule.specialise import defined, used
 from attndsl.schedule.tile import Block, Role, Val
-
-PIECES = "chunks.pieces"
 
 # Pieces begin where chunks do, whatever their length; a lone number for each position has long ones.
 LEAST = 256
@@ -59,18 +66,6 @@ def _multiplies(program: t.TileProgram) -> bool:
     return any(isinstance(s, t.AccDot) for s in program.sweep.ranges[0].body)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Held:
-    """A state: where it is declared, the values that it is multiplied by at each turn, and its tensors."""
-
-    state: t.Declare
-    decays: tuple[Expr, ...]
-    total: t.Declare | None
-    part: t.Buffer
-    start: t.Buffer
-    decay: t.Buffer | None
-
-
 _Three = tuple[t.TileProgram, t.TileProgram, t.TileProgram]
 
 
@@ -83,76 +78,13 @@ def _cut(
         return None
     if program.loops or program.rounds is not None or program.epilogue:
         return None
-    split = _split(program)
-    held = _held(split, {b.name for b in buffers})
-    if held is None:
+    split = split_of(program)
+    changes = updates_of(split)
+    held = None if changes is None else held_by(split, changes, {b.name for b in buffers})
+    if held is None or changes is None:
         return None
-    made = tuple(b for h in held for b in (h.part, h.start, h.decay) if b is not None)
-    return (_parts(split, held), _starts(split, held), _walk(split, held)), made
-
-
-def _split(program: t.TileProgram) -> Split:
-    assert program.sweep is not None
-    every = [x for s in (*program.prologue, *program.sweep.ranges[0].body) for x in flat((s,))]
-    split = Split(program, {n for s in every for n in (*used(s), *updated(s), defined(s) or "")})
-    split.dims = {s.name: s.dims for s in every if defined(s) is not None}  # type: ignore[union-attr]
-    split.find_moving()
-    return split
-
-
-def _held(split: Split, taken: set[str]) -> list[_Held] | None:
-    """The states of a walk; None if what becomes of one is no number times it, and something besides."""
-    program = split.program
-    declared = [s for s in program.prologue if isinstance(s, t.Declare) and s.name in split.moving]
-    out: list[_Held] = []
-    for s in declared:
-        decays: list[Expr] = []
-        for u in split.body:
-            if s.name not in updated(u):
-                continue
-            found = _factor(split, u, s.name)
-            if found is None:
-                return None
-            decays += found
-        over = {d for e in decays for d in split.spans(e) or ()}
-        if not over <= {*s.dims}:
-            return None
-        total = None
-        if decays:
-            dims = tuple(d for d in s.dims if d in over)
-            total = t.Declare(split.fresh(f"{s.name}_decays"), dims, DType.FLOAT, Const(1.0))
-        part, start = (_buffer(program, s, what, s.dims, taken) for what in ("part", "start"))
-        decay = None if total is None else _buffer(program, s, "decays", total.dims, taken)
-        out.append(_Held(s, tuple(decays), total, part, start, decay))
-    return out or None
-
-
-def _factor(split: Split, u: t.Stmt, name: str) -> tuple[Expr, ...] | None:
-    """What an update multiplies a state by; None if it does something else with it."""
-    match u:
-        case t.AccDot(left=left, right=right, scale=scale):
-            if {left, right, scale} & split.moving:
-                return None
-            return () if scale is None else (Val(scale),)
-        case t.Assign(expr=Binary("+", Val(old), more)) if old == name:
-            return None if split.spans(more) is None else ()
-        case t.Assign(expr=Binary("+", Binary("*", Val(old), by), more)) if old == name:
-            known = split.spans(more) is not None and split.spans(by) is not None
-            return (by,) if known else None
-        case _:
-            return None
-
-
-def _buffer(
-    program: t.TileProgram, s: t.Declare, what: str, dims: tuple[str, ...], taken: set[str]
-) -> t.Buffer:
-    name = f"{program.writes[-1]}.{s.name}.{what}"
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    ranks = [program.axis(d).rank for d in dims]
-    grid = (a.rank for a in program.of(Role.GRID))
-    return t.Buffer(name, (PIECES, *grid, *ranks), t.BufferKind.TEMP)
+    made = [b for h in held for b in (h.part, h.start, *(f.buffer for f in h.factors))]
+    return (_parts(split, held, changes), _starts(split, held), _walk(split, held)), tuple(made)
 
 
 def _at(program: t.TileProgram, dims: tuple[str, ...]) -> tuple[Expr, ...]:
@@ -164,25 +96,23 @@ def _at(program: t.TileProgram, dims: tuple[str, ...]) -> tuple[Expr, ...]:
     )
 
 
-def _parts(split: Split, held: list[_Held]) -> t.TileProgram:
+def _parts(split: Split, held: list[Held], changes: Updates) -> t.TileProgram:
     """What the chunks of each piece leave, from nothing, and what they leave of what was there."""
     program = split.program
     states = {h.state.name for h in held}
     kept = tuple(s for s in split.body if not isinstance(s, t.Store | t.Scatter | t.Across))
     body = live(kept, states)
-    totals: list[t.Stmt] = []
     stores: list[t.Stmt] = []
     declared: list[t.Stmt] = []
     for h in held:
         name, dims = h.state.name, h.state.dims
         declared.append(dataclasses.replace(h.state, expr=Const(0.0)))
         stores.append(t.Store(h.part.name, _at(program, dims), name, dims))
-        if h.total is None or h.decay is None:
-            continue
-        declared.append(h.total)
-        for by in h.decays:
-            totals.append(t.Assign(h.total.name, Binary("*", Val(h.total.name), by)))
-        stores.append(t.Store(h.decay.name, _at(program, h.total.dims), h.total.name, h.total.dims))
+        for f in h.factors:
+            declared.append(f.total)
+            at = _at(program, f.total.dims)
+            stores.append(t.Store(f.buffer.name, at, f.total.name, f.total.dims))
+    totals = totals_of(held, changes)
     needed = {n for s in (*body, *totals) for x in flat((s,)) for n in used(x)}
     top = live(_without(program.prologue, states), needed | _ends(program))
     out = _piece(split, f"{program.name}_parts", (*top, *declared), _decays_first(body, totals))
@@ -198,7 +128,7 @@ def _decays_first(body: tuple[t.Stmt, ...], totals: list[t.Stmt]) -> tuple[t.Stm
     return (*body[:at], *totals, *body[at:])
 
 
-def _starts(split: Split, held: list[_Held]) -> t.TileProgram:
+def _starts(split: Split, held: list[Held]) -> t.TileProgram:
     """The state that each piece begins with: piece by piece, each point of a state by itself."""
     program = split.program
     states = {h.state.name for h in held}
@@ -209,21 +139,27 @@ def _starts(split: Split, held: list[_Held]) -> t.TileProgram:
         t.Compute(last, (), DType.INT, Extent(PIECES)),
     )
     turn: list[t.Stmt] = []
+    then: list[t.Stmt] = []
     reads: list[str] = []
     for h in held:
+        at = _at(program, h.state.dims)
+        turn.append(t.Store(h.start.name, at, h.state.name, h.state.dims))
+    for h in held:
         name, dims = h.state.name, h.state.dims
-        at = _at(program, dims)
-        turn.append(t.Store(h.start.name, at, name, dims))
         more = split.fresh(f"{name}_part")
-        turn.append(t.Load(more, dims, DType.FLOAT, h.part.name, at, dims))
+        turn.append(t.Load(more, dims, DType.FLOAT, h.part.name, _at(program, dims), dims))
         reads.append(h.part.name)
-        old: Expr = Val(name)
-        if h.total is not None and h.decay is not None:
-            by, over = split.fresh(f"{name}_decay"), h.total.dims
-            turn.append(t.Load(by, over, DType.FLOAT, h.decay.name, _at(program, over), over))
-            reads.append(h.decay.name)
-            old = Binary("*", old, Val(by))
-        turn.append(t.Assign(name, Binary("+", old, Val(more))))
+        total: Expr = Val(more)
+        if h.same:
+            total = Binary("+", Val(name), total)
+        for f in h.factors:
+            by, over = split.fresh(f.total.name), f.total.dims
+            turn.append(t.Load(by, over, DType.FLOAT, f.buffer.name, _at(program, over), over))
+            reads.append(f.buffer.name)
+            total = Binary("+", Binary("*", Val(f.of), Val(by)), total)
+        new = split.fresh(f"{name}_new")
+        turn.append(t.Compute(new, dims, DType.FLOAT, total))
+        then.append(t.Assign(name, Val(new)))
     over_all = {d for h in held for d in h.state.dims}
     over_all |= {d for s in top for d in getattr(s, "dims", ())}
     grid = program.of(Role.GRID)
@@ -237,7 +173,7 @@ def _starts(split: Split, held: list[_Held]) -> t.TileProgram:
         tuple(h.start.name for h in held),
         program.params,
         top,
-        (t.Loop(PIECES, first, last, tuple(turn)),),
+        (t.Loop(PIECES, first, last, (*turn, *then)),),
         None,
         (),
     )
@@ -247,7 +183,7 @@ def _narrow(a: t.Axis) -> t.Axis:
     return dataclasses.replace(a, block=COLUMNS) if a.role is Role.TILE else a
 
 
-def _walk(split: Split, held: list[_Held]) -> t.TileProgram:
+def _walk(split: Split, held: list[Held]) -> t.TileProgram:
     """The walk over one piece, from the state that it begins with."""
     program = split.program
     states = {h.state.name for h in held}

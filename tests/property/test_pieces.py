@@ -23,7 +23,7 @@ def test_a_call_with_few_heads(name: str) -> None:
 
 def portable(name: str) -> None:
     """Pieces of 32 positions, the last of them not full, on a processor that runs eight programs at once."""
-    from attndsl.schedule import pieces
+    from attndsl.schedule import composed, pieces
     from tests.property.test_chunks import case, error
 
     pieces.LEAST = pieces.LEAST_OF_SCANS = 32
@@ -34,7 +34,7 @@ def portable(name: str) -> None:
     up = torch.randn_like(out)
     grads = torch.autograd.grad(out, leaves, up)
     (call,) = op._engine.calls.values()
-    assert call.extents[pieces.PIECES] > 1
+    assert call.extents[composed.PIECES] > 1
     assert call.stage.passes.forward.name == f"{name}_pieces"
     wide = [x.double().requires_grad_() for x in one]
     want = op.reference(*wide)

@@ -18,7 +18,8 @@ from attndsl.runtime.stages import Passes, Stage, plan_passes
 from attndsl.schedule import few_heads as few
 from attndsl.schedule import pieces, plan_forward
 from attndsl.schedule import tile as t
-from attndsl.schedule.pieces import PIECES, in_pieces
+from attndsl.schedule.composed import PIECES
+from attndsl.schedule.pieces import in_pieces
 from attndsl.source import Source
 from tests.unit.schedule.harness import draw, kernels, run
 
@@ -149,6 +150,18 @@ def test_a_walk_becomes_three_kernels() -> None:
     assert [x.axis for x in starts.loops] == [PIECES]
     assert {*parts.writes} <= {*starts.reads}
     assert {*starts.writes} <= {*walk.reads}
+
+
+def test_a_state_that_comes_into_another_is_cut_too() -> None:
+    """Distances to a chunk grow by those between chunks, so the slope of a decay has two states."""
+    passes, few_of = cut_passes(cascade_of(CONSTANT), ("Q", "K", "V", "a"))
+    assert passes.backward is not None
+    assert few_of.passes.backward is not None
+    swept = [p.name for p in kernels(passes.backward) if p.sweep is not None and p.of(t.Role.PAIR)]
+    names = {p.name for p in kernels(few_of.passes.backward)}
+    assert {f"{n}_parts" for n in swept} <= names
+    states = [sum(isinstance(s, t.Declare) for s in p.prologue) for p in kernels(passes.backward)]
+    assert max(states) > 1
 
 
 def test_what_does_not_compose_stays_whole() -> None:
