@@ -222,12 +222,33 @@ def _lengths(x: dict[str, Any]) -> list[str]:
         rows.append(("", f"at best no more time {times}"))
         chosen += "; pairs with it"
     rows.append(("chosen", chosen))
+    if "few_heads" in x:
+        rows += _few_heads(x["few_heads"], x["length"])
     if "one_token" in x:
         token = x["one_token"]
         best = ", ".join(f"{g} {t['microseconds']:.4g} us" for g, t in token["at_best"].items())
         rows.append(("one token", f"reads and writes a state of {_si(token['state_bytes'])}B"))
         rows.append(("", f"{work(token)}; at best {best}"))
     return [f"{label:<11}{text}" for label, text in rows]
+
+
+def _few_heads(x: dict[str, Any], length: int) -> list[tuple[str, str]]:
+    """When walks are cut into pieces that run beside each other."""
+    whole = ", ".join(x["whole"])
+    if "most" not in x:
+        why = (
+            "what a chunk makes of its state is no sum of it, times numbers, and of something else"
+        )
+        return [("few heads", f"no pieces of {whole}: {why}")]
+    programs = _count(x["programs_for_each"], "program")
+    pieces = ", ".join(f"{c} for {n}" for n, c in x["pieces"].items())
+    least, most = _from(x["least_length"]), x["most"]
+    rows = [
+        ("few heads", f"walks in pieces beside each other {least}, up to {most} heads in all"),
+        ("", f"of {programs} each, on {x['processors']} multiprocessors"),
+        ("", f"pieces of {length} positions by heads: {pieces}"),
+    ]
+    return [*rows, ("", f"no pieces of {whole}")] if whole else rows
 
 
 def _from(n: int | None) -> str:

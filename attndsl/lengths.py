@@ -19,6 +19,8 @@ from attndsl.codegen.configs import choose_chunk
 from attndsl.codegen.kernel_facts import kernel_facts
 from attndsl.codegen.names import identifier
 from attndsl.schedule.cost import GPUS, Cost, Gpu, bound, kernel_cost
+from attndsl.schedule.few_heads import cut_walks, tiles, worth
+from attndsl.schedule.pieces import LEAST, in_pieces
 from attndsl.schedule.tile import Plan, Role, TileProgram
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 # Shared memory of a block on the GPUs that chunks were measured on; the default chunk depends on it.
 SHARED = 232448
 LONGEST = 1 << 20
+# Multiprocessors of an H100 and an H200.
+PROCESSORS = 132
 
 
 def plan_costs(
@@ -92,10 +96,33 @@ def length_facts(
                 if gpu in (None, name)
             },
         }
+    facts["few_heads"] = _few_heads(plan, usual, now)
     token = _one_token(program, usual, sequences, itemsize, gpu)
     if token is not None:
         facts["one_token"] = token
     return facts
+
+
+def _few_heads(plan: Plan, usual: Sizes, length: int) -> dict[str, Any]:
+    """Up to how many heads walks are cut into pieces, and into how many; which walks stay whole."""
+    cut = in_pieces(plan)
+    walks = () if cut is None else cut_walks(cut)
+    made = {s.name for s in cut.steps if isinstance(s, TileProgram)} if cut is not None else set()
+    swept = [s.name for s in plan.steps if isinstance(s, TileProgram) and s.sweep is not None]
+    facts: dict[str, Any] = {"whole": [n for n in swept if f"{n}_parts" not in made]}
+    if not walks:
+        return facts
+    columns = max(math.prod(tiles(w, usual.extents)) for w in walks)
+    most = PROCESSORS // (2 * columns)
+    counts = {n: worth(n * columns, length, PROCESSORS) for n in (1, 4, 16, most)}
+    return {
+        **facts,
+        "processors": PROCESSORS,
+        "programs_for_each": columns,
+        "most": most,
+        "least_length": 2 * LEAST,
+        "pieces": {n: c for n, c in counts.items() if 0 < n <= most},
+    }
 
 
 def _all_blocks(plan: Plan, usual: Sizes, itemsize: int) -> list[dict[str, int]]:

@@ -24,6 +24,7 @@ from attndsl.runtime import plans
 from attndsl.runtime.beforehand import Beforehand
 from attndsl.runtime.checks import INTS, TensorCheck, check_widths
 from attndsl.runtime.cotangents import gathered
+from attndsl.runtime.heads import Cutting
 from attndsl.runtime.ranges import RangeCheck
 from attndsl.runtime.recent import Recent
 from attndsl.runtime.replay import Replay, current_device, kind_of, spread_zeros
@@ -100,6 +101,7 @@ class Engine:
         self.ranges = RangeCheck(cascade)
         self.calls: dict[Any, Prepared] = {}
         self.stages: dict[tuple[StartKind, tuple[str, ...], str], Stage] = {}
+        self.cutting = Cutting(header)
         self.replays: dict[Any, Replay | None] = {}
         self.recent_backward: dict[Any, Recent[Gradients]] = {}
         self.beforehand = Beforehand()
@@ -212,6 +214,9 @@ class Engine:
             self.check_scans(start)
         stage = self.stage_for(given, start, wrt)
         extents = stage.extents(binding.extents, numbers)
+        if self.planner is plan_passes:
+            with self.lock:
+                stage, extents = self.cutting(stage, extents, given[0].device)
         config = self.tuned(stage, given, binding, extents, numbers, wrt)
         return Prepared(stage, self.names, extents, numbers, binding, config)
 
