@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from attndsl.cascade.nodes import DType, Select
 from attndsl.codegen.exprs import ATOM, Text
-from attndsl.codegen.gluon_layouts import ROWS, LayoutPrinter
+from attndsl.codegen.gluon_layouts import LayoutPrinter
 from attndsl.schedule.specialise import used
 from attndsl.schedule.tile import AccDot, Across, Compute, Dot, Load, Stmt, Store, Val
 from attndsl.schedule.warps import Body, Order, begun
@@ -99,9 +99,12 @@ class StepPrinter(LayoutPrinter):
         name = self._values[acc.name].text.code
         right = self._roles.rings[acc.right]
         b = f"{acc.right}_ring.index({stage}).reshape([{self._matrix(right)}])"
+        a = f"{name}_operand"
         if acc.right in self._roles.turned:
+            home = self._home(self._values[acc.name].text.dims)
+            a = f"out_of_pairs({a}, gl.DotOperandLayout(0, {home}, 4))"
             b += ".permute((1, 0))"
-        self._emit(f"{name} = warpgroup_mma({name}_operand, {b}, {name}, is_async=True)")
+        self._emit(f"{name} = warpgroup_mma({a}, {b}, {name}, is_async=True)")
 
     def _wait(self, left: int, names: Sequence[str]) -> None:
         """Wait until at most `left` products run; `names` must not be touched before."""
@@ -119,12 +122,7 @@ class StepPrinter(LayoutPrinter):
         home = self._home(self._values[acc.name].text.dims)
         like = self._storage(acc.like)
         if self.plan.eight:
-            # As registers hold scores, so the units take operands, if each 16 columns are called by other numbers:
-            # the rows of the turned tile are in that order too.
-            block = self.blocks[self._roles.stream]
-            code = f"{value.at(ATOM)}.to({like}).reshape([{ROWS}, {block} // 16, 2, 4, 2])"
-            code += f".permute((0, 1, 3, 2, 4)).reshape([{ROWS}, {block}])"
-            return f"gl.convert_layout({code}, gl.DotOperandLayout(0, {home}, 4))"
+            return f"in_pairs({self._printer.number(value).code})"
         return f"gl.convert_layout({value.at(ATOM)}.to({like}), gl.DotOperandLayout(0, {home}, 2))"
 
     def _position(self) -> None:
@@ -168,8 +166,7 @@ class StepPrinter(LayoutPrinter):
         out: list[str] = []
         for acc in sums:
             name = self._values[acc.name].text.code
-            # Triton's wait takes no numbers of 8 bits: `kept` does, behind it.
-            out += [name] if self.plan.eight else [name, f"{name}_operand"]
+            out += [name, f"{name}_operand"]
         return out
 
     # --- the order of steps ------------------------------------------------------------------------------------------
@@ -252,15 +249,14 @@ class StepPrinter(LayoutPrinter):
         for acc in body.sums:
             name = self._values[acc.name].text.code
             self._emit(f"{name}_next = {self._in_registers(acc)}")
-            after += [] if self.plan.eight else [f"{name}_next"]
+            after.append(f"{name}_next")
         if body.sums:
             self._wait(0, [*self._names(body.sums), *after])
         self._arrive(sums, "last")
         for acc in body.sums:
             self._rescale(acc)
             name = self._values[acc.name].text.code
-            new = f"kept({name}_next, {name}_operand)" if self.plan.eight else f"{name}_next"
-            self._emit(f"{name}_operand = {new}")
+            self._emit(f"{name}_operand = {name}_next")
 
     def _middle(self, body: Body) -> None:
         """What follows the scores; their rings are free once nothing is read that lies beside their tiles."""
