@@ -20,8 +20,19 @@ import math
 from collections.abc import Mapping
 
 from attndsl.cascade.invariance import unseen
-from attndsl.cascade.nodes import Binary, Call, Cascade, Compare, Const, Expr, Reduce, Reduction, Select
-from attndsl.cascade.walk import rewrite
+from attndsl.cascade.monomials import polynomial
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Cascade,
+    Compare,
+    Const,
+    Expr,
+    Reduce,
+    Reduction,
+    Select,
+)
+from attndsl.cascade.walk import replaced, rewrite, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.pointwise import LOG2E
 from attndsl.schedule.tile import SIXTEEN, Val
@@ -123,55 +134,47 @@ def _loaded(value: str, known: Mapping[str, t.Stmt], eight: tuple[str, ...]) -> 
 def weighs(value: str, known: Mapping[str, t.Stmt]) -> bool:
     """Whether a value is `exp(s - m)` with `m` no less than the maximum of `s`, less the head-room.
 
-    Statements name parts of it; with these put in, it reads `exp2(s * log2e - (m if m > -inf else 0) * log2e)`.
+    With what statements name put in, it reads `exp2(a * k - m * log2e)` of the score or of what the score is made of
+    (`lighten`). Put `a` for the maximum over the tile of what was reduced, and everything but the head-room cancels.
     """
     s = known.get(value)
-    if not isinstance(s, t.Compute):
+    if not isinstance(s, t.Compute) or not isinstance(s.expr, Call) or s.expr.fn != "exp2":
         return False
-    match _whole(s.expr, known):
-        case Call("exp2", (Binary("-", score, Binary("*", top, Const(v))),)) if v == LOG2E:
-            pass
-        case _:
-            return False
-    match top:
-        case Select(Compare("==", m, Const(low)), Const(0.0), other) if m == other:
-            if low != float("-inf"):
-                return False
-        case _:
-            m = top
-    return any(_times_log2e(_whole(Val(f), known), score) for f in _lifted_tops(m, known))
-
-
-def _lifted_tops(m: Expr, known: Mapping[str, t.Stmt]) -> list[str]:
-    """What is reduced in the maxima, less the head-room, that `m` is the largest of."""
-    match m:
-        case Call("max", args):
-            return [f for a in args for f in _lifted_tops(a, known)]
-        case Binary("-", Val(name), Const(v)) if v == HEADROOM:
-            fold = known.get(name)
-            if isinstance(fold, t.Fold) and fold.op is Reduction.MAX:
-                return [fold.src]
-    return []
-
-
-def _times_log2e(score: Expr, e: Expr) -> bool:
-    """Whether `e` is `score * log2e`; a scale of the score may have been multiplied with it (`exponents`)."""
-    match e:
-        case Binary("*", x, Const(v)) if v == LOG2E and x == score:
-            return True
-        case Binary("*", u, Binary("*", c, Const(v))) if v == LOG2E:
-            return score == Binary("*", u, c)
+    exponent = _whole(s.expr.args[0], known)
+    for top in walk(exponent):
+        for tile in _lifted_tiles(top):
+            for fold in (known.get(n.name) for n in walk(tile) if isinstance(n, Val)):
+                if not isinstance(fold, t.Fold) or fold.op is not Reduction.MAX:
+                    continue
+                most = replaced(tile, Val(fold.name), _whole(Val(fold.src), known))
+                left = polynomial(replaced(exponent, top, most)).terms
+                if len(left) == 1 and not left[0].powers:
+                    return abs(float(left[0].coeff) - HEADROOM * LOG2E) < 1e-6
     return False
 
 
+def _lifted_tiles(e: Expr) -> list[Expr]:
+    """The maxima over a tile, less the head-room, that a maximum is the largest of."""
+    match e:
+        case Call("max", args):
+            return [x for a in args for x in (_lifted_tiles(a) or ([a] if _lifted(a) else []))]
+    return []
+
+
+def _lifted(e: Expr) -> bool:
+    return isinstance(e, Binary) and e.op == "-" and e.right == Const(HEADROOM)
+
+
 def _whole(e: Expr, known: Mapping[str, t.Stmt]) -> Expr:
-    """An expression with the definitions of what it names put in."""
+    """An expression with the definitions of what it names put in, and -inf not told apart in maxima."""
 
     def rule(n: Expr) -> Expr | None:
-        if isinstance(n, Val):
-            s = known.get(n.name)
-            if isinstance(s, t.Compute):
-                return _whole(s.expr, known)
+        match n:
+            case Val(name):
+                s = known.get(name)
+                return _whole(s.expr, known) if isinstance(s, t.Compute) else None
+            case Select(Compare("==", m, Const(low)), Const(0.0), other) if m == other:
+                return m if low == float("-inf") else None
         return None
 
     return rewrite(e, rule)
