@@ -104,6 +104,13 @@ CALLS = [
         "rounding; then `iters` must be raised, or the bracket be narrower.",
     ),
     ErrorInfo(
+        "A0515",
+        "inputs of 8 bits that cannot be taken",
+        "Tensors of `torch.float8_e4m3fn` have a forward pass, on GPUs from sm_89 on and on the CPU. They have no "
+        "gradients, neither of themselves nor of what stands beside them, and no states (`state=`, `op.step`, "
+        "`op.partial`). Converted to bfloat16, which is exact, they have all of these.",
+    ),
+    ErrorInfo(
         "A0520",
         "no GPU to measure on",
         "`attndsl tune` and `attndsl bench` time kernels where they are to run. What was tuned on another machine can "

@@ -23,9 +23,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attndsl.codegen.configs import choice, choose_warps, padded
+from attndsl.codegen.configs import choice, choose_eight, choose_warps, padded
 from attndsl.codegen.sass import SassStats, disassemble, sass_stats
 from attndsl.processors import processors
+from attndsl.schedule.tile import SIXTEEN
 
 # Shared memory that one block may ask for, in bytes.
 SHARED_MEMORY = {
@@ -36,9 +37,16 @@ SHARED_MEMORY = {
     "sm_100": 227 * 1024,
     "sm_120": 99 * 1024,
 }
-ITEM_SIZE = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
+# Of 8 bits they lie in tiles as wide as of 16.
+ITEM_SIZE = {"e4m3": 2, "bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
 
-LONG_NAME = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
+LONG_NAME = {
+    "e4m3": "float8e4nv",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+}
 
 
 class CompileError(Exception):
@@ -164,7 +172,8 @@ def _warps(name: str, kernel: Mapping[str, Any], call: _Call) -> dict[str, int] 
         call.dtypes.get(t, call.dtype) != call.dtype for t in tensors
     ):
         return None
-    chosen = choose_warps(kernel["facts"], dict(call.extents), SHARED_MEMORY["sm_90"])
+    find = choose_eight if kernel["facts"].get("eight") else choose_warps
+    chosen = find(kernel["facts"], dict(call.extents), SHARED_MEMORY["sm_90"])
     if chosen is not None:
         own = call.config.get(name, {})
         chosen.update((k, int(v)) for k, v in own.items() if k in chosen)
@@ -184,7 +193,7 @@ def _job(
         signature[name] = "constexpr"
         match kind:
             case "pointer_like":
-                signature[name] = f"*{dtypes.get(of, dtype)}"
+                signature[name] = f"*{_element(of, call)}"
                 aligned.append(name)
             case "pointer_int32":
                 signature[name] = "*i32"
@@ -196,8 +205,8 @@ def _job(
                 aligned.append(name)
             case "tiles":
                 tensor, ndim, axis, block, row = of.split()
-                element = dtypes.get(tensor, dtype)
-                if capability < 90 or ITEM_SIZE[element] != 2:
+                element = _element(tensor, call)
+                if capability < 90 or ITEM_SIZE[dtypes.get(tensor, dtype)] != 2:
                     constants[name] = None
                 else:
                     box = [1] * int(ndim)
@@ -205,7 +214,7 @@ def _job(
                     whole = row not in config
                     box[-1] = padded(int(extents[row]), ITEM_SIZE[dtype]) if whole else config[row]
                     signature[name] = f"tensordesc<{element}{box}>"
-            case "descriptor" | "descriptor_acc":
+            case "descriptor" | "descriptor_acc" | "descriptor_sixteen":
                 _, *sides = of.split()
                 pads = {n: r for n, k, r in kernel["arguments"] if k == "pad"}
                 box = []
@@ -213,7 +222,8 @@ def _job(
                     x, half, _ = side.partition("//2")
                     n = padded(int(extents[pads[x]]), 2) if x in pads else config.get(x) or int(x)
                     box.append(n // 2 if half else n)
-                element = dtype if kind == "descriptor" else wide
+                element = _element(SIXTEEN if kind == "descriptor_sixteen" else of, call)
+                element = wide if kind == "descriptor_acc" else element
                 signature[name] = f"memory {element} {' '.join(map(str, box))}"
             case "config":
                 constants[name] = config[name]
@@ -248,6 +258,12 @@ def _job(
                 raise AssertionError(kind)
     options = {k: config[k] for k in ("num_warps", "num_stages", "maxnreg") if k in config}
     return {"signature": signature, "constants": constants, "aligned": aligned, "options": options}
+
+
+def _element(of: str, call: _Call) -> str:
+    """What Triton calls the type of an input's elements."""
+    name = "bf16" if of == SIXTEEN else call.dtypes.get(of, call.dtype)
+    return {"e4m3": "fp8e4nv"}.get(name, name)
 
 
 def _compile(name: str, target: str, config: dict[str, int], path: Path) -> CompiledKernel:

@@ -81,6 +81,7 @@ def memory_tiles(dtype: str, *box: str) -> str:
 
     sides = [int(n) for n in box]
     elements = {"bf16": gl.bfloat16, "fp16": gl.float16, "fp32": gl.float32}
+    elements["fp8e4nv"] = gl.float8e4nv
     layout = gl.NVMMASharedLayout.get_default_for(sides, elements[dtype])
     return f"tensordesc<{dtype}{sides},{layout!r}>"
 

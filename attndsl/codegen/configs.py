@@ -297,6 +297,35 @@ def choose_warps(
     return None
 
 
+def choose_eight(
+    facts: dict[str, Any], extents: dict[str, int], smem: int
+) -> dict[str, int] | None:
+    """As `choose_warps`, for tiles of 8 bits; what leaves has 16, and memory of its own."""
+
+    def sizes(ranks: list[str]) -> int:
+        return sum(max(64, 1 << (extents[r] - 1).bit_length()) for r in ranks)
+
+    resident, rings, sums = sizes(facts["resident"]), sizes(facts["rings"]), sizes(facts["sums"])
+    leaving = sizes([r for r, _ in facts["stores"]])
+    waiting = len(facts["sums"]) / (2 if facts["order"] == "carried" else 4)
+    for block, stages in ((128, 4), (128, 3), (128, 2), (64, 3), (64, 2), (32, 2)):
+        shared = 128 * (resident + 2 * leaving) + stages * block * (rings + facts["columns"])
+        held = (sums + block * (facts["pairs"] + waiting)) / 2
+        if shared + 1024 <= smem and held <= 195:
+            return {
+                f"BLOCK_{facts['tile']}": 128,
+                f"BLOCK_{facts['stream']}": block,
+                "GROUPS": 2,
+                "STAGES": stages,
+                "APART": 1,
+                "REGISTERS": 240,
+                **({"COPIED": 0} if facts["also"] else {}),
+                "num_warps": 4,
+                "maxnreg": 168,
+            }
+    return None
+
+
 def worth_warps(
     facts: dict[str, Any], extents: dict[str, int], block: int, processors: int
 ) -> bool:

@@ -23,7 +23,16 @@ from attndsl.codegen.eager_kernel import EagerKernel, render_kernel
 from attndsl.codegen.eager_names import Names
 from attndsl.codegen.launches import extent_of
 from attndsl.resources import resource_dir
-from attndsl.schedule.tile import Buffer, BufferKind, HostScale, HostSum, Plan, Role, TileProgram
+from attndsl.schedule.tile import (
+    SIXTEEN,
+    Buffer,
+    BufferKind,
+    HostScale,
+    HostSum,
+    Plan,
+    Role,
+    TileProgram,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +161,8 @@ def _used(name: str, text: str) -> bool:
 def _dtype(b: Buffer) -> str:
     if b.kind is BufferKind.FIXED:
         return "torch.int64"
+    if b.like == SIXTEEN:
+        return "torch.bfloat16"
     if b.like is not None:
         return f'dtypes["{b.like}"]'
     return {DType.FLOAT: "acc", DType.INT: "torch.int64", DType.BOOL: "torch.bool"}[b.dtype]

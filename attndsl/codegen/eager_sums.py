@@ -7,7 +7,7 @@ from dataclasses import replace
 from attndsl.cascade.nodes import DType, Reduction
 from attndsl.codegen.eager_exprs import ATOM, Text, align, as_float, show
 from attndsl.codegen.eager_values import EagerValues
-from attndsl.schedule.tile import AccDot, Declare, Dot, Fold, Scan, Solve
+from attndsl.schedule.tile import SIXTEEN, AccDot, Declare, Dot, Fold, Scan, Solve
 
 FOLDS = {
     Reduction.SUM: "sum",
@@ -124,4 +124,5 @@ class EagerSums(EagerValues):
         source = self.loaded.get(name)
         if source is not None and like in (source, self.plan.buffer(source).like):
             return t  # it came from memory in that type
-        return Text(f'stored({t.code}, dtypes["{like}"])', DType.FLOAT, t.dims, False)
+        kind = "torch.bfloat16" if like == SIXTEEN else f'dtypes["{like}"]'
+        return Text(f"stored({t.code}, {kind})", DType.FLOAT, t.dims, False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attndsl.cascade.nodes import DType
+from attndsl.cascade.nodes import DType, Position
 from attndsl.codegen import helpers
 from attndsl.codegen.arguments import Argument, arguments_of
 from attndsl.codegen.gluon_kernel import GluonPrinter, used
 from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.names import RESERVED, Namespace
 from attndsl.schedule.liveness import held
-from attndsl.schedule.tile import Compute, Plan, Role, Stmt, TileProgram
+from attndsl.schedule.tile import SIXTEEN, Compute, Plan, Role, Stmt, TileProgram
 from attndsl.schedule.warps import Roles, Unfit, roles
 from attndsl.schedule.worth import kept_portable, worth_sweeps
 
@@ -43,6 +43,8 @@ class Descriptor:
     tensor: str
     box: tuple[str, ...]
     adds: bool = False  # in the arithmetic's type, and not of the inputs'
+    turned: int | None = None  # the axis that lies last, in a copy by a kernel ahead
+    sixteen: bool = False  # of 16 bits, where inputs have 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def hopper_kernel(
             d,
             d,
             f"descriptor:{t}",
-            "descriptor_acc" if t in added else "descriptor",
+            _of_elements(plan, t, t in added),
             f"{t} {boxes[t]}",
         )
         for t, d in printer.descriptors.items()
@@ -136,7 +138,11 @@ def hopper_kernel(
     descriptors = {}
     for x in moved:
         d = printer.descriptors[x.tensor]
-        descriptors[d] = Descriptor(d, x.tensor, tuple(printer.box(x)))
+        turned = None
+        if getattr(x, "name", "") in found.turned:
+            turned = x.subs.index(Position(found.stream))
+        sixteen = plan.buffer(x.tensor).like == SIXTEEN
+        descriptors[d] = Descriptor(d, x.tensor, tuple(printer.box(x)), False, turned, sixteen)
     for t, box in added.items():
         d = printer.descriptors[t]
         descriptors[d] = Descriptor(d, t, tuple(box), adds=True)
@@ -164,6 +170,13 @@ def hopper_kernel(
         add_names=add_names,
         adder=tuple(printer.adder),
     )
+
+
+def _of_elements(plan: Plan, tensor: str, added: bool) -> str:
+    """The kind of a description of tiles, by what their elements are."""
+    if added:
+        return "descriptor_acc"
+    return "descriptor_sixteen" if plan.buffer(tensor).like == SIXTEEN else "descriptor"
 
 
 def _assigned(line: str) -> list[str]:
@@ -212,6 +225,7 @@ def _facts(program: TileProgram, found: Roles, printer: GluonPrinter) -> dict[st
             if found.across
             else {}
         ),
+        **({"eight": True} if printer.plan.eight else {}),
         "columns": sum(4 if x.dtype is DType.FLOAT else 8 for x in found.columns.values()),
         "folded": found.folded,
         "compares": any(map(_compares, (m for b in found.bodies for m in b.middle))),

@@ -73,7 +73,8 @@ class GluonPrinter(StepPrinter):
         for loop in self.program.loops:
             self._body([s for s in loop.prologue if not getattr(s, "dims", ())])
         for name, moved in roles.rings.items():
-            self._coordinates[name] = [self._coordinate(name, s) for s in moved.subs]
+            along = [self._coordinate(name, s) for s in moved.subs]
+            self._coordinates[name] = self.turned(moved, along)
         for add in roles.across:
             self._coordinates[add.tensor] = [self._coordinate(add.tensor, s) for s in add.subs]
         self._counts()
@@ -263,7 +264,8 @@ class GluonPrinter(StepPrinter):
 
     def _staging(self) -> Iterator[str]:
         """Where tiles wait that leave: in the memory of a resident tile of their shape, which is of no use by then."""
-        free = dict(self._roles.resident)
+        # Of 8 bits what stays is too narrow for what leaves.
+        free = {} if self.plan.eight else dict(self._roles.resident)
         for name, store in self._roles.stores.items():
             shape, d = self.box(store), self.descriptors[store.tensor]
             alike = {n: s for n, x in free.items() if _alike(s := self.box(x), shape)}
@@ -304,7 +306,8 @@ class GluonPrinter(StepPrinter):
         return f"[{', '.join(out)}]"
 
     def _bytes(self, load: Load) -> str:
-        return " * ".join([b for b in self.box(load) if b != "1"] + ["2"])
+        size = [] if self.plan.eight else ["2"]
+        return " * ".join([b for b in self.box(load) if b != "1"] + size)
 
     def _run_producer(self) -> None:
         roles = self._roles
@@ -483,8 +486,9 @@ class GluonPrinter(StepPrinter):
             for acc in body.sums:
                 self._home(self._values[acc.name].text.dims)
         block = self.blocks[self._roles.stream]
+        deep = 32 if self.plan.eight else 16  # what an instruction multiplies has 32 bytes
         out = [
-            f"SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {block}, 16])"
+            f"SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {block}, {deep}])"
         ]
         for add in self._roles.across:
             out.append(
@@ -493,7 +497,7 @@ class GluonPrinter(StepPrinter):
         for name, full in self._full_of.items():
             pad = self.extents[self.program.axis(full).rank].pad
             out.append(
-                f"{name}: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {pad}, 16])"
+                f"{name}: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {pad}, {deep}])"
             )
         return out
 

@@ -110,7 +110,7 @@ class LayoutPrinter(KernelPrinter):
         return KernelPrinter._storage(self, like)
 
     def box(self, load: Load | Store) -> list[str]:
-        """The shape of a tile in memory: 1 along what is fixed."""
+        """The shape of a tile in memory: 1 along what is fixed; of one that was turned, the stream is the last."""
         out = []
         for sub in load.subs:
             name = sub.name if isinstance(sub, Position) else ""
@@ -123,4 +123,11 @@ class LayoutPrinter(KernelPrinter):
                 out.append(str(self.extents[self.program.axis(name).rank].pad))
             else:
                 out.append("1")
-        return out
+        return self.turned(load, out)
+
+    def turned(self, load: Load | Store, sides: list[str]) -> list[str]:
+        """Something of each axis of a tile's tensor, in the order in which it lies in memory."""
+        if getattr(load, "name", "") not in self._roles.turned:
+            return sides
+        at = load.subs.index(Position(self._roles.stream))
+        return [*sides[:at], *sides[at + 1 :], sides[at]]

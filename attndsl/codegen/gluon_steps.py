@@ -99,7 +99,12 @@ class StepPrinter(LayoutPrinter):
         name = self._values[acc.name].text.code
         right = self._roles.rings[acc.right]
         b = f"{acc.right}_ring.index({stage}).reshape([{self._matrix(right)}])"
-        self._emit(f"{name} = warpgroup_mma({name}_operand, {b}, {name}, is_async=True)")
+        a = f"{name}_operand"
+        if acc.right in self._roles.turned:
+            home = self._home(self._values[acc.name].text.dims)
+            a = f"out_of_pairs({a}, gl.DotOperandLayout(0, {home}, 4))"
+            b += ".permute((1, 0))"
+        self._emit(f"{name} = warpgroup_mma({a}, {b}, {name}, is_async=True)")
 
     def _wait(self, left: int, names: Sequence[str]) -> None:
         """Wait until at most `left` products run; `names` must not be touched before."""
@@ -116,6 +121,8 @@ class StepPrinter(LayoutPrinter):
         value = self._values[acc.left].text
         home = self._home(self._values[acc.name].text.dims)
         like = self._storage(acc.like)
+        if self.plan.eight:
+            return f"in_pairs({self._printer.number(value).code})"
         return f"gl.convert_layout({value.at(ATOM)}.to({like}), gl.DotOperandLayout(0, {home}, 2))"
 
     def _position(self) -> None:

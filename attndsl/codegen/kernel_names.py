@@ -11,6 +11,7 @@ from attndsl.codegen.exprs import Text, broadcast
 from attndsl.codegen.names import Namespace
 from attndsl.codegen.programs import BLOCKED, STRIDED, TILED, expressions, lone, statements
 from attndsl.schedule.tile import (
+    SIXTEEN,
     AccDot,
     Across,
     Block,
@@ -292,6 +293,8 @@ class KernelNames(ABC):
 
     def _storage(self, like: str) -> str:
         """The element type of a tensor: that of an argument of this kernel, or an argument of its own."""
+        if like == SIXTEEN:
+            return "tl.bfloat16"
         for name, pointer in self.pointers.items():
             if like in (name, self.plan.buffer(name).like):
                 return f"{pointer}.dtype.element_ty"

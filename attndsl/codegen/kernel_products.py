@@ -49,6 +49,8 @@ class KernelProducts(KernelLines):
             text = Text(code, dims, DType.FLOAT)
         if (value.tensor != like or not text.stored) and not s.exact:
             code = f"{text.at(ATOM)}.to({self._storage(like)})"
+            if like in self.plan.eight and value.tensor not in self.plan.eight:
+                code = f"{self.use('to_eight')}({text.code}, {self._storage(like)})"
         if dims != ((kept, over) if first else (over, kept)):
             if 4 * self._indent + len(code) > 78:  # a line of its own would be too long with it
                 code = self.part(Text(code, (), DType.FLOAT)).code

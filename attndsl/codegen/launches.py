@@ -13,6 +13,7 @@ from attndsl.codegen.kernel_names import Reaches
 from attndsl.codegen.names import identifier
 from attndsl.schedule.tile import (
     MOST_ROWS,
+    SIXTEEN,
     Buffer,
     BufferKind,
     HostScale,
@@ -148,7 +149,10 @@ def hopper_launch(
                     code = f'cfg["{b}"]' if b in blocks else b
                     code = f"padded({lengths[pads[b]]}, 2)" if b in pads else code
                     box.append(code + (" // 2" if half else ""))
-                passed.append(f"memory_tiles({tensors[rest]}, [{', '.join(box)}])")
+                d, tensor = boxes[a.name], tensors[rest]
+                if d.turned is not None:
+                    tensor = f"turned({tensor}, {d.turned})"
+                passed.append(f"memory_tiles({tensor}, [{', '.join(box)}])")
             case "stride":
                 tensor, axis = rest.rsplit(":", 1)
                 passed.append(f"launch_strides({tensors[tensor]})[{axis}]")
@@ -162,7 +166,8 @@ def hopper_launch(
     (tiled,) = step.of(Role.TILE)
     tiles = f'triton.cdiv({lengths[tiled.rank]}, cfg["{context.tile}"])'
     grid.append(tiles)
-    names = dict.fromkeys(tensors[d.tensor] for d in context.descriptors if not d.adds)
+    alike = [d for d in context.descriptors if not d.adds and not d.sixteen]
+    names = dict.fromkeys(tensors[d.tensor] for d in alike)
     return HopperStep(
         tensors=f"({', '.join(names)},)",
         kernel=context.name,
@@ -234,6 +239,8 @@ def dtype_of(buffer: Buffer) -> str:
         return "torch.int64"
     if buffer.dtype is DType.BOOL:
         return "torch.bool"
+    if buffer.like == SIXTEEN:
+        return "torch.bfloat16"
     return f'inputs["{buffer.like}"].dtype' if buffer.like else "acc"
 
 

@@ -55,6 +55,7 @@ class ModuleContext:
     adds: bool = False  # whether one of them adds to memory
     adding: tuple[str, str] | None = None  # which one, and the tensors that come to it
     by_measurement: bool = False  # whether they are taken only where they were measured faster
+    eight: bool = False  # whether inputs have 8 bits
 
 
 def render_module(
@@ -122,6 +123,7 @@ def module_context(
     own |= {"programs", "run", "launched", "shared_out", "processors", "tma_store"}
     own |= {"HOPPER", "tma", "tma_load", "mbarrier", "warpgroup_mma", "warpgroup_mma_wait"}
     own |= {"fence_async_shared", "worth_warps", "processors"}
+    own |= {"choose_eight", "turn", "turned", "in_pairs", "out_of_pairs"} if forward.eight else set()
     own |= {"heapq", "LISTS", "turns_of", "listed_turns", "tma_add", "copy_and_add", "adds"}
     module = ModuleParts(Namespace(RESERVED | helpers.names() | own), specialise=hopper)
     launchers = [launcher("forward", forward, module)]
@@ -138,6 +140,7 @@ def module_context(
         for fact, finder in configs.FINDERS.items()
         if any(fact in k.facts for k in module.kernels)
     }
+    by_warps = configs.choose_eight if forward.eight else configs.choose_warps
     table = {
         k.name: {"facts": k.facts, "arguments": [(a.name, a.kind, a.of) for a in k.arguments]}
         for k in module.kernels
@@ -153,7 +156,7 @@ def module_context(
                 configs.padded,
                 configs.choose,
                 *finders.values(),
-                *((configs.choose_warps,) if module.hopper else ()),
+                *((by_warps,) if module.hopper else ()),
                 *((configs.worth_warps,) if module.hopper and by_measurement else ()),
             )
         ),
@@ -174,6 +177,7 @@ def module_context(
         adds=any(k.adder for k in module.hopper),
         adding=None if adding is None else _adding(adding, module),
         by_measurement=by_measurement,
+        eight=bool(forward.eight),
         hopper_table=literal(
             {
                 k.name: {

@@ -24,7 +24,8 @@ from attndsl.cascade.nodes import (
 from attndsl.cascade.printer import print_expr
 from attndsl.cascade.walk import free, walk
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn)
+EIGHT = torch.float8_e4m3fn
 INTS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
@@ -79,6 +80,21 @@ def _factors(e: Expr) -> list[Expr]:
             return _factors(e.left)
         case _:
             return [e]
+
+
+def check_eight(name: str, device: torch.device, wrt: str, stateful: bool) -> None:
+    """Raise `CallError` A0515 where inputs of 8 bits cannot be taken."""
+    why, help = "", "cast them: `x.to(torch.bfloat16)` is exact, and scales stay as they are"
+    if wrt:
+        why = f"a gradient is asked for ({wrt.replace(',', ', ')}), and they have a forward pass only"
+        help = f"call it under `torch.no_grad()`, or {help}"
+    elif stateful:
+        why = "a state is asked for"
+    elif device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+        major, minor = torch.cuda.get_device_capability(device)
+        why = f"this GPU has none of them (sm_{major}{minor}; they begin with sm_89)"
+    if why:
+        raise CallError("A0515", f"{name}: inputs of {EIGHT}: {why}", help=help)
 
 
 class TensorCheck:

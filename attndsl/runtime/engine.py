@@ -22,7 +22,7 @@ from attndsl.cascade.nodes import Cascade, Index
 from attndsl.cascade.starts import START, check_places, resolve_start
 from attndsl.runtime import plans
 from attndsl.runtime.beforehand import Beforehand
-from attndsl.runtime.checks import INTS, TensorCheck, check_widths
+from attndsl.runtime.checks import EIGHT, INTS, TensorCheck, check_eight, check_widths
 from attndsl.runtime.cotangents import gathered
 from attndsl.runtime.heads import Cutting
 from attndsl.runtime.ranges import RangeCheck
@@ -100,7 +100,7 @@ class Engine:
         self.check = TensorCheck(cascade, apart)
         self.ranges = RangeCheck(cascade)
         self.calls: dict[Any, Prepared] = {}
-        self.stages: dict[tuple[StartKind, tuple[str, ...], str], Stage] = {}
+        self.stages: dict[tuple[StartKind, tuple[str, ...], str, tuple[str, ...]], Stage] = {}
         self.cutting = Cutting(header)
         self.replays: dict[Any, Replay | None] = {}
         self.recent_backward: dict[Any, Recent[Gradients]] = {}
@@ -128,24 +128,32 @@ class Engine:
             return "auto"
         return "triton" if runs else "eager"
 
-    def stage(self, kind: StartKind, wrt: tuple[str, ...], backend: str) -> Stage:
-        """The generated functions of one way of calling; made when first asked for."""
-        key = (kind, wrt, backend)
+    def stage(
+        self, kind: StartKind, wrt: tuple[str, ...], backend: str, eight: tuple[str, ...] = ()
+    ) -> Stage:
+        """The generated functions of one way of calling; made when first asked for.
+
+        `eight` names the inputs that have 8 bits.
+        """
+        key = (kind, wrt, backend, eight)
         with self.lock:
             if key not in self.stages:
-                self.stages[key] = self.planned(with_start(self.cascade, kind), wrt, backend)
+                cascade = with_start(self.cascade, kind)
+                self.stages[key] = self.planned(cascade, wrt, backend, eight)
             return self.stages[key]
 
-    def planned(self, cascade: Cascade, wrt: tuple[str, ...], backend: str) -> Stage:
+    def planned(
+        self, cascade: Cascade, wrt: tuple[str, ...], backend: str, eight: tuple[str, ...] = ()
+    ) -> Stage:
         """A stage, from disk where another process planned it."""
         if self.planner is not plan_passes:
             return Stage(cascade, self.planner(cascade, wrt), backend, self.header)
         adds = not self.deterministic and backend in WARPS
-        name = plans.key_of(cascade, wrt, backend, self.header, adds)
+        name = plans.key_of(cascade, wrt, backend, self.header, adds, eight)
         known = plans.recall(name)
         if known is not None:
             return Stage(cascade, known[0], backend, self.header, known[1])
-        passes = plan_passes(cascade, wrt)
+        passes = plan_passes(cascade, wrt, eight=eight)
         if adds and passes.backward is not None:
             from attndsl.schedule.added import added
             from attndsl.schedule.warps import adds as by_the_copy_engine
@@ -224,8 +232,12 @@ class Engine:
         """The stage of a call; it does not depend on extents, so it can be found while tracing."""
         kinds: dict[str, StartKind] = {"": "none", "end": "int", "int": "int", "tensor": "tensor"}
         kind = kinds[start.how] if self.shifted else "none"
+        eight = tuple(n for n, x in zip(self.names, given, strict=True) if x.dtype is EIGHT)
+        if eight:
+            stateful = self.planner is not plan_passes
+            check_eight(self.cascade.name, given[0].device, wrt, stateful)
         return self.stage(
-            kind, tuple(wrt.split(",")) if wrt else (), self.backend_of(given[0].device)
+            kind, tuple(wrt.split(",")) if wrt else (), self.backend_of(given[0].device), eight
         )
 
     def check_scans(self, start: Start) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from attndsl.cascade.nodes import DType
+from attndsl.runtime.checks import EIGHT
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.recent import Recent
 from attndsl.runtime.replay import Replay, current_device
@@ -243,7 +244,7 @@ class Operators:
             with torch._C._ExcludeDispatchKeyGuard(excluded):
                 # float64 stays: autocast never narrows it
                 low = (
-                    x.to(dtype) if k in self.cast and x.dtype is not torch.float64 else x
+                    x.to(dtype) if k in self.cast and x.dtype not in (torch.float64, EIGHT) else x
                     for k, x in enumerate(args[: self.inputs])
                 )
                 return self.op(*low, *args[self.inputs :])

@@ -17,7 +17,7 @@ from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.printer import print_cascade
 from attndsl.cascade.starts import check_places
 from attndsl.runtime.arguments import Arguments
-from attndsl.runtime.checks import FLOATS, TensorCheck
+from attndsl.runtime.checks import EIGHT, FLOATS, TensorCheck
 from attndsl.runtime.engine import Engine, Start
 from attndsl.runtime.library import Operators, Place, nobody_looks
 from attndsl.runtime.packed import packed
@@ -278,7 +278,8 @@ class CompiledAttention:
         TensorCheck(self.cascade)(given)
         if isinstance(start, Tensor):
             check_places(self.name, start)
-        own = [x.dtype for x in given if x.dtype in FLOATS]
+        # Of 8 bits they are inputs, not what is computed in.
+        own = [torch.float32 if x.dtype is EIGHT else x.dtype for x in given if x.dtype in FLOATS]
         wide = own[0] if own else torch.float32
         for d in own:
             wide = torch.promote_types(wide, d)

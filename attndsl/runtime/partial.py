@@ -27,6 +27,7 @@ from attndsl.codegen.toolkit import sound_assembler
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.engine import Engine
 from attndsl.runtime.ranges import RangeCheck
+from attndsl.runtime.checks import EIGHT, check_eight
 from attndsl.runtime.stages import TRITON, refusals, storage
 from attndsl.runtime.starts import with_start
 from attndsl.schedule.monoid import FIRST, Carried, Monoid, monoid, placed
@@ -98,6 +99,8 @@ class Partials:
         """The state over the keys of the call, whose first has the position `first`."""
         m, engine = self.monoid, self.engine
         engine.check(given)
+        if any(x.dtype is EIGHT for x in given):
+            check_eight(engine.cascade.name, given[0].device, "", stateful=True)
         inputs = dict(zip(engine.names, given, strict=True))
         binding = bind(engine.cascade, {n: tuple(x.shape) for n, x in inputs.items()}, dict(params))
         numbers: dict[str, Number] = {**binding.params, FIRST: first}

@@ -24,7 +24,7 @@ from attndsl.diagnostics import DiagnosticError
 from attndsl.runtime.cache import load_module
 from attndsl.runtime.contexts import bind
 from attndsl.runtime.few import FewQueries
-from attndsl.schedule.tile import Buffer, Plan
+from attndsl.schedule.tile import SIXTEEN, Buffer, Plan
 
 Config: TypeAlias = Mapping[str, Mapping[str, int]] | None
 """Block sizes, warps and stages by kernel; what is not in it the module chooses."""
@@ -70,8 +70,11 @@ def plan_passes(
     wrt: tuple[str, ...],
     wide: tuple[str, ...] = (),
     kinds: dict[str, Kind] | None = None,
+    eight: tuple[str, ...] = (),
 ) -> Passes:
     """Differentiate and schedule; `wide` are outputs in the accumulators' type, `kinds` what ranks are known to be for.
+
+    `eight` names the inputs that have 8 bits.
 
     Raises: DiagnosticError where no schedule is legal.
     """
@@ -79,9 +82,12 @@ def plan_passes(
     from attndsl.analysis.stabilise import stabilised
     from attndsl.cascade.rewritten import rewritten
     from attndsl.schedule import Refused, schedule
+    from attndsl.schedule.eight import lifted, narrowed
     from attndsl.schedule.refusals import diagnose
 
     cascade = stabilised(numbered(rewritten(cascade))).cascade
+    if eight:
+        cascade = lifted(cascade)
     try:
         made = schedule(cascade, wrt or None, wide=wide, kinds=kinds)
     except Refused as refused:
@@ -89,7 +95,11 @@ def plan_passes(
         raise DiagnosticError(diagnose(cascade, refused, whole)) from None
     g = made.gradient
     if g is None:
-        return Passes(made.forward, split=made.split, ranks=cascade.ranks)
+        forward, split = made.forward, made.split
+        if eight:
+            forward = narrowed(forward, eight)
+            split = None if split is None else narrowed(split, eight)
+        return Passes(forward, split=split, ranks=cascade.ranks)
     return Passes(
         made.forward,
         made.backward,
@@ -266,6 +276,8 @@ class Stage:
 
 def storage(b: Buffer, inputs: Mapping[str, Tensor], wide: bool) -> torch.dtype:
     """The type of a buffer of the compiler's."""
+    if b.like == SIXTEEN:
+        return torch.bfloat16
     if b.like is not None:
         return inputs[b.like].dtype
     return {

@@ -28,10 +28,10 @@ PLAIN = (int, float, bool, str, tuple, list, torch.dtype, type(None))
 # tiles at its address (None for tensors of some kinds, and then for all of the kind).
 ON_HOST = ("sum_into", "fixed_scale", "tiles_of", "memory_tiles")
 # Functions of its module that launch for it, and kernels that are in no table: they look through ids.
-LAUNCHING = ("block_bounds",)
+LAUNCHING = ("block_bounds", "turned")
 # Functions of its module that give a tensor which depends on sizes alone, and is the same one at every call.
 KEPT = ("turns_of",)
-PREPARING = ("bound_blocks", "find_reach")
+PREPARING = ("bound_blocks", "find_reach", "turn")
 
 
 class _Allocator:

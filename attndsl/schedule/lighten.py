@@ -29,9 +29,9 @@ def lighten(b: Kernel, body: Sequence[SweepStmt]) -> list[SweepStmt]:
 
     rewrite:  s[i,j] = a[i,j] + r[i];  f[i] = max_j(s);  p = exp2(s * log2e - m)
               ->  s = a;  f = max_j(a) + r;  p = exp2(a * log2e - (m - r * log2e))
-    rewrite:  s[i,j] = a[i,j] * c;  f[i] = max_j(s);  p = exp2(s * log2e - m)
+    rewrite:  s[i,j] = a[i,j] * c[i];  f[i] = max_j(s);  p = exp2(s * log2e - m)
               ->  f = max_j(a) * c;  p = exp2(a * (c * log2e) - m)
-    requires: `s`, or `s` masked with -inf, has no other use; `m` and `f` span what `r` spans; `c` is positive
+    requires: `s`, or `s` masked with -inf, has no other use; `m` and `f` span what `r` and `c` span; `c` is positive
     source:   shift invariance of the softmax; FlashAttention-2, section 3.1
     """
     out = list(body)
@@ -60,6 +60,27 @@ def _terms(e: Expr, sign: int = 1) -> Iterator[Term]:
             yield from _terms(x, -sign)
         case _:
             yield sign, e
+
+
+def _factors(e: Expr, power: int = 1) -> Iterator[Term]:
+    match e:
+        case Binary("*" | "/" as op, x, y):
+            yield from _factors(x, power)
+            yield from _factors(y, power if op == "*" else -power)
+        case _:
+            yield power, e
+
+
+def _product(factors: Sequence[Term]) -> Expr:
+    """The factors multiplied."""
+    out: Expr | None = None
+    for power, e in sorted(factors, key=lambda factor: -factor[0]):
+        if out is None:
+            out = e if power > 0 else Binary("/", Const(1.0), e)
+        else:
+            out = Binary("*" if power > 0 else "/", out, e)
+    assert out is not None
+    return out
 
 
 def _sum(terms: Sequence[Term]) -> Expr:
@@ -180,22 +201,34 @@ class _Score:
         return out
 
     def scaled(self) -> list[SweepStmt] | None:
-        """Without a positive factor that all scores share; None where there is none."""
-        match self.at.expr:
-            case Binary("*", Val() as u, Val() as c) if (
-                c.name not in self.inside and not self.dims[c.name] and self.positive(c)
-            ):
-                pass
-            case _:
-                return None
+        """Without the positive factors that the scores of a row share; None where there are none."""
+        kept = self.kept()
+        factors = list(_factors(self.at.expr))
+        rows = [x for x in factors if self.spans(x[1]) <= kept and self.positive(x[1])]
+        rest = [x for x in factors if x not in rows]
+        if not rows or len(kept) != 1 or not any(power > 0 for power, _ in rest):
+            return None
+        left = _product(rest)
+        if self.spans(left) != frozenset(self.at.dims):
+            return None
+        out: list[SweepStmt] = []
+        row = _product(rows)
+        base = left if isinstance(left, Val) else Val(self.at.name)
+        exponent: Expr = Const(LOG2E)
 
         def exponential(score: Val, m: Expr) -> Expr:
-            return Binary("-", Binary("*", score, Binary("*", c, Const(LOG2E))), m)
+            return Binary("-", Binary("*", score, exponent), m)
 
-        out: list[SweepStmt] = []
         for x in self.body:
-            if x is not self.at:
-                self.use(out, x, u, lambda raw: Binary("*", raw, c), exponential)
+            if x is self.at:
+                if base is not left:
+                    out.append(dataclasses.replace(x, expr=left))
+                row = self.bind(out, row, f"{x.name}_scale")
+                exponent = Binary("*", row, Const(LOG2E))
+                if self.spans(row):
+                    exponent = self.bind(out, exponent, f"{x.name}_exponent")
+            else:
+                self.use(out, x, base, lambda raw: Binary("*", raw, row), exponential)
         return out
 
     def use(
@@ -246,9 +279,18 @@ class _Score:
             self.b.prologue.append(stmt)
         return Val(v)
 
-    def positive(self, c: Val) -> bool:
-        """Whether a scalar computed before the sweep is surely positive."""
-        for x in self.b.prologue:
-            if isinstance(x, t.Compute) and x.name == c.name:
-                return sign_of(x.expr, {}) is Sign.POSITIVE
-        return False
+    def positive(self, e: Expr) -> bool:
+        """Whether what is computed or loaded before the sweep is surely positive."""
+        if any(isinstance(n, Val) and n.name in self.inside for n in walk(e)):
+            return False
+        match e:
+            case Val(name):
+                for x in self.b.prologue:
+                    if isinstance(x, t.Compute) and x.name == name:
+                        return self.positive(x.expr)
+                    if isinstance(x, t.Load) and x.name == name:
+                        return x.tensor in self.b.positive
+                return False
+            case Binary("*" | "/", x, y):
+                return self.positive(x) and self.positive(y)
+        return sign_of(e, {}) is Sign.POSITIVE

@@ -6,6 +6,7 @@ from attndsl.analysis.rowscans import before_of, within_of
 from attndsl.analysis.scans import scan_of
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.nodes import (
+    Binary,
     Const,
     Define,
     DType,
@@ -135,6 +136,9 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
     if not kernel.ranks.sequence(e.indices):
         loop_state(kernel, state, d, body, where)
         return state
+    whole, less = body, None
+    if e.op in (Reduction.MAX, Reduction.MIN):
+        body, less = without_constant(body)
     pivots = pivots_of(kernel, *([body] if where is None else [body, where]))
     found = root_of(kernel, body, e.op) if kernel.may_root else None
     if found is not None:
@@ -155,8 +159,8 @@ def make_state(kernel: Kernel, d: Define, subs: tuple[Expr, ...]) -> State:
         if pivots:
             pivot = pivots[0].tensor
             raise Needs(pivot, f"`{pivot}` must be known before `{e.op.value}` of `{d.tensor}`")
-        if not kernel.running_extreme(state, d, body, where):
-            extreme_state(kernel, state, d, body, where)
+        if not kernel.running_extreme(state, d, whole, where):
+            extreme_state(kernel, state, d, body, where, less)
     kernel.root = outer
     kernel.domains.append(where)
     return state
@@ -187,12 +191,35 @@ def loop_state(kernel: Kernel, state: State, d: Define, body: Expr, where: Expr 
     kernel.loop_body[next(reversed(kernel.loop_body))].append(t.Assign(state.name, update))
 
 
-def extreme_state(kernel: Kernel, state: State, d: Define, body: Expr, where: Expr | None) -> None:
-    """Update a maximum, or another reduction that needs no correction, with the terms of the stream's tile."""
+def without_constant(body: Expr) -> tuple[Expr, Const | None]:
+    """What a maximum is taken of, and what is taken off it afterwards: once a row, not once a pair.
+
+    rewrite:  max[j](S[i,j] - 2)   ->   max[j](S[i,j]) - 2
+    """
+    match body:
+        case Binary("-", x, Const() as c):
+            return x, c
+        case _:
+            return body, None
+
+
+def extreme_state(
+    kernel: Kernel,
+    state: State,
+    d: Define,
+    body: Expr,
+    where: Expr | None,
+    less: Const | None = None,
+) -> None:
+    """Update a maximum, or another reduction that needs no correction, with the terms of the stream's tile.
+
+    `less` is taken off what the tile gives.
+    """
     assert kernel.stream is not None
     op = state.reduce.op
     if len(kernel.dims_of(body)) > 2:
-        extreme_points(kernel, state, d, body, where)
+        whole = body if less is None else Binary("-", body, less)
+        extreme_points(kernel, state, d, whole, where)
         return
     x = kernel.eval(body, False, d.tensor)
     v = masked(kernel, x, where, op.identity, d.tensor + "_s")
@@ -200,7 +227,8 @@ def extreme_state(kernel: Kernel, state: State, d: Define, body: Expr, where: Ex
     tile = X(Val(v), dims, frozenset({STREAMED}))
     folded = fold(kernel, op, v, tile, kernel.stream, d.tensor + "_tile")
     new = kernel.names.fresh(state.name + "_new")
-    both = merged(op, Val(state.name), folded.expr)
+    of_tile = folded.expr if less is None else Binary("-", folded.expr, less)
+    both = merged(op, Val(state.name), of_tile)
     kernel.sweep.append(t.Compute(new, state.dims, state.dtype, both))
     state.new = X(Val(new), frozenset(state.dims), frozenset({RUNNING}), state.dtype)
     kernel.commits.append(t.Assign(state.name, Val(new)))

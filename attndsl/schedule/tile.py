@@ -65,6 +65,10 @@ class Axis:
     block: int | None = None
 
 
+# Instead of an input's name: what has 16 bits because the inputs have 8, too few for what is computed.
+SIXTEEN = "bfloat16"
+
+
 @dataclass(frozen=True, slots=True)
 class Val(Leaf):
     """A value of the tile program, as a leaf of a pointwise expression."""
@@ -431,6 +435,7 @@ class Buffer(Node):
     """A tensor in memory. `ranks` gives its extents, in memory order.
 
     `dtype` FLOAT with `like` set has the storage type of that input; without, float32 (or wider, for float64 inputs).
+    `like` SIXTEEN is bfloat16, whatever the inputs are (`schedule/eight.py`).
     User tensors come with strides of their own; the compiler's are contiguous.
     """
 
@@ -528,6 +533,8 @@ class Plan(Node):
     params: tuple[tuple[str, DType], ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
     blocks: tuple[tuple[str, str, int], ...] = ()
+    eight: tuple[str, ...] = ()
+    """The inputs that have 8 bits, where the pass is for such (`schedule/eight.py`)."""
 
     def buffer(self, name: str) -> Buffer:
         return next(b for b in self.buffers if b.name == name)

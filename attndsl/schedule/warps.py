@@ -16,6 +16,7 @@ which statement then belongs to whom, is found here; nothing is looked at but it
     rows       the rest of the prologue, by the consumers
     bodies     for every range of the sweep: score products, what happens to their results in registers, and the
                products that accumulate, whose left operand comes from these registers
+    turned     those of the rings whose tiles come [full, stream], by a kernel ahead: right in sums of 8 bits
     stores     tiles [tile, full] that leave through shared memory, by the copy engine
     folded     whether sweeps get longer or shorter from tile to tile, so that work is shared out by pairs
     listed     whether they are so in proportion, and work is shared out by a list that the host makes
@@ -104,6 +105,7 @@ class Roles:
     resident: dict[str, Load]
     also: dict[str, Load]
     rings: dict[str, Load]
+    turned: frozenset[str]
     beside: dict[str, Compute | Load]
     columns: dict[str, Compute | Load]
     spared: frozenset[str]
@@ -192,6 +194,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
             resident[right.name] = right
     if not resident:
         raise Unfitting("its scores are no product of tiles")
+    turned = _turned(plan, bodies, resident, rings)
     others = (s for s in prologue.values() if s.name not in resident)
     also = {s.name: s for s in others if copied(plan, s) and block(plan, s, tile, rank)}
     one_box_each((*resident.values(), *also.values(), *rings.values()), set(rank))
@@ -215,6 +218,7 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         resident,
         also,
         rings,
+        turned,
         beside,
         columns,
         spared,
@@ -226,6 +230,27 @@ def _roles(plan: Plan, program: TileProgram) -> Roles:
         lo != hi and not by_ids and _room_for_a_list(bodies, order),
         order,
     )
+
+
+def _turned(
+    plan: Plan, bodies: tuple[Body, ...], resident: dict[str, Load], rings: dict[str, Load]
+) -> frozenset[str]:
+    """The right sides of sums, where they have 8 bits: of such a tile the matrix units read rows of the stream alone.
+
+    They lie in memory the other way, so a kernel ahead turns the tensor; the copy engine cannot.
+    """
+    if not plan.eight:
+        return frozenset()
+    products = [p for b in bodies for p in (*b.scores, *b.sums)]
+    for p in products:
+        if p.like not in plan.eight:
+            raise Unfitting(f"`{p.left}` is computed, and has 16 bits where `{p.right}` has 8")
+    out = {a.right for b in bodies for a in b.sums}
+    tensors = {rings[n].tensor for n in out}
+    for n, load in (*resident.items(), *rings.items()):
+        if n not in out and load.tensor in tensors or any(p.right in out for b in bodies for p in b.scores):
+            raise Unfitting(f"`{load.tensor}` is read along both its axes, and has 8 bits")
+    return frozenset(out)
 
 
 def _order(bodies: tuple[Body, ...]) -> Order:

@@ -15,7 +15,13 @@ from attndsl.schedule.tile import Plan, Role
 from attndsl.tuning.database import Key
 from attndsl.tuning.kernel import Kernel
 
-SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64"}
+SHORT = {
+    "float8_e4m3fn": "e4m3",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "float32": "fp32",
+    "float64": "fp64",
+}
 
 
 def key_of(
@@ -67,7 +73,7 @@ def float_types(
     `own` are the types of inputs; `cotangents` names the gradients of outputs.
     """
     out = {t.name: own[t.name] for t in cascade.inputs if t.dtype is DType.FLOAT}
-    out |= {b.name: own[b.like] for b in forward.buffers if b.like is not None}
+    out |= {b.name: own.get(b.like, b.like) for b in forward.buffers if b.like is not None}
     return out | {c: out[o] for o, c in cotangents.items() if o in out}
 
 

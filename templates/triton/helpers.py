@@ -19,6 +19,15 @@ def dot(a, b, acc, OUT: tl.constexpr):
 
 
 @triton.jit
+def to_eight(x, T: tl.constexpr):
+    """`x` in a type of 8 bits, to the nearest; Triton's interpreter cuts digits off, and keeps them all here."""
+    if INTERPRETED:
+        return x
+    else:
+        return x.to(T)
+
+
+@triton.jit
 def load_tile(ptrs, mask, tiles, at):
     """A tile of rows, 0 outside: by the copy engine where it knows the tensor's `tiles`, else through pointers."""
     if tiles is None:

@@ -172,6 +172,7 @@ def entmax15_attention_M_H_S(
     q = load_tile(Q_base + Q_offs, in_i[:, None] & in_e[None, :], Q_tiles, [b, h, i0, 0])
     S_p = 1.0 / tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     mask_p = i + start
+    H_S_scale = 1.0 / 2.0
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -187,10 +188,9 @@ def entmax15_attention_M_H_S(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
-        H_S = S_1 / 2.0
-        M_H_S_tile = tl.max(H_S, 1)
+        M_H_S_tile_raw_raw = tl.max(S, 1)
+        M_H_S_tile_raw = M_H_S_tile_raw_raw * S_p
+        M_H_S_tile = M_H_S_tile_raw * H_S_scale
         M_H_S_new = tl.maximum(M_H_S, M_H_S_tile)
         M_H_S = M_H_S_new
     # Tiles that the mask or the end cuts.
@@ -202,17 +202,17 @@ def entmax15_attention_M_H_S(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
-        H_S = S_1 / 2.0
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
-        H_S_m = tl.where(mask, H_S, float("-inf"))
-        M_H_S_tile = tl.max(H_S_m, 1)
+        H_S_m = tl.where(mask, S, float("-inf"))
+        M_H_S_tile_raw_raw = tl.max(H_S_m, 1)
+        M_H_S_tile_raw = M_H_S_tile_raw_raw * S_p
+        M_H_S_tile = M_H_S_tile_raw * H_S_scale
         M_H_S_new = tl.maximum(M_H_S, M_H_S_tile)
         M_H_S = M_H_S_new
 
     # --- epilogue ---
+    # entmax15.attn:5  O[i,f] = entmax15[j](S[i,j]) * V[j,f]
     tl.store(M_H_S_base + offs_i, M_H_S, mask=in_i)
 
 

@@ -237,8 +237,9 @@ def entmax_alpha_M(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p * S_p_1
-        M_tile = tl.max(S_1, 1)
+        S_1 = S * S_p
+        M_tile_raw = tl.max(S_1, 1)
+        M_tile = M_tile_raw * S_p_1
         M_new = tl.maximum(M, M_tile)
         M = M_new
     # Tiles that the mask or the end cuts.
@@ -250,11 +251,12 @@ def entmax_alpha_M(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p * S_p_1
+        S_1 = S * S_p
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))
-        M_tile = tl.max(S_1_m, 1)
+        M_tile_raw = tl.max(S_1_m, 1)
+        M_tile = M_tile_raw * S_p_1
         M_new = tl.maximum(M, M_tile)
         M = M_new
 

@@ -201,14 +201,15 @@ def log_scaling(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * s.to(ACC) * S_p[:, None] * S_p_1
-        M_S_tile = tl.max(S_1, 1)
+        S_1 = S * s.to(ACC) * S_p[:, None]
+        M_S_tile_raw = tl.max(S_1, 1)
+        M_S_tile = M_S_tile_raw * S_p_1
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # log_scaling.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_1 * (S_p_1 * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -224,17 +225,18 @@ def log_scaling(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * s.to(ACC) * S_p[:, None] * S_p_1
+        S_1 = S * s.to(ACC) * S_p[:, None]
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))
-        M_S_tile = tl.max(S_1_m, 1)
+        M_S_tile_raw = tl.max(S_1_m, 1)
+        M_S_tile = M_S_tile_raw * S_p_1
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # log_scaling.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_1_m * (S_p_1 * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -421,8 +423,8 @@ def log_scaling_backward_D_dQ_ds_5_rows(
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         ddS = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * s.to(ACC) * S_p[:, None] * S_p_1
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
+        S_1 = S * s.to(ACC) * S_p[:, None]
+        P_S = tl.exp2(S_1 * (S_p_1 * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         W_3_s = ddS * dS
         W_3_tile = tl.sum(W_3_s, 1)
@@ -448,11 +450,11 @@ def log_scaling_backward_D_dQ_ds_5_rows(
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
         ddS = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * s.to(ACC) * S_p[:, None] * S_p_1
+        S_1 = S * s.to(ACC) * S_p[:, None]
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))
-        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_1_m * (S_p_1 * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         W_3_s = ddS * dS
         W_3_tile = tl.sum(W_3_s, 1)
@@ -625,12 +627,12 @@ def log_scaling_backward_dK_dV(
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_p = tl.log((i + start + 1).to(ACC))
-        S_1 = S * s.to(ACC) * S_p[None, :] * S_p_1
+        S_1 = S * s.to(ACC) * S_p[None, :]
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_1 * (S_p_1 * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dK_2_1 = S_p[None, :] * dS
@@ -653,12 +655,12 @@ def log_scaling_backward_dK_dV(
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
         S_p = tl.log((i + start + 1).to(ACC))
-        S_1 = S * s.to(ACC) * S_p[None, :] * S_p_1
+        S_1 = S * s.to(ACC) * S_p[None, :]
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_1 * (S_p_1 * 1.4426950408889634) - P_S_p[None, :])
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
@@ -854,14 +856,15 @@ def log_scaling_slices(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * s.to(ACC) * S_p[:, None] * S_p_1
-        M_S_tile = tl.max(S_1, 1)
+        S_1 = S * s.to(ACC) * S_p[:, None]
+        M_S_tile_raw = tl.max(S_1, 1)
+        M_S_tile = M_S_tile_raw * S_p_1
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # log_scaling.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_1 * (S_p_1 * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
@@ -877,17 +880,18 @@ def log_scaling_slices(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * s.to(ACC) * S_p[:, None] * S_p_1
+        S_1 = S * s.to(ACC) * S_p[:, None]
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_1_m = tl.where(mask, S_1, float("-inf"))
-        M_S_tile = tl.max(S_1_m, 1)
+        M_S_tile_raw = tl.max(S_1_m, 1)
+        M_S_tile = M_S_tile_raw * S_p_1
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # log_scaling.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_1_m * (S_p_1 * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)

@@ -205,6 +205,7 @@ def mla(
     S_p = tl.sqrt(tl.cast(E + R, tl.int32).to(ACC))
     mask_p = i + start
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -223,14 +224,15 @@ def mla(
         R_ptrs = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
         r_2 = load_tile(R_ptrs, in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
-        S_2 = (S + S_1) / S_p
-        M_S_tile = tl.max(S_2, 1)
+        S_2 = S + S_1
+        M_S_tile_raw = tl.max(S_2, 1)
+        M_S_tile = M_S_tile_raw * S_2_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # mla.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -249,17 +251,18 @@ def mla(
         R_ptrs_2 = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
         r_2 = load_tile(R_ptrs_2, in_j[:, None] & in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
-        S_2 = (S + S_1) / S_p
+        S_2 = S + S_1
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
-        M_S_tile = tl.max(S_2_m, 1)
+        M_S_tile_raw = tl.max(S_2_m, 1)
+        M_S_tile = M_S_tile_raw * S_2_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # mla.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_2_m * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -442,6 +445,7 @@ def mla_backward_D_dQ_dP(
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
     dP_2 = tl.full([BLOCK_I, R_PAD], 0.0, ACC)
+    S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -464,8 +468,8 @@ def mla_backward_D_dQ_dP(
         R_ptrs = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
         r_2 = load_tile(R_ptrs, in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
-        S_2 = (S + S_1) / S_p
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
+        S_2 = S + S_1
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
         dP_2 = dot(dS.to(R_ptr.dtype.element_ty), r_2, dP_2, ACC)
@@ -485,11 +489,11 @@ def mla_backward_D_dQ_dP(
         R_ptrs_2 = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
         r_2 = load_tile(R_ptrs_2, in_j[:, None] & in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
-        S_2 = (S + S_1) / S_p
+        S_2 = S + S_1
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
-        P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_2_m * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         dQ_1 = dot(dS.to(K_ptr.dtype.element_ty), k, dQ_1, ACC)
         dP_2 = dot(dS.to(R_ptr.dtype.element_ty), r_2, dP_2, ACC)
@@ -649,6 +653,7 @@ def mla_backward_dK_dV(
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # mla.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    S_2_scale = 1.0 / S_p
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -672,12 +677,12 @@ def mla_backward_dK_dV(
         dO_ptrs = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs, in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        S_2 = (S + S_1) / S_p
+        S_2 = S + S_1
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -701,7 +706,7 @@ def mla_backward_dK_dV(
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        S_2 = (S + S_1) / S_p
+        S_2 = S + S_1
         mask_p = i + start
         mask_p_1 = i < len_i
         mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
@@ -710,7 +715,7 @@ def mla_backward_dK_dV(
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_2_m * (S_2_scale * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -873,6 +878,7 @@ def mla_backward_dR(
         # mla.attn:4  S[i,j] = (Q[i,e] * K[j,e] + P[i,r] * R[j,r]) / sqrt(|e| + |r|)   wh...
         K_ptrs = K_base + tl.cast(h, tl.int64) * stride_K_h + K_offs
         k = load_tile(K_ptrs, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
+        S_2_scale = 1.0 / S_p
         # Tiles without a mask.
         for i0 in tl.range(bound(full), bound(full_end), BLOCK_I, num_stages=NUM_STAGES):
             i0 = tl.multiple_of(tl.cast(i0, tl.int32), BLOCK_I)
@@ -892,13 +898,13 @@ def mla_backward_dR(
             S_1 = dot(r_2, tl.trans(p.to(R_ptr.dtype.element_ty)), None, ACC)
             D_ptrs = D_base + tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64) + offs_i
             d = tl.load(D_ptrs)
-            S_2 = (S + S_1) / S_p
+            S_2 = S + S_1
             L_S_ptrs = L_S_base + tl.cast(h, tl.int64) * stride_L_S_h
             L_S_ptrs += tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
             L_S = tl.load(L_S_ptrs)
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
-            P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[None, :])
+            P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[None, :])
             dS = (dP_S - d.to(ACC)[None, :]) * P_S
             dR_4 = dot(dS.to(P_ptr.dtype.element_ty), p, dR_4, ACC)
         # Tiles that the mask or the end cuts.
@@ -925,7 +931,7 @@ def mla_backward_dR(
             S_1 = dot(r_2, tl.trans(p.to(R_ptr.dtype.element_ty)), None, ACC)
             D_ptrs_2 = D_base + tl.cast(h, tl.int64) * len_i + tl.cast(i0, tl.int64) + offs_i
             d = tl.load(D_ptrs_2, mask=in_i, other=0.0)
-            S_2 = (S + S_1) / S_p
+            S_2 = S + S_1
             mask_p = i + start
             mask_p_1 = i < len_i
             mask = (j[:, None] <= mask_p[None, :]) & mask_p_1[None, :]
@@ -935,7 +941,7 @@ def mla_backward_dR(
             L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
             P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
             P_S_p = P_S_safe * 1.4426950408889634
-            P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[None, :])
+            P_S = tl.exp2(S_2_m * (S_2_scale * 1.4426950408889634) - P_S_p[None, :])
             dS = (dP_S - d.to(ACC)[None, :]) * P_S
             dR_4 = dot(dS.to(P_ptr.dtype.element_ty), p, dR_4, ACC)
 
@@ -1080,6 +1086,7 @@ def mla_slices(
     S_p = tl.sqrt(tl.cast(E + R, tl.int32).to(ACC))
     mask_p = i + start
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
+    S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -1108,14 +1115,15 @@ def mla_slices(
         R_ptrs = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
         r_2 = load_tile(R_ptrs, in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
-        S_2 = (S + S_1) / S_p
-        M_S_tile = tl.max(S_2, 1)
+        S_2 = S + S_1
+        M_S_tile_raw = tl.max(S_2, 1)
+        M_S_tile = M_S_tile_raw * S_2_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # mla.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
@@ -1134,17 +1142,18 @@ def mla_slices(
         R_ptrs_2 = R_base + tl.cast(j0, tl.int64) * stride_R_j + R_offs
         r_2 = load_tile(R_ptrs_2, in_j[:, None] & in_r[None, :], R_tiles, [b, j0, 0])
         S_1 = dot(p, tl.trans(r_2.to(P_ptr.dtype.element_ty)), None, ACC)
-        S_2 = (S + S_1) / S_p
+        S_2 = S + S_1
         mask_p_1 = j < len_j
         mask = (j[None, :] <= mask_p[:, None]) & mask_p_1[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
-        M_S_tile = tl.max(S_2_m, 1)
+        M_S_tile_raw = tl.max(S_2_m, 1)
+        M_S_tile = M_S_tile_raw * S_2_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # mla.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_2_m * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)

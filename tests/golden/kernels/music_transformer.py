@@ -229,6 +229,7 @@ def music_transformer(
     v_p = i + start
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -253,14 +254,15 @@ def music_transformer(
             r = gather(R_ptrs)
             S_t = q_1.to(ACC)[:, None] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
-        M_S_tile = tl.max(S_2, 1)
+        S_2 = S + S_1
+        M_S_tile_raw = tl.max(S_2, 1)
+        M_S_tile = M_S_tile_raw * S_2_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # music_transformer.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -285,17 +287,18 @@ def music_transformer(
             r = gather(R_ptrs_2)
             S_t = q_1.to(ACC)[:, None] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
+        S_2 = S + S_1
         mask_p = j < len_j
         mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
-        M_S_tile = tl.max(S_2_m, 1)
+        M_S_tile_raw = tl.max(S_2_m, 1)
+        M_S_tile = M_S_tile_raw * S_2_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # music_transformer.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_2_m * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -465,6 +468,7 @@ def music_transformer_backward_D_dQ_dR_4_amax(
     dR_4_amax_1_1 = tl.max(tl.where(in_e[None, :], dR_4_amax_kept, float("-inf")), 1)
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -493,8 +497,8 @@ def music_transformer_backward_D_dQ_dR_4_amax(
             r = gather(R_ptrs)
             S_t = q_1.to(ACC)[:, None] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
+        S_2 = S + S_1
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         dR_4_amax_1_tile = tl.max(dR_4_amax_1_s, 1)
@@ -529,8 +533,8 @@ def music_transformer_backward_D_dQ_dR_4_amax(
             r = gather(R_ptrs_3)
             S_t = q_1.to(ACC)[:, None] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
+        S_2 = S + S_1
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         dR_4_amax_1_s = tl.maximum(tl.abs(dS), 0.0)
         mask_p = j < len_j
@@ -688,6 +692,7 @@ def music_transformer_backward_dK_dV(
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # music_transformer.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    S_2_scale = 1.0 / S_p
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -719,12 +724,12 @@ def music_transformer_backward_dK_dV(
             r = gather(R_ptrs)
             S_t = q_1.to(ACC)[None, :] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
+        S_2 = S + S_1
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -756,7 +761,7 @@ def music_transformer_backward_dK_dV(
             r = gather(R_ptrs_2)
             S_t = q_1.to(ACC)[None, :] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
+        S_2 = S + S_1
         mask_p = i < len_i
         mask = (j[:, None] <= v_p[None, :]) & mask_p[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
@@ -764,7 +769,7 @@ def music_transformer_backward_dK_dV(
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_2_m * (S_2_scale * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -908,6 +913,7 @@ def music_transformer_backward_dR_4(
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
+    S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -936,8 +942,8 @@ def music_transformer_backward_dR_4(
             r = gather(R_ptrs)
             S_t = q_1.to(ACC)[:, None] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
+        S_2 = S + S_1
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
         for e_pt_1 in range(E):
             Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
@@ -968,8 +974,8 @@ def music_transformer_backward_dR_4(
             r = gather(R_ptrs_2)
             S_t = q_1.to(ACC)[:, None] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
+        S_2 = S + S_1
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
         mask_p = j < len_j
         mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
@@ -1158,6 +1164,7 @@ def music_transformer_slices(
     v_p = i + start
     S_p = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
+    S_2_scale = 1.0 / S_p
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -1192,14 +1199,15 @@ def music_transformer_slices(
             r = gather(R_ptrs)
             S_t = q_1.to(ACC)[:, None] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
-        M_S_tile = tl.max(S_2, 1)
+        S_2 = S + S_1
+        M_S_tile_raw = tl.max(S_2, 1)
+        M_S_tile = M_S_tile_raw * S_2_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # music_transformer.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_2 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_2 * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
@@ -1224,17 +1232,18 @@ def music_transformer_slices(
             r = gather(R_ptrs_2)
             S_t = q_1.to(ACC)[:, None] * r.to(ACC)
             S_1 = S_1 + S_t
-        S_2 = (S + S_1) / S_p
+        S_2 = S + S_1
         mask_p = j < len_j
         mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
         S_2_m = tl.where(mask, S_2, float("-inf"))
-        M_S_tile = tl.max(S_2_m, 1)
+        M_S_tile_raw = tl.max(S_2_m, 1)
+        M_S_tile = M_S_tile_raw * S_2_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # music_transformer.attn:5  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_2_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_2_m * (S_2_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)

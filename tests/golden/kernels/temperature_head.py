@@ -195,8 +195,8 @@ def temperature_head(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        M_S_tile = tl.max(S_1, 1)
+        M_S_tile_raw = tl.max(S, 1)
+        M_S_tile = M_S_tile_raw * S_p
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
@@ -218,16 +218,16 @@ def temperature_head(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         mask = j < len_j
-        S_1_m = tl.where(mask[None, :], S_1, float("-inf"))
-        M_S_tile = tl.max(S_1_m, 1)
+        S_1_m = tl.where(mask[None, :], S, float("-inf"))
+        M_S_tile_raw = tl.max(S_1_m, 1)
+        M_S_tile = M_S_tile_raw * S_p
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # temperature_head.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -623,14 +623,13 @@ def temperature_head_backward_dK_dV(
         dO_ptrs_2 = dO_base + tl.cast(i0, tl.int64) * stride_dO_i + dO_offs
         dO = load_tile(dO_ptrs_2, in_i[:, None] & in_f[None, :], dO_tiles, [b, h, i0, 0])
         dP_S = dot(v, tl.trans(dO.to(V_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         mask = i < len_i
-        S_1_m = tl.where(mask[None, :], S_1, float("-inf"))
+        S_1_m = tl.where(mask[None, :], S, float("-inf"))
         L_S_ptrs_2 = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -819,8 +818,8 @@ def temperature_head_slices(
         K_ptrs = K_base + tl.cast(j0, tl.int64) * stride_K_j + K_offs
         k = load_tile(K_ptrs, in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
-        M_S_tile = tl.max(S_1, 1)
+        M_S_tile_raw = tl.max(S, 1)
+        M_S_tile = M_S_tile_raw * S_p
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
@@ -842,16 +841,16 @@ def temperature_head_slices(
         in_j = j < len_j
         k = load_tile(K_ptrs_2, in_j[:, None] & in_e[None, :], K_tiles, [b, h, j0, 0])
         S = dot(q, tl.trans(k.to(Q_ptr.dtype.element_ty)), None, ACC)
-        S_1 = S * S_p
         mask = j < len_j
-        S_1_m = tl.where(mask[None, :], S_1, float("-inf"))
-        M_S_tile = tl.max(S_1_m, 1)
+        S_1_m = tl.where(mask[None, :], S, float("-inf"))
+        M_S_tile_raw = tl.max(S_1_m, 1)
+        M_S_tile = M_S_tile_raw * S_p
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # temperature_head.attn:6  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_1_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_1_m * (S_p * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)

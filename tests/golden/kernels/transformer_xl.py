@@ -244,6 +244,7 @@ def transformer_xl(
     v_p = i + start
     S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     O_1 = tl.full([BLOCK_I, F_PAD], 0.0, ACC)
+    S_3_scale = 1.0 / S_p_1
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -272,14 +273,15 @@ def transformer_xl(
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
-        M_S_tile = tl.max(S_3, 1)
+        S_3 = S_1 + S_2
+        M_S_tile_raw = tl.max(S_3, 1)
+        M_S_tile = M_S_tile_raw * S_3_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -308,17 +310,18 @@ def transformer_xl(
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
+        S_3 = S_1 + S_2
         mask_p = j < len_j
         mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
         S_3_m = tl.where(mask, S_3, float("-inf"))
-        M_S_tile = tl.max(S_3_m, 1)
+        M_S_tile_raw = tl.max(S_3_m, 1)
+        M_S_tile = M_S_tile_raw * S_3_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_3_m * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
         Z_S_tile = tl.sum(P_S, 1)
         Z_S = Z_S * alpha + Z_S_tile
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
@@ -512,6 +515,7 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
     dR_4_amax_1_1 = tl.max(tl.where(in_e[None, :], dR_4_amax_kept, float("-inf")), 1)
     dQ_1 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
     dQ_2 = tl.full([BLOCK_I, E_PAD], 0.0, ACC)
+    S_3_scale = 1.0 / S_p_1
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -544,8 +548,8 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
             S_p = q_1.to(ACC) + v_1.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
-        P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[:, None])
+        S_3 = S_1 + S_2
+        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         du_5_rows = dot(dS.to(K_ptr.dtype.element_ty), k, du_5_rows, ACC)
         for e_pt_1 in range(E):
@@ -592,8 +596,8 @@ def transformer_xl_backward_D_dQ_dR_4_amax(
             S_p = q_1.to(ACC) + v_1.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
-        P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[:, None])
+        S_3 = S_1 + S_2
+        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - D_1[:, None]) * P_S
         mask_p = j < len_j
         mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
@@ -774,6 +778,7 @@ def transformer_xl_backward_dK_dV(
     dK_3 = tl.full([BLOCK_J, E_PAD], 0.0, ACC)
     # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
     v_1 = load_tile(V_base + V_offs, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
+    S_3_scale = 1.0 / S_p_1
     low = tl.maximum(0, j0 - start)
     first = low // BLOCK_I * BLOCK_I
     stop = tl.maximum(first, floor_div(len_i + BLOCK_I - 1, BLOCK_I) * BLOCK_I)
@@ -810,12 +815,12 @@ def transformer_xl_backward_dK_dV(
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[None, :] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
+        S_3 = S_1 + S_2
         L_S_ptrs = L_S_base + tl.cast(i0, tl.int64) * stride_L_S_i + offs_i * stride_L_S_i
         L_S = tl.load(L_S_ptrs)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         dV = dot(P_S.to(dO_ptr.dtype.element_ty), dO, dV, ACC)
@@ -852,7 +857,7 @@ def transformer_xl_backward_dK_dV(
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[None, :] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
+        S_3 = S_1 + S_2
         mask_p = i < len_i
         mask = (j[:, None] <= v_p[None, :]) & mask_p[None, :]
         S_3_m = tl.where(mask, S_3, float("-inf"))
@@ -860,7 +865,7 @@ def transformer_xl_backward_dK_dV(
         L_S = tl.load(L_S_ptrs_2, mask=in_i, other=0.0)
         P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
         P_S_p = P_S_safe * 1.4426950408889634
-        P_S = tl.exp2(S_3_m * 1.4426950408889634 - P_S_p[None, :])
+        P_S = tl.exp2(S_3_m * (S_3_scale * 1.4426950408889634) - P_S_p[None, :])
         d = tl.load(D_base + tl.cast(i0, tl.int64) + offs_i, mask=in_i, other=0.0)
         dS = (dP_S - d.to(ACC)[None, :]) * P_S
         S_m = tl.where(mask_p[:, None], S, 0.0)
@@ -1022,6 +1027,7 @@ def transformer_xl_backward_dR_4(
     L_S = tl.load(L_S_base + offs_i * stride_L_S_i, mask=in_i, other=0.0)
     P_S_safe = tl.where(L_S.to(ACC) == float("-inf"), 0.0, L_S.to(ACC))
     P_S_p = P_S_safe * 1.4426950408889634
+    S_3_scale = 1.0 / S_p_1
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -1054,8 +1060,8 @@ def transformer_xl_backward_dR_4(
             S_p = q_1.to(ACC) + v_1.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
-        P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[:, None])
+        S_3 = S_1 + S_2
+        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
         for e_pt_1 in range(E):
             Q_ptrs_2 = Q_base + tl.cast(e_pt_1, tl.int64) * stride_Q_e + offs_i * stride_Q_i
@@ -1092,8 +1098,8 @@ def transformer_xl_backward_dR_4(
             S_p = q_1.to(ACC) + v_1.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
-        P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[:, None])
+        S_3 = S_1 + S_2
+        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
         dS = (dP_S - d.to(ACC)[:, None]) * P_S
         mask_p = j < len_j
         mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
@@ -1348,6 +1354,7 @@ def transformer_xl_slices(
     v_p = i + start
     S_p_1 = tl.sqrt(tl.cast(E, tl.int32).to(ACC))
     Z_S = tl.full([BLOCK_I], 0.0, ACC)
+    S_3_scale = 1.0 / S_p_1
     high = tl.minimum(len_j, i0 + BLOCK_I - 1 + start + 1)
     stop = tl.maximum(0, floor_div(high + BLOCK_J - 1, BLOCK_J) * BLOCK_J)
     lo = 0
@@ -1386,14 +1393,15 @@ def transformer_xl_slices(
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
-        M_S_tile = tl.max(S_3, 1)
+        S_3 = S_1 + S_2
+        M_S_tile_raw = tl.max(S_3, 1)
+        M_S_tile = M_S_tile_raw * S_3_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3 * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_3 * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v_1 = load_tile(V_ptrs, in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
@@ -1422,17 +1430,18 @@ def transformer_xl_slices(
             S_p = q_1.to(ACC) + v.to(ACC)
             S_t = S_p[:, None] * r.to(ACC)
             S_2 = S_2 + S_t
-        S_3 = (S_1 + S_2) / S_p_1
+        S_3 = S_1 + S_2
         mask_p = j < len_j
         mask = (j[None, :] <= v_p[:, None]) & mask_p[None, :]
         S_3_m = tl.where(mask, S_3, float("-inf"))
-        M_S_tile = tl.max(S_3_m, 1)
+        M_S_tile_raw = tl.max(S_3_m, 1)
+        M_S_tile = M_S_tile_raw * S_3_scale
         M_S_new = tl.maximum(M_S, M_S_tile)
         M_S_safe = tl.where(M_S_new == float("-inf"), 0.0, M_S_new)
         alpha = tl.exp2((M_S - M_S_safe) * 1.4426950408889634)
         P_S_p = M_S_safe * 1.4426950408889634
         # transformer_xl.attn:7  O[i,f] = softmax[j](S[i,j]) * V[j,f]
-        P_S = tl.exp2(S_3_m * 1.4426950408889634 - P_S_p[:, None])
+        P_S = tl.exp2(S_3_m * (S_3_scale * 1.4426950408889634) - P_S_p[:, None])
         V_ptrs_2 = V_base + tl.cast(j0, tl.int64) * stride_V_j + V_offs
         v_1 = load_tile(V_ptrs_2, in_j[:, None] & in_f[None, :], V_tiles, [b, h, j0, 0])
         Z_S_tile = tl.sum(P_S, 1)
