@@ -197,9 +197,17 @@ def _cost(k: dict[str, Any]) -> list[tuple[str, str]]:
             else f"{part:.1%} of the stream"
         )
         rows.append(("visits", seen))
-    best = (f"{g} {x['microseconds']:.4g} us ({x['bound_by']})" for g, x in k["at_best"].items())
-    rows.append(("at best", ", ".join(best)))
+    rows.append(("at best", _best(k["at_best"])))
+    if "rounds" in k:
+        rows.append(
+            ("rounds", f"{k['rounds']} at most, and counted above; it stops when every root stands")
+        )
+        rows.append(("a round", f"at best {_best(k['round_at_best'])}"))
     return rows
+
+
+def _best(by_gpu: dict[str, Any]) -> str:
+    return ", ".join(f"{g} {x['microseconds']:.4g} us ({x['bound_by']})" for g, x in by_gpu.items())
 
 
 def _lengths(x: dict[str, Any]) -> list[str]:

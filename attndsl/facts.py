@@ -324,12 +324,15 @@ def _flat(stmts: tuple[t.Stmt, ...]) -> Iterator[t.Stmt]:
 def _cost(c: Cost | None, itemsize: int, gpu: str | None = None) -> Facts:
     if c is None:
         return {}
-    at_best = {}
-    for name, peaks in GPUS.items():
-        if gpu not in (None, name):
-            continue
-        seconds, what = bound(c, peaks, itemsize)
-        at_best[name] = {"microseconds": _rounded(seconds * 1e6), "bound_by": what}
+    at_best, round_at_best = (
+        {
+            name: {"microseconds": _rounded(seconds * 1e6), "bound_by": what}
+            for name, peaks in GPUS.items()
+            if gpu in (None, name)
+            for seconds, what in (bound(x, peaks, itemsize),)
+        }
+        for x in (c, c.of_one_round())
+    )
     return {
         "flops": c.flops,
         "exponentials": c.exps,
@@ -337,6 +340,7 @@ def _cost(c: Cost | None, itemsize: int, gpu: str | None = None) -> Facts:
         "flops_per_byte": _rounded(c.intensity),
         "part_of_stream_visited": None if c.visited is None else _rounded(c.visited),
         "at_best": at_best,
+        **({"rounds": c.rounds, "round_at_best": round_at_best} if c.rounds > 1 else {}),
     }
 
 

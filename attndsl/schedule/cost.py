@@ -13,6 +13,7 @@ what it does with its state: such a sweep is counted by chunks, and costs grow w
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -72,11 +73,18 @@ class Cost:
     visited: float | None
     pointwise: int = 0
     """Other operations on single values: additions, comparisons, selections, the steps of reductions."""
+    rounds: int = 1
+    """How often it walks over its stream at most: all are counted, and it stops as soon as every root stands."""
 
     @property
     def intensity(self) -> float:
         """Operations for each byte."""
         return self.flops / self.moved if self.moved else 0.0
+
+    def of_one_round(self) -> Cost:
+        """What a kernel costs that finds its roots in the first round."""
+        flops, exps, pointwise = (x // self.rounds for x in (self.flops, self.exps, self.pointwise))
+        return dataclasses.replace(self, flops=flops, exps=exps, pointwise=pointwise, rounds=1)
 
 
 def bound(cost: Cost, gpu: Gpu, itemsize: int) -> tuple[float, str]:
@@ -234,7 +242,8 @@ class _Kernel:
                 exps += outer * once * part * times * self.specials(s)
                 pointwise += outer * once * part * times * self.operations(s)
         moved = sum(self.bytes(n) for n in dict.fromkeys((*p.reads, *p.writes)))
-        return Cost(p.name, round(flops), round(exps), moved, visited, round(pointwise))
+        rounds = p.rounds.count if p.rounds is not None else 1
+        return Cost(p.name, round(flops), round(exps), moved, visited, round(pointwise), rounds)
 
     def parts(self, visited: float) -> Iterator[tuple[int, tuple[t.Stmt, ...], float]]:
         """Statements, how often a program runs them in loops, and which part of the stream they see."""

@@ -174,3 +174,14 @@ def test_scores_that_are_made_again() -> None:
     assert searched is not None
     assert searched.times == 1 + 16 + 1
     assert searched.flops == 17 * 2 * 64 * pairs
+
+
+def test_a_root_costs_its_rounds_and_one_of_them_is_told_apart() -> None:
+    program = driver.load(EXAMPLES / "entmax15.attn", backward=False)
+    usual = sizes(program.shifted, USUAL, {})
+    assert program.forward is not None
+    highest, root, _ = costs(program.forward, program.extents(usual), usual.params, 2)
+    assert (highest.rounds, root.rounds) == (1, 16)
+    assert root.flops == 16 * highest.flops
+    assert root.of_one_round().flops == highest.flops
+    assert bound(root.of_one_round(), GPUS["H200"], 2)[0] < bound(root, GPUS["H200"], 2)[0] / 15
