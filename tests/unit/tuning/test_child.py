@@ -42,6 +42,13 @@ def test_a_child_answers(child: Child) -> None:
     assert child.starts == 1
 
 
+def test_waiting_for_a_turn_is_not_hanging(child: Child) -> None:
+    """A request that waits for others, longer than one may take, is answered."""
+    child.start()
+    assert child.ask({"do": "wait"}, 0.8)["echo"] == {"do": "wait"}
+    assert child.starts == 1
+
+
 @pytest.mark.parametrize(
     ("do", "kind", "why"),
     [
