@@ -177,13 +177,13 @@ class Processes:
                 {
                     "do": "compile",
                     "capability": self.capability,
-                    "module": str(p.module_of(kernel)),
+                    "module": str(p.module),
                     "kernel": kernel,
                     "launcher": p.launcher,
                     "tensors": p.tensors(),
                     "extents": p.extents,
                     "params": p.params,
-                    "config": dict(config),
+                    "told": p.told(kernel, config),
                 },
                 self.timeouts.compile,
             )

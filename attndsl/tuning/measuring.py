@@ -152,7 +152,9 @@ class Bench:
         with warnings.catch_warnings(), poisoned(), sound_assembler():
             warnings.simplefilter("ignore")
             launcher = rebound(module, p.launcher, {name: kernel})
-            made: dict[str, Tensor] = launcher(self.inputs, p.extents, p.params, {name: config})
+            made: dict[str, Tensor] = launcher(
+                self.inputs, p.extents, p.params, p.told(name, config)
+            )
         if DEVICE == "cuda":
             torch.cuda.synchronize()
         return made
@@ -160,7 +162,7 @@ class Bench:
     def candidate(self, kernel: str, config: dict[str, int]) -> Message:
         """Run one kernel with one configuration, and judge what the pass returns."""
         begin = time.perf_counter()
-        module = load(str(self.problem.module_of(kernel)))
+        module = load(str(self.problem.module))
         recorder = Recorder(getattr(module, kernel))
         made = self.run(module, recorder, kernel, config)
         if not recorder.launches:

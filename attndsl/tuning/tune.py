@@ -25,7 +25,7 @@ from attndsl.tuning.device import Config, Device, Processes
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import key_of
 from attndsl.tuning.machine import Machine
-from attndsl.tuning.problem import Problem, hash_of, pose
+from attndsl.tuning.problem import Problem, backend_for, hash_of, pose
 from attndsl.tuning.search import Outcome, Report, search
 from attndsl.tuning.space import Space, default, explore, explore_warps
 
@@ -93,7 +93,7 @@ def tune(
     if wrt is None:
         floats = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
         wrt = floats if backward else ()
-    problems = posed(cascade, at, dtype, machine, wrt, specialise and machine.capability == 90)
+    problems = posed(cascade, at, dtype, machine, wrt, specialise)
     with refusals(cascade.name):
         firsts = {
             k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.every
@@ -167,13 +167,17 @@ def posed(
 ) -> list[Problem]:
     """The passes that a call of these sizes runs: forward, split where queries are few, and backward."""
     out: list[Problem] = []
-    count = machine.multiprocessors
-    few = pose(cascade, "forward_split", at, dtype, wrt=wrt, multiprocessors=count)
-    forward = few or pose(cascade, "forward", at, dtype, wrt=wrt, specialise=specialise)
+    count, backend = machine.multiprocessors, backend_for(machine.capability)
+    few = pose(cascade, "forward_split", at, dtype, wrt=wrt, multiprocessors=count, backend=backend)
+    forward = few or pose(
+        cascade, "forward", at, dtype, wrt=wrt, backend=backend, specialise=specialise
+    )
     assert forward is not None
     out.append(forward)
     if wrt:
-        behind = pose(cascade, "backward", at, dtype, wrt=wrt, specialise=specialise)
+        behind = pose(
+            cascade, "backward", at, dtype, wrt=wrt, backend=backend, specialise=specialise
+        )
         out += [] if behind is None else [behind]
     return out
 

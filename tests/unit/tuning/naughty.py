@@ -11,7 +11,7 @@ from attndsl.tuning.child import serve, still
 
 
 def handle(message: dict[str, Any]) -> dict[str, Any]:
-    config = message.get("config", {})
+    config = message.get("config") or message.get("told", {}).get("k", {})
     match config.get("do", message.get("do")):
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)

@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from attndsl.tuning.child import Child, ChildError
-from attndsl.tuning.device import Failure, Processes, Staff, Timeouts
+from attndsl.tuning.device import Config, Failure, Processes, Staff, Timeouts
 from attndsl.tuning.search import search
 
 NAUGHTY = "tests.unit.tuning.naughty"
@@ -132,8 +132,8 @@ class Problem:
 
     kernels = every = (_Kernel(),)
 
-    def module_of(self, kernel: str) -> Path:
-        return self.module
+    def told(self, kernel: str, config: Config) -> dict[str, Config]:
+        return {kernel: config}
 
     def save(self, folder: Path) -> Path:
         return folder / "problem"
