@@ -42,7 +42,12 @@ if TYPE_CHECKING:
 )
 @click.option("--dtype", type=click.Choice(DTYPES), default="bf16", show_default=True)
 @click.option("--no-backward", is_flag=True, help="Leave out the gradient kernels.")
-@click.option("--hopper", is_flag=True, help="Try kernels whose warps specialise too.")
+@click.option(
+    "--hopper/--no-hopper",
+    default=True,
+    show_default=True,
+    help="On Hopper, try kernels whose warps specialise too: calls run these where they are faster.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=1),

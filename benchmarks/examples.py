@@ -4,8 +4,9 @@
     PYTHONPATH=. python benchmarks/examples.py causal alibi --backward --keep attndsl/tuning/defaults.jsonl
 
 Several programs are searched at once, in processes that outlive one search: importing is most of what a short one
-takes. They take turns on the card (`attndsl.tuning.measuring.turn`), so that no kernel is timed beside another. Nothing
-is begun after `--limit` seconds. `--keep` adds what was faster than what runs without tuning, beyond noise.
+takes. They take turns on the card (`attndsl.tuning.turns`), so that no kernel is timed beside another. Nothing is begun
+after `--limit` seconds. With `--hopper` each form of a kernel has a row, of which one `runs` by default. `--keep` adds
+what was faster than what runs without tuning, beyond noise.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -64,6 +65,7 @@ def serve(args: argparse.Namespace) -> None:
                 open_device=opened,
                 most=args.most,
                 spread=args.spread,
+                specialise=args.hopper,
             )
         except Exception as error:  # one that fails is recorded, and does not keep others from it
             said: dict[str, Any] = {"failed": f"{program}: {type(error).__name__}: {error}"[:300]}
@@ -138,6 +140,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=3, help="compilers of each at once")
     parser.add_argument("--shape", default="h=16")
     parser.add_argument("--backward", action="store_true")
+    parser.add_argument("--hopper", action="store_true", help="kernels whose warps specialise too")
     parser.add_argument("--out", type=Path, default=Path("examples.json"))
     parser.add_argument("--keep", type=Path, help="a database to add to")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -189,6 +192,23 @@ def summary(rows: list[dict[str, Any]]) -> None:
         over = [r[f"{what}_ms"] / r["best_ms"] for r in rows if r["best_ms"] and r[f"{what}_ms"]]
         near = sum(x <= 1.15 for x in over)
         print(f"{what}: {near} of {len(over)} kernels within 15 % of the best; {len(rows)} in all")
+    over = list(choices(rows).values())
+    near = sum(x <= 1.15 for x in over)
+    print(f"what runs by default, beside the best of both forms: {near} of {len(over)}")
+
+
+def choices(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Of each kernel in both its forms, the time of what runs by default over the best of them."""
+    forms: dict[str, list[dict[str, Any]]] = {}
+    for r in rows:
+        forms.setdefault(r["kernel"].removesuffix("_hopper"), []).append(r)
+    out: dict[str, float] = {}
+    for kernel, mine in forms.items():
+        runs = [r["default_ms"] for r in mine if r.get("runs", True) and r["default_ms"]]
+        best = [r["best_ms"] for r in mine if r["best_ms"]]
+        if runs and best:
+            out[kernel] = runs[0] / min(best)
+    return out
 
 
 if __name__ == "__main__":

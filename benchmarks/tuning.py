@@ -36,6 +36,7 @@ def row(found: Found, program: str, wall: float) -> dict[str, Any]:
     return {
         "program": program,
         "kernel": found.kernel.name,
+        "runs": found.runs,
         "default_ms": first.ms if first and first.measured else None,
         "guess_ms": guess.ms if guess and guess.measured else None,
         "best_ms": best.ms if best else None,

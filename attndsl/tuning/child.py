@@ -3,7 +3,8 @@
     with Child("attndsl.tuning.compiling") as child:
         answer = child.ask({"do": "compile", ...}, timeout=60.0)
 
-Requests and answers are lines of JSON on the child's standard streams. A child that dies or is too slow is killed, and
+Requests and answers are lines of JSON on the child's standard streams; while a request waits for something that it
+shares with others, the child may say so, and its time does not count. A child that dies or is too slow is killed, and
 the next request starts another, to which `opening` is said first. A child whose parent dies ends by itself.
 """
 
@@ -22,9 +23,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 Message: TypeAlias = dict[str, Any]
+# What a child says whose request waits for its turn.
+STILL: Message = {"still": True}
 
 
 class ChildError(Exception):
@@ -142,12 +145,21 @@ class Child:
         process = self._process
         assert process is not None
         assert process.stdin is not None
-        assert process.stdout is not None
         try:
             process.stdin.write(json.dumps(message).encode() + b"\n")
             process.stdin.flush()
         except OSError:
             raise self._death() from None
+        answer = self._next(process, timeout)
+        while answer == STILL:
+            answer = self._next(process, timeout)
+        if "raised" in answer:
+            raise ChildError("refused", answer["raised"])
+        return answer
+
+    def _next(self, process: subprocess.Popen[bytes], timeout: float) -> Message:
+        """What the process says next."""
+        assert process.stdout is not None
         deadline = time.monotonic() + timeout
         while b"\n" not in self._read:
             left = deadline - time.monotonic()
@@ -160,10 +172,8 @@ class Child:
                 raise self._death()
             self._read += part
         line, self._read = self._read.split(b"\n", 1)
-        answer: Message = json.loads(line)
-        if "raised" in answer:
-            raise ChildError("refused", answer["raised"])
-        return answer
+        said: Message = json.loads(line)
+        return said
 
     def _death(self) -> ChildError:
         """What is known about a process that has gone."""
@@ -182,9 +192,14 @@ class Child:
         return ChildError("died", f"{how}; {said}" if said else how)
 
 
+_answers: list[TextIO] = []
+"""Where a child that serves writes its answers."""
+
+
 def serve(handle: Callable[[Message], Message]) -> None:
     """The child's side: answer requests until there are no more. What `handle` prints goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    _answers[:] = [answers]
     os.dup2(2, 1)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     for line in sys.stdin:
@@ -195,6 +210,13 @@ def serve(handle: Callable[[Message], Message]) -> None:
             answer = {"raised": last[-2000:]}
             traceback.print_exc()
         answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def still() -> None:
+    """Tell the parent that a request waits for others, and that its time begins anew."""
+    for answers in _answers:
+        answers.write(json.dumps(STILL) + "\n")
         answers.flush()
 
 

@@ -65,7 +65,10 @@ def phantom(spec: list[Any]) -> Any:
 
 
 def compile_candidate(message: Message) -> Message:
-    """Compile one kernel of a pass with one configuration; what its machine code takes."""
+    """Compile one kernel of a pass, as the launcher is told to take it; what its machine code takes.
+
+    What the pass prepares by kernels of its own is compiled too.
+    """
     from triton.runtime import driver
 
     begin = time.perf_counter()
@@ -77,14 +80,17 @@ def compile_candidate(message: Message) -> Message:
     def only_compile(launch: Launch) -> None:
         if launch.kernel is wanted:
             made.append(wanted.warmup(*launch.positional, grid=launch.grid, **launch.keyword))
+        elif any(launch.kernel is k for k in before):
+            launch.kernel.warmup(*launch.positional, grid=launch.grid, **launch.keyword)
 
     wanted = getattr(module, kernel)
+    before = [getattr(module, n) for n in preparing(module)]
     kernels = (*module.KERNELS, *getattr(module, "HOPPER", ()), *preparing(module))
     names = {n: Recorder(getattr(module, n), only_compile) for n in kernels}
     launcher = rebound(module, message["launcher"], names)
     tensors = {n: phantom(s) for n, s in message["tensors"].items()}
     with sound_assembler():
-        launcher(tensors, message["extents"], message["params"], {kernel: message["config"]})
+        launcher(tensors, message["extents"], message["params"], message["told"])
     if not made:
         raise RuntimeError(f"{message['launcher']} never launched {kernel}")
     code = made[-1]

@@ -25,7 +25,8 @@ Config: TypeAlias = Mapping[str, int]
 
 
 class Failure(Exception):
-    """A candidate is out. `kind`: `compiler` (refused, or crashed), `fault`, `hang`, `wrong` (results), `resources`."""
+    """A candidate is out. `kind`: `compiler` (refused, or crashed), `fault`, `hang`, `wrong` (results), `resources`,
+    `disturbed` (others ran on the card)."""
 
     def __init__(self, kind: str, why: str) -> None:
         self.kind = kind
@@ -176,13 +177,13 @@ class Processes:
                 {
                     "do": "compile",
                     "capability": self.capability,
-                    "module": str(p.module_of(kernel)),
+                    "module": str(p.module),
                     "kernel": kernel,
                     "launcher": p.launcher,
                     "tensors": p.tensors(),
                     "extents": p.extents,
                     "params": p.params,
-                    "config": dict(config),
+                    "told": p.told(kernel, config),
                 },
                 self.timeouts.compile,
             )
@@ -217,6 +218,7 @@ class Processes:
             # A launch that raised may have left the context poisoned.
             self.runner.close()
             raise Failure("fault", why) from None
-        if told["wrong"]:
-            raise Failure("wrong", told["wrong"])
+        for kind in ("wrong", "disturbed"):
+            if told.get(kind):
+                raise Failure(kind, told[kind])
         return Measured(tuple(told["times"]))

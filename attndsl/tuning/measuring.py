@@ -11,18 +11,15 @@ from __future__ import annotations
 import math
 import pickle
 import statistics
-import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import filelock
 import torch
 from torch import Tensor
 
@@ -33,6 +30,7 @@ from attndsl.testing import make_inputs
 from attndsl.tuning.child import Message, serve
 from attndsl.tuning.compiling import load
 from attndsl.tuning.problem import LONG, Problem
+from attndsl.tuning.turns import turn
 
 # What a candidate may be off, as in `attndsl.testing`: of the error of the same arithmetic in the inputs' type.
 FACTOR = 1.5
@@ -44,8 +42,9 @@ PAIR_BYTES = 512 << 20
 AHEAD, MOST_AHEAD = 1 << 21, 1 << 27
 # How large inputs are drawn: smaller ones where results of the first are no numbers, as of exponentials of long sums.
 SCALES = (1.0, 0.25, 0.0625)
-# Seconds to wait for another search's turn on the card to end; a candidate is given longer than that.
-PATIENCE = 15.0
+# A launch is not disturbed that is so many times slower than the fastest, and milliseconds besides; how often times are
+# taken again where half of them are slower than that.
+STEADY, SLACK, AGAIN = 1.15, 0.02, 4
 # Without a GPU it is Triton's interpreter that runs, for tests.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -58,34 +57,6 @@ def wake() -> None:
 
         triton_key()
         driver.active.get_current_target()
-
-
-@contextmanager
-def turn() -> Iterator[None]:
-    """Alone on the card among searches: two at once would each time the other's kernels too.
-
-    One that does not end its turn, since a candidate hangs, is not waited for any longer than `PATIENCE`.
-    """
-    lock = turns()
-    try:
-        if lock is not None:
-            lock.acquire(timeout=PATIENCE)
-    except (filelock.Timeout, OSError):
-        lock = None
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-@cache
-def turns() -> filelock.FileLock | None:
-    """The lock of this process's card."""
-    if DEVICE != "cuda":
-        return None
-    card = getattr(torch.cuda.get_device_properties(0), "uuid", "0")
-    return filelock.FileLock(Path(tempfile.gettempdir()) / f"attndsl-{card}.lock", mode=0o666)
 
 
 @contextmanager
@@ -113,7 +84,8 @@ class Bench:
         self.launch: Launch | None = None
         self.ahead = AHEAD
         for scale in SCALES:
-            self.inputs = self.draw(scale)
+            with turn():
+                self.inputs = self.draw(scale)
             self.exact, self.budget = self.expected()
             if all(map(math.isfinite, self.budget.values())):
                 break
@@ -157,16 +129,20 @@ class Bench:
         p = self.problem
         eager = load(str(p.eager))
         launcher = getattr(eager, "backward" if p.launcher == "backward" else "forward")
-        wide = {n: x.double() if x.is_floating_point() else x for n, x in self.inputs.items()}
-        exact = launcher(wide, p.extents, p.params, self.tiles())
-        rough = launcher(self.inputs, p.extents, p.params, self.tiles())
+        with turn():
+            wide = {n: x.double() if x.is_floating_point() else x for n, x in self.inputs.items()}
+            exact = launcher(wide, p.extents, p.params, self.tiles())
         unit = 1e-5 if self.dtype is torch.float32 else 2 * torch.finfo(self.dtype).eps
-        budget = {
-            n: FACTOR * rms(rough[n], exact[n]) + unit * rms(exact[n]) for n in exact if n in rough
-        }
         # Beside 16-bit results float32 is exact, and takes half the memory.
         wide_enough = torch.float64 if self.dtype.itemsize > 2 else torch.float32
-        return {n: exact[n].to(wide_enough) for n in budget}, budget
+        with turn():
+            rough = launcher(self.inputs, p.extents, p.params, self.tiles())
+            budget = {
+                n: FACTOR * rms(rough[n], exact[n]) + unit * rms(exact[n])
+                for n in exact
+                if n in rough
+            }
+            return {n: exact[n].to(wide_enough) for n in budget}, budget
 
     def run(
         self, module: ModuleType, kernel: Recorder, name: str, config: dict[str, int]
@@ -176,7 +152,9 @@ class Bench:
         with warnings.catch_warnings(), poisoned(), sound_assembler():
             warnings.simplefilter("ignore")
             launcher = rebound(module, p.launcher, {name: kernel})
-            made: dict[str, Tensor] = launcher(self.inputs, p.extents, p.params, {name: config})
+            made: dict[str, Tensor] = launcher(
+                self.inputs, p.extents, p.params, p.told(name, config)
+            )
         if DEVICE == "cuda":
             torch.cuda.synchronize()
         return made
@@ -184,7 +162,7 @@ class Bench:
     def candidate(self, kernel: str, config: dict[str, int]) -> Message:
         """Run one kernel with one configuration, and judge what the pass returns."""
         begin = time.perf_counter()
-        module = load(str(self.problem.module_of(kernel)))
+        module = load(str(self.problem.module))
         recorder = Recorder(getattr(module, kernel))
         made = self.run(module, recorder, kernel, config)
         if not recorder.launches:
@@ -198,15 +176,31 @@ class Bench:
         return {"wrong": "; ".join(wrong), "seconds": time.perf_counter() - begin}
 
     def time(self, repeats: int, limit_ms: float) -> Message:
-        """Milliseconds of the last candidate, its inputs not in the cache; fewer repeats above `limit_ms`."""
+        """Milliseconds of the last candidate, its inputs not in the cache; fewer repeats above `limit_ms`.
+
+        What else runs on the card, of programs that know nothing of turns, makes some launches much slower than others;
+        `disturbed` says so where that does not end.
+        """
         assert self.launch is not None
         self.launch()
-        times: list[float] = []
+        for _ in range(AGAIN):
+            times = self.times(self.launch, repeats, limit_ms)
+            if DEVICE == "cpu" or steady(times):
+                return {"times": times, "disturbed": ""}
+        return {
+            "times": times,
+            "disturbed": f"{min(times):.3f} to {max(times):.3f} ms: something else runs on the card",
+        }
+
+    def times(self, launch: Callable[[], Any], repeats: int, limit_ms: float) -> list[float]:
+        """Milliseconds of so many launches; of two, if both are above `limit_ms`."""
+        times = self.timed(launch, 1)
         while len(times) < repeats:
-            times += self.timed(self.launch, 1 if not times else min(repeats - len(times), 8))
-            if times[0] > limit_ms:
+            hopeless = min(times) > limit_ms
+            if hopeless and len(times) > 1:
                 break
-        return {"times": times, "ms": statistics.median(times)}
+            times += self.timed(launch, 1 if hopeless else min(repeats - len(times), 8))
+        return times
 
     def timed(self, launch: Callable[[], Any], repeats: int) -> list[float]:
         """Milliseconds of each of so many launches.
@@ -237,6 +231,11 @@ class Bench:
             self.ahead *= 2
 
 
+def steady(times: Sequence[float]) -> bool:
+    """Whether launches took about as long as the fastest of them, by and large."""
+    return statistics.median_high(times) <= STEADY * min(times) + SLACK
+
+
 def rms(out: Tensor, exact: Tensor | None = None) -> float:
     """The root mean square of a tensor, or of its difference from the exact one; NaN if infinities disagree."""
     if not out.numel():
@@ -265,11 +264,11 @@ class Session:
                 if DEVICE == "cuda":
                     threading.Thread(target=wake, daemon=True).start()
                 problems = [pickle.loads(Path(p).read_bytes()) for p in message["problems"]]
-                with torch.no_grad(), turn():
+                with torch.no_grad():
                     self.benches = {p.launcher: Bench(p) for p in problems}
-                    if DEVICE == "cuda":
-                        # Others on the card need memory too, and wide results take the most.
-                        torch.cuda.empty_cache()
+                if DEVICE == "cuda":
+                    # Others on the card need memory too, and wide results take the most.
+                    torch.cuda.empty_cache()
                 return {"open": True, "device": DEVICE}
             case "try":
                 bench = self.benches[message["launcher"]]

@@ -20,7 +20,7 @@ from typing import Any
 
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.codegen.aot import SHARED_MEMORY, CompileError
-from attndsl.codegen.configs import choice
+from attndsl.codegen.configs import choice, choose_warps
 from attndsl.processors import processors
 from attndsl.sizes import Sizes
 from attndsl.tuning.child import Child, ChildError
@@ -28,7 +28,7 @@ from attndsl.tuning.database import Entry, add, read
 from attndsl.tuning.device import Config
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import key_of
-from attndsl.tuning.problem import Problem, hash_of, pose
+from attndsl.tuning.problem import Problem, backend_for, hash_of, pose
 
 ENTRIES = "tuning.jsonl"
 GROUP = "__grp__"
@@ -49,14 +49,14 @@ class Wanted:
         p = self.problem
         return {
             "do": "compile",
-            "capability": int(self.target.removeprefix("sm_")),
+            "capability": _capability(self.target),
             "module": str(p.module),
             "kernel": self.kernel.name,
             "launcher": p.launcher,
             "tensors": p.tensors(),
             "extents": p.extents,
             "params": p.params,
-            "config": dict(self.config),
+            "told": p.told(self.kernel.name, self.config),
         }
 
 
@@ -77,14 +77,14 @@ def build(
     """
     jobs: list[Wanted] = []
     used: dict[Any, Entry] = {}
-    for problem in _problems(cascade, at, dtype, backward):
-        for kernel in problem.kernels:
-            mine = _entries(cascade, problem, kernel, entries)
-            used |= {e.key: e for e in mine}
-            for target in targets:
+    for target in targets:
+        for problem in _problems(cascade, at, dtype, backward, target):
+            for kernel in problem.every:
+                mine = _entries(cascade, problem, kernel, entries)
+                used |= {e.key: e for e in mine}
                 first = _first(kernel, problem, target)
                 configs = [first, *(e.config for e in mine if e.config != first)]
-                jobs += [Wanted(problem, kernel, c, target) for c in configs]
+                jobs += [Wanted(problem, kernel, c, target) for c in configs if c is not None]
     folder.mkdir(parents=True, exist_ok=True)
     add(folder / ENTRIES, used.values())
     _compile(jobs, folder, workers or processors())
@@ -119,13 +119,16 @@ def install(folder: str | os.PathLike[str]) -> int:
     return fresh
 
 
-def _problems(cascade: Cascade, at: Sizes, dtype: str, backward: bool) -> Iterator[Problem]:
-    """The passes of a call without gradients, and of one with all of them."""
+def _problems(
+    cascade: Cascade, at: Sizes, dtype: str, backward: bool, target: str
+) -> Iterator[Problem]:
+    """The passes of a call without gradients, and of one with all of them, in all forms that calls may take there."""
+    backend = backend_for(_capability(target))
     floats = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
     passes: list[tuple[str, tuple[str, ...]]] = [("forward", ())]
     passes += [("forward", floats), ("backward", floats)] if backward else []
     for launcher, wrt in passes:
-        found = pose(cascade, launcher, at, dtype, wrt=wrt)
+        found = pose(cascade, launcher, at, dtype, wrt=wrt, backend=backend, specialise=True)
         if found is not None:
             yield found
 
@@ -139,8 +142,14 @@ def _entries(
     return [e for e in entries if all(getattr(e.key, f) == getattr(key, f) for f in same)]
 
 
-def _first(kernel: Kernel, problem: Problem, target: str) -> Config:
-    """What runs where nothing is known."""
+def _capability(target: str) -> int:
+    return int(target.removeprefix("sm_"))
+
+
+def _first(kernel: Kernel, problem: Problem, target: str) -> Config | None:
+    """What runs where nothing is known; None of a kernel whose warps specialise and that does not fit."""
+    if kernel.warps is not None:
+        return choose_warps(kernel.warps, problem.extents, SHARED_MEMORY[target])
     named = {r: problem.extents[r] for r in set(kernel.facts["pads"].values())}
     return choice(kernel.facts, named, problem.itemsize, SHARED_MEMORY[target])
 

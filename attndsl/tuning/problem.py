@@ -10,7 +10,7 @@ import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.starts import START
 from attndsl.codegen.aot import kernel_table
 from attndsl.runtime.cache import store_module
-from attndsl.runtime.stages import Passes, Stage, plan_passes
+from attndsl.runtime.stages import WARPS, Passes, Stage, plan_passes
 from attndsl.runtime.starts import StartKind, with_start
 from attndsl.schedule.tile import Buffer, TileProgram
 from attndsl.sizes import Sizes
@@ -36,7 +36,10 @@ BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One pass at one size. `module` and `eager` are files; `tensors` says what the launcher takes."""
+    """One pass at one size. `module` and `eager` are files; `tensors` says what the launcher takes.
+
+    The module is the one that calls run on such a card: what is compiled of it, calls find in Triton's cache.
+    """
 
     cascade: Cascade
     passes: Passes
@@ -49,19 +52,17 @@ class Problem:
     params: dict[str, Number]
     seed: int = 0
     special: tuple[Kernel, ...] = ()
-    """Kernels whose warps specialise, for some of the `kernels`; they are in the module `auto`."""
-    auto: Path | None = None
+    """Kernels whose warps specialise, for some of the `kernels`."""
 
     @property
     def every(self) -> tuple[Kernel, ...]:
         """All kernels that there are candidates of."""
         return (*self.kernels, *self.special)
 
-    def module_of(self, kernel: str) -> Path:
-        """The module that holds a kernel."""
-        if self.auto is not None and any(k.name == kernel for k in self.special):
-            return self.auto
-        return self.module
+    def told(self, kernel: str, config: Mapping[str, int]) -> dict[str, dict[str, int]]:
+        """What a launcher is told so that it launches this kernel, with this configuration."""
+        portable = all(k.name != kernel for k in self.special)
+        return {kernel: dict(config), **({"portable": {"": 1}} if portable else {})}
 
     @property
     def itemsize(self) -> int:
@@ -132,34 +133,34 @@ def kernels_of(passes: Passes, table: dict[str, Any]) -> tuple[Kernel, ...]:
 
 @dataclass(frozen=True)
 class Planned:
-    """A program as it is called in one way: its passes, and its two modules."""
+    """A program as it is called in one way: its passes, its module for a backend, and the eager one."""
 
     cascade: Cascade
     passes: Passes
     stage: Stage
     kernels: tuple[Kernel, ...]
+    special: tuple[Kernel, ...]
     eager: str
-
-    @cached_property
-    def auto(self) -> Stage:
-        """The same with kernels whose warps specialise."""
-        return Stage(self.cascade, self.passes, "auto", HEADER)
 
 
 @lru_cache(8)
-def planned(cascade: Cascade, kind: StartKind, wrt: tuple[str, ...]) -> Planned:
+def planned(
+    cascade: Cascade, kind: StartKind, wrt: tuple[str, ...], backend: str = "triton"
+) -> Planned:
     """Planned once for all launchers: they are of one module."""
     shifted = with_start(cascade, kind)
     passes = plan_passes(shifted, wrt)
-    stage = Stage(shifted, passes, "triton", HEADER)
+    stage = Stage(shifted, passes, backend, HEADER)
     eager = Stage(shifted, passes, "eager", "")
-    return Planned(
-        shifted,
-        passes,
-        stage,
-        kernels_of(passes, kernel_table(stage.text)),
-        eager.text,
-    )
+    kernels = kernels_of(passes, kernel_table(stage.text))
+    table = kernel_table(stage.text, "HOPPER") if backend in WARPS else {}
+    special = tuple(s for k in kernels if (s := special_of(k, table)) is not None)
+    return Planned(shifted, passes, stage, kernels, special, eager.text)
+
+
+def backend_for(capability: int) -> str:
+    """The backend that serves calls on a card of this capability, where none is asked for."""
+    return "auto" if capability == 90 else "triton"
 
 
 def special_of(kernel: Kernel, table: Mapping[str, Any]) -> Kernel | None:
@@ -178,16 +179,17 @@ def pose(
     *,
     wrt: tuple[str, ...] = (),
     multiprocessors: int = 132,
+    backend: str = "triton",
     specialise: bool = False,
 ) -> Problem | None:
     """The problem of tuning one launcher; None where the program, at this size, does not use it.
 
-    With `specialise`, kernels whose warps specialise are candidates too.
+    `backend` is the calls'. With `specialise`, kernels of it whose warps specialise are candidates too.
     """
     # As a call would have it: without `start` where the queries stand at the beginning.
     kind: StartKind = "int" if sizes.params.get(START) else "none"
     params = {n: v for n, v in sizes.params.items() if n != START or kind == "int"}
-    made = planned(cascade, kind, wrt)
+    made = planned(cascade, kind, wrt, backend)
     extents = made.stage.extents(sizes.extents, params)
     if launcher == "forward_split":
         more = made.stage.few.slices(extents, multiprocessors) if made.stage.few else None
@@ -197,20 +199,16 @@ def pose(
     mine = tuple(k for k in made.kernels if k.launcher == launcher)
     if not mine:
         return None
-    special: list[Kernel] = []
-    if specialise and BYTES[dtype] == 2:
-        table = kernel_table(made.auto.text, "HOPPER")
-        special = [s for k in mine if (s := special_of(k, table)) is not None]
+    may = specialise and BYTES[dtype] == 2
     return Problem(
         cascade=made.cascade,
         passes=made.passes,
         launcher=launcher,
         kernels=mine,
-        module=store_module(made.stage.text, f"{cascade.name}_triton"),
+        module=store_module(made.stage.text, f"{cascade.name}_{backend}"),
         eager=store_module(made.eager, f"{cascade.name}_eager"),
         dtype=dtype,
         extents=extents,
         params=params,
-        special=tuple(special),
-        auto=store_module(made.auto.text, f"{cascade.name}_auto") if special else None,
+        special=tuple(k for k in made.special if k.launcher == launcher and may),
     )

@@ -25,6 +25,8 @@ RUNGS = ((4, None), (12, 8), (40, 3))
 # How many times the budget a search may take until what would run without tuning has been tried: nothing is worth
 # keeping that was not compared with it.
 PATIENCE = 2.0
+# Of the budget, how long everything waits for what would run without tuning to be compiled.
+HELD = 0.5
 # Of the best and of what would run without tuning, so many times are taken at least, budget or not: a time that is not
 # known decides nothing.
 SETTLED = 8
@@ -154,6 +156,12 @@ class Search:
                     running[pool.submit(self.device.compile, trial.kernel, trial.config)] = trial
                 if not running:
                     return
+                # What is measured is launched among its pass's other kernels, as they run untuned: until those
+                # are compiled, who launches would compile them once more, and have the card meanwhile.
+                firsts = [j for j, t in running.items() if self.untuned(t) and not j.done()]
+                if firsts and self.elapsed() < self.seconds * HELD:
+                    wait(firsts, timeout=0.2, return_when=FIRST_COMPLETED)
+                    continue
                 # In the order of the queue where several are done: the most promising first.
                 done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 for job in [j for j in running if j in done]:
@@ -209,16 +217,8 @@ class Search:
                 for trial in trials:
                     if self.elapsed() > self.seconds:
                         return
-                    if trial.failure is not None:
-                        continue
-                    try:
-                        more = self.device.measure(trial.kernel, trial.config, repeats // rounds)
-                    except Failure as failure:  # right at first and wrong later is wrong
-                        trial.failure, trial.measured = failure, None
-                    else:
-                        assert trial.measured is not None
-                        trial.measured += more
-                    self.tell(trial)
+                    if trial.failure is None:
+                        self.again(trial, repeats // rounds)
 
     def settle(self) -> None:
         """Time the best and what would run without tuning often enough to compare them, if the budget ended before."""
@@ -227,13 +227,18 @@ class Search:
             if best is None or first is None or best is first:
                 continue
             for trial in (best, first):
-                if trial.measured is None or len(trial.measured.times) >= SETTLED:
-                    continue
-                try:
-                    trial.measured += self.device.measure(trial.kernel, trial.config, SETTLED)
-                except Failure as failure:
-                    trial.failure, trial.measured = failure, None
-                self.tell(trial)
+                if trial.measured is not None and len(trial.measured.times) < SETTLED:
+                    self.again(trial, SETTLED)
+
+    def again(self, trial: Trial, repeats: int) -> None:
+        """Time more often what was right at first; if it is wrong now, it is wrong."""
+        assert trial.measured is not None
+        try:
+            trial.measured += self.device.measure(trial.kernel, trial.config, repeats)
+        except Failure as failure:
+            if failure.kind != "disturbed":  # what was taken before stands
+                trial.failure, trial.measured = failure, None
+        self.tell(trial)
 
     def fastest(self, outcome: Outcome, most: int) -> list[Trial]:
         """The fastest, and what would run without tuning: a gain is measured beside it."""

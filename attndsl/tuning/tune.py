@@ -15,6 +15,7 @@ from typing import Protocol
 from attndsl import __version__
 from attndsl.cascade.nodes import Cascade, DType
 from attndsl.cascade.starts import START, resolve_start
+from attndsl.codegen.configs import worth_warps
 from attndsl.processors import processors
 from attndsl.runtime.stages import refusals
 from attndsl.runtime.starts import with_start
@@ -24,7 +25,7 @@ from attndsl.tuning.device import Config, Device, Processes
 from attndsl.tuning.kernel import Kernel
 from attndsl.tuning.keys import key_of
 from attndsl.tuning.machine import Machine
-from attndsl.tuning.problem import Problem, hash_of, pose
+from attndsl.tuning.problem import Problem, backend_for, hash_of, pose
 from attndsl.tuning.search import Outcome, Report, search
 from attndsl.tuning.space import Space, default, explore, explore_warps
 
@@ -51,6 +52,8 @@ class Found:
     outcome: Outcome
     entry: Entry | None
     """The default's configuration where none was faster beyond noise."""
+    runs: bool = True
+    """Whether it is this form of the kernel that calls run without an entry (`runs_without`)."""
 
     @property
     def noise(self) -> float:
@@ -90,7 +93,7 @@ def tune(
     if wrt is None:
         floats = tuple(t.name for t in cascade.inputs if t.dtype is DType.FLOAT)
         wrt = floats if backward else ()
-    problems = posed(cascade, at, dtype, machine, wrt, specialise and machine.capability == 90)
+    problems = posed(cascade, at, dtype, machine, wrt, specialise)
     with refusals(cascade.name):
         firsts = {
             k.name: default(k, p.extents, p.itemsize, machine) for p in problems for k in p.every
@@ -105,7 +108,14 @@ def tune(
             else explore_warps(k, p.extents, machine)
             for k, p in kernels
         }
-        wanted = {k: chosen(s.configs(firsts[k]), most, spread) for k, s in spaces.items()}
+        runs = {k.name: runs_without(k, p, machine) for k, p in kernels}
+        wanted = {
+            # Of a form that calls do not take, what it would run is enough for a sample.
+            k: chosen(
+                s.configs(firsts[k]), *((most, spread) if most is None or runs[k] else (1, 0))
+            )
+            for k, s in spaces.items()
+        }
         outcomes = search(
             wanted, device, seconds=seconds - ENDING, workers=count, report=report, begun=begun
         )
@@ -116,9 +126,26 @@ def tune(
             spaces[k.name],
             outcomes[k.name],
             entry_for(k, p, hash_, machine, outcomes[k.name], triton),
+            runs[k.name],
         )
         for k, p in kernels
     ]
+
+
+def runs_without(kernel: Kernel, problem: Problem, machine: Machine) -> bool:
+    """Whether calls without an entry run this form of a kernel, of the forms that the problem has."""
+
+    def worth(special: Kernel) -> bool:
+        config = default(special, problem.extents, problem.itemsize, machine)
+        if special.warps is None or config is None:
+            return False
+        block = config[f"BLOCK_{special.warps['tile']}"]
+        return worth_warps(special.warps, problem.extents, block, machine.multiprocessors)
+
+    if kernel.warps is not None:
+        return worth(kernel)
+    rivals = [s for s in problem.special if s.program is kernel.program]
+    return not any(map(worth, rivals))
 
 
 def chosen(configs: Sequence[Config], most: int | None, spread: int) -> list[Config]:
@@ -140,13 +167,17 @@ def posed(
 ) -> list[Problem]:
     """The passes that a call of these sizes runs: forward, split where queries are few, and backward."""
     out: list[Problem] = []
-    count = machine.multiprocessors
-    few = pose(cascade, "forward_split", at, dtype, wrt=wrt, multiprocessors=count)
-    forward = few or pose(cascade, "forward", at, dtype, wrt=wrt, specialise=specialise)
+    count, backend = machine.multiprocessors, backend_for(machine.capability)
+    few = pose(cascade, "forward_split", at, dtype, wrt=wrt, multiprocessors=count, backend=backend)
+    forward = few or pose(
+        cascade, "forward", at, dtype, wrt=wrt, backend=backend, specialise=specialise
+    )
     assert forward is not None
     out.append(forward)
     if wrt:
-        behind = pose(cascade, "backward", at, dtype, wrt=wrt, specialise=specialise)
+        behind = pose(
+            cascade, "backward", at, dtype, wrt=wrt, backend=backend, specialise=specialise
+        )
         out += [] if behind is None else [behind]
     return out
 
@@ -179,10 +210,12 @@ def entry_for(
 ) -> Entry | None:
     """What to keep of a search: the best, or the default where that is as fast.
 
-    None if none was right, or where the default was not tried: the best may then be slower than it.
+    None if none was right, or where the default was not tried or its time not found: the best may be slower than it.
     """
     best, first = outcome.best, outcome.first
     if best is None or best.measured is None or first is None:
+        return None
+    if first.failure is not None and first.failure.kind == "disturbed":
         return None
     chosen = best
     if first.measured is not None and first is not best:

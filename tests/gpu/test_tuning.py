@@ -96,11 +96,8 @@ def searching(folder: Path) -> subprocess.Popen[str]:
     """A search in a process of its own, which has a new best for every kernel."""
     shape = ",".join(f"{k}={n}" for k, n in SMALL.items())
     command = [sys.executable, "-m", "attndsl", "tune", str(CAUSAL), "--budget", "300s"]
-    command += [
-        "--workers",
-        "1",
-        "--shape",
-    ]  # in the order of the queue: what runs untuned comes first
+    # In the order of the queue: what runs untuned comes first.
+    command += ["--no-hopper", "--workers", "1", "--shape"]
     process = subprocess.Popen(
         [*command, shape],
         env={**os.environ, "ATTNDSL_CACHE_DIR": str(folder / "cache")},

@@ -7,16 +7,22 @@ import signal
 import time
 from typing import Any
 
-from attndsl.tuning.child import serve
+from attndsl.tuning.child import serve, still
 
 
 def handle(message: dict[str, Any]) -> dict[str, Any]:
-    config = message.get("config", {})
+    config = message.get("config") or message.get("told", {}).get("k", {})
     match config.get("do", message.get("do")):
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         case "hang":
             time.sleep(600)
+        case "wait":
+            for _ in range(6):
+                time.sleep(0.25)
+                still()
+        case "disturbed":
+            return {"wrong": "", "disturbed": "0.75 to 7.80 ms", "times": [0.75, 7.8, 7.8]}
         case "raise":
             raise ValueError("this is refused")
         case "resources":

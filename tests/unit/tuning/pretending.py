@@ -42,7 +42,7 @@ class Pretended:
     ) -> Measured:
         if self.interrupt_after is not None and len(self.measured) >= self.interrupt_after:
             raise KeyboardInterrupt
-        self._fail(config, ("fault", "hang", "wrong", "resources"))
+        self._fail(config, ("fault", "hang", "wrong", "resources", "disturbed"))
         self.measured.append((config, repeats))
         self.tick(0.1)
         ms = self.time(config)

@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from attndsl.tuning.child import Child, ChildError
-from attndsl.tuning.device import Failure, Processes, Staff, Timeouts
+from attndsl.tuning.device import Config, Failure, Processes, Staff, Timeouts
 from attndsl.tuning.search import search
 
 NAUGHTY = "tests.unit.tuning.naughty"
@@ -39,6 +39,13 @@ def alive(pid: int) -> bool:
 def test_a_child_answers(child: Child) -> None:
     assert child.ask({"x": 1}, 20)["echo"] == {"x": 1}
     assert child.ask({"x": 2}, 20)["echo"] == {"x": 2}
+    assert child.starts == 1
+
+
+def test_waiting_for_a_turn_is_not_hanging(child: Child) -> None:
+    """A request that waits for others, longer than one may take, is answered."""
+    child.start()
+    assert child.ask({"do": "wait"}, 0.8)["echo"] == {"do": "wait"}
     assert child.starts == 1
 
 
@@ -125,8 +132,8 @@ class Problem:
 
     kernels = every = (_Kernel(),)
 
-    def module_of(self, kernel: str) -> Path:
-        return self.module
+    def told(self, kernel: str, config: Config) -> dict[str, Config]:
+        return {kernel: config}
 
     def save(self, folder: Path) -> Path:
         return folder / "problem"

@@ -38,8 +38,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     """A GPU that pretends."""
-    device = Pretended(lambda c: 1.0 + c["num_stages"] / 10)
-    monkeypatch.setattr(command, "this_machine", lambda program: MACHINES["H100"])
+    device = Pretended(lambda c: 1.0 + c.get("num_stages", c.get("STAGES", 0)) / 10)
+    monkeypatch.setattr(command, "this_machine", lambda program: MACHINES["A100"])
     monkeypatch.setattr(command, "tune", lambda *a, **k: tune.tune(*a, **k, open_device=opened))
 
     def opened(problems, **more):
@@ -71,6 +71,16 @@ def test_what_was_found_is_kept(
     assert store.store().find(next(iter(found)), next(iter(found.values())).triton) is not None
 
 
+@pytest.mark.parametrize(("option", "forms"), [([], 2), (["--no-hopper"], 1)])
+def test_on_hopper_both_forms_of_a_kernel_are_tried(
+    gpu: Pretended, here: Path, monkeypatch: pytest.MonkeyPatch, option: list[str], forms: int
+) -> None:
+    """Calls there run kernels whose warps specialise: a search without them would find what no call runs."""
+    monkeypatch.setattr(command, "this_machine", lambda program: MACHINES["H100"])
+    assert main(["tune", CAUSAL, "--no-backward", "--shape", "h=16", *option]) == OK
+    assert len(read(here / "cache" / "tuning.jsonl").entries) == forms
+
+
 def test_who_is_asked_to_end_keeps_what_is_known(gpu: Pretended, here: Path) -> None:
     """SIGTERM, as of a batch system whose time is over, after every kernel's default was timed."""
 
@@ -98,7 +108,7 @@ def test_json_lists_every_trial_and_every_rejection(
     assert main(["tune", CAUSAL, "--no-backward", "--json", "--rejected"]) == OK
     (kernel,) = json.loads(capsys.readouterr().out)
     assert kernel["entry"]["config"]["num_stages"] == 1
-    assert len(kernel["trials"]) + len(kernel["rejected"]) >= 300
+    assert len(kernel["trials"]) + len(kernel["rejected"]) >= 250
 
 
 def test_a_result_that_cannot_be_stored_is_printed(

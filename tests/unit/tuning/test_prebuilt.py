@@ -14,6 +14,8 @@ import pytest
 from attndsl.cli import OK, main
 from attndsl.frontend import load_cascades
 from attndsl.frontend.reading import read_source
+from attndsl.runtime.cache import store_module
+from attndsl.runtime.stages import Stage, plan_passes
 from attndsl.tuning import prebuilt, store
 from attndsl.tuning.child import Child
 from attndsl.tuning.database import Entry, read
@@ -46,9 +48,9 @@ def compiled(folder: Path) -> set[str]:
 def test_what_is_installed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (cascade,) = load_cascades(read_source(CAUSAL))
     at = sizes_at(cascade, {"e": 64, "f": 64})
-    problem = pose(cascade, "forward", at, "bf16")
+    problem = pose(cascade, "forward", at, "bf16", backend="auto", specialise=True)
     assert problem is not None
-    (kernel,) = problem.kernels
+    (kernel,), (special,) = problem.kernels, problem.special
     key = key_of(kernel, hash_of(cascade), problem.extents, problem.floats(), "some card")
     other = key_of(kernel, "another", problem.extents, problem.floats(), "some card")
     known = [Entry(k, TUNED, 1.0, 2.0, "3.6.0") for k in (key, other)]
@@ -56,8 +58,9 @@ def test_what_is_installed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     count = prebuilt.build(
         cascade, at, "bf16", targets=("sm_90",), folder=made, entries=known, backward=False
     )
-    assert count == 2  # as it was tuned, and as it runs where nothing is known
-    assert len(compiled(made)) == 2
+    # As it was tuned, and in both forms in which it runs where nothing is known.
+    assert count == 3
+    assert len(compiled(made)) == 3
     assert set(read(made / prebuilt.ENTRIES).entries) == {key}
     assert str(tmp_path) not in "".join(p.read_text() for p in made.glob("*/__grp__*.json"))
 
@@ -77,9 +80,17 @@ def test_what_is_installed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     # With what was carried a launch runs no compiler; with anything else it would.
     job = prebuilt.Wanted(problem, kernel, TUNED, "sm_90")
-    for folder, said in ((cache, "found"), (tmp_path / "empty", "a compiler ran")):
+    # What a call of an operator loads, which the tuner knows nothing of, and what it runs untuned on Hopper.
+    header = "source: examples/causal.attn"
+    module = store_module(Stage(cascade, plan_passes(cascade, ()), "auto", header).text, "causal")
+    call = {**job.message(), "kernel": special.name, "module": str(module), "told": {}}
+    for folder, message, said in (
+        (cache, job.message(), "found"),
+        (cache, call, "found"),
+        (tmp_path / "empty", call, "a compiler ran"),
+    ):
         done = subprocess.run(
-            [sys.executable, "-c", WITHOUT_A_COMPILER, json.dumps(job.message())],
+            [sys.executable, "-c", WITHOUT_A_COMPILER, json.dumps(message)],
             env={**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(folder)},
             capture_output=True,
             text=True,
@@ -100,5 +111,5 @@ def test_the_command_writes_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     command = ["compile", str(CAUSAL), "--tuned", "--no-backward", "--target", "sm_90"]
     assert main([*command, "--head-dim", "64", "--out", str(out)]) == OK
     folder = out / "causal.kernels"
-    assert len(compiled(folder)) == 1
+    assert len(compiled(folder)) == 2  # in both forms
     assert read(folder / prebuilt.ENTRIES).entries == {}

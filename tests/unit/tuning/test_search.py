@@ -70,6 +70,22 @@ def test_what_turns_wrong_later_is_out() -> None:
     assert outcome.best.config["BLOCK_I"] in (304, 336)
 
 
+def test_a_later_time_that_was_disturbed_leaves_the_first() -> None:
+    seen = []
+
+    def busy(config):
+        if config["BLOCK_I"] == 320:
+            seen.append(1)
+            return ("disturbed", "0.75 to 7.80 ms") if len(seen) > 2 else None  # after compiling
+        return None
+
+    outcome = run(Pretended(bowl, busy))
+    (trial,) = [t for t in outcome.trials if t.config["BLOCK_I"] == 320]
+    assert trial.measured is not None
+    assert trial.failure is None
+    assert outcome.best is not None
+
+
 def test_nothing_right_is_no_result() -> None:
     outcome = run(Pretended(bowl, lambda c: ("wrong", "all")))
     assert outcome.best is None

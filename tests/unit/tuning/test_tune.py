@@ -171,6 +171,27 @@ def test_nothing_is_kept_that_was_not_compared_with_the_default() -> None:
     assert entry_for(forward.kernel, problem, "p", H100, untried, "") is None
 
 
+def test_nothing_is_kept_where_the_default_s_time_was_disturbed() -> None:
+    """What else ran on the card may have been there for the default alone."""
+    (calm, *_) = run(Pretended(by_rows))
+
+    def busy(config: Config) -> tuple[str, str] | None:
+        return ("disturbed", "0.75 to 7.80 ms") if config == calm.outcome.untuned else None
+
+    (forward, *_) = run(Pretended(by_rows, busy))
+    assert forward.outcome.best is not None
+    assert forward.entry is None
+
+
+@pytest.mark.parametrize(("length", "runs"), [(4096, True), (128, False)])
+def test_which_form_of_a_kernel_runs_without_an_entry(length: int, runs: bool) -> None:
+    """By the rule of the generated module: long sweeps take the kernel whose warps specialise."""
+    found = run(Pretended(lambda c: 1.0), specialise=True, h=16, i=length, j=length)
+    forms = {f.kernel.name: f.runs for f in found}
+    assert forms["causal_hopper"] is runs
+    assert forms["causal"] is not runs
+
+
 def test_few_queries_tune_the_split_pass() -> None:
     found = run(Pretended(lambda c: 1.0), "gqa", i=1, j=8192)
     names = [f.kernel.name for f in found]
