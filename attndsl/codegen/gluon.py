@@ -8,8 +8,10 @@ from attndsl.cascade.nodes import DType, Position
 from attndsl.codegen import helpers
 from attndsl.codegen.arguments import Argument, arguments_of
 from attndsl.codegen.gluon_kernel import GluonPrinter, used
+from attndsl.codegen.host_costs import costs
 from attndsl.codegen.kernel_names import Reaches, Section
 from attndsl.codegen.names import RESERVED, Namespace
+from attndsl.schedule.ends import counted_ends
 from attndsl.schedule.liveness import held
 from attndsl.schedule.tile import SIXTEEN, Compute, Plan, Role, Stmt, TileProgram
 from attndsl.schedule.warps import Roles, Unfit, roles
@@ -71,6 +73,7 @@ class HopperContext:
     add: tuple[str, ...] = ()
     add_names: str = ""
     adder: tuple[str, ...] = ()
+    costs: tuple[str, ...] = ()  # of its tiles, where the host lists who takes which
 
 
 def hopper_kernel(
@@ -169,6 +172,9 @@ def hopper_kernel(
         add=add,
         add_names=add_names,
         adder=tuple(printer.adder),
+        costs=costs(program, counted_ends(program) or (), f"{name}_costs", printer.blocks)
+        if found.listed
+        else (),
     )
 
 

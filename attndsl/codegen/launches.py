@@ -45,7 +45,7 @@ class HopperStep:
     grid: str
     arguments: tuple[str, ...]
     lines: tuple[str, ...] = ()  # before the launch
-    listed: str = ""  # how many tiles there are in a row, where the host lists who takes which
+    listed: str = ""  # what its tiles cost, where the host lists who takes which
 
 
 def launch(
@@ -174,7 +174,7 @@ def hopper_launch(
         grid=" * ".join(grid),
         arguments=(*passed, "**cfg"),
         lines=tuple(x for r in context.reaches for x in _finding(r, tiles, tensors, lengths)),
-        listed=tiles if any(a.passed == "turns" for a in context.arguments) else "",
+        listed=f"{context.name}_costs(extents, params, cfg)" if context.costs else "",
     )
 
 

@@ -6,8 +6,9 @@ worth_sweeps(program, roles(plan, program))     # {128: 4096}: by head dim, from
 
 from __future__ import annotations
 
+from attndsl.schedule.ends import moving_ends
 from attndsl.schedule.tile import Load, TileProgram
-from attndsl.schedule.warps import Roles, moving_ends, pairs_held
+from attndsl.schedule.warps import Roles, pairs_held
 
 
 def kept_portable(program: TileProgram, found: Roles) -> str | None:

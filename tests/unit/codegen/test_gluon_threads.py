@@ -46,13 +46,16 @@ def module(name: str) -> str:
     return render_module(name, program.forward, program.backward, "", hopper=True, adding=whole)
 
 
-def turns(source: str, tiles: int) -> torch.Tensor:
+def turns(source: str, kernel: str, extents: dict[str, int], config: Any) -> torch.Tensor:
     """The host's list, for as many programs as there are threads' worth of."""
-    text = re.search(r"def listed_turns(?:.|\n)*?return .*\n", source)
-    assert text is not None
-    there: dict[str, Any] = {"heapq": heapq, "torch": torch, "processors": lambda _: PROGRAMS}
-    exec(text[0], there)
-    return torch.tensor(there["listed_turns"](HEADS * tiles, tiles, 1, torch.device("cpu")))
+    there: dict[str, Any] = {"heapq": heapq, "processors": lambda _: PROGRAMS}
+    for function in ("listed_turns", f"{kernel}_costs"):
+        text = re.search(rf"def {function}\((?:.|\n)*?\n    return .*\n", source)
+        assert text is not None
+        exec(text[0], there)
+    costs = there[f"{kernel}_costs"](extents, {"start": 0, "w": WINDOW}, config)
+    listed = there["listed_turns"](HEADS * len(costs), costs, 1, torch.device("cpu"))
+    return torch.tensor(listed)
 
 
 def results(source: str, kernel: str, row: Any, known: dict[str, torch.Tensor]) -> Any:
@@ -75,7 +78,7 @@ def results(source: str, kernel: str, row: Any, known: dict[str, torch.Tensor]) 
             box = [pads.get(x) or int(x) for x in sides]
             given[name] = Tiles(made[tensor] if tensor in made else known[tensor].float(), box)
         elif name == "turns_ptr":
-            given[name] = Pointer(turns(source, tiles))
+            given[name] = Pointer(turns(source, kernel, extents, config))
         elif kind.startswith("pointer"):
             given[name] = Pointer(known[name.removesuffix("_ptr")].float())
         elif name.startswith("stride_"):

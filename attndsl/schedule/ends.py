@@ -1,0 +1,71 @@
+"""Where the sweep of a tile begins and ends: what that depends on.
+
+moving_ends(program)     # (True, True) for a window
+counted_ends(program)    # the statements that say so of numbers alone, or None
+"""
+
+from __future__ import annotations
+
+from attndsl.cascade.nodes import (
+    Binary,
+    Call,
+    Compare,
+    Const,
+    Expr,
+    Extent,
+    Logic,
+    Param,
+    Select,
+    Unary,
+)
+from attndsl.cascade.walk import walk
+from attndsl.schedule.specialise import used
+from attndsl.schedule.tile import Block, Compute, Origin, TileProgram, Val
+
+NUMBERS = (Binary, Call, Compare, Const, Extent, Logic, Param, Select, Unary, Block, Origin, Val)
+CALLS = frozenset({"min", "max", "abs"})
+
+
+def _made(program: TileProgram) -> dict[str, Compute]:
+    """The values without axes that are computed before the sweep."""
+    return {s.name: s for s in program.prologue if isinstance(s, Compute) and not s.dims}
+
+
+def moving_ends(program: TileProgram) -> tuple[bool, bool]:
+    """Whether the sweep's ends move with the tile: both ends of a window's do, one of a causal sweep's."""
+    assert program.sweep is not None
+    made = _made(program)
+    ranges = program.sweep.ranges
+
+    def moves(x: Expr) -> bool:
+        names = {n.name for n in walk(x) if isinstance(n, Val)} & made.keys()
+        return any(isinstance(n, Origin) for n in walk(x)) or any(
+            moves(made[n].expr) for n in names
+        )
+
+    hi: Expr = Val(ranges[-1].hi)
+    match made.get(ranges[-1].hi):
+        case Compute(expr=Call("max", (Val(first), end))) if first == ranges[0].lo:
+            hi = end  # no less than where the sweep begins: that it moves with that says nothing
+    return moves(Val(ranges[0].lo)), moves(hi)
+
+
+def counted_ends(program: TileProgram) -> tuple[Compute, ...] | None:
+    """What the ends of all ranges follow from, in order, if the host can tell them: of where a tile begins, extents and
+    parameters. None where data say so (ids, a width for each head)."""
+    assert program.sweep is not None
+    made = _made(program)
+    needed = {n for r in program.sweep.ranges for n in (r.lo, r.hi)}
+    out: list[Compute] = []
+    for name in reversed(made):
+        if name in needed:
+            s = made[name]
+            if not all(map(_number, walk(s.expr))):
+                return None
+            out.append(s)
+            needed |= used(s)
+    return tuple(reversed(out)) if needed <= made.keys() else None
+
+
+def _number(n: object) -> bool:
+    return isinstance(n, NUMBERS) and not (isinstance(n, Call) and n.fn not in CALLS)
