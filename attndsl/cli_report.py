@@ -52,12 +52,17 @@ def as_dict(diagnostic: Diagnostic) -> dict[str, Any]:
     }
 
 
+MOST_NAMES = 12
+"""More than these are not listed in a message."""
+
+
 def require_known(name: str, names: Sequence[str], what: str) -> None:
     """Refuse a name that is not one of `names`."""
     if name in names:
         return
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(names)}"
+    shown = names if len(names) <= MOST_NAMES else (*names[: MOST_NAMES - 2], "…", names[-1])
+    hint = f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(shown)}"
     raise click.UsageError(f"no {what} `{name}`{hint}")
 
 

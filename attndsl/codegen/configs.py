@@ -137,9 +137,8 @@ def choose_chunk(
         wanted = [(64, 16, 4), (64, 32, 8), (64, 16, 8)]
     if interpreted:
         wanted = [(32, 16, 4)]
-    elif (
-        facts.get("scans") and facts["tiles"]
-    ):  # nothing is multiplied: narrow columns give more programs
+    elif facts.get("scans") and facts["tiles"]:
+        # nothing is multiplied: narrow columns give more programs
         wanted = [(16, 32, 1), (32, 32, 4)]
     elif facts.get("scans") and not facts["pairs"]:  # one number for each position: few long chunks
         wanted = [(64, 1024, 4)]
@@ -256,9 +255,8 @@ def choose_warps(
     depths: tuple[tuple[int, int], ...] = (
         ((128, 2), (64, 3), (64, 2), (32, 3), (32, 2)) if carried else ((128, 2), (64, 2), (32, 2))
     )
-    if facts.get(
-        "across"
-    ):  # a product has 64 rows of the stream, and halves of the columns are added
+    # A product has 64 rows of the stream, and halves of the columns are added.
+    if facts.get("across"):
         depths = ((64, 2),)
     # Sweeps that ids end are short, and a tile that reaches over a border is masked and half empty
     # (benchmarks/results/window-h100.json, window-h200.json).
@@ -267,9 +265,8 @@ def choose_warps(
     also = sizes(facts["also"])
     ways = [(k, c) for k in (1, 0) for c in ((1, 0) if facts["folded"] else (0,))]
     wanted = [(2, b, s, k, c) for b, s in depths for k, c in ways if b <= widest]
-    if (
-        carried and facts["pairs"] > 1 and not facts["looked_up"]
-    ):  # ids are looked through by powers of two
+    # Ids are looked through by powers of two.
+    if carried and facts["pairs"] > 1 and not facts["looked_up"]:
         wanted.insert(0, (3, 64, 3, 1, int(facts["folded"])))
     elif carried and not facts["compares"]:
         wanted.insert(0, (3, 128, 2, 1, 0))

@@ -70,9 +70,8 @@ def schedule(
 
             forward = tried(one, restarting(cascade, None, own))
             return Scheduled(forward, None, None, kinds)
-        if (
-            kinds
-        ):  # most other readings have no forward pass either, and a gradient takes longer to find
+        # Most other readings have no forward pass either, and a gradient takes longer to find.
+        if kinds:
             plan_forward(cascade, (), wide, kinds)
         g = gradient if gradient is not None and not kinds else differentiate(cascade, wrt, kinds)
         g = replace(g, backward=numbered(g.backward, classify(g.forward, kinds).kinds))

@@ -26,7 +26,7 @@ from attndsl.cascade.nodes import Binary, Call, DType, Expr, Position
 from attndsl.cascade.walk import walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.carried import Split, live, updated
-from attndsl.schedule.divided import divided
+from attndsl.schedule.feature_tiles import in_tiles
 from attndsl.schedule.liveness import flat
 from attndsl.schedule.specialise import defined, used
 from attndsl.schedule.tile import Role, Val
@@ -222,7 +222,7 @@ def _end(cut: Cut, body: list[t.Stmt]) -> _Kernels | None:
     if not program.of(Role.TILE):  # a sum over the features that are kept may have left the walk
         loops = {s.axis for s in flat(walk_body) if isinstance(s, t.For)}
         axes = tuple(a for a in axes if a.role is not Role.POINT or a.name in loops)
-        axes, walk_body = divided(axes, walk_body)
+        axes, walk_body = in_tiles(axes, walk_body)
     rest_of = dataclasses.replace(
         program,
         axes=axes,

@@ -43,7 +43,7 @@ from attndsl.cascade.ordered import ordered
 from attndsl.cascade.walk import free, rewrite, substitute, walk
 from attndsl.schedule import tile as t
 from attndsl.schedule.builder import Builder
-from attndsl.schedule.divided import divided
+from attndsl.schedule.feature_tiles import in_tiles
 from attndsl.schedule.forms import is_large, product_of
 from attndsl.schedule.masks import mask_of, masked
 from attndsl.schedule.memory import bare_like
@@ -464,7 +464,7 @@ def assemble(
     axes = tuple(
         dataclasses.replace(b.axes[a], role=roles.get(a, b.axes[a].role)) for a in b.sorted_axes()
     )
-    axes, body = divided(axes, body)
+    axes, body = in_tiles(axes, body)
     ascending = b.ascending is not False
     sweep = t.Sweep(row, (t.Range(lo, hi, True, body),), descending=not ascending)
     return t.TileProgram(

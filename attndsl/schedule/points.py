@@ -104,9 +104,8 @@ def point_state(
     kernel.points.append((point, inner))
     x = kernel.eval(substitute(product_of(moving), {axis: Position(point)}), False, d.tensor)
     scale = X(Val(weight), kernel.dims_of_value(weight), frozenset({STREAMED}))
-    if (
-        kernel.guard is not None
-    ):  # a dialect that runs many programs as one may run the loop for others
+    # A dialect that runs many programs as one may run the loop for others.
+    if kernel.guard is not None:
         here_too = Select(Val(kernel.guard), Val(weight), Const(0.0))
         weight = kernel.value(X(here_too, scale.dims, scale.on), d.tensor + "_s")
         scale = X(Val(weight), scale.dims, scale.on)
@@ -152,9 +151,8 @@ def extreme_points(kernel: Kernel, state: State, d: Define, body: Expr, where: E
     column = kernel.names.fresh(d.tensor + "_col")
     inner.append(t.Fold(column, kernel.order(x.dims - {kernel.stream}), op, v, kernel.stream))
     here: Expr = Compare("==", Position(axis), Position(point))
-    if (
-        kernel.guard is not None
-    ):  # a dialect that runs many programs as one may run the loop for others
+    # A dialect that runs many programs as one may run the loop for others.
+    if kernel.guard is not None:
         here = Logic("and", (here, Val(kernel.guard)))
     old = Val(state.name)
     both = Call(op.value, (old, Val(column)))

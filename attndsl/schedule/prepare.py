@@ -11,6 +11,7 @@ from attndsl.analysis.ranks import Kind, Ranks, classify
 from attndsl.cascade.conditions import conjunction, conjuncts
 from attndsl.cascade.domains import explicit_domains
 from attndsl.cascade.nodes import (
+    Binary,
     Cascade,
     Const,
     Define,
@@ -60,7 +61,8 @@ def prepare(
     """Make domains explicit, classify ranks, name the large reductions, cut sums over everything into rows."""
     cascade = _read_themselves(cascade)
     ranks = classify(cascade, known)
-    c = normalize(split_roots(explicit_domains(as_declared(cascade))), ranks)
+    c = _scaled_inside(explicit_domains(as_declared(cascade)), ranks)
+    c = normalize(split_roots(c), ranks)
     order = row_order or tuple(
         dict.fromkeys(ranks.of.get(i, i) for o in c.outputs for i in o.indices)
     )
@@ -87,6 +89,30 @@ def _read_themselves(c: Cascade) -> Cascade:
         for d in c.body
     )
     return dataclasses.replace(c, body=body)
+
+
+def _scaled_inside(c: Cascade, ranks: Ranks) -> Cascade:
+    """Sums into tables of three ranks or more without a factor behind them: no map spans so many.
+
+    rewrite:  dK[p,r,e] = sum[i,j : page[j // 4] == p and j % 4 == r](x) / s   ->   dK[p,r,e] = sum[…](x * (1 / s))
+    requires: `s` is one number for all
+    """
+
+    def scaled(d: Define) -> Define:
+        many = sum(ranks.kind(i) is not Kind.BATCH for i in d.indices) > 2
+        match d.expr:
+            case Binary("/", Reduce(Reduction.SUM) as e, s) if many and is_scatter(e, ranks):
+                factor: Expr = Binary("/", Const(1.0), s)
+            case Binary("*", Reduce(Reduction.SUM) as e, s) if many and is_scatter(e, ranks):
+                factor = s
+            case _:
+                return d
+        if free(s) or reads(s):
+            return d
+        return dataclasses.replace(d, expr=dataclasses.replace(e, body=Binary("*", e.body, factor)))
+
+    body = tuple(scaled(d) for d in c.body)
+    return c if body == c.body else dataclasses.replace(c, body=body)
 
 
 def as_declared(c: Cascade) -> Cascade:

@@ -77,9 +77,8 @@ def reduce_axis(
             y = kernel.eval(f, final, name)
             x = kernel.combine(TIMES, [x, y], DType.FLOAT, name)
         apart = conjunction(c for c in parts if axis not in free(c))
-        if (
-            apart is not None
-        ):  # around the factors too, which may be anything where it does not hold
+        # Around the factors too, which may be anything where it does not hold.
+        if apart is not None:
             cond = kernel.eval(apart, final, "keep")
             x = kernel.combine(CHOICE, [cond, x, X(Const(0.0))], DType.FLOAT, name)
         return kernel.bind(x, name)

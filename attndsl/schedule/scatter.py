@@ -90,11 +90,14 @@ def _bound(d: Define, e: Reduce, ranks: Ranks, order: tuple[str, ...]) -> tuple[
     size: Expr = Call("abs", (product_of(fixed),)) if fixed else Const(1.0)
     if column is not None:
         size = Reduce(Reduction.MAX, (column,), Call("max", (size, Const(0.0))), rest)
+    several = column is not None and any(column in free(f) for f in moving)
+    if several:  # of a row without terms both are -inf, and their product would be inf
+        size = Call("max", (size, Const(0.0)))
     for f in moving:
         names = tuple(i for i in features if i in free(f))
-        over = Reduce(Reduction.MAX, names, Call("abs", (f,)))
+        over: Expr = Reduce(Reduction.MAX, names, Call("abs", (f,)))
         if column is not None and column in free(f):
-            over = Reduce(Reduction.MAX, (column,), over)
+            over = Call("max", (Reduce(Reduction.MAX, (column,), over), Const(0.0)))
         size = Binary("*", size, over)
     kept = tuple(dict.fromkeys([*batch, row]))
     name = f"{d.tensor}.amax"

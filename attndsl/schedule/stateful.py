@@ -43,6 +43,7 @@ from attndsl.cascade.ordered import ordered
 from attndsl.cascade.squares import squared
 from attndsl.cascade.types import time_axis
 from attndsl.cascade.walk import bound, free, reads, rename, replaced, rewrite, substitute, walk
+from attndsl.schedule.forms import product_of
 from attndsl.schedule.walks import with_features
 
 
@@ -317,7 +318,9 @@ class _Sums(_Parts):
         before, after = self.part(d.tensor, own, None)
         here: dict[str, Expr] = {} if t.over is None else {t.over: Position(own[len(batch)])}
         index = self.names.index(col)
-        moved = substitute(product([substitute(e, here) for e in columns]), {col: Position(index)})
+        moved = substitute(
+            product_of([substitute(e, here) for e in columns]), {col: Position(index)}
+        )
         new: Expr = Reduce(Reduction.SUM, (index,), self.fresh(moved))
         old: Expr = Read(before, tuple(Index(i) for i in own))
         for a in across:
@@ -330,10 +333,10 @@ class _Sums(_Parts):
         taken = [*t.left, *(self.begun(g.at_row(col, first)) for g in t.inner)]
         outside = [*t.row, *(self.begun(g.at_row(col, first)) for g in t.gates)]
         if not over:
-            return product([*map(self.fresh, outside), state])
+            return product_of([*map(self.fresh, outside), state])
         inner = [substitute(self.fresh(e), there) for e in taken]
-        return product(
-            [*map(self.fresh, outside), Reduce(Reduction.SUM, over, product([*inner, state]))]
+        return product_of(
+            [*map(self.fresh, outside), Reduce(Reduction.SUM, over, product_of([*inner, state]))]
         )
 
     def apart(self, root: tuple[str, ...], features: tuple[str, ...]) -> tuple[str, ...]:
@@ -362,10 +365,3 @@ def _sequences(c: Cascade) -> frozenset[str]:
     """The ranks and indices that run over a sequence."""
     ranks = classify(c)
     return frozenset(r.name for r in c.ranks if ranks.kind(r.name) is Kind.SEQUENCE)
-
-
-def product(factors: Sequence[Expr]) -> Expr:
-    out: Expr | None = None
-    for f in factors:
-        out = f if out is None else Binary("*", out, f)
-    return Const(1.0) if out is None else out

@@ -26,6 +26,7 @@ QUICK = {
     "log_of_keys",
     "log_of_rows",
     "log_of_rows_in_a_sum",
+    "paged_keys",
     "rnn",
     "rnn_backward_in_time",
     "rnn_of_a_projection",

@@ -207,3 +207,51 @@ add(
     out=OT,
     t=9,
 )
+
+# --- keys by page -------------------------------------------------------------------------------
+
+add(
+    "paged_keys",
+    "",
+    """rank j = |n| * 4
+    S[i,j] = Q[i,e] * K[page[j // 4], j % 4, e] / sqrt(|e|) where j < lens
+    O[i,f] = softmax[j](S[i,j]) * V[page[j // 4], j % 4, f]""",
+    batch="b",
+    qkv="Q[b,i,e], K[p,r,e], V[p,r,f], page[b,n]: int, lens[b]: int",
+    out="O[b,i,f]",
+    p=5,
+    r=4,
+    n=5,
+)
+add(
+    "paged_keys_of_groups_with_an_empty_sequence",
+    "",
+    """rank j = |n| * 4
+    S[h,i,j] = Q[h,i,e] * K[page[j // 4], j % 4, h // G, e] / sqrt(|e|) where j < lens - 1
+    O[h,i,f] = softmax[j](S[h,i,j]) * V[page[j // 4], j % 4, h // G, f]""",
+    batch="b",
+    qkv="Q[b,h,i,e], K[p,r,g,e], V[p,r,g,f], page[b,n]: int, lens[b]: int, G: int",
+    p=5,
+    r=4,
+    n=2,
+    b=5,
+    h=4,
+    g=2,
+    i=5,
+    params={"G": 2},
+)
+add(
+    "paged_keys_of_the_last_queries",
+    "",
+    """rank j = |n| * 4
+    S[i,j] = Q[i,e] * K[page[j // 4], j % 4, e] / sqrt(|e|) where j <= i
+    O[i,f] = softmax[j](S[i,j]) * V[page[j // 4], j % 4, f]""",
+    batch="b",
+    qkv="Q[b,i,e], K[p,r,e], V[p,r,f], page[b,n]: int",
+    out="O[b,i,f]",
+    p=5,
+    r=4,
+    n=5,
+    i=3,
+    start="end",
+)

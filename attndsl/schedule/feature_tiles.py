@@ -17,7 +17,7 @@ from attndsl.schedule.liveness import flat
 from attndsl.schedule.tile import Axis, Role
 
 
-def divided(
+def in_tiles(
     axes: tuple[Axis, ...], body: tuple[t.Stmt, ...]
 ) -> tuple[tuple[Axis, ...], tuple[t.Stmt, ...]]:
     """The axes and the turn of a walk with its columns in tiles; the same where there is no such axis."""
